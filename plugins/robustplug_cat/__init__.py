@@ -1,0 +1,92 @@
+"""CAT: customised adversarial training, a radius and a label for each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from robustplug.api import Component, MethodOptions, NonNegative, Positive, Use, hookimpl, use
+
+PAPER = "Cheng et al. 2020, CAT: Customized Adversarial Training for Improved Robustness, arXiv:2002.06789"
+_METHOD = "robustplug_cat.method"
+
+
+@dataclass(frozen=True)
+class CatOptions(MethodOptions):
+    """Options of `cat`.
+
+    Attributes:
+        eta: η, growth of a sample's radius.
+        eps_max: largest radius to remember; None for the vicinity's eps.
+        adaptive: False keeps every radius at eps_max ("Adv+LS" in Table 4.6).
+        variant: rule of the radius: "paper" (Algorithm 8), "official-v1" or "official-v2" (the
+            released code; see the method card).
+    """
+
+    eta: NonNegative = 0.005
+    eps_max: NonNegative | None = None
+    adaptive: bool = True
+    variant: Literal["paper", "official-v1", "official-v2"] = "paper"
+    perturbation: Use = use("pgd", steps=10, start="zero")
+    label_map: Use = use("cat")
+    loss: Use = use("cat")
+
+
+@dataclass(frozen=True)
+class CatLabelOptions:
+    """Options of the label map `cat`.
+
+    Attributes:
+        c: weight of a sample's radius in its label; c · radius must stay within [0, 1].
+        beta: concentration of the Dirichlet distribution, the same for every class.
+    """
+
+    c: NonNegative = 10.0
+    beta: Positive = 1.0
+
+
+@dataclass(frozen=True)
+class CatLossOptions:
+    """Options of the loss `cat`.
+
+    Attributes:
+        kappa: κ, the margin counts down to −κ.
+        margin_weight: "one" (Eq. 4.6), or "radius-sum", the released code's radius times batch size.
+    """
+
+    kappa: NonNegative = 10.0
+    margin_weight: Literal["one", "radius-sum"] = "one"
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer CAT."""
+    yield Component(
+        "cat",
+        f"{_METHOD}:Cat",
+        CatOptions,
+        "a radius that grows until the attack succeeds, and labels as uncertain as the radius is large",
+        PAPER,
+        {"perturbation": {"steps": 2}},
+    )
+
+
+@hookimpl
+def robustplug_label_maps() -> Iterable[Component]:
+    """Offer h of CAT."""
+    yield Component(
+        "cat",
+        f"{_METHOD}:CustomLabels",
+        CatLabelOptions,
+        "(1 − cε)·y + cε·Dirichlet(β) with each sample's own ε",
+        PAPER,
+    )
+
+
+@hookimpl
+def robustplug_losses() -> Iterable[Component]:
+    """Offer the mixed loss of CAT."""
+    yield Component(
+        "cat", f"{_METHOD}:MixedLoss", CatLossOptions, "cross entropy plus the margin, down to −κ", PAPER
+    )

@@ -1,0 +1,135 @@
+"""CAT, Cheng et al. 2020 (arXiv:2002.06789), as Algorithm 8 of the first author's thesis states it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustplug.api import Batch, Cost, Method, ParamGroup, Step, Task, View, dirichlet
+
+if TYPE_CHECKING:
+    from . import CatLabelOptions, CatLossOptions, CatOptions
+
+
+def custom_labels(labels: Tensor, classes: int, uncertainty: Tensor, draw: Tensor) -> Tensor:
+    """Return (1 − cε_i)·y_i + cε_i·u_i, rows (N, K) that sum to 1: Eq. (4.4).
+
+    Args:
+        labels: classes int64 (N,) or rows (N, K).
+        classes: K.
+        uncertainty: cε_i in [0, 1], (N,).
+        draw: u_i, rows (N, K) of a Dirichlet distribution.
+    """
+    rows = F.one_hot(labels, classes).to(draw.dtype) if labels.dim() == 1 else labels
+    weight = uncertainty[:, None]
+    return (1 - weight) * rows + weight * draw
+
+
+def next_radius(variant: str, radius: Tensor, trial: Tensor, fooled: Tensor, eta: float, eps_max: float) -> Tensor:
+    """Return the radius to remember for each sample, (N,).
+
+    Algorithm 8: ε_i ← ε_i + η; 0 if the attack succeeded; at most ε_max. The released code's second
+    version never goes back to 0 and grows a radius when the attack succeeds instead.
+
+    Args:
+        variant: "paper", "official-v1" or "official-v2".
+        radius: ε_i before.
+        trial: radius that was attacked with.
+        fooled: the attack succeeded, bool (N,).
+        eta: η.
+        eps_max: ε_max.
+    """
+    if variant == "official-v2":
+        return torch.where(fooled, trial, trial - eta).clamp(0, eps_max)
+    return torch.where(fooled, 0.0, trial).clamp_max(eps_max)
+
+
+class CustomLabels:
+    """h: as uncertain as the sample's radius is large, Eq. (4.4); drawn anew at each call.
+
+    The radius is `view.info["eps"]` where a method customises it, else the view's own.
+    """
+
+    def __init__(self, options: CatLabelOptions) -> None:
+        self.c, self.beta = options.c, options.beta
+
+    def __call__(self, step: Step, view: View) -> Tensor:
+        """Return rows (N, K).
+
+        Raises:
+            ValueError: the task is no classification.
+        """
+        classes = step.task.info.classes
+        if classes is None:
+            raise ValueError("the label map cat needs a classification task")
+        eps = view.info.get("eps", view.radius)
+        if eps is None:
+            raise ValueError("the label map cat needs views with a radius of their own")
+        concentration = torch.full((len(view), classes), self.beta, device=view.index.device)
+        return custom_labels(view.y, classes, (self.c * eps).clamp(0, 1), dirichlet(concentration, step.rng))
+
+
+class MixedLoss:
+    """CE(f(x'), ỹ) + max{max_{j≠y} Z_j − Z_y, −κ}, Eq. (4.6)."""
+
+    def __init__(self, options: CatLossOptions) -> None:
+        self.kappa, self.margin_weight = options.kappa, options.margin_weight
+
+    def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
+        """Return the loss of each sample, (N,)."""
+        logits = output.float()
+        labels = (view.y if view.y.dim() == 1 else view.y.argmax(1))[:, None]
+        wrong = logits.scatter(1, labels, -torch.inf).amax(1)
+        margin = (wrong - logits.gather(1, labels)[:, 0]).clamp_min(-self.kappa)
+        if self.margin_weight == "radius-sum":
+            margin = margin * len(view) * view.info.get("eps", view.radius)
+        entropy = F.cross_entropy(logits, target, reduction="none")
+        step.log("loss/ce", entropy)
+        step.log("loss/margin", margin)
+        return entropy + margin
+
+
+class Cat(Method["CatOptions"]):
+    """Attack each sample with a radius of its own; grow it on failure, forget it on success."""
+
+    def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
+        """Start every ε_i at 0 (Algorithm 8), or keep them all at ε_max."""
+        limit = self.options.eps_max
+        self.eps_max = float(self.vicinity.eps if limit is None else limit)
+        start = 0.0 if self.options.adaptive else self.eps_max
+        self.eps = self.state.per_sample("eps", task.info.sizes["train"], start)
+        return super().setup(model, task)
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the batch at its attacked points, with the radii that its labels are drawn for."""
+        o = self.options
+        eps = self.eps.read(point.index)
+        trial = eps + o.eta if o.adaptive else eps
+        if o.variant != "paper":
+            trial = trial.clamp_max(self.eps_max)
+        # Algorithm 8 draws the attack's label before ε_i grows and the loss's label after it.
+        adv = self.perturbation(step, View.of(point, "adv", radius=trial, info={"eps": eps}), self.vicinity)
+        if not o.adaptive:
+            return [adv]
+        with step.attack_mode(), torch.no_grad():
+            fooled = ~step.score(adv, step.output(adv))
+        new = next_radius(o.variant, eps, trial, fooled, o.eta, self.eps_max)
+        step.log("eps", new)
+        step.log("fooled", fooled)
+        if o.variant == "official-v1":
+            clean = fooled.view(-1, *(1,) * (adv.x.dim() - 1))
+            adv = adv.replace(x=torch.where(clean, adv.origin, adv.x))
+        return [adv.replace(info={"eps": new})]
+
+    def after_step(self, step: Step, views: Sequence[View]) -> None:
+        """Remember the radii."""
+        if self.options.adaptive:
+            self.eps.write(views[0].index, views[0].info["eps"])
+
+    def cost(self) -> Cost:
+        """Count the attack, the check of its success, and the update."""
+        return self.perturbation.cost(Cost(0, 0)) + (1 + self.options.adaptive, 1)

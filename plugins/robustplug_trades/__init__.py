@@ -1,0 +1,60 @@
+"""TRADES: clean accuracy and the divergence of perturbed predictions, traded by β."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from robustplug.api import Component, MethodOptions, NonNegative, Use, hookimpl, use
+
+PAPER = "Zhang et al. 2019, Theoretically Principled Trade-off between Robustness and Accuracy, arXiv:1901.08573"
+
+
+@dataclass(frozen=True)
+class TradesOptions(MethodOptions):
+    """Options of `trades`.
+
+    Attributes:
+        beta: weight of the divergence, 1/λ in the paper (1 or 6 there).
+    """
+
+    beta: NonNegative = 6.0
+    vicinity: Use = use("linf", eps=0.031)
+    perturbation: Use = use("pgd", steps=10, step_size=0.007, start="normal", start_scale=0.001)
+    label_map: Use = use("trades")
+    loss: Use = use("trades")
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer TRADES."""
+    yield Component(
+        "trades",
+        "robustplug_trades.method:Trades",
+        TradesOptions,
+        "clean cross entropy plus β · KL of the perturbed prediction",
+        PAPER,
+        {"perturbation": {"steps": 2}},
+    )
+
+
+@hookimpl
+def robustplug_label_maps() -> Iterable[Component]:
+    """Offer h of TRADES."""
+    yield Component(
+        "trades",
+        "robustplug_trades.method:CleanPrediction",
+        summary="the label for clean views, the prediction at the origin for all others",
+        paper=PAPER,
+    )
+
+
+@hookimpl
+def robustplug_losses() -> Iterable[Component]:
+    """Offer the losses of TRADES."""
+    yield Component(
+        "trades",
+        "robustplug_trades.method:TradesLoss",
+        summary="cross entropy for clean views, KL divergence for all others",
+        paper=PAPER,
+    )

@@ -1,0 +1,70 @@
+"""TRADES, Zhang et al. 2019 (arXiv:1901.08573)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustplug.api import Batch, Cost, Method, Step, View
+
+if TYPE_CHECKING:
+    from . import TradesOptions
+
+
+def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """Return KL(t ‖ softmax(z)) of each sample, (N,), differentiable in both arguments.
+
+    The clamp inside the logarithm keeps the gradient finite where a prediction underflows to 0.
+
+    Args:
+        logits: z, (N, K).
+        target: t, rows (N, K) that sum to 1.
+    """
+    log_target = target.clamp_min(torch.finfo(target.dtype).tiny).log()
+    return (target * (log_target - F.log_softmax(logits.float(), 1))).sum(1)
+
+
+class CleanPrediction:
+    """h: y for clean views; softmax f(x) at the origin, with its gradient, for all others."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return labels or rows (N, K); the clean forward is shared with the clean view."""
+        if view.role == "clean":
+            return view.y
+        return step.output(view.replace(x=view.origin, role="clean")).float().softmax(1)
+
+
+class TradesLoss:
+    """Cross entropy for clean views, KL(f(x) ‖ f(x')) for all others: Eq. (5), Algorithm 1."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
+        """Return the loss of each sample, (N,)."""
+        if view.role == "clean" or target.dim() == 1:
+            return F.cross_entropy(output.float(), target, reduction="none")
+        return kl_divergence(output, target)
+
+
+class Trades(Method["TradesOptions"]):
+    """min E[CE(f(x), y) + β · max KL(f(x) ‖ f(x'))], Eq. (5)."""
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the clean view with weight 1 and the perturbed one with weight β.
+
+        Algorithm 1, lines 5-9: the inner maximisation ascends the same divergence.
+        """
+        adv = self.perturbation(step, View.of(point, "adv"), self.vicinity)
+        return [View.of(point), adv.replace(weight=self.options.beta)]
+
+    def cost(self) -> Cost:
+        """Count the attack, whose target costs one forward, and both views."""
+        return self.perturbation.cost(Cost(1, 0)) + (2, 2)

@@ -1,0 +1,111 @@
+"""All that a plugin may import. Importing this module does not import torch.
+
+Declarations (Component, options, hookimpl) are here at once; what computes is loaded at first use, so
+a plugin's `__init__` stays light and its other modules import everything from here just the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .component import Component, MethodOptions, NoOptions, Use, build, use
+from .hookspecs import hookimpl
+from .options import Count, Decay, Natural, NonNegative, Positive, Real, UnitInterval
+from .types import (
+    AttackResult,
+    Batch,
+    Cost,
+    EpochReport,
+    Feed,
+    ParamGroup,
+    Pass,
+    Progress,
+    Result,
+    RunInfo,
+    Split,
+    TaskInfo,
+    View,
+    take,
+)
+
+if TYPE_CHECKING:
+    from .data import epoch_batches, index_batches
+    from .engine.loop import training_loss
+    from .method import Method, Objective
+    from .protocols import LabelMap, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
+    from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
+    from .state import MethodState, PerSample
+    from .step import Meter, Step
+
+_LAZY = {
+    "data": ("epoch_batches", "index_batches"),
+    "engine.loop": ("training_loss",),
+    "method": ("Method", "Objective"),
+    "protocols": ("LabelMap", "Loss", "OutputMap", "Perturbation", "Schedule", "Task", "Vicinity"),
+    "random": ("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
+    "state": ("MethodState", "PerSample"),
+    "step": ("Meter", "Step"),
+}
+_WHERE = {name: module for module, names in _LAZY.items() for name in names}
+
+__all__ = [
+    "AttackResult",
+    "Batch",
+    "Component",
+    "Cost",
+    "Count",
+    "Decay",
+    "EpochReport",
+    "Feed",
+    "LabelMap",
+    "Loss",
+    "Meter",
+    "Method",
+    "MethodOptions",
+    "MethodState",
+    "Natural",
+    "NoOptions",
+    "NonNegative",
+    "Objective",
+    "OutputMap",
+    "ParamGroup",
+    "Pass",
+    "PerSample",
+    "Perturbation",
+    "Positive",
+    "Progress",
+    "Real",
+    "Result",
+    "RunInfo",
+    "Schedule",
+    "Split",
+    "Step",
+    "Task",
+    "TaskInfo",
+    "UnitInterval",
+    "Use",
+    "Vicinity",
+    "View",
+    "beta",
+    "build",
+    "derive",
+    "dirichlet",
+    "epoch_batches",
+    "gamma",
+    "hookimpl",
+    "index_batches",
+    "isolated",
+    "normal_like",
+    "stream",
+    "take",
+    "training_loss",
+    "uniform_like",
+    "use",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"robustplug.api has no {name!r}")
+    return getattr(importlib.import_module(f".{_WHERE[name]}", __package__), name)

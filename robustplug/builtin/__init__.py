@@ -1,0 +1,233 @@
+"""The default plugin: it comes through the same door as every other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Gt, Lt
+
+from ..component import Component, Use, use
+from ..hookspecs import hookimpl
+from ..options import Decay, FractionText, NonNegative, Positive, UnitInterval
+
+if TYPE_CHECKING:
+    from ..types import EpochReport, RunInfo
+
+_HERE = "robustplug.builtin"
+
+
+@dataclass(frozen=True)
+class BallOptions:
+    """Options of `linf` and `l2`.
+
+    Attributes:
+        eps: radius of the ball, in units of the input range.
+    """
+
+    eps: NonNegative = 8 / 255
+
+
+@dataclass(frozen=True)
+class SmoothOptions:
+    """Options of `smooth`.
+
+    Attributes:
+        alpha: weight of the uniform distribution.
+    """
+
+    alpha: UnitInterval = 0.1
+
+
+@dataclass(frozen=True)
+class MarginOptions:
+    """Options of `margin`.
+
+    Attributes:
+        kappa: the margin counts down to −kappa; None for no bound.
+    """
+
+    kappa: NonNegative | None = None
+
+
+@dataclass(frozen=True)
+class SgdOptions:
+    """Options of `sgd`.
+
+    Attributes:
+        lr: learning rate.
+        momentum: of the gradient.
+        weight_decay: L2 regularisation.
+        nesterov: Nesterov's momentum.
+    """
+
+    lr: Positive = 0.1
+    momentum: Decay = 0.9
+    weight_decay: NonNegative = 5e-4
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+
+
+@dataclass(frozen=True)
+class AdamWOptions:
+    """Options of `adamw`.
+
+    Attributes:
+        lr: learning rate.
+        betas: decay of the first and second moment.
+        weight_decay: decoupled.
+    """
+
+    lr: Positive = 1e-3
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    weight_decay: NonNegative = 0.01
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """Options of `step`.
+
+    Attributes:
+        milestones: epochs, counted from 0, at which the rate drops, in ascending order.
+        gamma: factor of each drop.
+    """
+
+    milestones: tuple[NonNegative, ...]
+    gamma: Positive = 0.1
+
+    def __post_init__(self) -> None:
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError("milestones must ascend")
+
+
+@dataclass(frozen=True)
+class CyclicOptions:
+    """Options of `cyclic`.
+
+    Attributes:
+        peak: share of the run at which the rate is highest.
+    """
+
+    peak: Annotated[float, Gt(0), Lt(1), FractionText()] = 0.5
+
+
+@dataclass(frozen=True)
+class WarmUpOptions:
+    """Options of `warm-up`.
+
+    Attributes:
+        epochs: length of the rise.
+        then: the schedule that it is multiplied with.
+    """
+
+    epochs: NonNegative = 5
+    then: Annotated[Use, "schedule"] = use("cosine")
+
+
+@hookimpl
+def robustplug_vicinities() -> Iterable[Component]:
+    """Offer norm balls."""
+    yield Component("linf", f"{_HERE}.vicinities:Linf", BallOptions, "L∞ ball in the pixel range")
+    yield Component("l2", f"{_HERE}.vicinities:L2", BallOptions, "L2 ball in the pixel range", "", {"eps": 0.5})
+
+
+@hookimpl
+def robustplug_perturbations() -> Iterable[Component]:
+    """Offer perturbation generators."""
+    from .perturbations import PERTURBATIONS
+
+    return PERTURBATIONS
+
+
+@hookimpl
+def robustplug_label_maps() -> Iterable[Component]:
+    """Offer label maps."""
+    yield Component("one-hot", f"{_HERE}.maps:OneHot", summary="the label itself")
+    yield Component(
+        "smooth", f"{_HERE}.maps:Smooth", SmoothOptions, "label smoothing", "Szegedy et al. 2016, arXiv:1512.00567"
+    )
+
+
+@hookimpl
+def robustplug_output_maps() -> Iterable[Component]:
+    """Offer output maps."""
+    yield Component("identity", f"{_HERE}.maps:Identity", summary="the model's own outputs")
+
+
+@hookimpl
+def robustplug_losses() -> Iterable[Component]:
+    """Offer losses."""
+    yield Component("ce", f"{_HERE}.losses:CrossEntropy", summary="cross entropy")
+    yield Component("kl", f"{_HERE}.losses:KLDivergence", summary="Kullback-Leibler divergence")
+    yield Component(
+        "margin",
+        f"{_HERE}.losses:Margin",
+        MarginOptions,
+        "logit margin of the strongest wrong class",
+        "Carlini & Wagner 2017, arXiv:1608.04644",
+    )
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer methods."""
+    from .methods import METHODS
+
+    return METHODS
+
+
+@hookimpl
+def robustplug_tasks() -> Iterable[Component]:
+    """Offer tasks."""
+    from .tasks import TASKS
+
+    return TASKS
+
+
+@hookimpl
+def robustplug_models() -> Iterable[Component]:
+    """Offer models."""
+    from .models import MODELS
+
+    return MODELS
+
+
+@hookimpl
+def robustplug_optimizers() -> Iterable[Component]:
+    """Offer optimizers."""
+    yield Component("sgd", f"{_HERE}.optimizers:sgd", SgdOptions, "gradient descent with momentum")
+    yield Component("adamw", f"{_HERE}.optimizers:adamw", AdamWOptions, "AdamW", "arXiv:1711.05101")
+
+
+@hookimpl
+def robustplug_schedules() -> Iterable[Component]:
+    """Offer learning-rate schedules."""
+    yield Component("constant", f"{_HERE}.optimizers:Constant", summary="no change")
+    yield Component(
+        "step", f"{_HERE}.optimizers:StepDecay", StepOptions, "drops at milestones", "", {"milestones": [1]}
+    )
+    yield Component("cosine", f"{_HERE}.optimizers:Cosine", summary="half a cosine to 0", paper="arXiv:1608.03983")
+    yield Component(
+        "cyclic", f"{_HERE}.optimizers:Cyclic", CyclicOptions, "a triangle from 0 over 1 to 0", "arXiv:2001.03994"
+    )
+    yield Component("warm-up", f"{_HERE}.optimizers:WarmUp", WarmUpOptions, "a linear rise, then another schedule")
+
+
+@hookimpl
+def robustplug_run_start(run: RunInfo) -> None:
+    """Drop the metrics of epochs that will be trained again."""
+    from ..report import jsonl
+
+    jsonl.forget_from(run)
+
+
+@hookimpl
+def robustplug_epoch_end(run: RunInfo, report: EpochReport) -> None:
+    """Write a line of metrics."""
+    from ..report import jsonl
+
+    jsonl.append(run, report)

@@ -1,0 +1,57 @@
+"""Free adversarial training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...method import Method
+from ...types import Batch, Cost, Pass, Progress, View
+
+if TYPE_CHECKING:
+    from ...step import Step
+    from . import FreeOptions
+
+
+class Free(Method["FreeOptions"]):
+    """Replay each batch m times; one backward moves the weights and the perturbation.
+
+    Shafahi et al. 2019 (arXiv:1904.12843), Algorithm 1: δ is kept across batches. Each process has
+    its own δ; a batch shorter than δ uses its first rows.
+    """
+
+    def passes(self, progress: Progress) -> Sequence[Pass]:
+        """Return m passes that also want the gradient of the inputs."""
+        return (Pass("replay", input_grad=True),) * self.options.replays
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the batch at its kept perturbation."""
+        view = View.of(point, "adv")
+        delta = self.state.get_local("delta")
+        if delta is None:
+            return [view.replace(x=point.x.detach().clone())]
+        x = torch.zeros_like(point.x)
+        rows = min(len(x), len(delta))
+        x[:rows] = delta[:rows]
+        x = self.vicinity.project(point.x + x, point.x, step.radii(view, self.vicinity))
+        return [view.replace(x=x)]
+
+    def after_backward(self, step: Step, views: Sequence[View]) -> None:
+        """Move δ by `step_ratio` radii along the steepest direction, within the ball."""
+        (view,) = views
+        radius = step.radii(view, self.vicinity)
+        size = (self.options.step_ratio * radius).view(-1, *(1,) * (view.x.dim() - 1))
+        x = view.x.detach()
+        x = self.vicinity.project(x + size * self.vicinity.steepest(view.x.grad), view.origin, radius)
+        kept = self.state.get_local("delta")
+        if kept is None or len(kept) < len(x):
+            kept = torch.zeros_like(x)
+        kept = kept.clone()
+        kept[: len(x)] = x - view.origin
+        self.state.set_local("delta", kept)
+
+    def cost(self) -> Cost:
+        """Count m forwards and backwards: the attack is free."""
+        return Cost(self.options.replays, self.options.replays)

@@ -1,0 +1,148 @@
+"""The built-in image models: what they are called and which options they take.
+
+Every factory is `factory(options, *, info: TaskInfo)` and returns an `nn.Module` from images
+(N, C, H, W) in [0, 1] to logits (N, info.classes). It raises ValueError when the task is no image
+classification or its images are too small for the architecture. Convolutions start from Kaiming
+normal (fan_out), everything else from torch's defaults; the numbers come from torch's global
+generator, see `robustplug.random.isolated`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...component import Component
+from ...options import Count
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """Set what all image models share.
+
+    Attributes:
+        normalize: put (x - mean) / std of the training images in front, so that inputs and radii
+            stay in [0, 1]; nothing is added when the task states no mean.
+    """
+
+    normalize: bool = True
+
+
+@dataclass(frozen=True)
+class SmallCnn(ImageModel):
+    """Set the small CNN.
+
+    Attributes:
+        width: channels of the first two convolutions; the other two have twice as many.
+        hidden: units of each of the two hidden linear layers.
+        batchnorm: BatchNorm after each convolution; without it the network has none at all.
+    """
+
+    width: Count = 32
+    hidden: Count = 200
+    batchnorm: bool = True
+
+
+@dataclass(frozen=True)
+class WideResNet(ImageModel):
+    """Set the Wide ResNet.
+
+    Attributes:
+        depth: layers with weights, 6n + 4 for n blocks in each of the three stages.
+        width: factor on the channels 16, 32, 64 of the stages.
+
+    Raises:
+        ValueError: the depth is not 6n + 4 with n of at least 1.
+    """
+
+    depth: Count = 34
+    width: Count = 10
+
+    def __post_init__(self) -> None:
+        if self.depth < 10 or self.depth % 6 != 4:
+            raise ValueError(f"depth must be 6n + 4 (10, 16, 22, 28, 34, 40, …), not {self.depth}")
+
+
+@dataclass(frozen=True)
+class ResNeXt(ImageModel):
+    """Set the ResNeXt; the paper writes "cardinality x base_width d", so the default is 2x64d.
+
+    Attributes:
+        cardinality: groups of the 3x3 convolutions.
+        base_width: channels of a group in the first stage, doubled in each of the other two.
+    """
+
+    cardinality: Count = 2
+    base_width: Count = 64
+
+
+@dataclass(frozen=True)
+class Torchvision(ImageModel):
+    """Choose a classification model of torchvision; it is never downloaded, always trained anew.
+
+    Attributes:
+        name: as `torchvision.models.list_models(module=torchvision.models)` lists it.
+    """
+
+    name: str = "resnet18"
+
+
+MODELS: tuple[Component, ...] = (
+    Component(
+        "small-cnn",
+        factory="robustplug.builtin.models.small_cnn:small_cnn",
+        options=SmallCnn,
+        summary="four convolutions and two hidden layers, for images from 4x4, such as digits and MNIST",
+        paper="after Carlini & Wagner 2017, arXiv:1608.04644, Table I",
+        trial={"width": 4, "hidden": 16},
+    ),
+    Component(
+        "vgg16",
+        factory="robustplug.builtin.models.vgg:vgg16",
+        options=ImageModel,
+        summary="VGG-16 with BatchNorm and one linear layer, for images from 32x32",
+        paper="Simonyan & Zisserman 2015, arXiv:1409.1556",
+    ),
+    Component(
+        "resnet18",
+        factory="robustplug.builtin.models.resnet:resnet18",
+        options=ImageModel,
+        summary="ResNet-18 with a 3x3 stem, for images from 9x9",
+        paper="He et al. 2016, arXiv:1512.03385",
+    ),
+    Component(
+        "preact-resnet18",
+        factory="robustplug.builtin.models.preact:preact_resnet18",
+        options=ImageModel,
+        summary="pre-activation ResNet-18 with a 3x3 stem, for images from 9x9",
+        paper="He et al. 2016, arXiv:1603.05027",
+    ),
+    Component(
+        "wide-resnet",
+        factory="robustplug.builtin.models.preact:wide_resnet",
+        options=WideResNet,
+        summary="Wide ResNet, by default WRN-34-10, for images from 5x5",
+        paper="Zagoruyko & Komodakis 2016, arXiv:1605.07146",
+        trial={"depth": 10, "width": 1},
+    ),
+    Component(
+        "densenet121",
+        factory="robustplug.builtin.models.densenet:densenet121",
+        options=ImageModel,
+        summary="DenseNet-121 with growth 32 and a 3x3 stem, for images from 16x16",
+        paper="Huang et al. 2017, arXiv:1608.06993",
+    ),
+    Component(
+        "resnext29",
+        factory="robustplug.builtin.models.resnet:resnext29",
+        options=ResNeXt,
+        summary="ResNeXt-29, by default 2x64d, for images from 5x5",
+        paper="Xie et al. 2017, arXiv:1611.05431",
+        trial={"cardinality": 2, "base_width": 4},
+    ),
+    Component(
+        "torchvision",
+        factory="robustplug.builtin.models.torchvision_models:torchvision_model",
+        options=Torchvision,
+        summary="any classification model of torchvision, untrained",
+    ),
+)

@@ -1,0 +1,41 @@
+"""The small CNN for digits and MNIST."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ...types import TaskInfo
+from . import SmallCnn
+from .common import conv, image_task
+from .normalize import normalized
+
+
+def small_cnn(options: SmallCnn, *, info: TaskInfo) -> nn.Module:
+    """Build a CNN of four 3x3 convolutions, two max poolings and two hidden layers.
+
+    On MNIST this is the victim of Carlini & Wagner (32-32-64-64, 200-200) but for padded
+    convolutions and no dropout; `batchnorm=False` gives it without BatchNorm.
+
+    Raises:
+        ValueError: no image classification, or images below 4x4.
+    """
+    task = image_task(info, "small-cnn", least=4)
+    layers: list[nn.Module] = []
+    channels = task.channels
+    for width in (options.width, 2 * options.width):
+        for _ in range(2):
+            layers.append(conv(channels, width, 3, bias=not options.batchnorm))
+            if options.batchnorm:
+                layers.append(nn.BatchNorm2d(width))
+            layers.append(nn.ReLU())
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    layers += [
+        nn.Flatten(),
+        nn.Linear(channels * (task.height // 4) * (task.width // 4), options.hidden),
+        nn.ReLU(),
+        nn.Linear(options.hidden, options.hidden),
+        nn.ReLU(),
+        nn.Linear(options.hidden, task.classes),
+    ]
+    return normalized(nn.Sequential(*layers), info, options.normalize)

@@ -1,0 +1,89 @@
+"""Optimizers of torch under their names, and learning-rate schedules as pure functions."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..protocols import Schedule
+    from . import AdamWOptions, CyclicOptions, SgdOptions, StepOptions, WarmUpOptions
+
+
+def sgd(options: SgdOptions, *, params: Any, **changes: Any) -> torch.optim.Optimizer:
+    """Build stochastic gradient descent with momentum and L2 regularisation."""
+    from torch.optim import SGD
+
+    settings = {"lr": options.lr, "momentum": options.momentum, "weight_decay": options.weight_decay}
+    return SGD(params, **{**settings, "nesterov": options.nesterov, **changes})
+
+
+def adamw(options: AdamWOptions, *, params: Any, **changes: Any) -> torch.optim.Optimizer:
+    """Build AdamW."""
+    from torch.optim import AdamW
+
+    settings = {"lr": options.lr, "betas": options.betas, "weight_decay": options.weight_decay}
+    return AdamW(params, **{**settings, **changes})
+
+
+class Constant:
+    """Keep the learning rate."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """Return 1."""
+        return 1.0
+
+
+class StepDecay:
+    """Multiply the learning rate by gamma at each milestone."""
+
+    def __init__(self, options: StepOptions) -> None:
+        self.options = options
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """Return gamma to the number of milestones (epochs, counted from 0) that are reached."""
+        return self.options.gamma ** bisect.bisect_right(self.options.milestones, epoch)
+
+
+class Cosine:
+    """Anneal from 1 to 0 along half a cosine. Loshchilov & Hutter 2017 (arXiv:1608.03983 Eq. 5)."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """Return (1 + cos(π · epoch/epochs))/2."""
+        return 0.5 * (1 + math.cos(math.pi * min(epoch / epochs, 1)))
+
+
+class Cyclic:
+    """Rise linearly from 0 to 1, then fall linearly to 0: one triangle over the run.
+
+    As in Fast AT (Wong et al. 2020, arXiv:2001.03994 §5).
+    """
+
+    def __init__(self, options: CyclicOptions) -> None:
+        self.peak = options.peak
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """Return the height of the triangle, 1 at the share `peak` of the run."""
+        done = min(epoch / epochs, 1)
+        return done / self.peak if done < self.peak else (1 - done) / (1 - self.peak)
+
+
+class WarmUp:
+    """Rise linearly from 0 over some epochs, then follow another schedule for the rest."""
+
+    def __init__(self, options: WarmUpOptions, *, then: Schedule) -> None:
+        self.epochs, self.then = options.epochs, then
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """Return the rising factor, then that of `then`, which sees the run's own epochs."""
+        rise = min(epoch / self.epochs, 1) if self.epochs else 1.0
+        return rise * self.then(epoch, epochs)

@@ -1,0 +1,93 @@
+"""Built-in perturbation generators: their options and declarations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ...component import Component, Use
+from ...options import Count, Positive, UnitInterval
+
+Start = Literal["zero", "uniform", "normal"]
+
+
+@dataclass(frozen=True)
+class PgdOptions:
+    """Options of `pgd`.
+
+    Attributes:
+        steps: gradient steps.
+        step_size: in units of the input range; None for 2.5 · radius / steps of each sample.
+        start: "zero" (the sample), "uniform" (a point of the ball), "normal" (start_scale · N(0, 1)).
+        start_scale: standard deviation of the normal start (TRADES: 0.001).
+        restarts: how often to start anew; the best iterate of all counts.
+        keep: "last" iterate, or the "best" one by success, then loss (one more forward a restart).
+        target: "none", or ascend towards a wrong class: "random", "runner-up", "least-likely".
+        batchnorm: mode of the model during the attack.
+        loss: a loss against the true labels instead of the method's own objective.
+    """
+
+    steps: Count = 10
+    step_size: Positive | None = None
+    start: Start = "uniform"
+    start_scale: Positive = 0.001
+    restarts: Count = 1
+    keep: Literal["last", "best"] = "last"
+    target: Literal["none", "random", "runner-up", "least-likely"] = "none"
+    batchnorm: Literal["eval", "train"] = "eval"
+    loss: Use | None = None
+
+    def __post_init__(self) -> None:
+        if self.restarts > 1 and self.start == "zero":
+            raise ValueError('restarts above 1 repeat the same attack when start = "zero"; use start = "uniform"')
+
+
+@dataclass(frozen=True)
+class FgsmOptions:
+    """Options of `fgsm`.
+
+    Attributes:
+        start: "zero" (the sample) or "uniform" (a point of the ball).
+        step_ratio: step size in units of the radius (Fast AT: 1.25).
+        batchnorm: mode of the model during the attack.
+        loss: a loss against the true labels instead of the method's own objective.
+    """
+
+    start: Literal["zero", "uniform"] = "zero"
+    step_ratio: Positive = 1.0
+    batchnorm: Literal["eval", "train"] = "eval"
+    loss: Use | None = None
+
+
+@dataclass(frozen=True)
+class NoiseOptions:
+    """Options of `noise`.
+
+    Attributes:
+        scale: share of the radius to fill.
+    """
+
+    scale: UnitInterval = 1.0
+
+
+_PGD = "robustplug.builtin.perturbations.pgd"
+
+PERTURBATIONS = (
+    Component("none", f"{_PGD}:NoPerturbation", summary="no perturbation"),
+    Component("noise", f"{_PGD}:Noise", NoiseOptions, "a uniformly drawn point of the ball"),
+    Component(
+        "fgsm",
+        f"{_PGD}:Fgsm",
+        FgsmOptions,
+        "one gradient step, from the sample or a random start",
+        "Goodfellow et al. 2015, arXiv:1412.6572; Wong et al. 2020, arXiv:2001.03994",
+    ),
+    Component(
+        "pgd",
+        f"{_PGD}:Pgd",
+        PgdOptions,
+        "projected gradient ascent in the norm of the vicinity",
+        "Madry et al. 2018, arXiv:1706.06083",
+        {"steps": 3},
+    ),
+)

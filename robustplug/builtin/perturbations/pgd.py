@@ -1,0 +1,291 @@
+"""Projected gradient ascent: one loop for training, for evaluation, and for every norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...random import normal_like
+from ...types import Cost, take
+from ..vicinities import per_sample
+
+if TYPE_CHECKING:
+    from ...protocols import Loss, Vicinity
+    from ...step import Step
+    from ...types import View
+    from . import FgsmOptions, NoiseOptions, PgdOptions, Start
+
+
+@dataclass
+class Ascent:
+    """Say what an attack ascends.
+
+    Attributes:
+        losses: (view, output, target) -> (N,), higher is better for the attacker.
+        target: targets of the view, rows in its order.
+    """
+
+    losses: Callable[[View, Any, Any], Tensor]
+    target: Any
+
+
+def starting_point(
+    step: Step, view: View, vicinity: Vicinity, radius: Tensor, start: Start, scale: float
+) -> Tensor:
+    """Return the first iterate: the origin, a uniform point of the ball, or origin + scale·N(0, 1)."""
+    if start == "zero":
+        return view.origin.detach().clone()
+    if start == "uniform":
+        return vicinity.random_point(view.origin, radius, step.rng)
+    noise = scale * normal_like(view.origin, step.rng)
+    return vicinity.project(view.origin + noise, view.origin, radius)
+
+
+def ascend(step: Step, view: View, ascent: Ascent, x: Tensor) -> tuple[Tensor, Any, Tensor]:
+    """Return the gradient of the losses at x, with the outputs and the losses there, detached."""
+    x = x.detach().requires_grad_()
+    moved = view.replace(x=x)
+    output = step.output(moved)
+    losses = ascent.losses(moved, output, ascent.target)
+    return step.gradient(losses.sum(), x), output, losses.detach()
+
+
+def pgd(
+    step: Step, view: View, vicinity: Vicinity, ascent: Ascent, x: Tensor, radius: Tensor, size: Tensor, steps: int
+) -> Tensor:
+    """Ascend for some steps and return the last iterate.
+
+    Madry et al. 2018: x ← Π(x + size · direction of ∇ℓ). Costs `steps` forwards and backwards.
+
+    Args:
+        step, view, vicinity, ascent: what is attacked and how.
+        x: first iterate (N, …).
+        radius, size: radius and step size of each sample, (N,).
+        steps: number of steps.
+    """
+    size = per_sample(size, x)
+    for _ in range(steps):
+        gradient, _, _ = ascend(step, view, ascent, x)
+        x = vicinity.project(x.detach() + size * vicinity.steepest(gradient), view.origin, radius)
+    return x
+
+
+@dataclass
+class Best:
+    """Keep the best iterate of each sample, over steps and restarts.
+
+    A point that fools the model beats one that does not; else the higher loss wins.
+    """
+
+    x: Tensor
+    loss: Tensor
+    fooled: Tensor
+
+    def update(self, rows: Tensor, x: Tensor, loss: Tensor, fooled: Tensor) -> None:
+        """Compare iterates of some rows (int64 positions) with the best so far."""
+        was_fooled = self.fooled[rows]
+        better = (fooled & ~was_fooled) | ((fooled == was_fooled) & (loss > self.loss[rows]))
+        better |= self.loss[rows].isneginf()
+        chosen = rows[better]
+        self.x[chosen], self.loss[chosen] = x[better].to(self.x.dtype), loss[better]
+        self.fooled[chosen] = fooled[better]
+
+
+def best_of_pgd(
+    step: Step,
+    view: View,
+    vicinity: Vicinity,
+    ascent: Ascent,
+    starts: Callable[[View, Tensor], Tensor],
+    radius: Tensor,
+    size: Tensor,
+    steps: int,
+    restarts: int,
+) -> Tensor:
+    """Ascend from several starts and return the best iterate of each sample.
+
+    While evaluating, a sample leaves the batch at its first success, so that later steps and
+    restarts cost only what is still undecided. A restart costs at most `steps` + 1 forwards and
+    `steps` backwards: the last iterate needs a forward of its own.
+
+    Args:
+        step, view, vicinity, ascent, radius, size, steps: as for `pgd`.
+        starts: gives a first iterate for (view, radius).
+        restarts: number of starts.
+    """
+    device = view.origin.device
+    best = Best(
+        view.origin.detach().clone(),
+        torch.full((len(view),), -torch.inf, device=device),
+        torch.zeros(len(view), dtype=torch.bool, device=device),
+    )
+    for _ in range(restarts):
+        rows = (~best.fooled).nonzero()[:, 0] if step.evaluating else torch.arange(len(view), device=device)
+        if not len(rows):
+            break
+        part, near, alpha, goal = view.rows(rows), radius[rows], size[rows], take(ascent.target, rows)
+        x = starts(part, near)
+        for number in range(steps + 1):
+            here = Ascent(ascent.losses, goal)
+            if number < steps:
+                gradient, output, losses = ascend(step, part, here, x)
+            else:
+                with torch.no_grad():
+                    moved = part.replace(x=x.detach())
+                    output = step.output(moved)
+                    losses = here.losses(moved, output, goal)
+            fooled = ~step.score(part, output)
+            best.update(rows, x.detach(), losses, fooled)
+            if number == steps:
+                break
+            if step.evaluating and bool(fooled.any()):
+                left = ~fooled
+                rows, near, alpha, goal = rows[left], near[left], alpha[left], take(goal, left)
+                part, x, gradient = part.rows(left), x[left], gradient[left]
+                if not len(rows):
+                    break
+            x = x.detach() + per_sample(alpha, x) * vicinity.steepest(gradient)
+            x = vicinity.project(x, part.origin, near)
+    return best.x
+
+
+class Pgd:
+    """Projected gradient ascent of the method's own objective, or of a loss of its own.
+
+    Args:
+        options: see PgdOptions.
+        loss: what to ascend instead of the method's objective, against the true labels.
+    """
+
+    def __init__(self, options: PgdOptions, *, loss: Loss | None) -> None:
+        self.options, self.own_loss = options, loss
+
+    @property
+    def _tracks(self) -> bool:
+        return self.options.keep == "best" or self.options.restarts > 1
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the attacked point."""
+        o = self.options
+        radius = step.radii(view, vicinity)
+        size = 2.5 * radius / o.steps if o.step_size is None else torch.full_like(radius, o.step_size)
+        with step.attack_mode(o.batchnorm):
+            ascent = self._ascent(step, view)
+
+            def start(part: View, near: Tensor) -> Tensor:
+                return starting_point(step, part, vicinity, near, o.start, o.start_scale)
+
+            if self._tracks or step.evaluating:
+                x = best_of_pgd(step, view, vicinity, ascent, start, radius, size, o.steps, o.restarts)
+            else:
+                x = pgd(step, view, vicinity, ascent, start(view, radius), radius, size, o.steps)
+        return view.replace(x=x.detach())
+
+    def _ascent(self, step: Step, view: View) -> Ascent:
+        loss = step.loss if self.own_loss is None else _bind(self.own_loss, step)
+        if self.options.target != "none":
+            labels = target_classes(step, view, self.options.target)
+            return Ascent(lambda moved, out, goal: -loss(moved.replace(y=goal), out, goal), labels)
+        with torch.no_grad():
+            target = view.y if self.own_loss is not None else step.target(view)
+        return Ascent(loss, target)
+
+    def cost(self, target: Cost) -> Cost:
+        """Count `restarts` times `steps` passes, and a forward for the last iterate if it is judged."""
+        o = self.options
+        own = Cost(o.restarts * (o.steps + self._tracks), o.restarts * o.steps)
+        if o.target in ("runner-up", "least-likely"):
+            return own + (1, 0)
+        return own if o.target == "random" or self.own_loss is not None else own + target
+
+
+def _bind(loss: Loss, step: Step) -> Callable[[View, Any, Any], Tensor]:
+    return lambda view, output, target: loss(step, view, output, target)
+
+
+def target_classes(step: Step, view: View, rule: str) -> Tensor:
+    """Choose a wrong class for each sample, int64 (N,).
+
+    Args:
+        step: gives the clean outputs and the generator.
+        view: labels int64 (N,) or rows (N, K).
+        rule: "random", "runner-up" (the likeliest wrong class) or "least-likely".
+    """
+    labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
+    if rule == "random":
+        classes = step.task.info.classes
+        if classes is None:
+            raise ValueError("a targeted attack needs a classification task")
+        shift = torch.randint(1, classes, labels.shape, generator=step.rng, device=labels.device)
+        return (labels + shift) % classes
+    with torch.no_grad():
+        logits = step.output(view.replace(x=view.origin)).float()
+    away = -torch.inf if rule == "runner-up" else torch.inf
+    logits = logits.scatter(1, labels[:, None], away)
+    return logits.argmax(1) if rule == "runner-up" else logits.argmin(1)
+
+
+class Fgsm:
+    """One step of `step_ratio` times the radius along the steepest direction.
+
+    Goodfellow et al. 2015 from the sample itself; Wong et al. 2020 (Fast AT) from a uniform start
+    with ratio 1.25.
+
+    Args:
+        options: see FgsmOptions.
+        loss: what to ascend instead of the method's objective.
+    """
+
+    def __init__(self, options: FgsmOptions, *, loss: Loss | None) -> None:
+        self.options, self.own_loss = options, loss
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the attacked point."""
+        o = self.options
+        radius = step.radii(view, vicinity)
+        with step.attack_mode(o.batchnorm):
+            with torch.no_grad():
+                target = view.y if self.own_loss is not None else step.target(view)
+            loss = step.loss if self.own_loss is None else _bind(self.own_loss, step)
+            x = starting_point(step, view, vicinity, radius, o.start, 0.0)
+            x = pgd(step, view, vicinity, Ascent(loss, target), x, radius, o.step_ratio * radius, 1)
+        return view.replace(x=x.detach())
+
+    def cost(self, target: Cost) -> Cost:
+        """Count one forward and one backward, and the target."""
+        return Cost(1, 1) if self.own_loss is not None else target + (1, 1)
+
+
+class NoPerturbation:
+    """Leave the samples as they are."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view itself."""
+        return view
+
+    def cost(self, target: Cost) -> Cost:
+        """Count nothing."""
+        return Cost(0, 0)
+
+
+class Noise:
+    """Move each sample to a uniformly drawn point of its ball."""
+
+    def __init__(self, options: NoiseOptions) -> None:
+        self.options = options
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at a random point."""
+        radius = self.options.scale * step.radii(view, vicinity)
+        return view.replace(x=vicinity.random_point(view.origin, radius, step.rng).detach())
+
+    def cost(self, target: Cost) -> Cost:
+        """Count nothing."""
+        return Cost(0, 0)

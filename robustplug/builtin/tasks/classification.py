@@ -1,0 +1,86 @@
+"""What all classification tasks share: the score, stratified splits, statistics of the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...types import View
+
+# A channel that is (almost) constant is scaled by one 8-bit level instead of by its deviation.
+STD_FLOOR = 1 / 255
+
+
+def classification_score(view: View, output: Tensor) -> Tensor:
+    """Tell for each sample whether the largest output is at the label.
+
+    Args:
+        view: y is int64 (N,), or (N, K) rows whose largest entry is the label.
+        output: logits (N, K).
+
+    Returns:
+        bool (N,).
+    """
+    labels: Tensor = view.y.argmax(1) if view.y.ndim == 2 else view.y
+    return output.argmax(1) == labels
+
+
+def stratified_split(labels: Tensor, held_out: Sequence[int], rng: torch.Generator) -> list[Tensor]:
+    """Split samples at random into a training part and held-out parts of given sizes.
+
+    Every part, and the beginning of every part, holds the classes in the proportions of the whole, up
+    to about one sample a class: the samples of each class, in random order, are spread evenly over
+    one long row, which is then cut.
+
+    Args:
+        labels: int64 (N,).
+        held_out: sizes of the held-out parts.
+        rng: a generator on the CPU.
+
+    Returns:
+        Sample positions, int64: the training part, then the held-out parts in the order asked for.
+
+    Raises:
+        ValueError: nothing would be left for training.
+    """
+    total, rest = len(labels), len(labels) - sum(held_out)
+    if rest < 1:
+        raise ValueError(f"{sum(held_out)} samples to hold out, of {total}, leave none for training")
+    shuffled = torch.randperm(total, generator=rng)
+    drawn = labels[shuffled]
+    counts = torch.bincount(drawn)
+    by_class = torch.argsort(drawn, stable=True)
+    rank = torch.empty(total, dtype=torch.float64)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    rank[by_class] = (torch.arange(total) - starts).double()
+    order = shuffled[torch.argsort((rank + 0.5) / counts[drawn], stable=True)]
+    return list(torch.split(order, [rest, *held_out]))
+
+
+def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Compute mean and standard deviation of each channel, in units of [0, 1].
+
+    Args:
+        x: images (N, C, H, W), uint8, or float in [0, 1].
+
+    Returns:
+        Means and deviations, C each; no deviation is below 1/255.
+    """
+    total = torch.zeros(x.shape[1], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    # In small chunks: a data set in double precision may not fit in memory, nor a large chunk in cache.
+    for chunk in torch.split(x, 256):
+        values = unit_floats(chunk).flatten(2).double()
+        total += values.sum(2).sum(0)
+        squares += values.square().sum(2).sum(0)
+    mean = total / (x.numel() / x.shape[1])
+    variance = squares / (x.numel() / x.shape[1]) - mean.square()
+    std = variance.clamp_min(0).sqrt().clamp_min(STD_FLOOR)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def unit_floats(x: Tensor) -> Tensor:
+    """Convert images to float32 in [0, 1]: uint8 is divided by 255, floats keep their values."""
+    return x.float() if x.is_floating_point() else x.float() / 255

@@ -1,0 +1,212 @@
+"""MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN, on disk as torchvision lays them out."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from ...random import stream
+from ...types import Split
+from . import DownloadedOptions
+from .augment import Augmentation
+from .classification import stratified_split
+from .errors import BrokenData, DataMissing, data_root
+from .tensors import TensorTask
+
+_DIGITS = tuple(str(digit) for digit in range(10))
+_CLOTHES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+Part = tuple[Tensor, Tensor]
+Loaded = TypeVar("Loaded")
+
+
+def mnist(options: DownloadedOptions) -> TensorTask:
+    """Build MNIST: images (1, 28, 28), 10 classes; augmentation shifts by up to 2 pixels.
+
+    Raises:
+        DataMissing, BrokenData: the files are not there, or not readable.
+        ValueError: the splits ask for more samples than there are.
+    """
+    train, test = _load_idx("MNIST", options)
+    return _task(train, test, options, _DIGITS, "small-cnn", Augmentation(pad=2))
+
+
+def fashion_mnist(options: DownloadedOptions) -> TensorTask:
+    """Build Fashion-MNIST: images (1, 28, 28), 10 classes; shifts by up to 2 pixels, and mirroring.
+
+    Raises:
+        As `mnist`.
+    """
+    train, test = _load_idx("FashionMNIST", options)
+    return _task(train, test, options, _CLOTHES, "small-cnn", Augmentation(pad=2, flip=True))
+
+
+def cifar10(options: DownloadedOptions) -> TensorTask:
+    """Build CIFAR-10: images (3, 32, 32), 10 classes; shifts by up to 4 pixels, and mirroring.
+
+    Raises:
+        As `mnist`.
+    """
+    return _cifar("CIFAR10", options)
+
+
+def cifar100(options: DownloadedOptions) -> TensorTask:
+    """Build CIFAR-100: images (3, 32, 32), 100 classes; shifts by up to 4 pixels, and mirroring.
+
+    Raises:
+        As `mnist`.
+    """
+    return _cifar("CIFAR100", options)
+
+
+def svhn(options: DownloadedOptions) -> TensorTask:
+    """Build SVHN without its extra images: (3, 32, 32), 10 classes; shifts by up to 4 pixels.
+
+    Raises:
+        As `mnist`.
+    """
+
+    def read(root: Path) -> tuple[Part, Part]:
+        from torchvision.datasets import SVHN
+
+        sets = [SVHN(root, split=split, download=options.download) for split in ("train", "test")]
+        train, test = [(torch.tensor(part.data), torch.tensor(part.labels)) for part in sets]
+        return train, test
+
+    train, test = _fetch("SVHN", options, read)
+    return _task(train, test, options, _DIGITS, "preact-resnet18", Augmentation(pad=4))
+
+
+def _cifar(name: str, options: DownloadedOptions) -> TensorTask:
+    def read(root: Path) -> tuple[Part, Part, list[str]]:
+        import torchvision
+
+        dataset = getattr(torchvision.datasets, name)
+        sets = [dataset(root, train=train, download=options.download) for train in (True, False)]
+        train, test = [
+            (torch.tensor(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+            for part in sets
+        ]
+        return train, test, sets[0].classes
+
+    train, test, names = _fetch(name, options, read)
+    return _task(train, test, options, names, "preact-resnet18", Augmentation(pad=4, flip=True))
+
+
+def _load_idx(name: str, options: DownloadedOptions) -> tuple[Part, Part]:
+    # torchvision reads only the unpacked files; these are read here, packed or not.
+    def read(root: Path) -> tuple[Part, Part]:
+        raw = root / name / "raw"
+        if options.download:
+            import torchvision
+
+            getattr(torchvision.datasets, name)(root, download=True)
+        train, test = [
+            (
+                read_idx(_unpacked_or_not(raw / f"{part}-images-idx3-ubyte"))[:, None],
+                read_idx(_unpacked_or_not(raw / f"{part}-labels-idx1-ubyte")).long(),
+            )
+            for part in ("train", "t10k")
+        ]
+        return train, test
+
+    return _fetch(name, options, read)
+
+
+def _unpacked_or_not(path: Path) -> Path:
+    found = next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"no file {path} or {path.name}.gz")
+    return found
+
+
+def read_idx(path: Path) -> Tensor:
+    """Read an array of bytes in MNIST's idx format, plain or packed (.gz).
+
+    The format: two zero bytes, 8 for unsigned bytes, the number of dimensions, each dimension as a
+    big-endian 32-bit number, then the values.
+
+    Raises:
+        BrokenData: the file is not in this format, or not whole.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    except (EOFError, gzip.BadGzipFile, zlib.error, struct.error) as error:
+        raise BrokenData(f"{path} is not a whole idx file: {error}") from error
+    start = 4 + 4 * dimensions
+    if (zeros, kind) != (0, 8) or len(content) - start != math.prod(shape):
+        raise BrokenData(f"{path} is not a whole idx file of bytes")
+    return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
+
+
+def _fetch(name: str, options: DownloadedOptions, read: Callable[[Path], Loaded]) -> Loaded:
+    root = data_root(options.root)
+    try:
+        with contextlib.ExitStack() as stack:
+            if options.download:
+                # Several processes of one run must not write the same files.
+                root.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(root / ".robustplug-download.lock"))
+            return read(root)
+    except (RuntimeError, OSError) as error:
+        # torchvision raises RuntimeError for absent and for damaged files.
+        raise DataMissing(
+            f"{name} was not found in the folder {root.absolute()} ({error}). Set the option task.root or "
+            f"the variable ROBUSTPLUG_DATA to the folder that holds it, or set task.download = true"
+        ) from error
+
+
+def _task(
+    train: Part,
+    test: Part,
+    options: DownloadedOptions,
+    class_names: Sequence[str],
+    default_model: str,
+    augmentation: Augmentation,
+) -> TensorTask:
+    x, y = train
+    rng = stream(options.split_seed, "split")
+    kept, validation = stratified_split(y, (options.validation,), rng)
+    if options.train_samples is not None:
+        if options.train_samples > len(kept):
+            raise ValueError(
+                f"train_samples = {options.train_samples}, but {len(y)} training samples less "
+                f"{options.validation} for validation are {len(kept)}"
+            )
+        kept = kept[: options.train_samples]
+    data: dict[Split, Part] = {
+        "train": (x[kept], y[kept]),
+        "validation": (x[validation], y[validation]),
+        "test": test,
+    }
+    return TensorTask(
+        data,
+        class_names=class_names,
+        default_model=default_model,
+        augmentation=augmentation if options.augment else Augmentation(),
+    )

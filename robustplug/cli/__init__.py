@@ -1,0 +1,109 @@
+"""The command line. Importing it, and --help, cost neither torch nor pydantic nor rich."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..recipe.errors import RecipeError
+from .check import check
+from .components import components
+from .evaluate import evaluate
+from .plugins import plugins
+from .recipes import recipes
+from .show import show
+from .train import train
+from .validate import validate
+
+
+class Cli(click.Group):
+    """A group that also lists what plugins add, and turns known errors into one message."""
+
+    _asked = False
+
+    def _ask_plugins(self) -> None:
+        if not self._asked:
+            self._asked = True
+            from ..plugins import host
+
+            host().commands(self)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List our own commands and those of plugins."""
+        self._ask_plugins()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return our own command, or else that of a plugin."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None:
+            self._ask_plugins()
+            found = super().get_command(ctx, cmd_name)
+        return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Suggest the closest command when there is none of a name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from ..registry import did_you_mean
+
+            close = did_you_mean(args[0], self.list_commands(ctx)) if args else None
+            if close and "Did you mean" not in error.message:
+                error.message += f' Did you mean "{close}"?'
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; known errors end with one message and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+        except RecipeError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(2)
+        except Exception as error:
+            code = known_exit_code(error)
+            if code is None:
+                raise
+            click.echo(str(error), err=True)
+            ctx.exit(code)
+        finally:
+            echo_warnings()
+
+
+def known_exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error that needs no traceback, or None for a bug."""
+    loaded = sys.modules.get(f"{__package__.rpartition('.')[0]}.engine.errors")
+    if loaded is None:
+        return None
+    if isinstance(error, loaded.Interrupted):
+        return int(error.exit_code)
+    return 2 if isinstance(error, loaded.RunError) else None
+
+
+def echo_warnings() -> None:
+    """Print what went wrong with plugins, one yellow line each, once."""
+    from ..plugins import host
+
+    if host.cache_info().currsize:
+        warnings = host().warnings
+        while warnings:
+            click.secho(warnings.pop(0), fg="yellow", err=True)
+
+
+@click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="robustplug")
+def main() -> None:
+    """Robust training and honest robustness evaluation, where every method is a plugin.
+
+    Start with: robustplug train --recipe cat
+    """
+
+
+for command in (train, evaluate, validate, components, show, plugins, recipes, check):
+    main.add_command(command)

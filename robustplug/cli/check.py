@@ -1,0 +1,34 @@
+"""robustplug check."""
+
+from __future__ import annotations
+
+import click
+
+from ..component import KINDS
+
+
+@click.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), help="Needed when several kinds have this name.")
+def check(name: str, kind: str | None) -> None:
+    """Run the conformance kit on a component; exit code 1 when a check fails."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from ..registry import registry
+    from ..testing import run_checks
+
+    known = registry()
+    kinds = [k for k in KINDS if kind in (None, k) and name in known.names(k)]
+    if not kinds:
+        known.get("method", name)
+    console, failed = Console(), 0
+    for each in kinds:
+        console.print(f"[bold]{name}[/] · {each.replace('_', ' ')}")
+        for outcome in run_checks(name, each):
+            failed += outcome.status == "failed"
+            style = {"passed": "green", "failed": "red"}.get(outcome.status, "yellow")
+            detail = f" {escape(outcome.detail)}" if outcome.detail else ""
+            console.print(f"  [{style}]{outcome.status:7}[/] {outcome.check}{detail}", highlight=False)
+    if failed:
+        raise SystemExit(1)

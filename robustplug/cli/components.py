@@ -1,0 +1,30 @@
+"""robustplug components."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import click
+
+from ..component import KINDS, Kind
+
+
+@click.command()
+@click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
+def components(kind: str | None) -> None:
+    """List what is installed: methods, attacks, tasks, models and the rest."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..registry import registry
+
+    known = registry()
+    table = Table(box=None, pad_edge=False)
+    for name in ("kind", "name", "from", "summary"):
+        table.add_column(name, overflow="fold")
+    for each, members in known.by_kind().items():
+        if kind in (None, each):
+            for member in members:
+                owner = known.owners[cast(Kind, each), member.name]
+                table.add_row(each.replace("_", "-"), f"[bold]{member.name}[/]", owner, member.summary)
+    Console().print(table)

@@ -1,0 +1,101 @@
+"""robustplug show."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import metadata, resources
+from typing import Any
+
+import click
+
+from ..component import KINDS, Component, Kind, slots
+from ..hookspecs import ENTRY_POINT_GROUP
+
+
+@click.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
+@click.option("--card/--no-card", default=True, help="With the plugin's method card.")
+def show(name: str, kind: str | None, card: bool) -> None:
+    """Show a component: its options, its paper, and its method card."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from ..registry import did_you_mean, registry
+
+    known = registry()
+    found = [(k, known.get(k, name)) for k in KINDS if kind in (None, k) and name in known.names(k)]
+    if not found:
+        close = did_you_mean(name, [n for k in KINDS for n in known.names(k)])
+        hint = f' Did you mean "{close}"?' if close else ""
+        raise click.UsageError(f'No component is named "{name}".{hint} List them with: robustplug components')
+    console = Console()
+    for each, component in found:
+        _describe(console, each, component, known.owners[each, name])
+    owners = dict.fromkeys(known.owners[each, name] for each, _ in found)
+    for text in (method_card(owner) for owner in owners if card):
+        if text:
+            console.print(Markdown(text))
+
+
+def _describe(console: Any, kind: Kind, component: Component, owner: str) -> None:
+    from rich.table import Table
+
+    console.print(f"[bold]{component.name}[/] · {kind.replace('_', ' ')} of the plugin {owner}", highlight=False)
+    console.print(component.summary, highlight=False)
+    if component.paper:
+        console.print(f"Paper: {component.paper}", highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("option", "type", "default", "meaning"):
+        table.add_column(column, overflow="fold")
+    meanings = attribute_docs(component.options.__doc__ or "")
+    for item in dataclasses.fields(component.options):
+        table.add_row(item.name, option_type(item.type), default_text(component, item), meanings.get(item.name, ""))
+    if table.row_count:
+        console.print(table)
+    console.print()
+
+
+def option_type(annotation: Any) -> str:
+    """Return an option's annotation as text; options are annotated in files with postponed evaluation."""
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def default_text(component: Component, item: dataclasses.Field[Any]) -> str:
+    """Return an option's default as a recipe would write it."""
+    if item.default is not dataclasses.MISSING:
+        value = item.default
+    elif item.default_factory is not dataclasses.MISSING:
+        value = item.default_factory()
+    else:
+        return "required"
+    if item.name in slots(component.options) and value is not None and not isinstance(value, tuple):
+        options = ", ".join(f"{key} = {option}" for key, option in value.options.items())
+        return f"{value.name} ({options})" if options else value.name
+    return "" if value is None else str(value)
+
+
+def attribute_docs(doc: str) -> dict[str, str]:
+    """Return the meanings in the "Attributes:" section of a docstring, by name."""
+    meanings: dict[str, str] = {}
+    names: list[str] = []
+    _, _, section = doc.partition("Attributes:")
+    for line in section.splitlines():
+        text = line.strip()
+        head, colon, rest = text.partition(":")
+        indent = len(line) - len(line.lstrip())
+        if text and indent <= 8 and colon and all(part.strip().isidentifier() for part in head.split(",")):
+            names = [part.strip() for part in head.split(",")]
+            meanings.update(dict.fromkeys(names, rest.strip()))
+        elif text:
+            meanings.update({name: f"{meanings[name]} {text}" for name in names})
+    return meanings
+
+
+def method_card(owner: str) -> str | None:
+    """Return the README.md beside the module of a plugin, if there is one."""
+    for point in metadata.entry_points(group=ENTRY_POINT_GROUP, name=owner):
+        file = resources.files(point.module) / "README.md"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+    return None

@@ -1,0 +1,33 @@
+"""robustplug validate."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+@click.option("--resolved", is_flag=True, help="Print the recipe with every option explicit.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of recipes, installed plugins included.")
+def validate(recipe: str | None, overrides: tuple[str, ...], resolved: bool, schema: bool) -> None:
+    """Check a recipe and list all its problems, or print the schema that editors complete from."""
+    if schema:
+        import json
+
+        from ..recipe import recipe_schema
+
+        click.echo(json.dumps(recipe_schema(), indent=2))
+        return
+    if recipe is None:
+        raise click.UsageError("Name a recipe, or ask for --schema.")
+    from ..engine.assemble import build_part
+    from ..recipe import read_recipe, write_recipe
+
+    read = read_recipe(recipe, overrides)
+    build_part(read.method, "method", "method")
+    build_part(read.schedule, "schedule", "schedule")
+    build_part(read.validate.attack, "perturbation", "validate.attack")
+    for number, attack in enumerate(read.evaluate.attack):
+        build_part(attack, "perturbation", f"evaluate.attack.{number}")
+    click.echo(write_recipe(read) if resolved else f"{recipe} is valid: {read.method.name} on {read.task.name}")

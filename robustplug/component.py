@@ -1,0 +1,179 @@
+"""Components: what a plugin offers, and how a recipe or a method refers to one.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args
+
+Kind = Literal[
+    "vicinity",
+    "perturbation",
+    "label_map",
+    "output_map",
+    "loss",
+    "method",
+    "task",
+    "model",
+    "optimizer",
+    "schedule",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a component that has none."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """Describe one component of a plugin.
+
+    Attributes:
+        name: kebab-case name, used in recipes.
+        factory: "package.module:attribute" of the class or function that builds it; imported only
+            when a component of this name is built. It is called with the options, then with one
+            keyword argument for each slot of the options (see `use`), then with what its kind
+            gets besides: models get `info` (a TaskInfo), optimizers `params`.
+        options: frozen dataclass; its fields are exactly the component's TOML table.
+        summary: one line for listings.
+        paper: what to cite, if anything.
+        trial: small options for the conformance kit, as a TOML table would give them.
+
+    Raises:
+        ValueError: the name is not kebab-case, the factory has no colon, or the options are not a
+            frozen dataclass.
+    """
+
+    name: str
+    factory: str
+    options: type[Any] = NoOptions
+    summary: str = ""
+    paper: str = ""
+    trial: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f'component name "{self.name}" is not kebab-case, for example "my-method"')
+        if self.factory.count(":") != 1:
+            raise ValueError(f'factory "{self.factory}" of {self.name} is not "package.module:attribute"')
+        params = getattr(self.options, "__dataclass_params__", None)
+        if params is None or not params.frozen:
+            raise ValueError(f"options of {self.name} must be a frozen dataclass: @dataclass(frozen=True)")
+
+    def load(self) -> Any:
+        """Import the factory and return it.
+
+        Raises:
+            ImportError, AttributeError: it is not there.
+        """
+        module, _, attribute = self.factory.partition(":")
+        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+
+
+@dataclass(frozen=True)
+class Use:
+    """Refer to a component by name, with options that differ from its defaults.
+
+    `options` is the table as a recipe would write it until the reference is resolved against the
+    registry (`robustplug.recipe.resolve`); then it is an instance of the options dataclass.
+    """
+
+    name: str
+    options: Any = field(default_factory=dict)
+
+
+def use(name: str, /, **options: Any) -> Any:
+    """Give a slot of an options dataclass its default component.
+
+    The field's name is the kind of the slot (`perturbation: Use = use("pgd", steps=10)`); a field
+    of another name says its kind in the annotation: `inner: Annotated[Use, "perturbation"]`.
+    """
+    return field(default_factory=functools.partial(Use, name, options))
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """The five slots of a method; a method's own options add to them and change their defaults."""
+
+    vicinity: Use = use("linf")
+    perturbation: Use = use("none")
+    label_map: Use = use("one-hot")
+    output_map: Use = use("identity")
+    loss: Use = use("ce")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One field of an options dataclass that holds a component, or several."""
+
+    name: str
+    kind: Kind
+    many: bool
+    optional: bool
+
+
+def slots(options: type[Any]) -> Mapping[str, Slot]:
+    """List the slots of an options dataclass by field name.
+
+    Raises:
+        TypeError: the kind of a slot is neither its field's name nor in its annotation.
+    """
+    return {slot.name: slot for slot in _slots(options)}
+
+
+def _slots(options: type[Any]) -> Iterator[Slot]:
+    hints = typing.get_type_hints(options, include_extras=True)
+    for item in dataclasses.fields(options):
+        hint, kind, many, optional = hints[item.name], item.name, False, False
+        if typing.get_origin(hint) is typing.Annotated:
+            hint, *notes = get_args(hint)
+            kind = next((note for note in notes if note in KINDS), kind)
+        if typing.get_origin(hint) in (UnionType, typing.Union) and NoneType in get_args(hint):
+            optional = True
+            hint = next(arg for arg in get_args(hint) if arg is not NoneType)
+        if typing.get_origin(hint) is tuple and get_args(hint) == (Use, ...):
+            many, hint = True, Use
+        if hint is not Use:
+            continue
+        if kind not in KINDS:
+            raise TypeError(
+                f"{options.__name__}.{item.name}: say the kind of this slot: "
+                f'Annotated[Use, "perturbation"] (one of {", ".join(KINDS)})'
+            )
+        yield Slot(item.name, kind, many, optional)
+
+
+def build(reference: Use, kind: Kind, **context: Any) -> Any:
+    """Build a resolved reference: its factory, called with its options and its built slots.
+
+    A slot that holds several components is passed as a tuple; an empty optional slot as None.
+
+    Raises:
+        TypeError: the reference has not been resolved, or the factory does not take what it gets.
+    """
+    from .registry import registry
+
+    component = registry().get(kind, reference.name)
+    if not isinstance(reference.options, component.options):
+        raise TypeError(f"{kind} {reference.name}: resolve the reference before building it")
+    parts: dict[str, Any] = {}
+    for slot in slots(component.options).values():
+        value = getattr(reference.options, slot.name)
+        if slot.many:
+            parts[slot.name] = tuple(build(item, slot.kind) for item in value)
+        else:
+            parts[slot.name] = None if value is None else build(value, slot.kind)
+    return component.load()(reference.options, **parts, **context)

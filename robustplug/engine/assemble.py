@@ -1,0 +1,127 @@
+"""From a recipe to the objects that compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..component import Use, build
+from ..random import derive, isolated
+from ..recipe.convert import resolve
+from ..recipe.errors import Problem, RecipeError
+from ..types import Feed
+
+if TYPE_CHECKING:
+    from ..method import Method
+    from ..protocols import Task
+    from ..recipe.options import Recipe
+    from ..types import ParamGroup
+
+
+def with_model(recipe: Recipe, task: Task) -> Recipe:
+    """Return the recipe with the task's default model where it names none."""
+    if recipe.model is not None:
+        return recipe
+    return replace(recipe, model=resolve(Use(task.default_model), "model"))
+
+
+def build_part(reference: Use, kind: Any, key: str, **context: Any) -> Any:
+    """Build a component of a recipe.
+
+    Raises:
+        RecipeError: its factory refuses its options, or cannot be imported.
+    """
+    try:
+        return build(reference, kind, **context)
+    except (ValueError, ImportError, AttributeError, OSError) as error:
+        message = str(error) or type(error).__name__
+        raise RecipeError([Problem(key, message, None, None)], f'{kind.replace("_", " ")} "{reference.name}"') from error
+
+
+@dataclass
+class Parts:
+    """The objects of a run.
+
+    Attributes:
+        recipe: with its model filled in.
+        task, method: built from it.
+        model: initialised from the recipe's seed, on its device; the method's setup is not done.
+    """
+
+    recipe: Recipe
+    task: Task
+    method: Method[Any]
+    model: nn.Module
+
+    def set_up(self, device: torch.device) -> Sequence[ParamGroup]:
+        """Let the method prepare its state and the model, and return what to train."""
+        with isolated(derive(self.recipe.seed, "setup"), device):
+            groups = self.method.setup(self.model, self.task)
+        self.model.to(device).train()
+        self.method.state.to(device).train()
+        return groups
+
+
+def assemble(recipe: Recipe, device: torch.device) -> Parts:
+    """Build task, model and method of a recipe, and check that they fit.
+
+    Raises:
+        RecipeError: a component refuses its options, or the model does not fit the task.
+    """
+    method = build_part(recipe.method, "method", "method")
+    task = build_part(recipe.task, "task", "task")
+    recipe = with_model(recipe, task)
+    assert recipe.model is not None
+    with isolated(derive(recipe.seed, "model")):
+        model = build_part(recipe.model, "model", "model", info=task.info)
+    model = model.to(device)
+    parts = Parts(recipe, task, method, model)
+    check_outputs(parts, device)
+    return parts
+
+
+def check_outputs(parts: Parts, device: torch.device) -> None:
+    """Run the model on two samples and compare its outputs with the task's classes.
+
+    Raises:
+        RecipeError: the model cannot take the task's inputs, or gives outputs of another shape.
+    """
+    info, name = parts.task.info, parts.recipe.model.name if parts.recipe.model else "model"
+    if info.classes is None:
+        return
+    feed = Feed(batch_size=2, samples=2, device=str(device))
+    batch = next(iter(parts.task.batches("train", feed)), None)
+    if batch is None:
+        raise RecipeError([Problem("task", "the training split is empty", None, None)], "task")
+    training = parts.model.training
+    try:
+        with torch.no_grad(), isolated(0, device):
+            output = parts.model.eval()(batch.x)
+    except (RuntimeError, ValueError) as error:
+        why = f"{name} cannot take inputs of shape {tuple(batch.x.shape[1:])}: {str(error).splitlines()[0]}"
+        raise RecipeError([Problem("model", why, None, None)], f'model "{name}"') from error
+    finally:
+        parts.model.train(training)
+    expected = (len(batch), info.classes)
+    if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        why = f"{name} gives outputs of shape {shape} for 2 samples; the task has {info.classes} classes, so it must be {expected}"
+        raise RecipeError([Problem("model", why, None, None)], f'model "{name}"')
+
+
+def check_finite(total: Tensor, where: str, index: Tensor, kept: str) -> None:
+    """Stop a run whose loss is not a number.
+
+    Raises:
+        RunError: naming the batch and what is kept.
+    """
+    if not bool(torch.isfinite(total)):
+        ids = ", ".join(str(number) for number in index[:8].tolist())
+        raise RunError(
+            f"the loss is {float(total)} at {where} (samples {ids}{', …' if len(index) > 8 else ''}). {kept} "
+            "Lower optimizer.lr, or set train.clip_grad_norm."
+        )

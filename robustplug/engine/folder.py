@@ -1,0 +1,133 @@
+"""The run folder: who may write in it, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import RunError
+
+RECIPE, ENVIRONMENT, RESULT = "recipe.toml", "environment.json", "result.json"
+METRICS, CHECKPOINTS, MODEL = "metrics.jsonl", "checkpoints", "model.safetensors"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old content or the new, never a part.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    with contextlib.suppress(OSError, AttributeError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; numbers must be finite."""
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def writing(what: str, kept: str = "") -> Iterator[None]:
+    """Turn an OSError of a block into a RunError that says what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        note = f" {kept}" if kept else ""
+        reason = error.strerror or str(error)
+        raise RunError(f"cannot write {what}: {reason}.{note}") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process out of a run folder for a block; a killed process lets go.
+
+    Raises:
+        RunError: another process is in it, or it cannot be made or written.
+    """
+    from filelock import FileLock, Timeout
+
+    with writing(f"the run folder {folder}", "Choose another with --out."):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"another process is training in {folder}: wait for it, or choose another folder with --out"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a run folder holds an evaluated run."""
+    return (folder / RESULT).is_file()
+
+
+def holds_run(folder: Path) -> bool:
+    """Tell whether a folder holds a run, finished or not."""
+    return (folder / RECIPE).is_file()
+
+
+def numbered(root: Path, name: str) -> list[Path]:
+    """List the run folders name, name-2, name-3, … under root, in this order."""
+    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
+    found = {}
+    if root.is_dir():
+        for path in root.iterdir():
+            match = pattern.fullmatch(path.name)
+            if match and holds_run(path):
+                found[int(match[1] or 1)] = path
+    return [found[number] for number in sorted(found)]
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """Choose the folder of a new run: the first free one of name, name-2, name-3, ….
+
+    Raises:
+        RunError: the newest run of this name is not finished; resuming it may be what is wanted.
+    """
+    runs = numbered(root, name)
+    if runs and not is_finished(runs[-1]):
+        raise RunError(
+            f"{runs[-1]} holds an unfinished run: go on with --resume, or start anew elsewhere with "
+            f"--out {root / name}-{len(runs) + 1}"
+        )
+    number = 1
+    while (folder := root / (name if number == 1 else f"{name}-{number}")).exists() and any(folder.iterdir()):
+        number += 1
+    return folder
+
+
+def latest_folder(root: Path, name: str) -> Path:
+    """Return the newest run of a name, for resuming.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = numbered(root, name)
+    if not runs:
+        raise RunError(f"there is no run to resume at {root / name}; leave out --resume to start one")
+    return runs[-1]

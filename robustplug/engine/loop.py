@@ -1,0 +1,209 @@
+"""The loop. Everything a method changes, it changes through its slots and hooks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..random import derive, isolated
+from ..step import Meter, Step
+from ..types import Batch, Pass, Progress, View
+from .assemble import check_finite
+
+if TYPE_CHECKING:
+    from torch.optim.swa_utils import AveragedModel
+
+    from ..method import Method
+    from ..protocols import Task
+    from .optim import Optimizers
+    from .processes import Processes
+
+
+def training_loss(method: Method[Any], step: Step, share: float = 1.0) -> tuple[Tensor, Sequence[View]]:
+    """Return Σ_views mean(weight · ℓ) and the views: what one update descends.
+
+    Args:
+        method: the step's method.
+        step: of this update.
+        share: factor that makes the mean over processes the mean over the global batch.
+    """
+    views = method.views(step, method.vicinity.sample(step, step.batch))
+    if step.pass_.input_grad:
+        views = [view.replace(x=view.x.detach().requires_grad_()) for view in views]
+    total: Tensor | None = None
+    for view in views:
+        output, target = step.output(view), step.target(view)
+        losses = step.loss(view, output, target)
+        term = (view.weight * losses).mean() * share
+        total = term if total is None else total + term
+        step.log(f"loss/{view.role}", losses)
+        with torch.no_grad():
+            step.log(f"accuracy/{view.role}", step.score(view, output))
+    assert total is not None, "a method gave no view"
+    return total, views
+
+
+@dataclass
+class Means:
+    """Average what the steps of an epoch log, without waiting for the device at each step."""
+
+    sums: dict[str, Tensor | float] = field(default_factory=dict)
+    rows: dict[str, float] = field(default_factory=dict)
+
+    def add(self, values: dict[str, Tensor], rows: int) -> None:
+        """Add the means of some rows."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.double() * rows
+            self.rows[name] = self.rows.get(name, 0.0) + rows
+
+    def totals(self) -> dict[str, list[float]]:
+        """Return [sum, rows] by name."""
+        return {name: [float(value), self.rows[name]] for name, value in self.sums.items()}
+
+    def means(self) -> dict[str, float]:
+        """Return the means so far."""
+        return {name: total / rows for name, (total, rows) in self.totals().items()}
+
+    @classmethod
+    def of(cls, totals: dict[str, list[float]]) -> Means:
+        """Undo `totals`."""
+        return cls({name: v[0] for name, v in totals.items()}, {name: v[1] for name, v in totals.items()})
+
+
+@dataclass
+class Loop:
+    """Train one epoch after the other.
+
+    Attributes:
+        model: the plain module, in training mode.
+        wrapped: what synchronises gradients between processes; None in a single one.
+        method, task, optimizers, processes: of the run.
+        seed: of the run.
+        epochs, batches: epochs of the run, and global batches of an epoch.
+        channels_last: keep images channels-last in memory.
+        ema: averages the weights after each update, if any.
+        own: parameters of the method that are outside the model.
+        meter: passes of this process.
+        update: updates done.
+        means: of the current epoch.
+    """
+
+    model: nn.Module
+    wrapped: nn.Module | None
+    method: Method[Any]
+    task: Task
+    optimizers: Optimizers
+    processes: Processes
+    seed: int
+    epochs: int
+    batches: int
+    channels_last: bool
+    ema: AveragedModel | None
+    own: list[nn.Parameter]
+    meter: Meter = field(default_factory=Meter)
+    update: int = 0
+    means: Means = field(default_factory=Means)
+    lr: float = 0.0
+    _rng: torch.Generator = field(init=False)
+    _unchecked: tuple[Tensor, Progress, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self._rng = torch.Generator(self.processes.device)
+
+    def epoch(
+        self,
+        epoch: int,
+        first: int,
+        batches: Iterable[Batch],
+        batch_size: int,
+        sample_count: int,
+        after_batch: Callable[[Progress], None],
+        kept: Callable[[], str],
+    ) -> None:
+        """Train on the rest of an epoch.
+
+        Args:
+            epoch: number of the epoch.
+            first: number of the first batch.
+            batches: this process's rows of the batches from `first` on.
+            batch_size: rows of a global batch.
+            sample_count: rows of the whole epoch.
+            after_batch: called after each batch with the progress made.
+            kept: tells what is kept when the loss is not a number.
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        for number, batch in enumerate(batches, start=first):
+            rows = min(batch_size, sample_count - number * batch_size)
+            share = len(batch) * self.processes.world / rows
+            if self.channels_last:
+                batch = Batch(batch.x.contiguous(memory_format=torch.channels_last), batch.y, batch.index)
+            passes = self.method.passes(self._progress(epoch, number, 1))
+            for place, pass_ in enumerate(passes):
+                progress = self._progress(epoch, number, len(passes))
+                self.lr = self.optimizers.set_lr(epoch + (number + place / len(passes)) / self.batches, self.epochs)
+                self._update(batch, pass_, progress, share, kept)
+            after_batch(self._progress(epoch, number + 1, len(passes)))
+        self.check_last_loss(kept)
+
+    def _progress(self, epoch: int, batch: int, passes: int) -> Progress:
+        updates = self.epochs * self.batches * passes
+        return Progress(epoch, self.epochs, batch, self.batches, self.update, updates)
+
+    def _update(
+        self, batch: Batch, pass_: Pass, progress: Progress, share: float, kept: Callable[[], str]
+    ) -> None:
+        rank, device = self.processes.rank, self.processes.device
+        self._rng.manual_seed(derive(self.seed, "train", rank, self.update))
+        step = Step(
+            self.model, self.method, self.task, batch, self._rng, progress, pass_, self.meter, self.wrapped
+        )
+        # Dropout and the like can only draw from the global generator.
+        with isolated(derive(self.seed, "global", rank, self.update), device):
+            total, views = training_loss(self.method, step, share)
+            self.optimizers.zero_grad()
+            step.backward(total)
+            self.processes.average_gradients(self.own)
+            self.method.after_backward(step, views)
+            # The loss of the update before is there by now: looking at it does not stall the device.
+            self.check_last_loss(kept)
+            self.optimizers.step(pass_.update)
+            self.method.after_step(step, views)
+        self.processes.synchronize(self.method.state)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        self.means.add({"loss": total.detach() / share, **step.logged}, len(batch))
+        self._unchecked = (total.detach(), progress, batch.index)
+        self.update += 1
+
+    def check_last_loss(self, kept: Callable[[], str]) -> None:
+        """Stop if the loss of the last update was not finite.
+
+        Raises:
+            RunError: naming its epoch, batch and samples.
+        """
+        if self._unchecked is not None:
+            total, at, index = self._unchecked
+            check_finite(total, f"epoch {at.epoch + 1}, batch {at.batch + 1} of {at.batches}", index, kept())
+            self._unchecked = None
+
+
+class Clock:
+    """Measure a run's wall time across resumes.
+
+    Args:
+        before: seconds of earlier sessions.
+    """
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before, self._started = before, time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return the seconds so far."""
+        return self._before + time.perf_counter() - self._started

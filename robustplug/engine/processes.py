@@ -1,0 +1,158 @@
+"""Device, precision and processes, all through Hugging Face Accelerate."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..state import MethodState
+from .errors import RunError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass
+class Processes:
+    """Wrap an Accelerator with what the loop needs of it.
+
+    Attributes:
+        accelerator: of this run.
+    """
+
+    accelerator: Accelerator
+
+    @property
+    def device(self) -> torch.device:
+        """Return this process's device."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def rank(self) -> int:
+        """Return the number of this process, from 0."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world(self) -> int:
+        """Return the number of processes."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def main(self) -> bool:
+        """Tell whether this process prints and writes."""
+        return bool(self.accelerator.is_main_process)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Concatenate the rows of a tensor over processes, however many each has."""
+        if self.world == 1:
+            return rows
+        counts = self.accelerator.gather(torch.tensor([len(rows)], device=self.device)).tolist()
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = self.accelerator.gather(padded).split(max(counts))
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def total(self, values: list[float]) -> list[float]:
+        """Add numbers up over processes."""
+        if self.world == 1:
+            return values
+        rows = torch.tensor([values], dtype=torch.float64, device=self.device)
+        return self.gather(rows).sum(0).tolist()  # type: ignore[no-any-return]
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is set on some process."""
+        return self.total([float(flag)])[0] > 0
+
+    def from_main(self, value: Any) -> float:
+        """Return the main process's number on every process."""
+        return self.total([float(value) if self.main else 0.0])[0]
+
+    def average_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Average the gradients of parameters that no wrapped module looks after."""
+        if self.world == 1:
+            return
+        for parameter in parameters:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = self.accelerator.reduce(gradient, "mean")
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Average floating-point buffers (running statistics), so that all processes agree."""
+        if self.world == 1:
+            return
+        with torch.no_grad():
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.accelerator.reduce(buffer, "mean"))
+
+    def synchronize(self, state: MethodState) -> None:
+        """Exchange what the processes wrote into per-sample memory."""
+        for memory in state.memories():
+            if self.world == 1:
+                memory.forget_writes()
+            else:
+                memory.synchronize(self.gather)
+
+
+def resolve_device(device: str) -> str:
+    """Return "cuda", "mps" or "cpu" for a device option.
+
+    Raises:
+        RunError: the device is named but not there.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return next(name for name, here in present.items() if here)
+    if not present[device]:
+        raise RunError(f'train.device = "{device}", but there is none here; use "auto" or "cpu"')
+    return device
+
+
+def start(device: str, precision: str) -> Processes:
+    """Set up Accelerate for a run.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "float32" or "bfloat16".
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState, PartialState
+
+    # Accelerate keeps its settings for the life of the process; a notebook trains more than once.
+    AcceleratorState._reset_state()
+    device = resolve_device(device)
+    shared: dict[str, Any] = PartialState._shared_state
+    if shared and (shared["device"].type != device):
+        PartialState._reset_state()
+    # Attacks and several views make several forwards before one backward: buffers that were
+    # broadcast in between would change under the graph.
+    handler = DistributedDataParallelKwargs(broadcast_buffers=False)
+    mixed = "bf16" if precision == "bfloat16" else "no"
+    return Processes(Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[handler]))
+
+
+@contextlib.contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """Evaluate a model in float32 for a block.
+
+    Accelerate puts an autocasting `forward` on the instance; without it the class's own is back.
+    TensorFloat-32 is off as well, since it is not float32.
+    """
+    patched = model.__dict__.pop("forward", None)
+    conv, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = conv, matmul
+        if patched is not None:
+            model.__dict__["forward"] = patched

@@ -1,0 +1,159 @@
+"""The state of a run between two batches: what a checkpoint holds, and how it is put back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..types import EpochReport
+from .checkpoint import Checkpoint, pack, unpack
+from .errors import RunError
+from .loop import Clock, Loop, Means
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Session:
+    """Hold what changes while a run trains.
+
+    Attributes:
+        loop: model, method, optimizers.
+        recipe_hash: of the resolved recipe; a checkpoint of another recipe is refused.
+        epoch, batch: the next batch to train on.
+        history: reports of the finished epochs.
+        best: name of the best checkpoint so far and its score.
+    """
+
+    loop: Loop
+    recipe_hash: str
+    epoch: int = 0
+    batch: int = 0
+    history: list[EpochReport] = field(default_factory=list)
+    best: tuple[str, float] | None = None
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def name(self) -> str:
+        """Return the name of a checkpoint taken now; names sort by age."""
+        return f"epoch-{self.epoch:05d}-batch-{self.batch:07d}"
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors and the JSON part of a checkpoint; called on all processes."""
+        loop, processes = self.loop, self.loop.processes
+        processes.average_buffers(loop.model)
+        tensors: dict[str, Tensor] = {}
+        for part, module in self._modules().items():
+            for key, value in module.state_dict().items():
+                tensors[f"{part}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
+        for key, value in loop.method.state.local().items():
+            tensors[f"local/{key}"] = processes.gather(value[None]).to("cpu", copy=True).contiguous()
+        totals = self.loop.means.totals()
+        flat = processes.total([number for pair in totals.values() for number in pair])
+        forwards, backwards = processes.total([float(loop.meter.forwards), float(loop.meter.backwards)])
+        meta = {
+            "recipe": self.recipe_hash,
+            "world": processes.world,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "update": loop.update,
+            "means": {key: flat[2 * n : 2 * n + 2] for n, key in enumerate(totals)},
+            "passes": [int(forwards), int(backwards)],
+            "history": [asdict(report) for report in self.history],
+            "best": self.best,
+            "seconds": self.clock.seconds(),
+            "optimizers": pack(loop.optimizers.state(), "optimizer", tensors),
+        }
+        return tensors, meta
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where a checkpoint was taken.
+
+        Raises:
+            RunError: it belongs to another recipe, number of processes, or version of the method.
+        """
+        loop, meta = self.loop, checkpoint.meta
+        if meta["recipe"] != self.recipe_hash:
+            raise RunError(f"checkpoint {checkpoint.name} belongs to another recipe than the run's")
+        if meta["world"] != loop.processes.world:
+            raise RunError(
+                f"the run was trained by {meta['world']} processes and can only be resumed by as many, "
+                f"not {loop.processes.world}"
+            )
+        self.restore_weights(checkpoint)
+        for key, value in checkpoint.tensors.items():
+            part, _, name = key.partition("/")
+            if part == "local":
+                loop.method.state.set_local(name, value[loop.processes.rank].to(loop.processes.device))
+        loop.optimizers.load_state(unpack(meta["optimizers"], checkpoint.tensors))
+        loop.update = meta["update"]
+        # Sums over processes live on: the main process carries what all had.
+        main = loop.processes.main
+        loop.means = Means.of(meta["means"] if main else {key: [0.0, 0.0] for key in meta["means"]})
+        loop.meter.forwards, loop.meter.backwards = meta["passes"] if main else (0, 0)
+        self.epoch, self.batch = meta["epoch"], meta["batch"]
+        self.history = [EpochReport(**report) for report in meta["history"]]
+        self.best = None if meta["best"] is None else (meta["best"][0], meta["best"][1])
+        self.clock = Clock(meta["seconds"])
+
+    def restore_weights(self, checkpoint: Checkpoint) -> None:
+        """Put back model, averaged weights and method state only.
+
+        Raises:
+            RunError: the checkpoint's tensors are not those of this model and method.
+        """
+        for part, module in self._modules().items():
+            load_part(checkpoint, part, module)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        loop = self.loop
+        modules: dict[str, nn.Module] = {"model": loop.model, "state": loop.method.state}
+        if loop.ema is not None:
+            modules["ema"] = loop.ema
+        return modules
+
+    def weights(self) -> nn.Module:
+        """Return the model to evaluate: the averaged one, if any."""
+        return self.loop.model if self.loop.ema is None else self.loop.ema.module
+
+
+def load_part(checkpoint: Checkpoint, part: str, module: nn.Module) -> None:
+    """Copy one part of a checkpoint into a module.
+
+    Args:
+        checkpoint: source.
+        part: "model", "ema" or "state".
+        module: of the same names and shapes.
+
+    Raises:
+        RunError: names or shapes differ.
+    """
+    own = module.state_dict()
+    prefix = f"{part}/"
+    saved = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in saved.items()}:
+        raise RunError(f"checkpoint {checkpoint.name} does not fit this {part}")
+    with torch.no_grad():
+        for key, value in saved.items():
+            own[key].copy_(value)
+
+
+def trained_weights(checkpoint: Checkpoint, model: nn.Module, state: nn.Module) -> nn.Module:
+    """Load a checkpoint for evaluation and return the model, with averaged weights if it has any.
+
+    Raises:
+        RunError: the checkpoint is not of this model and method.
+    """
+    load_part(checkpoint, "state", state)
+    if any(key.startswith("ema/") for key in checkpoint.tensors):
+        from torch.optim.swa_utils import AveragedModel
+
+        averaged = AveragedModel(model)
+        load_part(checkpoint, "ema", averaged)
+        return averaged.module
+    load_part(checkpoint, "model", model)
+    return model

@@ -1,0 +1,43 @@
+"""Stop at the next batch when asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class StopRequest:
+    """Remember the signal that asked to stop, if any."""
+
+    signal: int = 0
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C or SIGTERM of a block into a request; a second one acts at once.
+
+    Outside the main thread, where Python allows no handlers, there are no requests.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in watched}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        request.signal = number
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in watched:
+        signal.signal(number, ask)
+    try:
+        yield request
+    finally:
+        for number in watched:
+            signal.signal(number, before[number])

@@ -1,0 +1,343 @@
+"""Train a recipe in a run folder: epochs, validation, checkpoints, and the evaluation at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..data import epoch_batches
+from ..plugins import host
+from ..random import derive, isolated
+from ..recipe.write import recipe_hash, write_recipe
+from ..types import EpochReport, Feed, Progress, Result, RunInfo
+from . import checkpoint
+from .assemble import Parts, assemble, build_part
+from .collapse import collapsed
+from .environment import describe_environment
+from .errors import Interrupted, RunError
+from .evaluate import Attack, Evaluation, attack_label
+from .folder import (
+    CHECKPOINTS,
+    ENVIRONMENT,
+    MODEL,
+    RECIPE,
+    holds_run,
+    locked,
+    write_atomic,
+    write_json,
+    writing,
+)
+from .loop import Loop
+from .optim import Optimizers
+from .precision import choose_channels_last, choose_precision
+from .processes import Processes, start
+from .reporting import Reporter, Silent
+from .results import evaluate_parts, result_to_json
+from .session import Session
+from .signals import StopRequest, stop_requests
+
+if TYPE_CHECKING:
+    from ..recipe.options import Recipe
+
+# The progress line moves this often, in seconds: reading a mean waits for the device.
+REFRESH = 0.2
+# Several processes ask each other this often, in batches, whether one of them was told to stop.
+ASK_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves behind.
+
+    Attributes:
+        folder: the run folder.
+        model: the exported module of the selected checkpoint, in eval mode.
+        result: its evaluation.
+        history: a report for each epoch.
+        main: this process is the one that prints.
+    """
+
+    folder: Path
+    model: nn.Module
+    result: Result
+    history: Sequence[EpochReport]
+    main: bool = True
+
+
+class Training:
+    """Train one recipe.
+
+    Args:
+        recipe: validated.
+        folder: the run folder.
+        resume: go on from its newest whole checkpoint instead of refusing a folder with a run.
+        reporter: hears of progress, on the main process.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, resume: bool = False, reporter: Reporter | None = None) -> None:
+        self.folder, self.resume = folder, resume
+        self.reporter: Reporter = reporter or Silent()
+        self.processes: Processes = start(recipe.train.device, "float32")
+        if not self.processes.main:
+            self.reporter = Silent()
+        self.parts: Parts = assemble(recipe, self.processes.device)
+
+    def run(self) -> Trained:
+        """Train, select on validation, evaluate on the recipe's split, and write it all down.
+
+        Raises:
+            RunError: it cannot go on; the last good checkpoint is kept.
+            Interrupted: a signal asked to stop, and a checkpoint was written.
+        """
+        if not self.processes.main:
+            return self._run()
+        with locked(self.folder):
+            if holds_run(self.folder) and not self.resume:
+                raise RunError(
+                    f"{self.folder} already holds a run: go on with --resume, or choose another with --out"
+                )
+            return self._run()
+
+    def _run(self) -> Trained:
+        session = self._session()
+        recipe, method = self.parts.recipe, self.parts.method
+        self.info = RunInfo(
+            recipe.name,
+            str(self.folder),
+            recipe.method.name,
+            recipe.task.name,
+            recipe.model.name if recipe.model else "",
+            recipe.train.epochs,
+        )
+        if self.resume:
+            self._restore(session)
+        elif self.processes.main:
+            self._write_head()
+        if self.processes.main:
+            host().run_start(self.info)
+            self.reporter.begin(self.info, self._progress(session))
+            self._pass_on_warnings()
+        with stop_requests() as stop:
+            while session.epoch < recipe.train.epochs:
+                self._epoch(session, stop)
+                if recipe.train.stop_on_collapse and collapsed(session.history):
+                    break
+        if session.best is not None:
+            session.restore_weights(checkpoint.load(self._checkpoints, session.best[0]))
+        exported = method.export(session.weights()).eval()
+        training = self._training_cost(session)
+        result = evaluate_parts(self.parts, exported, self.processes, self.reporter, training)
+        if self.processes.main:
+            self._write_end(exported, result, session)
+        return Trained(self.folder, exported, result, tuple(session.history), self.processes.main)
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
+
+    def _session(self) -> Session:
+        """Choose precision and layout, let the method set up, and build what changes while training."""
+        parts, processes = self.parts, self.processes
+        feed = self._feed(0, 0)
+        batch = next(iter(parts.task.batches("train", feed)))
+        train = parts.recipe.train
+        channels_last = choose_channels_last(train.channels_last, batch.x)
+        x = batch.x
+        if channels_last:
+            parts.model.to(memory_format=torch.channels_last)
+            x = x.contiguous(memory_format=torch.channels_last)
+        with isolated(derive(parts.recipe.seed, "precision"), processes.device):
+            fast = choose_precision(train.precision, parts.model, x) == "bfloat16"
+        precision = "bfloat16" if processes.from_main(fast) else "float32"
+        chosen = dataclasses.replace(train, precision=precision, channels_last=channels_last)
+        parts.recipe = dataclasses.replace(parts.recipe, train=chosen)
+        groups = parts.set_up(processes.device)
+        schedule = build_part(parts.recipe.schedule, "schedule", "schedule")
+        optimizers = Optimizers(groups, parts.recipe.optimizer, schedule, train.clip_grad_norm)
+        ema = None
+        if train.ema_decay is not None:
+            from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+            ema = AveragedModel(parts.model, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay), use_buffers=True)
+        self.processes = processes = start(train.device, precision)
+        inside = {id(parameter) for parameter in parts.model.parameters()}
+        wrapped = processes.accelerator.prepare_model(parts.model)
+        loop = Loop(
+            parts.model,
+            wrapped,
+            parts.method,
+            parts.task,
+            optimizers,
+            processes,
+            parts.recipe.seed,
+            train.epochs,
+            epoch_batches(parts.task.info.sizes["train"], feed),
+            channels_last,
+            ema,
+            [parameter for parameter in optimizers.parameters() if id(parameter) not in inside],
+        )
+        if not loop.batches:
+            raise RunError("the training split has fewer samples than there are processes")
+        return Session(loop, recipe_hash(parts.recipe))
+
+    def _feed(self, epoch: int, skip: int) -> Feed:
+        recipe = self.parts.recipe
+        return Feed(
+            epoch=epoch,
+            batch_size=recipe.train.batch_size,
+            seed=recipe.seed,
+            shuffle=True,
+            augment=True,
+            rank=self.processes.rank,
+            world=self.processes.world,
+            skip=skip,
+            device=str(self.processes.device),
+        )
+
+    def _progress(self, session: Session) -> Progress:
+        recipe = self.parts.recipe
+        return Progress(
+            session.epoch, recipe.train.epochs, session.batch, session.loop.batches, session.loop.update, 0
+        )
+
+    def _restore(self, session: Session) -> None:
+        if not checkpoint.names(self._checkpoints) and holds_run(self.folder):
+            return  # killed before the first checkpoint: the start is where it was
+        found, problems = checkpoint.load_newest(self._checkpoints)
+        for problem in problems:
+            self.reporter.warn(f"{problem}; going on from {found.name}")
+        session.restore(found)
+        self.info = dataclasses.replace(self.info, resumed_at_epoch=session.epoch)
+
+    def _epoch(self, session: Session, stop: StopRequest) -> None:
+        recipe, loop, task = self.parts.recipe, session.loop, self.parts.task
+        began, shown = session.clock.seconds(), 0.0
+        loop.model.train()
+
+        def after_batch(progress: Progress) -> None:
+            nonlocal shown
+            session.batch = progress.batch
+            now = time.perf_counter()
+            if self.processes.main and now - shown > REFRESH:
+                shown = now
+                self.reporter.batch(progress, loop.means.means())
+            if progress.batch == progress.batches:
+                return
+            every = recipe.train.checkpoint_batches
+            asked = self.processes.world == 1 or progress.batch % ASK_EVERY == 0
+            if asked and self.processes.any(bool(stop.signal)):
+                self._interrupt(session, stop)
+            elif every and progress.batch % every == 0:
+                loop.check_last_loss(self._kept)
+                self._save(session)
+
+        size = task.info.sizes["train"]
+        batches = task.batches("train", self._feed(session.epoch, session.batch))
+        loop.epoch(
+            session.epoch, session.batch, batches, recipe.train.batch_size, size, after_batch, self._kept
+        )
+        self._close_epoch(session, began)
+        if self.processes.any(bool(stop.signal)):
+            self._interrupt(session, stop, saved=True)
+
+    def _close_epoch(self, session: Session, began: float) -> None:
+        loop, recipe = session.loop, self.parts.recipe
+        self.processes.average_buffers(loop.model)
+        totals = loop.means.totals()
+        flat = self.processes.total([number for pair in totals.values() for number in pair])
+        train = {key: flat[2 * n] / flat[2 * n + 1] for n, key in enumerate(totals)}
+        validation = self._validate(session)
+        session.epoch, session.batch = session.epoch + 1, 0
+        loop.means = type(loop.means)()
+        score = float(session.epoch) if recipe.train.select == "last" else validation.get(recipe.train.select)
+        best = score is not None and (session.best is None or score > session.best[1])
+        if best and score is not None:
+            session.best = (session.name, score)
+        seconds = session.clock.seconds() - began
+        report = EpochReport(session.epoch - 1, train, validation, loop.lr, seconds, best)
+        session.history.append(report)
+        self._save(session)
+        if self.processes.main:
+            host().epoch_end(self.info, report)
+            self.reporter.epoch(report, recipe.train.epochs)
+            if collapsed(session.history):
+                self.reporter.warn(
+                    f"epoch {session.epoch}: catastrophic overfitting: robust validation accuracy collapsed to "
+                    f"{validation['robust']:.1%} while robust training accuracy rose; the best checkpoint is kept"
+                )
+            self._pass_on_warnings()
+
+    def _validate(self, session: Session) -> dict[str, float]:
+        options, epochs = self.parts.recipe.validate, self.parts.recipe.train.epochs
+        last = session.epoch + 1 == epochs
+        if not self.parts.task.info.sizes["validation"] or not (last or (session.epoch + 1) % options.every == 0):
+            return {}
+        attack = build_part(options.attack, "perturbation", "validate.attack")
+        evaluation = Evaluation(
+            self.parts.method.export(session.weights()),
+            self.parts.task,
+            self.parts.method.vicinity,
+            build_part(self.parts.recipe.evaluate.loss, "loss", "evaluate.loss"),
+            derive(self.parts.recipe.seed, "validate", session.epoch),
+            self.processes,
+        )
+        attacks = [Attack(attack_label(options.attack), {}, attack)]
+        rows, _ = evaluation.run("validation", attacks, options.batch_size, options.samples)
+        return {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
+
+    def _kept(self) -> str:
+        known = checkpoint.names(self._checkpoints)
+        return f"The last good checkpoint is {self._checkpoints / known[-1]}." if known else "No checkpoint was due yet."
+
+    def _save(self, session: Session) -> None:
+        tensors, meta = session.capture()
+        if not self.processes.main:
+            return
+        with writing(f"a checkpoint in {self._checkpoints}", self._kept()):
+            checkpoint.save(self._checkpoints, session.name, tensors, meta)
+            checkpoint.prune(self._checkpoints, {session.best[0]} if session.best else set())
+
+    def _interrupt(self, session: Session, stop: StopRequest, saved: bool = False) -> None:
+        if not saved:
+            session.loop.check_last_loss(self._kept)
+            self._save(session)
+        number = stop.signal or 15
+        raise Interrupted(f"stopped; go on with: robustplug train --resume {self.folder}", 128 + number)
+
+    def _pass_on_warnings(self) -> None:
+        warnings = host().warnings
+        while warnings:
+            self.reporter.warn(warnings.pop(0))
+
+    def _write_head(self) -> None:
+        with writing(f"in the run folder {self.folder}", "Choose another with --out."):
+            write_json(self.folder / ENVIRONMENT, describe_environment(self.processes))
+            write_atomic(self.folder / RECIPE, write_recipe(self.parts.recipe).encode())
+
+    def _training_cost(self, session: Session) -> dict[str, Any]:
+        passes = self.processes.total([float(session.loop.meter.forwards), float(session.loop.meter.backwards)])
+        seen = max(1, len(session.history) * self.parts.task.info.sizes["train"])
+        return {
+            "epochs": len(session.history),
+            "forwards_per_sample": passes[0] / seen,
+            "backwards_per_sample": passes[1] / seen,
+            "seconds": session.clock.seconds(),
+            "selected": None if session.best is None else session.best[0],
+        }
+
+    def _write_end(self, exported: nn.Module, result: Result, session: Session) -> None:
+        from safetensors.torch import save
+
+        weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in exported.state_dict().items()}
+        with writing(f"the result in {self.folder}", self._kept()):
+            write_atomic(self.folder / MODEL, save(weights))
+            write_json(self.folder / "result.json", result_to_json(result, session.history))
+        host().run_end(self.info, result)
+        self._pass_on_warnings()

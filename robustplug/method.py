@@ -1,0 +1,114 @@
+"""Methods: five slots, and the state that goes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from torch import nn
+
+from .state import MethodState
+from .types import Batch, Cost, ParamGroup, Pass, Progress, View
+
+if TYPE_CHECKING:
+    from .protocols import LabelMap, Loss, OutputMap, Perturbation, Task, Vicinity
+    from .step import Step
+
+Options = TypeVar("Options")
+
+
+class Slots(Protocol):
+    """What a Step needs of a method: the three slots between a view and its loss."""
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Return h."""
+        ...
+
+    @property
+    def output_map(self) -> OutputMap:
+        """Return g∘f."""
+        ...
+
+    @property
+    def loss(self) -> Loss:
+        """Return the per-sample loss."""
+        ...
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The three slots between a view and its loss, for evaluation and for loops of one's own."""
+
+    label_map: LabelMap
+    output_map: OutputMap
+    loss: Loss
+
+
+class Method(Generic[Options]):
+    """Fill the five slots; subclasses override what their paper changes.
+
+    As it stands this trains on the perturbed samples alone: with no perturbation empirical risk
+    minimisation, with PGD adversarial training.
+
+    Args:
+        options: the component's options.
+        vicinity, perturbation, label_map, output_map, loss: the slots.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        vicinity: Vicinity,
+        perturbation: Perturbation,
+        label_map: LabelMap,
+        output_map: OutputMap,
+        loss: Loss,
+    ) -> None:
+        self.options = options
+        self.vicinity = vicinity
+        self.perturbation = perturbation
+        self.label_map = label_map
+        self.output_map = output_map
+        self.loss = loss
+        self.state = MethodState()
+
+    def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
+        """Prepare state and model, and name the parameters to train; called once, before training.
+
+        The only place where a method may change the model.
+        """
+        return [ParamGroup("model", tuple(model.parameters()))]
+
+    def passes(self, progress: Progress) -> Sequence[Pass]:
+        """Return the optimiser updates to make on one batch; as many for every batch."""
+        return (Pass(),)
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the views whose weighted mean losses add up to the training loss.
+
+        Args:
+            step: this update.
+            point: virtual samples, from the vicinity.
+        """
+        return [self.perturbation(step, View.of(point, "adv"), self.vicinity)]
+
+    def after_backward(self, step: Step, views: Sequence[View]) -> None:
+        """Act after the backward pass and before the optimiser."""
+
+    def after_step(self, step: Step, views: Sequence[View]) -> None:
+        """Act after the optimiser; write per-sample memory here."""
+
+    def export(self, model: nn.Module) -> nn.Module:
+        """Return a plain module to deploy and to evaluate; must not change `model`.
+
+        The argument may be a copy of the trained model (averaged weights): find modules by name or
+        type, not by identity.
+        """
+        return model
+
+    def cost(self) -> Cost:
+        """Declare the forwards and backwards per sample that one batch costs, all passes included."""
+        return self.perturbation.cost(Cost(0, 0)) + (1, 1)

@@ -1,0 +1,83 @@
+"""Types for the fields of option dataclasses: exact fractions, and numbers with their ranges.
+
+Importing this costs neither torch nor pydantic; both the validation and the JSON schema read the
+annotations when they are needed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le, Lt
+
+_FRACTION = re.compile(r"[+-]?\d+(\.\d*)?(/\d+(\.\d*)?)?")
+
+
+def parse_fraction(value: object) -> object:
+    """Turn a string such as "8/255" into the nearest float; return anything else unchanged.
+
+    The quotient is formed exactly and rounded once. Nothing is evaluated.
+
+    Raises:
+        ValueError: the string is not a number or a fraction of two numbers.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.replace(" ", "")
+    if not _FRACTION.fullmatch(text):
+        raise ValueError(f'"{value}" is not a number; write 0.03 or a fraction such as "8/255"')
+    numerator, _, denominator = text.partition("/")
+    try:
+        return float(Fraction(numerator) / Fraction(denominator or "1"))
+    except ZeroDivisionError:
+        raise ValueError(f'"{value}" divides by zero') from None
+
+
+class FractionText:
+    """Mark a float option that a recipe may also write as a fraction in a string."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(parse_fraction, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        number = handler(schema)
+        pattern = rf"^\s*{_FRACTION.pattern}\s*$".replace("/", r"\s*/\s*")
+        return {"anyOf": [number, {"type": "string", "pattern": pattern}]}
+
+    def __repr__(self) -> str:
+        return "FractionText()"
+
+
+class Finite:
+    """Mark a float option that must be finite."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        def check(value: float) -> float:
+            if not math.isfinite(value):
+                raise ValueError("must be a finite number")
+            return value
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+
+Real = Annotated[float, Finite(), FractionText()]
+"""Any finite number; recipes may write a fraction."""
+NonNegative = Annotated[float, Ge(0), Finite(), FractionText()]
+"""A number of at least 0, for example a radius in units of the input range."""
+Positive = Annotated[float, Gt(0), Finite(), FractionText()]
+"""A number above 0."""
+UnitInterval = Annotated[float, Ge(0), Le(1), Finite(), FractionText()]
+"""A number from 0 to 1, both included."""
+Decay = Annotated[float, Ge(0), Lt(1), Finite(), FractionText()]
+"""A number from 0 (included) to 1 (excluded), for example a momentum."""
+Count = Annotated[int, Ge(1)]
+"""A whole number of at least 1."""
+Natural = Annotated[int, Ge(0)]
+"""A whole number of at least 0."""

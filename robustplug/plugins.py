@@ -1,0 +1,165 @@
+"""Find, load and guard plugins; one typed method per hook."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from . import hookspecs
+from .component import Component, Kind
+from .registry import Registry
+
+if TYPE_CHECKING:
+    import click
+
+    from .types import EpochReport, Result, RunInfo
+
+BUILTIN = "builtin"
+ALLOW_LIST = "ROBUSTPLUG_PLUGINS"
+
+REGISTRATION_HOOKS: dict[Kind, str] = {
+    "vicinity": "robustplug_vicinities",
+    "perturbation": "robustplug_perturbations",
+    "label_map": "robustplug_label_maps",
+    "output_map": "robustplug_output_maps",
+    "loss": "robustplug_losses",
+    "method": "robustplug_methods",
+    "task": "robustplug_tasks",
+    "model": "robustplug_models",
+    "optimizer": "robustplug_optimizers",
+    "schedule": "robustplug_schedules",
+}
+
+
+@dataclass(frozen=True)
+class PluginReport:
+    """What became of one entry point.
+
+    `status` is "loaded", "failed" or "not allowed"; `problem` says why it failed.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    status: str
+    problem: str = ""
+
+
+class PluginHost:
+    """Load the entry points of a group and call their hooks; a broken plugin is only reported.
+
+    Args:
+        entry_points: (entry point, distribution name, version) of each plugin.
+        allowed: names of the entry points that may load; None for all. The built-in components
+            always load.
+    """
+
+    def __init__(
+        self,
+        entry_points: Iterable[tuple[metadata.EntryPoint, str, str]],
+        allowed: frozenset[str] | None = None,
+    ) -> None:
+        self.manager = pluggy.PluginManager("robustplug")
+        self.manager.add_hookspecs(hookspecs)
+        self.reports: list[PluginReport] = []
+        self.warnings: list[str] = []
+        self._dropped: set[str] = set()
+        points = sorted(entry_points, key=lambda item: (item[0].name != BUILTIN, item[0].name, item[1]))
+        for point, distribution, version in points:
+            self._load(point, distribution, version, allowed)
+        for name in sorted((allowed or frozenset()) - {point.name for point, _, _ in points}):
+            self.warnings.append(f'{ALLOW_LIST} names "{name}", but no such plugin is installed')
+
+    def _load(
+        self, point: metadata.EntryPoint, distribution: str, version: str, allowed: frozenset[str] | None
+    ) -> None:
+        status, problem = "loaded", ""
+        if allowed is not None and point.name not in allowed and point.name != BUILTIN:
+            status = "not allowed"
+        else:
+            try:
+                plugin = point.load()
+                self.manager.register(plugin, name=point.name)
+                self.manager.check_pending()
+            except (Exception, SystemExit) as error:
+                if self.manager.has_plugin(point.name):
+                    self.manager.unregister(name=point.name)
+                status, problem = "failed", _one_line(error)
+                self.warnings.append(f'plugin "{point.name}" ({distribution} {version}) failed to load: {problem}')
+        self.reports.append(PluginReport(point.name, distribution, version, point.value, status, problem))
+
+    def _impls(self, hook: str) -> list[pluggy.HookImpl]:
+        impls: list[pluggy.HookImpl] = getattr(self.manager.hook, hook).get_hookimpls()
+        return sorted(impls, key=lambda impl: (impl.plugin_name != BUILTIN, impl.plugin_name))
+
+    def registry(self) -> Registry:
+        """Collect the components of all plugins; a hook that raises is reported, not raised."""
+        result = Registry(broken={r.name: r.problem for r in self.reports if r.status == "failed"})
+        for kind, hook in REGISTRATION_HOOKS.items():
+            for impl in self._impls(hook):
+                owner = impl.plugin_name
+                try:
+                    for component in impl.function():
+                        if not isinstance(component, Component):
+                            raise TypeError(f"{hook} must yield Component, not {type(component).__name__}")
+                        result.add(kind, component, owner)
+                except (Exception, SystemExit) as error:
+                    result.broken[owner] = problem = f"{hook}: {_one_line(error)}"
+                    self.warnings.append(f'plugin "{owner}" failed in {problem}')
+        self.warnings += result.duplicates.values()
+        return result
+
+    def commands(self, cli: click.Group) -> None:
+        """Let every plugin add its commands."""
+        for impl in self._impls("robustplug_commands"):
+            try:
+                impl.function(cli)
+            except (Exception, SystemExit) as error:
+                self.warnings.append(f'plugin "{impl.plugin_name}" failed in robustplug_commands: {_one_line(error)}')
+
+    def run_start(self, run: RunInfo) -> None:
+        """Tell the observers that a run starts."""
+        self._observe("robustplug_run_start", run=run)
+
+    def epoch_end(self, run: RunInfo, report: EpochReport) -> None:
+        """Tell the observers what an epoch brought."""
+        self._observe("robustplug_epoch_end", run=run, report=report)
+
+    def run_end(self, run: RunInfo, result: Result) -> None:
+        """Tell the observers the result of a run."""
+        self._observe("robustplug_run_end", run=run, result=result)
+
+    def _observe(self, hook: str, **arguments: Any) -> None:
+        for impl in self._impls(hook):
+            owner = impl.plugin_name
+            if owner in self._dropped:
+                continue
+            try:
+                impl.function(*(arguments[name] for name in impl.argnames))
+            except Exception as error:
+                self._dropped.add(owner)
+                self.warnings.append(f'observer "{owner}" failed in {hook} and hears no more: {_one_line(error)}')
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text}"
+
+
+@functools.cache
+def host() -> PluginHost:
+    """Return the plugin host of this process, loaded at the first call."""
+    points = [
+        (point, *((point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")))
+        for point in metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP)
+    ]
+    text = os.environ.get(ALLOW_LIST)
+    allowed = None if text is None else frozenset(name.strip() for name in text.split(",") if name.strip())
+    return PluginHost(dict.fromkeys(points), allowed)

@@ -1,0 +1,108 @@
+"""What each kind of component must do. A plugin satisfies these by shape; nothing is inherited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from .step import Step
+    from .types import Batch, Cost, Feed, Split, TaskInfo, View
+
+
+class Vicinity(Protocol):
+    """V: where virtual samples come from, and what a legal perturbation of them is.
+
+    `eps` is the radius of a view that carries none of its own; radii are (N,) tensors.
+    """
+
+    eps: float
+
+    def sample(self, step: Step, batch: Batch) -> Batch:
+        """Draw virtual samples."""
+        ...
+
+    def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
+        """Return the nearest legal point."""
+        ...
+
+    def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
+        """Tell for each sample whether x is legal, up to float rounding: bool (N,)."""
+        ...
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Return the direction of unit size that ascends a linear function the fastest."""
+        ...
+
+    def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw a legal point uniformly from the ball, then project it."""
+        ...
+
+
+class Perturbation(Protocol):
+    """The perturbation generator: move a view's x to another legal point."""
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view with a new x, detached from any graph; model and gradients untouched."""
+        ...
+
+    def cost(self, target: Cost) -> Cost:
+        """Say how many forwards and backwards per sample one call makes during training.
+
+        Args:
+            target: what asking the method's label map once costs.
+        """
+        ...
+
+
+class LabelMap(Protocol):
+    """h: from a view to the targets of its loss."""
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return targets, for classification (N, K) rows that sum to 1 or int64 (N,)."""
+        ...
+
+
+class OutputMap(Protocol):
+    """g∘f: from a view to the model's outputs."""
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return outputs, for classification logits (N, K), through `step.forward`."""
+        ...
+
+
+class Loss(Protocol):
+    """The per-sample loss."""
+
+    def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
+        """Return the loss of each sample, (N,), never reduced."""
+        ...
+
+
+class Task(Protocol):
+    """Data with stable sample indices, and how an output is scored.
+
+    `default_model` names a model component for this task.
+    """
+
+    info: TaskInfo
+    default_model: str
+
+    def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        """Yield the batches of one epoch of a split, on `feed.device`; see `index_batches`."""
+        ...
+
+    def score(self, view: View, output: Any) -> Tensor:
+        """Tell for each sample whether the output is right: bool (N,)."""
+        ...
+
+
+class Schedule(Protocol):
+    """A learning-rate schedule."""
+
+    def __call__(self, epoch: float, epochs: int) -> float:
+        """Return the factor of the learning rate at a (fractional) epoch of a run of `epochs`."""
+        ...

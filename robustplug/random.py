@@ -1,0 +1,76 @@
+"""Random numbers from passed generators; the global generator is left as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def derive(seed: int, *path: object) -> int:
+    """Derive a 63-bit seed from a run's seed and a path such as ("train", rank, update).
+
+    Equal paths give equal seeds on every machine; different paths give unrelated ones.
+    """
+    text = "/".join(str(part) for part in (seed, *path))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def stream(seed: int, *path: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator seeded for this path."""
+    return torch.Generator(device).manual_seed(derive(seed, *path))
+
+
+@contextlib.contextmanager
+def isolated(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed the global generator for a block and put it back afterwards.
+
+    For code that can draw from nothing else: weight initialisation and dropout of torch modules.
+    """
+    device = torch.device(device)
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else [], enabled=True):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def uniform_like(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw from U(-1, 1) in the shape of x."""
+    return torch.empty_like(x).uniform_(-1, 1, generator=rng)
+
+
+def normal_like(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw from N(0, 1) in the shape of x."""
+    return torch.empty_like(x).normal_(generator=rng)
+
+
+def gamma(concentration: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw from Gamma(concentration, 1), differentiable in the concentration.
+
+    torch.distributions takes no generator; the operator below it does.
+    """
+    draw: Any = torch._standard_gamma
+    result: Tensor = draw(concentration, generator=rng)
+    return result
+
+
+def dirichlet(concentration: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw from Dirichlet(concentration) over the last axis, differentiable in the concentration.
+
+    Args:
+        concentration: positive, (..., K).
+        rng: a generator on the same device.
+    """
+    draws = gamma(concentration, rng).clamp_min(torch.finfo(concentration.dtype).tiny)
+    return draws / draws.sum(-1, keepdim=True)
+
+
+def beta(a: Tensor, b: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw from Beta(a, b) elementwise."""
+    return dirichlet(torch.stack([a, b], -1), rng)[..., 0]

@@ -1,0 +1,56 @@
+"""Recipes: TOML files, read into typed, checked and resolved options.
+
+Names that need pydantic or a TOML writer are imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .errors import Problem, RecipeError
+from .options import EvaluateOptions, Recipe, TrainOptions, ValidateOptions
+
+if TYPE_CHECKING:
+    from .convert import resolve
+    from .load import bundled_recipes, find_recipe, read_recipe, recipe_from_mapping
+    from .schema import recipe_schema
+    from .write import recipe_hash, recipe_to_mapping, use_to_mapping, write_recipe
+
+__all__ = [
+    "EvaluateOptions",
+    "Problem",
+    "Recipe",
+    "RecipeError",
+    "TrainOptions",
+    "ValidateOptions",
+    "bundled_recipes",
+    "find_recipe",
+    "read_recipe",
+    "recipe_from_mapping",
+    "recipe_hash",
+    "recipe_schema",
+    "recipe_to_mapping",
+    "resolve",
+    "use_to_mapping",
+    "write_recipe",
+]
+
+_MODULES = {
+    "resolve": "convert",
+    "bundled_recipes": "load",
+    "find_recipe": "load",
+    "read_recipe": "load",
+    "recipe_from_mapping": "load",
+    "recipe_schema": "schema",
+    "recipe_hash": "write",
+    "recipe_to_mapping": "write",
+    "use_to_mapping": "write",
+    "write_recipe": "write",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

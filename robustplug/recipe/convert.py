@@ -1,0 +1,334 @@
+"""From the tables of a recipe to frozen option dataclasses, checked against what is installed.
+
+Every problem is collected; none hides another.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..component import Component, Kind, Slot, Use
+from ..registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
+from ..registry import registry as installed
+from .errors import Finding, KeyPath, Problem, RecipeError, dotted
+from .messages import explain, show
+from .options import Recipe, as_mapping
+from .shape import PREFIX, Shape, shape
+
+_DEEPEST = 40
+_ABSENT: Any = object()
+
+
+def convert_recipe(
+    data: Mapping[str, Any], registry: Registry | None = None
+) -> tuple[Recipe | None, list[Finding]]:
+    """Turn the data of a recipe into a resolved Recipe, or into the list of its problems.
+
+    Args:
+        data: as tomllib gives it.
+        registry: the components to know; by default those installed.
+    """
+    reader = _Reader(installed() if registry is None else registry)
+    recipe = reader.options(Recipe, data, {}, ())
+    return (None if reader.findings else recipe), reader.findings
+
+
+def resolve(use: Use, kind: Kind, registry: Registry | None = None) -> Use:
+    """Check one reference to a component and fill in its defaults, recursively.
+
+    Args:
+        use: name and options; a resolved reference is fine, too.
+        kind: kind of the component.
+        registry: the components to know; by default those installed.
+
+    Returns:
+        A reference whose options are an instance of the component's dataclass, ready to build.
+
+    Raises:
+        RecipeError: with every problem.
+    """
+    reader = _Reader(installed() if registry is None else registry)
+    result = reader.use(kind, {}, use, ())
+    if reader.findings or result is None:
+        problems = [Problem(dotted(item.path), item.message, hint=item.hint) for item in reader.findings]
+        raise RecipeError(problems, f"{kind} {use.name}")
+    return result
+
+
+class _Reader:
+    """Convert tables and collect what is wrong with them.
+
+    Each method returns None for what cannot be converted and has then added a finding.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.findings: list[Finding] = []
+
+    def note(self, path: KeyPath, message: str, hint: str | None = None) -> None:
+        self.findings.append(Finding(path, message, hint))
+
+    def use(self, kind: Kind, given: Any, default: Use | None, path: KeyPath) -> Use | None:
+        """Convert the table of a component, on top of the slot's default where that is the same."""
+        if not isinstance(given, Mapping):
+            self.note(path, f"must be a table, not {show(given)}", _table_hint(path, given))
+            return None
+        table = dict(given)
+        name = table.pop("use", _ABSENT if default is None else default.name)
+        if name is _ABSENT:
+            known = ", ".join(self.registry.names(kind)) or "none"
+            self.note(path, f'says no {kind}: add use = "…"', f"installed: {known}")
+            return None
+        if not isinstance(name, str):
+            self.note((*path, "use"), f"must be the name of a {kind}, a string, not {show(name)}")
+            return None
+        name, variant = _split(name)
+        component = self._component(kind, name, (*path, "use"))
+        if component is None:
+            return None
+        try:
+            form = shape(component.options)
+        except Exception as error:
+            owner = self.registry.owners.get((kind, name), "its plugin")
+            self.note(path, f'the options of {kind} "{name}" are broken ({error}): report it to {owner}')
+            return None
+        inherited = _inherited(default, name)
+        if variant:
+            self._variant(name, variant, form, table, path)
+        options = self.options(component.options, table, inherited, path, owner=name)
+        return None if options is None else Use(name, options)
+
+    def _component(self, kind: Kind, name: str, path: KeyPath) -> Component | None:
+        try:
+            return self.registry.get(kind, name)
+        except (UnknownComponent, DuplicateComponent) as error:
+            self.note(path, str(error))
+            return None
+
+    def _variant(self, name: str, variant: str, form: Shape, table: dict[str, Any], path: KeyPath) -> None:
+        """Read `use = "component:NAME"` as the component's option `name`."""
+        if "name" not in form.plain_names:
+            self.note((*path, "use"), f'"{name}" takes no name after a colon', f'write use = "{name}"')
+        elif "name" in table:
+            self.note((*path, "name"), f'is also given by use = "{name}:{variant}"', "leave out one of them")
+        else:
+            table["name"] = variant
+
+    def options(
+        self,
+        options: type[Any],
+        table: Mapping[str, Any],
+        inherited: Mapping[str, Any],
+        path: KeyPath,
+        owner: str = "",
+    ) -> Any:
+        """Convert the table of an options dataclass.
+
+        Args:
+            options: the dataclass.
+            table: what the recipe says.
+            inherited: what a slot's default says; comes before the dataclass' own defaults.
+            path: of the table.
+            owner: name of the component, if it is one.
+        """
+        if len(path) > _DEEPEST:
+            self.note(path, "components are nested too deeply")
+            return None
+        form, before = shape(options), len(self.findings)
+        given = {**inherited, **table}
+        suspects = set(self._unknown_keys(form, given, path, owner))
+        values = self._plain(form, table, given, path, suspects)
+        defaults = {**form.defaults, **inherited}
+        for slot in form.slots.values():
+            default, item = defaults.get(slot.name, _ABSENT), table.get(slot.name, _ABSENT)
+            if slot.many or not (default is _ABSENT or isinstance(default, Use | None)):
+                # An array, or a default that was written as tables are in a recipe.
+                below, default = default, form.defaults.get(slot.name, _ABSENT)
+                item = _layered(default, below, item)
+            if default is item is _ABSENT and slot.name in suspects:
+                continue
+            values[slot.name] = self._slot(slot, item, default, path)
+        for name, section in form.sections.items():
+            rest = as_mapping(defaults[name]) if name in defaults else {}
+            values[name] = self._section(section, table.get(name, {}), rest, (*path, name))
+        if len(self.findings) > before:
+            return None
+        try:
+            return options(**values)
+        except (ValueError, TypeError) as error:
+            # A message that starts with the name of an option belongs to that option's line.
+            first = str(error).split(maxsplit=1)[:1]
+            key = first[0].strip("\"':,") if first else ""
+            self.note((*path, key) if key in table else path, str(error))
+            return None
+
+    def _unknown_keys(
+        self, form: Shape, given: Mapping[str, Any], path: KeyPath, owner: str
+    ) -> Iterator[str]:
+        """Note keys that there are not; yield the names that were probably meant."""
+        for key in given:
+            if key in form.names:
+                continue
+            close = did_you_mean(str(key), form.names)
+            known = ", ".join(form.names) or "none"
+            message = f'"{owner}" has no such option' if owner else "there is no such key here"
+            self.note((*path, key), message, f'did you mean "{close}"?' if close else f"known: {known}")
+            if close:
+                yield close
+
+    def _section(self, section: type[Any], given: Any, inherited: Mapping[str, Any], path: KeyPath) -> Any:
+        if not isinstance(given, Mapping):
+            self.note(path, f"must be a table, not {show(given)}", f"write [{dotted(path)}]")
+            return None
+        return self.options(section, given, inherited, path)
+
+    def _slot(self, slot: Slot, given: Any, default: Any, path: KeyPath) -> Any:
+        path = (*path, slot.name)
+        if given is _ABSENT and default is _ABSENT:
+            known = ", ".join(self.registry.names(slot.kind)) or "none"
+            self.note(
+                path, f"is missing: say which {slot.kind}", f"{_table_text(path, '…')}\ninstalled: {known}"
+            )
+            return None
+        if slot.many:
+            return self._slot_of_many(slot, given, path)
+        if given is not _ABSENT:
+            return self.use(slot.kind, given, default if isinstance(default, Use) else None, path)
+        if default is None and not slot.optional:
+            self.note(path, f"must not be None: it needs a {slot.kind}")
+        return None if default is None else self.use(slot.kind, {}, default, path)
+
+    def _slot_of_many(self, slot: Slot, given: Any, path: KeyPath) -> Any:
+        if not isinstance(given, list | tuple):
+            hint = f'write [[{dotted(path)}]] with use = "…" below it, once for each {slot.kind}'
+            self.note(path, f"must be an array of tables, not {show(given)}", hint)
+            return None
+        return tuple(
+            self.use(slot.kind, {}, item, (*path, i))
+            if isinstance(item, Use)
+            else self.use(slot.kind, item, None, (*path, i))
+            for i, item in enumerate(given)
+        )
+
+    def _plain(
+        self,
+        form: Shape,
+        table: Mapping[str, Any],
+        given: Mapping[str, Any],
+        path: KeyPath,
+        suspects: set[str],
+    ) -> dict[str, Any]:
+        """Validate the plain values; a missing key that was probably misspelt is noted only once."""
+        plain = {name: given[name] for name in form.plain_names if name in given}
+        before = len(self.findings)
+        for name in plain:
+            if name in table:
+                self.findings += _foreign(table[name], (*path, name))
+        bad = {item.path[len(path)] for item in self.findings[before:]}
+        try:
+            text = json.dumps({name: value for name, value in plain.items() if name not in bad})
+            model = form.plain.model_validate_json(text)
+        except (TypeError, ValueError) as error:
+            if not isinstance(error, ValidationError):
+                self.note(path, f"holds a value that no recipe can hold: {error}")
+                return {}
+            for place, errors in _grouped(error, plain).items():
+                if place[:1] and place[0] in bad | (suspects - plain.keys()):
+                    continue
+                message, hint = explain(errors)
+                if (
+                    place
+                    and place[0] in form.plain_names
+                    and place[0] not in table
+                    and "missing" not in message
+                ):
+                    hint = "this is a default, not a value of the recipe"
+                self.note((*path, *place), message, hint)
+            return {}
+        return {name: getattr(model, PREFIX + name) for name in form.plain_names}
+
+
+def _split(name: str) -> tuple[str, str]:
+    head, _, variant = name.partition(":")
+    return head, variant
+
+
+def _inherited(default: Use | None, name: str) -> Mapping[str, Any]:
+    """Return the options of a slot's default, if it is the component of this name."""
+    if default is None:
+        return {}
+    head, variant = _split(default.name)
+    if head != name:
+        return {}
+    options = as_mapping(default.options)
+    return {"name": variant, **options} if variant else options
+
+
+def _layered(default: Any, below: Any, above: Any) -> Any:
+    """Put one table of a slot over another, where both are about the same component."""
+    if above is _ABSENT:
+        return below
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    name = below.get("use", default.name if isinstance(default, Use) else _ABSENT)
+    if above.get("use", name) != name:
+        return above
+    nested = {
+        key: _layered(_ABSENT, below[key], item) if isinstance(item, Mapping) and key in below else item
+        for key, item in above.items()
+    }
+    return {**below, **nested}
+
+
+def _table_text(path: KeyPath, name: str) -> str:
+    if all(isinstance(part, str) for part in path):
+        return f'write [{dotted(path)}] with use = "{name}" below it'
+    return f'write {dotted(path[-1:])} = {{ use = "{name}" }}'
+
+
+def _table_hint(path: KeyPath, given: Any) -> str:
+    name = given if isinstance(given, str) else "…"
+    if path and isinstance(path[-1], int):
+        return f'write [[{dotted(path[:-1])}]] with use = "{name}" below it'
+    return f"{_table_text(path, name)} (on the command line: --set {dotted(path)}.use={name})"
+
+
+def _foreign(value: Any, path: KeyPath) -> Iterator[Finding]:
+    """Find values that no option has: dates, infinities, None."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _foreign(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _foreign(item, (*path, i))
+    elif isinstance(value, datetime.date | datetime.time):
+        yield Finding(path, "must not be a date or a time", f'for a string, write "{value}" in quotes')
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Finding(path, f"must be a finite number, not {value}")
+    elif value is None:
+        yield Finding(path, "must not be None: recipes know none", "leave the key out")
+
+
+def _grouped(error: ValidationError, plain: Mapping[str, Any]) -> dict[KeyPath, list[Any]]:
+    """Group pydantic's errors by the value they are about.
+
+    Locations also hold names of union members, which are no keys of the recipe.
+    """
+    groups: dict[KeyPath, list[Any]] = {}
+    for item in error.errors(include_url=False):
+        path: KeyPath = item["loc"][:1]
+        value: Any = plain.get(str(path[0])) if path else None
+        for part in item["loc"][1:]:
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                continue
+            path = (*path, part)
+        groups.setdefault(path, []).append(item)
+    return groups

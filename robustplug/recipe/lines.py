@@ -1,0 +1,85 @@
+"""On which line of a TOML text each key stands; tomllib does not tell."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .errors import KeyPath
+
+
+def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield (line, text, parsed value) of each statement or header of a valid TOML text.
+
+    A statement that goes over several lines, such as an array, parses alone only when complete.
+    """
+    start, pending = 1, ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not pending:
+            start = number
+        pending += line + "\n"
+        try:
+            parsed = tomllib.loads(pending)
+        except tomllib.TOMLDecodeError:
+            continue
+        if parsed:
+            yield start, pending.lstrip(), parsed
+        pending = ""
+
+
+def _paths(value: Any, prefix: KeyPath) -> Iterator[KeyPath]:
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, child in items:
+        yield (*prefix, key)
+        yield from _paths(child, (*prefix, key))
+
+
+def key_lines(text: str) -> dict[KeyPath, int]:
+    """Map the key paths of a valid TOML text to line numbers, from 1.
+
+    Keys within a value (an inline table, an array) stand on the line where its statement begins.
+    """
+    lines: dict[KeyPath, int] = {}
+    implied: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for line, source, parsed in _statements(text):
+        if source.startswith("["):
+            table = _header(parsed, counts, implied, line)
+            lines[table] = line
+            continue
+        for path in _paths(parsed, table):
+            lines.setdefault(path, line)
+    return {**implied, **lines}
+
+
+def _header(
+    parsed: dict[str, Any], counts: dict[KeyPath, int], implied: dict[KeyPath, int], line: int
+) -> KeyPath:
+    """Return the path of a table header; in an array of tables, keys mean its last table."""
+    path: KeyPath = ()
+    node: Any = parsed
+    while node:
+        ((key, node),) = node.items()
+        path = (*path, key)
+        implied.setdefault(path, line)
+        if isinstance(node, list):
+            counts[path] = counts.get(path, 0) + 1
+            node = node[0]
+        if path in counts:
+            path = (*path, counts[path] - 1)
+            implied.setdefault(path, line)
+    return path
+
+
+def line_of(lines: Mapping[KeyPath, int], path: KeyPath) -> int | None:
+    """Return the line of a key, or of the nearest table around it, or None."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return lines[path[:length]]
+    return None

@@ -1,0 +1,82 @@
+"""`--set key=value`: changes to a recipe from the command line."""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from typing import Any
+
+from .errors import KeyPath, dotted
+
+
+def parse_value(text: str) -> Any:
+    """Read a value as TOML would, or else as a plain string: 10, true, [1, 2], 8/255, robust.
+
+    Dates stay strings: no option is a date, and a name may look like one.
+    """
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    if set(parsed) != {"value"} or isinstance(parsed["value"], datetime.date | datetime.time):
+        return text
+    return parsed["value"]
+
+
+def parse_key(text: str) -> tuple[str, ...]:
+    """Split a dotted key; parts with special characters are quoted, as in TOML.
+
+    Raises:
+        ValueError: it is no key.
+    """
+    try:
+        node: Any = tomllib.loads(f"{text} = 0")
+    except ValueError:
+        raise ValueError(f"{text!r} is not a key: write for example --set train.epochs=5") from None
+    parts = []
+    while isinstance(node, dict) and len(node) == 1:
+        ((part, node),) = node.items()
+        parts.append(part)
+    if node != 0:
+        raise ValueError(f"{text!r} is not a key: write for example --set train.epochs=5")
+    return tuple(parts)
+
+
+def apply_override(data: dict[str, Any], override: str) -> KeyPath:
+    """Change the data of a recipe in place, and return the outermost key path that is new or changed.
+
+    Whole numbers index arrays of tables: `evaluate.attack.0.steps=100`. Missing tables are made.
+
+    Raises:
+        ValueError: not "key=value", or there is no such place.
+    """
+    key, equals, text = override.partition("=")
+    text = text.strip()
+    if not equals or not text:
+        raise ValueError("write key=value, for example --set train.epochs=5")
+    *parents, last = parse_key(key.strip())
+    node: Any = data
+    path: KeyPath = ()
+    changed: KeyPath | None = None
+    for part in parents:
+        step = _step(node, part, path)
+        path = (*path, step)
+        if isinstance(node, dict) and part not in node:
+            node[part] = {}
+            changed = changed or path
+        node = node[step]
+    step = _step(node, last, path)
+    node[step] = parse_value(text)
+    return changed or (*path, step)
+
+
+def _step(node: Any, part: str, path: KeyPath) -> str | int:
+    """Return what to index the node with."""
+    if isinstance(node, dict):
+        return part
+    if not isinstance(node, list):
+        raise ValueError(f"{dotted(path)} is not a table, so it has no {dotted([part])}")
+    if not (part.isascii() and part.isdigit() and int(part) < len(node)):
+        has = f"its entries are 0 to {len(node) - 1}" if node else "it is empty"
+        raise ValueError(f"{dotted(path)} is an array and has no entry {dotted([part])}: {has}")
+    return int(part)

@@ -1,0 +1,87 @@
+"""What an options dataclass takes: plain values, slots for components, and sections."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from ..component import Slot, slots
+from .options import default_of
+
+# Field names of a pydantic model must not hide its methods ("schema", "copy"), so they get a prefix
+# that only aliases undo.
+PREFIX = "option_"
+
+_CONFIG = ConfigDict(
+    extra="forbid",
+    strict=True,
+    validate_default=True,
+    allow_inf_nan=False,
+    protected_namespaces=(),
+    alias_generator=lambda name: name.removeprefix(PREFIX),
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Describe an options dataclass.
+
+    Attributes:
+        options: the dataclass.
+        plain: a pydantic model of the fields that hold plain values.
+        plain_names: their names.
+        slots: the fields that hold components.
+        sections: the fields that hold another options dataclass: tables without `use`.
+        defaults: of the fields that have one; those of plain fields are not validated.
+    """
+
+    options: type[Any]
+    plain: type[BaseModel]
+    plain_names: tuple[str, ...]
+    slots: Mapping[str, Slot]
+    sections: Mapping[str, type[Any]]
+    defaults: Mapping[str, Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All keys of the table, except `use`."""
+        return (*self.plain_names, *self.slots, *self.sections)
+
+
+def shape(options: type[Any]) -> Shape:
+    """Describe an options dataclass.
+
+    Raises:
+        Exception: whatever is wrong with the dataclass: a name that cannot be resolved, a slot of
+            no kind, a type that pydantic does not know.
+    """
+    key: Any = options  # mypy takes a type[Any] for unhashable
+    return _shape(key)
+
+
+@functools.cache
+def _shape(options: Any) -> Shape:
+    hints = typing.get_type_hints(options, include_extras=True)
+    fields = {item.name: item for item in dataclasses.fields(options) if item.init}
+    known = {name: slot for name, slot in slots(options).items() if name in fields}
+    sections = {name: hints[name] for name in fields if dataclasses.is_dataclass(hints[name])}
+    sections = {name: hint for name, hint in sections.items() if name not in known}
+    plain = {name: item for name, item in fields.items() if name not in known and name not in sections}
+    defaults = {name: default_of(item, ...) for name, item in fields.items()}
+    definitions: dict[str, Any] = {
+        PREFIX + name: (hints[name], Field(default=defaults[name])) for name in plain
+    }
+    return Shape(
+        options=options,
+        plain=create_model(options.__name__, __config__=_CONFIG, **definitions),
+        plain_names=tuple(plain),
+        slots=known,
+        sections=sections,
+        defaults={name: value for name, value in defaults.items() if value is not ...},
+    )

@@ -1,0 +1,87 @@
+"""The registry: every component that the loaded plugins offer, by kind and name."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .component import KINDS, Component, Kind
+
+
+class UnknownComponent(LookupError):
+    """No component of this kind has this name."""
+
+    def __init__(self, kind: Kind, name: str, known: Iterable[str], broken: str = "") -> None:
+        close = did_you_mean(name, known)
+        hint = f' Did you mean "{close}"?' if close else ""
+        known_names = ", ".join(sorted(known)) or "none"
+        super().__init__(f'no {kind} is named "{name}".{hint} Installed: {known_names}.{broken}')
+        self.kind, self.name, self.suggestion = kind, name, close
+
+
+class DuplicateComponent(ValueError):
+    """Two plugins offer a component of the same kind and name."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Return the closest known name, or None when nothing is close."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+
+
+@dataclass
+class Registry:
+    """Hold components by kind and name, and who offers each.
+
+    A name that two plugins claim is an error for whoever uses that name, and names both owners;
+    every other component keeps working.
+    """
+
+    components: dict[tuple[Kind, str], Component] = field(default_factory=dict)
+    owners: dict[tuple[Kind, str], str] = field(default_factory=dict)
+    duplicates: dict[tuple[Kind, str], str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def add(self, kind: Kind, component: Component, owner: str) -> None:
+        """Register a component of a plugin; a second claim to a name is noted in `duplicates`."""
+        key = (kind, component.name)
+        if key in self.components:
+            self.duplicates[key] = (
+                f'{kind} "{component.name}" is offered by {self.owners[key]} and by {owner}: '
+                "uninstall one of them, or list the plugins to load in ROBUSTPLUG_PLUGINS"
+            )
+            return
+        self.components[key], self.owners[key] = component, owner
+
+    def get(self, kind: Kind, name: str) -> Component:
+        """Return a component.
+
+        Raises:
+            UnknownComponent: with the closest known name.
+            DuplicateComponent: with both owners.
+        """
+        if (kind, name) in self.duplicates:
+            raise DuplicateComponent(self.duplicates[kind, name])
+        try:
+            return self.components[kind, name]
+        except KeyError:
+            failed = "; ".join(f"{plugin}: {why}" for plugin, why in self.broken.items())
+            note = f" Plugins that failed to load: {failed}." if failed else ""
+            raise UnknownComponent(kind, name, self.names(kind), note) from None
+
+    def names(self, kind: Kind) -> list[str]:
+        """List the names of one kind, sorted."""
+        return sorted(name for known, name in self.components if known == kind)
+
+    def by_kind(self) -> Mapping[Kind, list[Component]]:
+        """List all components, kinds in their usual order, names sorted."""
+        return {kind: [self.components[kind, name] for name in self.names(kind)] for kind in KINDS}
+
+
+@functools.cache
+def registry() -> Registry:
+    """Return the registry of this process, filled from the installed plugins at the first call."""
+    from .plugins import host
+
+    return host().registry()

@@ -1,0 +1,83 @@
+"""What a method remembers: per-sample memory, learnable parameters, buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class PerSample(nn.Module):
+    """Remember one number for every training sample, keyed by `batch.index`.
+
+    What this process writes in a step reaches all processes after that step.
+
+    Args:
+        size: training samples.
+        initial: value before the first write.
+    """
+
+    values: Tensor
+
+    def __init__(self, size: int, initial: float = 0.0) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.full((size,), float(initial)))
+        self._written: list[Tensor] = []
+
+    def read(self, index: Tensor) -> Tensor:
+        """Return the numbers of some samples, float32 (N,)."""
+        return self.values[index]
+
+    def write(self, index: Tensor, values: Tensor) -> None:
+        """Set the numbers of some samples; both (N,)."""
+        self.values[index] = values.to(self.values.dtype)
+        self._written.append(index)
+
+    def synchronize(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Exchange what was written since the last call.
+
+        Args:
+            gather: concatenates a tensor's rows over all processes, whatever their number.
+        """
+        if self._written:
+            index = torch.cat(self._written)
+            self.values[gather(index)] = gather(self.values[index])
+        self._written.clear()
+
+    def forget_writes(self) -> None:
+        """Drop the record of writes; for a run of one process, which has nobody to tell."""
+        self._written.clear()
+
+
+class MethodState(nn.Module):
+    """Hold a method's memory; all of it is checkpointed.
+
+    Register nn.Parameters and buffers as on any module; they are the same on all processes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._local: dict[str, Tensor] = {}
+
+    def per_sample(self, name: str, size: int, initial: float = 0.0) -> PerSample:
+        """Add a memory of one number for each training sample."""
+        memory = PerSample(size, initial)
+        self.add_module(name, memory)
+        return memory
+
+    def memories(self) -> Iterator[PerSample]:
+        """Yield the per-sample memories."""
+        return (module for module in self.modules() if isinstance(module, PerSample))
+
+    def get_local(self, name: str) -> Tensor | None:
+        """Return a tensor that each process has for itself, or None before it is set."""
+        return self._local.get(name)
+
+    def set_local(self, name: str, value: Tensor) -> None:
+        """Set a tensor that each process has for itself, such as the perturbation of Free AT."""
+        self._local[name] = value
+
+    def local(self) -> Mapping[str, Tensor]:
+        """Return all tensors that each process has for itself."""
+        return dict(self._local)

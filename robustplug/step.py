@@ -1,0 +1,172 @@
+"""One optimiser update as the slots of a method see it: the only way to the model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .state import MethodState
+from .types import Batch, Pass, Progress, View
+
+if TYPE_CHECKING:
+    from .method import Slots
+    from .protocols import Task, Vicinity
+
+BatchNormMode = Literal["eval", "train"]
+
+
+@dataclass
+class Meter:
+    """Count the rows that went forwards and backwards through the model."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+
+class _Shared(NamedTuple):
+    """Key of an output that several slots may share; holds x so that its identity stays its own."""
+
+    x: Tensor
+    version: int
+    variant: Hashable
+    attacking: bool
+    grad: bool
+
+
+@dataclass
+class Step:
+    """Give the slots of a method what they need for one update, or one batch of an evaluation.
+
+    Attributes:
+        model: the plain module, as `setup` left it.
+        method: the five slots in use.
+        task: scores outputs.
+        batch: what the task gave, before the vicinity's sampling.
+        rng: this process's generator, on the batch's device, seeded for this update.
+        progress: where training is.
+        pass_: which of the method's passes this is.
+        meter: the run's count of forwards and backwards.
+        wrapped: the module that synchronises gradients between processes; None for the plain one.
+        evaluating: an attack may stop at the first success of each sample.
+    """
+
+    model: nn.Module
+    method: Slots
+    task: Task
+    batch: Batch
+    rng: torch.Generator
+    progress: Progress = field(default_factory=Progress)
+    pass_: Pass = field(default_factory=Pass)
+    meter: Meter = field(default_factory=Meter)
+    wrapped: nn.Module | None = None
+    evaluating: bool = False
+    logged: dict[str, Tensor] = field(default_factory=dict)
+    _attacking: bool = False
+    _graph_rows: int = 0
+    _cache: list[tuple[_Shared, Any]] = field(default_factory=list)
+
+    def forward(self, x: Any, variant: Hashable = None) -> Any:
+        """Run the model on x.
+
+        A constant input is run once: slots that ask again get the same output, with its graph. An
+        input that requires grad is never shared, lest all graphs of an attack stay alive.
+
+        Args:
+            x: inputs, for images (N, C, H, W) in [0, 1].
+            variant: names the state of a switch inside the model (a mask, a set of statistics);
+                outputs are shared within one variant only.
+        """
+        sharable = isinstance(x, Tensor) and not x.requires_grad
+        if sharable:
+            key = _Shared(x, x._version, variant, self._attacking, torch.is_grad_enabled())
+            for known, output in self._cache:
+                if known.x is x and known[1:] == key[1:]:
+                    return output
+        module = self.model if self._attacking or self.wrapped is None else self.wrapped
+        output = module(x)
+        rows = len(x)
+        self.meter.forwards += rows
+        if torch.is_grad_enabled() and not self._attacking:
+            self._graph_rows += rows
+        if sharable:
+            self._cache.append((key, output))
+        return output
+
+    def output(self, view: View) -> Any:
+        """Return g∘f of a view, through the method's output map."""
+        return self.method.output_map(self, view)
+
+    def target(self, view: View) -> Any:
+        """Return h of a view, through the method's label map."""
+        return self.method.label_map(self, view)
+
+    def loss(self, view: View, output: Any, target: Any) -> Tensor:
+        """Return the method's loss of each sample, (N,)."""
+        return self.method.loss(self, view, output, target)
+
+    def objective(self, view: View) -> Tensor:
+        """Return ℓ(h, g∘f) of each sample, (N,): what training descends and an attack ascends."""
+        return self.loss(view, self.output(view), self.target(view))
+
+    def score(self, view: View, output: Any) -> Tensor:
+        """Tell for each sample whether an output is right: bool (N,)."""
+        return self.task.score(view, output)
+
+    def gradient(self, total: Tensor, x: Tensor) -> Tensor:
+        """Return the gradient of a scalar with respect to x, counted; no .grad is touched."""
+        self.meter.backwards += len(x)
+        (result,) = torch.autograd.grad(total, x)
+        return result
+
+    def backward(self, total: Tensor) -> None:
+        """Accumulate the gradient of the training loss, counted."""
+        self.meter.backwards += self._graph_rows
+        self._graph_rows = 0
+        total.backward()  # type: ignore[no-untyped-call]
+
+    def log(self, name: str, values: Tensor) -> None:
+        """Note the mean of a per-sample quantity (N,) for the progress bar and the epoch's report."""
+        self.logged[name] = values.detach().float().mean()
+
+    def radii(self, view: View, vicinity: Vicinity) -> Tensor:
+        """Return the radius of each sample of a view, float32 (N,): its own, or the vicinity's."""
+        if view.radius is not None:
+            return view.radius
+        return torch.full((len(view),), float(vicinity.eps), device=view.index.device)
+
+    @contextlib.contextmanager
+    def attack_mode(self, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
+        """Prepare the model for an attack and put everything back, also after an exception.
+
+        Inside, parameters are frozen, so that a backward pass costs input gradients only. Papers
+        differ in the mode of the model: "eval" uses running statistics; "train" uses those of the
+        batch, and the running ones are restored afterwards.
+        """
+        state = getattr(self.method, "state", None)
+        parameters = list(self.model.parameters())
+        if isinstance(state, MethodState):
+            parameters += state.parameters()
+        frozen = [parameter for parameter in parameters if parameter.requires_grad]
+        flags = [(module, module.training) for module in self.model.modules()]
+        saved = [(b, b.clone()) for b in self.model.buffers()] if batchnorm == "train" else []
+        was_attacking, self._attacking = self._attacking, True
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            self.model.train(batchnorm == "train")
+            with torch.enable_grad():
+                yield
+        finally:
+            self._attacking = was_attacking
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            for module, training in flags:
+                module.training = training
+            with torch.no_grad():
+                for buffer, value in saved:
+                    buffer.copy_(value)
