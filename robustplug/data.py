@@ -40,7 +40,9 @@ def index_batches(size: int, feed: Feed) -> Iterator[Tensor]:
     import torch
 
     if feed.batch_size < feed.world:
-        raise ValueError(f"batch_size {feed.batch_size} is smaller than the number of processes, {feed.world}")
+        raise ValueError(
+            f"batch_size {feed.batch_size} is smaller than the number of processes, {feed.world}"
+        )
     size = size if feed.samples is None else min(size, feed.samples)
     if feed.shuffle:
         order = torch.randperm(size, generator=stream(feed.seed, "order", feed.epoch))

@@ -92,7 +92,9 @@ class PluginHost:
                 if self.manager.has_plugin(point.name):
                     self.manager.unregister(name=point.name)
                 status, problem = "failed", _one_line(error)
-                self.warnings.append(f'plugin "{point.name}" ({distribution} {version}) failed to load: {problem}')
+                self.warnings.append(
+                    f'plugin "{point.name}" ({distribution} {version}) failed to load: {problem}'
+                )
         self.reports.append(PluginReport(point.name, distribution, version, point.value, status, problem))
 
     def _impls(self, hook: str) -> list[pluggy.HookImpl]:
@@ -106,7 +108,8 @@ class PluginHost:
             for impl in self._impls(hook):
                 owner = impl.plugin_name
                 try:
-                    for component in impl.function():
+                    offered: Iterable[object] = impl.function()  # type: ignore[assignment]
+                    for component in offered:
                         if not isinstance(component, Component):
                             raise TypeError(f"{hook} must yield Component, not {type(component).__name__}")
                         result.add(kind, component, owner)
@@ -122,7 +125,9 @@ class PluginHost:
             try:
                 impl.function(cli)
             except (Exception, SystemExit) as error:
-                self.warnings.append(f'plugin "{impl.plugin_name}" failed in robustplug_commands: {_one_line(error)}')
+                self.warnings.append(
+                    f'plugin "{impl.plugin_name}" failed in robustplug_commands: {_one_line(error)}'
+                )
 
     def run_start(self, run: RunInfo) -> None:
         """Tell the observers that a run starts."""
@@ -145,7 +150,9 @@ class PluginHost:
                 impl.function(*(arguments[name] for name in impl.argnames))
             except Exception as error:
                 self._dropped.add(owner)
-                self.warnings.append(f'observer "{owner}" failed in {hook} and hears no more: {_one_line(error)}')
+                self.warnings.append(
+                    f'observer "{owner}" failed in {hook} and hears no more: {_one_line(error)}'
+                )
 
 
 def _one_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from robustplug.api import Batch, Cost, Method, ParamGroup, Step, Task, View, dirichlet
 
-if TYPE_CHECKING:
-    from . import CatLabelOptions, CatLossOptions, CatOptions
+from . import CatLabelOptions, CatLossOptions, CatOptions
 
 
 def custom_labels(labels: Tensor, classes: int, uncertainty: Tensor, draw: Tensor) -> Tensor:
@@ -29,7 +28,9 @@ def custom_labels(labels: Tensor, classes: int, uncertainty: Tensor, draw: Tenso
     return (1 - weight) * rows + weight * draw
 
 
-def next_radius(variant: str, radius: Tensor, trial: Tensor, fooled: Tensor, eta: float, eps_max: float) -> Tensor:
+def next_radius(
+    variant: str, radius: Tensor, trial: Tensor, fooled: Tensor, eta: float, eps_max: float
+) -> Tensor:
     """Return the radius to remember for each sample, (N,).
 
     Algorithm 8: ε_i ← ε_i + η; 0 if the attack succeeded; at most ε_max. The released code's second
@@ -66,7 +67,7 @@ class CustomLabels:
         classes = step.task.info.classes
         if classes is None:
             raise ValueError("the label map cat needs a classification task")
-        eps = view.info.get("eps", view.radius)
+        eps: Tensor | None = view.info.get("eps", view.radius)
         if eps is None:
             raise ValueError("the label map cat needs views with a radius of their own")
         concentration = torch.full((len(view), classes), self.beta, device=view.index.device)
@@ -81,7 +82,7 @@ class MixedLoss:
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return the loss of each sample, (N,)."""
-        logits = output.float()
+        logits: Tensor = output.float()
         labels = (view.y if view.y.dim() == 1 else view.y.argmax(1))[:, None]
         wrong = logits.scatter(1, labels, -torch.inf).amax(1)
         margin = (wrong - logits.gather(1, labels)[:, 0]).clamp_min(-self.kappa)
@@ -93,7 +94,7 @@ class MixedLoss:
         return entropy + margin
 
 
-class Cat(Method["CatOptions"]):
+class Cat(Method[CatOptions]):
     """Attack each sample with a radius of its own; grow it on failure, forget it on success."""
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from robustplug.api import Component, MethodOptions, NonNegative, Use, hookimpl, use
 
-PAPER = "Zhang et al. 2019, Theoretically Principled Trade-off between Robustness and Accuracy, arXiv:1901.08573"
+PAPER = (
+    "Zhang et al. 2019, Theoretically Principled Trade-off between Robustness and Accuracy, arXiv:1901.08573"
+)
 
 
 @dataclass(frozen=True)

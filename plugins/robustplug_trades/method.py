@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from robustplug.api import Batch, Cost, Method, Step, View
 
-if TYPE_CHECKING:
-    from . import TradesOptions
+from . import TradesOptions
 
 
 def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
@@ -54,7 +53,7 @@ class TradesLoss:
         return kl_divergence(output, target)
 
 
-class Trades(Method["TradesOptions"]):
+class Trades(Method[TradesOptions]):
     """min E[CE(f(x), y) + β · max KL(f(x) ‖ f(x'))], Eq. (5)."""
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:

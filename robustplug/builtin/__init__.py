@@ -132,7 +132,9 @@ class WarmUpOptions:
 def robustplug_vicinities() -> Iterable[Component]:
     """Offer norm balls."""
     yield Component("linf", f"{_HERE}.vicinities:Linf", BallOptions, "L∞ ball in the pixel range")
-    yield Component("l2", f"{_HERE}.vicinities:L2", BallOptions, "L2 ball in the pixel range", "", {"eps": 0.5})
+    yield Component(
+        "l2", f"{_HERE}.vicinities:L2", BallOptions, "L2 ball in the pixel range", "", {"eps": 0.5}
+    )
 
 
 @hookimpl
@@ -148,7 +150,11 @@ def robustplug_label_maps() -> Iterable[Component]:
     """Offer label maps."""
     yield Component("one-hot", f"{_HERE}.maps:OneHot", summary="the label itself")
     yield Component(
-        "smooth", f"{_HERE}.maps:Smooth", SmoothOptions, "label smoothing", "Szegedy et al. 2016, arXiv:1512.00567"
+        "smooth",
+        f"{_HERE}.maps:Smooth",
+        SmoothOptions,
+        "label smoothing",
+        "Szegedy et al. 2016, arXiv:1512.00567",
     )
 
 
@@ -210,11 +216,19 @@ def robustplug_schedules() -> Iterable[Component]:
     yield Component(
         "step", f"{_HERE}.optimizers:StepDecay", StepOptions, "drops at milestones", "", {"milestones": [1]}
     )
-    yield Component("cosine", f"{_HERE}.optimizers:Cosine", summary="half a cosine to 0", paper="arXiv:1608.03983")
     yield Component(
-        "cyclic", f"{_HERE}.optimizers:Cyclic", CyclicOptions, "a triangle from 0 over 1 to 0", "arXiv:2001.03994"
+        "cosine", f"{_HERE}.optimizers:Cosine", summary="half a cosine to 0", paper="arXiv:1608.03983"
     )
-    yield Component("warm-up", f"{_HERE}.optimizers:WarmUp", WarmUpOptions, "a linear rise, then another schedule")
+    yield Component(
+        "cyclic",
+        f"{_HERE}.optimizers:Cyclic",
+        CyclicOptions,
+        "a triangle from 0 over 1 to 0",
+        "arXiv:2001.03994",
+    )
+    yield Component(
+        "warm-up", f"{_HERE}.optimizers:WarmUp", WarmUpOptions, "a linear rise, then another schedule"
+    )
 
 
 @hookimpl

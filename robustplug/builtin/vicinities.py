@@ -25,7 +25,8 @@ def per_sample(values: Tensor, x: Tensor) -> Tensor:
 
 def norms(x: Tensor) -> Tensor:
     """Return the L2 norm of each row of x, (N,)."""
-    return x.flatten(1).norm(dim=1)
+    result: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return result
 
 
 class _Ball:
@@ -39,7 +40,7 @@ class _Ball:
 
 def _in_range(x: Tensor) -> Tensor:
     flat = x.flatten(1)
-    return ((flat >= 0) & (flat <= 1)).all(1)
+    return (flat >= 0).logical_and(flat <= 1).all(1)
 
 
 class Linf(_Ball):

@@ -52,9 +52,9 @@ class Cli(click.Group):
             from ..registry import did_you_mean
 
             close = did_you_mean(args[0], self.list_commands(ctx)) if args else None
-            if close and "Did you mean" not in error.message:
-                error.message += f' Did you mean "{close}"?'
-            raise
+            if close is None or "Did you mean" in error.message:
+                raise
+            raise click.UsageError(f'{error.message} Did you mean "{close}"?', ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; known errors end with one message and exit code 2."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import click
 
-from ..component import KINDS, Kind
+from ..component import KINDS
 
 
 @click.command()
@@ -25,6 +23,6 @@ def components(kind: str | None) -> None:
     for each, members in known.by_kind().items():
         if kind in (None, each):
             for member in members:
-                owner = known.owners[cast(Kind, each), member.name]
+                owner = known.owners[each, member.name]
                 table.add_row(each.replace("_", "-"), f"[bold]{member.name}[/]", owner, member.summary)
     Console().print(table)

@@ -16,8 +16,12 @@ import click
     metavar="evaluate.KEY=VALUE",
     help="Override a key of the run's evaluation; may be repeated.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, too.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, too."
+)
 @click.option("--quiet", "-q", is_flag=True, help="Print the result only.")
 def evaluate(run: Path, overrides: tuple[str, ...], device: str, json_file: Path | None, quiet: bool) -> None:
     """Evaluate the model of a run folder again.

@@ -21,7 +21,9 @@ def list_recipes() -> None:
     width = max(map(len, known), default=0)
     for name, path in known.items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
-        click.echo(f"{name:{width}}  {first.removeprefix('#').strip() if first.startswith('#') else ''}".rstrip())
+        click.echo(
+            f"{name:{width}}  {first.removeprefix('#').strip() if first.startswith('#') else ''}".rstrip()
+        )
 
 
 @recipes.command("copy")

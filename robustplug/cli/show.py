@@ -41,7 +41,9 @@ def show(name: str, kind: str | None, card: bool) -> None:
 def _describe(console: Any, kind: Kind, component: Component, owner: str) -> None:
     from rich.table import Table
 
-    console.print(f"[bold]{component.name}[/] · {kind.replace('_', ' ')} of the plugin {owner}", highlight=False)
+    console.print(
+        f"[bold]{component.name}[/] · {kind.replace('_', ' ')} of the plugin {owner}", highlight=False
+    )
     console.print(component.summary, highlight=False)
     if component.paper:
         console.print(f"Paper: {component.paper}", highlight=False)
@@ -50,7 +52,9 @@ def _describe(console: Any, kind: Kind, component: Component, owner: str) -> Non
         table.add_column(column, overflow="fold")
     meanings = attribute_docs(component.options.__doc__ or "")
     for item in dataclasses.fields(component.options):
-        table.add_row(item.name, option_type(item.type), default_text(component, item), meanings.get(item.name, ""))
+        table.add_row(
+            item.name, option_type(item.type), default_text(component, item), meanings.get(item.name, "")
+        )
     if table.row_count:
         console.print(table)
     console.print()

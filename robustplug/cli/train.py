@@ -9,7 +9,9 @@ import click
 
 @click.command()
 @click.option("--recipe", "-r", help="TOML file, or the name of a bundled recipe.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME]")
 @click.option(
     "--resume",
@@ -19,7 +21,9 @@ import click
     help="Go on with a run folder, or with the recipe's newest run.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print the result only.")
-def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resume: str | None, quiet: bool) -> None:
+def train(
+    recipe: str | None, overrides: tuple[str, ...], out: Path | None, resume: str | None, quiet: bool
+) -> None:
     """Train a recipe, then evaluate it on the test split."""
     if recipe is None and resume is None:
         raise click.UsageError("Name a recipe, for example: robustplug train --recipe cat")
@@ -31,7 +35,11 @@ def train(recipe: str | None, overrides: tuple[str, ...], out: Path | None, resu
     console = Console()
     with RichReporter(Console(stderr=True, quiet=quiet)) as reporter:
         trained = run_train(
-            recipe, overrides=overrides, out=out, resume=False if resume is None else resume or True, reporter=reporter
+            recipe,
+            overrides=overrides,
+            out=out,
+            resume=False if resume is None else resume or True,
+            reporter=reporter,
         )
     if trained.main:
         console.print(result_table(trained.result))

@@ -7,7 +7,9 @@ import click
 
 @click.command()
 @click.argument("recipe", required=False)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated."
+)
 @click.option("--resolved", is_flag=True, help="Print the recipe with every option explicit.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of recipes, installed plugins included.")
 def validate(recipe: str | None, overrides: tuple[str, ...], resolved: bool, schema: bool) -> None:
@@ -30,4 +32,6 @@ def validate(recipe: str | None, overrides: tuple[str, ...], resolved: bool, sch
     build_part(read.validate.attack, "perturbation", "validate.attack")
     for number, attack in enumerate(read.evaluate.attack):
         build_part(attack, "perturbation", f"evaluate.attack.{number}")
-    click.echo(write_recipe(read) if resolved else f"{recipe} is valid: {read.method.name} on {read.task.name}")
+    click.echo(
+        write_recipe(read) if resolved else f"{recipe} is valid: {read.method.name} on {read.task.name}"
+    )

@@ -39,7 +39,9 @@ def build_part(reference: Use, kind: Any, key: str, **context: Any) -> Any:
         return build(reference, kind, **context)
     except (ValueError, ImportError, AttributeError, OSError) as error:
         message = str(error) or type(error).__name__
-        raise RecipeError([Problem(key, message, None, None)], f'{kind.replace("_", " ")} "{reference.name}"') from error
+        raise RecipeError(
+            [Problem(key, message, None, None)], f'{kind.replace("_", " ")} "{reference.name}"'
+        ) from error
 
 
 @dataclass
@@ -109,19 +111,8 @@ def check_outputs(parts: Parts, device: torch.device) -> None:
     expected = (len(batch), info.classes)
     if not isinstance(output, Tensor) or tuple(output.shape) != expected:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        why = f"{name} gives outputs of shape {shape} for 2 samples; the task has {info.classes} classes, so it must be {expected}"
-        raise RecipeError([Problem("model", why, None, None)], f'model "{name}"')
-
-
-def check_finite(total: Tensor, where: str, index: Tensor, kept: str) -> None:
-    """Stop a run whose loss is not a number.
-
-    Raises:
-        RunError: naming the batch and what is kept.
-    """
-    if not bool(torch.isfinite(total)):
-        ids = ", ".join(str(number) for number in index[:8].tolist())
-        raise RunError(
-            f"the loss is {float(total)} at {where} (samples {ids}{', …' if len(index) > 8 else ''}). {kept} "
-            "Lower optimizer.lr, or set train.clip_grad_norm."
+        why = (
+            f"{name} gives outputs of shape {shape} for {len(batch)} samples; the task has {info.classes} "
+            f"classes, so it must be {expected}"
         )
+        raise RecipeError([Problem("model", why, None, None)], f'model "{name}"')

@@ -149,4 +149,3 @@ def prune(folder: Path, keep: set[str], newest: int = 2) -> None:
             # The manifest goes first: without it the checkpoint no longer exists.
             (folder / f"{name}.json").unlink(missing_ok=True)
             (folder / f"{name}.safetensors").unlink(missing_ok=True)
-

@@ -36,7 +36,11 @@ def _git_commit() -> str | None:
 def describe_environment(processes: Processes) -> dict[str, Any]:
     """Return versions, plugins, device and the git commit of the working folder, as JSON."""
     device = processes.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

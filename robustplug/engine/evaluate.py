@@ -203,4 +203,3 @@ class Evaluation:
 def take_batch(batch: Batch, rows: Tensor) -> Batch:
     """Return some rows of a batch: boolean (N,)."""
     return Batch(take(batch.x, rows), take(batch.y, rows), batch.index[rows])
-

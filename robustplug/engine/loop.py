@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..random import derive, isolated
 from ..step import Meter, Step
 from ..types import Batch, Pass, Progress, View
-from .assemble import check_finite
+from .errors import RunError
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
@@ -41,7 +41,8 @@ def training_loss(method: Method[Any], step: Step, share: float = 1.0) -> tuple[
         losses = step.loss(view, output, target)
         term = (view.weight * losses).mean() * share
         total = term if total is None else total + term
-        step.log(f"loss/{view.role}", losses)
+        if len(views) > 1:
+            step.log(f"loss/{view.role}", losses)
         with torch.no_grad():
             step.log(f"accuracy/{view.role}", step.score(view, output))
     assert total is not None, "a method gave no view"
@@ -73,6 +74,20 @@ class Means:
     def of(cls, totals: dict[str, list[float]]) -> Means:
         """Undo `totals`."""
         return cls({name: v[0] for name, v in totals.items()}, {name: v[1] for name, v in totals.items()})
+
+
+def check_finite(total: Tensor, where: str, index: Tensor, kept: str) -> None:
+    """Stop a run whose loss is not a number.
+
+    Raises:
+        RunError: naming the batch and what is kept.
+    """
+    if not bool(torch.isfinite(total)):
+        ids = ", ".join(str(number) for number in index[:8].tolist())
+        raise RunError(
+            f"the loss is {float(total)} at {where} (samples {ids}{', …' if len(index) > 8 else ''}). {kept} "
+            "Lower optimizer.lr, or set train.clip_grad_norm."
+        )
 
 
 @dataclass
@@ -147,7 +162,9 @@ class Loop:
             passes = self.method.passes(self._progress(epoch, number, 1))
             for place, pass_ in enumerate(passes):
                 progress = self._progress(epoch, number, len(passes))
-                self.lr = self.optimizers.set_lr(epoch + (number + place / len(passes)) / self.batches, self.epochs)
+                self.lr = self.optimizers.set_lr(
+                    epoch + (number + place / len(passes)) / self.batches, self.epochs
+                )
                 self._update(batch, pass_, progress, share, kept)
             after_batch(self._progress(epoch, number + 1, len(passes)))
         self.check_last_loss(kept)

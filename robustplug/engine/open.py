@@ -44,7 +44,9 @@ def differences(asked: Recipe, stored: Recipe) -> list[str]:
             items = {str(number): value for number, value in enumerate(table)}.items()
         else:
             return {prefix: table}
-        return {k: v for key, value in items for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()}
+        return {
+            k: v for key, value in items for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()
+        }
 
     train = stored.train
     if asked.train.precision == "auto":
@@ -153,7 +155,9 @@ def only_evaluate_changed(name: str, overrides: Sequence[str]) -> None:
     wrong = [text for text in overrides if not text.startswith("evaluate.")]
     if wrong:
         problems = [
-            Problem(text.partition("=")[0], "only evaluate.* can be set for a run that is trained", override=text)
+            Problem(
+                text.partition("=")[0], "only evaluate.* can be set for a run that is trained", override=text
+            )
             for text in wrong
         ]
         raise RecipeError(problems, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ class Processes:
         if self.world == 1:
             return values
         rows = torch.tensor([values], dtype=torch.float64, device=self.device)
-        return self.gather(rows).sum(0).tolist()  # type: ignore[no-any-return]
+        return self.gather(rows).sum(0).tolist()
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set on some process."""
@@ -72,6 +73,14 @@ class Processes:
     def from_main(self, value: Any) -> float:
         """Return the main process's number on every process."""
         return self.total([float(value) if self.main else 0.0])[0]
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the module that training runs: it autocasts, and averages gradients."""
+        with warnings.catch_warnings():
+            # torch 2.15 has a new name for broadcast_buffers that Accelerate does not know yet.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            wrapped: nn.Module = self.accelerator.prepare_model(model)
+        return wrapped
 
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Average the gradients of parameters that no wrapped module looks after."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -81,7 +81,9 @@ class Training:
         reporter: hears of progress, on the main process.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, resume: bool = False, reporter: Reporter | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, resume: bool = False, reporter: Reporter | None = None
+    ) -> None:
         self.folder, self.resume = folder, resume
         self.reporter: Reporter = reporter or Silent()
         self.processes: Processes = start(recipe.train.device, "float32")
@@ -155,7 +157,7 @@ class Training:
             x = x.contiguous(memory_format=torch.channels_last)
         with isolated(derive(parts.recipe.seed, "precision"), processes.device):
             fast = choose_precision(train.precision, parts.model, x) == "bfloat16"
-        precision = "bfloat16" if processes.from_main(fast) else "float32"
+        precision: Literal["float32", "bfloat16"] = "bfloat16" if processes.from_main(fast) else "float32"
         chosen = dataclasses.replace(train, precision=precision, channels_last=channels_last)
         parts.recipe = dataclasses.replace(parts.recipe, train=chosen)
         groups = parts.set_up(processes.device)
@@ -165,10 +167,11 @@ class Training:
         if train.ema_decay is not None:
             from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-            ema = AveragedModel(parts.model, multi_avg_fn=get_ema_multi_avg_fn(train.ema_decay), use_buffers=True)
+            average: Any = get_ema_multi_avg_fn(train.ema_decay)  # type: ignore[no-untyped-call]
+            ema = AveragedModel(parts.model, multi_avg_fn=average, use_buffers=True)
         self.processes = processes = start(train.device, precision)
         inside = {id(parameter) for parameter in parts.model.parameters()}
-        wrapped = processes.accelerator.prepare_model(parts.model)
+        wrapped = processes.wrap(parts.model)
         loop = Loop(
             parts.model,
             wrapped,
@@ -269,15 +272,18 @@ class Training:
             self.reporter.epoch(report, recipe.train.epochs)
             if collapsed(session.history):
                 self.reporter.warn(
-                    f"epoch {session.epoch}: catastrophic overfitting: robust validation accuracy collapsed to "
-                    f"{validation['robust']:.1%} while robust training accuracy rose; the best checkpoint is kept"
+                    f"epoch {session.epoch}: catastrophic overfitting: robust validation accuracy collapsed "
+                    f"to {validation['robust']:.1%} while robust training accuracy rose; the best checkpoint "
+                    "is kept"
                 )
             self._pass_on_warnings()
 
     def _validate(self, session: Session) -> dict[str, float]:
         options, epochs = self.parts.recipe.validate, self.parts.recipe.train.epochs
         last = session.epoch + 1 == epochs
-        if not self.parts.task.info.sizes["validation"] or not (last or (session.epoch + 1) % options.every == 0):
+        if not self.parts.task.info.sizes["validation"] or not (
+            last or (session.epoch + 1) % options.every == 0
+        ):
             return {}
         attack = build_part(options.attack, "perturbation", "validate.attack")
         evaluation = Evaluation(
@@ -294,7 +300,11 @@ class Training:
 
     def _kept(self) -> str:
         known = checkpoint.names(self._checkpoints)
-        return f"The last good checkpoint is {self._checkpoints / known[-1]}." if known else "No checkpoint was due yet."
+        return (
+            f"The last good checkpoint is {self._checkpoints / known[-1]}."
+            if known
+            else "No checkpoint was due yet."
+        )
 
     def _save(self, session: Session) -> None:
         tensors, meta = session.capture()
@@ -322,7 +332,9 @@ class Training:
             write_atomic(self.folder / RECIPE, write_recipe(self.parts.recipe).encode())
 
     def _training_cost(self, session: Session) -> dict[str, Any]:
-        passes = self.processes.total([float(session.loop.meter.forwards), float(session.loop.meter.backwards)])
+        passes = self.processes.total(
+            [float(session.loop.meter.forwards), float(session.loop.meter.backwards)]
+        )
         seen = max(1, len(session.history) * self.parts.task.info.sizes["train"])
         return {
             "epochs": len(session.history),

@@ -36,7 +36,9 @@ def loss_parts(means: Mapping[str, float]) -> str:
     text = f"loss {means['loss']:.3f}"
     if len(parts) > 1:
         text += " (" + ", ".join(f"{name} {value:.3f}" for name, value in parts.items()) + ")"
-    rest = [f"{name.removeprefix('accuracy/')} acc {means[name]:.1%}" for name in means if "accuracy/" in name]
+    rest = [
+        f"{name.removeprefix('accuracy/')} acc {means[name]:.1%}" for name in means if "accuracy/" in name
+    ]
     rest += [f"{name} {value:.4g}" for name, value in means.items() if "/" not in name and name != "loss"]
     return " · ".join([text, *rest])
 
@@ -72,7 +74,9 @@ class RichReporter:
 
     def __enter__(self) -> RichReporter:
         if self.console.is_terminal:
-            self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=5, transient=True)
+            self._live = Live(
+                get_renderable=self._render, console=self.console, refresh_per_second=5, transient=True
+            )
             self._live.start()
         return self
 
@@ -82,7 +86,10 @@ class RichReporter:
             self._live = None
 
     def _render(self) -> Group:
-        lines = [Text(text, style="dim", overflow="ellipsis", no_wrap=True) for text in (self._line, self._validation)]
+        lines = [
+            Text(text, style="dim", overflow="ellipsis", no_wrap=True)
+            for text in (self._line, self._validation)
+        ]
         return Group(self._bar, *(line for line in lines if line.plain))
 
     def begin(self, run: RunInfo, progress: Position) -> None:
@@ -90,19 +97,24 @@ class RichReporter:
         again = "" if run.resumed_at_epoch is None else f", going on at epoch {progress.epoch + 1}"
         self.console.print(
             Text.assemble(
-                (run.method, "bold"), f" on {run.task} with {run.model}, {run.epochs} epochs → {run.folder}{again}"
+                (run.method, "bold"),
+                f" on {run.task} with {run.model}, {run.epochs} epochs → {run.folder}{again}",
             )
         )
         total = progress.epochs * progress.batches
         done = progress.epoch * progress.batches + progress.batch
-        self._task = self._bar.add_task(f"epoch {progress.epoch + 1}/{progress.epochs}", total=total, completed=done)
+        self._task = self._bar.add_task(
+            f"epoch {progress.epoch + 1}/{progress.epochs}", total=total, completed=done
+        )
 
     def batch(self, progress: Position, means: Mapping[str, float]) -> None:
         """Move the bar."""
         self._line = loss_parts(means)
         if self._task is not None:
             done = progress.epoch * progress.batches + progress.batch
-            self._bar.update(self._task, completed=done, description=f"epoch {progress.epoch + 1}/{progress.epochs}")
+            self._bar.update(
+                self._task, completed=done, description=f"epoch {progress.epoch + 1}/{progress.epochs}"
+            )
 
     def epoch(self, report: EpochReport, epochs: int) -> None:
         """Print one line for the epoch."""
@@ -112,7 +124,9 @@ class RichReporter:
         if report.validation:
             line += f" · validation {validation_text(report.validation)}"
         line += f" · {report.seconds:.1f} s"
-        self.console.print(Text(line + (" · best" if report.best else ""), style="" if report.best else "dim"))
+        self.console.print(
+            Text(line + (" · best" if report.best else ""), style="" if report.best else "dim")
+        )
 
     def attack(self, name: str, done: int, total: int) -> None:
         """Move the bar of the evaluation."""
@@ -139,17 +153,17 @@ def threat_text(threat: Mapping[str, Any]) -> str:
 def result_table(result: Result) -> Table:
     """Lay out an evaluation: a row for each attack, each on what the rows above left standing."""
     meta = result.meta
-    title = f"{meta.get('name') or meta.get('method', '')} · {meta['task']} {result.split} split, {result.samples} samples"
+    title = f"{meta['name']} · {meta['task']} {result.split} split, {result.samples} samples"
     table = Table(title=title, caption=caption(result), title_justify="left", caption_justify="left")
-    table.add_column("attack")
+    table.add_column("attack", overflow="fold")
     for name in ("accuracy", "95 % interval", "broken", "forwards", "backwards", "time"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in result.attacks:
         low, high = wilson_interval(round(row.accuracy * result.samples), result.samples)
         table.add_row(
             row.name,
             Text(f"{row.accuracy:.2%}", style="bold"),
-            f"{low:.1%} – {high:.1%}",
+            f"{low:.0%}–{high:.0%}",
             f"{row.broken}/{row.attempted}",
             f"{row.forwards:,.1f}",
             f"{row.backwards:,.1f}",
@@ -161,14 +175,16 @@ def result_table(result: Result) -> Table:
 def caption(result: Result) -> str:
     """Say how to read the table, what training cost, and which results were thrown away."""
     lines = [
-        f"Threat model: {threat_text(result.threat)}, inputs in [0, 1]. Each attack runs on the samples that the "
-        "rows above left right; accuracy is that of all samples. Forwards and backwards are per sample of the split."
+        f"Threat model: {threat_text(result.threat)}, inputs in [0, 1]. Each attack runs on the samples "
+        "that the rows above left right; accuracy is that of all samples. Forwards and backwards are per "
+        "sample of the split."
     ]
     training = result.meta.get("training") or {}
     if training:
         lines.append(
-            f"Training: {training['epochs']} epochs, {training['forwards_per_sample']:.1f} forwards and "
-            f"{training['backwards_per_sample']:.1f} backwards per sample and epoch, {training['seconds']:.0f} s."
+            f"Training: {training['epochs']} epochs in {training['seconds']:.0f} s, "
+            f"{training['forwards_per_sample']:.1f} forwards and {training['backwards_per_sample']:.1f} "
+            "backwards per sample and epoch."
         )
     lines.append(f"Evaluation: {result.meta['seconds']:.1f} s.")
     rejected = sum(row.rejected for row in result.attacks)

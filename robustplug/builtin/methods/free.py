@@ -9,13 +9,13 @@ import torch
 
 from ...method import Method
 from ...types import Batch, Cost, Pass, Progress, View
+from . import FreeOptions
 
 if TYPE_CHECKING:
     from ...step import Step
-    from . import FreeOptions
 
 
-class Free(Method["FreeOptions"]):
+class Free(Method[FreeOptions]):
     """Replay each batch m times; one backward moves the weights and the perturbation.
 
     Shafahi et al. 2019 (arXiv:1904.12843), Algorithm 1: δ is kept across batches. Each process has

@@ -39,7 +39,9 @@ class PgdOptions:
 
     def __post_init__(self) -> None:
         if self.restarts > 1 and self.start == "zero":
-            raise ValueError('restarts above 1 repeat the same attack when start = "zero"; use start = "uniform"')
+            raise ValueError(
+                'restarts above 1 repeat the same attack when start = "zero"; use start = "uniform"'
+            )
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ def starting_point(
 ) -> Tensor:
     """Return the first iterate: the origin, a uniform point of the ball, or origin + scale·N(0, 1)."""
     if start == "zero":
-        return view.origin.detach().clone()
+        x: Tensor = view.origin.detach().clone()
+        return x
     if start == "uniform":
         return vicinity.random_point(view.origin, radius, step.rng)
     noise = scale * normal_like(view.origin, step.rng)
@@ -55,7 +56,14 @@ def ascend(step: Step, view: View, ascent: Ascent, x: Tensor) -> tuple[Tensor, A
 
 
 def pgd(
-    step: Step, view: View, vicinity: Vicinity, ascent: Ascent, x: Tensor, radius: Tensor, size: Tensor, steps: int
+    step: Step,
+    view: View,
+    vicinity: Vicinity,
+    ascent: Ascent,
+    x: Tensor,
+    radius: Tensor,
+    size: Tensor,
+    steps: int,
 ) -> Tensor:
     """Ascend for some steps and return the last iterate.
 
@@ -215,7 +223,7 @@ def target_classes(step: Step, view: View, rule: str) -> Tensor:
         view: labels int64 (N,) or rows (N, K).
         rule: "random", "runner-up" (the likeliest wrong class) or "least-likely".
     """
-    labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
+    labels: Tensor = view.y if view.y.dim() == 1 else view.y.argmax(1)
     if rule == "random":
         classes = step.task.info.classes
         if classes is None:
@@ -223,7 +231,7 @@ def target_classes(step: Step, view: View, rule: str) -> Tensor:
         shift = torch.randint(1, classes, labels.shape, generator=step.rng, device=labels.device)
         return (labels + shift) % classes
     with torch.no_grad():
-        logits = step.output(view.replace(x=view.origin)).float()
+        logits: Tensor = step.output(view.replace(x=view.origin)).float()
     away = -torch.inf if rule == "runner-up" else torch.inf
     logits = logits.scatter(1, labels[:, None], away)
     return logits.argmax(1) if rule == "runner-up" else logits.argmin(1)

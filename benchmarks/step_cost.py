@@ -1,0 +1,247 @@
+"""What a training step costs beside the forward and backward passes that it must make.
+
+    python benchmarks/step_cost.py                      # ratios of this package
+    python benchmarks/step_cost.py --peers              # and side by side with torchattacks and ART
+
+Each step and its bare passes run in turn, on the same model, batch, precision and layout; the ratio is
+the median of the pairs. `--peers` needs `pip install -e ".[benchmark]"`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import robustplug
+from robustplug.api import Batch, Feed, Split, TaskInfo, Use, View, isolated, stream
+from robustplug.engine.loop import Loop
+from robustplug.engine.optim import Optimizers
+from robustplug.engine.processes import Processes, start
+from robustplug.recipe import resolve
+
+STEPS = 10
+METHODS: dict[str, dict[str, Any]] = {
+    "erm": {},
+    "pgd-at": {"perturbation": {"steps": STEPS}},
+    "trades": {"perturbation": {"steps": STEPS}},
+    "fast-at": {},
+    "free-at": {"replays": 4},
+    "cat": {"perturbation": {"steps": STEPS}},
+}
+
+
+class RandomImages:
+    """One batch of random images: timing needs no real ones."""
+
+    default_model = "small-cnn"
+
+    def __init__(self, rows: int, shape: tuple[int, ...], device: torch.device) -> None:
+        rng = stream(0, "images")
+        self.info = TaskInfo({"train": rows, "validation": 0, "test": 0}, shape, 10)
+        x = torch.rand(rows, *shape, generator=rng)
+        y = torch.randint(0, 10, (rows,), generator=rng)
+        self.batch = Batch(x.to(device), y.to(device), torch.arange(rows, device=device))
+
+    def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        yield self.batch
+
+    def score(self, view: View, output: Any) -> Tensor:
+        right: Tensor = output.argmax(1) == view.y
+        return right
+
+
+def make_model(name: str, task: RandomImages, device: torch.device, channels_last: bool) -> nn.Module:
+    with isolated(0):
+        model: nn.Module = robustplug.build("model", name, info=task.info)
+    model = model.to(device)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.train()
+
+
+def our_step(
+    name: str, model: nn.Module, task: RandomImages, processes: Processes, channels_last: bool
+) -> Callable[[], None]:
+    """Return the engine's own update of one batch."""
+    method = robustplug.build("method", name, **METHODS[name])
+    groups = method.setup(model, task)
+    method.state.to(processes.device)
+    optimizer = resolve(Use("sgd", {"lr": 1e-4}), "optimizer")
+    optimizers = Optimizers(groups, optimizer, robustplug.build("schedule", "constant"))
+    wrapped = processes.wrap(model)
+    loop = Loop(model, wrapped, method, task, optimizers, processes, 0, 1, 1, channels_last, None, [])
+    rows = len(task.batch)
+    return lambda: loop.epoch(0, 0, [task.batch], rows, rows, lambda progress: None, lambda: "")
+
+
+def bare_step(name: str, model: nn.Module, batch: Batch, autocast: Callable[[], Any]) -> Callable[[], None]:
+    """Return only the passes that the method must make, in its order and its modes."""
+    parameters = list(model.parameters())
+    x, y = batch.x, batch.y
+
+    def forward(inputs: Tensor) -> Tensor:
+        with autocast():
+            output: Tensor = model(inputs)
+        return output.float()
+
+    def attack(steps: int, training: bool) -> None:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        model.train(training)
+        for _ in range(steps):
+            point = x.detach().requires_grad_()
+            torch.autograd.grad(F.cross_entropy(forward(point), y, reduction="sum"), point)
+        model.train()
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+    def look() -> None:
+        model.eval()
+        with torch.no_grad():
+            forward(x)
+        model.train()
+
+    def train(views: int = 1, input_grad: bool = False) -> None:
+        model.zero_grad(set_to_none=True)
+        losses = []
+        for _ in range(views):
+            point = x.detach().requires_grad_(input_grad)
+            losses.append(F.cross_entropy(forward(point), y))
+        torch.autograd.backward(sum(losses[1:], losses[0]))
+
+    passes: dict[str, Callable[[], Any]] = {
+        "erm": lambda: train(),
+        "pgd-at": lambda: (attack(STEPS, False), train()),
+        "trades": lambda: (look(), attack(STEPS, False), train(2)),
+        "fast-at": lambda: (attack(1, True), train()),
+        "free-at": lambda: [train(input_grad=True) for _ in range(4)],
+        "cat": lambda: (attack(STEPS, False), look(), train()),
+    }
+    return lambda: void(passes[name]())
+
+
+def void(value: Any) -> None:
+    """Forget a value."""
+
+
+def torchattacks_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
+    """Return PGD adversarial training as one writes it by hand with torchattacks."""
+    import torchattacks
+
+    attack = torchattacks.PGD(model, eps=8 / 255, alpha=2 / 255, steps=STEPS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
+
+    def step() -> None:
+        model.train()
+        x = attack(batch.x, batch.y)
+        optimizer.zero_grad()
+        torch.autograd.backward(F.cross_entropy(model(x), batch.y))
+        optimizer.step()
+
+    return step
+
+
+def art_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
+    """Return a batch of ART's AdversarialTrainerMadryPGD."""
+    from art.defences.trainer import AdversarialTrainerMadryPGD
+    from art.estimators.classification import PyTorchClassifier
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
+    classifier = PyTorchClassifier(
+        model,
+        nn.CrossEntropyLoss(),
+        tuple(batch.x.shape[1:]),
+        10,
+        optimizer=optimizer,
+        clip_values=(0.0, 1.0),
+        device_type="cpu" if batch.x.device.type == "cpu" else "gpu",
+    )
+    trainer = AdversarialTrainerMadryPGD(
+        classifier, nb_epochs=1, batch_size=len(batch), eps=8 / 255, eps_step=2 / 255, max_iter=STEPS
+    )
+    # ART shows a progress bar for every attack; drawing it is not what is measured.
+    trainer.attack.set_params(verbose=False)
+    x, y = batch.x.contiguous().cpu().numpy(), batch.y.cpu().numpy()
+    return lambda: void(trainer.fit(x, y))
+
+
+def paired(
+    first: Callable[[], None], second: Callable[[], None], rounds: int, device: torch.device
+) -> tuple[float, float, float]:
+    """Return median seconds of both and the median of the ratios, run in turn after one warm-up."""
+
+    def seconds(work: Callable[[], None]) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began
+
+    pairs = [(seconds(first), seconds(second)) for _ in range(rounds + 1)][1:]
+    firsts, seconds_ = zip(*pairs, strict=True)
+    ratio = statistics.median(a / b for a, b in pairs)
+    return statistics.median(firsts), statistics.median(seconds_), ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", default="small-cnn")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--size", type=int, default=32, help="height and width of the RGB images")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--contiguous", action="store_true", help="not channels-last")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--peers", action="store_true", help="compare with torchattacks and ART, in float32")
+    options = parser.parse_args()
+
+    layout = "contiguous" if options.contiguous else "channels-last"
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {threads} threads, {options.model}, {options.precision}, {layout}")
+    rows: list[dict[str, Any]] = []
+    for name in options.methods:
+        processes = start(options.device, options.precision)
+        device = processes.device
+        task = RandomImages(options.batch, (3, options.size, options.size), device)
+        last = not options.contiguous
+        ours = our_step(name, make_model(options.model, task, device, last), task, processes, last)
+        batch = task.batch
+        if last:
+            batch = Batch(batch.x.contiguous(memory_format=torch.channels_last), batch.y, batch.index)
+        plain = make_model(options.model, task, device, last)
+
+        def autocast(device: torch.device = device) -> Any:
+            return torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
+
+        a, b, ratio = paired(ours, bare_step(name, plain, batch, autocast), options.rounds, device)
+        rows.append({"step": name, "seconds": a, "bare": b, "ratio": ratio})
+        print(f"{name:8} {a * 1e3:9.1f} ms, bare passes {b * 1e3:9.1f} ms, ratio {ratio:.3f}", flush=True)
+    if options.peers:
+        for peer in (torchattacks_step, art_step):
+            processes = start(options.device, "float32")
+            device = processes.device
+            task = RandomImages(options.batch, (3, options.size, options.size), device)
+            ours = our_step("pgd-at", make_model(options.model, task, device, True), task, processes, True)
+            theirs = peer(make_model(options.model, task, device, False), task.batch)
+            a, b, ratio = paired(ours, theirs, options.rounds, device)
+            rows.append({"step": f"pgd-at vs {peer.__name__}", "seconds": a, "theirs": b, "ratio": ratio})
+            print(
+                f"pgd-at   {a * 1e3:9.1f} ms, {peer.__name__} {b * 1e3:9.1f} ms, ratio {ratio:.3f}",
+                flush=True,
+            )
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

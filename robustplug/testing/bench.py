@@ -1,0 +1,241 @@
+"""What the checks work with: a component built from its trial options, on a toy task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..component import Component, Kind, MethodOptions, Use, build, slots
+from ..data import epoch_batches
+from ..engine.loop import Loop, Means, training_loss
+from ..engine.optim import Optimizers
+from ..engine.processes import start
+from ..engine.session import Session
+from ..method import Method
+from ..random import derive, isolated, stream
+from ..recipe.convert import resolve
+from ..recipe.options import Recipe
+from ..registry import registry
+from ..step import Meter, Step
+from ..types import Batch, Feed, Pass, Progress, TaskInfo, View
+from .toys import OneStep, ToyTask, toy_batchnorm
+
+if TYPE_CHECKING:
+    from ..protocols import Task
+
+EPOCHS = 2
+BATCH_SIZE = 8
+SEED = 0
+
+
+def require(condition: object, message: str) -> None:
+    """Fail a check unless a condition holds.
+
+    Raises:
+        AssertionError: with the message.
+    """
+    if not condition:
+        raise AssertionError(message)
+
+
+class RadiusMethod(Method[MethodOptions]):
+    """The method that a lone slot is tried in: every view carries radii, eps · {0, 1/2, 1} in turn."""
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the batch at its perturbed points."""
+        radius = float(self.vicinity.eps) * (point.index % 3).float() / 2
+        return [self.perturbation(step, View.of(point, "adv", radius=radius), self.vicinity)]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Name the component that is checked.
+
+    Attributes:
+        kind, name: of the component.
+        options: as a TOML table would give them; None for the component's trial options.
+    """
+
+    kind: Kind
+    name: str
+    options: Mapping[str, Any] | None = None
+
+    @property
+    def component(self) -> Component:
+        """Return the declaration."""
+        return registry().get(self.kind, self.name)
+
+    @property
+    def table(self) -> Mapping[str, Any]:
+        """Return the options to try."""
+        return self.component.trial if self.options is None else self.options
+
+    def build(self, **context: Any) -> Any:
+        """Build the component from the options to try."""
+        return build(resolve(Use(self.name, dict(self.table)), self.kind), self.kind, **context)
+
+    def method(self) -> Method[Any]:
+        """Build the method, or one with this component in its slot.
+
+        The other slots hold the defaults of all methods, and an attack of one step.
+        """
+        if self.kind == "method":
+            method: Method[Any] = self.build()
+            return method
+        options = MethodOptions()
+        parts: dict[str, Any] = {}
+        for slot in slots(MethodOptions).values():
+            if slot.kind == self.kind:
+                parts[slot.name] = self.build()
+            elif slot.kind == "perturbation":
+                parts[slot.name] = OneStep()
+            else:
+                parts[slot.name] = build(resolve(getattr(options, slot.name), slot.kind), slot.kind)
+        return RadiusMethod(options, **parts)
+
+
+class Bench:
+    """A method, set up on a toy task and model, with all that one update needs.
+
+    Two benches of the same arguments are the same, bit for bit.
+
+    Args:
+        subject: what to check.
+        architecture: from a TaskInfo to a model.
+        eps: radius of the vicinity instead of its own.
+        task: by default a ToyTask.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        architecture: Callable[[TaskInfo], nn.Module] = toy_batchnorm,
+        eps: float | None = None,
+        task: Task | None = None,
+    ) -> None:
+        self.task = task or ToyTask(SEED)
+        with isolated(derive(SEED, "model")):
+            self.model = architecture(self.task.info)
+        self.method = subject.method()
+        if eps is not None:
+            self.method.vicinity.eps = eps
+        with isolated(derive(SEED, "setup")):
+            groups = self.method.setup(self.model, self.task)
+        self.model.train()
+        self.method.state.train()
+        defaults = Recipe(task=Use("toy"), method=Use("toy"))
+        schedule = build(resolve(defaults.schedule, "schedule"), "schedule")
+        self.optimizers = Optimizers(groups, resolve(defaults.optimizer, "optimizer"), schedule)
+        self.updates_done = 0
+
+    def feed(self, epoch: int = 0, skip: int = 0) -> Feed:
+        """Return the feed of a training epoch of three batches, the last of them smaller."""
+        return Feed(epoch=epoch, batch_size=BATCH_SIZE, seed=SEED, shuffle=True, augment=True, skip=skip)
+
+    def batch(self) -> Batch:
+        """Return the first training batch."""
+        return next(iter(self.task.batches("train", self.feed())))
+
+    def step(self, batch: Batch, pass_: Pass | None = None, progress: Progress | None = None) -> Step:
+        """Return the step of the next update, with a meter of its own."""
+        rng = stream(SEED, "train", self.updates_done)
+        progress = progress or Progress(epochs=EPOCHS, batches=3)
+        pass_ = pass_ or self.method.passes(progress)[0]
+        return Step(self.model, self.method, self.task, batch, rng, progress, pass_, Meter())
+
+    def views(self, step: Step) -> Sequence[View]:
+        """Generate the views of a step, and nothing else."""
+        return self.method.views(step, self.method.vicinity.sample(step, step.batch))
+
+    def update(self, step: Step) -> Sequence[View]:
+        """Make one update as the loop does, and return its views."""
+        total, views = training_loss(self.method, step)
+        require(torch.isfinite(total), f"the loss is {float(total)} in epoch {step.progress.epoch}")
+        self.optimizers.zero_grad()
+        step.backward(total)
+        self.method.after_backward(step, views)
+        self.optimizers.step(step.pass_.update)
+        self.method.after_step(step, views)
+        for memory in self.method.state.memories():
+            memory.forget_writes()
+        self.updates_done += 1
+        return views
+
+    def steps(self, epochs: int = EPOCHS) -> Iterator[Step]:
+        """Yield the steps of a short run, one for each pass; the caller makes the updates."""
+        batches = epoch_batches(self.task.info.sizes["train"], self.feed())
+        for epoch in range(epochs):
+            for number, batch in enumerate(self.task.batches("train", self.feed(epoch))):
+                at = Progress(epoch, epochs, number, batches, self.updates_done, 0)
+                passes = self.method.passes(at)
+                updates = epochs * batches * len(passes)
+                for pass_ in passes:
+                    done = self.updates_done
+                    yield self.step(batch, pass_, Progress(epoch, epochs, number, batches, done, updates))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return copies of all weights, buffers, memories and local tensors."""
+        parts = {"model": self.model.state_dict(), "state": self.method.state.state_dict()}
+        parts["local"] = dict(self.method.state.local())
+        return {f"{part}/{key}": v.detach().clone() for part, own in parts.items() for key, v in own.items()}
+
+    def session(self) -> Session:
+        """Hand model, method and optimizers to the engine's loop."""
+        processes = start("cpu", "float32")
+        inside = {id(parameter) for parameter in self.model.parameters()}
+        own = [parameter for parameter in self.optimizers.parameters() if id(parameter) not in inside]
+        batches = epoch_batches(self.task.info.sizes["train"], self.feed())
+        loop = Loop(
+            model=self.model,
+            wrapped=None,
+            method=self.method,
+            task=self.task,
+            optimizers=self.optimizers,
+            processes=processes,
+            seed=SEED,
+            epochs=EPOCHS,
+            batches=batches,
+            channels_last=False,
+            ema=None,
+            own=own,
+        )
+        return Session(loop, "toy")
+
+    def run(self, session: Session, after_batch: Callable[[], None]) -> None:
+        """Let the engine train from where a session is to the end.
+
+        Args:
+            session: of this bench.
+            after_batch: called when the session has moved on to the next batch.
+        """
+        loop = session.loop
+        while session.epoch < EPOCHS:
+            self.model.train()
+
+            def progressed(progress: Progress) -> None:
+                session.batch = progress.batch
+                if progress.batch < progress.batches:
+                    after_batch()
+
+            batches = self.task.batches("train", self.feed(session.epoch, session.batch))
+            size = self.task.info.sizes["train"]
+            loop.epoch(session.epoch, session.batch, batches, BATCH_SIZE, size, progressed, lambda: "")
+            session.epoch, session.batch, loop.means = session.epoch + 1, 0, Means()
+            after_batch()
+
+
+def rows_of(batch: Batch, rows: Tensor) -> Batch:
+    """Return some rows of a batch."""
+    return Batch(batch.x[rows], batch.y[rows], batch.index[rows])
+
+
+def differing(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that are not the same, bit for bit."""
+    names = first.keys() | second.keys()
+    return sorted(
+        n for n in names if n not in first or n not in second or not torch.equal(first[n], second[n])
+    )

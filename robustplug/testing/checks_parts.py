@@ -1,0 +1,296 @@
+"""Checks of tasks, models, optimizers and schedules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, get_args
+from unittest import SkipTest
+
+import torch
+from torch import Tensor, nn
+
+from ..builtin.tasks.errors import DataMissing
+from ..component import Use, build
+from ..engine.checkpoint import pack, unpack
+from ..engine.optim import Optimizers
+from ..random import isolated
+from ..recipe.convert import resolve
+from ..recipe.options import Recipe
+from ..types import Batch, Feed, ParamGroup, Split, TaskInfo, View
+from .bench import Subject, differing, require
+from .checks_views import global_rng_states
+
+# --- tasks
+
+
+def _task(subject: Subject) -> Any:
+    try:
+        return subject.build()
+    except (DataMissing, FileNotFoundError) as error:
+        raise SkipTest(f"the data is not here: {error}") from None
+
+
+def _feed(task: Any, split: Split = "train", **changes: Any) -> Feed:
+    """Return a feed of about five batches."""
+    settings = {"batch_size": max(8, math.ceil(task.info.sizes[split] / 5)), "shuffle": True, "augment": True}
+    return Feed(**{**settings, **changes})
+
+
+def _indices(batches: Iterator[Batch]) -> list[int]:
+    return [number for batch in batches for number in batch.index.tolist()]
+
+
+def _equal(first: Sequence[Batch], second: Sequence[Batch]) -> bool:
+    if len(first) != len(second):
+        return False
+    return all(
+        _same(a.x, b.x) and _same(a.y, b.y) and torch.equal(a.index, b.index)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor):
+        return torch.equal(first, second)
+    return bool(first == second)
+
+
+def epochs_cover_every_sample_once(subject: Subject) -> None:
+    """Give every sample of a split once an epoch, under an index of its own, in every split."""
+    task = _task(subject)
+    for split in get_args(Split):
+        for shuffle in (True, False):
+            seen = _indices(task.batches(split, _feed(task, split, shuffle=shuffle, augment=False)))
+            size = task.info.sizes[split]
+            require(sorted(seen) == list(range(size)), f"{split}: the indices of an epoch are not 0 to {size - 1}, once each")
+            require(shuffle or seen == sorted(seen), f"{split}: the stored order is not that of the indices")
+
+
+def batches_depend_on_the_feed_alone(subject: Subject) -> None:
+    """Repeat an epoch bit for bit, draw another order in the next one, and touch no global generator."""
+    task = _task(subject)
+    before = global_rng_states()
+    first, again = (list(task.batches("train", _feed(task))) for _ in range(2))
+    moved = [name for name, state in global_rng_states().items() if state != before[name]]
+    require(not moved, f"the batches move the global generator of {', '.join(moved)}")
+    require(_equal(first, again), "the same feed gives other batches at the second time")
+    other = _indices(task.batches("train", _feed(task, epoch=1)))
+    require(_indices(iter(first)) != other, "the order of the next epoch is the same")
+
+
+def feeds_skip_and_share_out(subject: Subject) -> None:
+    """Go on after skipped batches as if never stopped, share batches out, and stop after `samples`."""
+    task = _task(subject)
+    feed = _feed(task)
+    whole = list(task.batches("train", feed))
+    rest = list(task.batches("train", _feed(task, skip=1)))
+    require(_equal(whole[1:], rest), "skip=1 does not give the epoch without its first batch")
+    ranks = [list(task.batches("train", _feed(task, world=2, rank=rank))) for rank in (0, 1)]
+    for batch, *shares in zip(whole, *ranks, strict=False):
+        same = all(torch.equal(batch.index[rank::2], share.index) for rank, share in enumerate(shares))
+        require(same, "two processes do not get every other row of each batch")
+    few = _indices(task.batches("train", _feed(task, shuffle=False, samples=3)))
+    require(few == [0, 1, 2], f"samples=3 gives the samples {few[:8]}")
+
+
+def batches_fit_the_info(subject: Subject) -> None:
+    """Give inputs and labels as `info` describes them, and score outputs per sample."""
+    task = _task(subject)
+    info = task.info
+    batch = next(iter(task.batches("train", _feed(task, batch_size=8))))
+    require(batch.index.dtype == torch.int64 and batch.index.dim() == 1, "indices must be int64 (N,)")
+    if info.shape is not None:
+        require(tuple(batch.x.shape[1:]) == info.shape, f"inputs have shape {tuple(batch.x.shape[1:])}, not {info.shape}")
+        legal = batch.x.dtype == torch.float32 and bool(((batch.x >= 0) & (batch.x <= 1)).all())
+        require(legal or len(info.shape) != 3, "images must be float32 in [0, 1]")
+    if info.classes is None:
+        return
+    labels = batch.y if batch.y.dim() == 1 else batch.y.argmax(1)
+    require(0 <= int(labels.min()) and int(labels.max()) < info.classes, f"labels are not 0 to {info.classes - 1}")
+    outputs = torch.nn.functional.one_hot(labels, info.classes).float()
+    for name, output, expected in (("right", outputs, True), ("wrong", -outputs, False)):
+        right = task.score(View.of(batch), output)
+        shape = right.dtype == torch.bool and right.shape == (len(batch),)
+        require(shape, f"score must return bool (N,), not {right.dtype} {tuple(right.shape)}")
+        require(bool((right == expected).all()), f"score calls {name} outputs {'wrong' if expected else 'right'}")
+
+
+def default_model_fits(subject: Subject) -> None:
+    """Name a default model that takes the task's inputs."""
+    task = _task(subject)
+    with isolated(0):
+        model = build(resolve(Use(task.default_model), "model"), "model", info=task.info).eval()
+    batch = next(iter(task.batches("test", _feed(task, "test", batch_size=2))))
+    with torch.no_grad():
+        outputs = model(batch.x)
+    fits = task.info.classes is None or outputs.shape == (len(batch), task.info.classes)
+    require(fits, f"{task.default_model} gives outputs of shape {tuple(outputs.shape)}")
+
+
+TASK_CHECKS = (
+    epochs_cover_every_sample_once,
+    batches_depend_on_the_feed_alone,
+    feeds_skip_and_share_out,
+    batches_fit_the_info,
+    default_model_fits,
+)
+
+# --- models
+
+_INFO = TaskInfo(
+    sizes={"train": 8, "validation": 8, "test": 8},
+    shape=(3, 32, 32),
+    classes=10,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.25, 0.2, 0.3),
+)
+
+
+def _model(subject: Subject, seed: int = 0) -> nn.Module:
+    with isolated(seed):
+        model: nn.Module = subject.build(info=_INFO)
+    return model
+
+
+def _images(size: int) -> Tensor:
+    return torch.linspace(0, 1, size * 3 * 32 * 32).view(size, 3, 32, 32)
+
+
+def model_gives_logits(subject: Subject) -> None:
+    """Give finite logits (N, K), for a batch of one in eval mode as in any other batch."""
+    model = _model(subject).eval()
+    x = _images(3).requires_grad_()
+    outputs = model(x)
+    require(outputs.shape == (3, 10), f"3 images in 10 classes give outputs of shape {tuple(outputs.shape)}")
+    require(bool(outputs.isfinite().all()), "the outputs are not finite")
+    (gradient,) = torch.autograd.grad(outputs.sum(), x)
+    require(bool(gradient.any()), "no gradient reaches the inputs")
+    with torch.no_grad():
+        one = model(x[1:2])
+    require(torch.allclose(one, outputs[1:2], atol=1e-3), "in eval mode, the output of a sample depends on its batch")
+
+
+def model_can_train(subject: Subject) -> None:
+    """Give every parameter a gradient in training mode, and follow train() and eval()."""
+    model = _model(subject)
+    require(model.training, "a new model must be in training mode")
+    with isolated(0):
+        model(_images(4)).square().sum().backward()
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    require(not missing, f"no gradient reaches {', '.join(missing)}")
+    model.eval()
+    left = [name for name, module in model.named_modules() if module.training]
+    require(not left, f"eval() leaves {', '.join(left)} in training mode")
+
+
+def same_seed_gives_the_same_weights(subject: Subject) -> None:
+    """Draw initial weights from the global generator, which the caller seeds, and from nothing else."""
+    first, second = _model(subject).state_dict(), _model(subject).state_dict()
+    changed = differing(first, second)
+    require(not changed, f"two models of the same seed differ in {', '.join(changed)}")
+    require(differing(first, _model(subject, 1).state_dict()), "another seed gives the same weights")
+
+
+def weights_round_trip(subject: Subject) -> None:
+    """Save the weights as safetensors and load them into a new model."""
+    from safetensors.torch import load, save
+
+    own = _model(subject).state_dict()
+    data = save({key: value.detach().clone().contiguous() for key, value in own.items()})
+    other = _model(subject, 1)
+    other.load_state_dict(load(data))
+    changed = differing(own, other.state_dict())
+    require(not changed, f"safetensors do not bring back {', '.join(changed)}")
+
+
+MODEL_CHECKS = (model_gives_logits, model_can_train, same_seed_gives_the_same_weights, weights_round_trip)
+
+# --- optimizers and schedules
+
+
+def _quadratic(optim_of: Callable[[list[nn.Parameter]], torch.optim.Optimizer], steps: int) -> list[float]:
+    """Return ‖p‖² before and after some steps."""
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    optim, values = optim_of([parameter]), []
+    for _ in range(steps):
+        optim.zero_grad()
+        loss = parameter.square().sum()
+        values.append(float(loss))
+        loss.backward()
+        optim.step()
+    return [*values, float(parameter.square().sum())]
+
+
+def optimizer_descends_and_ascends(subject: Subject) -> None:
+    """Lower a quadratic, and raise it with maximize=True."""
+    before, after = _quadratic(lambda params: subject.build(params=params), 1)
+    require(after < before, f"one step takes ‖p‖² from {before:g} to {after:g}")
+    before, after = _quadratic(lambda params: subject.build(params=params, maximize=True), 1)
+    require(after > before, f"with maximize=True one step takes ‖p‖² from {before:g} to {after:g}")
+
+
+def optimizer_takes_a_learning_rate(subject: Subject) -> None:
+    """Let a parameter group give a learning rate of its own, and obey the schedule's."""
+    parameter = nn.Parameter(torch.ones(3))
+    optim = subject.build(params=[parameter], lr=0.125)
+    require(optim.param_groups[0]["lr"] == 0.125, "lr=0.125 is ignored")
+    optim.param_groups[0]["lr"] = 0.0
+    parameter.square().sum().backward()
+    optim.step()
+    require(torch.equal(parameter.detach(), torch.ones(3)), "the parameters move though the learning rate is 0")
+
+
+def optimizer_state_round_trips(subject: Subject) -> None:
+    """Go on bit for bit after its state was saved as tensors and JSON."""
+    reference = resolve(Use(subject.name, dict(subject.table)), "optimizer")
+    schedule = build(resolve(Recipe(task=Use("toy"), method=Use("toy")).schedule, "schedule"), "schedule")
+
+    def start(values: Tensor) -> tuple[nn.Parameter, Optimizers]:
+        parameter = nn.Parameter(values.clone())
+        return parameter, Optimizers([ParamGroup("model", [parameter])], reference, schedule)
+
+    def move(parameter: nn.Parameter, optimizers: Optimizers) -> None:
+        optimizers.zero_grad()
+        parameter.pow(4).sum().backward()  # type: ignore[no-untyped-call]
+        optimizers.step({"model"})
+
+    parameter, optimizers = start(torch.tensor([0.5, -0.25, 1.0]))
+    move(parameter, optimizers)
+    move(parameter, optimizers)
+    tensors: dict[str, Tensor] = {}
+    saved = pack(optimizers.state(), "optimizer", tensors)
+    other, resumed = start(parameter.detach())
+    resumed.load_state(unpack(saved, tensors))
+    move(parameter, optimizers)
+    move(other, resumed)
+    require(torch.equal(parameter, other), "after saving and loading its state, the next step is another")
+
+
+OPTIMIZER_CHECKS = (
+    optimizer_descends_and_ascends,
+    optimizer_takes_a_learning_rate,
+    optimizer_state_round_trips,
+)
+
+
+def schedule_is_a_factor(subject: Subject) -> None:
+    """Give a finite factor of at least 0 at every moment of a run, and above 0 at some."""
+    schedule = subject.build()
+    for epochs in (1, 2, 30):
+        factors = [schedule(epochs * share / 24, epochs) for share in range(25)]
+        fine = all(isinstance(factor, float | int) and math.isfinite(factor) for factor in factors)
+        require(fine, f"a run of {epochs} epochs gets the factors {factors}")
+        require(min(factors) >= 0 and max(factors) > 0, f"a run of {epochs} epochs gets the factors {factors}")
+
+
+def schedule_remembers_nothing(subject: Subject) -> None:
+    """Give the same factor for the same moment, in whatever order it is asked."""
+    schedule, other = subject.build(), subject.build()
+    moments = [number / 4 for number in range(12)]
+    forwards = [schedule(moment, 3) for moment in moments]
+    backwards = [other(moment, 3) for moment in reversed(moments)]
+    require(forwards == backwards[::-1], "the factor depends on what was asked before: a resumed run would differ")
+
+
+SCHEDULE_CHECKS = (schedule_is_a_factor, schedule_remembers_nothing)

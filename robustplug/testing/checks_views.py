@@ -1,0 +1,266 @@
+"""Checks of how views are generated and of one update: for methods, and for slots in a plain method."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from unittest import SkipTest
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..random import isolated
+from ..types import Cost
+from .bench import Bench, Subject, differing, require, rows_of
+from .toys import toy_plain
+
+# So large that only the range of the inputs bounds a perturbation.
+LARGE = 0.7
+
+
+def views_stay_in_the_vicinity(subject: Subject) -> None:
+    """Generate only legal views, each sample within its own radius and all pixels in [0, 1]."""
+    for eps in (None, LARGE):
+        bench = Bench(subject, eps=eps)
+        for step in bench.steps():
+            for view in bench.update(step):
+                vicinity = bench.method.vicinity
+                legal = vicinity.contains(view.x.detach(), view.origin, step.radii(view, vicinity))
+                require(
+                    legal.all(),
+                    f'{int((~legal).sum())} of {len(view)} samples of the view "{view.role}" leave the vicinity '
+                    f"(eps {vicinity.eps:g}) in update {step.progress.update}",
+                )
+
+
+def radius_zero_changes_nothing(subject: Subject) -> None:
+    """Leave samples of radius 0 exactly as they are."""
+    for eps in (None, 0.0):
+        bench = Bench(subject, eps=eps)
+        for step in bench.steps(1):
+            for view in bench.update(step):
+                still = step.radii(view, bench.method.vicinity) == 0
+                same = torch.equal(view.x.detach()[still], view.origin[still])
+                require(same, f'the view "{view.role}" moves samples whose radius is 0')
+
+
+def inputs_are_left_alone(subject: Subject) -> None:
+    """Leave the tensors of the batch as they are."""
+    bench = Bench(subject)
+    for step in bench.steps(1):
+        before = {"x": step.batch.x.clone(), "y": step.batch.y.clone(), "index": step.batch.index.clone()}
+        bench.update(step)
+        changed = differing(before, {"x": step.batch.x, "y": step.batch.y, "index": step.batch.index})
+        require(not changed, f"an update changes batch.{', batch.'.join(changed)} in place")
+
+
+@dataclass(frozen=True)
+class _ModelState:
+    flags: Mapping[str, bool]
+    requires_grad: Mapping[str, bool]
+    grads: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, bench: Bench) -> _ModelState:
+        parameters = dict(bench.model.named_parameters())
+        return cls(
+            {name: module.training for name, module in bench.model.named_modules()},
+            {name: parameter.requires_grad for name, parameter in parameters.items()},
+            {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None},
+            {name: value.clone() for name, value in bench.model.state_dict().items()},
+        )
+
+    def require_same(self, now: _ModelState, when: str) -> None:
+        changes = {
+            "train flags": sorted(name for name in self.flags if self.flags[name] != now.flags.get(name)),
+            "requires_grad": sorted(
+                name for name in self.requires_grad if self.requires_grad[name] != now.requires_grad.get(name)
+            ),
+            ".grad": differing(self.grads, now.grads),
+            "weights and buffers": differing(self.weights, now.weights),
+        }
+        text = "; ".join(
+            f"{what} of {', '.join(name or 'the model' for name in names)}" for what, names in changes.items() if names
+        )
+        require(not text, f"{when} these are not as before: {text}; use step.attack_mode and step.gradient")
+
+
+def _unusual(bench: Bench) -> None:
+    """Put the model in a state that no blanket train() or requires_grad_() brings back."""
+    leaves = [module for module in bench.model.modules() if not list(module.children())]
+    for module in leaves[::2]:
+        module.eval()
+    first, *others = bench.model.parameters()
+    first.requires_grad_(False)
+    for parameter in others[::2]:
+        parameter.grad = torch.full_like(parameter, 0.5)
+
+
+def model_is_restored_after_views(subject: Subject) -> None:
+    """Put train flags, requires_grad, .grad, weights and buffers back after the views are generated."""
+    bench = Bench(subject)
+    _unusual(bench)
+    before = _ModelState.of(bench)
+    bench.views(bench.step(bench.batch()))
+    before.require_same(_ModelState.of(bench), "after the views were generated")
+
+
+class _Boom(RuntimeError):
+    """What the model raises."""
+
+
+def model_is_restored_after_an_error(subject: Subject) -> None:
+    """Put the model back, and pass the error on, when the model raises amid an attack."""
+    for fail_at in _some(_count_forwards(subject)):
+        bench = Bench(subject)
+        _unusual(bench)
+        seen = 0
+
+        def fail(*_: Any, at: int = fail_at) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == at:
+                raise _Boom(f"forward {at}")
+
+        before = _ModelState.of(bench)
+        handle = bench.model.register_forward_hook(fail)
+        raised = False
+        try:
+            bench.views(bench.step(bench.batch()))
+        except _Boom:
+            raised = True
+        handle.remove()
+        require(raised, f"an error of the model in forward {fail_at} is swallowed")
+        before.require_same(_ModelState.of(bench), f"after an error in forward {fail_at}")
+
+
+def _count_forwards(subject: Subject) -> int:
+    bench, count = Bench(subject), 0
+
+    def note(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    bench.model.register_forward_hook(note)
+    bench.views(bench.step(bench.batch()))
+    return count
+
+
+def _some(count: int) -> list[int]:
+    if not count:
+        raise SkipTest("the views are generated without a forward")
+    return sorted({1, (count + 1) // 2, count})
+
+
+def global_rng_states() -> dict[str, Any]:
+    """Return the state of the global generators of torch, numpy and Python."""
+    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": (np.asarray(keys).tolist(), position),
+        "random": random.getstate(),
+    }
+
+
+def global_rng_is_untouched(subject: Subject) -> None:
+    """Draw from `step.rng` alone, never from the global generators."""
+    bench = Bench(subject, toy_plain)
+    for step in bench.steps(1):
+        before = global_rng_states()
+        bench.update(step)
+        moved = [name for name, state in global_rng_states().items() if state != before[name]]
+        require(not moved, f"an update moves the global generator of {', '.join(moved)}; draw from step.rng")
+
+
+def same_seed_gives_the_same_bits(subject: Subject) -> None:
+    """Repeat a run bit for bit, whatever the state of the global generator."""
+    runs = []
+    for global_seed in (1, 2):
+        bench, seen = Bench(subject, toy_plain), []
+        with isolated(global_seed):
+            for step in bench.steps(1):
+                views = bench.update(step)
+                seen.append([view.x.detach() for view in views])
+        runs.append((seen, bench.tensors()))
+    (first, weights), (second, again) = runs
+    equal = all(
+        len(a) == len(b) and all(map(torch.equal, a, b)) for a, b in zip(first, second, strict=True)
+    )
+    require(equal, "two runs of the same seed generate different views")
+    changed = differing(weights, again)
+    require(not changed, f"two runs of the same seed end with different {', '.join(changed)}")
+
+
+def batches_of_any_size_work(subject: Subject) -> None:
+    """Take batches of one sample, of fewer samples than before, and of more."""
+    bench = Bench(subject, toy_plain)
+    batch = bench.batch()
+    for size in (3, 1, 8, 5):
+        part = rows_of(batch, torch.arange(size))
+        for pass_ in bench.method.passes(bench.step(part).progress):
+            step = bench.step(part, pass_)
+            for view in bench.update(step):
+                legal = bench.method.vicinity.contains(
+                    view.x.detach(), view.origin, step.radii(view, bench.method.vicinity)
+                )
+                require(legal.all(), f'the view "{view.role}" of a batch of {size} leaves the vicinity')
+                lengths = {len(view.x), len(view.y), len(view.index), len(view.origin)}
+                require(len(lengths) == 1, f'the view "{view.role}" of a batch of {size} has lengths {lengths}')
+
+
+def cost_is_as_declared(subject: Subject) -> None:
+    """Spend exactly the forwards and backwards per sample that the method declares for a batch."""
+    bench = Bench(subject)
+    spent: dict[tuple[int, int], Cost] = {}
+    for step in bench.steps():
+        bench.update(step)
+        key, rows = (step.progress.epoch, step.progress.batch), len(step.batch)
+        here = Cost(step.meter.forwards / rows, step.meter.backwards / rows)
+        spent[key] = spent.get(key, Cost(0, 0)) + here
+    # Some batches may cost less, while a method warms up.
+    real = Cost(max(c.forwards for c in spent.values()), max(c.backwards for c in spent.values()))
+    declared = bench.method.cost()
+    require(
+        abs(real.forwards - declared.forwards) < 1e-6 and abs(real.backwards - declared.backwards) < 1e-6,
+        f"a batch costs {real.forwards:g} forwards and {real.backwards:g} backwards per sample, "
+        f"but cost() says {declared.forwards:g} and {declared.backwards:g}",
+    )
+
+
+def calls_go_through_the_step(subject: Subject) -> None:
+    """Reach the model through `step.forward` alone, so that every forward is counted."""
+    bench, rows = Bench(subject, toy_plain), 0
+
+    def note(_: nn.Module, args: tuple[Tensor, ...], __: Any) -> None:
+        nonlocal rows
+        rows += len(args[0])
+
+    bench.model.register_forward_hook(note)
+    for step in bench.steps(1):
+        rows = 0
+        bench.update(step)
+        require(
+            rows == step.meter.forwards,
+            f"{rows} rows went through the model, but {step.meter.forwards} through step.forward",
+        )
+
+
+UPDATE_CHECKS = (
+    inputs_are_left_alone,
+    global_rng_is_untouched,
+    same_seed_gives_the_same_bits,
+    batches_of_any_size_work,
+    calls_go_through_the_step,
+)
+VIEW_CHECKS = (
+    views_stay_in_the_vicinity,
+    radius_zero_changes_nothing,
+    model_is_restored_after_views,
+    model_is_restored_after_an_error,
+    cost_is_as_declared,
+    *UPDATE_CHECKS,
+)

@@ -1,0 +1,47 @@
+"""Fixtures for the tests of plugins; pytest loads this wherever robustplug is installed.
+
+Importing it costs neither torch nor a look at the installed plugins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ..component import Component, Kind
+
+
+@pytest.fixture
+def robustplug_register() -> Iterator[Callable[[Kind, Component], None]]:
+    """Register components for one test, without installing a plugin.
+
+    Call it with a kind and a Component; recipes, `build` and the checks then know the name. A
+    component that is installed under this name is hidden until the test ends.
+    """
+    from ..registry import registry
+
+    known = registry()
+    before = dict(known.components), dict(known.owners), dict(known.duplicates)
+
+    def register(kind: Kind, component: Component) -> None:
+        key = (kind, component.name)
+        known.components[key], known.owners[key] = component, "this test"
+        known.duplicates.pop(key, None)
+
+    yield register
+    known.components, known.owners, known.duplicates = before
+
+
+@pytest.fixture
+def robustplug_global_rng() -> Iterator[None]:
+    """Fail the test if it moves the global generator of torch, numpy or Python."""
+    from .checks_views import global_rng_states
+
+    before = global_rng_states()
+    yield
+    moved = [name for name, state in global_rng_states().items() if state != before[name]]
+    if moved:
+        pytest.fail(f"the test moved the global generator of {', '.join(moved)}; pass a generator instead")

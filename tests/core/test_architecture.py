@@ -1,0 +1,259 @@
+"""What the directories promise, read from the source itself."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import robustplug
+from robustplug import api, hookspecs
+from robustplug.component import KINDS
+from robustplug.plugins import BUILTIN, REGISTRATION_HOOKS, host
+from robustplug.registry import registry
+
+CORE = Path(robustplug.__file__).parent
+PLUGINS = CORE.parent / "plugins"
+CORE_FILES = sorted(CORE.rglob("*.py"))
+PLUGIN_FILES = sorted(PLUGINS.glob("robustplug_*/**/*.py"))
+PACKAGES = sorted(path.parent.name for path in PLUGINS.glob("robustplug_*/__init__.py"))
+
+
+def module_name(path: Path) -> str:
+    root = PLUGINS if path.is_relative_to(PLUGINS) else CORE.parent
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def statements(tree: ast.AST, typing: bool) -> Iterator[ast.AST]:
+    """Yield all nodes, those under `if TYPE_CHECKING:` only when asked for."""
+    for child in ast.iter_child_nodes(tree):
+        if is_type_checking(child) and not typing:
+            continue
+        yield child
+        yield from statements(child, typing)
+
+
+def imports(path: Path, typing: bool = False) -> set[str]:
+    """Return the absolute names of what a file imports, within functions too."""
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    found: set[str] = set()
+    for node in statements(ast.parse(path.read_text(encoding="utf-8")), typing):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+                base = f"{above}.{base}" if base else above
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def within(names: set[str], *modules: str) -> set[str]:
+    return {name for name in names if any(f"{name}.".startswith(f"{module}.") for module in modules)}
+
+
+def ids(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(CORE.parent)) for path in paths]
+
+
+def test_the_reading_of_imports_works(tmp_path: Path) -> None:
+    names = imports(CORE / "engine" / "open.py")
+    assert {"robustplug.recipe.load.read_recipe", "robustplug.engine.checkpoint"} <= names
+    assert "robustplug.engine.assemble.assemble" in names
+    assert "torch.nn" not in names
+    assert "torch.nn" in imports(CORE / "engine" / "open.py", typing=True)
+    assert "robustplug.builtin.tasks.TASKS" in imports(CORE / "builtin" / "__init__.py")
+    assert len(CORE_FILES) > 50
+    assert PACKAGES
+
+
+# What each of the lowest modules may use of its own package.
+BELOW = {
+    "types": [],
+    "options": [],
+    "random": [],
+    "protocols": ["types"],
+    "data": ["types", "random"],
+    "state": ["types", "protocols"],
+    "step": ["types", "protocols", "state"],
+    "method": ["types", "protocols", "state", "step"],
+}
+
+
+@pytest.mark.parametrize("name", BELOW)
+def test_the_lowest_modules_use_only_those_below(name: str) -> None:
+    used = within(imports(CORE / f"{name}.py"), "robustplug")
+    allowed = within(used, *(f"robustplug.{below}" for below in BELOW[name]))
+    assert used == allowed
+
+
+ABOVE = {
+    "engine": ["cli", "run", "api", "report", "testing", "builtin"],
+    "recipe": ["cli", "run", "api", "report", "testing", "builtin", "engine"],
+    "report": ["cli", "run", "api", "testing", "builtin"],
+    "builtin": ["cli", "run", "api", "testing"],
+    "component.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
+    "registry.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
+    "plugins.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
+    "hookspecs.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
+    "run.py": ["cli", "testing", "builtin"],
+    "testing": ["cli"],
+}
+
+
+@pytest.mark.parametrize("part", ABOVE)
+def test_nothing_uses_what_lies_above_it(part: str) -> None:
+    files = sorted((CORE / part).rglob("*.py")) if not part.endswith(".py") else [CORE / part]
+    above = [f"robustplug.{name}" for name in ABOVE[part]]
+    found = {module_name(file): within(imports(file), *above) for file in files}
+    assert {module: names for module, names in found.items() if names} == {}
+
+
+def test_the_engine_does_not_know_the_built_in_components_even_for_types() -> None:
+    for file in (CORE / "engine").rglob("*.py"):
+        assert not within(imports(file, typing=True), "robustplug.builtin")
+
+
+def test_the_engine_names_no_method() -> None:
+    methods = set(registry().names("method"))
+    assert {"erm", "cat", "trades"} <= methods
+    named = [
+        f"{file.name}:{node.lineno}: {node.value}"
+        for file in (CORE / "engine").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in methods
+    ]
+    assert named == []
+
+
+@pytest.mark.parametrize("file", CORE_FILES, ids=ids(CORE_FILES))
+def test_the_core_imports_no_plugin(file: Path) -> None:
+    assert [name for name in imports(file, typing=True) if name.startswith("robustplug_")] == []
+
+
+@pytest.mark.parametrize("file", PLUGIN_FILES, ids=ids(PLUGIN_FILES))
+def test_plugins_use_the_public_interface_only(file: Path) -> None:
+    own = module_name(file).partition(".")[0]
+    ours = {name for name in imports(file, typing=True) if name.startswith("robustplug")}
+    assert ours == within(ours, "robustplug.api", "robustplug.testing", own)
+
+
+def test_declarations_cost_neither_torch_nor_pydantic() -> None:
+    modules = ["robustplug.api", *PACKAGES, "robustplug.builtin", "robustplug.cli"]
+    heavy = ["torch", "torchvision", "pydantic", "numpy", "sklearn", "accelerate", "rich", "matplotlib"]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules}:\n"
+        "    importlib.import_module(name)\n"
+        f"    loaded = [heavy for heavy in {heavy} if heavy in sys.modules]\n"
+        "    assert not loaded, f'{name} imports {loaded}'\n"
+        "from robustplug.registry import registry\n"
+        "assert len(registry().names('method')) > 3, 'the registry is empty'\n"
+        f"loaded = [heavy for heavy in {heavy} if heavy in sys.modules]\n"
+        "assert not loaded, f'filling the registry imports {loaded}'\n"
+    )
+    # The plugins of the checkout, whatever folder pytest was started from.
+    path = [str(CORE.parent), str(PLUGINS), *sys.path]
+    code = f"import sys\nsys.path[:] = {path}\n" + code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+HOOKS = [name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("robustplug_")]
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_is_documented_and_typed(name: str) -> None:
+    hook = getattr(hookspecs, name)
+    assert hook.__doc__
+    assert hook.__doc__.strip().split("\n")[0].endswith(".")
+    assert "return" in hook.__annotations__
+    assert set(inspect.signature(hook).parameters) <= set(hook.__annotations__)
+
+
+def test_every_registration_hook_is_known_and_used_by_the_built_in_plugin() -> None:
+    observers = {"robustplug_commands", "robustplug_run_start", "robustplug_epoch_end", "robustplug_run_end"}
+    assert set(REGISTRATION_HOOKS.values()) | observers == set(HOOKS)
+    assert tuple(REGISTRATION_HOOKS) == KINDS
+    manager = host().manager
+    for name in REGISTRATION_HOOKS.values():
+        assert BUILTIN in {impl.plugin_name for impl in getattr(manager.hook, name).get_hookimpls()}, name
+
+
+def test_every_kind_has_a_component_with_a_summary_that_loads() -> None:
+    for kind, components in registry().by_kind().items():
+        assert components, kind
+        for component in components:
+            assert component.summary, f"{kind} {component.name} has no summary"
+            assert "\n" not in component.summary
+            assert callable(component.load())
+
+
+def test_the_api_is_what_it_lists() -> None:
+    assert list(api.__all__) == sorted(set(api.__all__))
+    for name in api.__all__:
+        assert getattr(api, name) is not None
+    lazy = {name for names in api._LAZY.values() for name in names}
+    eager = {name for name in vars(api) if not name.startswith("_")} - lazy
+    eager -= {"annotations", "importlib", "Any", "TYPE_CHECKING"}
+    # Submodules that were imported by other tests do not count.
+    eager = {name for name in eager if not inspect.ismodule(getattr(api, name))}
+    assert lazy | eager == set(api.__all__)
+    with pytest.raises(AttributeError, match="robustplug.api has no 'nothing'"):
+        _ = api.nothing  # type: ignore[attr-defined]
+
+
+def test_the_lazy_names_are_those_that_type_checkers_see() -> None:
+    tree = ast.parse((CORE / "api.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if is_type_checking(node)]
+    seen = {
+        node.module: tuple(alias.name for alias in node.names)
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert seen == api._LAZY
+
+
+@pytest.mark.parametrize(("files", "limit"), [(CORE_FILES, 400), (PLUGIN_FILES, 300)], ids=["core", "plugins"])
+def test_files_stay_small(files: list[Path], limit: int) -> None:
+    lengths = {str(file): len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+    assert {name: lines for name, lines in lengths.items() if lines > limit} == {}
+
+
+BANNED_CALLS = {"eval", "exec", "compile", "__import__"}
+BANNED_MODULES = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
+BANNED_ATTRIBUTES = {
+    "torch.load",
+    "torch.save",
+    "torch.manual_seed",
+    "torch.seed",
+    "torch.cuda.manual_seed_all",
+    "np.random.seed",
+    "numpy.random.seed",
+    "random.seed",
+}
+
+
+@pytest.mark.parametrize("file", CORE_FILES + PLUGIN_FILES, ids=ids(CORE_FILES + PLUGIN_FILES))
+def test_nothing_is_evaluated_or_pickled_and_no_global_seed_is_set(file: Path) -> None:
+    assert not within(imports(file, typing=True), *BANNED_MODULES)
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in BANNED_CALLS | BANNED_ATTRIBUTES, f"line {node.lineno}: {called}"
+
+
+def test_modules_have_the_names_that_tests_use() -> None:
+    assert importlib.import_module(module_name(CORE / "engine" / "__init__.py")).__name__ == "robustplug.engine"
