@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .component import Component, MethodOptions, NoOptions, Use, build, use
+from .errors import BrokenData, DataMissing
 from .hookspecs import hookimpl
 from .options import Count, Decay, Natural, NonNegative, Positive, Real, UnitInterval
 from .types import (
@@ -52,9 +53,11 @@ _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 __all__ = [
     "AttackResult",
     "Batch",
+    "BrokenData",
     "Component",
     "Cost",
     "Count",
+    "DataMissing",
     "Decay",
     "EpochReport",
     "Feed",

@@ -148,7 +148,7 @@ class PluginHost:
                 continue
             try:
                 impl.function(*(arguments[name] for name in impl.argnames))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._dropped.add(owner)
                 self.warnings.append(
                     f'observer "{owner}" failed in {hook} and hears no more: {_one_line(error)}'

@@ -34,7 +34,6 @@ class _Shared(NamedTuple):
     x: Tensor
     version: int
     variant: Hashable
-    attacking: bool
     grad: bool
 
 
@@ -73,17 +72,18 @@ class Step:
     def forward(self, x: Any, variant: Hashable = None) -> Any:
         """Run the model on x.
 
-        A constant input is run once: slots that ask again get the same output, with its graph. An
-        input that requires grad is never shared, lest all graphs of an attack stay alive.
+        Outside attacks a constant input is run once: slots that ask again get the same output, with
+        its graph. An input that requires grad is never shared.
 
         Args:
             x: inputs, for images (N, C, H, W) in [0, 1].
             variant: names the state of a switch inside the model (a mask, a set of statistics);
                 outputs are shared within one variant only.
         """
-        sharable = isinstance(x, Tensor) and not x.requires_grad
+        # Iterates of an attack do not come back: keeping them would only keep their memory.
+        sharable = isinstance(x, Tensor) and not x.requires_grad and not self._attacking
         if sharable:
-            key = _Shared(x, x._version, variant, self._attacking, torch.is_grad_enabled())
+            key = _Shared(x, x._version, variant, torch.is_grad_enabled())
             for known, output in self._cache:
                 if known.x is x and known[1:] == key[1:]:
                     return output

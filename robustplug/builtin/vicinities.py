@@ -85,8 +85,9 @@ class L2(_Ball):
         Clamping towards a box that contains origin never lengthens the perturbation.
         """
         delta = x - origin
-        scale = radius / norms(delta).clamp_min(1e-12)
-        return (origin + delta * per_sample(scale.clamp_max(1), x)).clamp_(0, 1)
+        scale = per_sample(radius / norms(delta).clamp_min(1e-12), x)
+        # A point inside stays as it is, to the last bit.
+        return torch.where(scale < 1, origin + delta * scale, x).clamp_(0, 1)
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Tell for each sample whether ‖x − origin‖₂ ≤ radius and x is in [0, 1]: bool (N,)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from .. import __version__
 from ..recipe.errors import RecipeError
+from ..registry import DuplicateComponent, UnknownComponent, did_you_mean
 from .check import check
 from .components import components
 from .evaluate import evaluate
@@ -49,8 +51,6 @@ class Cli(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from ..registry import did_you_mean
-
             close = did_you_mean(args[0], self.list_commands(ctx)) if args else None
             if close is None or "Did you mean" in error.message:
                 raise
@@ -61,23 +61,28 @@ class Cli(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            echo_once("interrupted")
             ctx.exit(130)
-        except RecipeError as error:
-            click.echo(str(error), err=True)
-            ctx.exit(2)
         except Exception as error:
             code = known_exit_code(error)
             if code is None:
                 raise
-            click.echo(str(error), err=True)
+            echo_once(str(error))
             ctx.exit(code)
         finally:
             echo_warnings()
 
 
+def echo_once(message: str) -> None:
+    """Print an error; of several processes that find the same one, only the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(message, err=True)
+
+
 def known_exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that needs no traceback, or None for a bug."""
+    if isinstance(error, RecipeError | UnknownComponent | DuplicateComponent):
+        return 2
     loaded = sys.modules.get(f"{__package__.rpartition('.')[0]}.engine.errors")
     if loaded is None:
         return None

@@ -26,9 +26,15 @@ def check(name: str, kind: str | None) -> None:
     for each in kinds:
         console.print(f"[bold]{name}[/] · {each.replace('_', ' ')}")
         for outcome in run_checks(name, each):
-            failed += outcome.status == "failed"
-            style = {"passed": "green", "failed": "red"}.get(outcome.status, "yellow")
-            detail = f" {escape(outcome.detail)}" if outcome.detail else ""
-            console.print(f"  [{style}]{outcome.status:7}[/] {outcome.check}{detail}", highlight=False)
+            failed += not outcome.passed
+            status = (
+                "[yellow]skipped"
+                if outcome.skipped
+                else "[green]passed "
+                if outcome.passed
+                else "[red]failed "
+            )
+            detail = f": {escape(outcome.detail)}" if outcome.detail else ""
+            console.print(f"  {status}[/] {outcome.check}{detail}", highlight=False)
     if failed:
         raise SystemExit(1)

@@ -59,7 +59,8 @@ class Means:
     def add(self, values: dict[str, Tensor], rows: int) -> None:
         """Add the means of some rows."""
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.double() * rows
+            exact = torch.float32 if value.device.type == "mps" else torch.float64
+            self.sums[name] = self.sums.get(name, 0.0) + value.to(exact) * rows
             self.rows[name] = self.rows.get(name, 0.0) + rows
 
     def totals(self) -> dict[str, list[float]]:

@@ -82,6 +82,11 @@ class Processes:
             wrapped: nn.Module = self.accelerator.prepare_model(model)
         return wrapped
 
+    def unwrap(self, wrapped: nn.Module) -> nn.Module:
+        """Return the plain module, which computes in float32 again."""
+        module: nn.Module = self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        return module
+
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Average the gradients of parameters that no wrapped module looks after."""
         if self.world == 1:

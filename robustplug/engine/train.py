@@ -133,6 +133,8 @@ class Training:
                     break
         if session.best is not None:
             session.restore_weights(checkpoint.load(self._checkpoints, session.best[0]))
+        if session.loop.wrapped is not None:
+            self.processes.unwrap(session.loop.wrapped)
         exported = method.export(session.weights()).eval()
         training = self._training_cost(session)
         result = evaluate_parts(self.parts, exported, self.processes, self.reporter, training)
@@ -270,7 +272,7 @@ class Training:
         if self.processes.main:
             host().epoch_end(self.info, report)
             self.reporter.epoch(report, recipe.train.epochs)
-            if collapsed(session.history):
+            if collapsed(session.history) and not collapsed(session.history[:-1]):
                 self.reporter.warn(
                     f"epoch {session.epoch}: catastrophic overfitting: robust validation accuracy collapsed "
                     f"to {validation['robust']:.1%} while robust training accuracy rose; the best checkpoint "

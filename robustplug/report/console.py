@@ -73,17 +73,23 @@ class RichReporter:
         self._attack = ""
 
     def __enter__(self) -> RichReporter:
-        if self.console.is_terminal:
-            self._live = Live(
-                get_renderable=self._render, console=self.console, refresh_per_second=5, transient=True
-            )
-            self._live.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _show(self, description: str, total: int, done: int = 0) -> None:
+        """Start a bar; the first one starts the live display, so that silent processes have none."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(description, total=total, completed=done)
+        if self._live is None and self.console.is_terminal and not self.console.quiet:
+            self._live = Live(
+                get_renderable=self._render, console=self.console, refresh_per_second=5, transient=True
+            )
+            self._live.start()
 
     def _render(self) -> Group:
         lines = [
@@ -103,9 +109,7 @@ class RichReporter:
         )
         total = progress.epochs * progress.batches
         done = progress.epoch * progress.batches + progress.batch
-        self._task = self._bar.add_task(
-            f"epoch {progress.epoch + 1}/{progress.epochs}", total=total, completed=done
-        )
+        self._show(f"epoch {progress.epoch + 1}/{progress.epochs}", total, done)
 
     def batch(self, progress: Position, means: Mapping[str, float]) -> None:
         """Move the bar."""
@@ -131,10 +135,8 @@ class RichReporter:
     def attack(self, name: str, done: int, total: int) -> None:
         """Move the bar of the evaluation."""
         if name != self._attack:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
             self._attack, self._line, self._validation = name, "", ""
-            self._task = self._bar.add_task(f"evaluating: {name}", total=total)
+            self._show(f"evaluating: {name}", total)
         if self._task is not None:
             self._bar.update(self._task, completed=min(done, total))
 

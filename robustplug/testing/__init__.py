@@ -1,10 +1,10 @@
 """The public conformance kit: run it over your own components. Importing this does not import torch.
 
-    from robustplug.testing import parametrize_with_checks
+from robustplug.testing import parametrize_with_checks
 
-    @parametrize_with_checks("trades", kind="method")
-    def test_trades(check):
-        check()
+@parametrize_with_checks("trades", kind="method")
+def test_trades(check):
+    check()
 """
 
 from __future__ import annotations

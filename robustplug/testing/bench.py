@@ -154,7 +154,7 @@ class Bench:
     def update(self, step: Step) -> Sequence[View]:
         """Make one update as the loop does, and return its views."""
         total, views = training_loss(self.method, step)
-        require(torch.isfinite(total), f"the loss is {float(total)} in epoch {step.progress.epoch}")
+        require(torch.isfinite(total), f"the loss is {float(total.detach())} in epoch {step.progress.epoch}")
         self.optimizers.zero_grad()
         step.backward(total)
         self.method.after_backward(step, views)

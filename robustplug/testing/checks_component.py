@@ -56,7 +56,9 @@ def declared_without_torch(subject: Subject) -> None:
     if owner not in {report.name for report in host().reports}:
         raise SkipTest(f"{owner} is not installed as a plugin")
     heavy = _imported_by(owner)
-    require(not heavy, f"declaring the components of {owner} imports {heavy}; import it in the factory's module")
+    require(
+        not heavy, f"declaring the components of {owner} imports {heavy}; import it in the factory's module"
+    )
 
 
 @functools.cache

@@ -50,7 +50,10 @@ def samples_are_a_batch(subject: Subject) -> None:
     changed = differing(before, {"x": batch.x, "y": batch.y, "index": batch.index})
     require(not changed, f"sample changes batch.{', batch.'.join(changed)} in place")
     require(torch.equal(first.index, batch.index), "sample changes the indices")
-    require(first.x.shape == batch.x.shape and bool(first.x.isfinite().all()), "sample gives other or infinite inputs")
+    require(
+        first.x.shape == batch.x.shape and bool(first.x.isfinite().all()),
+        "sample gives other or infinite inputs",
+    )
     same = torch.equal(first.x, second.x) and torch.equal(first.y, second.y)
     require(same, "sample differs from call to call with the same generator")
 
@@ -62,7 +65,9 @@ def project_gives_legal_points(subject: Subject) -> None:
     for eps in (float(vicinity.eps), 0.5, 3.0):
         radius = _radii(len(origin), eps)
         once = vicinity.project(far, origin, radius)
-        require(vicinity.contains(once, origin, radius).all(), f"project leaves the vicinity of radius {eps:g}")
+        require(
+            vicinity.contains(once, origin, radius).all(), f"project leaves the vicinity of radius {eps:g}"
+        )
         drift = float((vicinity.project(once, origin, radius) - once).abs().max())
         require(drift <= TOLERANCE, f"projecting twice moves points by {drift:.2g}")
         inside = origin + 0.5 * (once - origin)
@@ -97,7 +102,9 @@ def steepest_is_the_best_direction(subject: Subject) -> None:
     zero = vicinity.steepest(torch.zeros_like(origin))
     require(bool(zero.isfinite().all()), "steepest of a zero gradient is not finite")
     direction = vicinity.steepest(gradient)
-    require(vicinity.contains(origin + 0.1 * direction, origin, radius).all(), "steepest is longer than unit size")
+    require(
+        vicinity.contains(origin + 0.1 * direction, origin, radius).all(), "steepest is longer than unit size"
+    )
     best = (gradient * direction).flatten(1).sum(1)
     require(bool((best > 0).all()), "steepest does not ascend")
     for number in range(8):
@@ -112,7 +119,9 @@ def random_points_are_legal(subject: Subject) -> None:
     for eps in (float(vicinity.eps), 0.5, 3.0):
         radius = _radii(len(x), eps)
         first, second, other = (vicinity.random_point(x, radius, stream(seed, "draw")) for seed in (0, 0, 1))
-        require(vicinity.contains(first, x, radius).all(), f"a random point leaves the vicinity of radius {eps:g}")
+        require(
+            vicinity.contains(first, x, radius).all(), f"a random point leaves the vicinity of radius {eps:g}"
+        )
         require(torch.equal(first, second), "random_point differs from call to call with the same generator")
         require(not torch.equal(first, other), "random_point does not draw from its generator")
         require(torch.equal(first[radius == 0], x[radius == 0]), "random_point moves samples of radius 0")
@@ -143,22 +152,24 @@ def returns_the_view_with_a_new_x(subject: Subject) -> None:
     """Return a detached x of the same shape, and everything else of the view as it was."""
     bench, step = _bench_and_step(subject)
     view = next(_views(bench, step))
-    before = {"x": view.x.clone(), "origin": view.origin.clone(), "radius": _radius(view).clone()}
+    names = ("x", "y", "origin", "index", "radius")
+    before = {name: getattr(view, name).clone() for name in names}
     for evaluating in (False, True):
         step.evaluating = evaluating
         result = bench.method.perturbation(step, view, bench.method.vicinity)
         require(not result.x.requires_grad, "the new x is not detached")
-        require(result.x.shape == view.x.shape and result.x.dtype == view.x.dtype, "the new x has another shape or type")
-        kept = {name: getattr(result, name) for name in ("y", "origin", "index", "radius")}
-        changed = differing(kept, {name: getattr(view, name) for name in kept})
-        require(not changed and result.role == view.role, f"the view comes back with another {', '.join(changed) or 'role'}")
-        changed = differing(before, {"x": view.x, "origin": view.origin, "radius": _radius(view)})
+        require(
+            result.x.shape == view.x.shape and result.x.dtype == view.x.dtype,
+            "the new x has another shape or type",
+        )
+        changed = differing(before, {name: getattr(view, name) for name in names})
         require(not changed, f"the view's {', '.join(changed)} is changed in place")
-
-
-def _radius(view: View) -> Tensor:
-    assert view.radius is not None
-    return view.radius
+        kept = {name: getattr(result, name) for name in names[1:]}
+        changed = differing(kept, {name: before[name] for name in kept})
+        require(
+            not changed and result.role == view.role,
+            f"the view comes back with another {', '.join(changed) or 'role'}",
+        )
 
 
 def evaluated_views_are_legal(subject: Subject) -> None:
@@ -190,7 +201,10 @@ def cost_counts_the_target(subject: Subject) -> None:
     bench.views(step)
     real = Cost(step.meter.forwards / len(step.batch), step.meter.backwards / len(step.batch))
     declared = bench.method.perturbation.cost(Cost(1, 0))
-    require(real == declared, f"a call costs {tuple(real)} with a target of cost (1, 0), cost() says {tuple(declared)}")
+    require(
+        real == declared,
+        f"a call costs {tuple(real)} with a target of cost (1, 0), cost() says {tuple(declared)}",
+    )
 
 
 def ascends_a_linear_model(subject: Subject) -> None:
@@ -211,7 +225,7 @@ def ascends_a_linear_model(subject: Subject) -> None:
         # The margin of two linear logits is linear, so one step of full size along its gradient is best.
         best = step.objective(view.replace(x=x + 0.05 * vicinity.steepest(gradient)))
         got = step.objective(view.replace(x=attacked.x))
-    share = float((got - clean).mean() / (best - clean).mean())
+    share = float(((got - clean).mean() / (best - clean).mean()).detach())
     least = 0.75 if bench.method.perturbation.cost(Cost(0, 0)).backwards > 0 else -0.1
     require(share >= least, f"the attack reaches {share:.0%} of the best rise of the loss on a linear model")
 
@@ -234,13 +248,16 @@ def targets_are_distributions(subject: Subject) -> None:
     for view in _views(bench, step):
         target = bench.method.label_map(step, view)
         if target.dtype == torch.int64:
-            fine = target.shape == (len(view),) and 0 <= int(target.min()) and int(target.max()) < classes
+            fine = target.shape == (len(view),) and int(target.min()) >= 0 and int(target.max()) < classes
             require(fine, f"targets are no classes 0 to {classes - 1}, (N,)")
             continue
         require(target.shape == (len(view), classes), f"targets have shape {tuple(target.shape)}, not (N, K)")
         sums = target.sum(1)
         fine = bool((target >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-5)
-        require(fine, f"target rows must be at least 0 and sum to 1; the sums go from {sums.min():g} to {sums.max():g}")
+        require(
+            fine,
+            f"target rows must be at least 0 and sum to 1; the sums go from {sums.min():g} to {sums.max():g}",
+        )
 
 
 def outputs_are_per_sample(subject: Subject) -> None:
@@ -249,7 +266,10 @@ def outputs_are_per_sample(subject: Subject) -> None:
     bench.model.eval()
     for view in _views(bench, step):
         outputs = bench.method.output_map(step, view)
-        require(outputs.shape == (len(view), bench.task.info.classes), f"outputs have shape {tuple(outputs.shape)}")
+        require(
+            outputs.shape == (len(view), bench.task.info.classes),
+            f"outputs have shape {tuple(outputs.shape)}",
+        )
         require(bool(outputs.isfinite().all()), "outputs are not finite")
         one = bench.method.output_map(step, view.rows(torch.tensor([3])))
         require(torch.allclose(one, outputs[3:4], atol=1e-5), "the output of a sample depends on its batch")
@@ -272,11 +292,16 @@ def loss_is_per_sample(subject: Subject) -> None:
         logits = _logits(len(view), bench.task.info.classes or 1, 1.0)
         before = logits.clone()
         losses = loss(step, view, logits, target)
-        require(losses.shape == (len(view),), f"the loss has shape {tuple(losses.shape)}, not (N,): never reduce it")
+        require(
+            losses.shape == (len(view),),
+            f"the loss has shape {tuple(losses.shape)}, not (N,): never reduce it",
+        )
         require(torch.equal(logits, before), "the loss changes the outputs in place")
         back = torch.arange(len(view)).flip(0)
         turned = loss(step, view.rows(back), logits[back], target[back])
-        require(torch.allclose(turned, losses[back], atol=1e-5), "another order of the rows gives other losses")
+        require(
+            torch.allclose(turned, losses[back], atol=1e-5), "another order of the rows gives other losses"
+        )
         one = torch.tensor([2])
         alone = loss(step, view.rows(one), logits[one], target[one])
         require(torch.allclose(alone, losses[one], atol=1e-5), "the loss of a sample depends on its batch")

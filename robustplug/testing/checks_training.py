@@ -28,7 +28,10 @@ def gradients_reach_the_declared_groups(subject: Subject) -> None:
     reached: set[str] = set()
     for step in bench.steps():
         unknown = set(step.pass_.update) - set(groups)
-        require(not unknown, f'the pass "{step.pass_.name}" updates {sorted(unknown)}, which setup does not declare')
+        require(
+            not unknown,
+            f'the pass "{step.pass_.name}" updates {sorted(unknown)}, which setup does not declare',
+        )
         updated = {id(p) for name in step.pass_.update for p in groups[name]}
         watched = dict(bench.model.named_parameters(prefix="model"))
         state = bench.method.state.named_parameters(prefix="state")
@@ -37,10 +40,14 @@ def gradients_reach_the_declared_groups(subject: Subject) -> None:
         before = {name: p.detach().clone() for name, p in outside.items()}
         bench.update(step)
         moved = differing(before, {name: p.detach() for name, p in outside.items()})
-        require(not moved, f'the pass "{step.pass_.name}" moves {", ".join(moved)}, which it does not declare')
+        require(
+            not moved, f'the pass "{step.pass_.name}" moves {", ".join(moved)}, which it does not declare'
+        )
         for name in step.pass_.update:
             grads = [p.grad for p in groups[name] if p.grad is not None]
-            require(all(bool(g.isfinite().all()) for g in grads), f'the group "{name}" gets an infinite gradient')
+            require(
+                all(bool(g.isfinite().all()) for g in grads), f'the group "{name}" gets an infinite gradient'
+            )
             if any(bool(g.any()) for g in grads):
                 reached.add(name)
     left = sorted(set(groups) - reached)
@@ -61,7 +68,9 @@ def memory_is_keyed_by_index(subject: Subject) -> None:
         for memory, old in zip(memories, before, strict=True):
             same = torch.equal(memory.values[outside], old[outside])
             require(same, "a step writes the memory of samples that are not in its batch")
-    plain, other_noise, permuted = (_memory_after(subject, *case) for case in ((0, False), (1, False), (0, True)))
+    plain, other_noise, permuted = (
+        _memory_after(subject, *case) for case in ((0, False), (1, False), (0, True))
+    )
     # Where what is remembered depends on noise, another order of the rows draws another noise.
     if torch.equal(plain, other_noise):
         close = torch.allclose(plain, permuted, atol=1e-5)
@@ -142,8 +151,13 @@ def export_agrees_with_g(subject: Subject) -> None:
         step = bench.step(bench.batch())
         g = step.output(View.of(step.batch))
         from_copy = copied(x)
-    require(isinstance(outputs, Tensor) and outputs.shape == g.shape, "export gives outputs of another shape than g")
-    require(torch.allclose(outputs, g, atol=1e-5), "the exported module and g of clean views give other outputs")
+    require(
+        isinstance(outputs, Tensor) and outputs.shape == g.shape,
+        "export gives outputs of another shape than g",
+    )
+    require(
+        torch.allclose(outputs, g, atol=1e-5), "the exported module and g of clean views give other outputs"
+    )
     require(torch.allclose(from_copy, g, atol=1e-5), "exporting a copy of the model gives other outputs")
 
 

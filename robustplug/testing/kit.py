@@ -125,7 +125,9 @@ def all_checks(name: str, kind: Kind | None = None, options: Mapping[str, Any] |
     return [Check(function, subject) for function in checks_for(subject.kind)]
 
 
-def run_checks(name: str, kind: Kind | None = None, options: Mapping[str, Any] | None = None) -> list[Outcome]:
+def run_checks(
+    name: str, kind: Kind | None = None, options: Mapping[str, Any] | None = None
+) -> list[Outcome]:
     """Run all checks of a component.
 
     Args:
@@ -181,7 +183,9 @@ def parametrize_with_checks(
         pytest.param(
             check,
             id=check.name,
-            marks=[pytest.mark.xfail(reason=expected[check.name], strict=True)] if check.name in expected else [],
+            marks=[pytest.mark.xfail(reason=expected[check.name], strict=True)]
+            if check.name in expected
+            else [],
         )
         for check in checks
     ]

@@ -28,10 +28,10 @@ from robustplug.builtin.tasks import (
 )
 from robustplug.builtin.tasks.classification import channel_statistics, classification_score, stratified_split
 from robustplug.builtin.tasks.digits import digits
-from robustplug.builtin.tasks.errors import BrokenData, DataMissing
 from robustplug.builtin.tasks.image_folder import ImageFolderTask, centre_box, decode, random_box
 from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.builtin.tasks.torchvision_sets import cifar10, cifar100, fashion_mnist, mnist, read_idx, svhn
+from robustplug.errors import BrokenData, DataMissing
 from robustplug.protocols import Task
 from robustplug.random import stream
 from robustplug.types import Batch, Feed, Split, View

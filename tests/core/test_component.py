@@ -67,7 +67,7 @@ def test_other_names_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("factory", ["a.b", "", "a:b:c", "a.b.C"])
 def test_a_factory_without_its_colon_is_refused(factory: str) -> None:
-    with pytest.raises(ValueError, match="package.module:attribute"):
+    with pytest.raises(ValueError, match=r"package\.module:attribute"):
         Component("cat", factory)
 
 

@@ -127,9 +127,7 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(("allowed", "expected"), ALLOWED)
-def test_the_allow_list_is_exact(
-    plugin: Plugin, allowed: frozenset[str] | None, expected: set[str]
-) -> None:
+def test_the_allow_list_is_exact(plugin: Plugin, allowed: frozenset[str] | None, expected: set[str]) -> None:
     points = [plugin(name, losses(name)) for name in ("builtin", "cat", "cat2")]
     loaded = PluginHost(points, allowed)
     assert {name for name, status in statuses(loaded).items() if status == "loaded"} == expected
@@ -146,9 +144,7 @@ def test_a_plugin_that_is_not_allowed_is_not_imported(plugin: Plugin) -> None:
     assert not [w for w in loaded.warnings if "bad" in w]
 
 
-def test_the_allow_list_comes_from_the_environment(
-    plugin: Plugin, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_allow_list_comes_from_the_environment(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [plugin(name, losses(name))[0] for name in ("builtin", "cat", "cat2")]
     groups: list[str] = []
 

@@ -27,7 +27,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def tiny(method: str = "erm", **tables: Any) -> dict[str, Any]:
+def tiny(method: str = "erm", /, **tables: Any) -> dict[str, Any]:
     """Return a recipe of two epochs of a method with its trial options; `tables` change it."""
     recipe = {
         "name": "tiny",

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from robustplug_cat.method import custom_labels, next_radius
 
 import robustplug
 from robustplug.api import Batch, Step, View, dirichlet, stream, training_loss
+from robustplug_cat.method import custom_labels, next_radius
 
 from . import reference as ref
 from .reference import Array
@@ -138,7 +138,9 @@ def test_official_v1_trains_fooled_samples_on_the_clean_image() -> None:
 
 def test_margin_weight_of_the_released_code() -> None:
     points = batch(4)
-    view = View.of(points, "adv", radius=torch.full((4,), 0.1), info={"eps": torch.tensor([0.0, 0.1, 0.2, 0.3])})
+    view = View.of(
+        points, "adv", radius=torch.full((4,), 0.1), info={"eps": torch.tensor([0.0, 0.1, 0.2, 0.3])}
+    )
     z = torch.randn(4, 4, generator=stream(1)) * 0.1
     target = torch.eye(4)[points.y]
     losses = {}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from robustplug_trades.method import kl_divergence
 from torch import Tensor, nn
 
 import robustplug
 from robustplug.api import Batch, Step, TaskInfo, View, stream, training_loss
+from robustplug_trades.method import kl_divergence
 
 from . import reference as ref
 from .reference import Array
@@ -47,7 +47,9 @@ def batch(rows: int = 16, seed: int = 5) -> Batch:
     return Batch(x, torch.randint(0, 4, (rows,), generator=rng), torch.arange(rows))
 
 
-def transcribed_attack(w: Array, b: Array, x: Array, start: Array, eps: float, step: float, steps: int) -> Array:
+def transcribed_attack(
+    w: Array, b: Array, x: Array, start: Array, eps: float, step: float, steps: int
+) -> Array:
     """Algorithm 1, lines 5-9: x' ← Π(x' + η₁ sign ∇_{x'} KL(f(x) ‖ f(x')))."""
     p = ref.softmax(ref.logits(w, b, x))
     radius = np.full(len(x), eps)
@@ -59,7 +61,9 @@ def transcribed_attack(w: Array, b: Array, x: Array, start: Array, eps: float, s
     return moved
 
 
-def transcribed_gradient(w: Array, b: Array, x: Array, adv: Array, y: Array, beta: float) -> tuple[float, Array]:
+def transcribed_gradient(
+    w: Array, b: Array, x: Array, adv: Array, y: Array, beta: float
+) -> tuple[float, Array]:
     """Eq. (5) and its gradient in W, by hand, through both arguments of the divergence."""
     z, za = ref.logits(w, b, x), ref.logits(w, b, adv)
     p, q, hot = ref.softmax(z), ref.softmax(za), np.eye(4)[y]
@@ -73,7 +77,9 @@ def transcribed_gradient(w: Array, b: Array, x: Array, adv: Array, y: Array, bet
 @pytest.mark.parametrize("beta", [0.0, 1.0, 6.0])
 def test_attack_loss_and_gradient_match_the_equations(beta: float) -> None:
     attack = {"steps": 4, "step_size": 0.02, "start": "normal", "start_scale": 0.01}
-    method = robustplug.build("method", "trades", beta=beta, vicinity={"use": "linf", "eps": 0.05}, perturbation=attack)
+    method = robustplug.build(
+        "method", "trades", beta=beta, vicinity={"use": "linf", "eps": 0.05}, perturbation=attack
+    )
     model, points = linear(), batch()
     method.setup(model, Flat())
     step = Step(model, method, Flat(), points, stream(11, "noise"))

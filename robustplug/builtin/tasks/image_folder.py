@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...data import index_batches
+from ...errors import BrokenData, DataMissing
 from ...random import stream
 from ...types import Batch, Feed, Split, TaskInfo, View
 from . import ImageFolderOptions
 from .augment import random_crop, random_flip
 from .classification import channel_statistics, classification_score, stratified_split, unit_floats
-from .errors import BrokenData, DataMissing, data_root
+from .root import data_root
 
 STATISTICS_SAMPLES = 256
 SMALL = 64

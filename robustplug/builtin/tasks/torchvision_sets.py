@@ -15,12 +15,13 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from ...errors import BrokenData, DataMissing
 from ...random import stream
 from ...types import Split
 from . import DownloadedOptions
 from .augment import Augmentation
 from .classification import stratified_split
-from .errors import BrokenData, DataMissing, data_root
+from .root import data_root
 from .tensors import TensorTask
 
 _DIGITS = tuple(str(digit) for digit in range(10))

@@ -1,17 +1,9 @@
-"""Where data is looked for, and what is raised when it is not there or not readable."""
+"""Where data is looked for."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-
-
-class DataMissing(ValueError):
-    """The files of a task are not where they were looked for."""
-
-
-class BrokenData(ValueError):
-    """A data file cannot be read."""
 
 
 def data_root(root: str | None) -> Path:

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import robustplug
+from robustplug.component import Use
+from robustplug.engine.checkpoint import pack, unpack
+from robustplug.engine.optim import Optimizers
+from robustplug.recipe import RecipeError, resolve
+from robustplug.types import ParamGroup
+
+
+def parameter(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values))
+
+
+def optimizers(*groups: ParamGroup, name: str = "sgd", clip: float | None = None, **options: Any) -> Optimizers:
+    if name == "sgd":
+        options = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, **options}
+    chosen = resolve(Use(name, options), "optimizer")
+    return Optimizers(groups, chosen, robustplug.build("schedule", "constant"), clip)
+
+
+def set_gradients(value: float, *parameters: nn.Parameter) -> None:
+    for each in parameters:
+        each.grad = torch.full_like(each, value)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_groups_descend_or_ascend_at_their_own_rate(name: str) -> None:
+    down, up, fast = parameter(1.0), parameter(1.0), parameter(1.0)
+    optim = optimizers(
+        ParamGroup("model", [down]),
+        ParamGroup("up", [up], maximize=True),
+        ParamGroup("fast", [fast], lr=0.5),
+        name=name,
+        lr=0.1,
+        weight_decay=0.0,
+    )
+    optim.set_lr(0.0, 1)
+    set_gradients(1.0, down, up, fast)
+    optim.step({"model", "up", "fast"})
+    assert [p.item() for p in (down, up, fast)] == pytest.approx([0.9, 1.1, 0.5], abs=1e-5)
+
+
+def test_only_the_named_groups_move() -> None:
+    one, two = parameter(1.0), parameter(1.0)
+    optim = optimizers(ParamGroup("one", [one]), ParamGroup("two", [two]))
+    set_gradients(1.0, one, two)
+    optim.step({"two"})
+    assert (one.item(), round(two.item(), 6)) == (1.0, 0.9)
+    with pytest.raises(KeyError, match=r"\['three'\].*\['one', 'two'\]"):
+        optim.step({"one", "three"})
+    assert one.item() == 1.0
+
+
+def test_a_parameter_in_two_groups_belongs_to_the_last() -> None:
+    shared, own = parameter(1.0), parameter(1.0)
+    optim = optimizers(ParamGroup("model", [own, shared]), ParamGroup("mask", [shared], maximize=True))
+    set_gradients(1.0, shared, own)
+    optim.step({"model"})
+    assert shared.item() == 1.0
+    optim.step({"mask"})
+    assert [shared.item(), own.item()] == pytest.approx([1.1, 0.9])
+    assert list(optim.parameters()) == [own, shared]
+
+
+def test_groups_need_names_and_parameters() -> None:
+    one = parameter(1.0)
+    with pytest.raises(ValueError, match="different names, not model, model"):
+        optimizers(ParamGroup("model", [one]), ParamGroup("model", [parameter(2.0)]))
+    with pytest.raises(ValueError, match='"model" is empty'):
+        optimizers(ParamGroup("model", [one]), ParamGroup("all", [one]))
+
+
+def test_the_schedule_scales_every_rate_from_its_own_base() -> None:
+    slow, fast = parameter(1.0), parameter(1.0)
+    chosen = resolve(Use("sgd", {"lr": 0.1}), "optimizer")
+    schedule = robustplug.build("schedule", "cosine")
+    optim = Optimizers([ParamGroup("slow", [slow]), ParamGroup("fast", [fast], lr=2.0)], chosen, schedule)
+    for epoch, factor in [(0.0, 1.0), (5.0, 0.5), (2.5, 0.5 * (1 + math.sqrt(0.5))), (10.0, 0.0)]:
+        assert optim.set_lr(epoch, 10) == pytest.approx(0.1 * factor)
+        rates = [each.param_groups[0]["lr"] for each in optim.by_name.values()]
+        assert rates == pytest.approx([0.1 * factor, 2.0 * factor])
+
+
+def test_gradients_are_clipped_group_by_group() -> None:
+    one, two = parameter(0.0, 0.0), parameter(0.0)
+    optim = optimizers(ParamGroup("one", [one]), ParamGroup("two", [two]), clip=1.0, lr=1.0)
+    one.grad, two.grad = torch.tensor([3.0, 4.0]), torch.tensor([0.5])
+    optim.step({"one", "two"})
+    assert one.tolist() == pytest.approx([-0.6, -0.8], abs=1e-5)
+    assert two.tolist() == pytest.approx([-0.5])
+
+
+def test_a_group_may_bring_its_own_optimizer() -> None:
+    one = parameter(1.0)
+    optim = optimizers(ParamGroup("own", [one], lr=0.25, maximize=True, optimizer=torch.optim.Adagrad))
+    (built,) = optim.by_name.values()
+    assert isinstance(built, torch.optim.Adagrad)
+    set_gradients(1.0, one)
+    optim.step({"own"})
+    assert one.item() == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize(("name", "options"), [("sgd", {"momentum": 0.9}), ("adamw", {"lr": 0.01})])
+def test_the_state_goes_on_where_it_was(name: str, options: dict[str, Any]) -> None:
+    def build(values: torch.Tensor) -> tuple[nn.Parameter, Optimizers]:
+        each = nn.Parameter(values.detach().clone(memory_format=torch.preserve_format))
+        return each, optimizers(ParamGroup("model", [each]), name=name, **options)
+
+    start = torch.arange(24.0).view(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
+    whole, optim = build(start)
+    set_gradients(1.0, whole)
+    optim.step({"model"})
+    resumed, again = build(whole)
+    tensors: dict[str, torch.Tensor] = {}
+    body = pack(optim.state(), "optimizer", tensors)
+    assert all(value.is_contiguous() for value in tensors.values())
+    again.load_state(unpack(body, tensors))
+    for each, state in ((whole, optim), (resumed, again)):
+        set_gradients(0.5, each)
+        state.step({"model"})
+    assert torch.equal(whole, resumed)
+    (moments,) = (value for value in again.by_name["model"].state.values())
+    same = [value for value in moments.values() if getattr(value, "shape", None) == resumed.shape]
+    assert same
+    assert all(value.stride() == resumed.stride() for value in same)
+
+
+def factor(name: str, epoch: float, length: int, /, **options: Any) -> float:
+    value: float = robustplug.build("schedule", name, **options)(epoch, length)
+    return value
+
+
+def test_step_drops_at_its_milestones() -> None:
+    options = {"milestones": [2, 3.5], "gamma": 0.5}
+    found = [factor("step", epoch, 10, **options) for epoch in (0, 1.999, 2, 3.499, 3.5, 9)]
+    assert found == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    with pytest.raises(RecipeError, match="ascend"):
+        factor("step", 0, 1, milestones=[3, 2])
+
+
+def test_cosine_falls_from_one_to_zero() -> None:
+    found = [factor("cosine", epoch, 8) for epoch in (0, 2, 4, 6, 8, 9)]
+    expected = [1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125), 0, 0]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("peak", [0.5, 0.2])
+def test_cyclic_is_a_triangle(peak: float) -> None:
+    found = [factor("cyclic", share * 10, 10, peak=peak) for share in (0, peak / 2, peak, (1 + peak) / 2, 1)]
+    assert found == pytest.approx([0, 0.5, 1, 0.5, 0])
+
+
+def test_warm_up_rises_and_is_multiplied_with_what_follows() -> None:
+    cosine = [factor("cosine", epoch, 10) for epoch in (0, 1, 4, 7)]
+    found = [factor("warm-up", epoch, 10, epochs=4) for epoch in (0, 1, 4, 7)]
+    assert found == pytest.approx([0, 0.25 * cosine[1], cosine[2], cosine[3]])
+    flat = [factor("warm-up", epoch, 10, epochs=2, then={"use": "constant"}) for epoch in (0, 1, 2, 9)]
+    assert flat == [0, 0.5, 1, 1]
+    assert factor("warm-up", 0, 10, epochs=0, then={"use": "constant"}) == 1
+
+
+def test_constant_is_one() -> None:
+    assert {factor("constant", epoch, 3) for epoch in (0, 1.5, 3)} == {1.0}

@@ -1,0 +1,144 @@
+"""The alarm for catastrophic overfitting, and the choice of precision and memory layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import robustplug
+from robustplug.engine import precision, train
+from robustplug.engine.collapse import collapsed
+from robustplug.engine.precision import choose_channels_last, choose_precision, has_native_bfloat16
+from robustplug.recipe import read_recipe
+from robustplug.types import EpochReport
+
+from .runs import newest, tiny
+
+
+def reports(*pairs: tuple[float | None, float | None]) -> list[EpochReport]:
+    """Make reports from (robust validation accuracy, robust training accuracy)."""
+    return [
+        EpochReport(
+            epoch,
+            {"loss": 1.0} | ({} if trained is None else {"accuracy/adv": trained}),
+            {} if robust is None else {"clean": 0.9, "robust": robust},
+            0.1,
+            1.0,
+            False,
+        )
+        for epoch, (robust, trained) in enumerate(pairs)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([], False),
+        ([(0.5, 0.4)], False),
+        ([(0.5, 0.4), (0.2, 0.6)], True),
+        ([(0.5, 0.4), (0.31, 0.6)], False),
+        ([(0.5, 0.4), (0.2, 0.3)], False),
+        ([(0.5, 0.4), (0.2, 0.4)], False),
+        ([(0.1, 0.2), (0.5, 0.4), (0.45, 0.5), (0.1, 0.9)], True),
+        ([(0.5, 0.4), (0.1, 0.9), (0.5, 0.5)], False),
+        ([(0.5, 0.4), (None, 0.9)], False),
+        ([(0.5, 0.4), (0.2, 0.6), (None, 0.9)], False),
+        ([(0.5, 0.4), (None, 0.5), (0.1, 0.9)], True),
+        ([(0.5, None), (0.1, None)], False),
+    ],
+)
+def test_a_collapse_is_a_fall_on_validation_with_a_rise_in_training(
+    pairs: list[tuple[float | None, float | None]], expected: bool
+) -> None:
+    assert collapsed(reports(*pairs)) is expected
+
+
+def test_a_collapse_warns_and_stops_if_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "collapsed", lambda history: len(history) >= 2)
+    on = robustplug.train(tiny(train={"epochs": 4}), out=tmp_path / "on")
+    assert len(on.history) == 4
+    off = robustplug.train(tiny(train={"epochs": 4, "stop_on_collapse": True}), out=tmp_path / "off")
+    assert len(off.history) == 2
+    assert off.result.meta["training"]["epochs"] == 2
+
+
+IMAGES = torch.zeros(2, 1, 8, 8)
+MODEL = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+
+@pytest.mark.parametrize(
+    ("native", "share", "expected"),
+    [(True, 0.5, "bfloat16"), (True, 0.75, "bfloat16"), (True, 0.76, "float32"), (False, 0.5, "float32")],
+)
+def test_bfloat16_is_chosen_where_it_is_native_and_clearly_faster(
+    native: bool, share: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(model: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> float:
+        assert native, "no time is lost on measuring what is emulated"
+        return 2.0 if dtype == torch.float32 else 2.0 * share
+
+    monkeypatch.setattr(precision, "has_native_bfloat16", lambda device: native)
+    monkeypatch.setattr(precision, "training_seconds", seconds)
+    assert choose_precision("auto", MODEL, IMAGES) == expected
+    assert choose_precision("float32", MODEL, IMAGES) == "float32"
+    assert choose_precision("bfloat16", MODEL, IMAGES) == "bfloat16"
+    assert choose_precision("auto", MODEL, ["a text"]) == "float32"
+    assert choose_precision("auto", MODEL, torch.zeros(2, 3, dtype=torch.int64)) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)]
+)
+def test_what_the_processor_says_about_bfloat16(
+    known: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert has_native_bfloat16(torch.device("cpu")) is expected
+    assert not has_native_bfloat16(torch.device("mps"))
+
+
+def test_measuring_leaves_the_model_as_it_is() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 2)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert precision.training_seconds(model, IMAGES + 0.5, torch.float32) > 0
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(module.training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_images_are_kept_channels_last_unless_told_otherwise() -> None:
+    assert choose_channels_last("auto", IMAGES)
+    assert choose_channels_last(True, IMAGES)
+    assert not choose_channels_last(False, IMAGES)
+    assert not choose_channels_last("auto", IMAGES[0])
+    assert not choose_channels_last(True, ["a text"])
+
+
+def test_a_run_in_bfloat16_trains_keeps_float32_weights_and_is_evaluated_in_float32(tmp_path: Path) -> None:
+    dtypes: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+
+    def listen(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        if isinstance(module, nn.Linear):
+            dtypes[module.training].add(output.dtype)
+
+    hook = nn.modules.module.register_module_forward_hook(listen)
+    try:
+        recipe = tiny(train={"precision": "bfloat16", "epochs": 1})
+        run = robustplug.train(recipe, out=tmp_path / "run")
+    finally:
+        hook.remove()
+    assert dtypes == {True: {torch.bfloat16}, False: {torch.float32}}
+    assert {value.dtype for value in run.model.parameters()} == {torch.float32}
+    assert read_recipe(run.folder / "recipe.toml").train.precision == "bfloat16"
+    assert newest(run.folder) == "epoch-00001-batch-0000000"
+
+
+def test_what_auto_chose_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_native_bfloat16", lambda device: False)
+    recipe = tiny(train={"precision": "auto", "epochs": 1})
+    run = robustplug.train(recipe, out=tmp_path / "run")
+    stored = read_recipe(run.folder / "recipe.toml").train
+    assert (stored.precision, stored.channels_last) == ("float32", True)

@@ -1,0 +1,153 @@
+"""A run that dies at any batch and goes on leaves what an undisturbed run leaves, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import robustplug
+from robustplug.engine import checkpoint, train
+from robustplug.engine.session import Session
+from robustplug.engine.train import Training
+
+from .runs import BATCHES, METHODS, merged, newest, outcome, tiny
+
+SCHEDULE = {"use": "warm-up", "epochs": 1, "then": {"use": "cosine"}}
+VARIANTS = {
+    "averaged weights": {"train": {"ema_decay": 0.9}},
+    "a schedule that warms up": {"schedule": SCHEDULE},
+    "augmentation": {"task": {"augment": True}},
+    "adamw and clipping": {"optimizer": {"use": "adamw", "lr": 0.01}, "train": {"clip_grad_norm": 0.1}},
+    "no selection": {"train": {"select": "last", "channels_last": False}},
+    "everything": {
+        "train": {"ema_decay": 0.9, "clip_grad_norm": 1.0},
+        "task": {"augment": True},
+        "schedule": SCHEDULE,
+        "validate": {"every": 2},
+    },
+}
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the engine may catch it."""
+
+
+def kill_after_save(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let training die right after its count-th checkpoint."""
+    save, saved = Training._save, []
+
+    def save_and_die(self: Training, session: Session) -> None:
+        save(self, session)
+        saved.append(session.name)
+        if len(saved) == count:
+            raise Killed
+
+    monkeypatch.setattr(Training, "_save", save_and_die)
+
+
+def check_resume(recipe: dict[str, Any], tmp_path: Path, kills: tuple[int, ...]) -> None:
+    """Compare an undisturbed run with one that dies after several counts of checkpoints."""
+    recipe = merged(recipe, {"train": {"checkpoint_batches": 1}})
+    robustplug.train(recipe, out=tmp_path / "whole")
+    expected = outcome(tmp_path / "whole")
+    for count in kills:
+        folder = tmp_path / f"killed-{count}"
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            kill_after_save(monkeypatch, count)
+            with pytest.raises(Killed):
+                robustplug.train(recipe, out=folder)
+        epoch, batch = divmod(count, BATCHES)
+        assert newest(folder) == f"epoch-{epoch:05d}-batch-{batch:07d}"
+        robustplug.train(resume=folder)
+        assert outcome(folder) == expected, f"killed after checkpoint {count}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_resumes_within_an_epoch_between_epochs_and_before_the_evaluation(
+    method: str, tmp_path: Path
+) -> None:
+    check_resume(tiny(method), tmp_path, (1, 4, 6, 8))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_setting_resumes(variant: str, tmp_path: Path) -> None:
+    check_resume(tiny("pgd-at", **VARIANTS[variant]), tmp_path, (3, 4, 7, 8))
+
+
+def test_resume_at_every_batch(tmp_path: Path) -> None:
+    check_resume(tiny("cat", train={"ema_decay": 0.5}), tmp_path, tuple(range(1, 2 * BATCHES + 1)))
+
+
+def test_a_run_may_die_again_and_again(tmp_path: Path) -> None:
+    recipe = tiny("free-at", train={"checkpoint_batches": 1})
+    robustplug.train(recipe, out=tmp_path / "whole")
+    for attempt in range(4):
+        with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
+            kill_after_save(monkeypatch, 2)
+            robustplug.train(recipe, out=tmp_path / "killed", resume=attempt > 0)
+    robustplug.train(recipe, out=tmp_path / "killed", resume=True)
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("write", range(8))
+def test_dying_while_a_checkpoint_is_written(write: int, tmp_path: Path) -> None:
+    recipe = tiny("pgd-at", train={"checkpoint_batches": 2})
+    robustplug.train(recipe, out=tmp_path / "whole")
+    writes, real = [], checkpoint.write_atomic
+
+    def die(path: Path, data: bytes) -> None:
+        writes.append(path)
+        if len(writes) == write + 1:
+            path.with_name(f".{path.name}.1.tmp").write_bytes(data[: len(data) // 2])
+            raise Killed
+        real(path, data)
+
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
+        monkeypatch.setattr(checkpoint, "write_atomic", die)
+        robustplug.train(recipe, out=tmp_path / "killed")
+    robustplug.train(resume=tmp_path / "killed")
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("last", ["model.safetensors", "result.json"])
+def test_dying_while_the_result_is_written(last: str, tmp_path: Path) -> None:
+    recipe = tiny("trades")
+    robustplug.train(recipe, out=tmp_path / "whole")
+    real = train.write_atomic
+
+    def die(path: Path, data: bytes) -> None:
+        if path.name == last:
+            raise Killed
+        real(path, data)
+
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
+        monkeypatch.setattr(train, "write_atomic", die)
+        monkeypatch.setattr("robustplug.engine.folder.write_atomic", die)
+        robustplug.train(recipe, out=tmp_path / "killed")
+    assert not (tmp_path / "killed" / last).exists()
+    robustplug.train(resume=tmp_path / "killed")
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_stopped_for_a_collapse_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "collapsed", lambda history: len(history) == 1)
+    recipe = tiny(train={"stop_on_collapse": True})
+    whole = robustplug.train(recipe, out=tmp_path / "whole")
+    assert len(whole.history) == 1
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_after_save(patch, 1)
+        robustplug.train(recipe, out=tmp_path / "killed")
+    robustplug.train(resume=tmp_path / "killed")
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+def test_the_wall_time_of_all_sessions_counts(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
+        kill_after_save(monkeypatch, 1)
+        robustplug.train(tiny(), out=tmp_path / "run")
+    saved = checkpoint.load(tmp_path / "run" / "checkpoints", newest(tmp_path / "run")).meta["seconds"]
+    assert saved > 0
+    again = robustplug.train(resume=tmp_path / "run")
+    assert again.result.meta["training"]["seconds"] > saved

@@ -1,0 +1,138 @@
+"""What methods become at special values of their options, as their papers say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from robustplug.api import View, stream
+from robustplug.component import Kind
+from robustplug.testing import Bench, Subject, toy_plain
+
+PGD = {"use": "pgd", "steps": 2, "start": "zero"}
+
+
+def bench(name: str, options: dict[str, Any], kind: Kind = "method") -> Bench:
+    return Bench(Subject(kind, name, options), toy_plain)
+
+
+def trained(name: str, options: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights after two epochs."""
+    made = bench(name, options)
+    for step in made.steps():
+        made.update(step)
+    return {key: value for key, value in made.tensors().items() if key.startswith("model/")}
+
+
+METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
+    ("TRADES with β = 0 is clean training", "trades", {"beta": 0, "perturbation": PGD}, "erm", {}),
+    (
+        "CAT with c = 0, fixed radii and cross entropy is PGD adversarial training",
+        "cat",
+        {"adaptive": False, "perturbation": PGD, "label_map": {"c": 0}, "loss": {"use": "ce"}},
+        "pgd-at",
+        {"perturbation": PGD},
+    ),
+    (
+        "CAT with η = 0 starts at radius 0 and stays there",
+        "cat",
+        {"eta": 0, "perturbation": PGD, "label_map": {"c": 0}, "loss": {"use": "ce"}},
+        "erm",
+        {},
+    ),
+    ("adversarial training without a perturbation", "pgd-at", {"perturbation": {"use": "none"}}, "erm", {}),
+    ("adversarial training of radius 0", "pgd-at", {"vicinity": {"eps": 0}, "perturbation": PGD}, "erm", {}),
+    (
+        "one PGD step of full size from the sample is FGSM",
+        "pgd-at",
+        {"perturbation": {"use": "pgd", "steps": 1, "start": "zero", "step_size": "8/255"}},
+        "pgd-at",
+        {"perturbation": {"use": "fgsm"}},
+    ),
+    ("noise of no size", "pgd-at", {"perturbation": {"use": "noise", "scale": 0}}, "erm", {}),
+    ("label smoothing with α = 0", "erm", {"label_map": {"use": "smooth", "alpha": 0}}, "erm", {}),
+    ("KL divergence from hard labels is cross entropy", "erm", {"loss": {"use": "kl"}}, "erm", {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "other", "other_options"), [case[1:] for case in METHODS], ids=[c[0] for c in METHODS]
+)
+def test_trained_weights_agree(
+    name: str, options: dict[str, Any], other: str, other_options: dict[str, Any]
+) -> None:
+    first, second = trained(name, options), trained(other, other_options)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(value, second[key], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("trades", {"beta": 1, "perturbation": PGD}),
+        ("cat", {"perturbation": PGD}),
+        ("free-at", {"replays": 1}),
+    ],
+)
+def test_other_values_train_other_weights(name: str, options: dict[str, Any]) -> None:
+    first, clean = trained(name, options), trained("erm", {})
+    assert max(float((value - clean[key]).abs().max()) for key, value in first.items()) > 1e-4
+
+
+def test_free_with_one_replay_moves_delta_as_fgsm_does() -> None:
+    free, fgsm = bench("free-at", {"replays": 1}), bench("pgd-at", {"perturbation": {"use": "fgsm"}})
+    batch = free.batch()
+    (attacked,) = fgsm.views(fgsm.step(batch))
+    free.update(free.step(batch))
+    delta = free.method.state.get_local("delta")
+    assert delta is not None
+    torch.testing.assert_close(delta, attacked.x - batch.x)
+
+
+def test_free_with_one_replay_starts_with_a_clean_update() -> None:
+    free, erm = bench("free-at", {"replays": 1}), bench("erm", {})
+    for made in (free, erm):
+        made.update(made.step(made.batch()))
+    for key, value in erm.tensors().items():
+        assert torch.equal(value, free.tensors()[key])
+
+
+def objective_of(options: dict[str, Any]) -> Tensor:
+    """Return the objective of each sample at the attacked points of a fresh model."""
+    made = bench("pgd-at", {"perturbation": options})
+    step = made.step(made.batch())
+    (view,) = made.views(step)
+    with torch.no_grad():
+        return step.objective(view)
+
+
+def test_the_best_iterate_of_restarts_is_never_worse_than_one_attack() -> None:
+    once = {"use": "pgd", "steps": 2, "keep": "best"}
+    one, five = objective_of(once), objective_of({**once, "restarts": 5})
+    # A point that fools the model beats one of higher loss that does not, so compare the mean.
+    assert float(five.mean()) >= float(one.mean())
+
+
+def test_cat_loss_is_cross_entropy_plus_margin() -> None:
+    made = bench("erm", {})
+    step = made.step(made.batch())
+    view = View.of(step.batch, radius=torch.zeros(len(step.batch)))
+    logits = torch.empty(len(view), 3).normal_(generator=stream(0, "logits"))
+    losses = [
+        bench(name, options, "loss").method.loss(step, view, logits, view.y)
+        for name, options in (("cat", {"kappa": 0.5}), ("ce", {}), ("margin", {"kappa": 0.5}))
+    ]
+    torch.testing.assert_close(losses[0], losses[1] + losses[2])
+
+
+def test_trades_label_map_is_the_clean_prediction() -> None:
+    made = bench("trades", {"perturbation": PGD})
+    step = made.step(made.batch())
+    clean, adv = made.views(step)
+    assert torch.equal(step.target(clean), step.batch.y)
+    torch.testing.assert_close(step.target(adv), made.model(step.batch.x).softmax(1))
+    assert step.target(adv).requires_grad
