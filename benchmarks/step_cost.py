@@ -63,7 +63,7 @@ def make_model(name: str, task: RandomImages, device: torch.device, channels_las
         model: nn.Module = robustplug.build("model", name, info=task.info)
     model = model.to(device)
     if channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return model.train()
 
 
@@ -117,19 +117,33 @@ def bare_step(name: str, model: nn.Module, batch: Batch, autocast: Callable[[], 
             losses.append(F.cross_entropy(forward(point), y))
         torch.autograd.backward(sum(losses[1:], losses[0]))
 
-    passes: dict[str, Callable[[], Any]] = {
-        "erm": lambda: train(),
-        "pgd-at": lambda: (attack(STEPS, False), train()),
-        "trades": lambda: (look(), attack(STEPS, False), train(2)),
-        "fast-at": lambda: (attack(1, True), train()),
-        "free-at": lambda: [train(input_grad=True) for _ in range(4)],
-        "cat": lambda: (attack(STEPS, False), look(), train()),
-    }
-    return lambda: void(passes[name]())
+    def erm() -> None:
+        train()
 
+    def pgd_at() -> None:
+        attack(STEPS, False)
+        train()
 
-def void(value: Any) -> None:
-    """Forget a value."""
+    def trades() -> None:
+        look()
+        attack(STEPS, False)
+        train(2)
+
+    def fast_at() -> None:
+        attack(1, True)
+        train()
+
+    def free_at() -> None:
+        for _ in range(4):
+            train(input_grad=True)
+
+    def cat() -> None:
+        attack(STEPS, False)
+        look()
+        train()
+
+    steps = (erm, pgd_at, trades, fast_at, free_at, cat)
+    return {step.__name__.replace("_", "-"): step for step in steps}[name]
 
 
 def torchattacks_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
@@ -170,7 +184,11 @@ def art_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
     # ART shows a progress bar for every attack; drawing it is not what is measured.
     trainer.attack.set_params(verbose=False)
     x, y = batch.x.contiguous().cpu().numpy(), batch.y.cpu().numpy()
-    return lambda: void(trainer.fit(x, y))
+
+    def step() -> None:
+        trainer.fit(x, y)
+
+    return step
 
 
 def paired(

@@ -27,14 +27,10 @@ def check(name: str, kind: str | None) -> None:
         console.print(f"[bold]{name}[/] · {each.replace('_', ' ')}")
         for outcome in run_checks(name, each):
             failed += not outcome.passed
-            status = (
-                "[yellow]skipped"
-                if outcome.skipped
-                else "[green]passed "
-                if outcome.passed
-                else "[red]failed "
-            )
+            style, status = ("green", "passed ") if outcome.passed else ("red", "failed ")
+            if outcome.skipped:
+                style, status = "yellow", "skipped"
             detail = f": {escape(outcome.detail)}" if outcome.detail else ""
-            console.print(f"  {status}[/] {outcome.check}{detail}", highlight=False)
+            console.print(f"  [{style}]{status}[/] {outcome.check}{detail}", highlight=False)
     if failed:
         raise SystemExit(1)

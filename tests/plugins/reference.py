@@ -9,8 +9,9 @@ Array = npt.NDArray[np.float64]
 
 
 def softmax(z: Array) -> Array:
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
+    e: Array = np.exp(z - z.max(1, keepdims=True))
+    result: Array = e / e.sum(1, keepdims=True)
+    return result
 
 
 def logits(weight: Array, bias: Array, x: Array) -> Array:
@@ -18,11 +19,13 @@ def logits(weight: Array, bias: Array, x: Array) -> Array:
 
 
 def cross_entropy(z: Array, target: Array) -> Array:
-    return -(target * np.log(softmax(z))).sum(1)
+    result: Array = -(target * np.log(softmax(z))).sum(1)
+    return result
 
 
 def kl(p: Array, q: Array) -> Array:
-    return (p * np.log(p / q)).sum(1)
+    result: Array = (p * np.log(p / q)).sum(1)
+    return result
 
 
 def project(x: Array, origin: Array, radius: Array) -> Array:

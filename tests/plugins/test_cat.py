@@ -138,9 +138,8 @@ def test_official_v1_trains_fooled_samples_on_the_clean_image() -> None:
 
 def test_margin_weight_of_the_released_code() -> None:
     points = batch(4)
-    view = View.of(
-        points, "adv", radius=torch.full((4,), 0.1), info={"eps": torch.tensor([0.0, 0.1, 0.2, 0.3])}
-    )
+    eps = torch.tensor([0.0, 0.1, 0.2, 0.3])
+    view = View.of(points, "adv", radius=torch.full((4,), 0.1), info={"eps": eps})
     z = torch.randn(4, 4, generator=stream(1)) * 0.1
     target = torch.eye(4)[points.y]
     losses = {}
@@ -149,7 +148,7 @@ def test_margin_weight_of_the_released_code() -> None:
         step = Step(linear(), method, Flat(), Batch(points.x, points.y, points.index), stream(0))
         losses[weight] = method.loss(step, view, z, target)
     entropy = torch.nn.functional.cross_entropy(z, target, reduction="none")
-    expected = entropy + (losses["one"] - entropy) * 4 * view.info["eps"]
+    expected = entropy + (losses["one"] - entropy) * 4 * eps
     torch.testing.assert_close(losses["radius-sum"], expected)
 
 

@@ -1,0 +1,136 @@
+"""Two gloo processes give what one process gives, and only the first one writes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import robustplug
+from robustplug.engine.train import Trained
+
+from .learned import LEARNED
+from .runs import newest, offered, outcome, read_json, timeless
+from .test_killed import environment
+from .two_processes import COMPARED, RESUMED, exact
+
+LIMIT = 120
+
+
+class Launch:
+    """The reports of both processes, and the same runs by one."""
+
+    def __init__(self, top: Path) -> None:
+        module = f"{__package__}.two_processes"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        self.top = top
+        with (top / "log").open("w") as log:
+            process = subprocess.Popen(
+                [*command, "-m", module, str(top)], env=environment(), stdout=log, stderr=log
+            )
+            try:
+                with offered("method", LEARNED):
+                    self.alone = {
+                        method: robustplug.train(exact(method), out=top / "alone" / method) for method in COMPARED
+                    }
+                process.wait(LIMIT)
+            finally:
+                process.kill()
+                process.wait()
+        paths = [top / f"rank-{rank}.json" for rank in range(2)]
+        self.reports: list[dict[str, Any]] = [read_json(path) if path.is_file() else {} for path in paths]
+
+    def report(self, name: str) -> list[Any]:
+        """Return what both processes say of a job."""
+        for report in self.reports:
+            if name not in report:
+                pytest.fail(f"the launch did not come to {name}: {(self.top / 'log').read_text()[-6000:]}")
+        return [report[name] for report in self.reports]
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    return Launch(tmp_path_factory.mktemp("two"))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(folder / "checkpoints" / f"{newest(folder)}.safetensors")
+    return {key: value for key, value in tensors.items() if key.startswith(("model/", "state/"))}
+
+
+@pytest.mark.parametrize("method", COMPARED)
+def test_two_processes_train_the_weights_of_one(method: str, launch: Launch) -> None:
+    launch.report(method)
+    alone, together = weights(launch.top / "alone" / method), weights(launch.top / "runs" / method)
+    assert alone.keys() == together.keys()
+    for key, value in alone.items():
+        torch.testing.assert_close(together[key], value, atol=1e-5, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize("method", COMPARED)
+def test_two_processes_evaluate_and_count_as_one(method: str, launch: Launch) -> None:
+    first, second = launch.report(method)
+    alone: Trained = launch.alone[method]
+    assert (first.pop("main"), second.pop("main")) == (True, False)
+    assert first == second, "both know the whole result"
+    for found, expected in zip(first["attacks"], alone.result.attacks, strict=True):
+        row = timeless(asdict(expected))
+        assert abs(found.pop("accuracy") - row.pop("accuracy")) <= 2 / 1600
+        assert found["name"] == row["name"]
+        assert abs(found["attempted"] - row["attempted"]) <= 2
+    assert first["attacks"][0]["attempted"] == len(first["survived"]) == 1600
+    training = alone.result.meta["training"]
+    assert first["passes"] == [training["forwards_per_sample"], training["backwards_per_sample"]]
+    for found, report in zip(first["history"], alone.history, strict=True):
+        assert found["train"] == pytest.approx(dict(report.train), abs=1e-4)
+        assert found["validation"] == pytest.approx(dict(report.validation), abs=2 / 32)
+    assert launch.report(f"{method} weights agree") == [True, True]
+
+
+def test_the_memory_of_cat_is_the_same_on_both_after_every_update(launch: Launch) -> None:
+    updates = 2 * 5
+    assert launch.report("cat memory") == [[updates, 0], [updates, 0]]
+    memory = weights(launch.top / "runs" / "cat")["state/eps.values"]
+    assert memory.any()
+    assert launch.report("resume cat memory")[0][1] == 0
+
+
+def test_a_parameter_outside_the_model_has_moved(launch: Launch) -> None:
+    launch.report("learned")
+    scale = weights(launch.top / "runs" / "learned")["state/scale"]
+    assert (scale - 1).abs().max() > 1e-3
+
+
+def test_the_noise_of_the_processes_differs(launch: Launch) -> None:
+    first, second = launch.report("draws")
+    assert len(first) == len(second) == 2 * 5
+    assert all(one != two for one, two in zip(first, second, strict=True))
+
+
+def test_only_the_first_process_writes(launch: Launch) -> None:
+    first, second = launch.report("written")
+    assert first
+    assert second == []
+
+
+@pytest.mark.parametrize("method", [*(f"resume {method}" for method in RESUMED), "averaged", "odd"])
+def test_two_processes_resume_bit_for_bit(method: str, launch: Launch) -> None:
+    launch.report(method)
+    name = method.removeprefix("resume ")
+    left, whole = outcome(launch.top / "runs" / f"{name}-killed"), outcome(launch.top / "runs" / f"{name}-whole")
+    assert left["model"] == whole["model"]
+    assert left["checkpoint"] == whole["checkpoint"]
+    assert left == whole
+    assert launch.report(f"{method} weights agree") == [True, True]
+
+
+def test_a_signal_to_one_process_stops_both_and_resuming_gives_the_same_bits(launch: Launch) -> None:
+    assert launch.report("stop") == ["Interrupted", "Interrupted"]
+    assert launch.report("stopped")[0] == ["epoch-00000-batch-0000010"]
+    assert outcome(launch.top / "runs" / "stopped-killed") == outcome(launch.top / "runs" / "stopped-whole")

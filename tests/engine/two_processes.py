@@ -1,0 +1,187 @@
+"""What two processes do in one launch; test_processes.py starts it and judges what they report.
+
+Usage: python -m torch.distributed.run --nproc-per-node 2 -m engine.two_processes FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import robustplug
+from robustplug.engine.loop import Loop
+from robustplug.engine.processes import Processes
+from robustplug.engine.session import Session
+from robustplug.engine.train import Training
+from robustplug.state import MethodState
+
+from .learned import DRAWS, LEARNED
+from .runs import merged, offered, timeless, tiny
+
+COMPARED = ("erm", "pgd-at", "trades", "cat", "learned")
+RESUMED = ("free-at", "fast-at", "erm", "cat")
+RANK = int(os.environ.get("RANK", 0))
+
+State = dict[str, torch.Tensor]
+
+
+class Killed(BaseException):
+    """Stands for a process that dies."""
+
+
+def exact(method: str) -> dict[str, Any]:
+    """Return a recipe in which nothing depends on the number of processes; the last batch is ragged."""
+    recipe = tiny() if method == "learned" else tiny(method)
+    recipe["method"]["use"] = method
+    model = {"batchnorm": False}
+    recipe = merged(recipe, {"model": model, "train": {"batch_size": 30}, "optimizer": {"lr": 0.02}})
+    recipe["evaluate"] = {"batch_size": 16, "attack": [{"use": "fgsm"}]}
+    if method in ("pgd-at", "trades", "cat"):
+        recipe["method"]["perturbation"] = {"steps": 2, "start": "zero"}
+    if method == "cat":
+        recipe["method"]["label_map"] = {"c": 0.0}
+    return recipe
+
+
+def noisy(method: str, **tables: Any) -> dict[str, Any]:
+    return merged(tiny(method), {"train": {"checkpoint_batches": 1}, "task": {"augment": True}, **tables})
+
+
+class Spy:
+    """Watch what this process writes, and whether both processes agree."""
+
+    def __init__(self, runs: Path, patch: pytest.MonkeyPatch) -> None:
+        self.written: list[str] = []
+        self.report: dict[str, Any] = {}
+        self.mismatches, self.compared, self.weights = 0, 0, list[bool]()
+        self.root = str(runs)
+        sys.addaudithook(self.audit)
+        synchronize, validate = Processes.synchronize, Training._validate
+
+        def compare(processes: Processes, state: MethodState) -> None:
+            synchronize(processes, state)
+            for memory in state.memories():
+                one, two = processes.gather(memory.values[None])
+                self.compared, self.mismatches = self.compared + 1, self.mismatches + (not torch.equal(one, two))
+
+        def agree(training: Training, session: Session) -> dict[str, float]:
+            for value in session.weights().state_dict().values():
+                one, two = training.processes.gather(value[None])
+                self.weights.append(torch.equal(one, two))
+            return validate(training, session)
+
+        patch.setattr(Processes, "synchronize", compare)
+        patch.setattr(Training, "_validate", agree)
+
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[2], int):
+            writes = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        else:
+            writes = event in ("os.mkdir", "os.rename", "os.remove")
+        if writes and str(arguments[0]).startswith(self.root):
+            self.written.append(f"{event} {arguments[0]}")
+
+
+def killed(recipe: dict[str, Any], out: Path, count: int) -> None:
+    """Train until both processes die after a number of checkpoints."""
+    save, saved = Training._save, []
+
+    def save_and_die(self: Training, session: Session) -> None:
+        save(self, session)
+        saved.append(session.name)
+        if len(saved) == count:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Training, "_save", save_and_die)
+        robustplug.train(recipe, out=out)
+
+
+def told_to_stop(recipe: dict[str, Any], out: Path) -> str:
+    """Train while the second process, and only it, gets a signal."""
+    update = Loop._update
+
+    def update_and_signal(self: Loop, *rest: Any) -> None:
+        update(self, *rest)
+        if RANK == 1 and self.update == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Exception, match="go on with") as caught:
+        patch.setattr(Loop, "_update", update_and_signal)
+        robustplug.train(recipe, out=out)
+    return type(caught.value).__name__
+
+
+def jobs(runs: Path, spy: Spy) -> dict[str, Callable[[], Any]]:
+    """Return what to do, the riskiest last: the first failure ends the launch."""
+
+    def compare(method: str) -> Any:
+        trained = robustplug.train(exact(method), out=runs / method)
+        training = trained.result.meta["training"]
+        return {
+            "main": trained.main,
+            "attacks": timeless([row.__dict__ for row in trained.result.attacks]),
+            "survived": trained.result.survived,
+            "passes": [training["forwards_per_sample"], training["backwards_per_sample"]],
+            "history": timeless([report.__dict__ for report in trained.history]),
+        }
+
+    def resume(method: str) -> None:
+        robustplug.train(noisy(method), out=runs / f"{method}-whole")
+        killed(noisy(method), runs / f"{method}-killed", 6)
+        robustplug.train(resume=runs / f"{method}-killed")
+
+    def stop() -> str:
+        recipe = tiny("pgd-at", train={"batch_size": 10}, method={"perturbation": {"steps": 1}})
+        robustplug.train(recipe, out=runs / "stopped-whole")
+        kind = told_to_stop(recipe, runs / "stopped-killed")
+        spy.report["stopped"] = sorted(path.stem for path in (runs / "stopped-killed/checkpoints").glob("*.json"))
+        robustplug.train(resume=runs / "stopped-killed")
+        return kind
+
+    def averaged() -> None:
+        recipe = noisy("erm", train={"ema_decay": 0.5, "checkpoint_batches": 1})
+        robustplug.train(recipe, out=runs / "averaged-whole")
+        killed(recipe, runs / "averaged-killed", 6)
+        robustplug.train(resume=runs / "averaged-killed")
+
+    def odd() -> None:
+        odd = {"train": {"batch_size": 41, "checkpoint_batches": 1}}
+        robustplug.train(noisy("free-at", **odd), out=runs / "odd-whole")
+        killed(noisy("free-at", **odd), runs / "odd-killed", 5)
+        robustplug.train(resume=runs / "odd-killed")
+
+    work: dict[str, Callable[[], Any]] = {}
+    for each in COMPARED:
+        work[each] = lambda method=each: compare(method)
+    for each in RESUMED:
+        work[f"resume {each}"] = lambda method=each: resume(method)
+    return {**work, "stop": stop, "averaged": averaged, "odd": odd}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    top = Path(sys.argv[1])
+    with pytest.MonkeyPatch.context() as patch, offered("method", LEARNED):
+        spy = Spy(top / "runs", patch)
+        report = spy.report
+        for name, job in jobs(top / "runs", spy).items():
+            spy.mismatches = spy.compared = 0
+            spy.weights.clear()
+            report[name] = job()
+            report[f"{name} memory"] = [spy.compared, spy.mismatches]
+            report[f"{name} weights agree"] = all(spy.weights) and bool(spy.weights)
+            report["draws"], report["written"] = DRAWS, spy.written
+            (top / f"rank-{RANK}.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
