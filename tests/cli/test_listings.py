@@ -13,6 +13,7 @@ from robustplug.registry import registry
 from .conftest import Install, Invoke
 
 LOSS = """
+from __future__ import annotations
 from dataclasses import dataclass
 from robustplug.api import Component, hookimpl
 @dataclass(frozen=True)

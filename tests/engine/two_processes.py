@@ -46,6 +46,9 @@ def exact(method: str) -> dict[str, Any]:
     recipe["evaluate"] = {"batch_size": 16, "attack": [{"use": "fgsm"}]}
     if method in ("pgd-at", "trades", "cat"):
         recipe["method"]["perturbation"] = {"steps": 2, "start": "zero"}
+    if method == "trades":
+        # At the sample itself the gradient of its own divergence is nothing but rounding.
+        recipe["method"]["perturbation"]["loss"] = {"use": "ce"}
     if method == "cat":
         recipe["method"]["label_map"] = {"c": 0.0}
     return recipe
