@@ -70,7 +70,7 @@ class Component:
         if self.factory.count(":") != 1:
             raise ValueError(f'factory "{self.factory}" of {self.name} is not "package.module:attribute"')
         params = getattr(self.options, "__dataclass_params__", None)
-        if params is None or not params.frozen:
+        if not isinstance(self.options, type) or params is None or not params.frozen:
             raise ValueError(f"options of {self.name} must be a frozen dataclass: @dataclass(frozen=True)")
 
     def load(self) -> Any:

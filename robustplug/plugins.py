@@ -84,12 +84,13 @@ class PluginHost:
         if allowed is not None and point.name not in allowed and point.name != BUILTIN:
             status = "not allowed"
         else:
+            taken = self.manager.has_plugin(point.name)
             try:
                 plugin = point.load()
                 self.manager.register(plugin, name=point.name)
                 self.manager.check_pending()
             except (Exception, SystemExit) as error:
-                if self.manager.has_plugin(point.name):
+                if not taken and self.manager.has_plugin(point.name):
                     self.manager.unregister(name=point.name)
                 status, problem = "failed", _one_line(error)
                 self.warnings.append(

@@ -9,19 +9,22 @@ from ..component import KINDS
 
 @click.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), help="Needed when several kinds have this name.")
+@click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
 def check(name: str, kind: str | None) -> None:
     """Run the conformance kit on a component; exit code 1 when a check fails."""
     from rich.console import Console
     from rich.markup import escape
 
-    from ..registry import registry
+    from ..registry import did_you_mean, registry
     from ..testing import run_checks
 
     known = registry()
     kinds = [k for k in KINDS if kind in (None, k) and name in known.names(k)]
     if not kinds:
-        known.get("method", name)
+        close = did_you_mean(name, [n for k in KINDS for n in known.names(k)])
+        hint = f' Did you mean "{close}"?' if close else ""
+        what = (kind or "component").replace("_", " ")
+        raise click.UsageError(f'No {what} is named "{name}".{hint} List them with: robustplug components')
     console, failed = Console(), 0
     for each in kinds:
         console.print(f"[bold]{name}[/] · {each.replace('_', ' ')}")

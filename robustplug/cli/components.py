@@ -13,6 +13,7 @@ def components(kind: str | None) -> None:
     """List what is installed: methods, attacks, tasks, models and the rest."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from ..registry import registry
 
@@ -24,5 +25,7 @@ def components(kind: str | None) -> None:
         if kind in (None, each):
             for member in members:
                 owner = known.owners[each, member.name]
-                table.add_row(each.replace("_", "-"), f"[bold]{member.name}[/]", owner, member.summary)
+                table.add_row(
+                    each.replace("_", "-"), Text(member.name, style="bold"), owner, Text(member.summary)
+                )
     Console().print(table)

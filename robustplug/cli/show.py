@@ -40,21 +40,22 @@ def show(name: str, kind: str | None, card: bool) -> None:
 
 def _describe(console: Any, kind: Kind, component: Component, owner: str) -> None:
     from rich.table import Table
+    from rich.text import Text
 
+    # Text, not strings: "tuple[int, ...]" would be read as markup.
     console.print(
-        f"[bold]{component.name}[/] · {kind.replace('_', ' ')} of the plugin {owner}", highlight=False
+        Text.assemble((component.name, "bold"), f" · {kind.replace('_', ' ')} of the plugin {owner}")
     )
-    console.print(component.summary, highlight=False)
+    console.print(Text(component.summary))
     if component.paper:
-        console.print(f"Paper: {component.paper}", highlight=False)
+        console.print(Text(f"Paper: {component.paper}"))
     table = Table(box=None, pad_edge=False)
     for column in ("option", "type", "default", "meaning"):
         table.add_column(column, overflow="fold")
     meanings = attribute_docs(component.options.__doc__ or "")
     for item in dataclasses.fields(component.options):
-        table.add_row(
-            item.name, option_type(item.type), default_text(component, item), meanings.get(item.name, "")
-        )
+        cells = (option_type(item.type), default_text(component, item), meanings.get(item.name, ""))
+        table.add_row(item.name, *(Text(cell) for cell in cells))
     if table.row_count:
         console.print(table)
     console.print()
