@@ -25,7 +25,5 @@ def components(kind: str | None) -> None:
         if kind in (None, each):
             for member in members:
                 owner = known.owners[each, member.name]
-                table.add_row(
-                    each.replace("_", "-"), Text(member.name, style="bold"), owner, Text(member.summary)
-                )
+                table.add_row(each, Text(member.name, style="bold"), owner, Text(member.summary))
     Console().print(table)

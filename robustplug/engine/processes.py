@@ -54,6 +54,8 @@ class Processes:
         if self.world == 1:
             return rows
         counts = self.accelerator.gather(torch.tensor([len(rows)], device=self.device)).tolist()
+        if not any(counts):
+            return rows
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
         parts = self.accelerator.gather(padded).split(max(counts))
@@ -158,15 +160,22 @@ def start(device: str, precision: str) -> Processes:
 def in_float32(model: nn.Module) -> Iterator[None]:
     """Evaluate a model in float32 for a block.
 
-    Accelerate puts an autocasting `forward` on the instance; without it the class's own is back.
-    TensorFloat-32 is off as well, since it is not float32.
+    Accelerate puts an autocasting `forward` on the instance that it prepared, which an exported module
+    may hold inside; the one before is put back for the block. TensorFloat-32 is off as well, since it
+    is not float32.
     """
-    patched = model.__dict__.pop("forward", None)
+    patched = [
+        (module, module.__dict__["forward"])
+        for module in model.modules()
+        if {"forward", "_original_forward"} <= module.__dict__.keys()
+    ]
     conv, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
+        for module, _ in patched:
+            module.__dict__["forward"] = module.__dict__["_original_forward"]
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = conv, matmul
-        if patched is not None:
-            model.__dict__["forward"] = patched
+        for module, forward in patched:
+            module.__dict__["forward"] = forward

@@ -69,7 +69,7 @@ def evaluate_parts(
         "model": recipe.model.name if recipe.model else None,
         "recipe_hash": recipe_hash(recipe),
         "input_range": [0.0, 1.0],
-        "normalisation": {"mean": parts.task.info.mean, "std": parts.task.info.std},
+        "normalisation": {"mean": list(parts.task.info.mean), "std": list(parts.task.info.std)},
         "training": dict(training),
         "environment": describe_environment(processes),
         "seconds": time.perf_counter() - started,

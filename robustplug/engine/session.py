@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +46,16 @@ class Session:
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors and the JSON part of a checkpoint; called on all processes."""
         loop, processes = self.loop, self.loop.processes
-        processes.average_buffers(loop.model)
         tensors: dict[str, Tensor] = {}
         for part, module in self._modules().items():
             for key, value in module.state_dict().items():
                 tensors[f"{part}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
-        for key, value in loop.method.state.local().items():
-            tensors[f"local/{key}"] = processes.gather(value[None]).to("cpu", copy=True).contiguous()
+        shapes: dict[str, Any] = {}
+        for key, value in self._local().items():
+            # Shapes may differ between processes, so the values travel flat.
+            tensors[f"local/{key}"] = processes.gather(value.reshape(-1)).to("cpu", copy=True)
+            shape = torch.tensor([1, *value.shape], device=processes.device)
+            shapes[key] = processes.gather(shape[None])[:, 1:].tolist()
         totals = self.loop.means.totals()
         flat = processes.total([number for pair in totals.values() for number in pair])
         forwards, backwards = processes.total([float(loop.meter.forwards), float(loop.meter.backwards)])
@@ -66,6 +70,7 @@ class Session:
             "history": [asdict(report) for report in self.history],
             "best": self.best,
             "seconds": self.clock.seconds(),
+            "local": shapes,
             "optimizers": pack(loop.optimizers.state(), "optimizer", tensors),
         }
         return tensors, meta
@@ -85,10 +90,7 @@ class Session:
                 f"not {loop.processes.world}"
             )
         self.restore_weights(checkpoint)
-        for key, value in checkpoint.tensors.items():
-            part, _, name = key.partition("/")
-            if part == "local":
-                loop.method.state.set_local(name, value[loop.processes.rank].to(loop.processes.device))
+        self._restore_local(checkpoint)
         loop.optimizers.load_state(unpack(meta["optimizers"], checkpoint.tensors))
         loop.update = meta["update"]
         # Sums over processes live on: the main process carries what all had.
@@ -108,6 +110,28 @@ class Session:
         """
         for part, module in self._modules().items():
             load_part(checkpoint, part, module)
+
+    def _local(self) -> dict[str, Tensor]:
+        """Return what differs between processes: a method's local tensors, and running statistics."""
+        tensors = {f"method/{key}": value for key, value in self.loop.method.state.local().items()}
+        if self.loop.processes.world > 1:
+            for part, module in self._modules().items():
+                tensors |= {f"{part}/{key}": value for key, value in module.named_buffers()}
+        return tensors
+
+    def _restore_local(self, checkpoint: Checkpoint) -> None:
+        """Take this process's part of what differs between processes."""
+        rank, device = self.loop.processes.rank, self.loop.processes.device
+        own = self._local()
+        for name, shapes in checkpoint.meta["local"].items():
+            parts = checkpoint.tensors[f"local/{name}"].split([math.prod(shape) for shape in shapes])
+            mine = parts[rank].reshape(shapes[rank]).to(device)
+            part, _, key = name.partition("/")
+            if part == "method":
+                self.loop.method.state.set_local(key, mine)
+            else:
+                with torch.no_grad():
+                    own[name].copy_(mine)
 
     def _modules(self) -> dict[str, nn.Module]:
         loop = self.loop

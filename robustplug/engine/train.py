@@ -128,9 +128,9 @@ class Training:
             self._pass_on_warnings()
         with stop_requests() as stop:
             while session.epoch < recipe.train.epochs:
-                self._epoch(session, stop)
                 if recipe.train.stop_on_collapse and collapsed(session.history):
                     break
+                self._epoch(session, stop)
         if session.best is not None:
             session.restore_weights(checkpoint.load(self._checkpoints, session.best[0]))
         if session.loop.wrapped is not None:
@@ -254,7 +254,7 @@ class Training:
 
     def _close_epoch(self, session: Session, began: float) -> None:
         loop, recipe = session.loop, self.parts.recipe
-        self.processes.average_buffers(loop.model)
+        self.processes.average_buffers(session.weights())
         totals = loop.means.totals()
         flat = self.processes.total([number for pair in totals.values() for number in pair])
         train = {key: flat[2 * n] / flat[2 * n + 1] for n, key in enumerate(totals)}
@@ -268,9 +268,12 @@ class Training:
         seconds = session.clock.seconds() - began
         report = EpochReport(session.epoch - 1, train, validation, loop.lr, seconds, best)
         session.history.append(report)
-        self._save(session)
+        # Observers hear of the epoch first: one that is heard twice, after a kill in between, can tell
+        # by its number; one that is never heard is lost.
         if self.processes.main:
             host().epoch_end(self.info, report)
+        self._save(session)
+        if self.processes.main:
             self.reporter.epoch(report, recipe.train.epochs)
             if collapsed(session.history) and not collapsed(session.history[:-1]):
                 self.reporter.warn(

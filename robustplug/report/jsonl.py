@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from ..engine.folder import finite
 from ..types import EpochReport, RunInfo
 
 FILE = "metrics.jsonl"
@@ -30,4 +31,4 @@ def forget_from(run: RunInfo) -> None:
 def append(run: RunInfo, report: EpochReport) -> None:
     """Add the line of an epoch."""
     with (Path(run.folder) / FILE).open("a") as file:
-        file.write(json.dumps(asdict(report)) + "\n")
+        file.write(json.dumps(finite(asdict(report)), allow_nan=False) + "\n")

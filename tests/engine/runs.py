@@ -65,7 +65,9 @@ def outcome(folder: Path) -> dict[str, Any]:
         "checkpoint": digest(folder / "checkpoints" / f"{last}.safetensors"),
         "meta": timeless(read_json(folder / "checkpoints" / f"{last}.json")["meta"]),
         "model": digest(folder / "model.safetensors"),
-        "metrics": [timeless(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()],
+        "metrics": [
+            timeless(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()
+        ],
         "result": timeless(read_json(folder / "result.json")),
     }
 

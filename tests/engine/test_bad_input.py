@@ -74,10 +74,16 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     unfinished(tiny(), tmp_path / "run")
-    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(RunError, match="another process is training in"):
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(RunError, match="another process is training in"),
+    ):
         robustplug.train(resume=tmp_path / "run")
     (tmp_path / "new").mkdir()
-    with FileLock(tmp_path / "new" / ".lock"), pytest.raises(RunError, match="another process is training in"):
+    with (
+        FileLock(tmp_path / "new" / ".lock"),
+        pytest.raises(RunError, match="another process is training in"),
+    ):
         robustplug.train(tiny(), out=tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == [".lock"]
     robustplug.train(resume=tmp_path / "run")

@@ -34,7 +34,10 @@ def test_a_checkpoint_reads_back(tmp_path: Path) -> None:
 
 
 def test_trees_pack_into_json_and_tensors_and_back() -> None:
-    tree = {"group": {0: {"momentum": torch.ones(2), "step": torch.tensor(3.0)}, 1: {}}, "rest": [1, "x", None]}
+    tree = {
+        "group": {0: {"momentum": torch.ones(2), "step": torch.tensor(3.0)}, 1: {}},
+        "rest": [1, "x", None],
+    }
     tensors: dict[str, torch.Tensor] = {}
     body = json.loads(json.dumps(pack(tree, "top", tensors)))
     back = unpack(body, tensors)
@@ -166,10 +169,12 @@ def test_a_manifest_that_cannot_be_written_takes_its_tensors_along(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_json_refuses_what_is_no_number(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "x.json", {"a": float("nan")})
-    assert list(tmp_path.iterdir()) == []
+def test_json_has_null_for_what_is_no_number(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
+    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [None, 1.5],
+    }
 
 
 def test_a_full_disk_stops_training_and_names_the_last_good_checkpoint(

@@ -103,9 +103,16 @@ def clean() -> Tensor:
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
 def test_accuracy_is_that_of_brute_force_and_only_survivors_go_on(batch_size: int) -> None:
     even = Fake(lambda view: toward_the_other(view, EPS * 0.99, view.index % 2 == 0))
-    weak, strong = Fake(lambda view: toward_the_other(view, EPS / 2)), Fake(lambda view: toward_the_other(view, EPS))
+    weak, strong = (
+        Fake(lambda view: toward_the_other(view, EPS / 2)),
+        Fake(lambda view: toward_the_other(view, EPS)),
+    )
     rows, survived = run([even, weak, strong], batch_size)
-    standing, outcomes, expected = torch.ones(SIZE, dtype=torch.bool), torch.zeros(SIZE, dtype=torch.int64), []
+    standing, outcomes, expected = (
+        torch.ones(SIZE, dtype=torch.bool),
+        torch.zeros(SIZE, dtype=torch.int64),
+        [],
+    )
     index = torch.arange(SIZE)
     broken = [~clean(), breakable(EPS * 0.99) & (index % 2 == 0), breakable(EPS / 2), breakable(EPS)]
     for fallen in broken:

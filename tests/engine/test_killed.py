@@ -37,7 +37,12 @@ def launch(folder: Path, *settings: str) -> subprocess.Popen[str]:
     for setting in settings:
         command += ["--set", setting]
     return subprocess.Popen(
-        command, env=environment(), cwd=folder.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=environment(),
+        cwd=folder.parent,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -62,7 +67,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     killed.kill()
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    wait_for((folders["interrupted"] / "metrics.jsonl").is_file, interrupted)
+    wait_for(lambda: any((folders["interrupted"] / "checkpoints").glob("*.json")), interrupted)
+    # The first epoch is saved; a moment later the second one has begun, and is far from its end.
+    time.sleep(0.05)
     interrupted.send_signal(signal.SIGINT)
     _, errors = interrupted.communicate(timeout=60)
     assert interrupted.returncode == 130, errors

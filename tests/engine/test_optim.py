@@ -19,7 +19,9 @@ def parameter(*values: float) -> nn.Parameter:
     return nn.Parameter(torch.tensor(values))
 
 
-def optimizers(*groups: ParamGroup, name: str = "sgd", clip: float | None = None, **options: Any) -> Optimizers:
+def optimizers(
+    *groups: ParamGroup, name: str = "sgd", clip: float | None = None, **options: Any
+) -> Optimizers:
     if name == "sgd":
         options = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, **options}
     chosen = resolve(Use(name, options), "optimizer")

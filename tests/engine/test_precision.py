@@ -90,7 +90,8 @@ def test_bfloat16_is_chosen_where_it_is_native_and_clearly_faster(
 
 
 @pytest.mark.parametrize(
-    ("known", "expected"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)]
+    ("known", "expected"),
+    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)],
 )
 def test_what_the_processor_says_about_bfloat16(
     known: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch

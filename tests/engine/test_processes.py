@@ -37,7 +37,8 @@ class Launch:
             try:
                 with offered("method", LEARNED):
                     self.alone = {
-                        method: robustplug.train(exact(method), out=top / "alone" / method) for method in COMPARED
+                        method: robustplug.train(exact(method), out=top / "alone" / method)
+                        for method in COMPARED
                     }
                 process.wait(LIMIT)
             finally:
@@ -70,7 +71,9 @@ def test_two_processes_train_the_weights_of_one(method: str, launch: Launch) -> 
     alone, together = weights(launch.top / "alone" / method), weights(launch.top / "runs" / method)
     assert alone.keys() == together.keys()
     for key, value in alone.items():
-        torch.testing.assert_close(together[key], value, atol=1e-5, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            together[key], value, atol=1e-5, rtol=0, msg=lambda text, key=key: f"{key}: {text}"
+        )
 
 
 @pytest.mark.parametrize("method", COMPARED)
@@ -123,7 +126,10 @@ def test_only_the_first_process_writes(launch: Launch) -> None:
 def test_two_processes_resume_bit_for_bit(method: str, launch: Launch) -> None:
     launch.report(method)
     name = method.removeprefix("resume ")
-    left, whole = outcome(launch.top / "runs" / f"{name}-killed"), outcome(launch.top / "runs" / f"{name}-whole")
+    left, whole = (
+        outcome(launch.top / "runs" / f"{name}-killed"),
+        outcome(launch.top / "runs" / f"{name}-whole"),
+    )
     assert left["model"] == whole["model"]
     assert left["checkpoint"] == whole["checkpoint"]
     assert left == whole

@@ -131,7 +131,9 @@ def test_dying_while_the_result_is_written(last: str, tmp_path: Path) -> None:
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
-def test_a_run_that_stopped_for_a_collapse_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_stopped_for_a_collapse_stays_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(train, "collapsed", lambda history: len(history) == 1)
     recipe = tiny(train={"stop_on_collapse": True})
     whole = robustplug.train(recipe, out=tmp_path / "whole")

@@ -121,7 +121,9 @@ def test_progress_counts_epochs_batches_and_updates(tmp_path: Path, monkeypatch:
     robustplug.train(tiny("free-at"), out=tmp_path / "run", reporter=listener)
     replays, total = 2, 2 * BATCHES * 2
     assert [(p.epoch, p.batch, p.update) for p in listener.batches] == [
-        (epoch, batch, replays * (epoch * BATCHES + batch)) for epoch in range(2) for batch in range(1, BATCHES + 1)
+        (epoch, batch, replays * (epoch * BATCHES + batch))
+        for epoch in range(2)
+        for batch in range(1, BATCHES + 1)
     ]
     assert {(p.epochs, p.batches, p.updates) for p in listener.batches} == {(2, BATCHES, total)}
     assert [(p.epoch, p.batch, p.batches) for p in listener.began] == [(0, 0, BATCHES)]

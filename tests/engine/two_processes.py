@@ -73,7 +73,10 @@ class Spy:
             synchronize(processes, state)
             for memory in state.memories():
                 one, two = processes.gather(memory.values[None])
-                self.compared, self.mismatches = self.compared + 1, self.mismatches + (not torch.equal(one, two))
+                self.compared, self.mismatches = (
+                    self.compared + 1,
+                    self.mismatches + (not torch.equal(one, two)),
+                )
 
         def agree(training: Training, session: Session) -> dict[str, float]:
             for value in session.weights().state_dict().values():
@@ -146,7 +149,9 @@ def jobs(runs: Path, spy: Spy) -> dict[str, Callable[[], Any]]:
         recipe = tiny("pgd-at", train={"batch_size": 10}, method={"perturbation": {"steps": 1}})
         robustplug.train(recipe, out=runs / "stopped-whole")
         kind = told_to_stop(recipe, runs / "stopped-killed")
-        spy.report["stopped"] = sorted(path.stem for path in (runs / "stopped-killed/checkpoints").glob("*.json"))
+        spy.report["stopped"] = sorted(
+            path.stem for path in (runs / "stopped-killed/checkpoints").glob("*.json")
+        )
         robustplug.train(resume=runs / "stopped-killed")
         return kind
 
