@@ -12,23 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .component import Component, MethodOptions, NoOptions, Use, build, use
 from .errors import BrokenData, DataMissing
 from .hookspecs import hookimpl
-from .options import Count, Decay, Natural, NonNegative, Positive, Real, UnitInterval
-from .types import (
-    AttackResult,
-    Batch,
-    Cost,
-    EpochReport,
-    Feed,
-    ParamGroup,
-    Pass,
-    Progress,
-    Result,
-    RunInfo,
-    Split,
-    TaskInfo,
-    View,
-    take,
-)
+from .options import Bounds, Count, Decay, Natural, NonNegative, Positive, Real, UnitInterval
 
 if TYPE_CHECKING:
     from .data import epoch_batches, index_batches
@@ -38,6 +22,22 @@ if TYPE_CHECKING:
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
     from .state import MethodState, PerSample
     from .step import Meter, Step
+    from .types import (
+        AttackResult,
+        Batch,
+        Cost,
+        EpochReport,
+        Feed,
+        ParamGroup,
+        Pass,
+        Progress,
+        Result,
+        RunInfo,
+        Split,
+        TaskInfo,
+        View,
+        take,
+    )
 
 _LAZY = {
     "data": ("epoch_batches", "index_batches"),
@@ -47,12 +47,29 @@ _LAZY = {
     "random": ("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
     "state": ("MethodState", "PerSample"),
     "step": ("Meter", "Step"),
+    "types": (
+        "AttackResult",
+        "Batch",
+        "Cost",
+        "EpochReport",
+        "Feed",
+        "ParamGroup",
+        "Pass",
+        "Progress",
+        "Result",
+        "RunInfo",
+        "Split",
+        "TaskInfo",
+        "View",
+        "take",
+    ),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
     "AttackResult",
     "Batch",
+    "Bounds",
     "BrokenData",
     "Component",
     "Cost",

@@ -11,8 +11,6 @@ import re
 from fractions import Fraction
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt
-
 _FRACTION = re.compile(r"[+-]?\d+(\.\d*)?(/\d+(\.\d*)?)?")
 
 
@@ -34,6 +32,23 @@ def parse_fraction(value: object) -> object:
         return float(Fraction(numerator) / Fraction(denominator or "1"))
     except ZeroDivisionError:
         raise ValueError(f'"{value}" divides by zero') from None
+
+
+class Bounds:
+    """Mark a number option with its range; pydantic's own marks take longer to import than to check.
+
+    Args:
+        limits: any of ge (at least), gt (above), le (at most) and lt (below).
+    """
+
+    def __init__(self, **limits: float) -> None:
+        self.limits = limits
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return {**handler(source), **self.limits}
+
+    def __repr__(self) -> str:
+        return f"Bounds({', '.join(f'{name}={limit}' for name, limit in self.limits.items())})"
 
 
 class FractionText:
@@ -69,15 +84,15 @@ class Finite:
 
 Real = Annotated[float, Finite(), FractionText()]
 """Any finite number; recipes may write a fraction."""
-NonNegative = Annotated[float, Ge(0), Finite(), FractionText()]
+NonNegative = Annotated[float, Bounds(ge=0), Finite(), FractionText()]
 """A number of at least 0, for example a radius in units of the input range."""
-Positive = Annotated[float, Gt(0), Finite(), FractionText()]
+Positive = Annotated[float, Bounds(gt=0), Finite(), FractionText()]
 """A number above 0."""
-UnitInterval = Annotated[float, Ge(0), Le(1), Finite(), FractionText()]
+UnitInterval = Annotated[float, Bounds(ge=0, le=1), Finite(), FractionText()]
 """A number from 0 to 1, both included."""
-Decay = Annotated[float, Ge(0), Lt(1), Finite(), FractionText()]
+Decay = Annotated[float, Bounds(ge=0, lt=1), Finite(), FractionText()]
 """A number from 0 (included) to 1 (excluded), for example a momentum."""
-Count = Annotated[int, Ge(1)]
+Count = Annotated[int, Bounds(ge=1)]
 """A whole number of at least 1."""
-Natural = Annotated[int, Ge(0)]
+Natural = Annotated[int, Bounds(ge=0)]
 """A whole number of at least 0."""

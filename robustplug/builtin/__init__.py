@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Gt, Lt
-
 from ..component import Component, Use, use
 from ..hookspecs import hookimpl
-from ..options import Decay, FractionText, NonNegative, Positive, UnitInterval
+from ..options import Bounds, Decay, FractionText, NonNegative, Positive, UnitInterval
 
 if TYPE_CHECKING:
     from ..types import EpochReport, RunInfo
@@ -112,7 +110,7 @@ class CyclicOptions:
         peak: share of the run at which the rate is highest.
     """
 
-    peak: Annotated[float, Gt(0), Lt(1), FractionText()] = 0.5
+    peak: Annotated[float, Bounds(gt=0, lt=1), FractionText()] = 0.5
 
 
 @dataclass(frozen=True)

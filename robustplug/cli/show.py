@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib import metadata, resources
 from typing import Any
 
 import click
@@ -99,6 +98,8 @@ def attribute_docs(doc: str) -> dict[str, str]:
 
 def method_card(owner: str) -> str | None:
     """Return the README.md beside the module of a plugin, if there is one."""
+    from importlib import metadata, resources
+
     for point in metadata.entry_points(group=ENTRY_POINT_GROUP, name=owner):
         file = resources.files(point.module) / "README.md"
         if file.is_file():

@@ -124,7 +124,8 @@ class Session:
         rank, device = self.loop.processes.rank, self.loop.processes.device
         own = self._local()
         for name, shapes in checkpoint.meta["local"].items():
-            parts = checkpoint.tensors[f"local/{name}"].split([math.prod(shape) for shape in shapes])
+            sizes = [math.prod(shape) for shape in shapes]
+            parts = torch.split(checkpoint.tensors[f"local/{name}"], sizes)
             mine = parts[rank].reshape(shapes[rank]).to(device)
             part, _, key = name.partition("/")
             if part == "method":

@@ -1,6 +1,6 @@
 """Recipes: TOML files, read into typed, checked and resolved options.
 
-Names that need pydantic or a TOML writer are imported when first used.
+All but the errors are imported when first used.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import Problem, RecipeError
-from .options import EvaluateOptions, Recipe, TrainOptions, ValidateOptions
 
 if TYPE_CHECKING:
     from .convert import resolve
     from .load import bundled_recipes, find_recipe, read_recipe, recipe_from_mapping
+    from .options import EvaluateOptions, Recipe, TrainOptions, ValidateOptions
     from .schema import recipe_schema
     from .write import recipe_hash, recipe_to_mapping, use_to_mapping, write_recipe
 
@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 _MODULES = {
+    "EvaluateOptions": "options",
+    "Recipe": "options",
+    "TrainOptions": "options",
+    "ValidateOptions": "options",
     "resolve": "convert",
     "bundled_recipes": "load",
     "find_recipe": "load",

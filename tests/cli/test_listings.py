@@ -39,7 +39,7 @@ def test_components_lists_all(cli: Invoke) -> None:
     assert result.exit_code == 0
     rows = {tuple(line.split()[:3]) for line in result.output.splitlines()}
     for (kind, name), owner in registry().owners.items():
-        assert (kind.replace("_", "-"), name, owner) in rows
+        assert (kind, name, owner) in rows
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +48,7 @@ def test_components_of_one_kind(cli: Invoke, kind: str) -> None:
     assert result.exit_code == 0
     header, *rows = result.output.splitlines()
     assert header.split() == ["kind", "name", "from", "summary"]
-    assert {row.split()[0] for row in rows if not row.startswith(" ")} == {kind.replace("_", "-")}
+    assert {row.split()[0] for row in rows if not row.startswith(" ")} == {kind}
 
 
 def test_components_of_an_unknown_kind_is_a_usage_error(cli: Invoke) -> None:

@@ -235,7 +235,7 @@ def test_training_goes_on_from_the_newest_whole_checkpoint(tmp_path: Path) -> No
         robustplug.train(recipe, out=folder)
     flip(folder / "checkpoints" / "epoch-00001-batch-0000002.safetensors")
     listener = Warnings()
-    robustplug.train(resume=folder, reporter=listener)  # type: ignore[arg-type]
+    robustplug.train(resume=folder, reporter=listener)
     (text,) = listener.texts
     assert "epoch-00001-batch-0000002" in text
     assert "going on from epoch-00001-batch-0000001" in text

@@ -34,7 +34,8 @@ class Images(nn.Module):
         self.dropout, self.norm = nn.Dropout(0.9), nn.BatchNorm1d(2, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.dropout(x.flatten(1)))
+        result: Tensor = self.norm(self.dropout(x.flatten(1)))
+        return result
 
 
 def toy_task() -> TensorTask:
@@ -90,7 +91,7 @@ def toward_the_other(view: View, reach: float, rows: Tensor | None = None) -> Vi
 
 def breakable(reach: float) -> Tensor:
     batch = all_samples()
-    flat = batch.x.flatten(1)
+    flat: Tensor = batch.x.flatten(1)
     return (flat[:, 0] - flat[:, 1]).abs() < 2 * reach
 
 
@@ -180,7 +181,7 @@ def test_only_the_first_samples() -> None:
 
 
 def batches(*sizes: int) -> Iterator[Batch]:
-    index = iter(torch.arange(sum(sizes)).split(list(sizes)))
+    index = iter(torch.split(torch.arange(sum(sizes)), list(sizes)))
     return (Batch(rows[:, None] * 1.0, rows * 2, rows) for rows in index)
 
 
@@ -230,7 +231,7 @@ def autocasting(module: nn.Module) -> nn.Module:
     """Put an autocasting forward on the instance, as Accelerate does for mixed precision."""
     module._original_forward = module.forward  # type: ignore[assignment]
     plain: Any = type(module).forward
-    module.forward = MethodType(torch.autocast("cpu", torch.bfloat16)(plain), module)  # type: ignore[method-assign]
+    module.forward = MethodType(torch.autocast("cpu", torch.bfloat16)(plain), module)
     return module
 
 

@@ -9,13 +9,14 @@ import pytest
 
 import robustplug
 from robustplug.engine import checkpoint, train
+from robustplug.engine.folder import write_atomic
 from robustplug.engine.session import Session
 from robustplug.engine.train import Training
 
 from .runs import BATCHES, METHODS, merged, newest, outcome, tiny
 
 SCHEDULE = {"use": "warm-up", "epochs": 1, "then": {"use": "cosine"}}
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "averaged weights": {"train": {"ema_decay": 0.9}},
     "a schedule that warms up": {"schedule": SCHEDULE},
     "augmentation": {"task": {"augment": True}},
@@ -95,7 +96,7 @@ def test_a_run_may_die_again_and_again(tmp_path: Path) -> None:
 def test_dying_while_a_checkpoint_is_written(write: int, tmp_path: Path) -> None:
     recipe = tiny("pgd-at", train={"checkpoint_batches": 2})
     robustplug.train(recipe, out=tmp_path / "whole")
-    writes, real = [], checkpoint.write_atomic
+    writes, real = [], write_atomic
 
     def die(path: Path, data: bytes) -> None:
         writes.append(path)
@@ -115,7 +116,7 @@ def test_dying_while_a_checkpoint_is_written(write: int, tmp_path: Path) -> None
 def test_dying_while_the_result_is_written(last: str, tmp_path: Path) -> None:
     recipe = tiny("trades")
     robustplug.train(recipe, out=tmp_path / "whole")
-    real = train.write_atomic
+    real = write_atomic
 
     def die(path: Path, data: bytes) -> None:
         if path.name == last:

@@ -5,6 +5,7 @@ Usage: python -m torch.distributed.run --nproc-per-node 2 -m engine.two_processe
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -169,9 +170,9 @@ def jobs(runs: Path, spy: Spy) -> dict[str, Callable[[], Any]]:
 
     work: dict[str, Callable[[], Any]] = {}
     for each in COMPARED:
-        work[each] = lambda method=each: compare(method)
+        work[each] = functools.partial(compare, each)
     for each in RESUMED:
-        work[f"resume {each}"] = lambda method=each: resume(method)
+        work[f"resume {each}"] = functools.partial(resume, each)
     return {**work, "stop": stop, "averaged": averaged, "odd": odd}
 
 

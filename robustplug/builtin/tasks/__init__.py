@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Gt, Lt
-
 from ...component import Component
-from ...options import Count, Finite, FractionText, Natural
+from ...options import Bounds, Count, Finite, FractionText, Natural
 
-Share = Annotated[float, Gt(0), Lt(1), Finite(), FractionText()]
+Share = Annotated[float, Bounds(gt=0, lt=1), Finite(), FractionText()]
 """A part of a whole: above 0 and below 1."""
 
 
