@@ -106,9 +106,11 @@ def evaluate(
     """
     from .engine.assemble import Parts, build_part
     from .engine.open import load_run, only_evaluate_changed, stored_recipe
+    from .engine.precision import fitting_threads
     from .engine.processes import start
     from .engine.reporting import Silent
     from .engine.results import evaluate_parts
+    from .types import Feed
 
     if isinstance(model, str | Path):
         folder: Path | None = Path(model)
@@ -137,4 +139,6 @@ def evaluate(
         method = build_part(recipe.method, "method", "method")
         exported = cast("nn.Module", model).to(processes.device)
         parts = Parts(recipe, built, method, exported)
-    return evaluate_parts(parts, exported, processes, reporter or Silent(), {})
+    first = next(iter(parts.task.batches("train", Feed(samples=recipe.evaluate.batch_size))))
+    with fitting_threads(first.x):
+        return evaluate_parts(parts, exported, processes, reporter or Silent(), {})

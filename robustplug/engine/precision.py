@@ -1,17 +1,20 @@
-"""Find the precision and the memory layout that train the fastest on this machine."""
+"""Find the precision, the memory layout and the number of threads that train the fastest here."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 # bfloat16 must win clearly: a choice by a hair would differ from run to run.
 WORTHWHILE = 0.75
+# Numbers in a batch below which one thread is as fast as several.
+TINY = 32_768
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
@@ -47,6 +50,22 @@ def training_seconds(model: nn.Module, x: Tensor, dtype: torch.dtype) -> float:
         output.float().sum().backward()
 
     return median_seconds(work, x.device)
+
+
+@contextlib.contextmanager
+def fitting_threads(x: object) -> Iterator[None]:
+    """Use one thread for a block if batches like x are tiny, as those of 8x8 images are.
+
+    Threads that share so little work wait for each other longer than they compute.
+    """
+    before = torch.get_num_threads()
+    tiny = isinstance(x, Tensor) and x.device.type == "cpu" and x.numel() < TINY
+    try:
+        if tiny:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_channels_last(option: bool | str, x: object) -> bool:

@@ -16,7 +16,7 @@ from ..data import epoch_batches
 from ..plugins import host
 from ..random import derive, isolated
 from ..recipe.write import recipe_hash, write_recipe
-from ..types import EpochReport, Feed, Progress, Result, RunInfo
+from ..types import Batch, EpochReport, Feed, Progress, Result, RunInfo
 from . import checkpoint
 from .assemble import Parts, assemble, build_part
 from .collapse import collapsed
@@ -36,7 +36,7 @@ from .folder import (
 )
 from .loop import Loop
 from .optim import Optimizers
-from .precision import choose_channels_last, choose_precision
+from .precision import choose_channels_last, choose_precision, fitting_threads
 from .processes import Processes, start
 from .reporting import Reporter, Silent
 from .results import evaluate_parts, result_to_json
@@ -108,6 +108,10 @@ class Training:
             return self._run()
 
     def _run(self) -> Trained:
+        with fitting_threads(self._first_batch().x):
+            return self._train()
+
+    def _train(self) -> Trained:
         session = self._session()
         recipe, method = self.parts.recipe, self.parts.method
         self.info = RunInfo(
@@ -149,8 +153,7 @@ class Training:
     def _session(self) -> Session:
         """Choose precision and layout, let the method set up, and build what changes while training."""
         parts, processes = self.parts, self.processes
-        feed = self._feed(0, 0)
-        batch = next(iter(parts.task.batches("train", feed)))
+        batch = self._first_batch()
         train = parts.recipe.train
         channels_last = choose_channels_last(train.channels_last, batch.x)
         x = batch.x
@@ -183,7 +186,7 @@ class Training:
             processes,
             parts.recipe.seed,
             train.epochs,
-            epoch_batches(parts.task.info.sizes["train"], feed),
+            epoch_batches(parts.task.info.sizes["train"], self._feed(0, 0)),
             channels_last,
             ema,
             [parameter for parameter in optimizers.parameters() if id(parameter) not in inside],
@@ -191,6 +194,9 @@ class Training:
         if not loop.batches:
             raise RunError("the training split has fewer samples than there are processes")
         return Session(loop, recipe_hash(parts.recipe))
+
+    def _first_batch(self) -> Batch:
+        return next(iter(self.parts.task.batches("train", self._feed(0, 0))))
 
     def _feed(self, epoch: int, skip: int) -> Feed:
         recipe = self.parts.recipe

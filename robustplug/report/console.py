@@ -158,14 +158,13 @@ def result_table(result: Result) -> Table:
     title = f"{meta['name']} · {meta['task']} {result.split} split, {result.samples} samples"
     table = Table(title=title, caption=caption(result), title_justify="left", caption_justify="left")
     table.add_column("attack", overflow="fold")
-    for name in ("accuracy", "95 % interval", "broken", "forwards", "backwards", "time"):
+    for name in ("accuracy (95 %)", "broken", "forwards", "backwards", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in result.attacks:
         low, high = wilson_interval(round(row.accuracy * result.samples), result.samples)
         table.add_row(
             row.name,
-            Text(f"{row.accuracy:.2%}", style="bold"),
-            f"{low:.0%}–{high:.0%}",
+            Text.assemble((f"{row.accuracy:.1%}", "bold"), f" ({low * 100:.0f}–{high * 100:.0f})"),
             f"{row.broken}/{row.attempted}",
             f"{row.forwards:,.1f}",
             f"{row.backwards:,.1f}",

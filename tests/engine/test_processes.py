@@ -18,28 +18,29 @@ from robustplug.engine.train import Trained
 from .learned import LEARNED
 from .runs import newest, offered, outcome, read_json, timeless
 from .test_killed import environment
-from .two_processes import COMPARED, RESUMED, exact
+from .two_processes import COMPARED, RESUMED, SAMPLES, exact
 
 LIMIT = 120
+
+
+def train_alone(top: Path) -> dict[str, Trained]:
+    with offered("method", LEARNED):
+        return {method: robustplug.train(exact(method), out=top / "alone" / method) for method in COMPARED}
 
 
 class Launch:
     """The reports of both processes, and the same runs by one."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, part: str) -> None:
         module = f"{__package__}.two_processes"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         self.top = top
         with (top / "log").open("w") as log:
             process = subprocess.Popen(
-                [*command, "-m", module, str(top)], env=environment(), stdout=log, stderr=log
+                [*command, "-m", module, str(top), part], env=environment(), stdout=log, stderr=log
             )
             try:
-                with offered("method", LEARNED):
-                    self.alone = {
-                        method: robustplug.train(exact(method), out=top / "alone" / method)
-                        for method in COMPARED
-                    }
+                self.alone = train_alone(top) if part == "quick" else {}
                 process.wait(LIMIT)
             finally:
                 process.kill()
@@ -57,7 +58,12 @@ class Launch:
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    return Launch(tmp_path_factory.mktemp("two"))
+    return Launch(tmp_path_factory.mktemp("quick"), "quick")
+
+
+@pytest.fixture(scope="module")
+def slow_launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    return Launch(tmp_path_factory.mktemp("slow"), "slow")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -83,10 +89,10 @@ def test_two_processes_evaluate_and_count_as_one(method: str, launch: Launch) ->
     assert first == second, "both know the whole result"
     for found, expected in zip(first["attacks"], alone.result.attacks, strict=True):
         row = timeless(asdict(expected))
-        assert abs(found.pop("accuracy") - row.pop("accuracy")) <= 2 / 1600
+        assert abs(found.pop("accuracy") - row.pop("accuracy")) <= 2 / SAMPLES
         assert found["name"] == row["name"]
         assert abs(found["attempted"] - row["attempted"]) <= 2
-    assert first["attacks"][0]["attempted"] == len(first["survived"]) == 1600
+    assert first["attacks"][0]["attempted"] == len(first["survived"]) == SAMPLES
     training = alone.result.meta["training"]
     assert first["passes"] == [training["forwards_per_sample"], training["backwards_per_sample"]]
     for found, report in zip(first["history"], alone.history, strict=True):
@@ -121,21 +127,30 @@ def test_only_the_first_process_writes(launch: Launch) -> None:
     assert second == []
 
 
-@pytest.mark.parametrize("method", [*(f"resume {method}" for method in RESUMED), "averaged", "odd"])
-def test_two_processes_resume_bit_for_bit(method: str, launch: Launch) -> None:
-    launch.report(method)
-    name = method.removeprefix("resume ")
-    left, whole = (
-        outcome(launch.top / "runs" / f"{name}-killed"),
-        outcome(launch.top / "runs" / f"{name}-whole"),
-    )
+def check_resumed(job: str, launch: Launch) -> None:
+    launch.report(job)
+    runs, name = launch.top / "runs", job.removeprefix("resume ")
+    left, whole = outcome(runs / f"{name}-killed"), outcome(runs / f"{name}-whole")
     assert left["model"] == whole["model"]
     assert left["checkpoint"] == whole["checkpoint"]
     assert left == whole
-    assert launch.report(f"{method} weights agree") == [True, True]
+    assert launch.report(f"{job} weights agree") == [True, True]
 
 
-def test_a_signal_to_one_process_stops_both_and_resuming_gives_the_same_bits(launch: Launch) -> None:
-    assert launch.report("stop") == ["Interrupted", "Interrupted"]
-    assert launch.report("stopped")[0] == ["epoch-00000-batch-0000010"]
-    assert outcome(launch.top / "runs" / "stopped-killed") == outcome(launch.top / "runs" / "stopped-whole")
+@pytest.mark.parametrize("method", RESUMED["quick"])
+def test_two_processes_resume_bit_for_bit(method: str, launch: Launch) -> None:
+    check_resumed(f"resume {method}", launch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", [*(f"resume {method}" for method in RESUMED["slow"]), "averaged"])
+def test_two_processes_resume_every_method_and_averaged_weights(job: str, slow_launch: Launch) -> None:
+    check_resumed(job, slow_launch)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_and_resuming_gives_the_same_bits(slow_launch: Launch) -> None:
+    assert slow_launch.report("stop") == ["Interrupted", "Interrupted"]
+    assert slow_launch.report("stopped")[0] == ["epoch-00000-batch-0000010"]
+    runs = slow_launch.top / "runs"
+    assert outcome(runs / "stopped-killed") == outcome(runs / "stopped-whole")

@@ -22,13 +22,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "augmentation": {"task": {"augment": True}},
     "adamw and clipping": {"optimizer": {"use": "adamw", "lr": 0.01}, "train": {"clip_grad_norm": 0.1}},
     "no selection": {"train": {"select": "last", "channels_last": False}},
-    "everything": {
-        "train": {"ema_decay": 0.9, "clip_grad_norm": 1.0},
-        "task": {"augment": True},
-        "schedule": SCHEDULE,
-        "validate": {"every": 2},
-    },
 }
+EVERYTHING: dict[str, dict[str, Any]] = {
+    "train": {"ema_decay": 0.9, "clip_grad_norm": 1.0},
+    "task": {"augment": True},
+    "schedule": SCHEDULE,
+    "validate": {"every": 2},
+}
+HALVES = tiny("pgd-at", train={"checkpoint_batches": 2})
 
 
 class Killed(BaseException):
@@ -69,16 +70,16 @@ def check_resume(recipe: dict[str, Any], tmp_path: Path, kills: tuple[int, ...])
 def test_every_method_resumes_within_an_epoch_between_epochs_and_before_the_evaluation(
     method: str, tmp_path: Path
 ) -> None:
-    check_resume(tiny(method), tmp_path, (1, 4, 6, 8))
+    check_resume(tiny(method), tmp_path, (2, 4, 8))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_setting_resumes(variant: str, tmp_path: Path) -> None:
-    check_resume(tiny("pgd-at", **VARIANTS[variant]), tmp_path, (3, 4, 7, 8))
+    check_resume(tiny("pgd-at", **VARIANTS[variant]), tmp_path, (3, 6))
 
 
 def test_resume_at_every_batch(tmp_path: Path) -> None:
-    check_resume(tiny("cat", train={"ema_decay": 0.5}), tmp_path, tuple(range(1, 2 * BATCHES + 1)))
+    check_resume(tiny("cat", **EVERYTHING), tmp_path, tuple(range(1, 2 * BATCHES + 1)))
 
 
 def test_a_run_may_die_again_and_again(tmp_path: Path) -> None:
@@ -92,10 +93,13 @@ def test_a_run_may_die_again_and_again(tmp_path: Path) -> None:
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("write", range(8))
-def test_dying_while_a_checkpoint_is_written(write: int, tmp_path: Path) -> None:
-    recipe = tiny("pgd-at", train={"checkpoint_batches": 2})
-    robustplug.train(recipe, out=tmp_path / "whole")
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return outcome(robustplug.train(HALVES, out=tmp_path_factory.mktemp("runs") / "whole").folder)
+
+
+@pytest.mark.parametrize("write", [0, 1, 2, 3, 7])
+def test_dying_while_a_checkpoint_is_written(write: int, halves: dict[str, Any], tmp_path: Path) -> None:
     writes, real = [], write_atomic
 
     def die(path: Path, data: bytes) -> None:
@@ -107,9 +111,9 @@ def test_dying_while_a_checkpoint_is_written(write: int, tmp_path: Path) -> None
 
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
         monkeypatch.setattr(checkpoint, "write_atomic", die)
-        robustplug.train(recipe, out=tmp_path / "killed")
+        robustplug.train(HALVES, out=tmp_path / "killed")
     robustplug.train(resume=tmp_path / "killed")
-    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "killed") == halves
 
 
 @pytest.mark.parametrize("last", ["model.safetensors", "result.json"])

@@ -1,16 +1,16 @@
 """What two processes do in one launch; test_processes.py starts it and judges what they report.
 
-Usage: python -m torch.distributed.run --nproc-per-node 2 -m engine.two_processes FOLDER
+Usage: python -m torch.distributed.run --nproc-per-node 2 -m engine.two_processes FOLDER quick|slow
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from .learned import DRAWS, LEARNED
 from .runs import merged, offered, timeless, tiny
 
 COMPARED = ("erm", "pgd-at", "trades", "cat", "learned")
-RESUMED = ("free-at", "fast-at", "erm", "cat")
+RESUMED = {"quick": ("free-at", "cat"), "slow": ("fast-at", "erm", "pgd-at", "trades")}
+SAMPLES = 200
 RANK = int(os.environ.get("RANK", 0))
 
 State = dict[str, torch.Tensor]
@@ -44,7 +45,7 @@ def exact(method: str) -> dict[str, Any]:
     recipe["method"]["use"] = method
     model = {"batchnorm": False}
     recipe = merged(recipe, {"model": model, "train": {"batch_size": 30}, "optimizer": {"lr": 0.02}})
-    recipe["evaluate"] = {"batch_size": 16, "attack": [{"use": "fgsm"}]}
+    recipe["evaluate"] = {"batch_size": 16, "samples": SAMPLES, "attack": [{"use": "fgsm"}]}
     if method in ("pgd-at", "trades", "cat"):
         recipe["method"]["perturbation"] = {"steps": 2, "start": "zero"}
     if method == "trades":
@@ -55,8 +56,10 @@ def exact(method: str) -> dict[str, Any]:
     return recipe
 
 
-def noisy(method: str, **tables: Any) -> dict[str, Any]:
-    return merged(tiny(method), {"train": {"checkpoint_batches": 1}, "task": {"augment": True}, **tables})
+def noisy(method: str, **train: Any) -> dict[str, Any]:
+    """Return a recipe with noise and running statistics; the processes get batches of unequal sizes."""
+    train = {"checkpoint_batches": 1, "batch_size": 41, **train}
+    return merged(tiny(method), {"train": train, "task": {"augment": True}})
 
 
 class Spy:
@@ -127,8 +130,8 @@ def told_to_stop(recipe: dict[str, Any], out: Path) -> str:
     return type(caught.value).__name__
 
 
-def jobs(runs: Path, spy: Spy) -> dict[str, Callable[[], Any]]:
-    """Return what to do, the riskiest last: the first failure ends the launch."""
+def jobs(runs: Path, spy: Spy, part: str) -> dict[str, Callable[[], Any]]:
+    """Return what to do in one part of the tests; the first failure ends the launch."""
 
     def compare(method: str) -> Any:
         trained = robustplug.train(exact(method), out=runs / method)
@@ -157,23 +160,16 @@ def jobs(runs: Path, spy: Spy) -> dict[str, Callable[[], Any]]:
         return kind
 
     def averaged() -> None:
-        recipe = noisy("erm", train={"ema_decay": 0.5, "checkpoint_batches": 1})
+        recipe = noisy("erm", ema_decay=0.5)
         robustplug.train(recipe, out=runs / "averaged-whole")
         killed(recipe, runs / "averaged-killed", 6)
         robustplug.train(resume=runs / "averaged-killed")
 
-    def odd() -> None:
-        odd = {"train": {"batch_size": 41, "checkpoint_batches": 1}}
-        robustplug.train(noisy("free-at", **odd), out=runs / "odd-whole")
-        killed(noisy("free-at", **odd), runs / "odd-killed", 5)
-        robustplug.train(resume=runs / "odd-killed")
-
     work: dict[str, Callable[[], Any]] = {}
-    for each in COMPARED:
-        work[each] = functools.partial(compare, each)
-    for each in RESUMED:
-        work[f"resume {each}"] = functools.partial(resume, each)
-    return {**work, "stop": stop, "averaged": averaged, "odd": odd}
+    if part == "quick":
+        work = {each: partial(compare, each) for each in COMPARED}
+    work |= {f"resume {each}": partial(resume, each) for each in RESUMED[part]}
+    return work if part == "quick" else {**work, "stop": stop, "averaged": averaged}
 
 
 def main() -> None:
@@ -182,7 +178,7 @@ def main() -> None:
     with pytest.MonkeyPatch.context() as patch, offered("method", LEARNED):
         spy = Spy(top / "runs", patch)
         report = spy.report
-        for name, job in jobs(top / "runs", spy).items():
+        for name, job in jobs(top / "runs", spy, sys.argv[2]).items():
             spy.mismatches = spy.compared = 0
             spy.weights.clear()
             report[name] = job()
