@@ -131,9 +131,12 @@ def evaluate(
     table["evaluate"] |= {key: value for key, value in changes.items() if value is not None}
     table["seed"] = table.get("seed", 0) if seed is None else seed
     recipe = recipe_from_mapping(table, overrides)
+    reporter = reporter or Silent()
     processes = start(device, "float32")
     if folder is not None:
-        parts, exported, _ = load_run(folder, recipe, processes)
+        parts, exported, problems = load_run(folder, recipe, processes)
+        for problem in problems:
+            reporter.warn(problem)
     else:
         built = build_part(recipe.task, "task", "task")
         method = build_part(recipe.method, "method", "method")
@@ -141,4 +144,4 @@ def evaluate(
         parts = Parts(recipe, built, method, exported)
     first = next(iter(parts.task.batches("train", Feed(samples=recipe.evaluate.batch_size))))
     with fitting_threads(first.x):
-        return evaluate_parts(parts, exported, processes, reporter or Silent(), {})
+        return evaluate_parts(parts, exported, processes, reporter, {})

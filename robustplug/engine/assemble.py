@@ -61,10 +61,11 @@ class Parts:
 
     def set_up(self, device: torch.device) -> Sequence[ParamGroup]:
         """Let the method prepare its state and the model, and return what to train."""
+        self.model.train()  # before setup, which may put some modules in eval mode for good
         with isolated(derive(self.recipe.seed, "setup"), device):
             groups = self.method.setup(self.model, self.task)
-        self.model.to(device).train()
-        self.method.state.to(device).train()
+        self.model.to(device)
+        self.method.state.to(device)
         return groups
 
 

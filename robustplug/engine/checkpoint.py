@@ -143,7 +143,13 @@ def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
 
 
 def prune(folder: Path, keep: set[str], newest: int = 2) -> None:
-    """Delete all checkpoints but the newest ones and those to keep."""
+    """Delete all checkpoints but the newest ones and those to keep, and what a kill left half-written."""
+    known = names(folder)
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+    for path in folder.glob("*.safetensors"):
+        if path.stem not in known:
+            path.unlink(missing_ok=True)
     for name in names(folder)[:-newest]:
         if name not in keep:
             # The manifest goes first: without it the checkpoint no longer exists.

@@ -115,7 +115,7 @@ def stored_recipe(folder: Path) -> Recipe:
     return read_recipe(folder / RECIPE)
 
 
-def load_run(folder: Path, recipe: Recipe, processes: Processes) -> tuple[Parts, nn.Module, str]:
+def load_run(folder: Path, recipe: Recipe, processes: Processes) -> tuple[Parts, nn.Module, list[str]]:
     """Load the selected checkpoint of a run and export its model.
 
     Args:
@@ -124,7 +124,7 @@ def load_run(folder: Path, recipe: Recipe, processes: Processes) -> tuple[Parts,
         processes: say where to put the model.
 
     Returns:
-        The run's parts, the exported module in eval mode, and the checkpoint's name.
+        The run's parts, the exported module in eval mode, and what is wrong with newer checkpoints.
 
     Raises:
         RunError: no checkpoint can be used.
@@ -134,7 +134,7 @@ def load_run(folder: Path, recipe: Recipe, processes: Processes) -> tuple[Parts,
 
     parts = assemble(recipe, processes.device)
     parts.set_up(processes.device)
-    newest, _ = checkpoint.load_newest(folder / CHECKPOINTS)
+    newest, problems = checkpoint.load_newest(folder / CHECKPOINTS)
     best = newest.meta["best"]
     selected = newest
     if best is not None and best[0] != newest.name:
@@ -143,7 +143,7 @@ def load_run(folder: Path, recipe: Recipe, processes: Processes) -> tuple[Parts,
         except (ValueError, OSError) as error:
             raise RunError(f"the selected checkpoint of {folder} cannot be used: {error}") from error
     model = trained_weights(selected, parts.model, parts.method.state)
-    return parts, parts.method.export(model).eval(), selected.name
+    return parts, parts.method.export(model).eval(), problems
 
 
 def only_evaluate_changed(name: str, overrides: Sequence[str]) -> None:

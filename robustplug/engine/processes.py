@@ -91,11 +91,14 @@ class Processes:
 
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Average the gradients of parameters that no wrapped module looks after."""
-        if self.world == 1:
+        if self.world == 1 or not parameters:
             return
-        for parameter in parameters:
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = self.accelerator.reduce(gradient, "mean")
+        # A parameter that no process has a gradient of stays without: momentum must not move it.
+        present = self.total([float(parameter.grad is not None) for parameter in parameters])
+        for parameter, count in zip(parameters, present, strict=True):
+            if count:
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(gradient, "mean")
 
     def average_buffers(self, model: nn.Module) -> None:
         """Average floating-point buffers (running statistics), so that all processes agree."""

@@ -28,7 +28,7 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
         return
     watched = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in watched}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in watched}
 
     def ask(number: int, frame: FrameType | None) -> None:
         request.signal = number

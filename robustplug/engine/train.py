@@ -230,7 +230,6 @@ class Training:
     def _epoch(self, session: Session, stop: StopRequest) -> None:
         recipe, loop, task = self.parts.recipe, session.loop, self.parts.task
         began, shown = session.clock.seconds(), 0.0
-        loop.model.train()
 
         def after_batch(progress: Progress) -> None:
             nonlocal shown
