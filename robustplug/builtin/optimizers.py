@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from . import AdamWOptions, CyclicOptions, SgdOptions, StepOptions, WarmUpOptions
 
 
+def fusable(params: Any) -> bool:
+    """Tell whether torch has one kernel for the whole update of these parameters."""
+    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
+
+
 def sgd(options: SgdOptions, *, params: Any, **changes: Any) -> torch.optim.Optimizer:
     """Build stochastic gradient descent with momentum and L2 regularisation."""
     from torch.optim import SGD
 
     settings = {"lr": options.lr, "momentum": options.momentum, "weight_decay": options.weight_decay}
-    return SGD(params, **{**settings, "nesterov": options.nesterov, **changes})
+    return SGD(params, fused=fusable(params), **{**settings, "nesterov": options.nesterov, **changes})
 
 
 def adamw(options: AdamWOptions, *, params: Any, **changes: Any) -> torch.optim.Optimizer:
@@ -26,7 +31,7 @@ def adamw(options: AdamWOptions, *, params: Any, **changes: Any) -> torch.optim.
     from torch.optim import AdamW
 
     settings = {"lr": options.lr, "betas": options.betas, "weight_decay": options.weight_decay}
-    return AdamW(params, **{**settings, **changes})
+    return AdamW(params, fused=fusable(params), **{**settings, **changes})
 
 
 class Constant:
