@@ -17,6 +17,7 @@ from .options import Bounds, Count, Decay, Natural, NonNegative, Positive, Real,
 if TYPE_CHECKING:
     from .data import epoch_batches, index_batches
     from .engine.loop import training_loss
+    from .functional import as_rows, cross_entropy, kl_divergence, margin
     from .method import Method, Objective
     from .protocols import LabelMap, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "data": ("epoch_batches", "index_batches"),
     "engine.loop": ("training_loss",),
+    "functional": ("as_rows", "cross_entropy", "kl_divergence", "margin"),
     "method": ("Method", "Objective"),
     "protocols": ("LabelMap", "Loss", "OutputMap", "Perturbation", "Schedule", "Task", "Vicinity"),
     "random": ("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
@@ -107,8 +109,10 @@ __all__ = [
     "Use",
     "Vicinity",
     "View",
+    "as_rows",
     "beta",
     "build",
+    "cross_entropy",
     "derive",
     "dirichlet",
     "epoch_batches",
@@ -116,6 +120,8 @@ __all__ = [
     "hookimpl",
     "index_batches",
     "isolated",
+    "kl_divergence",
+    "margin",
     "normal_like",
     "stream",
     "take",

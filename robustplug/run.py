@@ -142,6 +142,6 @@ def evaluate(
         method = build_part(recipe.method, "method", "method")
         exported = cast("nn.Module", model).to(processes.device)
         parts = Parts(recipe, built, method, exported)
-    first = next(iter(parts.task.batches("train", Feed(samples=recipe.evaluate.batch_size))))
+    first = next(iter(parts.task.batches("train", Feed(batch_size=recipe.train.batch_size))))
     with fitting_threads(first.x):
         return evaluate_parts(parts, exported, processes, reporter, {})

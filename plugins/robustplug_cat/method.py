@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustplug.api import Batch, Cost, Method, ParamGroup, Step, Task, View, dirichlet
+from robustplug.api import (
+    Batch,
+    Cost,
+    Method,
+    ParamGroup,
+    Step,
+    Task,
+    View,
+    as_rows,
+    cross_entropy,
+    dirichlet,
+    margin,
+)
 
 from . import CatLabelOptions, CatLossOptions, CatOptions
 
@@ -23,7 +34,7 @@ def custom_labels(labels: Tensor, classes: int, uncertainty: Tensor, draw: Tenso
         uncertainty: cε_i in [0, 1], (N,).
         draw: u_i, rows (N, K) of a Dirichlet distribution.
     """
-    rows = F.one_hot(labels, classes).to(draw.dtype) if labels.dim() == 1 else labels
+    rows = as_rows(labels, classes)
     weight = uncertainty[:, None]
     return (1 - weight) * rows + weight * draw
 
@@ -82,16 +93,13 @@ class MixedLoss:
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return the loss of each sample, (N,)."""
-        logits: Tensor = output.float()
-        labels = (view.y if view.y.dim() == 1 else view.y.argmax(1))[:, None]
-        wrong = logits.scatter(1, labels, -torch.inf).amax(1)
-        margin = (wrong - logits.gather(1, labels)[:, 0]).clamp_min(-self.kappa)
+        excess = margin(output, view.y, self.kappa)
         if self.margin_weight == "radius-sum":
-            margin = margin * len(view) * view.info.get("eps", view.radius)
-        entropy = F.cross_entropy(logits, target, reduction="none")
+            excess = excess * len(view) * view.info.get("eps", view.radius)
+        entropy = cross_entropy(output, target)
         step.log("loss/ce", entropy)
-        step.log("loss/margin", margin)
-        return entropy + margin
+        step.log("loss/margin", excess)
+        return entropy + excess
 
 
 class Cat(Method[CatOptions]):

@@ -5,26 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from robustplug.api import Batch, Cost, Method, Step, View
+from robustplug.api import Batch, Cost, Method, Step, View, cross_entropy, kl_divergence
 
 from . import TradesOptions
-
-
-def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
-    """Return KL(t ‖ softmax(z)) of each sample, (N,), differentiable in both arguments.
-
-    The clamp inside the logarithm keeps the gradient finite where a prediction underflows to 0.
-
-    Args:
-        logits: z, (N, K).
-        target: t, rows (N, K) that sum to 1.
-    """
-    log_target = target.clamp_min(torch.finfo(target.dtype).tiny).log()
-    return (target * (log_target - F.log_softmax(logits.float(), 1))).sum(1)
 
 
 class CleanPrediction:
@@ -49,7 +34,7 @@ class TradesLoss:
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return the loss of each sample, (N,)."""
         if view.role == "clean" or target.dim() == 1:
-            return F.cross_entropy(output.float(), target, reduction="none")
+            return cross_entropy(output, target)
         return kl_divergence(output, target)
 
 

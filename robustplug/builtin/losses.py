@@ -1,64 +1,17 @@
-"""Per-sample losses of a classifier."""
+"""The losses as components."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from ..functional import cross_entropy, kl_divergence, margin
 
 if TYPE_CHECKING:
     from ..step import Step
     from ..types import View
     from . import MarginOptions
-
-
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Return −Σ_k t_k log softmax(z)_k of each sample, (N,).
-
-    Args:
-        logits: (N, K).
-        target: classes int64 (N,), or rows (N, K) that sum to 1.
-    """
-    return F.cross_entropy(logits.float(), target, reduction="none")
-
-
-def as_rows(target: Tensor, classes: int) -> Tensor:
-    """Return targets as float32 rows (N, K): one-hot rows for classes, rows as they are."""
-    return F.one_hot(target, classes).float() if target.dim() == 1 else target
-
-
-def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
-    """Return KL(t ‖ softmax(z)) of each sample, (N,), differentiable in both arguments.
-
-    The clamp inside the logarithm keeps the gradient finite where a target underflows to 0.
-
-    Args:
-        logits: (N, K).
-        target: classes int64 (N,), or rows (N, K) that sum to 1.
-    """
-    rows = as_rows(target, logits.shape[1])
-    log_rows = rows.clamp_min(torch.finfo(rows.dtype).tiny).log()
-    return (rows * (log_rows - F.log_softmax(logits.float(), 1))).sum(1)
-
-
-def margin(logits: Tensor, labels: Tensor, kappa: float | None = None) -> Tensor:
-    """Return max(max_{j≠y} z_j − z_y, −κ) of each sample, (N,): above 0 means misclassified.
-
-    Carlini & Wagner 2017 (arXiv:1608.04644 §V.A), as a loss to maximise.
-
-    Args:
-        logits: (N, K).
-        labels: classes int64 (N,), or rows (N, K), of which the largest entry counts.
-        kappa: None for no bound.
-    """
-    logits = logits.float()
-    labels = (labels if labels.dim() == 1 else labels.argmax(1))[:, None]
-    right = logits.gather(1, labels)[:, 0]
-    wrong = logits.scatter(1, labels, -torch.inf).amax(1)
-    result = wrong - right
-    return result if kappa is None else result.clamp_min(-kappa)
 
 
 class CrossEntropy:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .losses import as_rows
+from ..functional import as_rows
 
 if TYPE_CHECKING:
     from ..step import Step

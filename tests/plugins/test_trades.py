@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.api import Batch, Step, TaskInfo, View, stream, training_loss
-from robustplug_trades.method import kl_divergence
+from robustplug.api import Batch, Step, TaskInfo, View, kl_divergence, stream, training_loss
 
 from . import reference as ref
 from .reference import Array
