@@ -51,11 +51,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def accuracies(output: str) -> list[str]:
     """Return the accuracy column of a printed table."""
     rows = [line.split("│") for line in output.splitlines() if "│" in line]
-    return [row[2].strip() for row in rows]
+    return [row[2].split()[0] for row in rows]
 
 
 def stored(folder: Path) -> list[str]:
-    return [f"{row['accuracy']:.2%}" for row in json.loads((folder / "result.json").read_text())["attacks"]]
+    return [f"{row['accuracy']:.1%}" for row in json.loads((folder / "result.json").read_text())["attacks"]]
 
 
 def test_training_ends_with_the_result(run: Run) -> None:

@@ -126,7 +126,7 @@ def test_the_installed_example_trains(installed: Run) -> None:
     folder = Path(installed("python", "-c", "import os; print(os.getcwd())").strip()) / "trained"
     result = json.loads((folder / "result.json").read_text())
     clean, attacked = [row["accuracy"] for row in result["attacks"]]
-    assert f"{clean:.2%}" in output
+    assert f"{clean:.1%}" in output
     assert 0.3 < clean <= 1.0, "two epochs teach it something"
     assert 0 < attacked <= clean
     assert json.loads((folder / "environment.json").read_text())["plugins"]["alp"] == "robustplug-alp 0.3.0"
