@@ -3,8 +3,8 @@
     python benchmarks/step_cost.py                      # ratios of this package
     python benchmarks/step_cost.py --peers              # and side by side with torchattacks and ART
 
-Each step and its bare passes run in turn, on the same model, batch, precision and layout; the ratio is
-the median of the pairs. `--peers` needs `pip install -e ".[benchmark]"`.
+Each step and its bare passes run in turn, on the same model, batch, precision and layout. Two ratios: the
+median of the pairs, and that of the fastest runs, which other work on the machine disturbs less. `--peers` needs `pip install -e ".[benchmark]"`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -191,10 +191,23 @@ def art_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
     return step
 
 
+class Paired(NamedTuple):
+    """Median seconds of both, the median of the ratios, and the ratio of the fastest runs."""
+
+    ours: float
+    other: float
+    ratio: float
+    fastest: float
+
+    def text(self, other: str) -> str:
+        times = f"{self.ours * 1e3:9.1f} ms, {other} {self.other * 1e3:9.1f} ms"
+        return f"{times}, ratio {self.ratio:.3f}, of the fastest {self.fastest:.3f}"
+
+
 def paired(
     first: Callable[[], None], second: Callable[[], None], rounds: int, device: torch.device
-) -> tuple[float, float, float]:
-    """Return median seconds of both and the median of the ratios, run in turn after one warm-up."""
+) -> Paired:
+    """Time two pieces of work in turn, after one warm-up."""
 
     def seconds(work: Callable[[], None]) -> float:
         if device.type == "cuda":
@@ -207,8 +220,12 @@ def paired(
 
     pairs = [(seconds(first), seconds(second)) for _ in range(rounds + 1)][1:]
     firsts, seconds_ = zip(*pairs, strict=True)
-    ratio = statistics.median(a / b for a, b in pairs)
-    return statistics.median(firsts), statistics.median(seconds_), ratio
+    return Paired(
+        statistics.median(firsts),
+        statistics.median(seconds_),
+        statistics.median(a / b for a, b in pairs),
+        min(firsts) / min(seconds_),
+    )
 
 
 def main() -> None:
@@ -242,9 +259,9 @@ def main() -> None:
         def autocast(device: torch.device = device) -> Any:
             return torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
 
-        a, b, ratio = paired(ours, bare_step(name, plain, batch, autocast), options.rounds, device)
-        rows.append({"step": name, "seconds": a, "bare": b, "ratio": ratio})
-        print(f"{name:8} {a * 1e3:9.1f} ms, bare passes {b * 1e3:9.1f} ms, ratio {ratio:.3f}", flush=True)
+        times = paired(ours, bare_step(name, plain, batch, autocast), options.rounds, device)
+        rows.append({"step": name, **times._asdict()})
+        print(f"{name:8} {times.text('bare passes')}", flush=True)
     if options.peers:
         for peer in (torchattacks_step, art_step):
             processes = start(options.device, "float32")
@@ -252,12 +269,9 @@ def main() -> None:
             task = RandomImages(options.batch, (3, options.size, options.size), device)
             ours = our_step("pgd-at", make_model(options.model, task, device, True), task, processes, True)
             theirs = peer(make_model(options.model, task, device, False), task.batch)
-            a, b, ratio = paired(ours, theirs, options.rounds, device)
-            rows.append({"step": f"pgd-at vs {peer.__name__}", "seconds": a, "theirs": b, "ratio": ratio})
-            print(
-                f"pgd-at   {a * 1e3:9.1f} ms, {peer.__name__} {b * 1e3:9.1f} ms, ratio {ratio:.3f}",
-                flush=True,
-            )
+            times = paired(ours, theirs, options.rounds, device)
+            rows.append({"step": f"pgd-at against {peer.__name__}", **times._asdict()})
+            print(f"pgd-at   {times.text(peer.__name__)}", flush=True)
     print(json.dumps(rows))
 
 
