@@ -3,8 +3,9 @@
     python benchmarks/step_cost.py                      # ratios of this package
     python benchmarks/step_cost.py --peers              # and side by side with torchattacks and ART
 
-Each step and its bare passes run in turn, on the same model, batch, precision and layout. Two ratios: the
-median of the pairs, and that of the fastest runs, which other work on the machine disturbs less. `--peers` needs `pip install -e ".[benchmark]"`.
+Each step and its bare passes run in turn, on the same model, batch, precision and layout. Two ratios:
+the median of the pairs, and that of the fastest runs, which other work on the machine disturbs less.
+`--peers` needs `pip install -e ".[benchmark]"`.
 """
 
 from __future__ import annotations
