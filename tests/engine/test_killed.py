@@ -61,12 +61,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     top = tmp_path_factory.mktemp("runs")
     folders = {name: top / name for name in ("whole", "killed", "interrupted")}
     killed = launch(folders["killed"], "train.checkpoint_batches=1")
-    interrupted = launch(folders["interrupted"])
     robustplug.train(LONG, out=folders["whole"])
     wait_for(lambda: any((folders["killed"] / "checkpoints").glob("*.json")), killed)
     killed.kill()
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
+    # Started last: it must not end while this process is busy.
+    interrupted = launch(folders["interrupted"])
     wait_for(lambda: any((folders["interrupted"] / "checkpoints").glob("*.json")), interrupted)
     # The first epoch is saved; a moment later the second one has begun, and is far from its end.
     time.sleep(0.05)
