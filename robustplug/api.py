@@ -10,17 +10,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .component import Component, MethodOptions, NoOptions, Use, build, use
-from .errors import BrokenData, DataMissing
+from .errors import BrokenData, DataMissing, Refused
 from .hookspecs import hookimpl
-from .options import Bounds, Count, Decay, Natural, NonNegative, Positive, Real, UnitInterval
+from .options import (
+    Bounds,
+    Count,
+    Decay,
+    Natural,
+    NonNegative,
+    Positive,
+    Real,
+    Rest,
+    UnitInterval,
+    parse_fraction,
+)
+from .registry import did_you_mean
 
 if TYPE_CHECKING:
     from .data import epoch_batches, index_batches
     from .engine.loop import training_loss
-    from .functional import as_rows, cross_entropy, kl_divergence, margin
+    from .ensemble import Ensemble
+    from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
+    from .guard import guarded
     from .method import Method, Objective
     from .protocols import LabelMap, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
+    from .signatures import check_arguments
     from .state import MethodState, PerSample
     from .step import Meter, Step
     from .types import (
@@ -43,10 +58,13 @@ if TYPE_CHECKING:
 _LAZY = {
     "data": ("epoch_batches", "index_batches"),
     "engine.loop": ("training_loss",),
-    "functional": ("as_rows", "cross_entropy", "kl_divergence", "margin"),
+    "ensemble": ("Ensemble",),
+    "guard": ("guarded",),
+    "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "method": ("Method", "Objective"),
     "protocols": ("LabelMap", "Loss", "OutputMap", "Perturbation", "Schedule", "Task", "Vicinity"),
     "random": ("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
+    "signatures": ("check_arguments",),
     "state": ("MethodState", "PerSample"),
     "step": ("Meter", "Step"),
     "types": (
@@ -78,6 +96,7 @@ __all__ = [
     "Count",
     "DataMissing",
     "Decay",
+    "Ensemble",
     "EpochReport",
     "Feed",
     "LabelMap",
@@ -98,6 +117,8 @@ __all__ = [
     "Positive",
     "Progress",
     "Real",
+    "Refused",
+    "Rest",
     "Result",
     "RunInfo",
     "Schedule",
@@ -112,17 +133,22 @@ __all__ = [
     "as_rows",
     "beta",
     "build",
+    "check_arguments",
     "cross_entropy",
     "derive",
+    "did_you_mean",
     "dirichlet",
+    "dlr",
     "epoch_batches",
     "gamma",
+    "guarded",
     "hookimpl",
     "index_batches",
     "isolated",
     "kl_divergence",
     "margin",
     "normal_like",
+    "parse_fraction",
     "stream",
     "take",
     "training_loss",

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
+from .options import Rest
+
 Kind = Literal[
     "vicinity",
     "perturbation",
@@ -123,6 +125,14 @@ class Slot:
     kind: Kind
     many: bool
     optional: bool
+
+
+def rest_name(options: type[Any]) -> str | None:
+    """Return the field of an options dataclass that takes all other keys (see `options.Rest`)."""
+    for name, hint in typing.get_type_hints(options, include_extras=True).items():
+        if any(isinstance(note, Rest) for note in getattr(hint, "__metadata__", ())):
+            return name
+    return None
 
 
 def slots(options: type[Any]) -> Mapping[str, Slot]:

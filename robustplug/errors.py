@@ -1,4 +1,4 @@
-"""What a task raises when its data is not as it should be. Importing this does not import torch."""
+"""What components raise for the engine to explain. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -9,3 +9,10 @@ class DataMissing(ValueError):
 
 class BrokenData(ValueError):
     """A data file cannot be read."""
+
+
+class Refused(ValueError):
+    """An attack cannot be run on this model, task or threat model; the message says why.
+
+    An evaluation notes the reason in the attack's row and goes on with the next.
+    """

@@ -82,6 +82,18 @@ class Finite:
         return core_schema.no_info_after_validator_function(check, handler(source))
 
 
+class Rest:
+    """Mark an option that takes every key of the component's table which is no option of its own.
+
+    For components that pass options on to another library: `arguments: Annotated[Mapping[str, Any],
+    Rest()]`. The component's `__post_init__` validates them; to report several problems at once it
+    raises an ExceptionGroup of ValueErrors, each of which starts with the name of its key.
+    """
+
+    def __repr__(self) -> str:
+        return "Rest()"
+
+
 Real = Annotated[float, Finite(), FractionText()]
 """Any finite number; recipes may write a fraction."""
 NonNegative = Annotated[float, Bounds(ge=0), Finite(), FractionText()]

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 class Vicinity(Protocol):
     """V: where virtual samples come from, and what a legal perturbation of them is.
 
-    `eps` is the radius of a view that carries none of its own; radii are (N,) tensors.
+    `eps` is the radius of a view that carries none of its own; radii are (N,) tensors. `norm` is the
+    order p of the norm that measures them (2.0, math.inf), or None for a set that is no norm ball.
     """
 
     eps: float
+    norm: float | None
 
     def sample(self, step: Step, batch: Batch) -> Batch:
         """Draw virtual samples."""
@@ -51,6 +53,8 @@ class Perturbation(Protocol):
 
     def cost(self, target: Cost) -> Cost:
         """Say how many forwards and backwards per sample one call makes during training.
+
+        `Cost.unknown()` where that depends on the data.
 
         Args:
             target: what asking the method's label map once costs.

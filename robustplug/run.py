@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from .component import Kind, Use
 from .component import build as build_resolved
-from .recipe import recipe_from_mapping, recipe_to_mapping, resolve
+from .recipe import resolve
+from .subject import Network, Reference, as_table, open_sources, open_subject, typical_input
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from .engine.audit import Audit
     from .engine.reporting import Reporter
     from .engine.train import Trained
     from .types import Result, Split
-
-Reference = str | Mapping[str, Any]
-
-# What a module is evaluated with unless told otherwise.
-STRONG = [
-    {"use": "pgd", "steps": 50, "restarts": 5},
-    {"use": "pgd", "steps": 50, "loss": {"use": "margin"}},
-]
 
 
 def train(
@@ -68,80 +61,134 @@ def build(kind: Kind, name: str, /, **options: Any) -> Any:
     return build_resolved(resolve(Use(name, options), kind), kind, **context)
 
 
-def _table(reference: Reference) -> dict[str, Any]:
-    return {"use": reference} if isinstance(reference, str) else dict(reference)
-
-
 def evaluate(
-    model: nn.Module | str | Path,
+    model: nn.Module | Callable[[Any], Any] | str | Path,
     *,
     task: Reference | None = None,
+    suite: str | Path | Mapping[str, Any] | None = None,
     attacks: Sequence[Reference] | None = None,
     vicinity: Reference | None = None,
     split: Split | None = None,
     samples: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
+    architecture: Reference | None = None,
+    weights: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    sources: Sequence[str | Path] = (),
+    reference: str | Path | None = None,
+    out: str | Path | None = None,
     device: str = "auto",
     overrides: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> Result:
-    """Evaluate a run folder, or any module, under attacks.
+    """Evaluate a run folder, a model file, or any module or function, under attacks.
 
     Args:
-        model: a run folder, or a module that takes inputs in [0, 1] and returns logits (N, K).
-        task: data to evaluate a module on, for example "digits" or {"use": "mnist", "root": "…"}.
+        model: a run folder; a file (safetensors, TorchScript, torch.export, ONNX) or
+            "torchvision:NAME"; a module or a function from inputs in [0, 1] to logits (N, K).
+        task: data to evaluate a model that is no run folder on, for example "digits".
+        suite: file, name of a bundled suite, or the same tables as a mapping; instead of `attacks`.
         attacks: in order, each on the samples that are still right, for example
-            ["pgd", {"use": "pgd", "steps": 50, "loss": {"use": "margin"}}]; None for those of the
-            run's recipe, or PGD-50 with 5 restarts and margin PGD for a module.
-        vicinity: threat model; None for that of the run, or L∞ with 8/255 for a module.
+            ["fgsm", {"use": "pgd", "steps": 20}]; None for those of the run's recipe.
+        vicinity: the threat model; None for that of the run's method, or L∞ with eps 8/255.
         split, samples, batch_size, seed: None for those of the run's recipe, or "test", all, 256, 0.
+        architecture: model component that a state dict belongs to.
+        weights: of a torchvision model: a name such as "DEFAULT", or a file.
+        mean, std: normalisation to put in front of a model that is no run.
+        sources: run folders that the suite's transfer rows make their examples on.
+        reference: what corruption errors are divided by: a run folder that was evaluated with the same
+            suite, or "alexnet" for ImageNet-C.
+        out: folder for NAME.json and, while it is not finished, the notes that a killed evaluation goes
+            on from; None for neither.
         device: "auto", "cpu", "cuda" or "mps".
-        overrides: "evaluate.key=value" each, for a run folder.
+        overrides: "key=value" each; for a run folder only of `evaluate`.
         reporter: hears of progress.
 
     Raises:
-        RecipeError: an attack, the vicinity or the task is wrong.
-        RunError: the folder holds no run, or the device is not there.
+        RecipeError: an attack, the suite, the vicinity or the task is wrong.
+        RunError: the model cannot be read, or the device is not there.
     """
-    from .engine.assemble import Parts, build_part
-    from .engine.open import load_run, only_evaluate_changed, stored_recipe
     from .engine.precision import fitting_threads
-    from .engine.processes import start
     from .engine.reporting import Silent
-    from .engine.results import evaluate_parts
-    from .types import Feed
+    from .engine.results import Asked, evaluate_and_write, evaluation_threat
+    from .engine.summary import read_reference
+    from .recipe import read_suite, use_to_mapping
 
-    if isinstance(model, str | Path):
-        folder: Path | None = Path(model)
-        table = recipe_to_mapping(stored_recipe(Path(model)))
-        only_evaluate_changed(table["name"], overrides)
-    elif task is None:
-        raise TypeError('evaluate(module) needs a task, for example task="digits"')
-    else:
-        folder, table = None, {"task": _table(task), "method": {"use": "erm"}, "evaluate": {"attack": STRONG}}
-        table["name"] = re.sub(r"\W+", "-", type(model).__name__)
+    network = Network(task, architecture, weights, mean, std)
     changes = {
-        "attack": None if attacks is None else [_table(attack) for attack in attacks],
-        "vicinity": None if vicinity is None else _table(vicinity),
+        "attack": None if attacks is None else [as_table(attack) for attack in attacks],
+        "vicinity": None if vicinity is None else as_table(vicinity),
         "split": split,
         "samples": samples,
         "batch_size": batch_size,
     }
-    table["evaluate"] |= {key: value for key, value in changes.items() if value is not None}
-    table["seed"] = table.get("seed", 0) if seed is None else seed
-    recipe = recipe_from_mapping(table, overrides)
     reporter = reporter or Silent()
-    processes = start(device, "float32")
-    if folder is not None:
-        parts, exported, problems = load_run(folder, recipe, processes)
-        for problem in problems:
-            reporter.warn(problem)
-    else:
-        built = build_part(recipe.task, "task", "task")
-        method = build_part(recipe.method, "method", "method")
-        exported = cast("nn.Module", model).to(processes.device)
-        parts = Parts(recipe, built, method, exported)
-    first = next(iter(parts.task.batches("train", Feed(batch_size=recipe.train.batch_size))))
-    with fitting_threads(first.x):
-        return evaluate_parts(parts, exported, processes, reporter, {})
+    subject = open_subject(model, network, changes, seed, overrides, device, reporter)
+    threat = use_to_mapping(evaluation_threat(subject.parts))
+    asked = Asked(
+        suite=None if suite is None else read_suite(suite, threat),
+        sources=open_sources(sources, subject, reporter),
+        reference=None if reference is None else read_reference(reference),
+        model=subject.description,
+    )
+    parts, folder = subject.parts, None if out is None else Path(out)
+    with fitting_threads(typical_input(parts)):
+        return evaluate_and_write(parts, subject.exported, subject.processes, reporter, asked, folder)
+
+
+def audit(
+    model: nn.Module | Callable[[Any], Any] | str | Path,
+    *,
+    task: Reference | None = None,
+    vicinity: Reference | None = None,
+    split: Split | None = None,
+    samples: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    architecture: Reference | None = None,
+    weights: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    sources: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Audit:
+    """Audit whether a model's robustness is real, or whether its gradients are masked.
+
+    Args:
+        model, task, vicinity, split, samples, batch_size, seed, architecture, weights, mean, std: as for
+            `evaluate`.
+        sources: run folders, best plainly trained ones, whose adversarial examples are tried on it.
+        out: folder for audit.json and the notes of an unfinished audit; None for neither. The finding
+            is added to result.json of a run folder, too.
+        device, overrides, reporter: as for `evaluate`.
+
+    Raises:
+        RecipeError: the vicinity or the task is wrong.
+        RunError: the model cannot be read, or the device is not there.
+    """
+    from .engine.audit import audit_parts, note_in_result
+    from .engine.precision import fitting_threads
+    from .engine.reporting import Silent
+    from .engine.results import Asked
+
+    network = Network(task, architecture, weights, mean, std)
+    changes = {
+        "vicinity": None if vicinity is None else as_table(vicinity),
+        "split": split,
+        "samples": samples,
+        "batch_size": batch_size,
+    }
+    reporter = reporter or Silent()
+    subject = open_subject(model, network, changes, seed, overrides, device, reporter)
+    asked = Asked(sources=open_sources(sources, subject, reporter), model=subject.description)
+    folder = None if out is None else Path(out)
+    with fitting_threads(typical_input(subject.parts)):
+        found = audit_parts(subject.parts, subject.exported, subject.processes, reporter, asked, folder)
+    if subject.folder is not None and folder is not None and subject.processes.main:
+        note_in_result(subject.folder, found)
+    return found

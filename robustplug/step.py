@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .errors import Refused
 from .state import MethodState
 from .types import Batch, Pass, Progress, View
 
@@ -118,7 +119,13 @@ class Step:
         return self.task.score(view, output)
 
     def gradient(self, total: Tensor, x: Tensor) -> Tensor:
-        """Return the gradient of a scalar with respect to x, counted; no .grad is touched."""
+        """Return the gradient of a scalar with respect to x, counted; no .grad is touched.
+
+        Raises:
+            Refused: the model gives no gradients.
+        """
+        if not total.requires_grad:
+            raise Refused("the model gives no gradients; only black-box attacks can be run on it")
         self.meter.backwards += len(x)
         (result,) = torch.autograd.grad(total, x)
         return result

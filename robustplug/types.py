@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -124,10 +125,20 @@ class ParamGroup:
 
 
 class Cost(NamedTuple):
-    """Count forward and backward passes per sample."""
+    """Count forward and backward passes per sample; NaN where that depends on the data."""
 
     forwards: float
     backwards: float
+
+    @classmethod
+    def unknown(cls) -> Cost:
+        """Return the cost of what stops when the data says so."""
+        return cls(math.nan, math.nan)
+
+    @property
+    def known(self) -> bool:
+        """Tell whether the cost does not depend on the data."""
+        return not math.isnan(self.forwards + self.backwards)
 
     def __add__(self, other: tuple[Any, ...]) -> Cost:
         return Cost(self.forwards + other[0], self.backwards + other[1])
@@ -236,17 +247,24 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Report one attack of an evaluation.
+    """Report one row of an evaluation: an attack, a distribution shift, or both.
 
     Attributes:
-        name: label of the attack; "clean" for none.
-        options: its resolved options.
-        accuracy: share of all samples still right after this attack and those before it.
-        broken: samples that this attack, and none before it, broke.
+        name: label of the row; "clean" for no attack.
+        options: the attack's resolved options.
+        accuracy: share of all samples that are right after this row and those before it in its chain;
+            NaN when it was skipped.
+        broken: samples that this row, and none before it in its chain, broke.
         attempted: samples that it was run on.
         rejected: results thrown away because they left the vicinity.
         forwards, backwards: passes spent, per sample of the whole split.
         seconds: wall time.
+        threat: the vicinity, for example {"use": "linf", "eps": 0.1}; empty for none.
+        shift: the distribution shift that came first; empty for none.
+        chain: rows of one chain run on what the rows before left right; "" for a row of its own.
+        skipped: why the row was not run; "" when it was.
+        distance: median distance of the examples that broke a sample: {"linf": …, "l2": …}.
+        right: for each sample, whether it is right after this row; empty when it was skipped.
     """
 
     name: str
@@ -258,6 +276,12 @@ class AttackResult:
     forwards: float
     backwards: float
     seconds: float
+    threat: Mapping[str, Any] = field(default_factory=dict)
+    shift: Mapping[str, Any] = field(default_factory=dict)
+    chain: str = ""
+    skipped: str = ""
+    distance: Mapping[str, float] = field(default_factory=dict)
+    right: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -268,13 +292,11 @@ class Result:
         split, samples: what was evaluated.
         threat: the vicinity's name and options, for example {"use": "linf", "eps": 0.1}.
         attacks: in the order they were run, "clean" first.
-        survived: for each sample, how many rows of `attacks` it came through (0: wrong when clean).
-        meta: versions, recipe hash, device, training cost, wall time.
+        meta: versions, recipe hash, device, model, training cost, wall time, summaries.
     """
 
     split: str
     samples: int
     threat: Mapping[str, Any]
     attacks: tuple[AttackResult, ...]
-    survived: tuple[int, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)

@@ -128,11 +128,14 @@ class WarmUpOptions:
 
 @hookimpl
 def robustplug_vicinities() -> Iterable[Component]:
-    """Offer norm balls."""
+    """Offer norm balls and distribution shifts."""
+    from .shifts import SHIFTS
+
     yield Component("linf", f"{_HERE}.vicinities:Linf", BallOptions, "L∞ ball in the pixel range")
     yield Component(
         "l2", f"{_HERE}.vicinities:L2", BallOptions, "L2 ball in the pixel range", "", {"eps": 0.5}
     )
+    yield from SHIFTS
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,6 +51,8 @@ class Linf(_Ball):
         options: `eps`, in units of the input range.
     """
 
+    norm: float | None = math.inf
+
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Clamp x (N, …) to [origin - radius, origin + radius] and to [0, 1]."""
         r = per_sample(radius, x)
@@ -78,6 +81,8 @@ class L2(_Ball):
     Args:
         options: `eps`, Euclidean length in units of the input range.
     """
+
+    norm: float | None = 2.0
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Scale x (N, …) back to the ball around origin and clamp it to [0, 1].

@@ -11,6 +11,7 @@ import click
 from .. import __version__
 from ..recipe.errors import RecipeError
 from ..registry import DuplicateComponent, UnknownComponent, did_you_mean
+from .audit import audit
 from .check import check
 from .components import components
 from .evaluate import evaluate
@@ -110,5 +111,5 @@ def main() -> None:
     """
 
 
-for command in (train, evaluate, validate, components, show, plugins, recipes, check):
+for command in (train, evaluate, audit, validate, components, show, plugins, recipes, check):
     main.add_command(command)

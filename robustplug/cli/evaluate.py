@@ -2,42 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="evaluate.KEY=VALUE",
-    help="Override a key of the run's evaluation; may be repeated.",
-)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
-)
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the result here, too."
-)
-@click.option("--quiet", "-q", is_flag=True, help="Print the result only.")
-def evaluate(run: Path, overrides: tuple[str, ...], device: str, json_file: Path | None, quiet: bool) -> None:
-    """Evaluate the model of a run folder again.
+def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> list[float] | None:
+    from ..options import parse_fraction
 
-    For example: robustplug evaluate runs/cat-digits --set evaluate.attack.0.steps=200
+    if text is None:
+        return None
+    try:
+        return [float(str(parse_fraction(part))) for part in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write a number for each channel: 0.49,0.48,0.45") from None
+
+
+_MODEL_OPTIONS = (
+    click.option("--task", metavar="NAME", help="Data to evaluate a model on that is no run folder."),
+    click.option("--model", "architecture", metavar="NAME", help="Model component of a state dict."),
+    click.option("--weights", metavar="NAME|FILE", help="Weights of a torchvision model, such as DEFAULT."),
+    click.option("--mean", callback=_numbers, metavar="M,M,M", help="Normalisation to put in front."),
+    click.option("--std", callback=_numbers, metavar="S,S,S", help="Normalisation to put in front."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a key, of a run evaluate.* only; may be repeated.",
+    ),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+    ),
+    click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the result."),
+    click.option(
+        "--json",
+        "json_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write the result here, too.",
+    ),
+    click.option("--quiet", "-q", is_flag=True, help="Print the result only."),
+)
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a model is read and where its result goes."""
+    for option in reversed(_MODEL_OPTIONS):
+        command = option(command)
+    return command
+
+
+def result_folder(model: str, out: Path | None) -> Path:
+    """Return where the results of a model go: evaluations/ in its run folder, or here."""
+    if out is not None:
+        return out
+    return Path(model, "evaluations") if Path(model).is_dir() else Path("evaluations", Path(model).stem)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--suite", metavar="NAME|FILE", help="Rows to run; see: robustplug recipes list --suites")
+@click.option("--source", "sources", multiple=True, metavar="RUN", help="Transfer attacks from this run.")
+@click.option("--reference", metavar="RUN|alexnet", help="What corruption errors are divided by.")
+@model_options
+def evaluate(
+    model: str,
+    suite: str | None,
+    sources: tuple[str, ...],
+    reference: str | None,
+    architecture: str | None,
+    out: Path | None,
+    json_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Evaluate a run folder or a model file; a killed evaluation goes on when started again.
+
+    MODEL is a run folder, a file (safetensors, TorchScript, torch.export, ONNX) or torchvision:NAME.
+
+    \b
+    robustplug evaluate runs/cat-digits --suite standard
+    robustplug evaluate net.onnx --task digits --suite quick
     """
     from rich.console import Console
 
     from ..engine.folder import write_json, writing
     from ..engine.results import result_to_json
-    from ..report.console import RichReporter, result_table
+    from ..report.console import RichReporter
+    from ..report.tables import result_tables
     from ..run import evaluate as run_evaluate
 
+    folder = result_folder(model, out)
     with RichReporter(Console(stderr=True, quiet=quiet)) as reporter:
-        result = run_evaluate(run, overrides=overrides, device=device, reporter=reporter)
-    Console().print(result_table(result))
+        result = run_evaluate(
+            model,
+            suite=suite,
+            sources=sources,
+            reference=reference,
+            architecture=architecture,
+            out=folder,
+            reporter=reporter,
+            **options,
+        )
+    Console().print(*result_tables(result), sep="\n")
     if json_file is not None:
         with writing(f"the result to {json_file}"):
             write_json(json_file, result_to_json(result))

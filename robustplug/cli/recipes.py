@@ -13,11 +13,12 @@ def recipes() -> None:
 
 
 @recipes.command("list")
-def list_recipes() -> None:
-    """List the bundled recipes with the first line of each."""
-    from ..recipe import bundled_recipes
+@click.option("--suites", is_flag=True, help="List the evaluation suites instead.")
+def list_recipes(suites: bool) -> None:
+    """List the bundled recipes, or evaluation suites, with the first line of each."""
+    from ..recipe import bundled_recipes, bundled_suites
 
-    known = bundled_recipes()
+    known = bundled_suites() if suites else bundled_recipes()
     width = max(map(len, known), default=0)
     for name, path in known.items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -29,12 +30,13 @@ def list_recipes() -> None:
 @recipes.command("copy")
 @click.argument("name")
 @click.argument("target", required=False, type=click.Path(path_type=Path))
-def copy_recipe(name: str, target: Path | None) -> None:
+@click.option("--suite", is_flag=True, help="NAME is that of an evaluation suite.")
+def copy_recipe(name: str, target: Path | None, suite: bool) -> None:
     """Copy a bundled recipe to TARGET, by default NAME.toml here; never over a file."""
-    from ..recipe import RecipeError, find_recipe
+    from ..recipe import RecipeError, find_recipe, find_suite
     from ..recipe.errors import Problem
 
-    source = find_recipe(name)
+    source = find_suite(name) if suite else find_recipe(name)
     target = target or Path(source.name)
     if target.is_dir():
         target /= source.name
@@ -45,4 +47,5 @@ def copy_recipe(name: str, target: Path | None) -> None:
         raise RecipeError([Problem("", "exists already; name another target")], str(target)) from None
     except OSError as error:
         raise RecipeError([Problem("", f"cannot be written: {error.strerror}")], str(target)) from error
-    click.echo(f"{target}: change it, then run: robustplug train --recipe {target}")
+    use = f"evaluate RUN --suite {target}" if suite else f"train --recipe {target}"
+    click.echo(f"{target}: change it, then run: robustplug {use}")

@@ -29,7 +29,8 @@ def train(
         raise click.UsageError("Name a recipe, for example: robustplug train --recipe cat")
     from rich.console import Console
 
-    from ..report.console import RichReporter, result_table
+    from ..report.console import RichReporter
+    from ..report.tables import result_tables
     from ..run import train as run_train
 
     console = Console()
@@ -42,5 +43,5 @@ def train(
             reporter=reporter,
         )
     if trained.main:
-        console.print(result_table(trained.result))
+        console.print(*result_tables(trained.result), sep="\n")
         console.print(f"Everything is in {trained.folder}", highlight=False, soft_wrap=True)

@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..component import Use, slots
+from ..errors import Refused
 from ..method import Objective
 from ..random import derive, isolated, stream
-from ..registry import registry
 from ..step import Meter, Step
 from ..types import AttackResult, Batch, Feed, Split, View, take
+from .chunks import regroup, standing_batches
+from .journal import Chunk, Journal, Quiet
+from .precision import in_channels_last
 from .processes import Processes, in_float32
 from .reporting import Reporter, Silent
 
 if TYPE_CHECKING:
     from ..protocols import Loss, Perturbation, Task, Vicinity
+    from .transfer import Source
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Name an attack of an evaluation.
+    """Name a row of an evaluation.
 
     Attributes:
         label: for the table, for example "pgd (steps=50, restarts=5)".
         options: resolved options, as a recipe would write them.
-        perturbation: the attack.
+        perturbation: the attack; None for none.
+        vicinity, threat: the threat model, and how a recipe would write it; None for the evaluation's.
+        shift, shift_options: the distribution shift that comes first, and how a recipe would write it.
+        chain: rows of one chain run on what those before left right; "" for a row of its own.
+        source: the model that the examples are made on; None for the model itself.
+        refused: why the row cannot be run; "" when it can.
     """
 
     label: str
     options: Mapping[str, Any]
-    perturbation: Perturbation
+    perturbation: Perturbation | None
+    vicinity: Vicinity | None = None
+    threat: Mapping[str, Any] = field(default_factory=dict)
+    shift: Vicinity | None = None
+    shift_options: Mapping[str, Any] = field(default_factory=dict)
+    chain: str = "main"
+    source: Source | None = None
+    refused: str = ""
 
 
-def attack_label(reference: Use) -> str:
-    """Return a component's name with the options that differ from their defaults."""
-    component = registry().get("perturbation", reference.name)
-    default = component.options()
-    notes = []
-    for item in dataclasses.fields(component.options):
-        value = getattr(reference.options, item.name)
-        if value == getattr(default, item.name):
-            continue
-        if item.name in slots(component.options):
-            value = value.name
-        notes.append(f"{item.name}={value:.4g}" if isinstance(value, float) else f"{item.name}={value}")
-    return f"{reference.name} ({', '.join(notes)})" if notes else reference.name
+CLEAN = Attack("clean", {}, None, chain="")
 
 
 def plain_objective(loss: Loss) -> Objective:
@@ -59,40 +65,12 @@ def plain_objective(loss: Loss) -> Objective:
     return Objective(lambda step, view: view.y, lambda step, view: step.forward(view.x), loss)
 
 
-def regroup(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
-    """Join batches of tensors into batches of `size` rows and a last, smaller one."""
-    held: list[Batch] = []
-    rows = 0
-    for batch in batches:
-        if not len(batch):
-            continue
-        if not isinstance(batch.x, Tensor):
-            yield batch
-            continue
-        held.append(batch)
-        rows += len(batch)
-        while rows >= size:
-            joined = _join(held)
-            yield _rows(joined, slice(0, size))
-            held = [_rows(joined, slice(size, None))]
-            rows -= size
-    if rows:
-        yield _join(held)
-
-
-def _join(batches: Sequence[Batch]) -> Batch:
-    if len(batches) == 1:
-        return batches[0]
-    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "index")))
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    return Batch(batch.x[rows], batch.y[rows], batch.index[rows])
-
-
 @dataclass
 class Evaluation:
-    """Run attacks one after the other, each on the samples that the ones before left standing.
+    """Run attacks one after the other, each on the samples that its chain left right.
+
+    A chain starts with the samples that are right when clean, or with all when they are shifted first.
+    An attack that refuses or fails costs its own row only.
 
     Attributes:
         model: plain module; evaluated in eval mode and float32, and put back as it was.
@@ -102,6 +80,8 @@ class Evaluation:
         seed: of the attacks' noise.
         processes: batches are shared out over them.
         reporter: hears of progress.
+        journal: file that notes what is done, so that a killed evaluation goes on; None for none.
+        identity: what the journal's notes hold for; another identity starts anew.
     """
 
     model: nn.Module
@@ -110,12 +90,14 @@ class Evaluation:
     loss: Loss
     seed: int
     processes: Processes
-    reporter: Reporter = dataclasses.field(default_factory=Silent)
+    reporter: Reporter = field(default_factory=Silent)
+    journal: Path | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     def run(
         self, split: Split, attacks: Sequence[Attack], batch_size: int, samples: int | None = None
-    ) -> tuple[tuple[AttackResult, ...], tuple[int, ...]]:
-        """Evaluate; return the results, "clean" first, and how many rows each sample came through.
+    ) -> tuple[AttackResult, ...]:
+        """Evaluate; return the results, "clean" first.
 
         Args:
             split: which samples.
@@ -124,82 +106,205 @@ class Evaluation:
             samples: only the first so many.
         """
         size = min(self.task.info.sizes[split], samples or self.task.info.sizes[split])
+        feed = Feed(
+            batch_size=batch_size,
+            rank=self.processes.rank,
+            world=self.processes.world,
+            samples=samples,
+            device=str(self.processes.device),
+        )
+        rows = [CLEAN, *attacks]
+        journal = self._journal(split, rows, feed)
+        everyone = torch.ones(size, dtype=torch.bool)
+        clean, chains = everyone, dict[str, Tensor]()
+        results = []
+        with self.prepared():
+            for number, attack in enumerate(rows):
+                start = chains.get(attack.chain, clean if attack.shift is None else everyone)
+                result, right = _Row(self, split, feed, attack, number, start, journal).run()
+                results.append(result)
+                if number == 0:
+                    clean = right
+                elif attack.chain and not result.skipped:
+                    chains[attack.chain] = right
+        journal.close()
+        return tuple(results)
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Put the model in eval mode, float32 and the faster layout for a block, and back afterwards."""
         flags = [(module, module.training) for module in self.model.modules()]
-        survived = torch.zeros(size, dtype=torch.int64)
-        results: list[AttackResult] = []
         try:
             self.model.eval()
-            with in_float32(self.model), isolated(derive(self.seed, "evaluate"), self.processes.device):
-                for number, attack in enumerate((None, *attacks)):
-                    feed = Feed(
-                        batch_size=batch_size,
-                        rank=self.processes.rank,
-                        world=self.processes.world,
-                        samples=samples,
-                        device=str(self.processes.device),
-                    )
-                    results.append(self._row(split, feed, attack, number, survived))
+            with in_float32(self.model), in_channels_last(self.model):
+                yield
         finally:
             for module, training in flags:
                 module.training = training
-        return tuple(results), tuple(survived.tolist())
 
-    def _row(
-        self, split: Split, feed: Feed, attack: Attack | None, number: int, survived: Tensor
-    ) -> AttackResult:
-        started, meter = time.perf_counter(), Meter()
-        label = "clean" if attack is None else attack.label
-        size, attempted, rejected, done = len(survived), 0, 0, 0
-        right: list[Tensor] = [torch.zeros(0, dtype=torch.int64)]
+    def _journal(self, split: Split, rows: Sequence[Attack], feed: Feed) -> Journal | Quiet:
+        if self.journal is None:
+            return Quiet()
+        said = [
+            (row.label, dict(row.options), dict(row.threat), dict(row.shift_options), row.chain)
+            for row in rows
+        ]
+        identity = {
+            **self.identity,
+            "split": split,
+            "seed": self.seed,
+            "rows": said,
+            "feed": dataclasses.asdict(feed),
+        }
+        return Journal.open(self.journal, identity, self.processes)
 
-        def standing() -> Iterator[Batch]:
-            for batch in self.task.batches(split, feed):
-                rows = survived[batch.index.cpu()] == number
-                yield take_batch(batch, rows.to(batch.index.device))
 
-        for chunk, batch in enumerate(regroup(standing(), feed.batch_size)):
-            rng = stream(self.seed, "evaluate", number, chunk, feed.rank, device=self.processes.device)
-            held, thrown = self._holds(batch, attack, rng, meter)
-            right.append(batch.index[held].cpu())
-            attempted, rejected, done = attempted + len(batch), rejected + thrown, done + len(batch)
-            if self.processes.main:
-                self.reporter.attack(label, done * feed.world, size)
-        standing_now = self.processes.gather(torch.cat(right).to(self.processes.device)).cpu()
-        survived[standing_now] += 1
-        counts = [meter.forwards, meter.backwards, attempted, rejected]
-        forwards, backwards, tried, left = self.processes.total([float(count) for count in counts])
-        accuracy = len(standing_now) / size
-        return AttackResult(
-            label,
-            {} if attack is None else attack.options,
-            accuracy,
-            int(tried) - len(standing_now),
-            int(tried),
-            int(left),
-            forwards / size,
-            backwards / size,
-            time.perf_counter() - started,
+@dataclass
+class _Row:
+    """One attack of an evaluation, on the samples of `start`."""
+
+    evaluation: Evaluation
+    split: Split
+    feed: Feed
+    attack: Attack
+    number: int
+    start: Tensor
+    journal: Journal | Quiet
+
+    def run(self) -> tuple[AttackResult, Tensor]:
+        """Return the result, and which samples are right, bool (size,)."""
+        began, size, total = time.perf_counter(), len(self.start), int(self.start.sum())
+        processes = self.evaluation.processes
+        reason = self.attack.refused
+        chunks: list[Chunk] = []
+        if not reason:
+            try:
+                chunks = list(self._chunks(total))
+            except Refused as refusal:
+                reason = str(refusal)
+            except Exception as error:  # one attack must not cost the results of the others
+                reason = _failure(error)
+                self.evaluation.reporter.warn(f"{self.attack.label} failed: {reason}")
+        self.journal.end_of_attack()
+        if processes.any(bool(reason)):
+            reason = reason or "refused on another process"
+            return self._skipped(reason, time.perf_counter() - began), self.start
+        right = torch.tensor([index for chunk in chunks for index in chunk.right], dtype=torch.int64)
+        held = torch.zeros(size, dtype=torch.bool)
+        held[processes.gather(right.to(processes.device)).cpu()] = True
+        sums = processes.total([float(sum(c.counts[n] for c in chunks)) for n in range(4)])
+        distances = torch.tensor([pair for chunk in chunks for pair in chunk.distances]).view(-1, 2)
+        distances = processes.gather(distances.to(processes.device)).cpu()
+        count = int(held.sum())
+        return (
+            AttackResult(
+                name=self.attack.label,
+                options=self.attack.options,
+                accuracy=count / size,
+                broken=int(sums[0]) - count,
+                attempted=int(sums[0]),
+                rejected=int(sums[1]),
+                forwards=sums[2] / size,
+                backwards=sums[3] / size,
+                seconds=sum(chunk.seconds for chunk in chunks),
+                threat=self.attack.threat,
+                shift=self.attack.shift_options,
+                chain=self.attack.chain,
+                distance=_medians(distances) if self.attack.perturbation is not None else {},
+                right=tuple(held.tolist()),
+            ),
+            held,
         )
 
-    def _holds(
-        self, batch: Batch, attack: Attack | None, rng: torch.Generator, meter: Meter
-    ) -> tuple[Tensor, int]:
-        step = Step(
-            self.model, plain_objective(self.loss), self.task, batch, rng, meter=meter, evaluating=True
+    def _skipped(self, reason: str, seconds: float) -> AttackResult:
+        attack = self.attack
+        said = (attack.threat, attack.shift_options, attack.chain, reason)
+        return AttackResult(attack.label, attack.options, float("nan"), 0, 0, 0, 0.0, 0.0, seconds, *said)
+
+    def _chunks(self, total: int) -> Iterator[Chunk]:
+        evaluation, feed = self.evaluation, self.feed
+        attack = self.attack
+        if attack.source is not None:
+            attack = dataclasses.replace(attack, perturbation=self._transferred(attack, attack.source))
+        batches = standing_batches(evaluation.task.batches(self.split, feed), self.start)
+        done = 0
+        for number, batch in enumerate(regroup(batches, feed.batch_size)):
+            chunk = self.journal.chunk(self.number, number)
+            if chunk is None:
+                chunk = self._attacked(batch, attack, number)
+                self.journal.add(self.number, number, chunk)
+            done += len(batch)
+            if evaluation.processes.main:
+                evaluation.reporter.attack(self.attack.label, min(done * feed.world, total), total)
+            yield chunk
+
+    def _transferred(self, attack: Attack, source: Source) -> Perturbation:
+        from .transfer import examples
+
+        return examples(self.evaluation, attack, source, self.split, self.feed)
+
+    def _attacked(self, batch: Batch, attack: Attack, number: int) -> Chunk:
+        began, meter, evaluation = time.perf_counter(), Meter(), self.evaluation
+        path = ("evaluate", self.number, number, self.feed.rank)
+        device = evaluation.processes.device
+        with isolated(derive(evaluation.seed, *path, "global"), device):
+            rng = stream(evaluation.seed, *path, device=device)
+            right, legal, distances = judge(evaluation, batch, attack, rng, meter)
+        rejected = int((~legal).sum())
+        return Chunk(
+            right=batch.index[right].tolist(),
+            counts=(len(batch), rejected, meter.forwards, meter.backwards),
+            distances=distances,
+            seconds=time.perf_counter() - began,
         )
-        view = View.of(batch, "clean" if attack is None else "adv")
-        legal = torch.ones(len(batch), dtype=torch.bool, device=batch.index.device)
-        if attack is not None:
-            origin = view
-            view = attack.perturbation(step, view, self.vicinity)
-            # What the attack says counts for nothing: the original labels, origins and radii do.
-            view = origin.replace(x=view.x)
-            legal = self.vicinity.contains(view.x, view.origin, step.radii(view, self.vicinity))
-        with torch.no_grad():
-            held = step.score(view, step.output(view))
-        return held | ~legal, int((~legal).sum())
 
 
-def take_batch(batch: Batch, rows: Tensor) -> Batch:
-    """Return some rows of a batch: boolean (N,)."""
-    return Batch(take(batch.x, rows), take(batch.y, rows), batch.index[rows])
+def judge(
+    evaluation: Evaluation, batch: Batch, attack: Attack, rng: torch.Generator, meter: Meter
+) -> tuple[Tensor, Tensor, list[tuple[float, float]]]:
+    """Run an attack on a batch and judge its results.
+
+    Returns:
+        Which samples are right, which results are legal, both bool (N,), and the (L∞, L2) distances of
+        the examples that broke a sample.
+    """
+    objective, task = plain_objective(evaluation.loss), evaluation.task
+    step = Step(evaluation.model, objective, task, batch, rng, meter=meter, evaluating=True)
+    if attack.shift is not None:
+        batch = attack.shift.sample(step, batch)
+        step.batch = batch
+    vicinity = attack.vicinity or evaluation.vicinity
+    view = View.of(batch, "clean" if attack.perturbation is None else "adv")
+    legal = torch.ones(len(batch), dtype=torch.bool, device=batch.index.device)
+    if attack.perturbation is not None:
+        origin = view
+        moved = attack.perturbation(step, view, vicinity)
+        # What the attack says counts for nothing: the original labels, origins and radii do.
+        view = origin.replace(x=moved.x)
+        legal = vicinity.contains(view.x, view.origin, step.radii(view, vicinity))
+    with torch.no_grad():
+        right = step.score(view, step.output(view)) | ~legal
+    return right, legal, _distances(view, ~right)
+
+
+def _distances(view: View, rows: Tensor) -> list[tuple[float, float]]:
+    if not isinstance(view.x, Tensor) or not view.x.is_floating_point():
+        return []
+    moved = (take(view.x, rows) - take(view.origin, rows)).flatten(1).float()
+    if not moved.numel():
+        return []
+    return list(zip(moved.abs().amax(1).tolist(), moved.norm(dim=1).tolist(), strict=True))
+
+
+def _medians(distances: Tensor) -> dict[str, float]:
+    if not len(distances):
+        return {}
+    linf, l2 = distances.median(0).values.tolist()
+    return {"linf": linf, "l2": l2}
+
+
+def _failure(error: Exception) -> str:
+    """Say what an attack raised, and where."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {lines[0]} ({Path(last.filename).name}, line {last.lineno})"

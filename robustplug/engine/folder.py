@@ -15,6 +15,7 @@ from .errors import RunError
 
 RECIPE, ENVIRONMENT, RESULT = "recipe.toml", "environment.json", "result.json"
 METRICS, CHECKPOINTS, MODEL = "metrics.jsonl", "checkpoints", "model.safetensors"
+EVALUATIONS, JOURNAL = "evaluations", "evaluation.journal"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -68,22 +69,26 @@ def writing(what: str, kept: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process out of a run folder for a block; a killed process lets go.
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Keep every other process out of a folder for a block; a killed process lets go.
+
+    Args:
+        folder: is made if it is not there.
+        name: of the lock, for what is done in the folder.
 
     Raises:
         RunError: another process is in it, or it cannot be made or written.
     """
     from filelock import FileLock, Timeout
 
-    with writing(f"the run folder {folder}", "Choose another with --out."):
+    with writing(f"the folder {folder}", "Choose another with --out."):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", blocking=False)
+        lock = FileLock(folder / name, blocking=False)
         try:
             lock.acquire()
         except Timeout:
             raise RunError(
-                f"another process is training in {folder}: wait for it, or choose another folder with --out"
+                f"another process is at work in {folder}: wait for it, or choose another folder with --out"
             ) from None
     try:
         yield

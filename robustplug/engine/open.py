@@ -111,6 +111,8 @@ def stored_recipe(folder: Path) -> Recipe:
         RunError: the folder holds no run.
     """
     if not holds_run(folder):
+        if not folder.exists():
+            raise RunError(f"{folder} holds no run: it is not there")
         raise RunError(f"{folder} holds no run: there is no {RECIPE} in it")
     return read_recipe(folder / RECIPE)
 

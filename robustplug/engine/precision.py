@@ -68,6 +68,20 @@ def fitting_threads(x: object) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def in_channels_last(model: nn.Module) -> Iterator[None]:
+    """Keep the weights of convolutions channels-last for a block: it is the faster layout for images."""
+    layout = torch.channels_last
+    turned = [p for p in model.parameters() if p.dim() == 4 and not p.is_contiguous(memory_format=layout)]
+    try:
+        for parameter in turned:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+        yield
+    finally:
+        for parameter in turned:
+            parameter.data = parameter.data.contiguous()
+
+
 def choose_channels_last(option: bool | str, x: object) -> bool:
     """Return whether images are kept channels-last in memory: "auto" means wherever they are images."""
     images = isinstance(x, Tensor) and x.dim() == 4

@@ -76,6 +76,19 @@ class Processes:
         """Return the main process's number on every process."""
         return self.total([float(value) if self.main else 0.0])[0]
 
+    def gather_lines(self, lines: list[str]) -> list[str]:
+        """Concatenate lists of strings over processes."""
+        if self.world == 1:
+            return lines
+        from accelerate.utils import gather_object
+
+        gathered: list[str] = gather_object(lines)
+        return gathered
+
+    def lines_from_main(self, lines: list[str]) -> list[str]:
+        """Return the main process's strings on every process."""
+        return self.gather_lines(lines if self.main else [])
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the module that training runs: it autocasts, and averages gradients."""
         with warnings.catch_warnings():

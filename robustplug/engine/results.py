@@ -1,37 +1,90 @@
-"""Evaluate the parts of a run as its recipe asks, and write results as JSON."""
+"""Evaluate the parts of a run as its recipe or a suite asks, and write results as JSON."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
+from ..component import Use
 from ..recipe.write import recipe_hash, use_to_mapping
-from ..types import EpochReport, Result
+from ..types import AttackResult, EpochReport, Result
 from .assemble import Parts, build_part
 from .environment import describe_environment
-from .evaluate import Attack, Evaluation, attack_label
+from .evaluate import Attack, Evaluation
+from .folder import locked, write_json, writing
+from .journal import discard
+from .rows import chain_of_attacks, suite_attacks
+from .summary import ReferenceErrors, corruption_summary, worst_cases
+from .transfer import weights_digest
 
 if TYPE_CHECKING:
-    from ..component import Use
+    from ..recipe.suite import Suite
     from .processes import Processes
     from .reporting import Reporter
+    from .transfer import Source
+
+FORMAT = 2
 
 
-def build_attacks(references: Sequence[Use]) -> list[Attack]:
-    """Build the attacks of an evaluation, in order."""
-    return [
-        Attack(
-            attack_label(use),
-            use_to_mapping(use),
-            build_part(use, "perturbation", f"evaluate.attack.{number}"),
-        )
-        for number, use in enumerate(references)
-    ]
+@dataclass(frozen=True)
+class Asked:
+    """Say what an evaluation runs besides what its recipe says.
+
+    Attributes:
+        suite: instead of the recipe's attacks.
+        sources: models that transfer rows make their examples on.
+        reference: what corruption errors are divided by.
+        journal: file that notes what is done; None for none.
+        model: what is known of the model, for the result.
+        training: what training cost.
+    """
+
+    suite: Suite | None = None
+    sources: Sequence[Source] = ()
+    reference: ReferenceErrors | None = None
+    journal: Path | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def evaluation_threat(parts: Parts) -> Use:
+    """Return the threat model of an evaluation: the recipe's, or else the method's own."""
+    asked, own = parts.recipe.evaluate.vicinity, parts.recipe.method.options.vicinity
+    threat: Use = own if asked is None else asked
+    return threat
+
+
+def prepare_evaluation(
+    parts: Parts, exported: nn.Module, processes: Processes, reporter: Reporter, asked: Asked
+) -> Evaluation:
+    """Return the evaluation of an exported model in its threat model."""
+    recipe, options = parts.recipe, parts.recipe.evaluate
+    vicinity = parts.method.vicinity
+    if options.vicinity is not None:
+        vicinity = build_part(options.vicinity, "vicinity", "evaluate.vicinity")
+    loss = asked.suite.loss if asked.suite is not None else options.loss
+    identity = {
+        "weights": weights_digest(exported),
+        "model": dict(asked.model),
+        "data": use_to_mapping(recipe.task),
+        "threat": use_to_mapping(evaluation_threat(parts)),
+        "loss": use_to_mapping(loss),
+        "sources": [source.identity for source in asked.sources],
+    }
+    built = build_part(loss, "loss", "evaluate.loss")
+    journal = asked.journal
+    return Evaluation(
+        exported, parts.task, vicinity, built, recipe.seed, processes, reporter, journal, identity
+    )
 
 
 def evaluate_parts(
@@ -39,72 +92,110 @@ def evaluate_parts(
     exported: nn.Module,
     processes: Processes,
     reporter: Reporter,
-    training: Mapping[str, Any],
+    asked: Asked,
 ) -> Result:
-    """Evaluate an exported model as the recipe's `evaluate` table says.
+    """Evaluate an exported model as the recipe's `evaluate` table or a suite says.
 
     Args:
         parts: of the run.
         exported: plain module.
         processes: share the batches.
         reporter: hears of progress.
-        training: what training cost, for the report.
+        asked: what is run besides.
     """
-    started, recipe = time.perf_counter(), parts.recipe
-    options = recipe.evaluate
-    if options.vicinity is None:
-        threat, vicinity = method_threat(recipe.method), parts.method.vicinity
+    started, options = time.perf_counter(), parts.recipe.evaluate
+    threat = evaluation_threat(parts)
+    attacks: list[Attack]
+    if asked.suite is None:
+        attacks = chain_of_attacks(options.attack, threat, "evaluate.attack")
     else:
-        threat = use_to_mapping(options.vicinity)
-        vicinity = build_part(options.vicinity, "vicinity", "evaluate.vicinity")
-    loss = build_part(options.loss, "loss", "evaluate.loss")
-    evaluation = Evaluation(exported, parts.task, vicinity, loss, recipe.seed, processes, reporter)
-    rows, survived = evaluation.run(
-        options.split, build_attacks(options.attack), options.batch_size, options.samples
-    )
-    meta = {
+        attacks = suite_attacks(asked.suite, threat, asked.sources)
+    evaluation = prepare_evaluation(parts, exported, processes, reporter, asked)
+    rows = evaluation.run(options.split, attacks, options.batch_size, options.samples)
+    meta = describe(parts, processes, asked) | {
+        "suite": None if asked.suite is None else asked.suite.name,
+        "worst_cases": worst_cases(rows),
+        "corruptions": corruption_summary(rows, asked.reference),
+        "seconds": time.perf_counter() - started,
+    }
+    return Result(options.split, len(rows[0].right), use_to_mapping(threat), rows, meta)
+
+
+def evaluate_and_write(
+    parts: Parts,
+    exported: nn.Module,
+    processes: Processes,
+    reporter: Reporter,
+    asked: Asked,
+    out: Path | None,
+) -> Result:
+    """Evaluate as `evaluate_parts` does, and keep notes and result in a folder.
+
+    Args:
+        parts, exported, processes, reporter, asked: as there.
+        out: folder of NAME.json, where NAME is that of the suite or "evaluation"; None for none.
+
+    Raises:
+        RunError: the folder cannot be written, or another process evaluates in it.
+    """
+    if out is None:
+        return evaluate_parts(parts, exported, processes, reporter, asked)
+    name = "evaluation" if asked.suite is None else asked.suite.name
+    asked = replace(asked, journal=out / f"{name}.journal")
+    with contextlib.ExitStack() as stack:
+        if processes.main:
+            stack.enter_context(locked(out, f".{name}.lock"))
+        result = evaluate_parts(parts, exported, processes, reporter, asked)
+        if processes.main:
+            with writing(f"the result in {out}"):
+                write_json(out / f"{name}.json", result_to_json(result))
+            discard(out / f"{name}.journal")
+    return result
+
+
+def describe(parts: Parts, processes: Processes, asked: Asked) -> dict[str, Any]:
+    """Return what a result says of its model, data and machine."""
+    recipe, info = parts.recipe, parts.task.info
+    return {
         "name": recipe.name,
         "method": recipe.method.name,
         "task": recipe.task.name,
         "model": recipe.model.name if recipe.model else None,
         "recipe_hash": recipe_hash(recipe),
         "input_range": [0.0, 1.0],
-        "normalisation": {"mean": list(parts.task.info.mean), "std": list(parts.task.info.std)},
-        "training": dict(training),
+        "normalisation": {"mean": list(info.mean), "std": list(info.std)},
+        "training": dict(asked.training),
         "environment": describe_environment(processes),
-        "seconds": time.perf_counter() - started,
+        **({"loaded": dict(asked.model)} if asked.model else {}),
     }
-    return Result(options.split, len(survived), threat, rows, survived, meta)
-
-
-def method_threat(method: Use) -> dict[str, Any]:
-    """Return the vicinity that a method trains in, as a recipe would write it."""
-    return use_to_mapping(method.options.vicinity)
 
 
 def result_to_json(result: Result, history: Sequence[EpochReport] = ()) -> dict[str, Any]:
-    """Return a result as JSON; the outcome of each sample is one byte, in base64.
+    """Return a result as JSON; `right`, a bit for each sample in order, is in base64.
 
-    Byte i tells how many rows of `attacks` sample i came through, at most 255.
+    Bit i of byte i // 8, counted from the highest, is sample i.
     """
     body = asdict(result)
-    body["survived"] = base64.b64encode(bytes(min(count, 255) for count in result.survived)).decode()
-    return {"format": 1, **body, "history": [asdict(report) for report in history]}
+    for row in body["attacks"]:
+        row["right"] = base64.b64encode(np.packbits(np.array(row["right"], dtype=bool)).tobytes()).decode()
+    return {"format": FORMAT, **body, "history": [asdict(report) for report in history]}
 
 
 def result_from_json(body: Mapping[str, Any]) -> Result:
     """Undo `result_to_json`.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no result.
+        KeyError, TypeError, ValueError: it is no result, or one of another format.
     """
-    from ..types import AttackResult
+    if body["format"] != FORMAT:
+        raise ValueError(f"the result has format {body['format']}, not {FORMAT}: evaluate the model again")
+    samples = int(body["samples"])
+    rows = tuple(AttackResult(**_row(row, samples)) for row in body["attacks"])
+    return Result(body["split"], samples, body["threat"], rows, body["meta"])
 
-    return Result(
-        body["split"],
-        body["samples"],
-        body["threat"],
-        tuple(AttackResult(**row) for row in body["attacks"]),
-        tuple(base64.b64decode(body["survived"], validate=True)),
-        body["meta"],
-    )
+
+def _row(row: Mapping[str, Any], samples: int) -> dict[str, Any]:
+    packed = np.frombuffer(base64.b64decode(row["right"], validate=True), dtype=np.uint8)
+    right = np.unpackbits(packed, count=samples).astype(bool) if len(packed) else np.zeros(0, dtype=bool)
+    accuracy = math.nan if row["accuracy"] is None else row["accuracy"]
+    return {**row, "right": tuple(right.tolist()), "accuracy": accuracy}

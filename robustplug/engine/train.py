@@ -22,10 +22,11 @@ from .assemble import Parts, assemble, build_part
 from .collapse import collapsed
 from .environment import describe_environment
 from .errors import Interrupted, RunError
-from .evaluate import Attack, Evaluation, attack_label
+from .evaluate import Attack, Evaluation
 from .folder import (
     CHECKPOINTS,
     ENVIRONMENT,
+    JOURNAL,
     MODEL,
     RECIPE,
     holds_run,
@@ -34,12 +35,13 @@ from .folder import (
     write_json,
     writing,
 )
+from .journal import discard
 from .loop import Loop
 from .optim import Optimizers
 from .precision import choose_channels_last, choose_precision, fitting_threads
 from .processes import Processes, start
 from .reporting import Reporter, Silent
-from .results import evaluate_parts, result_to_json
+from .results import Asked, evaluate_parts, result_to_json
 from .session import Session
 from .signals import StopRequest, stop_requests
 
@@ -141,9 +143,12 @@ class Training:
             self.processes.unwrap(session.loop.wrapped)
         exported = method.export(session.weights()).eval()
         training = self._training_cost(session)
-        result = evaluate_parts(self.parts, exported, self.processes, self.reporter, training)
+        journal = self.folder / JOURNAL
+        asked = Asked(journal=journal, training=training)
+        result = evaluate_parts(self.parts, exported, self.processes, self.reporter, asked)
         if self.processes.main:
             self._write_end(exported, result, session)
+            discard(journal)
         return Trained(self.folder, exported, result, tuple(session.history), self.processes.main)
 
     @property
@@ -304,8 +309,10 @@ class Training:
             derive(self.parts.recipe.seed, "validate", session.epoch),
             self.processes,
         )
-        attacks = [Attack(attack_label(options.attack), {}, attack)]
-        rows, _ = evaluation.run("validation", attacks, options.batch_size, options.samples)
+        attacks = [Attack(options.attack.name, {}, attack)]
+        rows = evaluation.run("validation", attacks, options.batch_size, options.samples)
+        if rows[1].skipped:
+            raise RunError(f"validate.attack cannot be run: {rows[1].skipped}. {self._kept()}")
         return {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
 
     def _kept(self) -> str:

@@ -12,9 +12,18 @@ from .errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from .convert import resolve
-    from .load import bundled_recipes, find_recipe, read_recipe, recipe_from_mapping
+    from .load import (
+        bundled_recipes,
+        bundled_suites,
+        find_recipe,
+        find_suite,
+        read_recipe,
+        read_suite,
+        recipe_from_mapping,
+    )
     from .options import EvaluateOptions, Recipe, TrainOptions, ValidateOptions
     from .schema import recipe_schema
+    from .suite import Suite, SuiteRow
     from .write import recipe_hash, recipe_to_mapping, use_to_mapping, write_recipe
 
 __all__ = [
@@ -22,11 +31,16 @@ __all__ = [
     "Problem",
     "Recipe",
     "RecipeError",
+    "Suite",
+    "SuiteRow",
     "TrainOptions",
     "ValidateOptions",
     "bundled_recipes",
+    "bundled_suites",
     "find_recipe",
+    "find_suite",
     "read_recipe",
+    "read_suite",
     "recipe_from_mapping",
     "recipe_hash",
     "recipe_schema",
@@ -41,9 +55,14 @@ _MODULES = {
     "Recipe": "options",
     "TrainOptions": "options",
     "ValidateOptions": "options",
+    "Suite": "suite",
+    "SuiteRow": "suite",
     "resolve": "convert",
     "bundled_recipes": "load",
+    "bundled_suites": "load",
     "find_recipe": "load",
+    "find_suite": "load",
+    "read_suite": "load",
     "read_recipe": "load",
     "recipe_from_mapping": "load",
     "recipe_schema": "schema",

@@ -20,6 +20,7 @@ from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .messages import explain, show
 from .options import Recipe, as_mapping
 from .shape import PREFIX, Shape, shape
+from .suite import Suite, at_its_source, spread, sweep_findings
 
 _DEEPEST = 40
 _ABSENT: Any = object()
@@ -37,6 +38,41 @@ def convert_recipe(
     reader = _Reader(installed() if registry is None else registry)
     recipe = reader.options(Recipe, data, {}, ())
     return (None if reader.findings else recipe), reader.findings
+
+
+def convert_suite(
+    data: Mapping[str, Any], threat: Mapping[str, Any], registry: Registry | None = None
+) -> tuple[Suite | None, list[Finding]]:
+    """Turn the data of a suite into a resolved Suite, or into the list of its problems.
+
+    Args:
+        data: as tomllib gives it.
+        threat: the vicinity of rows that name none, as a table.
+        registry: the components to know; by default those installed.
+    """
+    reader = _Reader(installed() if registry is None else registry)
+    given = data.get("row", [])
+    rows = list(given) if isinstance(given, list | tuple) else []
+    found = list(sweep_findings(rows))
+    if found:
+        return None, found
+    pairs = list(spread(rows, threat))
+    origins = [origin for origin, _ in pairs]
+    spread_out = [_without_missing(row, reader.registry) for _, row in pairs]
+    suite = reader.options(Suite, {**data, **({"row": spread_out} if rows else {})}, {}, ())
+    findings = [item._replace(path=at_its_source(item.path, origins, rows)) for item in reader.findings]
+    return (None if findings else suite), list(dict.fromkeys(findings))
+
+
+def _without_missing(row: Any, registry: Registry) -> Any:
+    """Take the attack out of a row that needs a plugin which is not installed."""
+    attack = row.get("attack") if isinstance(row, Mapping) else None
+    if not isinstance(attack, Mapping) or not isinstance(row.get("needs"), str):
+        return row
+    name = str(attack.get("use"))
+    if ("perturbation", _split(name)[0]) in registry.components:
+        return row
+    return {"label": name, **row, "attack": {"use": "none"}}
 
 
 def resolve(use: Use, kind: Kind, registry: Registry | None = None) -> Use:
@@ -142,7 +178,7 @@ class _Reader:
             return None
         form, before = shape(options), len(self.findings)
         given = {**inherited, **table}
-        suspects = set(self._unknown_keys(form, given, path, owner))
+        suspects = set() if form.rest else set(self._unknown_keys(form, given, path, owner))
         values = self._plain(form, table, given, path, suspects)
         defaults = {**form.defaults, **inherited}
         for slot in form.slots.values():
@@ -157,15 +193,20 @@ class _Reader:
         for name, section in form.sections.items():
             rest = as_mapping(defaults[name]) if name in defaults else {}
             values[name] = self._section(section, table.get(name, {}), rest, (*path, name))
+        for name, section in form.arrays.items():
+            values[name] = self._array(section, table.get(name, defaults.get(name, _ABSENT)), (*path, name))
+        if form.rest:
+            values[form.rest] = self._rest(form, given, path)
         if len(self.findings) > before:
             return None
         try:
             return options(**values)
-        except (ValueError, TypeError) as error:
-            # A message that starts with the name of an option belongs to that option's line.
-            first = str(error).split(maxsplit=1)[:1]
-            key = first[0].strip("\"':,") if first else ""
-            self.note((*path, key) if key in table else path, str(error))
+        except (ValueError, TypeError, ExceptionGroup) as error:
+            for problem in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
+                # A message that starts with the name of an option belongs to that option's line.
+                first = str(problem).split(maxsplit=1)[:1]
+                key = first[0].strip("\"':,") if first else ""
+                self.note((*path, key) if key in table else path, str(problem))
             return None
 
     def _unknown_keys(
@@ -187,6 +228,22 @@ class _Reader:
             self.note(path, f"must be a table, not {show(given)}", f"write [{dotted(path)}]")
             return None
         return self.options(section, given, inherited, path)
+
+    def _array(self, section: type[Any], given: Any, path: KeyPath) -> Any:
+        if given is _ABSENT or not isinstance(given, list | tuple):
+            what = "is missing" if given is _ABSENT else f"must be an array of tables, not {show(given)}"
+            self.note(path, what, f"write [[{dotted(path)}]]")
+            return None
+        return tuple(
+            item if isinstance(item, section) else self._section(section, item, {}, (*path, i))
+            for i, item in enumerate(given)
+        )
+
+    def _rest(self, form: Shape, given: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
+        found = {str(key): value for key, value in given.items() if key not in form.names}
+        for key, value in found.items():
+            self.findings += _foreign(value, (*path, key))
+        return found
 
     def _slot(self, slot: Slot, given: Any, default: Any, path: KeyPath) -> Any:
         path = (*path, slot.name)

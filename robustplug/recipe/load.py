@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import robustplug
 
@@ -16,14 +16,28 @@ from .lines import key_lines, line_of
 from .options import Recipe
 from .overrides import apply_override
 
+if TYPE_CHECKING:
+    from .suite import Suite
+
+Converted = TypeVar("Converted")
+
 
 def bundled_recipes() -> dict[str, Path]:
     """List the recipes that come with robustplug, by name."""
+    return _bundled("")
+
+
+def bundled_suites() -> dict[str, Path]:
+    """List the evaluation suites that come with robustplug, by name."""
+    return _bundled("suites")
+
+
+def _bundled(inside: str) -> dict[str, Path]:
     package = Path(robustplug.__file__).parent
     folder = package / "recipes"
     if not folder.is_dir():
         folder = package.parent / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted((folder / inside).glob("*.toml"))}
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
@@ -34,6 +48,19 @@ def find_recipe(name_or_path: str | Path) -> Path:
     Raises:
         RecipeError: there is none.
     """
+    return _find(name_or_path, bundled_recipes(), "recipe", Path("recipes"))
+
+
+def find_suite(name_or_path: str | Path) -> Path:
+    """Find an evaluation suite: a path that exists, or else a bundled suite; see `find_recipe`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _find(name_or_path, bundled_suites(), "suite", Path("recipes/suites"))
+
+
+def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home: Path) -> Path:
     text, path = str(name_or_path), Path(name_or_path)
     try:
         exists, is_folder = path.exists(), path.is_dir()
@@ -41,18 +68,18 @@ def find_recipe(name_or_path: str | Path) -> Path:
         exists = is_folder = False
     if exists and not is_folder:
         return path
-    bundled = bundled_recipes()
     name = path.name.removesuffix(".toml")
-    if path.parent in (Path(), Path("recipes")) and name in bundled:
+    if path.parent in (Path(), home) and name in bundled:
         return bundled[name]
     if is_folder:
         inside = path / "recipe.toml"
-        hint = f"to run it again: {inside}" if inside.is_file() else "give the TOML file"
-        raise RecipeError([Problem("", "is a folder, not a recipe", hint=hint)], text)
+        again = what == "recipe" and inside.is_file()
+        hint = f"to run it again: {inside}" if again else "give the TOML file"
+        raise RecipeError([Problem("", f"is a folder, not a {what}", hint=hint)], text)
     close = did_you_mean(name, bundled)
     hint = f'did you mean "{close}"? ' if close else ""
-    hint += 'List the bundled recipes with "robustplug recipes list"'
-    raise RecipeError([Problem("", "no such file, and no bundled recipe of this name", hint=hint)], text)
+    hint += f'List the bundled {what}s with "robustplug recipes list"'
+    raise RecipeError([Problem("", f"no such file, and no bundled {what} of this name", hint=hint)], text)
 
 
 def read_recipe(
@@ -68,11 +95,8 @@ def read_recipe(
     Raises:
         RecipeError: with every problem, each with its line or its override.
     """
-    path = find_recipe(source)
-    text = _text(path)
-    data = _parse(text, str(path))
-    data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip(".-") or "unnamed")
-    return _finish(data, overrides, str(path), lambda: key_lines(text), registry)
+    data, lines, path = _open(find_recipe(source))
+    return _finish(data, overrides, path, lines, _as_recipe(registry))
 
 
 def recipe_from_mapping(
@@ -83,7 +107,53 @@ def recipe_from_mapping(
     Raises:
         RecipeError: with every problem.
     """
-    return _finish(_copy(mapping), overrides, "recipe", dict, registry)
+    return _finish(_copy(mapping), overrides, "recipe", dict, _as_recipe(registry))
+
+
+def read_suite(
+    source: str | Path | Mapping[str, Any], threat: Mapping[str, Any], registry: Registry | None = None
+) -> Suite:
+    """Read an evaluation suite and check it against what is installed.
+
+    Args:
+        source: path, name of a bundled suite, or the same tables as a mapping.
+        threat: the vicinity of rows that name none, as a table.
+        registry: the components to know; by default those installed.
+
+    Raises:
+        RecipeError: with every problem, each with its line.
+    """
+    lines: Callable[[], Mapping[KeyPath, int]] = dict
+    if isinstance(source, Mapping):
+        data, path = _copy(source), "suite"
+    else:
+        data, lines, path = _open(find_suite(source))
+
+    def convert(table: Mapping[str, Any]) -> tuple[Suite | None, list[Finding]]:
+        from .convert import convert_suite
+
+        return convert_suite(table, threat, registry)
+
+    return _finish(data, (), path, lines, convert)
+
+
+def _open(path: Path) -> tuple[dict[str, Any], Callable[[], Mapping[KeyPath, int]], str]:
+    text = _text(path)
+    data = _parse(text, str(path))
+    data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip(".-") or "unnamed")
+    return data, lambda: key_lines(text), str(path)
+
+
+def _as_recipe(
+    registry: Registry | None,
+) -> Callable[[Mapping[str, Any]], tuple[Recipe | None, list[Finding]]]:
+    def convert(data: Mapping[str, Any]) -> tuple[Recipe | None, list[Finding]]:
+        # Not at the top: finding recipes should not cost the import of pydantic.
+        from .convert import convert_recipe
+
+        return convert_recipe(data, registry)
+
+    return convert
 
 
 def _text(path: Path) -> str:
@@ -125,11 +195,8 @@ def _finish(
     overrides: Sequence[str],
     source: str,
     lines: Callable[[], Mapping[KeyPath, int]],
-    registry: Registry | None,
-) -> Recipe:
-    # Not above: finding recipes should not cost the import of pydantic.
-    from .convert import convert_recipe
-
+    convert: Callable[[Mapping[str, Any]], tuple[Converted | None, list[Finding]]],
+) -> Converted:
     problems: list[Problem] = []
     changed: list[tuple[KeyPath, str]] = []
     for override in overrides:
@@ -137,13 +204,13 @@ def _finish(
             changed.append((apply_override(data, override), override))
         except ValueError as error:
             problems.append(Problem("", str(error), override=override))
-    recipe, findings = convert_recipe(data, registry)
+    result, findings = convert(data)
     if findings:
         known = lines()
         problems += [_located(finding, known, changed) for finding in findings]
-    if problems or recipe is None:
+    if problems or result is None:
         raise RecipeError(sorted(problems, key=_place), source)
-    return recipe
+    return result
 
 
 def _located(

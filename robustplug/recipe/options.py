@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from ..component import Use, use
+from ..component import Use, rest_name, use
 from ..options import Count, Decay, Natural, Positive
 
 SCHEMA = 1
@@ -184,4 +184,6 @@ def as_mapping(options: Any) -> Mapping[str, Any]:
     """Return options, given as a mapping or as an options dataclass, as a mapping."""
     if isinstance(options, Mapping):
         return options
-    return {item.name: getattr(options, item.name) for item in fields(options) if item.init}
+    table = {item.name: getattr(options, item.name) for item in fields(options) if item.init}
+    rest = rest_name(type(options))
+    return table if rest is None else {**table.pop(rest), **table}

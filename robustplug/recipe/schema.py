@@ -93,7 +93,7 @@ def _component(kind: Kind, component: Component) -> tuple[Json, Json]:
             "title": f"{kind} {component.name}",
             **({"description": text} if text else {}),
             "properties": {"use": name, **properties},
-            "additionalProperties": False,
+            "additionalProperties": form.rest is not None,
         },
         extra,
     )
@@ -113,6 +113,11 @@ def _properties(form: Shape, owner: str) -> tuple[Json, Json]:
     for name, section in form.sections.items():
         inner, inner_extra = _properties(shape(section), f"{owner}.{name}")
         properties[name] = {"type": "object", "properties": inner, "additionalProperties": False}
+        extra |= inner_extra
+    for name, section in form.arrays.items():
+        inner, inner_extra = _properties(shape(section), f"{owner}.{name}")
+        item = {"type": "object", "properties": inner, "additionalProperties": False}
+        properties[name] = {"type": "array", "items": item | {"required": _required(shape(section))}}
         extra |= inner_extra
     return properties, extra
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ..component import Slot, slots
+from ..component import Slot, Use, rest_name, slots
 from .options import default_of
 
 # Field names of a pydantic model must not hide its methods ("schema", "copy"), so they get a prefix
@@ -38,6 +38,8 @@ class Shape:
         plain_names: their names.
         slots: the fields that hold components.
         sections: the fields that hold another options dataclass: tables without `use`.
+        arrays: the fields that hold a tuple of another options dataclass: arrays of such tables.
+        rest: the field that takes all other keys, if there is one.
         defaults: of the fields that have one; those of plain fields are not validated.
     """
 
@@ -46,12 +48,14 @@ class Shape:
     plain_names: tuple[str, ...]
     slots: Mapping[str, Slot]
     sections: Mapping[str, type[Any]]
+    arrays: Mapping[str, type[Any]]
+    rest: str | None
     defaults: Mapping[str, Any]
 
     @property
     def names(self) -> tuple[str, ...]:
         """All keys of the table, except `use`."""
-        return (*self.plain_names, *self.slots, *self.sections)
+        return (*self.plain_names, *self.slots, *self.sections, *self.arrays)
 
 
 def shape(options: type[Any]) -> Shape:
@@ -72,7 +76,10 @@ def _shape(options: Any) -> Shape:
     known = {name: slot for name, slot in slots(options).items() if name in fields}
     sections = {name: hints[name] for name in fields if dataclasses.is_dataclass(hints[name])}
     sections = {name: hint for name, hint in sections.items() if name not in known}
-    plain = {name: item for name, item in fields.items() if name not in known and name not in sections}
+    arrays = {name: inner for name in fields if (inner := _array_of(hints[name])) is not None}
+    rest = rest_name(options)
+    apart = {*known, *sections, *arrays, rest}
+    plain = {name: item for name, item in fields.items() if name not in apart}
     defaults = {name: default_of(item, ...) for name, item in fields.items()}
     definitions: dict[str, Any] = {
         PREFIX + name: (hints[name], Field(default=defaults[name])) for name in plain
@@ -83,5 +90,16 @@ def _shape(options: Any) -> Shape:
         plain_names=tuple(plain),
         slots=known,
         sections=sections,
+        arrays=arrays,
+        rest=rest,
         defaults={name: value for name, value in defaults.items() if value is not ...},
     )
+
+
+def _array_of(hint: Any) -> type[Any] | None:
+    """Return the options dataclass of which a hint says that there is a tuple of any length."""
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is not tuple or len(inner) != 2 or inner[1] is not ...:
+        return None
+    one: type[Any] = inner[0]
+    return one if dataclasses.is_dataclass(one) and one is not Use else None

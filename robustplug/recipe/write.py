@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..component import Use, slots
+from ..component import Use, rest_name, slots
 from .errors import KeyPath, dotted
 from .options import Recipe, as_mapping, default_of
 
@@ -41,13 +41,15 @@ def use_to_mapping(use: Use) -> dict[str, Any]:
 
 
 def _table(options: Any) -> dict[str, Any]:
-    known = slots(options.__class__)
+    known, rest = slots(options.__class__), rest_name(options.__class__)
     table: dict[str, Any] = {}
     for item in dataclasses.fields(options):
         value = getattr(options, item.name)
         if value is None or not item.init:
             continue
-        if item.name not in known:
+        if item.name == rest:
+            table |= _plain(value)
+        elif item.name not in known:
             table[item.name] = _plain(value)
         elif known[item.name].many:
             table[item.name] = [use_to_mapping(use) for use in value]
@@ -61,9 +63,11 @@ def _unsayable(options: Any, inherited: Mapping[str, Any], path: KeyPath) -> Ite
 
     Reading starts from the slot's default where that is the same component; see convert.
     """
-    known = slots(options.__class__)
+    known, rest = slots(options.__class__), rest_name(options.__class__)
     for item in dataclasses.fields(options):
         value, here = getattr(options, item.name), (*path, item.name)
+        if item.name == rest:
+            continue
         default = inherited.get(item.name, default_of(item, None))
         if value is None:
             if default is not None:

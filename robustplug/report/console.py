@@ -1,33 +1,17 @@
-"""What a person sees in the terminal: progress, epochs, results."""
+"""What a person sees in the terminal while a run or an evaluation is at work."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
-from rich.table import Table
 from rich.text import Text
 
-from ..types import EpochReport, Result, RunInfo
+from ..types import EpochReport, RunInfo
 from ..types import Progress as Position
-
-
-def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the Wilson score interval of a share, 95 % by default.
-
-    Wilson 1927, Probable inference, the law of succession, and statistical inference.
-    """
-    if not total:
-        return 0.0, 1.0
-    share, weight = right / total, z * z / total
-    middle = (share + weight / 2) / (1 + weight)
-    half = z * math.sqrt(share * (1 - share) / total + weight / (4 * total)) / (1 + weight)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def loss_parts(means: Mapping[str, float]) -> str:
@@ -143,52 +127,3 @@ class RichReporter:
     def warn(self, message: str) -> None:
         """Print a yellow line."""
         self.console.print(Text(message, style="yellow"))
-
-
-def threat_text(threat: Mapping[str, Any]) -> str:
-    """Return "linf, eps = 0.1 (25.5/255)"."""
-    eps = threat.get("eps")
-    size = "" if eps is None else f", eps = {eps:.4g} ({eps * 255:.3g}/255)"
-    return f"{threat['use']}{size}"
-
-
-def result_table(result: Result) -> Table:
-    """Lay out an evaluation: a row for each attack, each on what the rows above left standing."""
-    meta = result.meta
-    title = f"{meta['name']} · {meta['task']} {result.split} split, {result.samples} samples"
-    table = Table(title=title, caption=caption(result), title_justify="left", caption_justify="left")
-    table.add_column("attack", overflow="fold")
-    for name in ("accuracy (95 %)", "broken", "forwards", "backwards", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in result.attacks:
-        low, high = wilson_interval(round(row.accuracy * result.samples), result.samples)
-        table.add_row(
-            row.name,
-            Text.assemble((f"{row.accuracy:.1%}", "bold"), f" ({low * 100:.0f}–{high * 100:.0f})"),
-            f"{row.broken}/{row.attempted}",
-            f"{row.forwards:,.1f}",
-            f"{row.backwards:,.1f}",
-            f"{row.seconds:.1f} s",
-        )
-    return table
-
-
-def caption(result: Result) -> str:
-    """Say how to read the table, what training cost, and which results were thrown away."""
-    lines = [
-        f"Threat model: {threat_text(result.threat)}, inputs in [0, 1]. Each attack runs on the samples "
-        "that the rows above left right; accuracy is that of all samples. Forwards and backwards are per "
-        "sample of the split."
-    ]
-    training = result.meta.get("training") or {}
-    if training:
-        lines.append(
-            f"Training: {training['epochs']} epochs in {training['seconds']:.0f} s, "
-            f"{training['forwards_per_sample']:.1f} forwards and {training['backwards_per_sample']:.1f} "
-            "backwards per sample and epoch."
-        )
-    lines.append(f"Evaluation: {result.meta['seconds']:.1f} s.")
-    rejected = sum(row.rejected for row in result.attacks)
-    if rejected:
-        lines.append(f"{rejected} results left the threat model and were thrown away.")
-    return " ".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest import SkipTest
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,16 @@ def require(condition: object, message: str) -> None:
     """
     if not condition:
         raise AssertionError(message)
+
+
+def skip_unless(condition: object, reason: str) -> None:
+    """Skip a check that does not apply.
+
+    Raises:
+        unittest.SkipTest: with the reason.
+    """
+    if not condition:
+        raise SkipTest(reason)
 
 
 class RadiusMethod(Method[MethodOptions]):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..protocols import Vicinity
     from ..step import Step
 
-SHAPE = (2, 6, 6)
+SHAPE = (3, 6, 6)
 SIZES: dict[Split, int] = {"train": 22, "validation": 8, "test": 8}
 
 

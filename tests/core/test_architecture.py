@@ -87,7 +87,7 @@ BELOW = {
     "protocols": ["types"],
     "data": ["types", "random"],
     "state": ["types", "protocols"],
-    "step": ["types", "protocols", "state"],
+    "step": ["types", "protocols", "state", "errors"],
     "method": ["types", "protocols", "state", "step"],
 }
 
@@ -258,6 +258,8 @@ def test_nothing_is_evaluated_or_pickled_and_no_global_seed_is_set(file: Path) -
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
+            if called == "torch.load" and "weights_only=True" in map(ast.unparse, node.keywords):
+                continue
             assert called not in BANNED_CALLS | BANNED_ATTRIBUTES, f"line {node.lineno}: {called}"
 
 

@@ -15,7 +15,7 @@ from .fakes import HEAD, Plugin, losses, statuses
 
 RUN = RunInfo("toy", "runs/toy", "erm", "digits", "small-cnn", 2)
 REPORT = EpochReport(0, {"loss": 1.0}, {}, 0.1, 1.0, True)
-RESULT = Result("test", 1, {"use": "linf"}, (), (1,))
+RESULT = Result("test", 1, {"use": "linf"}, ())
 
 AT_LOAD = {
     "raises at import": ("raise RuntimeError('boom\\n  twice')", "RuntimeError: boom twice"),

@@ -58,7 +58,7 @@ def test_a_loss_that_is_no_number_in_the_last_batch_of_an_epoch(tmp_path: Path) 
 @pytest.mark.parametrize("below", ["", "run", "runs/run"])
 def test_a_run_folder_that_cannot_be_made(below: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match="cannot write the run folder .*--out"):
+    with pytest.raises(RunError, match="cannot write the folder .*--out"):
         robustplug.train(tiny(), out=tmp_path / "file" / below)
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -75,13 +75,13 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     unfinished(tiny(), tmp_path / "run")
     with (
         FileLock(tmp_path / "run" / ".lock"),
-        pytest.raises(RunError, match="another process is training in"),
+        pytest.raises(RunError, match="another process is at work in"),
     ):
         robustplug.train(resume=tmp_path / "run")
     (tmp_path / "new").mkdir()
     with (
         FileLock(tmp_path / "new" / ".lock"),
-        pytest.raises(RunError, match="another process is training in"),
+        pytest.raises(RunError, match="another process is at work in"),
     ):
         robustplug.train(tiny(), out=tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == [".lock"]

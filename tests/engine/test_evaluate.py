@@ -13,9 +13,11 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.component import Use
-from robustplug.engine.evaluate import Attack, Evaluation, attack_label, regroup
+from robustplug.engine.chunks import regroup
+from robustplug.engine.evaluate import Attack, Evaluation
 from robustplug.engine.processes import start
 from robustplug.engine.results import result_from_json, result_to_json
+from robustplug.engine.rows import use_label
 from robustplug.recipe import RecipeError, resolve
 from robustplug.step import Step
 from robustplug.types import AttackResult, Batch, Cost, Feed, View
@@ -76,7 +78,7 @@ class Fake:
         return Cost(0, 0)
 
 
-def run(attacks: Sequence[Fake], batch_size: int = 5) -> tuple[tuple[AttackResult, ...], tuple[int, ...]]:
+def run(attacks: Sequence[Fake], batch_size: int = 5) -> tuple[AttackResult, ...]:
     named = [Attack(f"fake {n}", {}, attack) for n, attack in enumerate(attacks)]
     return evaluation().run("test", named, batch_size)
 
@@ -108,7 +110,7 @@ def test_accuracy_is_that_of_brute_force_and_only_survivors_go_on(batch_size: in
         Fake(lambda view: toward_the_other(view, EPS / 2)),
         Fake(lambda view: toward_the_other(view, EPS)),
     )
-    rows, survived = run([even, weak, strong], batch_size)
+    rows = run([even, weak, strong], batch_size)
     standing, outcomes, expected = (
         torch.ones(SIZE, dtype=torch.bool),
         torch.zeros(SIZE, dtype=torch.int64),
@@ -122,7 +124,8 @@ def test_accuracy_is_that_of_brute_force_and_only_survivors_go_on(batch_size: in
         expected.append((attempted, attempted - int(standing.sum()), int(standing.sum()) / SIZE))
     assert [(row.attempted, row.broken, row.accuracy) for row in rows] == expected
     assert all(row.broken for row in rows), "the toy data must let every attack break something"
-    assert list(survived) == outcomes.tolist()
+    survived = torch.tensor([row.right for row in rows]).sum(0)
+    assert survived.tolist() == outcomes.tolist()
     assert sorted(even.seen) == clean().nonzero()[:, 0].tolist()
     assert sorted(strong.seen) == (outcomes >= 3).nonzero()[:, 0].tolist()
     assert [row.rejected for row in rows] == [0, 0, 0, 0]
@@ -145,7 +148,7 @@ def beyond_the_pixels(view: View) -> View:
 
 @pytest.mark.parametrize("move", [outside, nowhere, beyond_the_pixels])
 def test_a_result_outside_the_ball_is_thrown_away(move: Callable[[View], View]) -> None:
-    rows, _ = run([Fake(move), Fake(lambda view: view)])
+    rows = run([Fake(move), Fake(lambda view: view)])
     assert rows[1].rejected == rows[1].attempted == int(clean().sum())
     assert rows[1].broken == 0
     assert rows[2].attempted == rows[1].attempted
@@ -169,15 +172,15 @@ def widen_the_radius(view: View) -> View:
 def test_what_an_attack_says_about_labels_origins_and_radii_counts_for_nothing(
     move: Callable[[View], View],
 ) -> None:
-    rows, _ = run([Fake(move)])
+    rows = run([Fake(move)])
     assert rows[1].broken == 0
 
 
 def test_only_the_first_samples() -> None:
-    rows, survived = evaluation().run("test", [], 4, samples=10)
-    assert len(survived) == 10
+    rows = evaluation().run("test", [], 4, samples=10)
+    assert len(rows[0].right) == 10
     assert rows[0].accuracy == int(clean()[:10].sum()) / 10
-    assert len(evaluation().run("test", [], 4, samples=1000)[1]) == SIZE
+    assert len(evaluation().run("test", [], 4, samples=1000)[0].right) == SIZE
 
 
 def batches(*sizes: int) -> Iterator[Batch]:
@@ -212,8 +215,11 @@ def test_the_model_is_put_back_as_it_was() -> None:
     def fail(view: View) -> View:
         raise RuntimeError("the attack is broken")
 
-    with pytest.raises(RuntimeError, match="the attack is broken"):
-        evaluation(model).run("test", [Attack("fail", {}, Fake(fail))], 5)
+    rows = evaluation(model).run(
+        "test", [Attack("fail", {}, Fake(fail)), Attack("none", {}, Fake(lambda v: v))], 5
+    )
+    assert rows[1].skipped.startswith("RuntimeError: the attack is broken (test_evaluate.py, line ")
+    assert rows[2].accuracy == rows[0].accuracy, "the next attack is run all the same"
     assert (model.training, model.dropout.training, model.norm.training) == (True, True, False)
 
 
@@ -260,7 +266,7 @@ def test_a_model_that_was_trained_in_bfloat16_is_evaluated_in_float32(
 def test_a_forward_that_a_user_put_on_a_module_is_used() -> None:
     model = Images()
     model.forward = lambda x: -x.flatten(1)  # type: ignore[method-assign]
-    rows, _ = evaluation(model).run("test", [], 5)
+    rows = evaluation(model).run("test", [], 5)
     assert rows[0].accuracy == 1 - int(clean().sum()) / SIZE
 
 
@@ -277,19 +283,19 @@ def test_evaluation_is_deterministic_and_its_noise_depends_on_the_seed() -> None
                 points.append(moved.x)
                 return moved
 
-        rows, survived = subject.run("test", [Attack("noise", {}, Recorded(keep.move))], 5)
-        return timeless([dataclasses.asdict(row) for row in rows]), survived, torch.cat(points)
+        rows = subject.run("test", [Attack("noise", {}, Recorded(keep.move))], 5)
+        return timeless([dataclasses.asdict(row) for row in rows]), torch.cat(points)
 
     one, two, other = noisy(0), noisy(0), noisy(1)
-    assert one[:2] == two[:2]
-    assert torch.equal(one[2], two[2])
-    assert one[2].shape != other[2].shape or not torch.equal(one[2], other[2])
+    assert one[0] == two[0]
+    assert torch.equal(one[1], two[1])
+    assert one[1].shape != other[1].shape or not torch.equal(one[1], other[1])
 
 
 def test_labels_name_the_options_that_differ() -> None:
     margin = resolve(Use("pgd", {"steps": 7, "loss": {"use": "margin"}, "step_size": 0.5}), "perturbation")
-    assert attack_label(margin) == "pgd (steps=7, step_size=0.5, loss=margin)"
-    assert attack_label(resolve(Use("fgsm"), "perturbation")) == "fgsm"
+    assert use_label(margin, "perturbation") == "pgd (steps=7, step_size=0.5, loss=margin)"
+    assert use_label(resolve(Use("fgsm"), "perturbation"), "perturbation") == "fgsm"
 
 
 ATTACKS = [{"use": "pgd", "steps": 3, "restarts": 2}, {"use": "pgd", "steps": 3, "loss": {"use": "margin"}}]
@@ -308,7 +314,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def numbers(result: Any) -> Any:
     body = timeless(result_to_json(result))
-    return {key: body[key] for key in ("split", "samples", "threat", "attacks", "survived")}
+    return {key: body[key] for key in ("split", "samples", "threat", "attacks")}
 
 
 def test_a_run_folder_evaluates_to_the_numbers_of_its_result(trained: Any) -> None:
@@ -334,7 +340,7 @@ def test_a_module_evaluates_to_the_numbers_of_its_run(trained: Any) -> None:
 def test_what_the_evaluation_can_be_asked_for(trained: Any) -> None:
     result = robustplug.evaluate(trained.folder, overrides=["evaluate.samples=20"], device="cpu")
     assert (result.samples, len(result.attacks)) == (20, 3)
-    assert result.survived == trained.result.survived[:20] or len(result.survived) == 20
+    assert result.attacks[0].right == trained.result.attacks[0].right[:20]
     result = robustplug.evaluate(
         trained.folder, attacks=["fgsm"], split="validation", samples=30, vicinity={"use": "l2", "eps": 0.2}
     )

@@ -92,7 +92,7 @@ def test_two_processes_evaluate_and_count_as_one(method: str, launch: Launch) ->
         assert abs(found.pop("accuracy") - row.pop("accuracy")) <= 2 / SAMPLES
         assert found["name"] == row["name"]
         assert abs(found["attempted"] - row["attempted"]) <= 2
-    assert first["attacks"][0]["attempted"] == len(first["survived"]) == SAMPLES
+    assert first["attacks"][0]["attempted"] == len(first["attacks"][0]["right"]) == SAMPLES
     training = alone.result.meta["training"]
     assert first["passes"] == [training["forwards_per_sample"], training["backwards_per_sample"]]
     for found, report in zip(first["history"], alone.history, strict=True):

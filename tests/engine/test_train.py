@@ -53,7 +53,7 @@ def test_metrics_are_a_line_an_epoch_and_equal_the_history(trained: Trained) -> 
 def test_the_result_file_reads_back_to_the_result(trained: Trained) -> None:
     result = result_from_json(read_json(trained.folder / "result.json"))
     assert result == trained.result
-    assert result.samples == len(result.survived) == 48
+    assert result.samples == len(result.attacks[0].right) == 48
     assert [row.name for row in result.attacks] == ["clean", "pgd (steps=2)"]
 
 

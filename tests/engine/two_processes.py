@@ -139,7 +139,6 @@ def jobs(runs: Path, spy: Spy, part: str) -> dict[str, Callable[[], Any]]:
         return {
             "main": trained.main,
             "attacks": timeless([row.__dict__ for row in trained.result.attacks]),
-            "survived": trained.result.survived,
             "passes": [training["forwards_per_sample"], training["backwards_per_sample"]],
             "history": timeless([report.__dict__ for report in trained.history]),
         }

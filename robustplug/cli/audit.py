@@ -1,0 +1,50 @@
+"""robustplug audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .evaluate import model_options, result_folder
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--source", "sources", multiple=True, metavar="RUN", help="Try adversarial examples of this run, too."
+)
+@click.option("--samples", type=click.IntRange(min=1), help="Only the first so many.")
+@model_options
+def audit(
+    model: str,
+    architecture: str | None,
+    out: Path | None,
+    json_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Find out whether robustness is real, or whether gradients are masked.
+
+    MODEL is as for evaluate. Each check has a verdict, all together a grade from A to F.
+
+    \b
+    robustplug audit runs/cat-digits --source runs/erm-digits
+    """
+    from rich.console import Console
+
+    from ..engine.folder import write_json, writing
+    from ..engine.results import result_to_json
+    from ..report.console import RichReporter
+    from ..report.tables import audit_table, result_tables
+    from ..run import audit as run_audit
+
+    folder = result_folder(model, out)
+    with RichReporter(Console(stderr=True, quiet=quiet)) as reporter:
+        found = run_audit(model, architecture=architecture, out=folder, reporter=reporter, **options)
+    body = {**result_to_json(found.result), "audit": found.to_json()}
+    Console().print(*result_tables(found.result), audit_table(body["audit"]), sep="\n")
+    if json_file is not None:
+        with writing(f"the audit to {json_file}"):
+            write_json(json_file, body)

@@ -1,0 +1,229 @@
+"""Audit a model: attack it in ways whose results must agree if its robustness is real."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import Refused
+from ..functional import margin
+from ..random import derive, isolated, stream
+from ..recipe.load import read_suite
+from ..recipe.write import use_to_mapping
+from ..step import Step
+from ..types import Batch, Feed, Result, View
+from . import verdicts
+from .assemble import Parts
+from .evaluate import Evaluation, plain_objective
+from .folder import RESULT, write_json, writing
+from .results import Asked, evaluate_and_write, evaluation_threat, prepare_evaluation, result_to_json
+from .verdicts import Finding
+
+if TYPE_CHECKING:
+    from .processes import Processes
+    from .reporting import Reporter
+
+NAME = "audit"
+# Samples whose gradients and outputs are looked at.
+LOOKED_AT = 256
+
+
+def audit_suite(threat: Mapping[str, Any], everything: float) -> dict[str, Any]:
+    """Return the rows of an audit, each on all samples that are right when clean.
+
+    Args:
+        threat: the vicinity, as a table.
+        everything: eps at which every image is legal.
+    """
+
+    def row(label: str, name: str, **options: Any) -> dict[str, Any]:
+        return {"label": label, "attack": {"use": name, **options}}
+
+    return {
+        "name": NAME,
+        "row": [
+            row("noise", "noise"),
+            row("fgsm", "fgsm"),
+            row("pgd-20", "pgd", steps=20),
+            row("pgd-100", "pgd", steps=100),
+            row("pgd-100, 5 restarts", "pgd", steps=100, restarts=5),
+            row("margin", "pgd", steps=100, loss={"use": "margin"}),
+            row("targeted", "pgd", steps=100, target="runner-up"),
+            row("apgd-ce", "apgd-ce"),
+            row("apgd-dlr", "apgd-dlr"),
+            row("square", "square", queries=1000),
+            row("unbounded", "pgd", steps=100, restarts=2) | {"vicinity": {**threat, "eps": everything}},
+            row("transfer", "pgd", steps=50) | {"transfer": True},
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Hold what an audit found.
+
+    Attributes:
+        grade: "A" (no sign of masked gradients) to "F" (several).
+        verdict: what the grade says.
+        findings: one a check.
+        accuracy: share of the samples that all attacks of the audit left right.
+        result: the attacks behind it.
+    """
+
+    grade: str
+    verdict: str
+    findings: tuple[Finding, ...]
+    accuracy: float
+    result: Result
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it without the attacks, as JSON values."""
+        return {
+            "grade": self.grade,
+            "verdict": self.verdict,
+            "accuracy": self.accuracy,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def audit_parts(
+    parts: Parts,
+    exported: nn.Module,
+    processes: Processes,
+    reporter: Reporter,
+    asked: Asked,
+    out: Path | None,
+) -> Audit:
+    """Audit an exported model in its threat model.
+
+    Args:
+        parts, exported, processes, reporter: as for an evaluation.
+        asked: sources of transferred examples, and what is known of the model.
+        out: folder of audit.json; None for none.
+    """
+    threat = use_to_mapping(evaluation_threat(parts))
+    everything = 1.0 if parts.method.vicinity.norm == math.inf else _diameter(parts)
+    asked = replace(asked, suite=read_suite(audit_suite(threat, everything), threat))
+    started = time.perf_counter()
+    evaluation = prepare_evaluation(parts, exported, processes, reporter, replace(asked, journal=None))
+    with evaluation.prepared():
+        looked = [_gradients(evaluation, parts), _stochastic(evaluation, parts)]
+    result = evaluate_and_write(parts, exported, processes, reporter, asked, out)
+    findings = (*looked, *judge_rows(result))
+    letter, verdict = verdicts.grade(findings)
+    rows = [row.right for row in result.attacks if not row.skipped and row.name != "unbounded"]
+    standing = [all(sample) for sample in zip(*rows, strict=True)]
+    meta = {**result.meta, "seconds": time.perf_counter() - started}
+    found = Audit(letter, verdict, findings, verdicts.accuracy(standing), replace(result, meta=meta))
+    if out is not None and processes.main:
+        with writing(f"the audit in {out}"):
+            write_json(out / f"{NAME}.json", {**result_to_json(found.result), "audit": found.to_json()})
+    return found
+
+
+def note_in_result(folder: Path, found: Audit) -> None:
+    """Add an audit to the result.json of a run folder, if there is one."""
+    import json
+
+    path = folder / RESULT
+    with contextlib.suppress(FileNotFoundError), writing(f"the audit to {path}"):
+        body = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, {**body, NAME: found.to_json()})
+
+
+def judge_rows(result: Result) -> list[Finding]:
+    """Return the findings that rest on the rows of an audit."""
+    rows = {row.name: row.right for row in result.attacks if not row.skipped}
+    refused = {row.name: row.skipped for row in result.attacks if row.skipped}
+
+    def check(name: str, judge: Any, *needed: str) -> Finding:
+        lacking = [label for label in needed if label not in rows]
+        if lacking:
+            why = f"The row {lacking[0]} was not run: {refused.get(lacking[0], 'it is not there')}."
+            return Finding(name, "not run", {}, why)
+        found: Finding = judge(*(rows[label] for label in needed))
+        return found
+
+    white = [label for label in ("pgd-100, 5 restarts", "apgd-ce", "margin", "apgd-dlr") if label in rows]
+    white_box = [all(sample) for sample in zip(*(rows[label] for label in white), strict=True)]
+    others: dict[str, list[bool] | tuple[bool, ...]] = {
+        label: verdicts.both(rows[label], rows["apgd-ce"]) if "apgd-ce" in rows else rows[label]
+        for label in ("margin", "targeted", "apgd-dlr")
+        if label in rows
+    }
+    transferred = [right for label, right in rows.items() if label.startswith("transfer from")]
+    gradient_free = not white
+    no_white = Finding("black-box", "not run", {}, "No white-box attack could be run.")
+    return [
+        check("more-effort", verdicts.more_effort, "pgd-20", "pgd-100", "pgd-100, 5 restarts"),
+        check("unbounded", verdicts.unbounded, "unbounded", "clean"),
+        no_white
+        if gradient_free
+        else check("black-box", lambda square: verdicts.black_box(square, white_box), "square"),
+        verdicts.transfer([] if gradient_free else transferred, white_box),
+        check("other-losses", lambda ce: verdicts.other_losses(others, ce), "pgd-100, 5 restarts"),
+        check("single-step", verdicts.single_step, "fgsm", "pgd-100"),
+        check("random-noise", verdicts.noise, "noise", "clean", "pgd-100"),
+    ]
+
+
+def _diameter(parts: Parts) -> float:
+    """Return a radius at which any image can be reached from any other in the L2 norm."""
+    shape = parts.task.info.shape
+    return math.sqrt(math.prod(shape)) if shape else 1e6
+
+
+def _first_batch(parts: Parts, evaluation: Evaluation) -> Batch:
+    options = parts.recipe.evaluate
+    size = min(LOOKED_AT, options.batch_size, options.samples or LOOKED_AT)
+    feed = Feed(batch_size=size, samples=size, device=str(evaluation.processes.device))
+    return next(iter(evaluation.task.batches(options.split, feed)))
+
+
+def _gradients(evaluation: Evaluation, parts: Parts) -> Finding:
+    """Look at the input gradients of the first samples, and at the loss along them."""
+    batch = _first_batch(parts, evaluation)
+    rng = stream(evaluation.seed, NAME, device=evaluation.processes.device)
+    step = Step(
+        evaluation.model, plain_objective(evaluation.loss), evaluation.task, batch, rng, evaluating=True
+    )
+    view, vicinity = View.of(batch, "adv"), evaluation.vicinity
+    radius = step.radii(view, vicinity)
+    try:
+        with step.attack_mode():
+            x = batch.x.detach().clone().requires_grad_()
+            losses = step.objective(view.replace(x=x))
+            gradient = step.gradient(losses.sum(), x)
+            move = 0.25 * radius.view(-1, *(1,) * (x.dim() - 1)) * vicinity.steepest(gradient)
+            moved = vicinity.project(x.detach() + move, view.origin, radius)
+            with torch.no_grad():
+                before, after = (margin(step.forward(at), batch.y) for at in (x.detach(), moved))
+    except Refused as refusal:
+        return Finding("gradients", "not run", {}, f"{refusal}.")
+    zero = gradient.flatten(1).abs().amax(1) == 0
+    return verdicts.gradients(_share(zero), _share(after <= before))
+
+
+def _share(flags: Tensor) -> float:
+    return float(flags.float().mean())
+
+
+def _stochastic(evaluation: Evaluation, parts: Parts) -> Finding:
+    """Compare outputs between two calls, and alone with within a batch."""
+    batch = _first_batch(parts, evaluation)
+    x = batch.x[:16]
+    device = evaluation.processes.device
+    with torch.no_grad(), isolated(derive(evaluation.seed, NAME), device):
+        one, two = evaluation.model(x), evaluation.model(x)
+        alone = torch.cat([evaluation.model(row[None]) for row in x])
+    scale = max(1.0, float(one.abs().max()))
+    varies, depends = (one - two).abs().max() / scale, (one - alone).abs().max() / scale
+    return verdicts.stochastic(float(varies), float(depends))

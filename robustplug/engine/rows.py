@@ -1,0 +1,154 @@
+"""From the references of a recipe or a suite to the rows of an evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..component import Kind, Use
+from ..ensemble import Ensemble
+from ..errors import Refused
+from ..recipe.convert import resolve
+from ..recipe.errors import Problem, RecipeError
+from ..recipe.options import as_mapping, default_of
+from ..recipe.write import use_to_mapping
+from ..registry import registry
+from .assemble import build_part
+from .evaluate import Attack
+
+if TYPE_CHECKING:
+    from ..protocols import Perturbation
+    from ..recipe.suite import Suite, SuiteRow
+    from .transfer import Source
+
+_REQUIRED: Any = object()
+
+
+def use_label(reference: Use, kind: Kind, shown: Sequence[str] = ()) -> str:
+    """Return a component's name with the options that differ from their defaults, and those to show."""
+    fields = dataclasses.fields(registry().get(kind, reference.name).options)
+    required = [item.name for item in fields if default_of(item, _REQUIRED) is _REQUIRED]
+    given = {name: getattr(reference.options, name) for name in required}
+    try:
+        default = as_mapping(resolve(Use(reference.name, given), kind).options)
+    except RecipeError:  # options that only go together
+        default = {}
+    name, notes = reference.name, []
+    for key, value in as_mapping(reference.options).items():
+        if key == "name" and key in required:
+            name = f"{name}:{value}"
+        elif key in required or key in shown or value != default.get(key, _REQUIRED):
+            notes.append(f"{key}={_shown(value)}")
+    return f"{name} ({', '.join(notes)})" if notes else name
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Use):
+        return value.name
+    if isinstance(value, tuple | list):
+        return "+".join(_shown(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def chain_of_attacks(references: Sequence[Use], threat: Use, key: str) -> list[Attack]:
+    """Build attacks of one chain in one threat model.
+
+    Args:
+        references: resolved, in order.
+        threat: the vicinity.
+        key: path of the references in the recipe, for errors.
+    """
+    return [
+        attack
+        for number, use in enumerate(references)
+        for attack in _spread(
+            Attack(use_label(use, "perturbation"), use_to_mapping(use), None, threat=use_to_mapping(threat)),
+            _built(use, f"{key}.{number}"),
+        )
+    ]
+
+
+def suite_attacks(suite: Suite, threat: Use, sources: Sequence[Source]) -> list[Attack]:
+    """Build the rows of a suite.
+
+    Args:
+        suite: resolved.
+        threat: the evaluation's vicinity; rows that differ from it say so in their label.
+        sources: models that transfer rows make their examples on.
+
+    Raises:
+        RecipeError: a part refuses its options.
+    """
+    return [
+        attack
+        for number, row in enumerate(suite.row)
+        for attack in _row_attacks(row, f"row.{number}", threat, sources)
+    ]
+
+
+def _row_attacks(row: SuiteRow, key: str, threat: Use, sources: Sequence[Source]) -> Iterator[Attack]:
+    vicinity = _scaled(row.vicinity or threat, row.scale, key)
+    none = row.attack.name == "none"
+    parts = [] if none and row.shift else [row.label or use_label(row.attack, "perturbation", row.shown)]
+    if row.shift is not None:
+        parts.insert(0, row.label if none and row.label else use_label(row.shift, "vicinity", row.shown))
+    if vicinity != threat and not none and row.label is None:
+        parts.append(use_label(vicinity, "vicinity"))
+    attack = Attack(
+        " · ".join(parts),
+        {} if none else use_to_mapping(row.attack),
+        None,
+        build_part(vicinity, "vicinity", f"{key}.vicinity"),
+        {} if none else use_to_mapping(vicinity),
+        None if row.shift is None else build_part(row.shift, "vicinity", f"{key}.shift"),
+        {} if row.shift is None else use_to_mapping(row.shift),
+        row.chain or "",
+    )
+    if none and row.needs:
+        why = f"needs the plugin {row.needs}, which is not installed"
+        yield dataclasses.replace(attack, refused=why)
+        return
+    built = None if none else _built(row.attack, f"{key}.attack")
+    if row.transfer and not sources:
+        why = "needs a model to make the examples on: give --source RUN"
+        yield dataclasses.replace(attack, label=f"{attack.label} from another model", refused=why)
+    elif row.transfer:
+        for source in sources:
+            label = f"{attack.label} from {source.name}"
+            yield from _spread(dataclasses.replace(attack, label=label, source=source), built)
+    else:
+        yield from _spread(attack, built)
+
+
+def _scaled(vicinity: Use, scale: float, key: str) -> Use:
+    if scale == 1:
+        return vicinity
+    if not hasattr(vicinity.options, "eps"):
+        message = f"{vicinity.name} has no eps to scale"
+        raise RecipeError([Problem(f"{key}.scale", message)], "suite")
+    return Use(vicinity.name, dataclasses.replace(vicinity.options, eps=vicinity.options.eps * scale))
+
+
+def _built(reference: Use, key: str) -> Perturbation | Refused:
+    """Build an attack; one that cannot be run here costs its own row only."""
+    try:
+        built: Perturbation = build_part(reference, "perturbation", key)
+    except RecipeError as error:
+        if isinstance(error.__cause__, Refused | ImportError):
+            return Refused(str(error.__cause__))
+        raise
+    return built
+
+
+def _spread(attack: Attack, built: Perturbation | Refused | None) -> Iterator[Attack]:
+    """Yield an attack, or each part of an ensemble in a chain of its own."""
+    if isinstance(built, Refused):
+        yield dataclasses.replace(attack, refused=str(built))
+    elif isinstance(built, Ensemble):
+        chain = attack.chain or f"{attack.label} {attack.threat.get('eps', '')}"
+        for name, part in built.parts:
+            label = f"{attack.label} · {name}"
+            yield dataclasses.replace(attack, label=label, perturbation=part, chain=chain)
+    else:
+        yield dataclasses.replace(attack, perturbation=built)

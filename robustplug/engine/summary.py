@@ -1,0 +1,139 @@
+"""What the rows of an evaluation say together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..corruptions import ALEXNET, SEVERITIES, mean_corruption_error, relative_mean_corruption_error
+from ..types import AttackResult
+from .errors import RunError
+from .folder import EVALUATIONS
+
+
+def worst_cases(rows: Sequence[AttackResult]) -> list[dict[str, Any]]:
+    """Return for each chain the accuracy that all its attacks together left.
+
+    A chain of which a row was skipped says so: its accuracy may be too high.
+    """
+    chains: dict[str, list[AttackResult]] = {}
+    for row in rows[1:]:
+        if row.chain and not row.shift:
+            chains.setdefault(row.chain, []).append(row)
+    result = []
+    for chain, members in chains.items():
+        done = [row for row in members if not row.skipped]
+        if not done:
+            continue
+        result.append(
+            {
+                "chain": chain,
+                "threat": dict(done[-1].threat),
+                "attacks": [row.name for row in done],
+                "skipped": [row.name for row in members if row.skipped],
+                "accuracy": done[-1].accuracy,
+            }
+        )
+    return result
+
+
+def corruption_errors(rows: Sequence[AttackResult]) -> dict[str, dict[int, float]]:
+    """Return the error rate under each kind of corruption and severity."""
+    errors: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if {"kind", "severity"} <= row.shift.keys() and not row.options and not row.skipped:
+            errors.setdefault(row.shift["kind"], {})[row.shift["severity"]] = 1 - row.accuracy
+    return errors
+
+
+@dataclass(frozen=True)
+class ReferenceErrors:
+    """Hold the errors of the model that corruption errors are divided by.
+
+    Attributes:
+        name: of the model.
+        errors: by kind: those of the severities 1 to 5, or their mean.
+        clean: error on the samples as they are, if it is known.
+    """
+
+    name: str
+    errors: Mapping[str, float | Sequence[float]]
+    clean: float | None
+
+
+def read_reference(reference: str | Path) -> ReferenceErrors:
+    """Return what corruption errors are divided by.
+
+    Args:
+        reference: "alexnet", or a run folder whose corruptions were evaluated.
+
+    Raises:
+        RunError: there is no such run, or its corruptions were not evaluated.
+    """
+    if str(reference) == "alexnet":
+        return ReferenceErrors("alexnet on ImageNet-C", ALEXNET, None)
+    stored = [_stored_errors(path) for path in sorted((Path(reference) / EVALUATIONS).glob("*.json"))]
+    found = max((each for each in stored if each), key=lambda each: len(each.errors), default=None)
+    if found is None:
+        raise RunError(
+            f"{reference} holds no errors under corruptions at all five severities: first run robustplug "
+            f'evaluate {reference} with the same suite, or give "alexnet" for ImageNet-C'
+        )
+    return found
+
+
+def _stored_errors(path: Path) -> ReferenceErrors | None:
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        errors = body["meta"]["corruptions"]["errors"]
+        clean = 1 - float(body["attacks"][0]["accuracy"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    complete = _at_all_severities(errors)
+    return ReferenceErrors(path.parent.parent.name, complete, clean) if complete else None
+
+
+def _at_all_severities(errors: Mapping[str, Mapping[Any, float]]) -> dict[str, list[float]]:
+    by_number = {kind: {int(s): error for s, error in row.items()} for kind, row in errors.items()}
+    severities = range(1, SEVERITIES + 1)
+    return {
+        kind: [row[severity] for severity in severities]
+        for kind, row in by_number.items()
+        if row.keys() == set(severities)
+    }
+
+
+def corruption_summary(rows: Sequence[AttackResult], reference: ReferenceErrors | None) -> dict[str, Any]:
+    """Return the errors under corruptions, their mean, and mCE against a reference.
+
+    mCE is over the kinds that the model was evaluated on; where it cannot be formed a note says why.
+    Empty when there are no corruptions.
+    """
+    errors = corruption_errors(rows)
+    if not errors:
+        return {}
+    summary: dict[str, Any] = {
+        # JSON has no other keys than strings.
+        "errors": {kind: {str(s): error for s, error in row.items()} for kind, row in errors.items()},
+        "mean_error": sum(sum(row.values()) / len(row) for row in errors.values()) / len(errors),
+    }
+    if reference is None:
+        return summary
+    mine = _at_all_severities(errors)
+    known = {kind: rates for kind, rates in reference.errors.items() if kind in mine}
+    if mine.keys() != errors.keys() or mine.keys() != known.keys():
+        lacking = sorted((errors.keys() - mine.keys()) | (mine.keys() - known.keys()))
+        note = f"No mCE: five severities of {', '.join(lacking)} are not known of both models."
+        return {**summary, "note": note}
+    try:
+        summary |= {"reference": reference.name, "mce": mean_corruption_error(mine, known)}
+        if reference.clean is not None:
+            clean = 1 - rows[0].accuracy
+            relative = relative_mean_corruption_error(mine, known, clean, reference.clean)
+            summary["relative_mce"] = relative
+    except ValueError as error:
+        summary["note"] = f"No relative mCE: {error}." if "mce" in summary else f"No mCE: {error}."
+    return summary

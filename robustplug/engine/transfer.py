@@ -1,0 +1,181 @@
+"""Adversarial examples made on one model and tried on another."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import Refused
+from ..random import derive, isolated, stream
+from ..step import Meter, Step
+from ..types import Batch, Cost, Feed, Split, View
+from .errors import RunError
+from .evaluate import plain_objective
+from .folder import write_atomic, write_json, writing
+
+if TYPE_CHECKING:
+    from ..protocols import Vicinity
+    from .evaluate import Attack, Evaluation
+
+EXAMPLES, MANIFEST = "examples", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Name a model that adversarial examples are made on.
+
+    Attributes:
+        name: for the table.
+        module: plain module, in eval mode, on the device of the evaluation.
+        folder: examples are kept below it and used again.
+        identity: the SHA-256 of its weights.
+    """
+
+    name: str
+    module: nn.Module
+    folder: Path
+    identity: str
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's parameters and buffers, names and shapes included."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, Tensor):
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Transferred:
+    """Return examples that were made before, by the index of each sample.
+
+    Args:
+        parts: (index, x) of each file of a set of examples.
+    """
+
+    def __init__(self, parts: Iterator[tuple[Tensor, Tensor]]) -> None:
+        self.examples: list[Tensor] = []
+        self.place: dict[int, tuple[int, int]] = {}
+        for index, x in parts:
+            for row, sample in enumerate(index.tolist()):
+                self.place[sample] = (len(self.examples), row)
+            self.examples.append(x)
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the examples of its samples."""
+        places = [self.place[sample] for sample in view.index.tolist()]
+        x = torch.stack([self.examples[part][row] for part, row in places])
+        return view.replace(x=x.to(view.x.device, view.x.dtype))
+
+    def cost(self, target: Cost) -> Cost:
+        """Count nothing: the examples are there."""
+        return Cost(0, 0)
+
+
+def examples(evaluation: Evaluation, attack: Attack, source: Source, split: Split, feed: Feed) -> Transferred:
+    """Make an attack's examples on a source model, or read those that were made before.
+
+    They are kept in `source.folder`/examples/KEY: a manifest and a safetensors file for each batch, so
+    that a killed evaluation goes on with the next batch. KEY is a hash of all that they depend on.
+
+    Raises:
+        Refused: the attack cannot be run on the source.
+        RunError: the folder cannot be written.
+    """
+    if attack.perturbation is None:
+        raise Refused("a transfer row needs an attack")
+    manifest = _manifest(evaluation, attack, source, split, feed)
+    key = hashlib.sha256(json.dumps(manifest, sort_keys=True, default=str).encode()).hexdigest()
+    folder = source.folder / EXAMPLES / key[:16]
+    with writing(f"the examples in {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if evaluation.processes.main and not (folder / MANIFEST).is_file():
+            write_json(folder / MANIFEST, manifest)
+    return Transferred(_parts(evaluation, attack, source, split, feed, folder))
+
+
+def _manifest(
+    evaluation: Evaluation, attack: Attack, source: Source, split: Split, feed: Feed
+) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "source": {"name": source.name, "weights": source.identity},
+        "attack": dict(attack.options),
+        "threat": dict(attack.threat),
+        "data": {**evaluation.identity.get("data", {}), "split": split, "samples": feed.samples},
+        "batches": {"size": feed.batch_size, "processes": feed.world},
+        "seed": evaluation.seed,
+    }
+
+
+def _parts(
+    evaluation: Evaluation, attack: Attack, source: Source, split: Split, feed: Feed, folder: Path
+) -> Iterator[tuple[Tensor, Tensor]]:
+    size = min(evaluation.task.info.sizes[split], feed.samples or evaluation.task.info.sizes[split])
+    on_source = dataclasses.replace(evaluation, model=source.module)
+    done = 0
+    with on_source.prepared():
+        for number, batch in enumerate(evaluation.task.batches(split, feed)):
+            path = folder / f"{number:05d}-{feed.rank}.safetensors"
+            part = _read(path, batch)
+            if part is None:
+                part = _make(on_source, attack, source, batch, number)
+                _write(path, *part)
+            done += len(batch)
+            if evaluation.processes.main:
+                label = f"{attack.label}: making examples"
+                evaluation.reporter.attack(label, min(done * feed.world, size), size)
+            yield part
+
+
+def _make(
+    evaluation: Evaluation, attack: Attack, source: Source, batch: Batch, number: int
+) -> tuple[Tensor, Tensor]:
+    assert attack.perturbation is not None
+    path = ("transfer", source.identity, number, evaluation.processes.rank)
+    device = evaluation.processes.device
+    vicinity = attack.vicinity or evaluation.vicinity
+    with isolated(derive(evaluation.seed, *path, "global"), device):
+        rng = stream(evaluation.seed, *path, device=device)
+        objective = plain_objective(evaluation.loss)
+        step = Step(source.module, objective, evaluation.task, batch, rng, meter=Meter(), evaluating=True)
+        moved = attack.perturbation(step, View.of(batch, "adv"), vicinity)
+    return batch.index.cpu(), moved.x.detach().cpu().contiguous()
+
+
+def _write(path: Path, index: Tensor, x: Tensor) -> None:
+    from safetensors.torch import save
+
+    with writing(f"the examples {path}"):
+        write_atomic(path, save({"index": index.contiguous(), "x": x}))
+
+
+def _read(path: Path, batch: Batch) -> tuple[Tensor, Tensor] | None:
+    """Return the examples of a batch, or None when there are none.
+
+    Raises:
+        RunError: the file is about other samples, or broken.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    if not path.is_file():
+        return None
+    try:
+        part = load(path.read_bytes())
+        index, x = part["index"], part["x"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise RunError(f"the examples {path} cannot be read ({error}); remove {path.parent}") from error
+    if index.tolist() != batch.index.tolist() or x.shape != batch.x.shape:
+        raise RunError(f"the examples {path} are those of other samples; remove {path.parent}")
+    return index, x

@@ -1,0 +1,49 @@
+"""Attacks that work together: each on what those before it left standing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from .types import Cost
+
+if TYPE_CHECKING:
+    from .protocols import Perturbation, Vicinity
+    from .step import Step
+    from .types import View
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Run attacks in order, each on the samples that are still right after those before it.
+
+    An evaluation runs the parts as attacks of their own, over the whole split one after the other, so
+    that batches stay full and each part is reported and resumed.
+
+    Attributes:
+        parts: name and perturbation of each, in order.
+    """
+
+    parts: Sequence[tuple[str, Perturbation]]
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view with the first example that fools the model for each sample."""
+        x = view.x.detach().clone()
+        rows = torch.arange(len(view), device=view.index.device)
+        for _, part in self.parts:
+            if not len(rows):
+                break
+            standing = view.rows(rows)
+            moved = part(step, standing, vicinity)
+            with torch.no_grad(), step.attack_mode():
+                right = step.score(standing, step.output(standing.replace(x=moved.x)))
+            x[rows] = moved.x.to(x.dtype)
+            rows = rows[right]
+        return view.replace(x=x)
+
+    def cost(self, target: Cost) -> Cost:
+        """Say that the cost depends on the data."""
+        return Cost.unknown()

@@ -1,0 +1,192 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ..types import AttackResult, Result
+
+
+def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the Wilson score interval of a share, 95 % by default.
+
+    Wilson 1927, Probable inference, the law of succession, and statistical inference.
+    """
+    if not total:
+        return 0.0, 1.0
+    share, weight = right / total, z * z / total
+    middle = (share + weight / 2) / (1 + weight)
+    half = z * math.sqrt(share * (1 - share) / total + weight / (4 * total)) / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def accuracy_text(accuracy: float, samples: int) -> Text:
+    """Return "82.5% (78–86)"."""
+    low, high = wilson_interval(round(accuracy * samples), samples)
+    return Text.assemble((f"{accuracy:.1%}", "bold"), f" ({low * 100:.0f}–{high * 100:.0f})")
+
+
+def threat_text(threat: Mapping[str, Any]) -> str:
+    """Return "linf, eps = 0.1 (25.5/255)"."""
+    eps = threat.get("eps")
+    size = "" if eps is None else f", eps = {eps:.4g} ({eps * 255:.3g}/255)"
+    return f"{threat['use']}{size}"
+
+
+def result_tables(result: Result) -> list[Table | Text]:
+    """Lay out an evaluation: its rows, a matrix of corruptions, and what they say together."""
+    parts: list[Table | Text] = [result_table(result)]
+    if result.meta.get("corruptions"):
+        parts.append(corruption_table(result))
+    parts += [Text(line) for line in worst_case_lines(result)]
+    return [*parts, *(Text(line, style="yellow") for line in skipped_lines(result))]
+
+
+def skipped_lines(result: Result) -> list[str]:
+    """Say which rows were not run, those of one reason together."""
+    names: dict[str, list[str]] = {}
+    for row in result.attacks:
+        if row.skipped:
+            names.setdefault(row.skipped, []).append(row.name)
+    return [
+        f"skipped: {rows[0]}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: {reason}"
+        for reason, rows in names.items()
+    ]
+
+
+def result_table(result: Result) -> Table:
+    """Lay out the rows of an evaluation, but for those of the corruption matrix."""
+    meta = result.meta
+    suite = f" · suite {meta['suite']}" if meta.get("suite") else ""
+    title = f"{meta['name']} · {meta['task']} {result.split} split, {result.samples} samples{suite}"
+    table = Table(title=title, caption=caption(result), title_justify="left", caption_justify="left")
+    table.add_column("attack", overflow="fold")
+    for name in ("accuracy (95 %)", "broken", "forwards", "backwards", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    chain = ""
+    for row in result.attacks:
+        if in_matrix(row):
+            continue
+        if row.chain != chain and table.row_count > 1:
+            table.add_section()
+        chain = row.chain
+        if row.skipped:
+            table.add_row(row.name, "skipped", "", "", "", "", style="yellow")
+            continue
+        table.add_row(
+            row.name,
+            accuracy_text(row.accuracy, result.samples),
+            f"{row.broken}/{row.attempted}",
+            f"{row.forwards:,.1f}",
+            f"{row.backwards:,.1f}",
+            f"{row.seconds:.1f} s",
+        )
+    return table
+
+
+def in_matrix(row: AttackResult) -> bool:
+    """Tell whether a row is a kind and severity of corruption without an attack."""
+    return {"kind", "severity"} <= row.shift.keys() and not row.options and not row.skipped
+
+
+def corruption_table(result: Result) -> Table:
+    """Lay out the accuracy under each kind of corruption and severity."""
+    said: Mapping[str, Any] = result.meta["corruptions"]
+    table = Table(title="corruptions: accuracy by severity", title_justify="left", caption_justify="left")
+    table.add_column("kind")
+    errors: Mapping[str, Mapping[Any, float]] = said["errors"]
+    severities = sorted({int(severity) for row in errors.values() for severity in row})
+    for name in (*map(str, severities), "mean"):
+        table.add_column(name, justify="right")
+    for kind, found in errors.items():
+        by_severity = {int(severity): 1 - error for severity, error in found.items()}
+        cells = [f"{by_severity[s]:.1%}" if s in by_severity else "" for s in severities]
+        table.add_row(kind, *cells, f"{sum(by_severity.values()) / len(by_severity):.1%}")
+    table.caption = corruption_caption(said)
+    return table
+
+
+def corruption_caption(said: Mapping[str, Any]) -> str:
+    """Say the mean error, and the errors relative to the reference if there is one."""
+    line = f"Mean corruption error, not normalised: {said['mean_error']:.1%}."
+    if said.get("mce") is not None:
+        line += f" mCE against {said['reference']}: {said['mce']:.1%}"
+        line += f", relative mCE {said['relative_mce']:.1%}." if said.get("relative_mce") is not None else "."
+    elif said.get("note"):
+        line += f" {said['note']}"
+    return line
+
+
+def worst_case_lines(result: Result) -> list[str]:
+    """Say what all attacks of each chain together left."""
+    lines = []
+    chains: Sequence[Mapping[str, Any]] = result.meta.get("worst_cases", ())
+    for chain in chains:
+        if len(chain["attacks"]) + len(chain["skipped"]) < 2:
+            continue
+        note = f"; {len(chain['skipped'])} skipped, so it may be too high" if chain["skipped"] else ""
+        lines.append(
+            f"Worst case of {len(chain['attacks'])} attacks at {threat_text(chain['threat'])}: "
+            f"{accuracy_text(chain['accuracy'], result.samples).plain}{note}"
+        )
+    return lines
+
+
+def caption(result: Result) -> str:
+    """Say how to read the table, what training cost, and which results were thrown away."""
+    lines = [f"Threat model: {threat_text(result.threat)}, inputs in [0, 1]; {normalisation_text(result)}."]
+    lines.append(
+        "The rows of a section are run one after the other, each on the samples that those above left "
+        "right; accuracy is that of all samples. Forwards and backwards are per sample of the split."
+    )
+    training = result.meta.get("training") or {}
+    if training:
+        lines.append(
+            f"Training: {training['epochs']} epochs in {training['seconds']:.0f} s, "
+            f"{training['forwards_per_sample']:.1f} forwards and {training['backwards_per_sample']:.1f} "
+            "backwards per sample and epoch."
+        )
+    lines.append(f"Evaluation: {result.meta['seconds']:.1f} s.")
+    rejected = sum(row.rejected for row in result.attacks)
+    if rejected:
+        lines.append(f"{rejected} results left the threat model and were thrown away.")
+    lines += result.meta.get("loaded", {}).get("notes", [])
+    return " ".join(lines)
+
+
+def normalisation_text(result: Result) -> str:
+    """Say where inputs are normalised."""
+    loaded = result.meta.get("loaded", {}).get("normalisation", {})
+    where = loaded.get("where", "inside the model")
+    mean = loaded.get("mean") if loaded else result.meta.get("normalisation", {}).get("mean")
+    if where == "none stated" or not mean:
+        return "no normalisation stated"
+    numbers = ", ".join(f"{value:.3g}" for value in mean)
+    return f"normalisation {where} (mean {numbers})"
+
+
+_MARKS = {"pass": ("pass", "green"), "warning": ("doubt", "yellow"), "failure": ("FAIL", "bold red")}
+
+
+def audit_table(audit: Mapping[str, Any]) -> Table:
+    """Lay out an audit as `Audit.to_json` gives it: a row for each check."""
+    title = f"audit: grade {audit['grade']}, {audit['verdict']}"
+    caption = f"{audit['accuracy']:.1%} of the samples withstood every attack of the audit."
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for name in ("check", "verdict", "measured", "what it means, and what to do"):
+        table.add_column(name, overflow="fold")
+    for finding in audit["findings"]:
+        word, style = _MARKS.get(finding["verdict"], (finding["verdict"], "dim"))
+        measured = "\n".join(f"{name} {_number(value)}" for name, value in finding["measured"].items())
+        said = " ".join(part for part in (finding["meaning"], finding["advice"]) if part)
+        table.add_row(finding["check"], Text(word, style=style), measured, said)
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.3g}"

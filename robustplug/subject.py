@@ -1,0 +1,198 @@
+"""Open what is to be evaluated: a run folder, a model file, a module or a function."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .engine.errors import RunError
+from .recipe import recipe_from_mapping, recipe_to_mapping
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .engine.assemble import Parts
+    from .engine.processes import Processes
+    from .engine.reporting import Reporter
+    from .engine.transfer import Source
+
+Reference = str | Mapping[str, Any]
+
+# What a model is evaluated with unless told otherwise.
+STRONG = [
+    {"use": "pgd", "steps": 50, "restarts": 5},
+    {"use": "pgd", "steps": 50, "loss": {"use": "margin"}},
+]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Say how a model that is no run folder is read.
+
+    Attributes:
+        task: data to evaluate it on, for example "digits" or {"use": "mnist", "root": "…"}.
+        architecture: model component that a state dict belongs to.
+        weights: of a torchvision model: a name such as "DEFAULT", or a file.
+        mean, std: normalisation to put in front of the model, a number for each channel.
+    """
+
+    task: Reference | None = None
+    architecture: Reference | None = None
+    weights: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Hold an opened model and all that its evaluation needs.
+
+    Attributes:
+        parts: task, method and recipe; only `task`, `vicinity` and `evaluate` matter here.
+        exported: plain module.
+        folder: the run folder; None for other models.
+        description: what is known of a model that is no run.
+        processes: of this evaluation.
+    """
+
+    parts: Parts
+    exported: nn.Module
+    folder: Path | None
+    description: Mapping[str, Any]
+    processes: Processes
+
+
+def as_table(reference: Reference) -> dict[str, Any]:
+    """Return a reference as a recipe would write it."""
+    return {"use": reference} if isinstance(reference, str) else dict(reference)
+
+
+def open_subject(
+    model: nn.Module | Callable[[Any], Any] | str | Path,
+    network: Network,
+    changes: Mapping[str, Any],
+    seed: int | None,
+    overrides: Sequence[str],
+    device: str,
+    reporter: Reporter,
+) -> Subject:
+    """Open a model for evaluation.
+
+    Args:
+        model: a run folder; a model file or "torchvision:NAME"; a module or a function from inputs in
+            [0, 1] to logits (N, K).
+        network: how to read a model that is no run folder.
+        changes: to the recipe's `evaluate` table; None values change nothing.
+        seed: of the attacks; None for the recipe's.
+        overrides: "key=value" each; for a run folder only of `evaluate`.
+        device: "auto", "cpu", "cuda" or "mps".
+        reporter: hears of problems.
+
+    Raises:
+        RecipeError: an attack, the vicinity or the task is wrong.
+        RunError: the model cannot be read, or the device is not there.
+        TypeError: the task is missing.
+    """
+    from .engine.open import load_run, only_evaluate_changed, stored_recipe
+    from .engine.processes import start
+
+    folder = _run_folder(model, network)
+    if folder is not None:
+        table = recipe_to_mapping(stored_recipe(folder))
+        only_evaluate_changed(table["name"], overrides)
+    else:
+        table = _table(model, network)
+    table["evaluate"] |= {key: value for key, value in changes.items() if value is not None}
+    table["seed"] = table.get("seed", 0) if seed is None else seed
+    recipe = recipe_from_mapping(table, overrides)
+    processes = start(device, "float32")
+    if folder is None:
+        return _loaded(model, network, recipe, processes)
+    parts, exported, problems = load_run(folder, recipe, processes)
+    for problem in problems:
+        reporter.warn(problem)
+    return Subject(parts, exported, folder, {}, processes)
+
+
+def _run_folder(model: Any, network: Network) -> Path | None:
+    """Return the run folder, or None where the model is something else."""
+    if not isinstance(model, str | Path) or str(model).startswith("torchvision:"):
+        return None
+    path = Path(model)
+    return None if path.is_file() or (network.task is not None and not path.is_dir()) else path
+
+
+def _table(model: Any, network: Network) -> dict[str, Any]:
+    if network.task is None and isinstance(model, str | Path):
+        raise RunError(f"{model} is no run folder, so say what to evaluate it on: --task digits")
+    if network.task is None:
+        raise TypeError('a module or function needs a task to be evaluated on, for example task="digits"')
+    name = str(model) if isinstance(model, str | Path) else _type_name(model)
+    table: dict[str, Any] = {
+        "name": re.sub(r"[^A-Za-z0-9_]+", "-", Path(name).stem).strip("-") or "model",
+        "task": as_table(network.task),
+        "method": {"use": "erm"},
+        "evaluate": {"attack": STRONG},
+    }
+    if network.architecture is not None:
+        table["model"] = as_table(network.architecture)
+    return table
+
+
+def _type_name(model: Any) -> str:
+    return str(getattr(model, "__name__", type(model).__name__))
+
+
+def _loaded(model: Any, network: Network, recipe: Any, processes: Processes) -> Subject:
+    from .engine.assemble import Parts, build_part
+    from .targets import load_target
+
+    task = build_part(recipe.task, "task", "task")
+    method = build_part(recipe.method, "method", "method")
+    target = load_target(
+        model,
+        task.info,
+        model=recipe.model,
+        weights=network.weights,
+        mean=network.mean,
+        std=network.std,
+        device=processes.device,
+    )
+    return Subject(
+        Parts(recipe, task, method, target.module), target.module, None, target.description, processes
+    )
+
+
+def typical_input(parts: Parts) -> Any:
+    """Return the inputs of a training batch, to choose the number of threads by."""
+    from .types import Feed
+
+    feed = Feed(batch_size=parts.recipe.train.batch_size)
+    return next(iter(parts.task.batches("train", feed))).x
+
+
+def open_sources(folders: Sequence[str | Path], subject: Subject, reporter: Reporter) -> list[Source]:
+    """Open the runs that transfer rows make their examples on.
+
+    Raises:
+        RunError: a folder holds no run, or its model does not fit the task.
+    """
+    from .engine.assemble import check_outputs
+    from .engine.open import load_run, stored_recipe
+    from .engine.transfer import Source, weights_digest
+
+    sources = []
+    for folder in map(Path, folders):
+        recipe = stored_recipe(folder)
+        parts, exported, problems = load_run(folder, recipe, subject.processes)
+        for problem in problems:
+            reporter.warn(problem)
+        check_outputs(
+            dataclasses.replace(parts, task=subject.parts.task, model=exported), subject.processes.device
+        )
+        sources.append(Source(folder.name, exported, folder, weights_digest(exported)))
+    return sources

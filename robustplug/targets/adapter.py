@@ -1,0 +1,149 @@
+"""The module that runs what is no module of ours, in batches of the sizes that it takes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import TargetKind
+
+Key = str | int | None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Say how many rows a model takes at once.
+
+    Attributes:
+        least: smallest batch; smaller ones are padded.
+        most: largest batch; larger ones are split. None for no limit.
+    """
+
+    least: int = 1
+    most: int | None = None
+
+
+@dataclass
+class Opened:
+    """Hold a model that was read, before it is tried.
+
+    Attributes:
+        function: from images to outputs; a module where torch may switch its mode and freeze it.
+        kind: what it was made of.
+        name: for messages.
+        facts: for the description.
+        sizes: of the batches that it takes.
+        mean, std: normalisation that its weights ask for; empty when none is known.
+        notes: for the description.
+    """
+
+    function: Callable[[Tensor], Any]
+    kind: TargetKind
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    sizes: Sizes = Sizes()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def select(output: Any, key: Key) -> Any:
+    """Return one part of a model's outputs: an item, or an attribute; None for the outputs themselves."""
+    if key is None:
+        return output
+    return getattr(output, key) if isinstance(key, str) and not isinstance(output, Mapping) else output[key]
+
+
+def as_tensor(output: Any, device: torch.device) -> Any:
+    """Turn a numpy array into a tensor on the device, float32 for floating-point numbers."""
+    if not isinstance(output, np.ndarray):
+        return output
+    tensor = torch.from_numpy(np.ascontiguousarray(output)).to(device)
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+class Adapter(nn.Module):
+    """Give a function or module the form that attacks need: from images (N, C, H, W) to one tensor.
+
+    A function that is no module stays out of torch's sight: train(), eval() and freezing its parameters
+    do nothing to it.
+
+    Args:
+        function: from images to outputs, tensors or numpy arrays.
+        sizes: of the batches that it takes.
+        key: which of its outputs is meant; None for the only one.
+        gradients: False runs it without a graph.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Any],
+        sizes: Sizes = Sizes(),
+        key: Key = None,
+        gradients: bool = True,
+    ) -> None:
+        super().__init__()
+        self.function, self.sizes, self.key, self.gradients = function, sizes, key, gradients
+        self.training = isinstance(function, nn.Module) and function.training
+
+    @property
+    def plain(self) -> bool:
+        """Tell whether the function, if it is a module, would do without this one."""
+        return self.sizes == Sizes() and self.key is None and self.gradients
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of all rows of x."""
+        if not self.gradients:
+            with torch.no_grad():
+                return self._run(x.detach())
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
+        parts = [x] if self.sizes.most is None else torch.split(x, self.sizes.most)
+        outputs = [self._part(part) for part in parts]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _part(self, x: Tensor) -> Tensor:
+        output: Tensor = as_tensor(select(self.function(self.padded(x)), self.key), x.device)
+        # Without padding the output goes on as it is: a wrong number of rows must stay visible.
+        return output[: len(x)] if len(x) < self.sizes.least else output
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Return x with rows of zeros up to the smallest batch."""
+        missing = self.sizes.least - len(x)
+        return x if missing <= 0 else torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode for a block, and each of its parts back afterwards.
+
+    Raises:
+        AttributeError, NotImplementedError: some part of it has no modes.
+    """
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, training in flags:
+            part.training = training
+
+
+def manageable(module: nn.Module) -> Callable[[Tensor], Any]:
+    """Return the module, or only its call where it has no modes to switch.
+
+    A frozen TorchScript module and the module of an exported program have none.
+    """
+    try:
+        with evaluating(module):
+            return module
+    except (AttributeError, NotImplementedError):
+        call: Callable[[Tensor], Any] = module.__call__
+        return call

@@ -1,0 +1,120 @@
+"""Refuse torch.export archives that could run Python or native code while they are loaded.
+
+`torch.export.load` (torch 2.15) unpickles without limits what `weights_only=True` refuses: the sample
+inputs, tensors of subclasses and custom objects. It also loads compiled libraries (AOTInductor), hands
+expressions for sizes to `sympy.sympify`, which evaluates them, resolves operators by attribute from
+`torch`, and writes names and guards of the file into Python source. So all of these are checked first,
+against what torch.export itself writes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engine.errors import RunError
+from .contents import first_line
+
+_WORD = r"(?!__)[A-Za-z_]\w*"
+_OPERATORS = re.compile(
+    rf"torch\.ops\.(aten|prims|torchvision|quantized|quantized_decomposed)\.{_WORD}(\.{_WORD})?"
+    rf"|torch\.ops\.higher_order\.{_WORD}|torch\.sym_\w+|math\.[a-z]\w*"
+    r"|_operator\.(add|sub|mul|floordiv|mod|truediv|pow|neg|pos|abs|and_|or_|not_|getitem|eq|ne|lt|le|gt|ge)"
+)
+# Sizes such as s77, 3*s0 + 1, Mul(Integer(768), Symbol('s77', positive=True, integer=True)).
+_SIZES = re.compile(
+    r"(?>Symbol\('[a-z]++\d++'|[A-Z][A-Za-z]*+\(|[suz][a-z]?\d++|(?:positive|nonnegative|integer)=|True|False|oo"
+    r"|[-\d.+*/%(),<>=&|~ ])*+"
+)
+# Conditions on sizes such as L['x'].size()[0] > 3.
+_GUARDS = re.compile(r"(?>L\['\w++'\]|\.size\(\)\[\d++\]|(?:and|or|not) |[-\d+*/%()<>=! ])*+")
+_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
+# Strings that torch writes into Python source, as they are and between quotes.
+_NAMES = {"name", "forward_arg_names"}
+_PATHS = {"parameter_name", "buffer_name", "tensor_constant_name", "custom_obj_name", "fqn"}
+_QUOTABLE = re.compile(r"[^\"'\\\r\n]*")
+
+
+def check_archive(path: Path) -> None:
+    """Refuse an archive that loading could run code of.
+
+    Raises:
+        RunError: naming what is in it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            reason = next(_reasons(archive), None)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} is a damaged torch.export file: {first_line(error)}") from error
+    if reason is not None:
+        raise RunError(
+            f"{path} is refused: {reason}, so that loading it could run code. Export the model again with "
+            "torch.export.save, on plain tensors; or load it yourself, if you trust it, and give the module "
+            "to robustplug.evaluate"
+        )
+
+
+def _reasons(archive: zipfile.ZipFile) -> Iterator[str]:
+    """Yield why loading is not safe."""
+    for name in archive.namelist():
+        if "/data/aotinductor/" in f"/{name}":
+            yield "it holds compiled code (AOTInductor)"
+        elif name.endswith("_config.json"):
+            if any(item["use_pickle"] for item in json.loads(archive.read(name))["config"].values()):
+                yield f"{name} names pickled Python objects"
+        elif name.endswith(".json"):
+            yield from _program_reasons(json.loads(archive.read(name)))
+        elif name.endswith(".pt") and (data := archive.read(name)) and not _only_tensors(data):
+            yield f"{name} holds pickled Python objects"
+
+
+def _only_tensors(data: bytes) -> bool:
+    # torch.export.load tries this first, and unpickles without limits where it fails.
+    try:
+        torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:
+        return False
+    return True
+
+
+def _program_reasons(program: Any) -> Iterator[str]:
+    for key, value in _strings(program):
+        if key in ("target", "as_operator") and not _OPERATORS.fullmatch(value):
+            yield f'its graph calls "{value[:60]}"'
+        elif key == "expr_str" and not _SIZES.fullmatch(value):
+            yield f'it has "{value[:60]}" for a size'
+        elif (key in _NAMES and value and not value.isidentifier()) or (
+            key in _PATHS and not _QUOTABLE.fullmatch(value)
+        ):
+            yield f'it has "{value[:60]}" for a name'
+        elif key == "guards_code" and not _GUARDS.fullmatch(value):
+            yield f'it holds Python code ("{value[:60]}")'
+        elif key in ("in_spec", "out_spec") and not _plain_containers(json.loads(value)):
+            yield "its inputs or outputs are objects other than tuples, lists and dictionaries"
+
+
+def _strings(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every string of a JSON tree, with the key that it, or the list around it, is under."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from _strings(value, name)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _strings(value, key)
+    elif isinstance(tree, str):
+        yield key, tree
+
+
+def _plain_containers(tree: Any) -> bool:
+    if isinstance(tree, list):
+        return all(_plain_containers(item) for item in tree)
+    if isinstance(tree, dict):
+        return tree["type"] in _CONTAINERS and all(_plain_containers(item) for item in tree["children_spec"])
+    return not isinstance(tree, str)

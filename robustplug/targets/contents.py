@@ -1,0 +1,99 @@
+"""What a model file is, by its content, and what is wrong with one that is none."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+from ..engine.errors import RunError
+
+Content = Literal["safetensors", "pickle", "torchscript", "export", "onnx"]
+
+PREFIX = "torchvision:"
+KNOWN = (
+    "known are .safetensors, .pth and .pt (a state dict), .pt and .ts (TorchScript), .pt2 (torch.export) "
+    f'and .onnx files, and "{PREFIX}NAME"'
+)
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+# What the safetensors library accepts.
+_LONGEST_HEADER = 100_000_000
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or else its type."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_of(path: Path) -> Content:
+    """Tell what a model file holds.
+
+    Raises:
+        RunError: it is not there, cannot be read, is cut off, or holds no model.
+    """
+    if path.is_dir():
+        raise RunError(f"{path} is a folder, not a model file; {KNOWN}")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError:
+        raise RunError(f"there is no file {path}; {KNOWN}") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not head:
+        raise RunError(f"{path} is empty: download or save it again")
+    # Before HTML: the length of a safetensors header may happen to spell " <".
+    if _safetensors(path, head, size):
+        return "safetensors"
+    if head.lstrip().startswith(b"<"):
+        raise RunError(
+            f"{path} holds a web page (HTML or XML), not a model: the download went wrong, or the link "
+            "leads to a page about the file; download the file itself"
+        )
+    if head.startswith(b"version https://git-lfs"):
+        raise RunError(f"{path} is only the Git LFS pointer of a file; fetch the file with: git lfs pull")
+    if head.startswith(_ZIP):
+        return _zip_content(path)
+    if head.startswith(_PICKLE):
+        return "pickle"
+    if path.suffix.lower() == ".onnx":
+        return "onnx"
+    if path.suffix.lower() == ".safetensors":
+        raise RunError(f"{path} is no safetensors file, whatever its name says: download or save it again")
+    suffix = f'suffix "{path.suffix}"' if path.suffix else "no suffix"
+    raise RunError(f"{path} ({suffix}) holds no model that can be read; {KNOWN}")
+
+
+def _safetensors(path: Path, head: bytes, size: int) -> bool:
+    length = int.from_bytes(head[:8], "little")
+    if head[8:9] != b"{" or length > _LONGEST_HEADER:
+        return False
+    if size < 8 + length:
+        raise RunError(f"{path} is cut off after {size} bytes: download or save it again")
+    return True
+
+
+def _zip_content(path: Path) -> Content:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise RunError(
+            f"{path} is damaged or cut off ({first_line(error)}): download or save it again"
+        ) from error
+    ends = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in ends and any("/code/" in name for name in names):
+        return "torchscript"
+    if ends & {"archive_format", "serialized_exported_program.json"}:
+        return "export"
+    if "data.pkl" in ends:
+        return "pickle"
+    raise RunError(f"{path} is a zip archive without a model of PyTorch in it; unpack it first, or {KNOWN}")

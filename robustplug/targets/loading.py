@@ -1,0 +1,206 @@
+"""Open whatever is given, normalise its inputs, and try it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from ..builtin.models.normalize import Normalized
+from ..component import Use
+from ..engine.assemble import build_part
+from ..engine.errors import RunError
+from ..engine.folder import holds_run
+from ..random import isolated
+from ..recipe import resolve, use_to_mapping
+from ..registry import registry
+from ..types import TaskInfo
+from . import Target
+from .adapter import Adapter, Opened, manageable
+from .contents import PREFIX, content_of, digest
+from .programs import open_export, open_program, open_script
+from .trial import Shape, check_logits, find_logits, why_no_gradients
+from .weights import fit, read_state
+
+Source = nn.Module | Callable[[Any], Any] | str | Path
+Numbers = Sequence[float] | None
+
+
+def load(
+    source: Source,
+    info: TaskInfo,
+    model: Use | None,
+    weights: str | None,
+    normalisation: tuple[Numbers, Numbers],
+    device: torch.device | str,
+) -> Target:
+    """Load a model and try it; see `load_target`."""
+    if info.shape is None or info.classes is None:
+        raise RunError(
+            "only classifiers of images of one size can be loaded, and the task has no such images"
+        )
+    device, shape = torch.device(device), Shape(info.shape, info.classes)
+    opened = _open(source, info, shape, model, weights, device)
+    # Said before the model is tried: a hint on its outputs would only mislead.
+    front = _in_front(opened, normalisation, shape.image[0])
+    adapter = Adapter(opened.function, opened.sizes)
+    adapter.key, notes = find_logits(adapter, opened.name, shape, device)
+    module = _with_front(adapter, front).to(device)
+    notes = [*opened.notes, *notes, *check_logits(module, opened.name, shape, device)]
+    why_not = why_no_gradients(module, shape, device)
+    if why_not and opened.kind != "onnx":
+        notes.append(f"the model gives no gradients, so that only black-box attacks can be run: {why_not}")
+    adapter.gradients = gradients = not why_not
+    if isinstance(adapter.function, nn.Module) and adapter.plain:
+        module = _with_front(adapter.function, front).to(device)
+    stated = _normalisation(opened, front)
+    if opened.kind == "torchvision" and front is None:
+        notes.append(
+            "no normalisation was stated, so the model gets images in [0, 1] as they are; models of "
+            "torchvision are mostly trained on normalised ones: give mean and std"
+        )
+    batch = {"least": opened.sizes.least, "most": opened.sizes.most}
+    description = {
+        "source": opened.name,
+        "kind": opened.kind,
+        "gradients": gradients,
+        "input_range": [0.0, 1.0],
+        "normalisation": stated,
+        **opened.facts,
+        **({"batch": batch} if batch != {"least": 1, "most": None} else {}),
+        "notes": notes,
+    }
+    return Target(module, opened.kind, gradients, description)
+
+
+def _open(
+    source: Source, info: TaskInfo, shape: Shape, model: Use | None, weights: str | None, device: torch.device
+) -> Opened:
+    named = isinstance(source, str) and source.startswith(PREFIX)
+    if weights is not None and not named:
+        raise RunError(f'weights are for models of torchvision, such as "{PREFIX}resnet50"; leave them out')
+    if named:
+        from .torchvision_net import open_torchvision  # slow to import
+
+        _refuse_component(model, str(source))
+        return open_torchvision(str(source).removeprefix(PREFIX), weights, shape.image, shape.classes)
+    if isinstance(source, str | Path):
+        return _open_file(Path(source), info, shape, model, device)
+    _refuse_component(model, "what is no state dict")
+    if isinstance(source, ExportedProgram):
+        return open_program(source, "the exported program", shape.image, device)
+    name = str(getattr(source, "__name__", type(source).__name__))
+    if isinstance(source, nn.Module):
+        return Opened(manageable(source.to(device)), "module", name)
+    if not callable(source):
+        raise RunError(f"a model is a module, a function or the path of a file, not {name}")
+    return Opened(source, "callable", name)
+
+
+def _refuse_component(model: Use | None, what: str) -> None:
+    if model is not None:
+        raise RunError(
+            f'the model component "{model.name}" belongs to a state dict, not to {what}: leave out --model'
+        )
+
+
+def _open_file(path: Path, info: TaskInfo, shape: Shape, model: Use | None, device: torch.device) -> Opened:
+    content = content_of(path)
+    if content in ("safetensors", "pickle"):
+        opened = _open_state(path, info, model)
+    else:
+        _refuse_component(model, f"{path} ({content})")
+        if content == "torchscript":
+            opened = open_script(path, device)
+        elif content == "export":
+            opened = open_export(path, shape.image, device)
+        else:
+            from .onnx_file import open_onnx
+
+            opened = open_onnx(path, shape.image, device)
+    opened.facts = {"sha256": digest(path), **opened.facts}
+    return opened
+
+
+def _open_state(path: Path, info: TaskInfo, model: Use | None) -> Opened:
+    if model is None:
+        folder = path.parent
+        run = f"; or evaluate the run itself: robustplug evaluate {folder}" if holds_run(folder) else ""
+        raise RunError(
+            f"{path} holds weights only: name the model component that they belong to, with --model and the "
+            f"options that it was trained with (installed: {', '.join(registry().names('model'))}){run}"
+        )
+    state, notes = read_state(path)
+    reference = resolve(model, "model")
+    with isolated(0):
+        network: nn.Module = build_part(reference, "model", "model", info=info)
+    mend = (
+        "choose the component and the options that the weights were trained with: --model NAME "
+        "--set model.OPTION=VALUE"
+    )
+    prefix = fit(network, state, path, f'model "{model.name}"', mend)
+    facts: dict[str, Any] = {"model": use_to_mapping(reference)}
+    if prefix:
+        facts["prefix"] = prefix
+    return Opened(network.eval(), "state-dict", str(path), facts, notes=notes)
+
+
+def _in_front(
+    opened: Opened, given: tuple[Numbers, Numbers], channels: int
+) -> tuple[list[float], list[float]] | None:
+    """Return the mean and std to put in front of a model: those given, or those of its weights.
+
+    Raises:
+        RunError: they do not fit each other or the images, or the model normalises by itself.
+    """
+    mean, std = given
+    if mean is None and std is None:
+        return (list(opened.mean), list(opened.std)) if opened.mean else None
+    if mean is None or std is None:
+        raise RunError("mean and std belong together: give both, or neither")
+    if len(mean) != len(std) or len(mean) not in (1, channels):
+        raise RunError(
+            f"mean has {len(mean)} and std {len(std)} numbers, but the images have {channels} channels: give "
+            "one number for each channel, or one for all"
+        )
+    if not all(map(math.isfinite, [*mean, *std])) or min(std) <= 0:
+        raise RunError(f"mean {list(mean)} and std {list(std)} must be finite, and std above 0")
+    if max(mean) > 1:
+        raise RunError(
+            f"mean {list(mean)} is that of images in [0, 255], but images are in [0, 1] here: divide "
+            "mean and std by 255"
+        )
+    if _inside(opened) is not None:
+        raise RunError(
+            f"{opened.name} normalises its inputs by itself: leave out mean and std, or build it without "
+            "(--set model.normalize=false)"
+        )
+    return list(map(float, mean)), list(map(float, std))
+
+
+def _inside(opened: Opened) -> Normalized | None:
+    modules = opened.function.modules() if isinstance(opened.function, nn.Module) else iter(())
+    return next((part for part in modules if isinstance(part, Normalized)), None)
+
+
+def _with_front(module: nn.Module, front: tuple[list[float], list[float]] | None) -> nn.Module:
+    if front is None:
+        return module
+    normalized = Normalized(module, *front)
+    normalized.training = module.training  # of this layer alone: train() would switch those inside
+    return normalized
+
+
+def _normalisation(opened: Opened, front: tuple[list[float], list[float]] | None) -> dict[str, Any]:
+    if front is not None:
+        return {"mean": front[0], "std": front[1], "where": "in front"}
+    inside = _inside(opened)
+    if inside is None:
+        return {"mean": None, "std": None, "where": "none stated"}
+    numbers = [[round(value, 6) for value in part.flatten().tolist()] for part in (inside.mean, inside.std)]
+    return {"mean": numbers[0], "std": numbers[1], "where": "inside the model"}

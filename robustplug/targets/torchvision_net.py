@@ -1,0 +1,137 @@
+"""Classification models of torchvision with trained weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torchvision.models
+from torch import nn
+
+from ..engine.errors import RunError
+from ..random import isolated
+from ..registry import did_you_mean
+from .adapter import Opened
+from .contents import PREFIX, digest, first_line
+from .weights import State, fit, read_state
+
+_FILES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}
+
+
+def open_torchvision(name: str, weights: str | None, shape: tuple[int, ...], classes: int) -> Opened:
+    """Build a model of torchvision with its own weights, or with those of a file, in eval mode.
+
+    Args:
+        name: as torchvision.models.list_models(module=torchvision.models) lists it.
+        weights: a name such as "DEFAULT", which torchvision downloads into its cache; or a file.
+        shape: of the task's images.
+        classes: of the task.
+
+    Raises:
+        RunError: no such model or weights, or they do not fit the task.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        close = did_you_mean(name, known)
+        hint = f'did you mean "{close}"?' if close else f"known: {', '.join(known)}"
+        raise RunError(f'torchvision has no classification model "{name}"; {hint}')
+    choices = list(_all_weights(name))
+    if weights is None:
+        raise RunError(
+            f"{PREFIX}{name} needs trained weights: --weights with one of {', '.join(choices)}, or with a "
+            "file that holds a state dict"
+        )
+    if Path(weights).is_file() or Path(weights).suffix.lower() in _FILES:
+        return _from_file(name, Path(weights), shape, classes)
+    if weights not in choices:
+        raise RunError(
+            f'{name} of torchvision has no weights "{weights}", and there is no such file; '
+            f"known: {', '.join(choices)}"
+        )
+    return _from_torchvision(name, weights, shape, classes)
+
+
+def _from_torchvision(name: str, weights: str, shape: tuple[int, ...], classes: int) -> Opened:
+    chosen = _all_weights(name)[weights]
+    full = f"{name} {chosen.name}"
+    count = len(chosen.meta["categories"])
+    if count != classes:
+        raise RunError(
+            f"the weights {full} tell {count} classes apart, but the task has {classes}: choose a task with "
+            "these classes, or give the file of weights that were trained for it"
+        )
+    transforms = chosen.transforms()
+    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    if shape[0] != len(mean):
+        raise RunError(f"the weights {full} take {len(mean)} channels, but the task has {shape[0]}")
+    try:
+        with isolated(0):
+            network = torchvision.models.get_model(name, weights=chosen)
+    except Exception as error:  # no network, a full disk, a wrong checksum
+        raise RunError(
+            f"the weights {full} cannot be downloaded ({first_line(error)}): {chosen.url}; download them "
+            "elsewhere and give the file: --weights FILE"
+        ) from error
+    facts = {"weights": chosen.name, "url": chosen.url}
+    opened = Opened(network.eval(), "torchvision", f"{PREFIX}{name}", facts, mean=mean, std=std)
+    crop = list(transforms.crop_size) * (2 if len(transforms.crop_size) == 1 else 1)
+    if list(shape[1:]) != crop:
+        opened.notes.append(
+            f"the weights {full} were tested on images of {crop[0]}x{crop[1]} pixels; the task has "
+            f"{shape[1]}x{shape[2]}"
+        )
+    return opened
+
+
+def _from_file(name: str, path: Path, shape: tuple[int, ...], classes: int) -> Opened:
+    state, notes = read_state(path)
+    own = _own_weights(name, path)
+    size = shape[1:] if own is None else own.meta["min_size"]
+    network = _construct(name, state, classes, tuple(size), own is not None)
+    mend = f"{PREFIX}{name} is torchvision's own architecture, here with {classes} classes"
+    prefix = fit(network, state, path, f"{PREFIX}{name}", mend)
+    facts: dict[str, Any] = {"weights": str(path), "sha256": digest(path)}
+    if prefix:
+        facts["prefix"] = prefix
+    opened = Opened(network.eval(), "torchvision", f"{PREFIX}{name}", facts, notes=notes)
+    if own is not None:
+        transforms = own.transforms()
+        opened.mean, opened.std = tuple(transforms.mean), tuple(transforms.std)
+        facts["weights"] = own.name
+    return opened
+
+
+def _all_weights(name: str) -> Mapping[str, Any]:
+    """Return torchvision's weights of a model by name, "DEFAULT" included."""
+    members: Mapping[str, Any] = torchvision.models.get_model_weights(name).__members__
+    return members
+
+
+def _own_weights(name: str, path: Path) -> Any:
+    """Return the weights of torchvision that a file is a copy of, told by the hash in their address."""
+    checksum = digest(path)
+    for weights in _all_weights(name).values():
+        short = weights.url.rpartition("-")[2].partition(".")[0]
+        if short and checksum.startswith(short):
+            return weights
+    return None
+
+
+def _construct(name: str, state: State, classes: int, size: tuple[int, ...], own: bool) -> nn.Module:
+    builder = torchvision.models.get_model_builder(name)
+    accepted = inspect.signature(inspect.signature(builder).return_annotation).parameters
+    wanted: dict[str, Any] = {
+        "num_classes": classes,
+        # Files of GoogLeNet and Inception may hold auxiliary classifiers, and torchvision's own were
+        # trained on inputs that the model normalises once more.
+        "aux_logits": any("aux" in key.lower() for key in state),
+        "transform_input": own,
+        "init_weights": False,
+        "image_size": size[0],
+        "input_size": size,
+    }
+    with isolated(0):
+        network: nn.Module = builder(weights=None, **{key: wanted[key] for key in wanted if key in accepted})
+    return network

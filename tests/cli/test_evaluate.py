@@ -1,0 +1,106 @@
+"""`robustplug evaluate` and `audit` on a run and on a model file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import robustplug
+
+from ..engine.runs import tiny
+from .conftest import Invoke
+
+SUITE = """schema = 1
+[[row]]
+attack = { use = "pgd" }
+sweep.attack.steps = [1, 2]
+[[row]]
+attack = { use = "rays-of-tomorrow" }
+needs = "robustplug_tomorrow"
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    robustplug.train(tiny("pgd-at", method={"vicinity": {"use": "linf", "eps": 0.1}}), out=folder)
+    return folder
+
+
+@pytest.fixture()
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(SUITE)
+    return path
+
+
+def test_a_suite_is_printed_and_written(run: Path, suite: Path, cli: Invoke) -> None:
+    result = cli("evaluate", run, "--suite", suite, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    for part in ("suite mine", "pgd (steps=1)", "pgd (steps=2)", "robustplug_tomorrow", "not installed"):
+        assert part in " ".join(result.output.split())
+    body = json.loads((run / "evaluations" / "mine.json").read_text())
+    assert [row["name"] for row in body["attacks"]] == [
+        "clean",
+        "pgd (steps=1)",
+        "pgd (steps=2)",
+        "rays-of-tomorrow",
+    ]
+    assert body["attacks"][3]["accuracy"] is None
+    assert body["threat"] == {"use": "linf", "eps": 0.1}
+    assert body["meta"]["input_range"] == [0, 1]
+    assert body["meta"]["normalisation"]["mean"]
+    assert not list((run / "evaluations").glob("*.journal*"))
+
+
+def test_a_model_file_is_evaluated_on_a_task(run: Path, cli: Invoke, tmp_path: Path) -> None:
+    arguments = (
+        *("evaluate", run / "model.safetensors", "--task", "digits", "--model", "small-cnn"),
+        *("--set", "model.width=4", "--set", "model.hidden=16", "--set", "evaluate.samples=20"),
+        *("--device", "cpu", "--out", tmp_path / "out", "--json", tmp_path / "again.json"),
+    )
+    result = cli(*arguments)
+    assert result.exit_code == 0, result.output
+    body = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert body["meta"]["loaded"]["kind"] == "state-dict"
+    assert len(body["meta"]["loaded"]["sha256"]) == 64
+    assert [row["name"] for row in body["attacks"]][0] == "clean"
+    assert json.loads((tmp_path / "again.json").read_text())["attacks"] == body["attacks"]
+
+
+WRONG = {
+    "no task": (["evaluate", "MODEL"], "--task digits"),
+    "no such suite": (["evaluate", "RUN", "--suite", "quik"], 'did you mean "quick"'),
+    "no such run": (["evaluate", "absent"], "holds no run"),
+    "other keys of a run": (["evaluate", "RUN", "--set", "train.epochs=2"], "only evaluate.*"),
+    "a source that is none": (["evaluate", "RUN", "--suite", "quick", "--source", "absent"], "holds no run"),
+    "a mean that is none": (["evaluate", "MODEL", "--task", "digits", "--mean", "a,b"], "not a number"),
+    "an audit without a task": (["audit", "MODEL"], "--task digits"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_mistakes_end_with_one_message(case: str, run: Path, cli: Invoke) -> None:
+    arguments, message = WRONG[case]
+    places = {"RUN": run, "MODEL": run / "model.safetensors"}
+    result = cli(*(places.get(argument, argument) for argument in arguments))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_the_audit_is_printed_and_added_to_the_result(run: Path, cli: Invoke) -> None:
+    before = json.loads((run / "result.json").read_text())
+    result = cli("audit", run, "--samples", "16", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert "audit: grade" in result.output
+    after = json.loads((run / "result.json").read_text())
+    assert {key: value for key, value in after.items() if key != "audit"} == before
+    checks = [finding["check"] for finding in after["audit"]["findings"]]
+    assert len(checks) == len(set(checks)) == 9
+    assert after["audit"]["grade"] in "ABCDF"
+    written = json.loads((run / "evaluations" / "audit.json").read_text())
+    assert written["audit"] == after["audit"]
+    assert len(written["attacks"]) > 10

@@ -1,0 +1,148 @@
+"""State dicts from anywhere: prefixes, checkpoints, and what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from robustplug.component import Use
+from robustplug.engine.errors import RunError
+from robustplug.recipe import RecipeError, resolve
+from robustplug.targets import load_target
+from robustplug.types import TaskInfo
+
+from .models import BARE, INFO, SMALL, bare, close, small
+
+
+def stored(path: Path, value: Any) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(value, path)
+    else:
+        torch.save(value, path)
+    return path
+
+
+def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".ckpt"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model.", "_orig_mod."])
+def test_prefixes_are_stripped_where_that_makes_all_names_fit(
+    prefix: str, suffix: str, tmp_path: Path
+) -> None:
+    path = stored(tmp_path / f"model{suffix}", prefixed(prefix, small().state_dict()))
+    target = load_target(path, INFO, model=SMALL)
+    close(target.module, small())
+    assert target.description.get("prefix", "") == prefix
+
+
+def test_a_resolved_reference_will_do(tmp_path: Path) -> None:
+    path = stored(tmp_path / "model.pth", bare().state_dict())
+    close(load_target(path, INFO, model=resolve(BARE, "model")).module, bare())
+
+
+def test_one_odd_name_keeps_the_prefix(tmp_path: Path) -> None:
+    state = prefixed("module.", small().state_dict())
+    state["other"] = torch.zeros(1)
+    with pytest.raises(RunError) as caught:
+        load_target(stored(tmp_path / "model.pth", state), INFO, model=SMALL)
+    count = len(small().state_dict())
+    counters = sum(name.endswith("num_batches_tracked") for name in small().state_dict())
+    assert f"{count - counters} missing: mean, std, network.0.weight, …" in str(caught.value)
+    assert f"{count + 1} unexpected: module.mean, module.std, module.network.0.weight, …" in str(caught.value)
+    assert "--set model.OPTION=VALUE" in str(caught.value)
+
+
+def test_shapes_missing_and_unexpected_names_are_told_at_once(tmp_path: Path) -> None:
+    state = dict(small().state_dict())
+    state["network.19.weight"] = torch.zeros(7, 16)
+    state["network.20.weight"] = torch.zeros(1)
+    del state["network.1.bias"]
+    with pytest.raises(RunError) as caught:
+        load_target(stored(tmp_path / "model.safetensors", state), INFO, model=SMALL)
+    assert "1 missing: network.1.bias" in str(caught.value)
+    assert "1 unexpected: network.20.weight" in str(caught.value)
+    assert "network.19.weight ((7, 16) in the file, (10, 16) in the model)" in str(caught.value)
+    assert "model.safetensors does not fit" in str(caught.value)
+    assert 'model "small-cnn"' in str(caught.value)
+
+
+def test_another_width_is_told_by_shapes_only(tmp_path: Path) -> None:
+    path = stored(tmp_path / "model.pth", prefixed("module.", small().state_dict()))
+    with pytest.raises(RunError, match="of another shape") as caught:
+        load_target(path, INFO, model=Use("small-cnn", {"width": 8, "hidden": 16}))
+    assert "missing" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("in_file", "model", "hint"),
+    [(bare, SMALL, "model.normalize=false"), (small, BARE, "model.normalize=true")],
+)
+def test_normalisation_on_one_side_only_is_recognised(
+    in_file: Any, model: Use, hint: str, tmp_path: Path
+) -> None:
+    path = stored(tmp_path / "model.safetensors", in_file().state_dict())
+    with pytest.raises(RunError, match=hint):
+        load_target(path, INFO, model=model)
+
+
+def test_old_files_without_the_counter_of_batchnorm(tmp_path: Path) -> None:
+    state = {k: v for k, v in small().state_dict().items() if not k.endswith("num_batches_tracked")}
+    close(load_target(stored(tmp_path / "a.pth", state), INFO, model=SMALL).module, small())
+
+
+def test_half_precision_weights_are_computed_with_in_float32(tmp_path: Path) -> None:
+    state = {k: v.half() if v.is_floating_point() else v for k, v in small().state_dict().items()}
+    target = load_target(stored(tmp_path / "a.safetensors", state), INFO, model=SMALL)
+    assert {p.dtype for p in target.module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("place", ["state_dict", "model_state_dict", "model", "net"])
+def test_checkpoints_of_other_programs(place: str, tmp_path: Path) -> None:
+    average = {name: value + 1 for name, value in small().state_dict().items()}
+    state = prefixed("module.", small().state_dict())
+    checkpoint = {"epoch": 3, "ema": average, place: state, "optimizer": {"lr": 0.1}}
+    target = load_target(stored(tmp_path / "a.pth", checkpoint), INFO, model=SMALL)
+    close(target.module, small())
+    (note,) = target.description["notes"]
+    assert f'under "{place}"' in note
+    assert "not used: ema" in note
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [({"epoch": 3}, r"no state dict \(it has: epoch\)"), ([1, 2], "holds a list"), ({}, "it has: nothing")],
+)
+def test_other_pickles_hold_no_state_dict(value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=message):
+        load_target(stored(tmp_path / "a.pth", value), INFO, model=SMALL)
+
+
+def test_a_component_is_needed(tmp_path: Path) -> None:
+    path = stored(tmp_path / "model.safetensors", small().state_dict())
+    with pytest.raises(RunError, match=r"--model .*installed: .*small-cnn") as caught:
+        load_target(path, INFO)
+    assert "robustplug evaluate" not in str(caught.value)
+    (tmp_path / "recipe.toml").write_text("")
+    with pytest.raises(RunError, match=f"robustplug evaluate {tmp_path}"):
+        load_target(path, INFO)
+
+
+def test_a_component_that_does_not_exist_is_a_recipe_error(tmp_path: Path) -> None:
+    path = stored(tmp_path / "model.safetensors", small().state_dict())
+    for wrong in (Use("small-cn"), Use("small-cnn", {"widht": 4}), Use("vgg16")):
+        with pytest.raises(RecipeError):
+            load_target(path, INFO, model=wrong)
+
+
+def test_another_number_of_classes(tmp_path: Path) -> None:
+    path = stored(tmp_path / "model.safetensors", small().state_dict())
+    info = TaskInfo({}, shape=(1, 8, 8), classes=7, mean=INFO.mean, std=INFO.std)
+    with pytest.raises(RunError, match=r"\(10, 16\) in the file, \(7, 16\) in the model"):
+        load_target(path, info, model=SMALL)
