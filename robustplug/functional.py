@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import Refused
+
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Return −Σ_k t_k log softmax(z)_k of each sample, (N,).
@@ -52,3 +54,22 @@ def margin(logits: Tensor, labels: Tensor, kappa: float | None = None) -> Tensor
     wrong = logits.scatter(1, labels, -torch.inf).amax(1)
     result = wrong - right
     return result if kappa is None else result.clamp_min(-kappa)
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the difference of logits ratio of each sample, (N,), as a loss to maximise.
+
+    −(z_y − max_{j≠y} z_j) / (z_(1) − z_(3)): Croce & Hein 2020 (arXiv:2003.01690 Eq. 6). It does not
+    change when logits are scaled or shifted.
+
+    Args:
+        logits: (N, K), K at least 3.
+        labels: classes int64 (N,), or rows (N, K), of which the largest entry counts.
+
+    Raises:
+        Refused: there are fewer than three classes.
+    """
+    if logits.shape[1] < 3:
+        raise Refused("the DLR loss needs at least 3 classes; use margin or cross entropy")
+    largest = logits.float().topk(3, dim=1).values
+    return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + 1e-12)

@@ -177,6 +177,12 @@ def robustplug_losses() -> Iterable[Component]:
         "logit margin of the strongest wrong class",
         "Carlini & Wagner 2017, arXiv:1608.04644",
     )
+    yield Component(
+        "dlr",
+        f"{_HERE}.losses:DifferenceOfLogitsRatio",
+        summary="difference of logits ratio",
+        paper="Croce & Hein 2020, arXiv:2003.01690",
+    )
 
 
 @hookimpl

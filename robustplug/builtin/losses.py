@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..functional import cross_entropy, kl_divergence, margin
+from ..functional import cross_entropy, dlr, kl_divergence, margin
 
 if TYPE_CHECKING:
     from ..step import Step
@@ -45,3 +45,14 @@ class Margin:
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return the loss of each sample."""
         return margin(output, view.y, self.kappa)
+
+
+class DifferenceOfLogitsRatio:
+    """Difference of logits ratio, whatever the target: the margin, free of the scale of the logits."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
+        """Return the loss of each sample."""
+        return dlr(output, view.y)

@@ -148,7 +148,7 @@ def _make(
     with isolated(derive(evaluation.seed, *path, "global"), device):
         rng = stream(evaluation.seed, *path, device=device)
         objective = plain_objective(evaluation.loss)
-        step = Step(source.module, objective, evaluation.task, batch, rng, meter=Meter(), evaluating=True)
+        step = Step(source.module, objective, evaluation.task, batch, rng, meter=Meter())
         moved = attack.perturbation(step, View.of(batch, "adv"), vicinity)
     return batch.index.cpu(), moved.x.detach().cpu().contiguous()
 

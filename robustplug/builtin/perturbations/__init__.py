@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from ...component import Component, Use
-from ...options import Count, Positive, UnitInterval
+from ...options import Count, NonNegative, Positive, UnitInterval
 
 Start = Literal["zero", "uniform", "normal"]
 
@@ -72,7 +72,49 @@ class NoiseOptions:
     scale: UnitInterval = 1.0
 
 
-_PGD = "robustplug.builtin.perturbations.pgd"
+@dataclass(frozen=True)
+class ApgdOptions:
+    """Options of `apgd-ce` and `apgd-dlr`.
+
+    Attributes:
+        steps: gradient steps.
+        restarts: how often to start anew; the best iterate of all counts.
+    """
+
+    steps: Count = 100
+    restarts: Count = 1
+
+
+@dataclass(frozen=True)
+class MomentumOptions:
+    """Options of `mi-fgsm`.
+
+    Attributes:
+        steps: gradient steps, each of radius / steps.
+        decay: of the accumulated gradient.
+    """
+
+    steps: Count = 10
+    decay: NonNegative = 1.0
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """Options of `ensemble`.
+
+    Attributes:
+        attacks: run in this order, each on the samples that are still right.
+    """
+
+    attacks: Annotated[tuple[Use, ...], "perturbation"]
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise ValueError("attacks must name at least one attack")
+
+
+_HERE = "robustplug.builtin.perturbations"
+_PGD = f"{_HERE}.pgd"
 
 PERTURBATIONS = (
     Component("none", f"{_PGD}:NoPerturbation", summary="no perturbation"),
@@ -91,5 +133,37 @@ PERTURBATIONS = (
         "projected gradient ascent in the norm of the vicinity",
         "Madry et al. 2018, arXiv:1706.06083",
         {"steps": 3},
+    ),
+    Component(
+        "mi-fgsm",
+        f"{_HERE}.momentum:MiFgsm",
+        MomentumOptions,
+        "gradient ascent with momentum",
+        "Dong et al. 2018, arXiv:1710.06081",
+        {"steps": 3},
+    ),
+    Component(
+        "apgd-ce",
+        f"{_HERE}.apgd:Apgd",
+        ApgdOptions,
+        "Auto-PGD on cross entropy",
+        "Croce & Hein 2020, arXiv:2003.01690",
+        {"steps": 5},
+    ),
+    Component(
+        "apgd-dlr",
+        f"{_HERE}.apgd:apgd_dlr",
+        ApgdOptions,
+        "Auto-PGD on the difference of logits ratio",
+        "Croce & Hein 2020, arXiv:2003.01690",
+        {"steps": 5},
+    ),
+    Component(
+        "ensemble",
+        f"{_HERE}.ensemble:ensemble",
+        EnsembleOptions,
+        "attacks one after the other, each on what is still right",
+        "",
+        {"attacks": [{"use": "fgsm"}, {"use": "noise"}]},
     ),
 )

@@ -93,6 +93,20 @@ class Best:
     loss: Tensor
     fooled: Tensor
 
+    @classmethod
+    def at(cls, view: View) -> Best:
+        """Return the origins, which any iterate beats."""
+        device = view.origin.device
+        loss = torch.full((len(view),), -torch.inf, device=device)
+        fooled = torch.zeros(len(view), dtype=torch.bool, device=device)
+        return cls(view.origin.detach().clone(), loss, fooled)
+
+    def undecided(self, evaluating: bool) -> Tensor:
+        """Return the positions of the samples to go on with: while evaluating, those not fooled yet."""
+        if evaluating:
+            return (~self.fooled).nonzero()[:, 0]
+        return torch.arange(len(self.fooled), device=self.fooled.device)
+
     def update(self, rows: Tensor, x: Tensor, loss: Tensor, fooled: Tensor) -> None:
         """Compare iterates of some rows (int64 positions) with the best so far."""
         was_fooled = self.fooled[rows]
@@ -116,23 +130,19 @@ def best_of_pgd(
 ) -> Tensor:
     """Ascend from several starts and return the best iterate of each sample.
 
-    While evaluating, a sample leaves the batch at its first success, so that later steps and
-    restarts cost only what is still undecided. A restart costs at most `steps` + 1 forwards and
-    `steps` backwards: the last iterate needs a forward of its own.
+    While evaluating only success counts: a sample leaves the batch at its first, so that later steps
+    and restarts cost only what is still undecided, and one that withstands stays at its origin. A
+    restart costs at most `steps` + 1 forwards and `steps` backwards: the last iterate needs a forward
+    of its own.
 
     Args:
         step, view, vicinity, ascent, radius, size, steps: as for `pgd`.
         starts: gives a first iterate for (view, radius).
         restarts: number of starts.
     """
-    device = view.origin.device
-    best = Best(
-        view.origin.detach().clone(),
-        torch.full((len(view),), -torch.inf, device=device),
-        torch.zeros(len(view), dtype=torch.bool, device=device),
-    )
+    best = Best.at(view)
     for _ in range(restarts):
-        rows = (~best.fooled).nonzero()[:, 0] if step.evaluating else torch.arange(len(view), device=device)
+        rows = best.undecided(step.evaluating)
         if not len(rows):
             break
         part, near, alpha, goal = view.rows(rows), radius[rows], size[rows], take(ascent.target, rows)
@@ -147,10 +157,12 @@ def best_of_pgd(
                     output = step.output(moved)
                     losses = here.losses(moved, output, goal)
             fooled = ~step.score(part, output)
-            best.update(rows, x.detach(), losses, fooled)
+            success = step.evaluating and bool(fooled.any())
+            if success or not step.evaluating:
+                best.update(rows, x.detach(), losses, fooled)
             if number == steps:
                 break
-            if step.evaluating and bool(fooled.any()):
+            if success:
                 left = ~fooled
                 rows, near, alpha, goal = rows[left], near[left], alpha[left], take(goal, left)
                 part, x, gradient = part.rows(left), x[left], gradient[left]

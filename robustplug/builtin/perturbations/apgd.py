@@ -1,0 +1,213 @@
+"""Auto-PGD: projected gradient ascent whose step sizes follow the progress of each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...errors import Refused
+from ...functional import cross_entropy, dlr
+from ...random import normal_like, uniform_like
+from ...types import Cost
+from ..vicinities import per_sample
+from .pgd import Ascent, Best, ascend
+
+if TYPE_CHECKING:
+    from ...protocols import Vicinity
+    from ...step import Step
+    from ...types import View
+    from . import ApgdOptions
+
+MOMENTUM = 0.75
+# A step size is kept when this share of the steps since the last checkpoint raised the loss.
+RHO = 0.75
+
+
+def checkpoints(steps: int) -> list[int]:
+    """Return after which steps APGD looks back: gaps of 22 % of the steps, 3 % less each time, at least 6 %.
+
+    Croce & Hein 2020 (arXiv:2003.01690 §3.1), rounded as in the reference code.
+    """
+    gap, least, less = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+    found, at = [], 0
+    while at + gap <= steps:
+        at += gap
+        found.append(at)
+        gap = max(gap - less, least)
+    return found
+
+
+def edge_point(view: View, vicinity: Vicinity, radius: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw a start on the surface of each ball, then project it.
+
+    L∞: x + ε·t/‖t‖∞ with t uniform; L2: x + ε·t/‖t‖₂ with t normal.
+    """
+    noise = normal_like(view.origin, rng) if vicinity.norm == 2 else uniform_like(view.origin, rng)
+    order = 2 if vicinity.norm == 2 else torch.inf
+    length = torch.linalg.vector_norm(noise.flatten(1), ord=order, dim=1).clamp_min(1e-12)
+    x = view.origin + noise * per_sample(radius / length, noise)
+    return vicinity.project(x, view.origin, radius)
+
+
+@dataclass
+class _Track:
+    """What APGD remembers of each sample; every field has a row for each."""
+
+    x: Tensor
+    before: Tensor
+    gradient: Tensor
+    loss: Tensor
+    size: Tensor
+    best_x: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    rises: Tensor
+    checked_loss: Tensor
+    reduced: Tensor
+
+    @classmethod
+    def start(cls, x: Tensor, gradient: Tensor, loss: Tensor, size: Tensor) -> _Track:
+        """Return the state after the first evaluation."""
+        return cls(
+            x=x,
+            before=x,
+            gradient=gradient,
+            loss=loss,
+            size=size,
+            best_x=x.clone(),
+            best_gradient=gradient.clone(),
+            best_loss=loss.clone(),
+            rises=torch.zeros_like(loss),
+            checked_loss=loss.clone(),
+            reduced=torch.ones_like(loss, dtype=torch.bool),
+        )
+
+    def rows(self, keep: Tensor) -> _Track:
+        """Return the state of some samples."""
+        return _Track(**{name: value[keep] for name, value in vars(self).items()})
+
+    def move(self, origin: Tensor, vicinity: Vicinity, radius: Tensor, first: bool) -> None:
+        """Take a step along the steepest direction, with momentum."""
+        size, weight = per_sample(self.size, self.x), 1.0 if first else MOMENTUM
+        z = vicinity.project(self.x + size * vicinity.steepest(self.gradient), origin, radius)
+        moved = self.x + weight * (z - self.x) + (1 - weight) * (self.x - self.before)
+        self.before, self.x = self.x, vicinity.project(moved, origin, radius)
+
+    def note(self, gradient: Tensor, loss: Tensor) -> None:
+        """Take in what was found at the new iterate."""
+        self.rises += loss > self.loss
+        self.gradient, self.loss = gradient, loss
+        better = loss > self.best_loss
+        self.best_x[better], self.best_gradient[better] = self.x[better], gradient[better]
+        self.best_loss[better] = loss[better]
+
+    def look_back(self, gap: int) -> None:
+        """Halve the step size where it was too large, and go on from the best iterate there."""
+        too_few = self.rises <= RHO * gap
+        stuck = ~self.reduced & (self.checked_loss >= self.best_loss)
+        halve = too_few | stuck
+        self.size = torch.where(halve, self.size / 2, self.size)
+        self.x, self.gradient = self.x.clone(), self.gradient.clone()
+        self.x[halve], self.gradient[halve] = self.best_x[halve], self.best_gradient[halve]
+        self.reduced, self.checked_loss = halve, self.best_loss.clone()
+        self.rises = torch.zeros_like(self.rises)
+
+
+def apgd(
+    step: Step,
+    view: View,
+    vicinity: Vicinity,
+    losses: Callable[[Tensor, Tensor], Tensor],
+    radius: Tensor,
+    best: Best,
+    rows: Tensor,
+    steps: int,
+) -> None:
+    """Run APGD once and put what it finds into `best`.
+
+    Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1; the reference code differs in that it counts the
+    first rise of the loss against 0 instead of against the start. Costs `steps` + 1 forwards and backwards: one for
+    the start. While evaluating, a sample leaves the batch at its first success; its state is its own, so
+    the others do not notice.
+
+    Args:
+        step, view, vicinity: what is attacked; the view holds the samples of `rows`.
+        losses: (logits, labels) -> (N,), to be raised.
+        radius: of each sample, (N,); the first step size is twice as large.
+        best: of all samples.
+        rows: positions of this view's samples in `best`.
+        steps: number of steps.
+    """
+    looks = checkpoints(steps)
+    x = edge_point(view, vicinity, radius, step.rng)
+    track: _Track | None = None
+    last = 0
+    for number in range(steps + 1):
+        if track is not None:
+            track.move(view.origin, vicinity, radius, first=number == 1)
+            x = track.x
+        ascent = Ascent(lambda moved, output, target: losses(output, target), view.y)
+        gradient, output, loss = ascend(step, view, ascent, x)
+        fooled = ~step.score(view, output)
+        success = step.evaluating and bool(fooled.any())
+        if success or not step.evaluating:
+            best.update(rows, x.detach(), loss, fooled)
+        if track is None:
+            track = _Track.start(x.detach(), gradient, loss, 2 * radius)
+        else:
+            track.note(gradient, loss)
+        if success:
+            left = ~fooled
+            view, rows, radius, track = view.rows(left), rows[left], radius[left], track.rows(left)
+            if not len(rows):
+                return
+        if number in looks:
+            track.look_back(number - last)
+            last = number
+
+
+class Apgd:
+    """Auto-PGD, whatever the method's own objective.
+
+    Args:
+        options: see ApgdOptions.
+        losses: (logits, labels) -> (N,), to be raised.
+    """
+
+    def __init__(
+        self, options: ApgdOptions, losses: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    ) -> None:
+        self.options, self.losses = options, losses
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the attacked point.
+
+        Raises:
+            Refused: the threat model is no L∞ or L2 ball, or the model has too few classes for the loss.
+        """
+        if vicinity.norm is None:
+            raise Refused("Auto-PGD needs an L∞ or L2 threat model")
+        radius = step.radii(view, vicinity)
+        best = Best.at(view)
+        with step.attack_mode():
+            for _ in range(self.options.restarts):
+                rows = best.undecided(step.evaluating)
+                if not len(rows):
+                    break
+                part = view.rows(rows)
+                apgd(step, part, vicinity, self.losses, radius[rows], best, rows, self.options.steps)
+        return view.replace(x=best.x)
+
+    def cost(self, target: Cost) -> Cost:
+        """Count a forward and a backward for each step, and for the start of each restart."""
+        passes = self.options.restarts * (self.options.steps + 1)
+        return Cost(passes, passes)
+
+
+def apgd_dlr(options: ApgdOptions) -> Apgd:
+    """Build Auto-PGD on the difference of logits ratio, which needs at least three classes."""
+    return Apgd(options, dlr)

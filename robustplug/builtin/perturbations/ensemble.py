@@ -1,0 +1,21 @@
+"""The ensemble as a component."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...ensemble import Ensemble
+
+if TYPE_CHECKING:
+    from ...protocols import Perturbation
+    from . import EnsembleOptions
+
+
+def ensemble(options: EnsembleOptions, *, attacks: tuple[Perturbation, ...]) -> Ensemble:
+    """Build an ensemble whose parts are named by their components, and by a number where that repeats."""
+    names = [use.name for use in options.attacks]
+    unique = [
+        name if names.count(name) == 1 else f"{name} {names[: place + 1].count(name)}"
+        for place, name in enumerate(names)
+    ]
+    return Ensemble(tuple(zip(unique, attacks, strict=True)))

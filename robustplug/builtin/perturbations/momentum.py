@@ -1,0 +1,68 @@
+"""Gradient ascent with momentum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...types import Cost, take
+from ..vicinities import per_sample
+from .pgd import Ascent, Best, ascend
+
+if TYPE_CHECKING:
+    from ...protocols import Vicinity
+    from ...step import Step
+    from ...types import View
+    from . import MomentumOptions
+
+
+def accumulate(momentum: Tensor, gradient: Tensor, decay: float) -> Tensor:
+    """Return decay · momentum + gradient / mean |gradient| of each sample.
+
+    Dong et al. 2018 (arXiv:1710.06081 Eq. 6); the mean instead of the sum keeps the numbers near 1, and
+    changes no direction.
+    """
+    size = gradient.abs().flatten(1).mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    return decay * momentum + gradient / per_sample(size, gradient)
+
+
+class MiFgsm:
+    """Momentum iterative FGSM, ascending the method's objective from the sample itself.
+
+    Args:
+        options: see MomentumOptions.
+    """
+
+    def __init__(self, options: MomentumOptions) -> None:
+        self.options = options
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the last iterate; while evaluating, at the first that fools the model."""
+        radius = step.radii(view, vicinity)
+        best = Best.at(view)
+        with step.attack_mode():
+            with torch.no_grad():
+                target = step.target(view)
+            part, rows, x = view, best.undecided(False), view.origin.detach()
+            momentum = torch.zeros_like(x)
+            for _ in range(self.options.steps):
+                gradient, output, _ = ascend(step, part, Ascent(step.loss, target), x)
+                if step.evaluating:
+                    fooled = ~step.score(part, output)
+                    best.x[rows[fooled]] = x[fooled]
+                    left = ~fooled
+                    part, rows, x, target = part.rows(left), rows[left], x[left], take(target, left)
+                    momentum, gradient = momentum[left], gradient[left]
+                    if not len(rows):
+                        break
+                momentum = accumulate(momentum, gradient, self.options.decay)
+                size = per_sample(radius[rows] / self.options.steps, x)
+                x = vicinity.project(x + size * vicinity.steepest(momentum), part.origin, radius[rows])
+            best.x[rows] = x.to(best.x.dtype)
+        return view.replace(x=best.x)
+
+    def cost(self, target: Cost) -> Cost:
+        """Count a forward and a backward for each step, and the target."""
+        return target + (self.options.steps, self.options.steps)
