@@ -30,18 +30,21 @@ class Ensemble:
     parts: Sequence[tuple[str, Perturbation]]
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view with the first example that fools the model for each sample."""
+        """Return the first point that fools the model for each sample, or else that of the highest loss."""
         x = view.x.detach().clone()
         rows = torch.arange(len(view), device=view.index.device)
+        highest = torch.full((len(view),), -torch.inf, device=view.index.device)
         for _, part in self.parts:
             if not len(rows):
                 break
-            standing = view.rows(rows)
-            moved = part(step, standing, vicinity)
-            with torch.no_grad(), step.attack_mode():
-                right = step.score(standing, step.output(standing.replace(x=moved.x)))
-            x[rows] = moved.x.to(x.dtype)
-            rows = rows[right]
+            moved = part(step, view.rows(rows), vicinity)
+            with step.attack_mode(), torch.no_grad():
+                output = step.output(moved)
+                fooled = ~step.score(moved, output)
+                losses = step.loss(moved, output, step.target(moved))
+            better = fooled | (losses > highest[rows])
+            x[rows[better]], highest[rows] = moved.x[better].to(x.dtype), losses.maximum(highest[rows])
+            rows = rows[~fooled]
         return view.replace(x=x)
 
     def cost(self, target: Cost) -> Cost:

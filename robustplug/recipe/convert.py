@@ -206,7 +206,7 @@ class _Reader:
                 # A message that starts with the name of an option belongs to that option's line.
                 first = str(problem).split(maxsplit=1)[:1]
                 key = first[0].strip("\"':,") if first else ""
-                self.note((*path, key) if key in table else path, str(problem))
+                self.note((*path, key) if key in given else path, str(problem))
             return None
 
     def _unknown_keys(

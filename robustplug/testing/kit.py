@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
 from ..component import KINDS, Kind
+from ..errors import Refused
 from ..registry import did_you_mean, registry
 from . import checks_component, checks_parts, checks_slots, checks_training, checks_views
 from .bench import Subject
@@ -74,9 +75,13 @@ class Check:
 
         Raises:
             AssertionError: it fails; the message says why. An error of the component passes through.
-            unittest.SkipTest: it does not apply; pytest reports it as skipped.
+            unittest.SkipTest: it does not apply, or the component refuses what is tried; pytest reports
+                it as skipped.
         """
-        self.function(self.subject)
+        try:
+            self.function(self.subject)
+        except Refused as reason:
+            raise SkipTest(f"refused: {reason}") from None
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from robustplug.component import Component, Kind, NoOptions, Use, use
-from robustplug.options import Count, NonNegative, Positive, Real
+from robustplug.options import Count, NonNegative, Positive, Real, Rest
 from robustplug.registry import Registry
 
 
@@ -74,6 +75,17 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    name: str
+    arguments: Annotated[Mapping[str, Any], Rest()] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wrong = [key for key in self.arguments if key in ("bad", "worse")]
+        if wrong:
+            raise ExceptionGroup("arguments", [ValueError(f"{key} is not taken") for key in wrong])
+
+
+@dataclass(frozen=True)
 class Nested:
     perturbation: Use = use("blend", inner={"steps": 4, "loss": {"use": "ce", "smoothing": 0.75}})
 
@@ -88,6 +100,7 @@ COMPONENTS: list[tuple[Kind, str, Any]] = [
     ("perturbation", "fgsm", NoOptions),
     ("perturbation", "blend", Blend),
     ("perturbation", "loop", Loop),
+    ("perturbation", "foreign", Foreign),
     ("loss", "ce", Ce),
     ("method", "cat", Cat),
     ("method", "erm", NoOptions),

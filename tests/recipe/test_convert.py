@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from robustplug.component import Use
-from robustplug.recipe import RecipeError, ValidateOptions, recipe_from_mapping, resolve
+from robustplug.recipe import (
+    RecipeError,
+    ValidateOptions,
+    recipe_from_mapping,
+    resolve,
+    use_to_mapping,
+)
 from robustplug.recipe.errors import Problem
 from robustplug.recipe.options import Recipe
 
@@ -362,3 +368,38 @@ def test_the_mapping_is_left_as_it_was() -> None:
     recipe = recipe_from_mapping(mapping, ["train.epochs=3", "task.use=digits"], registry=REGISTRY)
     assert recipe.train.epochs == 3
     assert mapping == {"task": {"use": "digits"}, "method": {"use": "erm"}}
+
+
+# --- options that take every other key
+
+
+def passed_on(**options: Any) -> Use:
+    return resolve(Use("foreign", options), "perturbation", REGISTRY)
+
+
+def test_other_keys_are_passed_on_and_written_back() -> None:
+    found = passed_on(name="PGD", steps=3, norms=[1, 2])
+    assert found.options.arguments == {"steps": 3, "norms": [1, 2]}
+    table = use_to_mapping(found)
+    assert table == {"use": "foreign", "name": "PGD", "steps": 3, "norms": [1, 2]}
+    assert (
+        resolve(Use("foreign", {key: table[key] for key in table if key != "use"}), "perturbation", REGISTRY)
+        == found
+    )
+    assert resolve(found, "perturbation", REGISTRY) == found
+
+
+def test_other_keys_are_checked_by_the_component_each_on_its_line() -> None:
+    with pytest.raises(RecipeError) as caught:
+        passed_on(name="PGD", bad=1, worse=2, fine=3)
+    assert [(problem.key, problem.message) for problem in caught.value.problems] == [
+        ("bad", "bad is not taken"),
+        ("worse", "worse is not taken"),
+    ]
+    with pytest.raises(RecipeError, match="date"):
+        passed_on(name="PGD", when=datetime.date(2026, 1, 1))
+
+
+def test_the_name_may_stand_after_a_colon() -> None:
+    found = resolve(Use("foreign:FGSM", {"steps": 1}), "perturbation", REGISTRY)
+    assert (found.options.name, found.options.arguments) == ("FGSM", {"steps": 1})

@@ -1,0 +1,98 @@
+"""Run the attack code of other libraries on a model, and put everything back afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .random import isolated
+
+if TYPE_CHECKING:
+    from .step import Step
+
+
+class Guarded(nn.Module):
+    """Show the model of a step to foreign code, as a module whose calls are counted.
+
+    Args:
+        step: whose model is shown; its parameters are those of this module, too.
+    """
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.model = step.model
+        # Not as an attribute that torch looks at: a step is no module.
+        self.__dict__["step"] = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, K) for inputs in [0, 1]; forwards and backwards are counted."""
+        step: Step = self.__dict__["step"]
+        output: Tensor = step.forward(x)
+        if output.requires_grad:
+            output.register_hook(lambda gradient: _count(step, len(x)))  # type: ignore[no-untyped-call]
+        return output
+
+
+def _count(step: Step, rows: int) -> None:
+    step.meter.backwards += rows
+
+
+@contextlib.contextmanager
+def guarded(step: Step) -> Iterator[nn.Module]:
+    """Give foreign code a step's model for a block, and restore all that such code is known to change.
+
+    Inside, the model is in eval mode with frozen parameters, gradients are on, also when the caller
+    switched them off, and the global generators of torch, NumPy and Python are seeded from the step's.
+    Afterwards, also after an exception, training flags, `requires_grad`, `.grad`, buffers, the global
+    generators and cuDNN's flags are as they were.
+
+    Args:
+        step: whose model is attacked.
+
+    Yields:
+        A module from inputs in [0, 1] to logits, whose calls are counted.
+    """
+    seed = int(torch.randint(2**31 - 1, (), generator=step.rng, device=step.rng.device))
+    parameters = [(each, each.grad, each.requires_grad) for each in step.model.parameters()]
+    buffers = [(buffer, buffer.clone()) for buffer in step.model.buffers()]
+    cudnn = torch.backends.cudnn
+    flags = (cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(isolated(seed, step.rng.device))
+        stack.enter_context(_other_generators(seed))
+        stack.enter_context(step.attack_mode())
+        try:
+            for parameter, _, _ in parameters:
+                parameter.grad = None
+            yield Guarded(step).eval()
+        finally:
+            cudnn.enabled, cudnn.benchmark, cudnn.deterministic = flags
+            for parameter, gradient, required in parameters:
+                parameter.grad = gradient
+                parameter.requires_grad_(required)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def _other_generators(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python and, if it is loaded, NumPy, and put them back afterwards."""
+    python, numpy = random.getstate(), sys.modules.get("numpy")
+    state: Any = None if numpy is None else numpy.random.get_state()
+    random.setstate(random.Random(seed).getstate())
+    if numpy is not None:
+        numpy.random.set_state(numpy.random.RandomState(seed).get_state())
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.random.set_state(state)
