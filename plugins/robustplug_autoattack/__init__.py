@@ -1,0 +1,53 @@
+"""AutoAttack (Croce & Hein 2020) through the packaged reference code, pyautoattack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from robustplug.api import Component, Natural, hookimpl
+
+AttackName = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+
+VERSIONS: dict[str, tuple[AttackName, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+}
+
+
+@dataclass(frozen=True)
+class AutoAttackOptions:
+    """Options of `autoattack`.
+
+    Attributes:
+        version: "standard", "plus", or "custom" for the attacks named.
+        attacks: of the custom version, in order.
+        seed: of each attack on each batch, as pyautoattack takes it.
+    """
+
+    version: Literal["standard", "plus", "custom"] = "standard"
+    attacks: tuple[AttackName, ...] = ()
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        if (self.version == "custom") != bool(self.attacks):
+            raise ValueError('attacks are named for version = "custom", and only for it')
+
+    @property
+    def parts(self) -> tuple[AttackName, ...]:
+        """Return the attacks to run, in order."""
+        return self.attacks or VERSIONS[self.version]
+
+
+@hookimpl
+def robustplug_perturbations() -> Iterable[Component]:
+    """Offer AutoAttack."""
+    yield Component(
+        "autoattack",
+        "robustplug_autoattack.attack:auto_attack",
+        AutoAttackOptions,
+        "AutoAttack's reference code: APGD, targeted APGD, FAB and Square",
+        "Croce & Hein 2020, arXiv:2003.01690",
+        {"version": "custom", "attacks": ["apgd-ce"]},
+    )

@@ -1,0 +1,116 @@
+"""The parts of AutoAttack as perturbations, each run by pyautoattack."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from robustplug.api import Cost, Ensemble, Refused, guarded
+
+if TYPE_CHECKING:
+    from robustplug.api import Step, Vicinity, View
+
+    from . import AttackName, AutoAttackOptions
+
+# Classes that each attack needs: DLR sorts three logits, its targeted form four.
+NEEDS = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
+
+
+def run_part(
+    name: AttackName,
+    options: AutoAttackOptions,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    norm: str,
+    eps: float,
+) -> Tensor:
+    """Run one attack as `AutoAttack.run_standard_evaluation` of pyautoattack would on this batch.
+
+    Args:
+        name: of the attack.
+        options: version and seed.
+        model: from inputs in [0, 1] to logits (N, K).
+        x, y: the batch; y int64 (N,).
+        norm: "Linf" or "L2".
+        eps: radius.
+    """
+    from pyautoattack import AutoAttack
+
+    custom = list(options.attacks) if options.version == "custom" else None
+    auto: Any = AutoAttack(
+        model, attacks=custom, device=x.device, eps=eps, norm=norm, seed=options.seed, version=options.version
+    )
+    with torch.no_grad():
+        classes = model(x[:1]).shape[1]
+    # With fewer classes than its usual nine targets the reference indexes past the logits.
+    auto.apgd_targeted.n_target_classes = min(auto.apgd_targeted.n_target_classes, classes - 1)
+    auto.fab.n_target_classes = min(auto.fab.n_target_classes, classes - 1)
+    if name in ("apgd-ce", "apgd-dlr"):
+        attack = auto.apgd
+        attack.loss = name.removeprefix("apgd-")
+    elif name == "apgd-t":
+        attack = auto.apgd_targeted
+    elif name == "square":
+        attack = auto.square
+    else:
+        attack = auto.fab
+        attack.targeted = name == "fab-t"
+        if attack.targeted:
+            attack.n_restarts = 1
+    attack.seed = options.seed
+    with torch.no_grad():
+        found: Tensor = attack.perturb(x.clone(), y.clone())
+    return found
+
+
+class Part:
+    """One attack of AutoAttack.
+
+    Args:
+        name: of the attack.
+        options: of the ensemble.
+    """
+
+    def __init__(self, name: AttackName, options: AutoAttackOptions) -> None:
+        self.name, self.options = name, options
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the attacked point; rows of different radii are attacked apart.
+
+        Raises:
+            Refused: the threat model is no L∞ or L2 ball, the labels are no classes, or there are too few.
+        """
+        norm = {math.inf: "Linf", 2.0: "L2"}.get(vicinity.norm or 0.0)
+        classes = step.task.info.classes
+        if norm is None:
+            raise Refused("AutoAttack needs an L∞ or L2 threat model")
+        if classes is None or view.y.dim() != 1:
+            raise Refused("AutoAttack needs a classification task with one label for each sample")
+        if classes < NEEDS[self.name]:
+            others = [name for name, least in NEEDS.items() if classes >= least]
+            raise Refused(
+                f"{self.name} needs at least {NEEDS[self.name]} classes, and there are {classes}; write "
+                f'version = "custom" with attacks from {", ".join(others)}'
+            )
+        radius = step.radii(view, vicinity)
+        x = view.origin.detach().clone()
+        with guarded(step) as model:
+            for eps in radius.unique().tolist():
+                rows = radius == eps
+                if eps > 0:
+                    part, labels = x[rows], view.y[rows]
+                    x[rows] = run_part(self.name, self.options, model, part, labels, norm, eps).to(x.dtype)
+        return view.replace(x=vicinity.project(x, view.origin, radius).detach())
+
+    def cost(self, target: Cost) -> Cost:
+        """Say that the cost depends on the data."""
+        return Cost.unknown()
+
+
+def auto_attack(options: AutoAttackOptions) -> Ensemble:
+    """Build the ensemble of a version."""
+    return Ensemble([(name, Part(name, options)) for name in options.parts])
