@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ...component import Component, Use
-from ...options import Count, NonNegative, Positive, UnitInterval
+from ...options import Bounds, Count, NonNegative, Positive, UnitInterval
 
 Start = Literal["zero", "uniform", "normal"]
 
@@ -99,6 +99,53 @@ class MomentumOptions:
 
 
 @dataclass(frozen=True)
+class SquareOptions:
+    """Options of `square`.
+
+    Attributes:
+        queries: forwards for each sample, the start included.
+        p_init: share of the pixels that the first proposals change.
+    """
+
+    queries: Count = 5000
+    p_init: UnitInterval = 0.8
+
+
+@dataclass(frozen=True)
+class DeepFoolOptions:
+    """Options of `deepfool`.
+
+    Attributes:
+        steps: linear approximations.
+        overshoot: how far beyond the boundary each step goes, as a share of its length.
+        candidates: how many of the likeliest classes are tried.
+    """
+
+    steps: Count = 50
+    overshoot: NonNegative = 0.02
+    candidates: Annotated[int, Bounds(ge=2)] = 10
+
+
+@dataclass(frozen=True)
+class CarliniWagnerOptions:
+    """Options of `cw-l2`.
+
+    Attributes:
+        steps: of Adam, for each constant.
+        search_steps: of the binary search over the constant.
+        lr: of Adam.
+        initial_c: first weight of the margin beside the distance.
+        kappa: margin that a success needs.
+    """
+
+    steps: Count = 1000
+    search_steps: Count = 9
+    lr: Positive = 0.01
+    initial_c: Positive = 1e-3
+    kappa: NonNegative = 0.0
+
+
+@dataclass(frozen=True)
 class EnsembleOptions:
     """Options of `ensemble`.
 
@@ -157,6 +204,30 @@ PERTURBATIONS = (
         "Auto-PGD on the difference of logits ratio",
         "Croce & Hein 2020, arXiv:2003.01690",
         {"steps": 5},
+    ),
+    Component(
+        "square",
+        f"{_HERE}.square:Square",
+        SquareOptions,
+        "random search over squares: logits only",
+        "Andriushchenko et al. 2020, arXiv:1912.00049",
+        {"queries": 8},
+    ),
+    Component(
+        "deepfool",
+        f"{_HERE}.deepfool:DeepFool",
+        DeepFoolOptions,
+        "the nearest boundary by linear approximation, in the norm of the vicinity",
+        "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599",
+        {"steps": 5},
+    ),
+    Component(
+        "cw-l2",
+        f"{_HERE}.carlini_wagner:CarliniWagnerL2",
+        CarliniWagnerOptions,
+        "least L2 distance by Adam and binary search",
+        "Carlini & Wagner 2017, arXiv:1608.04644",
+        {"steps": 10, "search_steps": 2, "initial_c": 1.0},
     ),
     Component(
         "ensemble",

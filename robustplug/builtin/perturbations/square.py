@@ -1,0 +1,190 @@
+"""Square: random search over squares, which asks the model for logits only."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...errors import Refused
+from ...functional import margin
+from ...types import Cost
+from ..vicinities import norms, per_sample
+from .pgd import Best
+
+if TYPE_CHECKING:
+    from ...protocols import Vicinity
+    from ...step import Step
+    from ...types import View
+    from . import SquareOptions
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def share(start: float, query: int) -> float:
+    """Return the share of pixels to change at a query, from 0: halved at ten fixed numbers of queries.
+
+    Andriushchenko et al. 2020 (arXiv:1912.00049 §3.2 and Appendix B), not rescaled to the budget.
+    """
+    return start / float(2 ** sum(query > number for number in HALVINGS))
+
+
+def random_signs(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """Draw −1 and 1 with equal chance."""
+    return torch.randint(2, shape, generator=rng, device=rng.device).float() * 2 - 1
+
+
+def corners(count: int, room: int, rng: torch.Generator) -> Tensor:
+    """Draw the first row, or column, of a window for each sample, int64 (N,), from 0 to `room`."""
+    return torch.randint(room + 1, (count,), generator=rng, device=rng.device)
+
+
+def bump(height: int, width: int, device: torch.device) -> Tensor:
+    """Return the heap of §3.4, (height, width): nested squares of falling weight, of L2 norm 1."""
+    heap = torch.zeros(height, width, device=device)
+    middle, centre = height // 2, width // 2
+    for k in range(max(middle, centre) + 1 if height else 0):
+        heap[max(middle - k, 0) : middle + k + 1, max(centre - k, 0) : centre + k + 1] += 1 / (k + 1) ** 2
+    return heap / heap.norm().clamp_min(1e-12)
+
+
+def twin_bumps(side: int, device: torch.device) -> Tensor:
+    """Return a heap above its negative, (side, side), of L2 norm 1."""
+    half = side // 2
+    pair = torch.cat([bump(half, side, device), -bump(side - half, side, device)])
+    return pair / pair.norm().clamp_min(1e-12)
+
+
+class LinfSearch:
+    """The proposals in the L∞ ball: every pixel stands at one end of its interval."""
+
+    def __init__(self, vicinity: Vicinity, rng: torch.Generator) -> None:
+        self.vicinity, self.rng = vicinity, rng
+
+    def start(self, origin: Tensor, radius: Tensor) -> Tensor:
+        """Return vertical stripes of ±radius."""
+        count, channels, _, width = origin.shape
+        stripes = random_signs((count, channels, 1, width), self.rng)
+        return self.vicinity.project(origin + per_sample(radius, origin) * stripes, origin, radius)
+
+    def propose(self, x: Tensor, origin: Tensor, radius: Tensor, portion: float) -> Tensor:
+        """Return x with one square of one sign for each channel, at another place in each sample."""
+        count, channels, height, width = x.shape
+        side = min(max(round(math.sqrt(portion * height * width)), 1), height, width)
+        top = corners(count, height - side, self.rng).view(-1, 1, 1, 1)
+        left = corners(count, width - side, self.rng).view(-1, 1, 1, 1)
+        rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
+        columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
+        inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
+        signs = random_signs((count, channels, 1, 1), self.rng)
+        return self.vicinity.project(x + 2 * per_sample(radius, x) * signs * inside, origin, radius)
+
+
+class L2Search:
+    """The proposals in the L2 ball: mass moves from one window to another."""
+
+    def __init__(self, vicinity: Vicinity, rng: torch.Generator) -> None:
+        self.vicinity, self.rng = vicinity, rng
+
+    def start(self, origin: Tensor, radius: Tensor) -> Tensor:
+        """Return a grid of five by five pairs of heaps of random signs."""
+        count, channels, height, width = origin.shape
+        side = max(min(height, width) // 5, 1)
+        delta = torch.zeros_like(origin)
+        for top in range((height % side) // 2, height - side + 1, side):
+            for left in range((width % side) // 2, width - side + 1, side):
+                signs = random_signs((count, channels, 1, 1), self.rng)
+                delta[:, :, top : top + side, left : left + side] = self._heaps(count, side) * signs
+        return self._scaled(origin, delta, radius)
+
+    def propose(self, x: Tensor, origin: Tensor, radius: Tensor, portion: float) -> Tensor:
+        """Return x with a second window emptied, and its mass and what was unused put into a first."""
+        count, channels, height, width = x.shape
+        side = max(round(math.sqrt(portion * height * width)), 3)
+        side = min(side + (side % 2 == 0), height, width)
+        delta = x - origin
+        first, second = self._window(delta, side), self._window(delta, side)
+        both = torch.zeros_like(delta)
+        both[first], both[second] = 1, 1
+        mass = (delta * both).square().sum((2, 3), keepdim=True)
+        unused = (per_sample(radius, x).square() - per_sample(norms(delta), x).square()).clamp_min(0)
+        # Windows come with their channels last.
+        old = delta[first].permute(0, 3, 1, 2)
+        signs = random_signs((count, channels, 1, 1), self.rng)
+        old_norm = old.square().sum((2, 3), keepdim=True).sqrt()
+        new = self._heaps(count, side) * signs + old / (old_norm + 1e-12)
+        new_norm = new.square().sum((2, 3), keepdim=True).sqrt()
+        new = new / (new_norm + 1e-12) * (unused / channels + mass).sqrt()
+        delta[second] = 0
+        delta[first] = new.permute(0, 2, 3, 1)
+        return self._scaled(origin, delta, radius)
+
+    def _window(self, x: Tensor, side: int) -> tuple[Tensor, slice, Tensor, Tensor]:
+        """Return an index of one window for each sample; it gives (N, side, side, C)."""
+        count, _, height, width = x.shape
+        reach = torch.arange(side, device=x.device)
+        rows = corners(count, height - side, self.rng)[:, None] + reach
+        columns = corners(count, width - side, self.rng)[:, None] + reach
+        samples = torch.arange(count, device=x.device)
+        return samples[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]
+
+    def _heaps(self, count: int, side: int) -> Tensor:
+        """Return twin heaps (N, 1, side, side), upright or lying in each sample by chance."""
+        pair = twin_bumps(side, self.rng.device)
+        lying = torch.rand(count, 1, 1, 1, generator=self.rng, device=self.rng.device) > 0.5
+        return torch.where(lying, pair.T, pair)
+
+    def _scaled(self, origin: Tensor, delta: Tensor, radius: Tensor) -> Tensor:
+        scale = radius / norms(delta).clamp_min(1e-12)
+        return self.vicinity.project(origin + delta * per_sample(scale, delta), origin, radius)
+
+
+class Square:
+    """Random search that keeps a proposal when it lowers the margin of the right class.
+
+    Andriushchenko et al. 2020 (arXiv:1912.00049), Algorithms 1 to 3. Unlike AutoAttack's code, which
+    draws one place for the whole batch, each sample has windows of its own.
+
+    Args:
+        options: see SquareOptions.
+    """
+
+    def __init__(self, options: SquareOptions) -> None:
+        self.options = options
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the best proposal of each sample; while evaluating, the first that fools the model.
+
+        Raises:
+            Refused: the inputs are no images, or the threat model is no L∞ or L2 ball.
+        """
+        if vicinity.norm not in (math.inf, 2.0):
+            raise Refused("square needs an L∞ or L2 threat model")
+        if view.origin.dim() != 4:
+            raise Refused("square changes squares of images (N, C, H, W)")
+        search = (LinfSearch if vicinity.norm == math.inf else L2Search)(vicinity, step.rng)
+        radius, best = step.radii(view, vicinity), Best.at(view)
+        with step.attack_mode(), torch.no_grad():
+            part, near, rows = view, radius, best.undecided(False)
+            for query in range(self.options.queries):
+                origin = part.origin
+                if query == 0:
+                    x = search.start(origin, near)
+                else:
+                    portion = share(self.options.p_init, query - 1)
+                    x = search.propose(best.x[rows], origin, near, portion)
+                output = step.output(part.replace(x=x))
+                fooled = ~step.score(part, output)
+                best.update(rows, x, margin(output, part.y), fooled)
+                if step.evaluating and bool(fooled.any()):
+                    left = ~fooled
+                    part, near, rows = part.rows(left), near[left], rows[left]
+                    if not len(rows):
+                        break
+        return view.replace(x=best.x)
+
+    def cost(self, target: Cost) -> Cost:
+        """Count a forward for each query."""
+        return Cost(self.options.queries, 0)
