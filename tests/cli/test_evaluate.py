@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def suite(tmp_path: Path) -> Path:
     path = tmp_path / "mine.toml"
     path.write_text(SUITE)

@@ -130,8 +130,8 @@ def apgd(
     """Run APGD once and put what it finds into `best`.
 
     Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1; the reference code differs in that it counts the
-    first rise of the loss against 0 instead of against the start. Costs `steps` + 1 forwards and backwards: one for
-    the start. While evaluating, a sample leaves the batch at its first success; its state is its own, so
+    first rise of the loss against 0 instead of against the start. Costs `steps` + 1 forwards and
+    backwards: one for the start. While evaluating, a sample leaves the batch at its first success; its state is its own, so
     the others do not notice.
 
     Args:

@@ -1,0 +1,154 @@
+"""Carlini & Wagner's L2 attack: the least distance, by Adam and a binary search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...functional import margin
+from ...types import Cost
+
+if TYPE_CHECKING:
+    from ...protocols import Vicinity
+    from ...step import Step
+    from ...types import View
+    from . import CarliniWagnerOptions
+
+# Pixels at 0 and 1 have no finite preimage under tanh.
+EDGE = 1 - 1e-6
+# A search in which no constant has worked yet goes up tenfold.
+TENFOLD = 10.0
+# The loss must fall by this share within a tenth of the steps, or Adam stops (as in the authors' code).
+PROGRESS = 0.9999
+
+
+def to_tanh_space(x: Tensor) -> Tensor:
+    """Return w with (tanh w + 1) / 2 = x, for pixels in [0, 1]."""
+    return torch.atanh((2 * x - 1).clamp(-EDGE, EDGE))
+
+
+def from_tanh_space(w: Tensor) -> Tensor:
+    """Return (tanh w + 1) / 2, always in [0, 1]."""
+    return (w.tanh() + 1) / 2
+
+
+class Adam:
+    """Adam's update for one tensor, each row on its own; torch's would write into `.grad`.
+
+    Args:
+        w: what is updated.
+        lr: learning rate.
+    """
+
+    def __init__(self, w: Tensor, lr: float) -> None:
+        self.lr, self.count = lr, 0
+        self.mean, self.square = torch.zeros_like(w), torch.zeros_like(w)
+
+    def step(self, w: Tensor, gradient: Tensor) -> Tensor:
+        """Return w after one update (Kingma & Ba 2015, with the usual 0.9, 0.999 and 1e-8)."""
+        self.count += 1
+        self.mean = 0.9 * self.mean + 0.1 * gradient
+        self.square = 0.999 * self.square + 0.001 * gradient.square()
+        mean, square = self.mean / (1 - 0.9**self.count), self.square / (1 - 0.999**self.count)
+        return w - self.lr * mean / (square.sqrt() + 1e-8)
+
+    def rows(self, keep: Tensor) -> None:
+        """Forget all rows but some."""
+        self.mean, self.square = self.mean[keep], self.square[keep]
+
+
+class Search:
+    """The binary search over c, for each sample: fields are (N,)."""
+
+    def __init__(self, count: int, c: float, device: torch.device) -> None:
+        self.c = torch.full((count,), c, device=device)
+        self.lower = torch.zeros(count, device=device)
+        self.upper = torch.full((count,), torch.inf, device=device)
+
+    def update(self, succeeded: Tensor) -> None:
+        """Lower c where it was enough, raise it where it was not."""
+        self.upper = torch.where(succeeded, self.upper.minimum(self.c), self.upper)
+        self.lower = torch.where(succeeded, self.lower, self.lower.maximum(self.c))
+        between = (self.lower + self.upper) / 2
+        self.c = torch.where(self.upper.isfinite(), between, self.c * TENFOLD)
+
+
+class CarliniWagnerL2:
+    """Minimise ‖x′ − x‖₂² + c · max(z_y − max_{j≠y} z_j, −κ), with x′ = (tanh w + 1) / 2.
+
+    Carlini & Wagner 2017 (arXiv:1608.04644 §V.A, §VI.A). The example of least distance is returned; it is
+    legal only if it lies within the radius, in whatever norm; otherwise it is projected. A sample whose
+    example is already within an L2 radius needs no nearer one, but the search goes on: the distance is
+    what the attack is for.
+
+    Args:
+        options: see CarliniWagnerOptions.
+    """
+
+    def __init__(self, options: CarliniWagnerOptions) -> None:
+        self.options = options
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the nearest examples found."""
+        radius = step.radii(view, vicinity)
+        device = view.origin.device
+        best = view.origin.detach().clone()
+        distance = torch.full((len(view),), torch.inf, device=device)
+        search = Search(len(view), self.options.initial_c, device)
+        with step.attack_mode():
+            for _ in range(self.options.search_steps):
+                search.update(self._descend(step, view, search.c, best, distance))
+        return view.replace(x=vicinity.project(best, view.origin, radius).detach())
+
+    def _descend(self, step: Step, view: View, c: Tensor, best: Tensor, distance: Tensor) -> Tensor:
+        """Run Adam for one c a sample, improve `best` and `distance`, and return who succeeded, (N,)."""
+        o = self.options
+        succeeded = torch.zeros(len(view), dtype=torch.bool, device=c.device)
+        rows, part, weight = torch.arange(len(view), device=c.device), view, c
+        w = to_tanh_space(view.origin.detach())
+        adam, patience = Adam(w, o.lr), max(o.steps // 10, 1)
+        last = torch.full_like(c, torch.inf)
+        for number in range(o.steps):
+            w = w.detach().requires_grad_()
+            x = from_tanh_space(w)
+            output = step.output(part.replace(x=x))
+            length = (x - part.origin).flatten(1).square().sum(1)
+            gap = (-margin(output, part.y)).clamp_min(-o.kappa)
+            losses = length + weight * gap
+            step.meter.backwards += len(w)
+            (gradient,) = torch.autograd.grad(losses.sum(), w)
+            self._note(
+                step, part, rows, x.detach(), output.detach(), length.detach(), best, distance, succeeded
+            )
+            w = adam.step(w.detach(), gradient)
+            if number % patience == 0:
+                going = losses.detach() <= last[rows] * PROGRESS
+                last[rows] = losses.detach()
+                rows, part, weight, w = rows[going], part.rows(going), weight[going], w[going]
+                adam.rows(going)
+                if not len(rows):
+                    break
+        return succeeded
+
+    def _note(
+        self,
+        step: Step,
+        part: View,
+        rows: Tensor,
+        x: Tensor,
+        output: Tensor,
+        length: Tensor,
+        best: Tensor,
+        distance: Tensor,
+        succeeded: Tensor,
+    ) -> None:
+        fooled = ~step.score(part, output) & (margin(output, part.y) >= self.options.kappa)
+        succeeded[rows] |= fooled
+        nearer = fooled & (length < distance[rows])
+        best[rows[nearer]], distance[rows[nearer]] = x[nearer].to(best.dtype), length[nearer]
+
+    def cost(self, target: Cost) -> Cost:
+        """Say that the cost depends on the data."""
+        return Cost.unknown()

@@ -1,0 +1,105 @@
+"""DeepFool: the nearest boundary, by one linear approximation after the other."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...errors import Refused
+from ...types import Cost
+from ..vicinities import per_sample
+
+if TYPE_CHECKING:
+    from ...protocols import Vicinity
+    from ...step import Step
+    from ...types import View
+    from . import DeepFoolOptions
+
+
+def nearest_boundary(gaps: Tensor, slopes: Tensor, norm: float) -> Tensor:
+    """Return the shortest move of each sample onto the nearest of some linear boundaries.
+
+    Moosavi-Dezfooli et al. 2016 (arXiv:1511.04599), Algorithm 2 for L2 and its §3.3 for L∞: with the
+    gap f_k = z_k − z_y < 0 and the slope w_k = ∇f_k, the distance is |f_k| / ‖w_k‖_q for the dual norm q.
+
+    Args:
+        gaps: (N, K) of the candidates; above 0 for one that has won already.
+        slopes: (N, K, …).
+        norm: of the distance: 2.0 or math.inf.
+
+    Returns:
+        The move (N, …); 0 where every slope is 0.
+    """
+    flat = slopes.flatten(2)
+    dual = flat.abs().sum(2) if norm == math.inf else flat.norm(dim=2)
+    distance = gaps.abs() / dual.clamp_min(1e-12)
+    distance = torch.where(dual > 0, distance, torch.inf)
+    shortest = distance.argmin(1)
+    samples = torch.arange(len(gaps), device=gaps.device)
+    length, slope, size = distance[samples, shortest], slopes[samples, shortest], dual[samples, shortest]
+    direction = slope.sign() if norm == math.inf else slope / per_sample(size.clamp_min(1e-12), slope)
+    # A little more than the distance, as in the authors' code, so that rounding does not end before it.
+    return torch.where(
+        per_sample(length.isfinite(), slope), per_sample(length + 1e-4, slope) * direction, 0.0
+    )
+
+
+class DeepFool:
+    """Follow linear approximations to the nearest boundary, a little beyond it, and stop there.
+
+    The example is legal only if the boundary is within the radius; otherwise it is projected.
+
+    Args:
+        options: see DeepFoolOptions.
+    """
+
+    def __init__(self, options: DeepFoolOptions) -> None:
+        self.options = options
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the examples.
+
+        Raises:
+            Refused: the threat model is no L∞ or L2 ball, or the labels are no classes.
+        """
+        norm = vicinity.norm
+        if norm not in (math.inf, 2.0) or norm is None:
+            raise Refused("deepfool needs an L∞ or L2 threat model")
+        radius, x = step.radii(view, vicinity), view.origin.detach().clone()
+        labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
+        rows = (radius > 0).nonzero()[:, 0]
+        total = torch.zeros_like(x)
+        with step.attack_mode():
+            for _ in range(self.options.steps):
+                if not len(rows):
+                    break
+                part = view.rows(rows)
+                fooled, gaps, slopes = self._look(step, part, x[rows], labels[rows])
+                left = ~fooled
+                rows = rows[left]
+                total[rows] += nearest_boundary(gaps[left], slopes[left], norm)
+                moved = view.origin[rows] + (1 + self.options.overshoot) * total[rows]
+                x[rows] = moved.clamp(0, 1).to(x.dtype)
+        return view.replace(x=vicinity.project(x, view.origin, radius).detach())
+
+    def _look(self, step: Step, part: View, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return who is fooled, and gaps (N, K) and slopes (N, K, …) to the likeliest other classes."""
+        x = x.detach().requires_grad_()
+        logits = step.output(part.replace(x=x))
+        fooled = ~step.score(part, logits)
+        count = min(self.options.candidates, logits.shape[1]) - 1
+        others = logits.detach().scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
+        gaps = logits.gather(1, others) - logits.gather(1, labels[:, None])
+        slopes = []
+        for number in range(count):
+            step.meter.backwards += len(x)
+            (slope,) = torch.autograd.grad(gaps[:, number].sum(), x, retain_graph=number + 1 < count)
+            slopes.append(slope)
+        return fooled, gaps.detach(), torch.stack(slopes, 1)
+
+    def cost(self, target: Cost) -> Cost:
+        """Say that the cost depends on the data."""
+        return Cost.unknown()
