@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .method import Method, Objective
     from .protocols import LabelMap, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
-    from .signatures import check_arguments
+    from .signatures import check_arguments, scaled_step
     from .state import MethodState, PerSample
     from .step import Meter, Step
     from .types import (
@@ -64,7 +64,7 @@ _LAZY = {
     "method": ("Method", "Objective"),
     "protocols": ("LabelMap", "Loss", "OutputMap", "Perturbation", "Schedule", "Task", "Vicinity"),
     "random": ("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
-    "signatures": ("check_arguments",),
+    "signatures": ("check_arguments", "scaled_step"),
     "state": ("MethodState", "PerSample"),
     "step": ("Meter", "Step"),
     "types": (
@@ -149,6 +149,7 @@ __all__ = [
     "margin",
     "normal_like",
     "parse_fraction",
+    "scaled_step",
     "stream",
     "take",
     "training_loss",

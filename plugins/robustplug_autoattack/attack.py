@@ -99,7 +99,7 @@ class Part:
         radius = step.radii(view, vicinity)
         x = view.origin.detach().clone()
         with guarded(step) as model:
-            for eps in radius.unique().tolist():
+            for eps in sorted(set(radius.tolist())):
                 rows = radius == eps
                 if eps > 0:
                     part, labels = x[rows], view.y[rows]

@@ -56,6 +56,7 @@ def attacked(
     model: nn.Module,
     batch: Batch,
     vicinity: Vicinity,
+    /,
     radius: Tensor | None = None,
     evaluating: bool = True,
     seed: int = 0,

@@ -66,7 +66,7 @@ def test_a_model_file_is_evaluated_on_a_task(run: Path, cli: Invoke, tmp_path: P
     body = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert body["meta"]["loaded"]["kind"] == "state-dict"
     assert len(body["meta"]["loaded"]["sha256"]) == 64
-    assert [row["name"] for row in body["attacks"]][0] == "clean"
+    assert body["attacks"][0]["name"] == "clean"
     assert json.loads((tmp_path / "again.json").read_text())["attacks"] == body["attacks"]
 
 

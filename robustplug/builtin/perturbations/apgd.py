@@ -131,8 +131,8 @@ def apgd(
 
     Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1; the reference code differs in that it counts the
     first rise of the loss against 0 instead of against the start. Costs `steps` + 1 forwards and
-    backwards: one for the start. While evaluating, a sample leaves the batch at its first success; its state is its own, so
-    the others do not notice.
+    backwards: one for the start. While evaluating, a sample leaves the batch at its first success; its
+    state is its own, so the others do not notice.
 
     Args:
         step, view, vicinity: what is attacked; the view holds the samples of `rows`.

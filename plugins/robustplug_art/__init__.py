@@ -1,0 +1,42 @@
+"""Every evasion attack of the Adversarial Robustness Toolbox: `use = "art:HopSkipJump"`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from robustplug.api import Component, Rest, hookimpl
+
+
+@dataclass(frozen=True)
+class ArtOptions:
+    """Options of `art`.
+
+    Attributes:
+        name: of a class in art.attacks.evasion, for example "ProjectedGradientDescent".
+        arguments: of its constructor, by the library's own names; the classifier, eps and the norm are
+            passed by the adapter.
+    """
+
+    name: str
+    arguments: Annotated[Mapping[str, Any], Rest()] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Only a recipe that uses ART pays for its import.
+        from .attack import constructor_arguments
+
+        constructor_arguments(self.name, self.arguments)
+
+
+@hookimpl
+def robustplug_perturbations() -> Iterable[Component]:
+    """Offer the evasion attacks of ART."""
+    yield Component(
+        "art",
+        "robustplug_art.attack:Art",
+        ArtOptions,
+        "an evasion attack of the Adversarial Robustness Toolbox, by its class name",
+        "Nicolae et al. 2018, arXiv:1807.01069",
+        {"name": "FastGradientMethod"},
+    )
