@@ -33,7 +33,8 @@ class Guarded(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, K) for inputs in [0, 1]; forwards and backwards are counted."""
         step: Step = self.__dict__["step"]
-        output: Tensor = step.forward(x)
+        # Code that passes through NumPy comes back in double precision.
+        output: Tensor = step.forward(x.to(step.batch.x.dtype) if x.is_floating_point() else x)
         if output.requires_grad:
             output.register_hook(lambda gradient: _count(step, len(x)))  # type: ignore[no-untyped-call]
         return output

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import math
 import warnings
 from collections.abc import Mapping
@@ -28,6 +30,9 @@ RESERVED = {
 }
 # What their signatures do not tell: they are for other data, or other frameworks.
 UNFIT = {
+    "AdversarialPatch": "gives a patch, not an example for each sample",
+    "AdversarialPatchNumpy": "gives a patch, not an example for each sample",
+    "AdversarialPatchPyTorch": "gives a patch, not an example for each sample",
     "LaserAttack": "needs a generator of laser beams as a Python object",
     "OverTheAirFlickeringPyTorch": "is for videos",
     "OverloadPyTorch": "is for object detectors",
@@ -39,7 +44,12 @@ UNFIT = {
     "FeatureAdversariesPyTorch": "needs a guide image for each sample",
     "MalwareGDTensorFlow": "is for TensorFlow and byte sequences",
     "LowProFool": "is for tables",
+    "TargetedUniversalPerturbation": "needs a class to be reached for each sample",
 }
+# They take a single sample a call.
+ONE_BY_ONE = {"ShadowAttack", "SimBA"}
+# They want probabilities for outputs.
+PROBABILITIES = {"SimBA", "VirtualAdversarialMethod"}
 
 
 def attack_classes() -> dict[str, type[Any]]:
@@ -129,7 +139,7 @@ class Art:
         from art.estimators.classification import PyTorchClassifier
 
         classifier = PyTorchClassifier(
-            model,
+            nn.Sequential(model, nn.Softmax(1)) if self.name in PROBABILITIES else model,
             nn.CrossEntropyLoss(),
             tuple(x.shape[1:]),
             step.task.info.classes,
@@ -138,10 +148,10 @@ class Art:
         )
         inputs = x.detach().contiguous().cpu().numpy().astype(np.float32)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+                # Attacks inside of attacks show progress bars whatever `verbose` says.
                 warnings.simplefilter("ignore")
-                attack = self.attack(classifier, **self._passed(vicinity, eps, len(x)))
-                found = attack.generate(x=inputs, y=y.cpu().numpy())
+                found = self._generate(classifier, inputs, y.cpu().numpy(), vicinity, eps)
         except Refused:
             raise
         except Exception as error:
@@ -154,6 +164,14 @@ class Art:
             raise Refused(f"ART's {self.name} gives no example for each sample, but {tuple(result.shape)}")
         finite = torch.isfinite(result.flatten(1)).all(1).view(-1, *(1,) * (x.dim() - 1))
         return torch.where(finite, result, x)
+
+    def _generate(
+        self, classifier: Any, x: np.ndarray, y: np.ndarray, vicinity: Vicinity, eps: float
+    ) -> np.ndarray:
+        size = 1 if self.name in ONE_BY_ONE else len(x)
+        attack = self.attack(classifier, **self._passed(vicinity, eps, size))
+        parts = [attack.generate(x=x[at : at + size], y=y[at : at + size]) for at in range(0, len(x), size)]
+        return np.concatenate(parts)
 
     def _passed(self, vicinity: Vicinity, eps: float, rows: int) -> dict[str, Any]:
         known = inspect.signature(self.attack.__init__).parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -60,7 +62,7 @@ def attacked(
     radius: Tensor | None = None,
     evaluating: bool = True,
     seed: int = 0,
-    **options: object,
+    **options: Any,
 ) -> Tensor:
     """Return what an attack makes of a batch."""
     step = step_of(model, batch, evaluating, seed)

@@ -118,7 +118,7 @@ def test_the_closed_form_optimum_of_a_linear_model(name: str, norm: str) -> None
     weight = torch.zeros(3, 16)
     weight[0] = torch.randn(16, generator=torch_rng)
     weight[2] = -50.0  # a class that never wins, so that DLR has a third one
-    linear[1].weight.data = weight  # type: ignore[union-attr]
+    linear[1].weight.data = weight
     x = 0.4 + 0.2 * torch.rand(8, 1, 4, 4, generator=torch_rng)
     y = linear(x).argmax(1)
     whole = Batch(x, y, torch.arange(8))

@@ -14,7 +14,7 @@ from robustplug.types import Batch, View
 
 from .attacks import attacked, digits, right, step_of, trained_model
 
-CW = {"steps": 300, "search_steps": 6, "initial_c": 1.0, "lr": 0.02}
+CW: dict[str, Any] = {"steps": 300, "search_steps": 6, "initial_c": 1.0, "lr": 0.02}
 
 
 @pytest.fixture(scope="module")

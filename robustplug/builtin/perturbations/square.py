@@ -47,14 +47,18 @@ def bump(height: int, width: int, device: torch.device) -> Tensor:
     middle, centre = height // 2, width // 2
     for k in range(max(middle, centre) + 1 if height else 0):
         heap[max(middle - k, 0) : middle + k + 1, max(centre - k, 0) : centre + k + 1] += 1 / (k + 1) ** 2
-    return heap / heap.norm().clamp_min(1e-12)
+    return _of_norm_one(heap)
 
 
 def twin_bumps(side: int, device: torch.device) -> Tensor:
     """Return a heap above its negative, (side, side), of L2 norm 1."""
     half = side // 2
     pair = torch.cat([bump(half, side, device), -bump(side - half, side, device)])
-    return pair / pair.norm().clamp_min(1e-12)
+    return _of_norm_one(pair)
+
+
+def _of_norm_one(heap: Tensor) -> Tensor:
+    return heap / torch.linalg.vector_norm(heap).clamp_min(1e-12)
 
 
 class LinfSearch:
