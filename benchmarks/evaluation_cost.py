@@ -42,7 +42,7 @@ def naive_pgd(
 ) -> Tensor:
     """Return which samples are right after PGD as one writes it by hand, bool (N,)."""
     right = []
-    for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+    for images, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
         held = model(images).argmax(1) == labels
         for _ in range(restarts):
             noise = torch.empty_like(images).uniform_(-eps, eps, generator=rng)
@@ -66,7 +66,7 @@ def by_hand(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch_size: int)
     adversarial = attack.run_standard_evaluation(x, y, batch_size=batch_size)
     adversarial = adversarial[0] if isinstance(adversarial, tuple) else adversarial
     with torch.no_grad():
-        found = [model(part).argmax(1) for part in adversarial.split(batch_size)]
+        found = [model(part).argmax(1) for part in torch.split(adversarial, batch_size)]
     return torch.cat(found) == y
 
 

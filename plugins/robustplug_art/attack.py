@@ -151,7 +151,9 @@ class Art:
             with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
                 # Attacks inside of attacks show progress bars whatever `verbose` says.
                 warnings.simplefilter("ignore")
-                found = self._generate(classifier, inputs, y.cpu().numpy(), vicinity, eps)
+                # Rows, since some attacks know no other labels.
+                labels = np.eye(step.task.info.classes or 0, dtype=np.float32)[y.cpu().numpy()]
+                found = self._generate(classifier, inputs, labels, vicinity, eps)
         except Refused:
             raise
         except Exception as error:

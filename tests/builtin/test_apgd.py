@@ -143,14 +143,17 @@ def test_each_sample_has_its_own_radius(name: str, model: nn.Module, batch: Batc
     assert bool((reach[5:] > 0.5 * radius[5:]).all())
 
 
+STRENGTHS: dict[str, dict[str, Any]] = {
+    "apgd-ce": {"steps": 50},
+    "apgd-dlr": {"steps": 50},
+    "pgd": {"steps": 100, "restarts": 3},
+}
+
+
 def test_apgd_is_at_least_as_strong_as_long_pgd(model: nn.Module, batch: Batch) -> None:
     kept = {
         name: int(right(model, attacked(name, model, batch, ball("linf"), **options), batch).sum())
-        for name, options in {
-            "apgd-ce": {"steps": 50},
-            "apgd-dlr": {"steps": 50},
-            "pgd": {"steps": 100, "restarts": 3},
-        }.items()
+        for name, options in STRENGTHS.items()
     }
     assert kept["apgd-ce"] <= kept["pgd"] + 1
     assert kept["apgd-dlr"] <= kept["pgd"] + 2

@@ -103,7 +103,7 @@ def test_transferred_examples_are_kept_and_used_again(runs: Path) -> None:
 
 def test_examples_of_a_model_itself_are_its_white_box_examples(runs: Path) -> None:
     start = {"start": "zero"}
-    rows = [{"attack": pgd(**start)}, {"attack": pgd(**start), "transfer": True}]
+    rows: list[dict[str, Any]] = [{"attack": pgd(**start)}, {"attack": pgd(**start), "transfer": True}]
     (_, white, transferred) = evaluate(runs / "plain", *rows, sources=[runs / "plain"]).attacks
     assert transferred.right == white.right
     assert transferred.forwards == pytest.approx(sum(evaluate(runs / "plain").attacks[0].right) / 60)
@@ -170,7 +170,7 @@ def test_the_parts_of_an_ensemble_are_rows_of_one_chain(runs: Path) -> None:
 
 
 def test_the_model_and_the_layout_of_its_weights_are_put_back(runs: Path) -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 10))
+    model: Any = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 10))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     robustplug.evaluate(model, task="digits", attacks=["fgsm"], samples=20, device="cpu")
     assert model[0].weight.is_contiguous()

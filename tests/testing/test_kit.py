@@ -34,7 +34,6 @@ BROKEN: list[tuple[Kind, Any, set[str]]] = [
             "views_stay_in_the_vicinity",
             "evaluated_views_are_legal",
             "radius_zero_changes_nothing",
-            "ascends_a_linear_model",
         },
     ),
     ("perturbation", broken.MovesAtRadiusZero, {"radius_zero_changes_nothing"}),

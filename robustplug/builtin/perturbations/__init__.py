@@ -227,7 +227,7 @@ PERTURBATIONS = (
         CarliniWagnerOptions,
         "least L2 distance by Adam and binary search",
         "Carlini & Wagner 2017, arXiv:1608.04644",
-        {"steps": 10, "search_steps": 2, "initial_c": 1.0},
+        {"steps": 40, "search_steps": 2, "initial_c": 100.0, "lr": 0.05},
     ),
     Component(
         "ensemble",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 EDGE = 1 - 1e-6
 # A search in which no constant has worked yet goes up tenfold.
 TENFOLD = 10.0
-# The loss must fall by this share within a tenth of the steps, or Adam stops (as in the authors' code).
+# The loss must fall by this share within a tenth of the steps, or Adam stops (as in the authors' code,
+# which compares the current losses, summed over the batch; that of one sample swings too much for that).
 PROGRESS = 0.9999
 
 
@@ -75,13 +77,27 @@ class Search:
         self.c = torch.where(self.upper.isfinite(), between, self.c * TENFOLD)
 
 
+@dataclass
+class Nearest:
+    """Keep the nearest example of each sample: x (N, …) and its squared distance (N,)."""
+
+    x: Tensor
+    distance: Tensor
+
+    def update(self, rows: Tensor, x: Tensor, distance: Tensor, fooled: Tensor) -> None:
+        """Compare iterates of some rows (int64 positions) with the nearest examples so far."""
+        nearer = fooled & (distance < self.distance[rows])
+        chosen = rows[nearer]
+        self.x[chosen], self.distance[chosen] = x[nearer].to(self.x.dtype), distance[nearer]
+
+
 class CarliniWagnerL2:
     """Minimise ‖x′ − x‖₂² + c · max(z_y − max_{j≠y} z_j, −κ), with x′ = (tanh w + 1) / 2.
 
     Carlini & Wagner 2017 (arXiv:1608.04644 §V.A, §VI.A). The example of least distance is returned; it is
     legal only if it lies within the radius, in whatever norm; otherwise it is projected. A sample whose
     example is already within an L2 radius needs no nearer one, but the search goes on: the distance is
-    what the attack is for.
+    what the attack is for. Samples of radius 0, and those that need no change, are not searched for.
 
     Args:
         options: see CarliniWagnerOptions.
@@ -91,63 +107,61 @@ class CarliniWagnerL2:
         self.options = options
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the nearest examples found."""
-        radius = step.radii(view, vicinity)
-        device = view.origin.device
-        best = view.origin.detach().clone()
-        distance = torch.full((len(view),), torch.inf, device=device)
-        search = Search(len(view), self.options.initial_c, device)
-        with step.attack_mode():
-            for _ in range(self.options.search_steps):
-                search.update(self._descend(step, view, search.c, best, distance))
-        return view.replace(x=vicinity.project(best, view.origin, radius).detach())
+        """Return the view at the nearest examples found.
 
-    def _descend(self, step: Step, view: View, c: Tensor, best: Tensor, distance: Tensor) -> Tensor:
-        """Run Adam for one c a sample, improve `best` and `distance`, and return who succeeded, (N,)."""
+        Raises:
+            Refused: the model gives no gradients.
+        """
+        radius, found = step.radii(view, vicinity), view.origin.detach().clone()
+        with step.attack_mode():
+            with torch.no_grad():
+                output = step.output(view.replace(x=view.origin))
+            rows = ((radius > 0) & ~self._fooled(step, view, output)).nonzero()[:, 0]
+            if len(rows):
+                found[rows] = self._search(step, view.rows(rows))
+        return view.replace(x=vicinity.project(found, view.origin, radius).detach())
+
+    def _search(self, step: Step, view: View) -> Tensor:
+        """Return the nearest examples over all c; the origin where there is none."""
+        device, x = view.origin.device, view.origin.detach().clone()
+        nearest = Nearest(x, torch.full((len(view),), torch.inf, device=device))
+        search = Search(len(view), self.options.initial_c, device)
+        for _ in range(self.options.search_steps):
+            search.update(self._descend(step, view, search.c, nearest))
+        return nearest.x
+
+    def _descend(self, step: Step, view: View, c: Tensor, nearest: Nearest) -> Tensor:
+        """Run Adam for one c a sample, improve what is nearest, and return who succeeded, (N,)."""
         o = self.options
         succeeded = torch.zeros(len(view), dtype=torch.bool, device=c.device)
         rows, part, weight = torch.arange(len(view), device=c.device), view, c
         w = to_tanh_space(view.origin.detach())
         adam, patience = Adam(w, o.lr), max(o.steps // 10, 1)
-        last = torch.full_like(c, torch.inf)
+        lowest, last = torch.full_like(c, torch.inf), torch.full_like(c, torch.inf)
         for number in range(o.steps):
-            w = w.detach().requires_grad_()
-            x = from_tanh_space(w)
+            x = from_tanh_space(w).requires_grad_()
             output = step.output(part.replace(x=x))
+            pull = weight * (-margin(output, part.y)).clamp_min(-o.kappa)
+            # By the chain rule, so that the model alone has a graph: a model without gradients is refused.
+            slope = step.gradient(pull.sum(), x)
+            x, output = x.detach(), output.detach()
             length = (x - part.origin).flatten(1).square().sum(1)
-            gap = (-margin(output, part.y)).clamp_min(-o.kappa)
-            losses = length + weight * gap
-            step.meter.backwards += len(w)
-            (gradient,) = torch.autograd.grad(losses.sum(), w)
-            self._note(
-                step, part, rows, x.detach(), output.detach(), length.detach(), best, distance, succeeded
-            )
-            w = adam.step(w.detach(), gradient)
+            fooled = self._fooled(step, part, output)
+            nearest.update(rows, x, length, fooled)
+            succeeded[rows] |= fooled
+            w = adam.step(w, (slope + 2 * (x - part.origin)) * 2 * x * (1 - x))
+            lowest = lowest.minimum(length + pull.detach())
             if number % patience == 0:
-                going = losses.detach() <= last[rows] * PROGRESS
-                last[rows] = losses.detach()
+                going = lowest <= last * PROGRESS
                 rows, part, weight, w = rows[going], part.rows(going), weight[going], w[going]
+                lowest = last = lowest[going]
                 adam.rows(going)
                 if not len(rows):
                     break
         return succeeded
 
-    def _note(
-        self,
-        step: Step,
-        part: View,
-        rows: Tensor,
-        x: Tensor,
-        output: Tensor,
-        length: Tensor,
-        best: Tensor,
-        distance: Tensor,
-        succeeded: Tensor,
-    ) -> None:
-        fooled = ~step.score(part, output) & (margin(output, part.y) >= self.options.kappa)
-        succeeded[rows] |= fooled
-        nearer = fooled & (length < distance[rows])
-        best[rows[nearer]], distance[rows[nearer]] = x[nearer].to(best.dtype), length[nearer]
+    def _fooled(self, step: Step, view: View, output: Tensor) -> Tensor:
+        return ~step.score(view, output) & (margin(output, view.y) >= self.options.kappa)
 
     def cost(self, target: Cost) -> Cost:
         """Say that the cost depends on the data."""

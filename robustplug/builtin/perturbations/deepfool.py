@@ -63,7 +63,7 @@ class DeepFool:
         """Return the view at the examples.
 
         Raises:
-            Refused: the threat model is no L∞ or L2 ball, or the labels are no classes.
+            Refused: the threat model is no L∞ or L2 ball, or the model gives no gradients.
         """
         norm = vicinity.norm
         if norm not in (math.inf, 2.0) or norm is None:
@@ -76,29 +76,32 @@ class DeepFool:
             for _ in range(self.options.steps):
                 if not len(rows):
                     break
-                part = view.rows(rows)
-                fooled, gaps, slopes = self._look(step, part, x[rows], labels[rows])
-                left = ~fooled
+                part, here = view.rows(rows), x[rows].requires_grad_()
+                logits = step.output(part.replace(x=here))
+                left = step.score(part, logits)
+                if not bool(left.any()):
+                    break
+                gaps, slopes = self._candidates(step, logits, labels[rows], here)
                 rows = rows[left]
                 total[rows] += nearest_boundary(gaps[left], slopes[left], norm)
                 moved = view.origin[rows] + (1 + self.options.overshoot) * total[rows]
                 x[rows] = moved.clamp(0, 1).to(x.dtype)
         return view.replace(x=vicinity.project(x, view.origin, radius).detach())
 
-    def _look(self, step: Step, part: View, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return who is fooled, and gaps (N, K) and slopes (N, K, …) to the likeliest other classes."""
-        x = x.detach().requires_grad_()
-        logits = step.output(part.replace(x=x))
-        fooled = ~step.score(part, logits)
+    def _candidates(self, step: Step, logits: Tensor, labels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gaps (N, K) and slopes (N, K, …) to the likeliest other classes."""
         count = min(self.options.candidates, logits.shape[1]) - 1
         others = logits.detach().scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
         gaps = logits.gather(1, others) - logits.gather(1, labels[:, None])
+        if not gaps.requires_grad:
+            raise Refused("the model gives no gradients; only black-box attacks can be run on it")
         slopes = []
         for number in range(count):
+            # Counted here: step.gradient would drop the graph that the other candidates need.
             step.meter.backwards += len(x)
             (slope,) = torch.autograd.grad(gaps[:, number].sum(), x, retain_graph=number + 1 < count)
             slopes.append(slope)
-        return fooled, gaps.detach(), torch.stack(slopes, 1)
+        return gaps.detach(), torch.stack(slopes, 1)
 
     def cost(self, target: Cost) -> Cost:
         """Say that the cost depends on the data."""

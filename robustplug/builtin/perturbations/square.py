@@ -24,7 +24,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def share(start: float, query: int) -> float:
-    """Return the share of pixels to change at a query, from 0: halved at ten fixed numbers of queries.
+    """Return the share of pixels to change at a query, from 0: halved at nine fixed numbers of queries.
 
     Andriushchenko et al. 2020 (arXiv:1912.00049 §3.2 and Appendix B), not rescaled to the budget.
     """
@@ -58,7 +58,8 @@ def twin_bumps(side: int, device: torch.device) -> Tensor:
 
 
 def _of_norm_one(heap: Tensor) -> Tensor:
-    return heap / torch.linalg.vector_norm(heap).clamp_min(1e-12)
+    length: Tensor = torch.linalg.vector_norm(heap)
+    return heap / length.clamp_min(1e-12)
 
 
 class LinfSearch:
