@@ -111,7 +111,7 @@ def open_subject(
     recipe = recipe_from_mapping(table, overrides)
     processes = start(device, "float32")
     if folder is None:
-        return _loaded(model, network, recipe, processes)
+        return _loaded(model, network, recipe, processes, reporter)
     parts, exported, problems = load_run(folder, recipe, processes)
     for problem in problems:
         reporter.warn(problem)
@@ -147,7 +147,7 @@ def _type_name(model: Any) -> str:
     return str(getattr(model, "__name__", type(model).__name__))
 
 
-def _loaded(model: Any, network: Network, recipe: Any, processes: Processes) -> Subject:
+def _loaded(model: Any, network: Network, recipe: Any, processes: Processes, reporter: Reporter) -> Subject:
     from .engine.assemble import Parts, build_part
     from .targets import load_target
 
@@ -162,6 +162,8 @@ def _loaded(model: Any, network: Network, recipe: Any, processes: Processes) -> 
         std=network.std,
         device=processes.device,
     )
+    for note in target.description.get("notes", []):
+        reporter.warn(note)
     return Subject(
         Parts(recipe, task, method, target.module), target.module, None, target.description, processes
     )

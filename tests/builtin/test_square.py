@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import robustplug
-from robustplug.builtin.perturbations.square import share, twin_bumps
+from robustplug.builtin.perturbations.square import corners, share, twin_bumps
 from robustplug.errors import Refused
 from robustplug.types import Batch, View
 
@@ -39,6 +39,11 @@ def test_heaps_have_norm_one_and_two_signs() -> None:
         heaps = twin_bumps(side, torch.device("cpu"))
         assert heaps.norm() == pytest.approx(1)
         assert side == 1 or (heaps.max() > 0 > heaps.min())
+
+
+def test_windows_reach_the_last_row_and_column() -> None:
+    drawn = corners(500, 3, torch.Generator().manual_seed(0))
+    assert sorted(set(drawn.tolist())) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("norm", EPS)

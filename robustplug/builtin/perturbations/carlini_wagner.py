@@ -97,7 +97,7 @@ class CarliniWagnerL2:
     Carlini & Wagner 2017 (arXiv:1608.04644 §V.A, §VI.A). The example of least distance is returned; it is
     legal only if it lies within the radius, in whatever norm; otherwise it is projected. A sample whose
     example is already within an L2 radius needs no nearer one, but the search goes on: the distance is
-    what the attack is for. Samples of radius 0, and those that need no change, are not searched for.
+    what the attack is for. Samples of radius 0, and those that need no change, cost next to nothing.
 
     Args:
         options: see CarliniWagnerOptions.
@@ -114,9 +114,7 @@ class CarliniWagnerL2:
         """
         radius, found = step.radii(view, vicinity), view.origin.detach().clone()
         with step.attack_mode():
-            with torch.no_grad():
-                output = step.output(view.replace(x=view.origin))
-            rows = ((radius > 0) & ~self._fooled(step, view, output)).nonzero()[:, 0]
+            rows = (radius > 0).nonzero()[:, 0]
             if len(rows):
                 found[rows] = self._search(step, view.rows(rows))
         return view.replace(x=vicinity.project(found, view.origin, radius).detach())
@@ -152,7 +150,8 @@ class CarliniWagnerL2:
             w = adam.step(w, (slope + 2 * (x - part.origin)) * 2 * x * (1 - x))
             lowest = lowest.minimum(length + pull.detach())
             if number % patience == 0:
-                going = lowest <= last * PROGRESS
+                # The first iterate is the origin.
+                going = lowest <= last * PROGRESS if number else ~fooled
                 rows, part, weight, w = rows[going], part.rows(going), weight[going], w[going]
                 lowest = last = lowest[going]
                 adam.rows(going)

@@ -150,7 +150,8 @@ class Square:
     """Random search that keeps a proposal when it lowers the margin of the right class.
 
     Andriushchenko et al. 2020 (arXiv:1912.00049), Algorithms 1 to 3. Unlike AutoAttack's code, which
-    draws one place for the whole batch, each sample has windows of its own.
+    draws one place for the whole batch and never reaches the last row and column, each sample has windows
+    of its own, anywhere.
 
     Args:
         options: see SquareOptions.
