@@ -6,6 +6,7 @@
 - PGD with restarts: `robustplug` lets broken samples leave the batch; the naive loop runs every step of
   every restart on every sample, and keeps for each sample whether any restart broke it.
 - AutoAttack: against `pyautoattack` called by hand; the outcome of each sample is compared.
+- Peak memory: with 1 and with 20 restarts, and with twice the batch.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +31,9 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.engine.precision import fitting_threads
 from robustplug.engine.reporting import Silent
+from robustplug.recipe import recipe_to_mapping
 from robustplug.subject import Network, open_subject
-from robustplug.types import Feed
+from robustplug.types import Feed, Result
 
 
 def naive_pgd(
@@ -62,9 +68,8 @@ def by_hand(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch_size: int)
     """Return which samples are right after pyautoattack's standard evaluation, bool (N,)."""
     from pyautoattack import AutoAttack
 
-    attack = AutoAttack(model, norm="Linf", eps=eps, seed=0, version="standard", verbose=False, device="cpu")
-    adversarial = attack.run_standard_evaluation(x, y, batch_size=batch_size)
-    adversarial = adversarial[0] if isinstance(adversarial, tuple) else adversarial
+    attack = AutoAttack(model, norm="Linf", eps=eps, seed=0)
+    adversarial, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
     with torch.no_grad():
         found = [model(part).argmax(1) for part in torch.split(adversarial, batch_size)]
     return torch.cat(found) == y
@@ -76,82 +81,100 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
+def peak_memory(run: Path, samples: int, batch_size: int, restarts: int) -> float:
+    """Return the peak memory in MiB of a process that evaluates with so many restarts."""
+    command = [sys.executable, __file__, "--run", str(run), "--samples", str(samples)]
+    command += ["--batch", str(batch_size), "--steps", "5", "--restarts", str(restarts), "--peak"]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@dataclass
+class Bench:
+    """A model, its data, and how both sides evaluate it."""
+
+    model: nn.Module
+    task: dict[str, Any]
+    x: Tensor
+    y: Tensor
+    eps: float
+    batch_size: int
+
+    @classmethod
+    def of(cls, run: Path, samples: int | None, eps: float | None, batch_size: int) -> Bench:
+        subject = open_subject(run, Network(), {}, None, (), "cpu", Silent())
+        task = subject.parts.task
+        size = min(task.info.sizes["test"], samples or task.info.sizes["test"])
+        (whole,) = task.batches("test", Feed(batch_size=size, samples=size))
+        eps = eps or float(subject.parts.method.vicinity.eps)
+        table = recipe_to_mapping(subject.parts.recipe)["task"]
+        return cls(subject.exported.eval(), table, whole.x, whole.y, eps, batch_size)
+
+    def ours(self, attack: dict[str, Any]) -> Result:
+        return robustplug.evaluate(
+            self.model,
+            task=self.task,
+            attacks=[attack],
+            vicinity={"use": "linf", "eps": self.eps},
+            samples=len(self.x),
+            batch_size=self.batch_size,
+            device="cpu",
+        )
+
+    def compare(self, what: str, attack: dict[str, Any], by_hand: Callable[[], Tensor]) -> dict[str, Any]:
+        """Time both and compare what they find."""
+        ours, result = timed(lambda: self.ours(attack))
+        other, right = timed(by_hand)
+        found = result.attacks[-1].right
+        same = sum(a == b for a, b in zip(found, right.tolist(), strict=True)) / len(found)
+        row = {"what": what, "ours": ours, "by hand": other, "ratio": ours / other, "same outcome": same}
+        row |= {"accuracy": result.attacks[-1].accuracy, "accuracy by hand": float(right.float().mean())}
+        print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items()))
+        return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--run", type=Path, help="run folder of an L-infinity model; default: train pgd-at")
     parser.add_argument("--samples", type=int, default=None)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--eps", type=float, default=None, help="default: that of the run")
+    parser.add_argument("--eps", type=float, nargs="*", default=[], help="default: that of the run")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--restarts", type=int, default=5)
-    parser.add_argument("--only", choices=["pgd", "autoattack"])
+    parser.add_argument("--parts", nargs="*", default=["pgd", "autoattack", "memory"])
+    parser.add_argument("--peak", action="store_true", help="print the peak memory of one evaluation")
     arguments = parser.parse_args()
+    steps, restarts, batch_size = arguments.steps, arguments.restarts, arguments.batch
+    pgd = {"use": "pgd", "steps": steps, "restarts": restarts}
+    if arguments.peak:
+        Bench.of(arguments.run, arguments.samples, None, batch_size).ours(pgd)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    rows = []
     with tempfile.TemporaryDirectory() as scratch:
         run = arguments.run
         if run is None:
             run = Path(scratch) / "pgd-at"
             robustplug.train("pgd-at", out=run, overrides=["evaluate.samples=10"])
-        subject = open_subject(run, Network(), {}, None, (), "cpu", Silent())
-    task, model = subject.parts.task, subject.exported.eval()
-    eps = arguments.eps or float(subject.parts.method.vicinity.eps)
-    size = min(task.info.sizes["test"], arguments.samples or task.info.sizes["test"])
-    (whole,) = task.batches("test", Feed(batch_size=size, samples=size))
-    settings: dict[str, Any] = {
-        "vicinity": {"use": "linf", "eps": eps},
-        "split": "test",
-        "samples": size,
-        "batch_size": arguments.batch,
-        "device": "cpu",
-    }
-    table = robustplug.recipe.recipe_to_mapping(subject.parts.recipe)
-    evaluated = model
-    rows = []
-    with fitting_threads(whole.x[: arguments.batch]):
-        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {size} samples, eps {eps:g}")
-        if arguments.only != "autoattack":
-            pgd = {"use": "pgd", "steps": arguments.steps, "restarts": arguments.restarts}
-            ours, result = timed(
-                lambda: robustplug.evaluate(evaluated, task=table["task"], attacks=[pgd], **settings)
-            )
-            rng = torch.Generator().manual_seed(0)
-            other, right = timed(
-                lambda: naive_pgd(
-                    model, whole.x, whole.y, eps, arguments.steps, arguments.restarts, arguments.batch, rng
-                )
-            )
-            rows.append(
-                {
-                    "what": f"PGD-{arguments.steps}, {arguments.restarts} restarts",
-                    "ours": ours,
-                    "by hand": other,
-                    "ratio": ours / other,
-                    "accuracy": result.attacks[-1].accuracy,
-                    "accuracy by hand": float(right.float().mean()),
-                }
-            )
-            print(rows[-1])
-        if arguments.only != "pgd":
-            ours, result = timed(
-                lambda: robustplug.evaluate(evaluated, task=table["task"], attacks=["autoattack"], **settings)
-            )
-            other, right = timed(lambda: by_hand(model, whole.x, whole.y, eps, arguments.batch))
-            same = [a == b for a, b in zip(result.attacks[-1].right, right.tolist(), strict=True)]
-            rows.append(
-                {
-                    "what": "AutoAttack",
-                    "ours": ours,
-                    "by hand": other,
-                    "ratio": ours / other,
-                    "same outcome": sum(same) / len(same),
-                    "accuracy": result.attacks[-1].accuracy,
-                }
-            )
-            print(rows[-1])
-    print(
-        json.dumps(
-            {"rows": rows, "peak memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-        )
-    )
+        for eps in arguments.eps or [None]:
+            bench = Bench.of(run, arguments.samples, eps, batch_size)
+            model, x, y = bench.model, bench.x, bench.y
+            with fitting_threads(x[:batch_size]):
+                print(f"{len(x)} samples, eps {bench.eps:g}, {torch.get_num_threads()} threads")
+                if "pgd" in arguments.parts:
+                    rng = torch.Generator().manual_seed(0)
+                    what = f"PGD-{steps} with {restarts} restarts"
+                    loop = partial(naive_pgd, model, x, y, bench.eps, steps, restarts, batch_size, rng)
+                    rows.append(bench.compare(what, pgd, loop))
+                if "autoattack" in arguments.parts:
+                    loop = partial(by_hand, model, x, y, bench.eps, batch_size)
+                    rows.append(bench.compare("AutoAttack", {"use": "autoattack"}, loop))
+        peaks = {}
+        if "memory" in arguments.parts:
+            for batch, count in ((batch_size, 1), (batch_size, 20), (2 * batch_size, 1)):
+                name = f"batch {batch}, {count} restarts"
+                peaks[name] = peak_memory(run, arguments.samples or 100_000, batch, count)
+                print(f"peak memory, {name}: {peaks[name]:.0f} MiB")
+    print(json.dumps({"torch": torch.__version__, "rows": rows, "peak memory, MiB": peaks}))
 
 
 if __name__ == "__main__":

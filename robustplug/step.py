@@ -118,8 +118,13 @@ class Step:
         """Tell for each sample whether an output is right: bool (N,)."""
         return self.task.score(view, output)
 
-    def gradient(self, total: Tensor, x: Tensor) -> Tensor:
+    def gradient(self, total: Tensor, x: Tensor, retain: bool = False) -> Tensor:
         """Return the gradient of a scalar with respect to x, counted; no .grad is touched.
+
+        Args:
+            total: scalar.
+            x: inputs that require grad.
+            retain: keep the graph for another gradient.
 
         Raises:
             Refused: the model gives no gradients.
@@ -127,7 +132,7 @@ class Step:
         if not total.requires_grad:
             raise Refused("the model gives no gradients; only black-box attacks can be run on it")
         self.meter.backwards += len(x)
-        (result,) = torch.autograd.grad(total, x)
+        (result,) = torch.autograd.grad(total, x, retain_graph=retain)
         return result
 
     def backward(self, total: Tensor) -> None:

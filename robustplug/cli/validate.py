@@ -12,7 +12,10 @@ import click
 )
 @click.option("--resolved", is_flag=True, help="Print the recipe with every option explicit.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of recipes, installed plugins included.")
-def validate(recipe: str | None, overrides: tuple[str, ...], resolved: bool, schema: bool) -> None:
+@click.option("--suite", is_flag=True, help="RECIPE is an evaluation suite.")
+def validate(
+    recipe: str | None, overrides: tuple[str, ...], resolved: bool, schema: bool, suite: bool
+) -> None:
     """Check a recipe and list all its problems, or print the schema that editors complete from."""
     if schema:
         import json
@@ -23,6 +26,12 @@ def validate(recipe: str | None, overrides: tuple[str, ...], resolved: bool, sch
         return
     if recipe is None:
         raise click.UsageError("Name a recipe, or ask for --schema.")
+    if suite:
+        from ..recipe import read_suite
+
+        rows = read_suite(recipe, {"use": "linf"}).row
+        click.echo(f"{recipe} is valid: {len(rows)} rows")
+        return
     from ..engine.assemble import build_part
     from ..recipe import read_recipe, write_recipe
 

@@ -6,38 +6,36 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 import robustplug
+from robustplug.builtin.perturbations import carlini_wagner
 from robustplug.errors import Refused
 from robustplug.functional import margin
 from robustplug.types import Batch, View
 
-from .attacks import attacked, right, step_of
+from .attacks import attacked, digits, right, step_of, trained_model
 from .test_deepfool import NoGradients, ball, linear_case
 
 
-def near_case() -> tuple[nn.Module, Batch, torch.Tensor]:
-    """Return two-class samples close to the boundary, and their distances to it."""
-    rng = torch.Generator().manual_seed(3)
-    linear = nn.Linear(64, 2, bias=False)
-    normal = torch.randn(64, generator=rng)
-    normal -= normal.mean()
-    normal /= normal.norm()
-    linear.weight.data = torch.stack([normal, -normal])
-    exact = torch.tensor([0.02, 0.04, 0.06, 0.1, 0.2, 0.4])
-    x = 0.5 + exact[:, None] * normal
-    batch = Batch(x.view(-1, 1, 8, 8), torch.zeros(6, dtype=torch.int64), torch.arange(6))
-    return nn.Sequential(nn.Flatten(), linear), batch, exact
-
-
-def test_adam_is_not_stopped_in_the_middle_of_a_swing() -> None:
-    # Adam's first moves are longer than the distance: the loss swings before it falls.
-    model, batch, exact = near_case()
+@pytest.mark.slow
+def test_stopping_early_finds_about_what_running_on_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Adam swings on its way down: the loss of one sample at one moment is no reason to stop.
+    model, whole = trained_model(), digits(12)
+    rows = right(model, whole.x, whole)
+    batch = Batch(whole.x[rows], whole.y[rows], whole.index[rows])
     options: dict[str, Any] = {"steps": 300, "search_steps": 6, "initial_c": 1.0, "lr": 0.02}
-    found = attacked("cw-l2", model, batch, ball("l2"), **options)
-    assert not right(model, found, batch).any()
-    torch.testing.assert_close((found - batch.x).flatten(1).norm(dim=1), exact, rtol=0.03, atol=0)
+    distances, forwards = [], []
+    for progress in (carlini_wagner.PROGRESS, torch.inf):
+        monkeypatch.setattr(carlini_wagner, "PROGRESS", progress)
+        step = step_of(model, batch)
+        far = robustplug.build("vicinity", "l2", eps=8.0)
+        attack = robustplug.build("perturbation", "cw-l2", **options)
+        found = attack(step, View.of(batch, "adv"), far).x
+        assert not right(model, found, batch).any()
+        distances.append((found - batch.x).flatten(1).norm(dim=1))
+        forwards.append(step.meter.forwards)
+    assert forwards[0] < forwards[1] == 300 * 6 * len(batch)
+    torch.testing.assert_close(distances[0], distances[1], rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -84,8 +84,7 @@ def test_carlini_wagner_is_about_as_near_as_deepfool_and_as_art(model: nn.Module
     assert not right(model, ours, small).any()
     distance = lengths(ours, small.x, "l2")
     deepfool = lengths(attacked("deepfool", model, small, far("l2")), small.x, "l2")
-    # Pixels at 0 hardly move in tanh space, and clipping costs DeepFool nothing.
-    assert distance.mean() < 1.05 * deepfool.mean()
+    assert distance.mean() < deepfool.mean()
     classifier = pytest.importorskip("art.estimators.classification")
     from art.attacks.evasion import CarliniL2Method
 

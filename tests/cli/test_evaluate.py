@@ -70,6 +70,14 @@ def test_a_model_file_is_evaluated_on_a_task(run: Path, cli: Invoke, tmp_path: P
     assert json.loads((tmp_path / "again.json").read_text())["attacks"] == body["attacks"]
 
 
+def test_a_suite_can_be_validated(suite: Path, cli: Invoke, tmp_path: Path) -> None:
+    assert "3 rows" in cli("validate", suite, "--suite").output
+    suite.write_text(SUITE.replace("steps", "stepz"))
+    result = cli("validate", suite, "--suite")
+    assert result.exit_code == 2
+    assert 'did you mean "steps"' in result.output
+
+
 WRONG = {
     "no task": (["evaluate", "MODEL"], "--task digits"),
     "no such suite": (["evaluate", "RUN", "--suite", "quik"], 'did you mean "quick"'),

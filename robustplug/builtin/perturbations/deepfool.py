@@ -93,14 +93,9 @@ class DeepFool:
         count = min(self.options.candidates, logits.shape[1]) - 1
         others = logits.detach().scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
         gaps = logits.gather(1, others) - logits.gather(1, labels[:, None])
-        if not gaps.requires_grad:
-            raise Refused("the model gives no gradients; only black-box attacks can be run on it")
-        slopes = []
-        for number in range(count):
-            # Counted here: step.gradient would drop the graph that the other candidates need.
-            step.meter.backwards += len(x)
-            (slope,) = torch.autograd.grad(gaps[:, number].sum(), x, retain_graph=number + 1 < count)
-            slopes.append(slope)
+        slopes = [
+            step.gradient(gaps[:, number].sum(), x, retain=number + 1 < count) for number in range(count)
+        ]
         return gaps.detach(), torch.stack(slopes, 1)
 
     def cost(self, target: Cost) -> Cost:
