@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .engine.loop import training_loss
     from .ensemble import Ensemble
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
-    from .guard import guarded
+    from .guard import attack_by_radius, guarded
     from .method import Method, Objective
     from .protocols import LabelMap, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
@@ -59,7 +59,7 @@ _LAZY = {
     "data": ("epoch_batches", "index_batches"),
     "engine.loop": ("training_loss",),
     "ensemble": ("Ensemble",),
-    "guard": ("guarded",),
+    "guard": ("attack_by_radius", "guarded"),
     "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "method": ("Method", "Objective"),
     "protocols": ("LabelMap", "Loss", "OutputMap", "Perturbation", "Schedule", "Task", "Vicinity"),
@@ -131,6 +131,7 @@ __all__ = [
     "Vicinity",
     "View",
     "as_rows",
+    "attack_by_radius",
     "beta",
     "build",
     "check_arguments",

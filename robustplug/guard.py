@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from .random import isolated
 
 if TYPE_CHECKING:
+    from .protocols import Vicinity
     from .step import Step
+    from .types import View
 
 
 class Guarded(nn.Module):
@@ -81,6 +83,32 @@ def guarded(step: Step) -> Iterator[nn.Module]:
             with torch.no_grad():
                 for buffer, value in buffers:
                     buffer.copy_(value)
+
+
+def attack_by_radius(
+    step: Step,
+    view: View,
+    vicinity: Vicinity,
+    attack: Callable[[nn.Module, Tensor, Tensor, float], Tensor],
+) -> View:
+    """Run foreign attack code on the rows of each radius, and make what it gives legal.
+
+    Rows of radius 0 stay as they are, rows that are not finite go back to their origin, and all are
+    projected into the vicinity.
+
+    Args:
+        step, view, vicinity: as a perturbation gets them.
+        attack: (model, x, y, eps) -> x′ for rows of one radius; the model is as in `guarded`.
+    """
+    radius = step.radii(view, vicinity)
+    x = view.origin.detach().clone()
+    with guarded(step) as model:
+        for eps in sorted(set(radius.tolist()) - {0.0}):
+            rows = radius == eps
+            found = attack(model, x[rows].contiguous(), view.y[rows], eps).detach().to(x.device, x.dtype)
+            finite = found.flatten(1).isfinite().all(1).view(-1, *(1,) * (x.dim() - 1))
+            x[rows] = torch.where(finite, found, x[rows])
+    return view.replace(x=vicinity.project(x, view.origin, radius).detach())
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import Cost, Refused, check_arguments, did_you_mean, guarded, scaled_step
+from robustplug.api import Cost, Refused, attack_by_radius, check_arguments, did_you_mean, scaled_step
 
 if TYPE_CHECKING:
     from robustplug.api import Step, Vicinity, View
@@ -124,14 +124,11 @@ class Art:
         """
         if step.task.info.classes is None or view.y.dim() != 1:
             raise Refused("ART's attacks need a classification task with one label for each sample")
-        radius = step.radii(view, vicinity)
-        x = view.origin.detach().clone()
-        with guarded(step) as model:
-            for eps in sorted(set(radius.tolist())):
-                rows = radius == eps
-                if eps > 0:
-                    x[rows] = self._attacked(step, model, x[rows], view.y[rows], vicinity, eps)
-        return view.replace(x=vicinity.project(x, view.origin, radius).detach())
+
+        def attack(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+            return self._attacked(step, model, x, y, vicinity, eps)
+
+        return attack_by_radius(step, view, vicinity, attack)
 
     def _attacked(
         self, step: Step, model: nn.Module, x: Tensor, y: Tensor, vicinity: Vicinity, eps: float
@@ -161,11 +158,10 @@ class Art:
             raise Refused(
                 f"ART's {self.name} fails on this model and data ({type(error).__name__}: {said})"
             ) from error
-        result = torch.from_numpy(np.asarray(found, dtype=np.float32)).to(x.device, x.dtype)
+        result = torch.from_numpy(np.asarray(found, dtype=np.float32))
         if result.shape != x.shape:
             raise Refused(f"ART's {self.name} gives no example for each sample, but {tuple(result.shape)}")
-        finite = torch.isfinite(result.flatten(1)).all(1).view(-1, *(1,) * (x.dim() - 1))
-        return torch.where(finite, result, x)
+        return result
 
     def _generate(
         self, classifier: Any, x: np.ndarray, y: np.ndarray, vicinity: Vicinity, eps: float

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import Cost, Ensemble, Refused, guarded
+from robustplug.api import Cost, Ensemble, Refused, attack_by_radius
 
 if TYPE_CHECKING:
     from robustplug.api import Step, Vicinity, View
@@ -96,15 +96,12 @@ class Part:
                 f"{self.name} needs at least {NEEDS[self.name]} classes, and there are {classes}; write "
                 f'version = "custom" with attacks from {", ".join(others)}'
             )
-        radius = step.radii(view, vicinity)
-        x = view.origin.detach().clone()
-        with guarded(step) as model:
-            for eps in sorted(set(radius.tolist())):
-                rows = radius == eps
-                if eps > 0:
-                    part, labels = x[rows], view.y[rows]
-                    x[rows] = run_part(self.name, self.options, model, part, labels, norm, eps).to(x.dtype)
-        return view.replace(x=vicinity.project(x, view.origin, radius).detach())
+        name = self.name
+
+        def attack(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+            return run_part(self.name, self.options, model, x, y, norm, eps)
+
+        return attack_by_radius(step, view, vicinity, attack)
 
     def cost(self, target: Cost) -> Cost:
         """Say that the cost depends on the data."""

@@ -7,10 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from robustplug.api import Cost, Refused, check_arguments, did_you_mean, guarded, scaled_step
+from robustplug.api import Cost, Refused, attack_by_radius, check_arguments, did_you_mean, scaled_step
 
 if TYPE_CHECKING:
     from robustplug.api import Step, Vicinity, View
@@ -90,14 +89,11 @@ class Torchattacks:
         """
         if step.task.info.classes is None or view.y.dim() != 1 or view.origin.dim() != 4:
             raise Refused("torchattacks attacks classifiers of images with one label for each sample")
-        radius = step.radii(view, vicinity)
-        x = view.origin.detach().clone()
-        with guarded(step) as model:
-            for eps in sorted(set(radius.tolist())):
-                rows = radius == eps
-                if eps > 0:
-                    x[rows] = self._attacked(step, model, x[rows], view.y[rows], vicinity, eps)
-        return view.replace(x=vicinity.project(x, view.origin, radius).detach())
+
+        def attack(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+            return self._attacked(step, model, x, y, vicinity, eps)
+
+        return attack_by_radius(step, view, vicinity, attack)
 
     def _attacked(
         self, step: Step, model: nn.Module, x: Tensor, y: Tensor, vicinity: Vicinity, eps: float
@@ -115,7 +111,7 @@ class Torchattacks:
         if self.name in ("APGDT", "AutoAttack") and classes < 4:
             raise Refused(f"torchattacks' {self.name} needs at least 4 classes, and there are {classes}")
         try:
-            found: Tensor = self.attack(model, **{**passed, **self.arguments})(x.contiguous(), y)
+            found: Tensor = self.attack(model, **{**passed, **self.arguments})(x, y)
         except Refused:
             raise
         except Exception as error:
@@ -123,9 +119,7 @@ class Torchattacks:
             raise Refused(
                 f"torchattacks' {self.name} fails on this model and data ({type(error).__name__}: {said})"
             ) from error
-        found = found.detach().to(x.device, x.dtype)
-        finite = torch.isfinite(found.flatten(1)).all(1).view(-1, *(1,) * (x.dim() - 1))
-        return torch.where(finite, found, x)
+        return found
 
     def cost(self, target: Cost) -> Cost:
         """Say that the cost is the library's affair."""
