@@ -96,7 +96,6 @@ class Part:
                 f"{self.name} needs at least {NEEDS[self.name]} classes, and there are {classes}; write "
                 f'version = "custom" with attacks from {", ".join(others)}'
             )
-        name = self.name
 
         def attack(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
             return run_part(self.name, self.options, model, x, y, norm, eps)
