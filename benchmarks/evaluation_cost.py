@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -120,13 +121,21 @@ class Bench:
             device="cpu",
         )
 
-    def compare(self, what: str, attack: dict[str, Any], by_hand: Callable[[], Tensor]) -> dict[str, Any]:
-        """Time both and compare what they find."""
-        ours, result = timed(lambda: self.ours(attack))
-        other, right = timed(by_hand)
+    def compare(
+        self, what: str, attack: dict[str, Any], by_hand: Callable[[], Tensor], rounds: int
+    ) -> dict[str, Any]:
+        """Time both in turn and compare what they find; times and ratio are medians over the rounds."""
+        pairs = []
+        for number in range(rounds):
+            # Whoever comes first finds another machine, so they take turns at that, too.
+            first = timed(by_hand) if number % 2 else None
+            ours, result = timed(lambda: self.ours(attack))
+            other, right = first or timed(by_hand)
+            pairs.append((ours, other, ours / other))
+        ours, other, ratio = (statistics.median(column) for column in zip(*pairs, strict=True))
         found = result.attacks[-1].right
         same = sum(a == b for a, b in zip(found, right.tolist(), strict=True)) / len(found)
-        row = {"what": what, "ours": ours, "by hand": other, "ratio": ours / other, "same outcome": same}
+        row = {"what": what, "ours": ours, "by hand": other, "ratio": ratio, "same outcome": same}
         row |= {"accuracy": result.attacks[-1].accuracy, "accuracy by hand": float(right.float().mean())}
         print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items()))
         return row
@@ -140,6 +149,7 @@ def main() -> None:
     parser.add_argument("--eps", type=float, nargs="*", default=[], help="default: that of the run")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--restarts", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parts", nargs="*", default=["pgd", "autoattack", "memory"])
     parser.add_argument("--peak", action="store_true", help="print the peak memory of one evaluation")
     arguments = parser.parse_args()
@@ -164,10 +174,10 @@ def main() -> None:
                     rng = torch.Generator().manual_seed(0)
                     what = f"PGD-{steps} with {restarts} restarts"
                     loop = partial(naive_pgd, model, x, y, bench.eps, steps, restarts, batch_size, rng)
-                    rows.append(bench.compare(what, pgd, loop))
+                    rows.append(bench.compare(what, pgd, loop, arguments.rounds))
                 if "autoattack" in arguments.parts:
                     loop = partial(by_hand, model, x, y, bench.eps, batch_size)
-                    rows.append(bench.compare("AutoAttack", {"use": "autoattack"}, loop))
+                    rows.append(bench.compare("AutoAttack", {"use": "autoattack"}, loop, arguments.rounds))
         peaks = {}
         if "memory" in arguments.parts:
             for batch, count in ((batch_size, 1), (batch_size, 20), (2 * batch_size, 1)):
