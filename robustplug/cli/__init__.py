@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -16,6 +15,7 @@ from .check import check
 from .components import components
 from .evaluate import evaluate
 from .plugins import plugins
+from .ranks import first_process
 from .recipes import recipes
 from .show import show
 from .train import train
@@ -76,7 +76,7 @@ class Cli(click.Group):
 
 def echo_once(message: str) -> None:
     """Print an error; of several processes that find the same one, only the first does."""
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         click.echo(message, err=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .evaluate import model_options, result_folder
+from .ranks import first_process
 
 
 @click.command()
@@ -41,8 +42,10 @@ def audit(
     from ..run import audit as run_audit
 
     folder = result_folder(model, out)
-    with RichReporter(Console(stderr=True, quiet=quiet)) as reporter:
+    with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:
         found = run_audit(model, architecture=architecture, out=folder, reporter=reporter, **options)
+    if not first_process():
+        return
     body = {**result_to_json(found.result), "audit": found.to_json()}
     Console().print(*result_tables(found.result), audit_table(body["audit"]), sep="\n")
     if json_file is not None:

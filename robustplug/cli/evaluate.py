@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from .ranks import first_process
+
 
 def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> list[float] | None:
     from ..options import parse_fraction
@@ -95,7 +97,7 @@ def evaluate(
     from ..run import evaluate as run_evaluate
 
     folder = result_folder(model, out)
-    with RichReporter(Console(stderr=True, quiet=quiet)) as reporter:
+    with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:
         result = run_evaluate(
             model,
             suite=suite,
@@ -106,6 +108,8 @@ def evaluate(
             reporter=reporter,
             **options,
         )
+    if not first_process():
+        return
     Console().print(*result_tables(result), sep="\n")
     if json_file is not None:
         with writing(f"the result to {json_file}"):
