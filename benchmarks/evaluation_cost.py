@@ -30,11 +30,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import robustplug
+from robustplug.component import Use, build
+from robustplug.engine.evaluate import Evaluation
 from robustplug.engine.precision import fitting_threads
 from robustplug.engine.reporting import Silent
-from robustplug.recipe import recipe_to_mapping
-from robustplug.subject import Network, open_subject
-from robustplug.types import Feed, Result
+from robustplug.engine.rows import chain_of_attacks
+from robustplug.recipe import resolve
+from robustplug.subject import Network, Subject, open_subject
+from robustplug.types import AttackResult, Feed
 
 
 def naive_pgd(
@@ -93,8 +96,7 @@ def peak_memory(run: Path, samples: int, batch_size: int, restarts: int) -> floa
 class Bench:
     """A model, its data, and how both sides evaluate it."""
 
-    model: nn.Module
-    task: dict[str, Any]
+    subject: Subject
     x: Tensor
     y: Tensor
     eps: float
@@ -107,36 +109,34 @@ class Bench:
         size = min(task.info.sizes["test"], samples or task.info.sizes["test"])
         (whole,) = task.batches("test", Feed(batch_size=size, samples=size))
         eps = eps or float(subject.parts.method.vicinity.eps)
-        table = recipe_to_mapping(subject.parts.recipe)["task"]
-        return cls(subject.exported.eval(), table, whole.x, whole.y, eps, batch_size)
+        subject.exported.eval()
+        return cls(subject, whole.x, whole.y, eps, batch_size)
 
-    def ours(self, attack: dict[str, Any]) -> Result:
-        return robustplug.evaluate(
-            self.model,
-            task=self.task,
-            attacks=[attack],
-            vicinity={"use": "linf", "eps": self.eps},
-            samples=len(self.x),
-            batch_size=self.batch_size,
-            device="cpu",
-        )
+    def ours(self, attack: str, options: dict[str, Any]) -> AttackResult:
+        """Return the last row of an evaluation; data and model are loaded already, as they are by hand."""
+        threat = resolve(Use("linf", {"eps": self.eps}), "vicinity")
+        vicinity, loss = build(threat, "vicinity"), robustplug.build("loss", "ce")
+        task, processes = self.subject.parts.task, self.subject.processes
+        attacks = chain_of_attacks([resolve(Use(attack, options), "perturbation")], threat, "attack")
+        evaluation = Evaluation(self.subject.exported, task, vicinity, loss, 0, processes)
+        return evaluation.run("test", attacks, self.batch_size, len(self.x))[-1]
 
     def compare(
-        self, what: str, attack: dict[str, Any], by_hand: Callable[[], Tensor], rounds: int
+        self, what: str, attack: str, options: dict[str, Any], by_hand: Callable[[], Tensor], rounds: int
     ) -> dict[str, Any]:
         """Time both in turn and compare what they find; times and ratio are medians over the rounds."""
         pairs = []
         for number in range(rounds):
             # Whoever comes first finds another machine, so they take turns at that, too.
             first = timed(by_hand) if number % 2 else None
-            ours, result = timed(lambda: self.ours(attack))
+            ours, result = timed(lambda: self.ours(attack, options))
             other, right = first or timed(by_hand)
             pairs.append((ours, other, ours / other))
         ours, other, ratio = (statistics.median(column) for column in zip(*pairs, strict=True))
-        found = result.attacks[-1].right
+        found = result.right
         same = sum(a == b for a, b in zip(found, right.tolist(), strict=True)) / len(found)
         row = {"what": what, "ours": ours, "by hand": other, "ratio": ratio, "same outcome": same}
-        row |= {"accuracy": result.attacks[-1].accuracy, "accuracy by hand": float(right.float().mean())}
+        row |= {"accuracy": result.accuracy, "accuracy by hand": float(right.float().mean())}
         print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items()))
         return row
 
@@ -154,9 +154,9 @@ def main() -> None:
     parser.add_argument("--peak", action="store_true", help="print the peak memory of one evaluation")
     arguments = parser.parse_args()
     steps, restarts, batch_size = arguments.steps, arguments.restarts, arguments.batch
-    pgd = {"use": "pgd", "steps": steps, "restarts": restarts}
+    pgd = {"steps": steps, "restarts": restarts}
     if arguments.peak:
-        Bench.of(arguments.run, arguments.samples, None, batch_size).ours(pgd)
+        Bench.of(arguments.run, arguments.samples, None, batch_size).ours("pgd", pgd)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     rows = []
@@ -167,17 +167,17 @@ def main() -> None:
             robustplug.train("pgd-at", out=run, overrides=["evaluate.samples=10"])
         for eps in arguments.eps or [None]:
             bench = Bench.of(run, arguments.samples, eps, batch_size)
-            model, x, y = bench.model, bench.x, bench.y
+            model, x, y = bench.subject.exported, bench.x, bench.y
             with fitting_threads(x[:batch_size]):
                 print(f"{len(x)} samples, eps {bench.eps:g}, {torch.get_num_threads()} threads")
                 if "pgd" in arguments.parts:
                     rng = torch.Generator().manual_seed(0)
                     what = f"PGD-{steps} with {restarts} restarts"
                     loop = partial(naive_pgd, model, x, y, bench.eps, steps, restarts, batch_size, rng)
-                    rows.append(bench.compare(what, pgd, loop, arguments.rounds))
+                    rows.append(bench.compare(what, "pgd", pgd, loop, arguments.rounds))
                 if "autoattack" in arguments.parts:
                     loop = partial(by_hand, model, x, y, bench.eps, batch_size)
-                    rows.append(bench.compare("AutoAttack", {"use": "autoattack"}, loop, arguments.rounds))
+                    rows.append(bench.compare("AutoAttack", "autoattack", {}, loop, arguments.rounds))
         peaks = {}
         if "memory" in arguments.parts:
             for batch, count in ((batch_size, 1), (batch_size, 20), (2 * batch_size, 1)):
