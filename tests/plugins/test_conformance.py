@@ -6,14 +6,21 @@ from robustplug.registry import registry
 from robustplug.testing import Check
 from robustplug.testing.kit import all_checks
 
-# The reference code has no options to make it short.
+# The reference code has no options to make it short, and gives a sample back that it does not break.
 LONG = {"autoattack"}
+EXPECTED = {("autoattack", "ascends_a_linear_model")}
+
+
+def marks(component: str, check: str) -> list[pytest.MarkDecorator]:
+    slow = [pytest.mark.slow] if component in LONG else []
+    return [*slow, pytest.mark.xfail(strict=True)] if (component, check) in EXPECTED else slow
+
 
 EVERY_CHECK = [
     pytest.param(
         check,
         id=f"{kind}-{component.name}-{check.name}",
-        marks=pytest.mark.slow if component.name in LONG else [],
+        marks=marks(component.name, check.name),
     )
     for kind, components in registry().by_kind().items()
     for component in components
