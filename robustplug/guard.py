@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 class Guarded(nn.Module):
     """Show the model of a step to foreign code, as a module whose calls are counted.
 
+    `train`, `eval`, `to` and what else would change the mode, the device or the precision of the model
+    have no effect, also when called after the block by code that held on to the module.
+
     Args:
         step: whose model is shown; its parameters are those of this module, too.
     """
 
     def __init__(self, step: Step) -> None:
         super().__init__()
+        self.training = False
         self.model = step.model
         # Not as an attribute that torch looks at: a step is no module.
         self.__dict__["step"] = step
@@ -40,6 +44,14 @@ class Guarded(nn.Module):
         if output.requires_grad:
             output.register_hook(lambda gradient: _count(step, len(x)))  # type: ignore[no-untyped-call]
         return output
+
+    def train(self, mode: bool = True) -> Guarded:
+        """Stay in the mode of an attack: dropout left on would pass for robustness."""
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Guarded:
+        # What .to(), .double(), .cuda() and .cpu() all go through.
+        return self
 
 
 def _count(step: Step, rows: int) -> None:
@@ -74,7 +86,7 @@ def guarded(step: Step) -> Iterator[nn.Module]:
         try:
             for parameter, _, _ in parameters:
                 parameter.grad = None
-            yield Guarded(step).eval()
+            yield Guarded(step)
         finally:
             cudnn.enabled, cudnn.benchmark, cudnn.deterministic = flags
             for parameter, gradient, required in parameters:
@@ -82,7 +94,9 @@ def guarded(step: Step) -> Iterator[nn.Module]:
                 parameter.requires_grad_(required)
             with torch.no_grad():
                 for buffer, value in buffers:
-                    buffer.copy_(value)
+                    # A write, be it of the same values, would spoil graphs that wait for their backward.
+                    if not torch.equal(buffer, value):
+                        buffer.copy_(value)
 
 
 def attack_by_radius(
@@ -93,22 +107,24 @@ def attack_by_radius(
 ) -> View:
     """Run foreign attack code on the rows of each radius, and make what it gives legal.
 
-    Rows of radius 0 stay as they are, rows that are not finite go back to their origin, and all are
-    projected into the vicinity.
+    Rows of radius 0 stay as they are, rows that are not finite go back to their origin, and those that
+    are not legal are projected into the vicinity. The others stay to the bit: examples just across the
+    decision boundary would be lost to the rounding of a projection.
 
     Args:
         step, view, vicinity: as a perturbation gets them.
         attack: (model, x, y, eps) -> x′ for rows of one radius; the model is as in `guarded`.
     """
     radius = step.radii(view, vicinity)
-    x = view.origin.detach().clone()
     with guarded(step) as model:
+        x = view.origin.detach().clone()
         for eps in sorted(set(radius.tolist()) - {0.0}):
             rows = radius == eps
             found = attack(model, x[rows].contiguous(), view.y[rows], eps).detach().to(x.device, x.dtype)
             finite = found.flatten(1).isfinite().all(1).view(-1, *(1,) * (x.dim() - 1))
             x[rows] = torch.where(finite, found, x[rows])
-    return view.replace(x=vicinity.project(x, view.origin, radius).detach())
+    legal = vicinity.contains(x, view.origin, radius).view(-1, *(1,) * (x.dim() - 1))
+    return view.replace(x=torch.where(legal, x, vicinity.project(x, view.origin, radius)).detach())
 
 
 @contextlib.contextmanager
