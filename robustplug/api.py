@@ -25,16 +25,20 @@ from .options import (
     parse_fraction,
 )
 from .registry import did_you_mean
+from .traits import Traits
 
 if TYPE_CHECKING:
     from .data import epoch_batches, index_batches
+    from .engine.folder import note_in_result, write_result
     from .engine.loop import training_loss
+    from .engine.open import OpenedRun, open_run
     from .ensemble import Ensemble
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .guard import attack_by_radius, guarded
     from .method import Method, Objective
-    from .protocols import LabelMap, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
+    from .protocols import LabelMap, LearnedSlot, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
+    from .report.figures import matrix_figure
     from .signatures import check_arguments, scaled_step
     from .state import MethodState, PerSample
     from .step import Meter, Step
@@ -57,13 +61,25 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "data": ("epoch_batches", "index_batches"),
+    "engine.folder": ("note_in_result", "write_result"),
     "engine.loop": ("training_loss",),
+    "engine.open": ("OpenedRun", "open_run"),
     "ensemble": ("Ensemble",),
     "guard": ("attack_by_radius", "guarded"),
     "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "method": ("Method", "Objective"),
-    "protocols": ("LabelMap", "Loss", "OutputMap", "Perturbation", "Schedule", "Task", "Vicinity"),
+    "protocols": (
+        "LabelMap",
+        "LearnedSlot",
+        "Loss",
+        "OutputMap",
+        "Perturbation",
+        "Schedule",
+        "Task",
+        "Vicinity",
+    ),
     "random": ("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
+    "report.figures": ("matrix_figure",),
     "signatures": ("check_arguments", "scaled_step"),
     "state": ("MethodState", "PerSample"),
     "step": ("Meter", "Step"),
@@ -100,6 +116,7 @@ __all__ = [
     "EpochReport",
     "Feed",
     "LabelMap",
+    "LearnedSlot",
     "Loss",
     "Meter",
     "Method",
@@ -109,6 +126,7 @@ __all__ = [
     "NoOptions",
     "NonNegative",
     "Objective",
+    "OpenedRun",
     "OutputMap",
     "ParamGroup",
     "Pass",
@@ -126,6 +144,7 @@ __all__ = [
     "Step",
     "Task",
     "TaskInfo",
+    "Traits",
     "UnitInterval",
     "Use",
     "Vicinity",
@@ -148,7 +167,10 @@ __all__ = [
     "isolated",
     "kl_divergence",
     "margin",
+    "matrix_figure",
     "normal_like",
+    "note_in_result",
+    "open_run",
     "parse_fraction",
     "scaled_step",
     "stream",
@@ -156,6 +178,7 @@ __all__ = [
     "training_loss",
     "uniform_like",
     "use",
+    "write_result",
 ]
 
 

@@ -10,12 +10,13 @@ import functools
 import importlib
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
 from .options import Rest
+from .traits import NO_TRAITS, Traits
 
 Kind = Literal[
     "vicinity",
@@ -53,6 +54,9 @@ class Component:
         summary: one line for listings.
         paper: what to cite, if anything.
         trial: small options for the conformance kit, as a TOML table would give them.
+        variants: options by name, such as those of the authors' code: a recipe's `variant = "official"`
+            stands for that table, and what else the recipe says goes on top of it.
+        traits: what it can be mixed with; a function of the options where it depends on them.
 
     Raises:
         ValueError: the name is not kebab-case, the factory has no colon, or the options are not a
@@ -65,6 +69,8 @@ class Component:
     summary: str = ""
     paper: str = ""
     trial: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    traits: Traits | Callable[[Any], Traits] = NO_TRAITS
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -74,6 +80,8 @@ class Component:
         params = getattr(self.options, "__dataclass_params__", None)
         if not isinstance(self.options, type) or params is None or not params.frozen:
             raise ValueError(f"options of {self.name} must be a frozen dataclass: @dataclass(frozen=True)")
+        if self.variants and any(item.name == "variant" for item in dataclasses.fields(self.options)):
+            raise ValueError(f"{self.name} has variants and an option of that name; rename the option")
 
     def load(self) -> Any:
         """Import the factory and return it.
@@ -90,11 +98,13 @@ class Use:
     """Refer to a component by name, with options that differ from its defaults.
 
     `options` is the table as a recipe would write it until the reference is resolved against the
-    registry (`robustplug.recipe.resolve`); then it is an instance of the options dataclass.
+    registry (`robustplug.recipe.resolve`); then it is an instance of the options dataclass. `start`, of
+    a model, is the run folder or file whose weights it starts from: `from` in a recipe.
     """
 
     name: str
     options: Any = field(default_factory=dict)
+    start: str | None = None
 
 
 def use(name: str, /, **options: Any) -> Any:
@@ -164,6 +174,16 @@ def _slots(options: type[Any]) -> Iterator[Slot]:
                 f'Annotated[Use, "perturbation"] (one of {", ".join(KINDS)})'
             )
         yield Slot(item.name, kind, many, optional)
+
+
+def innermost(reference: Use, kind: Kind) -> Use:
+    """Follow the slots of a resolved component that hold another of its kind, and return the last.
+
+    A vicinity that draws its samples around another one's has the inner one's legal perturbations.
+    """
+    inner = [slot.name for slot in _slots(type(reference.options)) if slot.kind == kind and not slot.many]
+    value = getattr(reference.options, inner[0]) if len(inner) == 1 else None
+    return reference if value is None else innermost(value, kind)
 
 
 def build(reference: Use, kind: Kind, **context: Any) -> Any:

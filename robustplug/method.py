@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from torch import nn
 
+from .protocols import LearnedSlot
 from .state import MethodState
 from .types import Batch, Cost, ParamGroup, Pass, Progress, View
 
@@ -35,6 +36,16 @@ class Slots(Protocol):
     def loss(self) -> Loss:
         """Return the per-sample loss."""
         ...
+
+
+def prepare(method: Method[Any], model: nn.Module, task: Task) -> Sequence[ParamGroup]:
+    """Set up a method and those of its slots that learn, and return all groups to train."""
+    groups = list(method.setup(model, task))
+    parts = (method.vicinity, method.perturbation, method.label_map, method.output_map, method.loss)
+    for part in parts:
+        if isinstance(part, LearnedSlot):
+            groups += part.setup(model, task, method.state)
+    return groups
 
 
 @dataclass(frozen=True)

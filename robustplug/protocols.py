@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from .state import MethodState
     from .step import Step
-    from .types import Batch, Cost, Feed, Split, TaskInfo, View
+    from .types import Batch, Cost, Feed, ParamGroup, Split, TaskInfo, View
 
 
 class Vicinity(Protocol):
@@ -83,6 +84,18 @@ class Loss(Protocol):
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return the loss of each sample, (N,), never reduced."""
+        ...
+
+
+@runtime_checkable
+class LearnedSlot(Protocol):
+    """A slot with parameters or memory of its own, in whatever method it stands."""
+
+    def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
+        """Register parameters and buffers with the method's state, and name those to train.
+
+        Called once, after the method's own setup, with the global generator seeded for it.
+        """
         ...
 
 

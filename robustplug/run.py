@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from .engine.audit import Audit
     from .engine.reporting import Reporter
+    from .engine.study import StudyReporter
     from .engine.train import Trained
     from .types import Result, Split
 
@@ -112,7 +114,7 @@ def evaluate(
     """
     from .engine.precision import fitting_threads
     from .engine.reporting import Silent
-    from .engine.results import Asked, evaluate_and_write, evaluation_threat
+    from .engine.results import Asked, evaluate_and_write
     from .engine.summary import read_reference
     from .recipe import read_suite, use_to_mapping
 
@@ -126,7 +128,7 @@ def evaluate(
     }
     reporter = reporter or Silent()
     subject = open_subject(model, network, changes, seed, overrides, device, reporter)
-    threat = use_to_mapping(evaluation_threat(subject.parts))
+    threat = use_to_mapping(subject.parts.threat)
     asked = Asked(
         suite=None if suite is None else read_suite(suite, threat),
         sources=open_sources(sources, subject, reporter),
@@ -171,7 +173,8 @@ def audit(
         RecipeError: the vicinity or the task is wrong.
         RunError: the model cannot be read, or the device is not there.
     """
-    from .engine.audit import audit_parts, note_in_result
+    from .engine.audit import NAME, audit_parts
+    from .engine.folder import note_in_result
     from .engine.precision import fitting_threads
     from .engine.reporting import Silent
     from .engine.results import Asked
@@ -190,5 +193,54 @@ def audit(
     with fitting_threads(typical_input(subject.parts)):
         found = audit_parts(subject.parts, subject.exported, subject.processes, reporter, asked, folder)
     if subject.folder is not None and folder is not None and subject.processes.main:
-        note_in_result(subject.folder, found)
+        note_in_result(subject.folder, NAME, found.to_json())
     return found
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What a study leaves behind.
+
+    Attributes:
+        folder: of the study.
+        result: what its result.json holds.
+        failed: why runs failed, by the name of their folder.
+    """
+
+    folder: Path
+    result: Mapping[str, Any]
+    failed: Mapping[str, str]
+
+
+def study(
+    source: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    reporter: StudyReporter | None = None,
+) -> Studied:
+    """Run all cells of a study that are not finished, each in a run folder of its own.
+
+    A run that fails does not stop the others. The result is in result.json of the study's folder,
+    written after every run, and drawn in figures/study.png.
+
+    Args:
+        source: TOML file, name of a bundled study, or the same tables as a mapping.
+        out: folder of the study; None for studies/NAME.
+        reporter: hears of progress; None for silence.
+
+    Raises:
+        RecipeError: the study or a cell's recipe has problems; all are listed, and nothing was run.
+        RunError: there are several processes, or the folder cannot be written.
+        Interrupted: Ctrl-C or SIGTERM; the same call goes on.
+    """
+    from .engine.study import STUDIES, Commands, SilentStudy, run_study
+    from .recipe import read_study
+    from .report.study import study_figure
+
+    known = read_study(source)
+    folder = STUDIES / known.name if out is None else Path(out)
+    result = run_study(known, folder, Commands(train, evaluate, audit), reporter or SilentStudy())
+    study_figure(result, folder / "figures" / "study.png")
+    runs = [run for cell in result["cells"] for run in cell["runs"]]
+    failed = {Path(run["folder"]).name: run["reason"] for run in runs if run["status"] == "failed"}
+    return Studied(folder, result, failed)

@@ -92,7 +92,9 @@ class Step:
         output = module(x)
         rows = len(x)
         self.meter.forwards += rows
-        if torch.is_grad_enabled() and not self._attacking:
+        # A model that this pass does not update has no graph, and its backward costs nothing.
+        graph = output.requires_grad if isinstance(output, Tensor) else torch.is_grad_enabled()
+        if graph and not self._attacking:
             self._graph_rows += rows
         if sharable:
             self._cache.append((key, output))

@@ -23,11 +23,13 @@ class Batch:
         x: inputs, for images float32 (N, C, H, W) in [0, 1]; else whatever the task says.
         y: labels, for classification int64 (N,), or float (N, K) rows that sum to 1.
         index: int64 (N,) on the CPU or the device: stable sample ids within the split.
+        info: what a vicinity wants the slots to know of its samples; its tensors have N rows.
     """
 
     x: Any
     y: Any
     index: Tensor
+    info: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -45,7 +47,8 @@ class View:
         index: stable sample ids, as in Batch.
         weight: factor of this view in the loss: a number, or a tensor (N,).
         radius: allowed distance from origin: None for the vicinity's own, or a tensor (N,).
-        info: what a method wants its own slots to know, for example {"eps": Tensor}.
+        info: what a method wants its own slots to know, for example {"eps": Tensor}, or what came with
+            the batch.
     """
 
     x: Any
@@ -60,7 +63,8 @@ class View:
     @classmethod
     def of(cls, batch: Batch, role: str = "clean", **changes: Any) -> View:
         """Make the view of an unperturbed batch."""
-        return cls(x=batch.x, y=batch.y, role=role, origin=batch.x, index=batch.index, **changes)
+        own = {"x": batch.x, "y": batch.y, "origin": batch.x, "index": batch.index, "info": batch.info}
+        return cls(**{**own, "role": role, **changes})
 
     def replace(self, **changes: Any) -> View:
         """Return a copy with some fields changed."""
@@ -113,6 +117,8 @@ class ParamGroup:
         params: the parameters.
         lr: learning rate; None for that of the recipe. The schedule scales both.
         maximize: gradient ascent instead of descent.
+        always: every pass updates this group, unless the method's passes name it somewhere; for the
+            groups of a slot that may stand in any method.
         optimizer: a torch optimizer class or function of (params, lr=…, maximize=…) instead of the
             recipe's.
     """
@@ -121,6 +127,7 @@ class ParamGroup:
     params: Sequence[torch.nn.Parameter]
     lr: float | None = None
     maximize: bool = False
+    always: bool = False
     optimizer: Callable[..., torch.optim.Optimizer] | None = None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from robustplug.api import Component, MethodOptions, NonNegative, Positive, Use, hookimpl, use
+from robustplug.api import Component, MethodOptions, NonNegative, Positive, Traits, Use, hookimpl, use
 
 PAPER = "Cheng et al. 2020, CAT: Customized Adversarial Training for Improved Robustness, arXiv:2002.06789"
 _METHOD = "robustplug_cat.method"
@@ -59,6 +59,15 @@ class CatLossOptions:
     margin_weight: Literal["one", "radius-sum"] = "one"
 
 
+_NEEDS_RADII = Traits(
+    needs={"radii": 'it reads each sample\'s own radius, which a method such as "cat" gives'}
+)
+
+
+def _loss_traits(options: CatLossOptions) -> Traits:
+    return _NEEDS_RADII if options.margin_weight == "radius-sum" else Traits()
+
+
 @hookimpl
 def robustplug_methods() -> Iterable[Component]:
     """Offer CAT."""
@@ -69,6 +78,10 @@ def robustplug_methods() -> Iterable[Component]:
         "a radius that grows until the attack succeeds, and labels as uncertain as the radius is large",
         PAPER,
         {"perturbation": {"steps": 2}},
+        traits=Traits(
+            gives=frozenset({"radii", "memory"}),
+            excludes={"mixtures": "a radius is remembered for each sample, and a mixture is several"},
+        ),
     )
 
 
@@ -81,6 +94,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         CatLabelOptions,
         "(1 − cε)·y + cε·Dirichlet(β) with each sample's own ε",
         PAPER,
+        traits=_NEEDS_RADII,
     )
 
 
@@ -88,5 +102,10 @@ def robustplug_label_maps() -> Iterable[Component]:
 def robustplug_losses() -> Iterable[Component]:
     """Offer the mixed loss of CAT."""
     yield Component(
-        "cat", f"{_METHOD}:MixedLoss", CatLossOptions, "cross entropy plus the margin, down to −κ", PAPER
+        "cat",
+        f"{_METHOD}:MixedLoss",
+        CatLossOptions,
+        "cross entropy plus the margin, down to −κ",
+        PAPER,
+        traits=_loss_traits,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from robustplug.api import Component, MethodOptions, NonNegative, Use, hookimpl, use
+from robustplug.api import Component, MethodOptions, NonNegative, Traits, Use, hookimpl, use
 
 PAPER = (
     "Zhang et al. 2019, Theoretically Principled Trade-off between Robustness and Accuracy, arXiv:1901.08573"
@@ -37,6 +37,7 @@ def robustplug_methods() -> Iterable[Component]:
         "clean cross entropy plus β · KL of the perturbed prediction",
         PAPER,
         {"perturbation": {"steps": 2}},
+        traits=Traits(gives=frozenset({"clean-view"})),
     )
 
 
@@ -48,6 +49,14 @@ def robustplug_label_maps() -> Iterable[Component]:
         "robustplug_trades.method:CleanPrediction",
         summary="the label for clean views, the prediction at the origin for all others",
         paper=PAPER,
+        traits=Traits(
+            gives=frozenset({"predictions"}),
+            needs={"clean-view": "without a clean view nothing would be learnt from the true labels"},
+            excludes={
+                "starts-at-origin": 'there the divergence has no gradient: give the attack start = "uniform" '
+                'or "normal", or a loss of its own'
+            },
+        ),
     )
 
 

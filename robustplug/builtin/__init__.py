@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from ..component import Component, Use, use
 from ..hookspecs import hookimpl
 from ..options import Bounds, Decay, FractionText, NonNegative, Positive, UnitInterval
+from ..traits import Traits
 
 if TYPE_CHECKING:
     from ..types import EpochReport, RunInfo
@@ -168,8 +169,11 @@ def robustplug_output_maps() -> Iterable[Component]:
 @hookimpl
 def robustplug_losses() -> Iterable[Component]:
     """Offer losses."""
-    yield Component("ce", f"{_HERE}.losses:CrossEntropy", summary="cross entropy")
-    yield Component("kl", f"{_HERE}.losses:KLDivergence", summary="Kullback-Leibler divergence")
+    logits = Traits(excludes={"log-g": "it would normalise again what is log g already"})
+    yield Component("ce", f"{_HERE}.losses:CrossEntropy", summary="cross entropy", traits=logits)
+    yield Component(
+        "kl", f"{_HERE}.losses:KLDivergence", summary="Kullback-Leibler divergence", traits=logits
+    )
     yield Component(
         "margin",
         f"{_HERE}.losses:Margin",

@@ -18,6 +18,7 @@ from .plugins import plugins
 from .ranks import first_process
 from .recipes import recipes
 from .show import show
+from .study import study
 from .train import train
 from .validate import validate
 
@@ -111,5 +112,5 @@ def main() -> None:
     """
 
 
-for command in (train, evaluate, audit, validate, components, show, plugins, recipes, check):
+for command in (train, evaluate, audit, study, validate, components, show, plugins, recipes, check):
     main.add_command(command)

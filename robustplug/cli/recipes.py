@@ -12,13 +12,20 @@ def recipes() -> None:
     """List the bundled recipes, or copy one to change it."""
 
 
+def _one_of(one: bool, other: bool, *names: str) -> None:
+    if one and other:
+        raise click.UsageError(f"Give {' or '.join(names)}, not both.")
+
+
 @recipes.command("list")
 @click.option("--suites", is_flag=True, help="List the evaluation suites instead.")
-def list_recipes(suites: bool) -> None:
-    """List the bundled recipes, or evaluation suites, with the first line of each."""
-    from ..recipe import bundled_recipes, bundled_suites
+@click.option("--studies", is_flag=True, help="List the studies instead.")
+def list_recipes(suites: bool, studies: bool) -> None:
+    """List the bundled recipes, evaluation suites or studies, with the first line of each."""
+    from ..recipe import bundled_recipes, bundled_studies, bundled_suites
 
-    known = bundled_suites() if suites else bundled_recipes()
+    _one_of(suites, studies, "--suites", "--studies")
+    known = bundled_suites() if suites else bundled_studies() if studies else bundled_recipes()
     width = max(map(len, known), default=0)
     for name, path in known.items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -31,12 +38,14 @@ def list_recipes(suites: bool) -> None:
 @click.argument("name")
 @click.argument("target", required=False, type=click.Path(path_type=Path))
 @click.option("--suite", is_flag=True, help="NAME is that of an evaluation suite.")
-def copy_recipe(name: str, target: Path | None, suite: bool) -> None:
+@click.option("--study", is_flag=True, help="NAME is that of a study.")
+def copy_recipe(name: str, target: Path | None, suite: bool, study: bool) -> None:
     """Copy a bundled recipe to TARGET, by default NAME.toml here; never over a file."""
-    from ..recipe import RecipeError, find_recipe, find_suite
+    from ..recipe import RecipeError, find_recipe, find_study, find_suite
     from ..recipe.errors import Problem
 
-    source = find_suite(name) if suite else find_recipe(name)
+    _one_of(suite, study, "--suite", "--study")
+    source = find_suite(name) if suite else find_study(name) if study else find_recipe(name)
     target = target or Path(source.name)
     if target.is_dir():
         target /= source.name
@@ -47,5 +56,6 @@ def copy_recipe(name: str, target: Path | None, suite: bool) -> None:
         raise RecipeError([Problem("", "exists already; name another target")], str(target)) from None
     except OSError as error:
         raise RecipeError([Problem("", f"cannot be written: {error.strerror}")], str(target)) from error
-    use = f"evaluate RUN --suite {target}" if suite else f"train --recipe {target}"
+    use = f"evaluate RUN --suite {target}" if suite else f"study {target}" if study else ""
+    use = use or f"train --recipe {target}"
     click.echo(f"{target}: change it, then run: robustplug {use}")

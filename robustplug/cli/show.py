@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -57,7 +59,16 @@ def _describe(console: Any, kind: Kind, component: Component, owner: str) -> Non
         table.add_row(item.name, *(Text(cell) for cell in cells))
     if table.row_count:
         console.print(table)
+    for name, options in component.variants.items():
+        console.print(Text(f'variant = "{name}" stands for: {_inline(options)}'))
     console.print()
+
+
+def _inline(value: Any) -> str:
+    """Return a value as TOML would write it on one line."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
 
 
 def option_type(annotation: Any) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..component import Use, build
+from ..component import Use, build, innermost
+from ..method import prepare
 from ..random import derive, isolated
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
@@ -59,11 +60,17 @@ class Parts:
     method: Method[Any]
     model: nn.Module
 
+    @property
+    def threat(self) -> Use:
+        """Return the threat model of an evaluation: the recipe's, or else that of the method's vicinity."""
+        asked, own = self.recipe.evaluate.vicinity, self.recipe.method.options.vicinity
+        return innermost(own, "vicinity") if asked is None else asked
+
     def set_up(self, device: torch.device) -> Sequence[ParamGroup]:
         """Let the method prepare its state and the model, and return what to train."""
         self.model.train()  # before setup, which may put some modules in eval mode for good
         with isolated(derive(self.recipe.seed, "setup"), device):
-            groups = self.method.setup(self.model, self.task)
+            groups = prepare(self.method, self.model, self.task)
         self.model.to(device)
         self.method.state.to(device)
         return groups

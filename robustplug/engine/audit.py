@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,10 @@ from ..recipe.write import use_to_mapping
 from ..step import Step
 from ..types import Batch, Feed, Result, View
 from . import verdicts
-from .assemble import Parts
+from .assemble import Parts, build_part
 from .evaluate import Evaluation, plain_objective
-from .folder import RESULT, write_json, writing
-from .results import Asked, evaluate_and_write, evaluation_threat, prepare_evaluation, result_to_json
+from .folder import write_json, writing
+from .results import Asked, evaluate_and_write, prepare_evaluation, result_to_json
 from .verdicts import Finding
 
 if TYPE_CHECKING:
@@ -109,8 +108,9 @@ def audit_parts(
         asked: sources of transferred examples, and what is known of the model.
         out: folder of audit.json; None for none.
     """
-    threat = use_to_mapping(evaluation_threat(parts))
-    everything = 1.0 if parts.method.vicinity.norm == math.inf else _diameter(parts)
+    threat = use_to_mapping(parts.threat)
+    norm = build_part(parts.threat, "vicinity", "evaluate.vicinity").norm
+    everything = 1.0 if norm == math.inf else _diameter(parts)
     asked = replace(asked, suite=read_suite(audit_suite(threat, everything), threat))
     started = time.perf_counter()
     evaluation = prepare_evaluation(parts, exported, processes, reporter, replace(asked, journal=None))
@@ -127,16 +127,6 @@ def audit_parts(
         with writing(f"the audit in {out}"):
             write_json(out / f"{NAME}.json", {**result_to_json(found.result), "audit": found.to_json()})
     return found
-
-
-def note_in_result(folder: Path, found: Audit) -> None:
-    """Add an audit to the result.json of a run folder, if there is one."""
-    import json
-
-    path = folder / RESULT
-    with contextlib.suppress(FileNotFoundError), writing(f"the audit to {path}"):
-        body = json.loads(path.read_text(encoding="utf-8"))
-        write_json(path, {**body, NAME: found.to_json()})
 
 
 def judge_rows(result: Result) -> list[Finding]:

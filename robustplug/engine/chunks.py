@@ -41,7 +41,8 @@ def regroup(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
 def _join(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
-    return Batch(*(torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "index")))
+    x, y, index = (torch.cat([getattr(b, name) for b in batches]) for name in ("x", "y", "index"))
+    return Batch(x, y, index)
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:

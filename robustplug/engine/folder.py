@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,28 @@ def writing(what: str, kept: str = "") -> Iterator[None]:
         note = f" {kept}" if kept else ""
         reason = error.strerror or str(error)
         raise RunError(f"cannot write {what}: {reason}.{note}") from error
+
+
+def write_result(folder: Path, body: Mapping[str, Any]) -> None:
+    """Write the result.json of a folder, which is made if it is not there.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with writing(f"the result in {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RESULT, dict(body))
+
+
+def note_in_result(folder: Path, name: str, value: Any) -> None:
+    """Add a finding to the result.json of a run folder, if there is one, in place of an older one.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    path = folder / RESULT
+    with contextlib.suppress(FileNotFoundError), writing(f"to {path}"):
+        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), name: value})
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -159,8 +160,8 @@ class Loop:
             rows = min(batch_size, sample_count - number * batch_size)
             share = len(batch) * self.processes.world / rows
             if self.channels_last:
-                batch = Batch(batch.x.contiguous(memory_format=torch.channels_last), batch.y, batch.index)
-            passes = self.method.passes(self._progress(epoch, number, 1))
+                batch = replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
+            passes = self.optimizers.complete(self.method.passes(self._progress(epoch, number, 1)))
             for place, pass_ in enumerate(passes):
                 progress = self._progress(epoch, number, len(passes))
                 self.lr = self.optimizers.set_lr(
@@ -184,9 +185,10 @@ class Loop:
         )
         # Dropout and the like can only draw from the global generator.
         with isolated(derive(self.seed, "global", rank, self.update), device):
-            total, views = training_loss(self.method, step, share)
             self.optimizers.zero_grad()
-            step.backward(total)
+            with self._updating(pass_):
+                total, views = training_loss(self.method, step, share)
+                step.backward(total)
             self.processes.average_gradients(self.own)
             self.method.after_backward(step, views)
             # The loss of the update before is there by now: looking at it does not stall the device.
@@ -199,6 +201,12 @@ class Loop:
         self.means.add({"loss": total.detach() / share, **step.logged}, len(batch))
         self._unchecked = (total.detach(), progress, batch.index)
         self.update += 1
+
+    def _updating(self, pass_: Pass) -> contextlib.AbstractContextManager[None]:
+        # What synchronises gradients waits for those of all its parameters.
+        return (
+            contextlib.nullcontext() if self.processes.world > 1 else self.optimizers.updating(pass_.update)
+        )
 
     def check_last_loss(self, kept: Callable[[], str]) -> None:
         """Stop if the loss of the last update was not finite.

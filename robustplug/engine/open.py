@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ from ..recipe.load import read_recipe, recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
 from . import checkpoint
 from .errors import RunError
-from .folder import CHECKPOINTS, RECIPE, holds_run, is_finished, latest_folder, new_folder
+from .folder import CHECKPOINTS, MODEL, RECIPE, holds_run, is_finished, latest_folder, new_folder
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..method import Method
+    from ..protocols import Task
     from ..recipe.options import Recipe
     from .assemble import Parts
     from .processes import Processes
@@ -146,6 +149,70 @@ def load_run(folder: Path, recipe: Recipe, processes: Processes) -> tuple[Parts,
             raise RunError(f"the selected checkpoint of {folder} cannot be used: {error}") from error
     model = trained_weights(selected, parts.model, parts.method.state)
     return parts, parts.method.export(model).eval(), problems
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """Hold a finished or unfinished run.
+
+    Attributes:
+        name: of its recipe.
+        recipe: as resolved when it was started.
+        task: its data.
+        method: with its memory and parameters as trained.
+        model: exported from the selected checkpoint, in eval mode.
+        device: where the model is.
+    """
+
+    name: str
+    recipe: Recipe
+    task: Task
+    method: Method[Any]
+    model: nn.Module
+    device: str
+
+
+def open_run(folder: str | Path, device: str = "auto") -> OpenedRun:
+    """Open a run folder to look at what was trained.
+
+    Args:
+        folder: of the run.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        RunError: the folder holds no run, or no checkpoint of it can be used.
+    """
+    from .processes import start
+
+    recipe = stored_recipe(Path(folder))
+    processes = start(device, "float32")
+    parts, model, _ = load_run(Path(folder), recipe, processes)
+    return OpenedRun(recipe.name, recipe, parts.task, parts.method, model, str(processes.device))
+
+
+def load_start(recipe: Recipe, model: nn.Module) -> str:
+    """Load the weights that a recipe's model starts from, and return their digest.
+
+    Args:
+        recipe: whose model has a `from`: a run folder, or a file with a state dict.
+        model: as built, before any method's setup.
+
+    Raises:
+        RunError: they are not there, or do not fit.
+    """
+    from ..targets.weights import fit, read_state
+    from .transfer import weights_digest
+
+    assert recipe.model is not None
+    assert recipe.model.start is not None
+    path = Path(recipe.model.start)
+    file = path / MODEL if path.is_dir() else path
+    if not file.is_file():
+        missing = "is not there" if not path.exists() else f"holds no finished run: there is no {MODEL} in it"
+        raise RunError(f"the model cannot start from {path}: it {missing}")
+    state, _ = read_state(file)
+    fit(model, state, file, f'model "{recipe.model.name}"', "give the model the options of that run")
+    return weights_digest(model)
 
 
 def only_evaluate_changed(name: str, overrides: Sequence[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +15,7 @@ from ..registry import registry
 
 if TYPE_CHECKING:
     from ..protocols import Schedule
-    from ..types import ParamGroup
+    from ..types import ParamGroup, Pass
 
 
 class Optimizers:
@@ -43,6 +45,7 @@ class Optimizers:
         owner = {parameter: group.name for group in groups for parameter in group.params}
         factory = registry().get("optimizer", optimizer.name).load()
         self.schedule, self.clip_grad_norm = schedule, clip_grad_norm
+        self.always = frozenset(group.name for group in groups if group.always)
         self.by_name: dict[str, torch.optim.Optimizer] = {}
         for group in groups:
             params = [p for p in group.params if owner[p] == group.name]
@@ -72,6 +75,33 @@ class Optimizers:
             for entry, base in zip(optim.param_groups, self.base_lr[name], strict=True):
                 entry["lr"] = base * factor
         return next(iter(self.by_name.values())).param_groups[0]["lr"]  # type: ignore[no-any-return]
+
+    def complete(self, passes: Sequence[Pass]) -> Sequence[Pass]:
+        """Add to each pass the groups that it updates without naming them; see ParamGroup.always."""
+        named = frozenset[str]().union(*(pass_.update for pass_ in passes))
+        extra = self.always - named
+        if not extra:
+            return passes
+        return [replace(pass_, update=pass_.update | extra) for pass_ in passes]
+
+    @contextlib.contextmanager
+    def updating(self, update: Iterable[str]) -> Iterator[None]:
+        """Freeze, for a block, all parameters but those of the named groups: their gradients cost time."""
+        others = [optim for name, optim in self.by_name.items() if name not in set(update)]
+        frozen = [
+            parameter
+            for optim in others
+            for entry in optim.param_groups
+            for parameter in entry["params"]
+            if parameter.requires_grad
+        ]
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from ..component import Use
 from ..recipe.write import recipe_hash, use_to_mapping
 from ..types import AttackResult, EpochReport, Result
 from .assemble import Parts, build_part
@@ -56,27 +55,18 @@ class Asked:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-def evaluation_threat(parts: Parts) -> Use:
-    """Return the threat model of an evaluation: the recipe's, or else the method's own."""
-    asked, own = parts.recipe.evaluate.vicinity, parts.recipe.method.options.vicinity
-    threat: Use = own if asked is None else asked
-    return threat
-
-
 def prepare_evaluation(
     parts: Parts, exported: nn.Module, processes: Processes, reporter: Reporter, asked: Asked
 ) -> Evaluation:
     """Return the evaluation of an exported model in its threat model."""
     recipe, options = parts.recipe, parts.recipe.evaluate
-    vicinity = parts.method.vicinity
-    if options.vicinity is not None:
-        vicinity = build_part(options.vicinity, "vicinity", "evaluate.vicinity")
+    vicinity = build_part(parts.threat, "vicinity", "evaluate.vicinity")
     loss = asked.suite.loss if asked.suite is not None else options.loss
     identity = {
         "weights": weights_digest(exported),
         "model": dict(asked.model),
         "data": use_to_mapping(recipe.task),
-        "threat": use_to_mapping(evaluation_threat(parts)),
+        "threat": use_to_mapping(parts.threat),
         "loss": use_to_mapping(loss),
         "sources": [source.identity for source in asked.sources],
     }
@@ -104,7 +94,7 @@ def evaluate_parts(
         asked: what is run besides.
     """
     started, options = time.perf_counter(), parts.recipe.evaluate
-    threat = evaluation_threat(parts)
+    threat = parts.threat
     attacks: list[Attack]
     if asked.suite is None:
         attacks = chain_of_attacks(options.attack, threat, "evaluate.attack")

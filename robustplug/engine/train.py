@@ -37,6 +37,7 @@ from .folder import (
 )
 from .journal import discard
 from .loop import Loop
+from .open import load_start
 from .optim import Optimizers
 from .precision import choose_channels_last, choose_precision, fitting_threads
 from .processes import Processes, start
@@ -92,6 +93,7 @@ class Training:
         if not self.processes.main:
             self.reporter = Silent()
         self.parts: Parts = assemble(recipe, self.processes.device)
+        self._start: str | None = None
 
     def run(self) -> Trained:
         """Train, select on validation, evaluate on the recipe's split, and write it all down.
@@ -114,6 +116,8 @@ class Training:
             return self._train()
 
     def _train(self) -> Trained:
+        if self.parts.recipe.model is not None and self.parts.recipe.model.start and not self._restorable:
+            self._start = load_start(self.parts.recipe, self.parts.model)
         session = self._session()
         recipe, method = self.parts.recipe, self.parts.method
         self.info = RunInfo(
@@ -223,9 +227,14 @@ class Training:
             session.epoch, recipe.train.epochs, session.batch, session.loop.batches, session.loop.update, 0
         )
 
+    @property
+    def _restorable(self) -> bool:
+        # Killed before the first checkpoint, a run goes on from where it started.
+        return self.resume and bool(checkpoint.names(self._checkpoints) or not holds_run(self.folder))
+
     def _restore(self, session: Session) -> None:
-        if not checkpoint.names(self._checkpoints) and holds_run(self.folder):
-            return  # killed before the first checkpoint: the start is where it was
+        if not self._restorable:
+            return
         found, problems = checkpoint.load_newest(self._checkpoints)
         for problem in problems:
             self.reporter.warn(f"{problem}; going on from {found.name}")
@@ -345,7 +354,8 @@ class Training:
 
     def _write_head(self) -> None:
         with writing(f"in the run folder {self.folder}", "Choose another with --out."):
-            write_json(self.folder / ENVIRONMENT, describe_environment(self.processes))
+            start = {} if self._start is None else {"started_from": self._start}
+            write_json(self.folder / ENVIRONMENT, describe_environment(self.processes) | start)
             write_atomic(self.folder / RECIPE, write_recipe(self.parts.recipe).encode())
 
     def _training_cost(self, session: Session) -> dict[str, Any]:

@@ -14,32 +14,42 @@ if TYPE_CHECKING:
     from .convert import resolve
     from .load import (
         bundled_recipes,
+        bundled_studies,
         bundled_suites,
         find_recipe,
+        find_study,
         find_suite,
         read_recipe,
+        read_study,
         read_suite,
         recipe_from_mapping,
     )
     from .options import EvaluateOptions, Recipe, TrainOptions, ValidateOptions
     from .schema import recipe_schema
+    from .study import Axis, Cell, Study
     from .suite import Suite, SuiteRow
     from .write import recipe_hash, recipe_to_mapping, use_to_mapping, write_recipe
 
 __all__ = [
+    "Axis",
+    "Cell",
     "EvaluateOptions",
     "Problem",
     "Recipe",
     "RecipeError",
+    "Study",
     "Suite",
     "SuiteRow",
     "TrainOptions",
     "ValidateOptions",
     "bundled_recipes",
+    "bundled_studies",
     "bundled_suites",
     "find_recipe",
+    "find_study",
     "find_suite",
     "read_recipe",
+    "read_study",
     "read_suite",
     "recipe_from_mapping",
     "recipe_hash",
@@ -55,13 +65,19 @@ _MODULES = {
     "Recipe": "options",
     "TrainOptions": "options",
     "ValidateOptions": "options",
+    "Axis": "study",
+    "Cell": "study",
+    "Study": "study",
     "Suite": "suite",
     "SuiteRow": "suite",
     "resolve": "convert",
     "bundled_recipes": "load",
+    "bundled_studies": "load",
     "bundled_suites": "load",
     "find_recipe": "load",
+    "find_study": "load",
     "find_suite": "load",
+    "read_study": "load",
     "read_suite": "load",
     "read_recipe": "load",
     "recipe_from_mapping": "load",

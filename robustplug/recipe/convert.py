@@ -16,14 +16,15 @@ from pydantic import ValidationError
 from ..component import Component, Kind, Slot, Use
 from ..registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
 from ..registry import registry as installed
+from .clashes import clashes
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
+from .layers import ABSENT, inherited_options, layered, split_name
 from .messages import explain, show
 from .options import Recipe, as_mapping
 from .shape import PREFIX, Shape, shape
 from .suite import Suite, at_its_source, spread, sweep_findings
 
 _DEEPEST = 40
-_ABSENT: Any = object()
 
 
 def convert_recipe(
@@ -35,7 +36,7 @@ def convert_recipe(
         data: as tomllib gives it.
         registry: the components to know; by default those installed.
     """
-    reader = _Reader(installed() if registry is None else registry)
+    reader = Reader(installed() if registry is None else registry)
     recipe = reader.options(Recipe, data, {}, ())
     return (None if reader.findings else recipe), reader.findings
 
@@ -50,7 +51,7 @@ def convert_suite(
         threat: the vicinity of rows that name none, as a table.
         registry: the components to know; by default those installed.
     """
-    reader = _Reader(installed() if registry is None else registry)
+    reader = Reader(installed() if registry is None else registry)
     given = data.get("row", [])
     rows = list(given) if isinstance(given, list | tuple) else []
     found = list(sweep_findings(rows))
@@ -70,7 +71,7 @@ def _without_missing(row: Any, registry: Registry) -> Any:
     if not isinstance(attack, Mapping) or not isinstance(row.get("needs"), str):
         return row
     name = str(attack.get("use"))
-    if ("perturbation", _split(name)[0]) in registry.components:
+    if ("perturbation", split_name(name)[0]) in registry.components:
         return row
     return {"label": name, **row, "attack": {"use": "none"}}
 
@@ -89,7 +90,7 @@ def resolve(use: Use, kind: Kind, registry: Registry | None = None) -> Use:
     Raises:
         RecipeError: with every problem.
     """
-    reader = _Reader(installed() if registry is None else registry)
+    reader = Reader(installed() if registry is None else registry)
     result = reader.use(kind, {}, use, ())
     if reader.findings or result is None:
         problems = [Problem(dotted(item.path), item.message, hint=item.hint) for item in reader.findings]
@@ -97,7 +98,7 @@ def resolve(use: Use, kind: Kind, registry: Registry | None = None) -> Use:
     return result
 
 
-class _Reader:
+class Reader:
     """Convert tables and collect what is wrong with them.
 
     Each method returns None for what cannot be converted and has then added a finding.
@@ -108,6 +109,7 @@ class _Reader:
         self.findings: list[Finding] = []
 
     def note(self, path: KeyPath, message: str, hint: str | None = None) -> None:
+        """Add a finding."""
         self.findings.append(Finding(path, message, hint))
 
     def use(self, kind: Kind, given: Any, default: Use | None, path: KeyPath) -> Use | None:
@@ -116,15 +118,15 @@ class _Reader:
             self.note(path, f"must be a table, not {show(given)}", _table_hint(path, given))
             return None
         table = dict(given)
-        name = table.pop("use", _ABSENT if default is None else default.name)
-        if name is _ABSENT:
+        name = table.pop("use", ABSENT if default is None else default.name)
+        if name is ABSENT:
             known = ", ".join(self.registry.names(kind)) or "none"
             self.note(path, f'says no {kind}: add use = "…"', f"installed: {known}")
             return None
         if not isinstance(name, str):
             self.note((*path, "use"), f"must be the name of a {kind}, a string, not {show(name)}")
             return None
-        name, variant = _split(name)
+        name, variant = split_name(name)
         component = self._component(kind, name, (*path, "use"))
         if component is None:
             return None
@@ -134,11 +136,43 @@ class _Reader:
             owner = self.registry.owners.get((kind, name), "its plugin")
             self.note(path, f'the options of {kind} "{name}" are broken ({error}): report it to {owner}')
             return None
-        inherited = _inherited(default, name)
+        inherited = dict(inherited_options(default, name))
         if variant:
             self._variant(name, variant, form, table, path)
+        if component.variants:
+            for given in (inherited, table):
+                if "variant" in given:
+                    preset = self._preset(component, given.pop("variant"), path)
+                    # The recipe's variant comes over what the slot's default says.
+                    inherited = dict(layered(ABSENT, inherited, preset))
+        start = self._start(table, path) if kind == "model" else None
         options = self.options(component.options, table, inherited, path, owner=name)
-        return None if options is None else Use(name, options)
+        if options is None:
+            return None
+        result = Use(name, options, start)
+        if kind == "method":
+            self.findings += [
+                item._replace(path=(*path, *item.path)) for item in clashes(result, self.registry)
+            ]
+        return result
+
+    def _preset(self, component: Component, variant: Any, path: KeyPath) -> Mapping[str, Any]:
+        """Return the options that `variant = "…"` stands for."""
+        if isinstance(variant, str) and variant in component.variants:
+            return component.variants[variant]
+        close = did_you_mean(variant, component.variants) if isinstance(variant, str) else None
+        known = ", ".join(f'"{name}"' for name in component.variants)
+        hint = f'did you mean "{close}"?' if close else None
+        self.note((*path, "variant"), f"must be one of {known}, not {show(variant)}", hint)
+        return {}
+
+    def _start(self, table: dict[str, Any], path: KeyPath) -> str | None:
+        """Read `from`, the run or file whose weights a model starts from."""
+        start = table.pop("from", None)
+        if start is None or (isinstance(start, str) and start):
+            return start
+        self.note((*path, "from"), f"must be a run folder or a .safetensors file, not {show(start)}")
+        return None
 
     def _component(self, kind: Kind, name: str, path: KeyPath) -> Component | None:
         try:
@@ -182,19 +216,19 @@ class _Reader:
         values = self._plain(form, table, given, path, suspects)
         defaults = {**form.defaults, **inherited}
         for slot in form.slots.values():
-            default, item = defaults.get(slot.name, _ABSENT), table.get(slot.name, _ABSENT)
-            if slot.many or not (default is _ABSENT or isinstance(default, Use | None)):
+            default, item = defaults.get(slot.name, ABSENT), table.get(slot.name, ABSENT)
+            if slot.many or not (default is ABSENT or isinstance(default, Use | None)):
                 # An array, or a default that was written as tables are in a recipe.
-                below, default = default, form.defaults.get(slot.name, _ABSENT)
-                item = _layered(default, below, item)
-            if default is item is _ABSENT and slot.name in suspects:
+                below, default = default, form.defaults.get(slot.name, ABSENT)
+                item = layered(default, below, item)
+            if default is item is ABSENT and slot.name in suspects:
                 continue
             values[slot.name] = self._slot(slot, item, default, path)
         for name, section in form.sections.items():
             rest = as_mapping(defaults[name]) if name in defaults else {}
             values[name] = self._section(section, table.get(name, {}), rest, (*path, name))
         for name, section in form.arrays.items():
-            values[name] = self._array(section, table.get(name, defaults.get(name, _ABSENT)), (*path, name))
+            values[name] = self._array(section, table.get(name, defaults.get(name, ABSENT)), (*path, name))
         if form.rest:
             values[form.rest] = self._rest(form, given, path)
         if len(self.findings) > before:
@@ -230,8 +264,8 @@ class _Reader:
         return self.options(section, given, inherited, path)
 
     def _array(self, section: type[Any], given: Any, path: KeyPath) -> Any:
-        if given is _ABSENT or not isinstance(given, list | tuple):
-            what = "is missing" if given is _ABSENT else f"must be an array of tables, not {show(given)}"
+        if given is ABSENT or not isinstance(given, list | tuple):
+            what = "is missing" if given is ABSENT else f"must be an array of tables, not {show(given)}"
             self.note(path, what, f"write [[{dotted(path)}]]")
             return None
         return tuple(
@@ -247,7 +281,7 @@ class _Reader:
 
     def _slot(self, slot: Slot, given: Any, default: Any, path: KeyPath) -> Any:
         path = (*path, slot.name)
-        if given is _ABSENT and default is _ABSENT:
+        if given is ABSENT and default is ABSENT:
             known = ", ".join(self.registry.names(slot.kind)) or "none"
             self.note(
                 path, f"is missing: say which {slot.kind}", f"{_table_text(path, '…')}\ninstalled: {known}"
@@ -255,7 +289,7 @@ class _Reader:
             return None
         if slot.many:
             return self._slot_of_many(slot, given, path)
-        if given is not _ABSENT:
+        if given is not ABSENT:
             return self.use(slot.kind, given, default if isinstance(default, Use) else None, path)
         if default is None and not slot.optional:
             self.note(path, f"must not be None: it needs a {slot.kind}")
@@ -309,38 +343,6 @@ class _Reader:
                 self.note((*path, *place), message, hint)
             return {}
         return {name: getattr(model, PREFIX + name) for name in form.plain_names}
-
-
-def _split(name: str) -> tuple[str, str]:
-    head, _, variant = name.partition(":")
-    return head, variant
-
-
-def _inherited(default: Use | None, name: str) -> Mapping[str, Any]:
-    """Return the options of a slot's default, if it is the component of this name."""
-    if default is None:
-        return {}
-    head, variant = _split(default.name)
-    if head != name:
-        return {}
-    options = as_mapping(default.options)
-    return {"name": variant, **options} if variant else options
-
-
-def _layered(default: Any, below: Any, above: Any) -> Any:
-    """Put one table of a slot over another, where both are about the same component."""
-    if above is _ABSENT:
-        return below
-    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return above
-    name = below.get("use", default.name if isinstance(default, Use) else _ABSENT)
-    if above.get("use", name) != name:
-        return above
-    nested = {
-        key: _layered(_ABSENT, below[key], item) if isinstance(item, Mapping) and key in below else item
-        for key, item in above.items()
-    }
-    return {**below, **nested}
 
 
 def _table_text(path: KeyPath, name: str) -> str:

@@ -17,6 +17,7 @@ from .options import Recipe
 from .overrides import apply_override
 
 if TYPE_CHECKING:
+    from .study import Study
     from .suite import Suite
 
 Converted = TypeVar("Converted")
@@ -32,6 +33,11 @@ def bundled_suites() -> dict[str, Path]:
     return _bundled("suites")
 
 
+def bundled_studies() -> dict[str, Path]:
+    """List the studies that come with robustplug, by name."""
+    return _bundled("studies")
+
+
 def _bundled(inside: str) -> dict[str, Path]:
     package = Path(robustplug.__file__).parent
     folder = package / "recipes"
@@ -40,28 +46,44 @@ def _bundled(inside: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((folder / inside).glob("*.toml"))}
 
 
-def find_recipe(name_or_path: str | Path) -> Path:
+def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
     """Find a recipe: a path that exists, or else a bundled recipe.
 
     Bundled recipes are found from any folder, as "cat", "cat.toml" or "recipes/cat.toml".
 
+    Args:
+        name_or_path: of the recipe.
+        folder: that a path is relative to.
+
     Raises:
         RecipeError: there is none.
     """
-    return _find(name_or_path, bundled_recipes(), "recipe", Path("recipes"))
+    return _find(name_or_path, bundled_recipes(), "recipe", Path("recipes"), folder)
 
 
-def find_suite(name_or_path: str | Path) -> Path:
+def find_suite(name_or_path: str | Path, folder: Path = Path()) -> Path:
     """Find an evaluation suite: a path that exists, or else a bundled suite; see `find_recipe`.
 
     Raises:
         RecipeError: there is none.
     """
-    return _find(name_or_path, bundled_suites(), "suite", Path("recipes/suites"))
+    return _find(name_or_path, bundled_suites(), "suite", Path("recipes/suites"), folder)
 
 
-def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home: Path) -> Path:
-    text, path = str(name_or_path), Path(name_or_path)
+def find_study(name_or_path: str | Path) -> Path:
+    """Find a study: a path that exists, or else a bundled study; see `find_recipe`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _find(name_or_path, bundled_studies(), "study", Path("recipes/studies"), Path())
+
+
+_LISTED = {"recipe": "", "suite": " --suites", "study": " --studies"}
+
+
+def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home: Path, folder: Path) -> Path:
+    text, path = str(name_or_path), folder / name_or_path
     try:
         exists, is_folder = path.exists(), path.is_dir()
     except (OSError, ValueError):
@@ -69,7 +91,7 @@ def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home
     if exists and not is_folder:
         return path
     name = path.name.removesuffix(".toml")
-    if path.parent in (Path(), home) and name in bundled:
+    if Path(name_or_path).parent in (Path(), home) and name in bundled:
         return bundled[name]
     if is_folder:
         inside = path / "recipe.toml"
@@ -78,7 +100,7 @@ def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home
         raise RecipeError([Problem("", f"is a folder, not a {what}", hint=hint)], text)
     close = did_you_mean(name, bundled)
     hint = f'did you mean "{close}"? ' if close else ""
-    hint += f'List the bundled {what}s with "robustplug recipes list"'
+    hint += f'List those that are bundled with "robustplug recipes list{_LISTED[what]}"'
     raise RecipeError([Problem("", f"no such file, and no bundled {what} of this name", hint=hint)], text)
 
 
@@ -95,8 +117,8 @@ def read_recipe(
     Raises:
         RecipeError: with every problem, each with its line or its override.
     """
-    data, lines, path = _open(find_recipe(source))
-    return _finish(data, overrides, path, lines, _as_recipe(registry))
+    data, lines, path = open_tables(find_recipe(source))
+    return _finish(data, overrides, path, lines, recipe_converter(registry))
 
 
 def recipe_from_mapping(
@@ -107,7 +129,7 @@ def recipe_from_mapping(
     Raises:
         RecipeError: with every problem.
     """
-    return _finish(_copy(mapping), overrides, "recipe", dict, _as_recipe(registry))
+    return _finish(copy_tables(mapping), overrides, "recipe", dict, recipe_converter(registry))
 
 
 def read_suite(
@@ -125,9 +147,9 @@ def read_suite(
     """
     lines: Callable[[], Mapping[KeyPath, int]] = dict
     if isinstance(source, Mapping):
-        data, path = _copy(source), "suite"
+        data, path = copy_tables(source), "suite"
     else:
-        data, lines, path = _open(find_suite(source))
+        data, lines, path = open_tables(find_suite(source))
 
     def convert(table: Mapping[str, Any]) -> tuple[Suite | None, list[Finding]]:
         from .convert import convert_suite
@@ -137,23 +159,74 @@ def read_suite(
     return _finish(data, (), path, lines, convert)
 
 
-def _open(path: Path) -> tuple[dict[str, Any], Callable[[], Mapping[KeyPath, int]], str]:
+def read_study(source: str | Path | Mapping[str, Any], registry: Registry | None = None) -> Study:
+    """Read a study and the recipe of each of its cells, and check all against what is installed.
+
+    Args:
+        source: path, name of a bundled study, or the same tables as a mapping.
+        registry: the components to know; by default those installed.
+
+    Raises:
+        RecipeError: with every problem of the file and of the cells, each with its line.
+    """
+    lines: Callable[[], Mapping[KeyPath, int]] = dict
+    if isinstance(source, Mapping):
+        data, path, folder = copy_tables(source), "study", Path()
+    else:
+        data, lines, path = open_tables(find_study(source))
+        folder = Path(path).parent
+
+    def convert(table: Mapping[str, Any]) -> tuple[Study | None, list[Finding]]:
+        from .study import convert_study
+
+        return convert_study(table, folder, registry)
+
+    return _finish(data, (), path, lines, convert)
+
+
+def open_tables(path: Path) -> tuple[dict[str, Any], Callable[[], Mapping[KeyPath, int]], str]:
+    """Read a TOML file: its tables, named after the file if it gives no name; its lines; its path.
+
+    Raises:
+        RecipeError: it cannot be read, or is not TOML.
+    """
     text = _text(path)
     data = _parse(text, str(path))
     data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip(".-") or "unnamed")
     return data, lambda: key_lines(text), str(path)
 
 
-def _as_recipe(
+def recipe_converter(
     registry: Registry | None,
 ) -> Callable[[Mapping[str, Any]], tuple[Recipe | None, list[Finding]]]:
+    """Return the function that turns the data of a recipe into a Recipe, or into its problems."""
+
     def convert(data: Mapping[str, Any]) -> tuple[Recipe | None, list[Finding]]:
+        data, problem = _with_model(data)
+        if problem is not None:
+            return None, [problem]
         # Not at the top: finding recipes should not cost the import of pydantic.
         from .convert import convert_recipe
 
         return convert_recipe(data, registry)
 
     return convert
+
+
+def _with_model(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], Finding | None]:
+    """Take the model of a run where a recipe says `from` and not which model."""
+    model = data.get("model")
+    if not isinstance(model, Mapping) or "use" in model or not isinstance(model.get("from"), str):
+        return data, None
+    stored = Path(model["from"]) / "recipe.toml"
+    hint = 'name a run folder, or say which model it is: use = "…"'
+    if not stored.is_file():
+        return data, Finding(("model", "from"), f"{model['from']} holds no run", hint)
+    table = _parse(_text(stored), str(stored)).get("model")
+    if not isinstance(table, Mapping):
+        return data, Finding(("model", "from"), f"{stored} says no model", hint)
+    own = {key: value for key, value in table.items() if key != "from"}
+    return {**data, "model": {**own, **model}}, None
 
 
 def _text(path: Path) -> str:
@@ -182,11 +255,12 @@ def _parse(text: str, source: str) -> dict[str, Any]:
         raise RecipeError([Problem("", f"is not TOML: {message}", line, hint)], source) from None
 
 
-def _copy(value: Any) -> Any:
+def copy_tables(value: Any) -> Any:
+    """Return a copy that is made of dicts and lists."""
     if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
+        return {key: copy_tables(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_copy(item) for item in value]
+        return [copy_tables(item) for item in value]
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import tomllib
+from collections.abc import Sequence
 from typing import Any
 
 from .errors import KeyPath, dotted
@@ -45,8 +46,6 @@ def parse_key(text: str) -> tuple[str, ...]:
 def apply_override(data: dict[str, Any], override: str) -> KeyPath:
     """Change the data of a recipe in place, and return the outermost key path that is new or changed.
 
-    Whole numbers index arrays of tables: `evaluate.attack.0.steps=100`. Missing tables are made.
-
     Raises:
         ValueError: not "key=value", or there is no such place.
     """
@@ -54,7 +53,23 @@ def apply_override(data: dict[str, Any], override: str) -> KeyPath:
     text = text.strip()
     if not equals or not text:
         raise ValueError("write key=value, for example --set train.epochs=5")
-    *parents, last = parse_key(key.strip())
+    return apply_change(data, parse_key(key.strip()), parse_value(text))
+
+
+def apply_change(data: dict[str, Any], key: Sequence[str], value: Any) -> KeyPath:
+    """Put a value at a place of a recipe, and return the outermost key path that is new or changed.
+
+    Whole numbers index arrays of tables: evaluate.attack.0.steps. Missing tables are made.
+
+    Args:
+        data: of the recipe; changed in place.
+        key: at least one part.
+        value: is not copied.
+
+    Raises:
+        ValueError: there is no such place.
+    """
+    *parents, last = key
     node: Any = data
     path: KeyPath = ()
     changed: KeyPath | None = None
@@ -66,7 +81,7 @@ def apply_override(data: dict[str, Any], override: str) -> KeyPath:
             changed = changed or path
         node = node[step]
     step = _step(node, last, path)
-    node[step] = parse_value(text)
+    node[step] = value
     return changed or (*path, step)
 
 

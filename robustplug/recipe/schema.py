@@ -86,6 +86,13 @@ def _component(kind: Kind, component: Component) -> tuple[Json, Json]:
     if "name" in form.plain_names:
         name = {"anyOf": [name, _variant(component)]}
     properties, extra = _properties(form, _key(kind, component.name))
+    if component.variants:
+        properties["variant"] = {"enum": list(component.variants)}
+    if kind == "model":
+        properties["from"] = {
+            "type": "string",
+            "description": "run folder or file whose weights it starts from",
+        }
     text = " ".join(part for part in (component.summary, component.paper) if part)
     return (
         {

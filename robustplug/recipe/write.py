@@ -37,7 +37,8 @@ def use_to_mapping(use: Use) -> dict[str, Any]:
     """
     if not dataclasses.is_dataclass(use.options):
         raise TypeError(f"{use.name}: resolve the reference before writing it")
-    return {"use": use.name, **_table(use.options)}
+    start = {} if use.start is None else {"from": use.start}
+    return {"use": use.name, **start, **_table(use.options)}
 
 
 def _table(options: Any) -> dict[str, Any]:

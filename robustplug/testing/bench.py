@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from ..engine.loop import Loop, Means, training_loss
 from ..engine.optim import Optimizers
 from ..engine.processes import start
 from ..engine.session import Session
-from ..method import Method
+from ..method import Method, prepare
 from ..random import derive, isolated, stream
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
@@ -135,7 +136,7 @@ class Bench:
         if eps is not None:
             self.method.vicinity.eps = eps
         with isolated(derive(SEED, "setup")):
-            groups = self.method.setup(self.model, self.task)
+            groups = prepare(self.method, self.model, self.task)
         self.model.train()
         self.method.state.train()
         defaults = Recipe(task=Use("toy"), method=Use("toy"))
@@ -155,8 +156,12 @@ class Bench:
         """Return the step of the next update, with a meter of its own."""
         rng = stream(SEED, "train", self.updates_done)
         progress = progress or Progress(epochs=EPOCHS, batches=3)
-        pass_ = pass_ or self.method.passes(progress)[0]
+        pass_ = pass_ or self.passes(progress)[0]
         return Step(self.model, self.method, self.task, batch, rng, progress, pass_, Meter())
+
+    def passes(self, progress: Progress) -> Sequence[Pass]:
+        """Return the updates that the loop would make on a batch."""
+        return self.optimizers.complete(self.method.passes(progress))
 
     def views(self, step: Step) -> Sequence[View]:
         """Generate the views of a step, and nothing else."""
@@ -164,10 +169,12 @@ class Bench:
 
     def update(self, step: Step) -> Sequence[View]:
         """Make one update as the loop does, and return its views."""
-        total, views = training_loss(self.method, step)
-        require(torch.isfinite(total), f"the loss is {float(total.detach())} in epoch {step.progress.epoch}")
         self.optimizers.zero_grad()
-        step.backward(total)
+        with self.optimizers.updating(step.pass_.update):
+            total, views = training_loss(self.method, step)
+            loss = float(total.detach())
+            require(math.isfinite(loss), f"the loss is {loss} in epoch {step.progress.epoch}")
+            step.backward(total)
         self.method.after_backward(step, views)
         self.optimizers.step(step.pass_.update)
         self.method.after_step(step, views)
@@ -182,7 +189,7 @@ class Bench:
         for epoch in range(epochs):
             for number, batch in enumerate(self.task.batches("train", self.feed(epoch))):
                 at = Progress(epoch, epochs, number, batches, self.updates_done, 0)
-                passes = self.method.passes(at)
+                passes = self.passes(at)
                 updates = epochs * batches * len(passes)
                 for pass_ in passes:
                     done = self.updates_done

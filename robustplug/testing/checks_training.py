@@ -87,7 +87,7 @@ def _memory_after(subject: Subject, noise: int, reverse: bool) -> Tensor:
     batch = bench.batch()
     if reverse:
         batch = rows_of(batch, torch.arange(len(batch)).flip(0))
-    for pass_ in bench.method.passes(bench.step(batch).progress):
+    for pass_ in bench.passes(bench.step(batch).progress):
         bench.update(bench.step(batch, pass_))
     return torch.stack([memory.values.clone() for memory in bench.method.state.memories()])
 

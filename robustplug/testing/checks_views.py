@@ -201,7 +201,7 @@ def batches_of_any_size_work(subject: Subject) -> None:
     batch = bench.batch()
     for size in (3, 1, 8, 5):
         part = rows_of(batch, torch.arange(size))
-        for pass_ in bench.method.passes(bench.step(part).progress):
+        for pass_ in bench.passes(bench.step(part).progress):
             step = bench.step(part, pass_)
             for view in bench.update(step):
                 lengths = {len(view.x), len(view.y), len(view.index), len(view.origin)}

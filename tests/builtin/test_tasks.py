@@ -54,7 +54,8 @@ def digits_task() -> TensorTask:
 
 def all_of(task: Task, split: Split, **feed: Any) -> Batch:
     batches = list(task.batches(split, Feed(**feed)))
-    return Batch(*(torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "y", "index")))
+    x, y, index = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "y", "index"))
+    return Batch(x, y, index)
 
 
 def assert_same(one: Batch, other: Batch) -> None:

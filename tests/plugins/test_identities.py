@@ -13,6 +13,7 @@ from robustplug.component import Kind
 from robustplug.testing import Bench, Subject, toy_plain
 
 PGD = {"use": "pgd", "steps": 2, "start": "zero"}
+STARTED = {**PGD, "start": "uniform"}
 
 
 def bench(name: str, options: dict[str, Any], kind: Kind = "method") -> Bench:
@@ -28,7 +29,7 @@ def trained(name: str, options: dict[str, Any]) -> dict[str, Tensor]:
 
 
 METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
-    ("TRADES with β = 0 is clean training", "trades", {"beta": 0, "perturbation": PGD}, "erm", {}),
+    ("TRADES with β = 0 is clean training", "trades", {"beta": 0, "perturbation": STARTED}, "erm", {}),
     (
         "CAT with c = 0, fixed radii and cross entropy is PGD adversarial training",
         "cat",
@@ -73,7 +74,7 @@ def test_trained_weights_agree(
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("trades", {"beta": 1, "perturbation": PGD}),
+        ("trades", {"beta": 1, "perturbation": STARTED}),
         ("cat", {"perturbation": PGD}),
         ("free-at", {"replays": 1}),
     ],
@@ -130,7 +131,7 @@ def test_cat_loss_is_cross_entropy_plus_margin() -> None:
 
 
 def test_trades_label_map_is_the_clean_prediction() -> None:
-    made = bench("trades", {"perturbation": PGD})
+    made = bench("trades", {"perturbation": STARTED})
     step = made.step(made.batch())
     clean, adv = made.views(step)
     assert torch.equal(step.target(clean), step.batch.y)

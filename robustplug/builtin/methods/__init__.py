@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...component import Component, MethodOptions, Use, use
 from ...options import Count, Positive
+from ...traits import Traits
 
 _METHOD = "robustplug.method:Method"
 
@@ -61,5 +62,10 @@ METHODS = (
         "adversarial training that reuses each backward pass",
         "Shafahi et al. 2019, arXiv:1904.12843, Algorithm 1",
         {"replays": 2},
+        traits=Traits(
+            needs={
+                "stays": "it moves the samples itself, with its training gradients; leave out perturbation"
+            }
+        ),
     ),
 )

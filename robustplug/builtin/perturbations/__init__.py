@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from ...component import Component, Use
 from ...options import Bounds, Count, NonNegative, Positive, UnitInterval
+from ...traits import Traits
 
 Start = Literal["zero", "uniform", "normal"]
 
@@ -18,6 +19,7 @@ class PgdOptions:
     Attributes:
         steps: gradient steps.
         step_size: in units of the input range; None for 2.5 · radius / steps of each sample.
+        step_ratio: step size in units of each sample's radius, instead of step_size.
         start: "zero" (the sample), "uniform" (a point of the ball), "normal" (start_scale · N(0, 1)).
         start_scale: standard deviation of the normal start (TRADES: 0.001).
         restarts: how often to start anew; the best iterate of all counts.
@@ -29,6 +31,7 @@ class PgdOptions:
 
     steps: Count = 10
     step_size: Positive | None = None
+    step_ratio: Positive | None = None
     start: Start = "uniform"
     start_scale: Positive = 0.001
     restarts: Count = 1
@@ -38,6 +41,8 @@ class PgdOptions:
     loss: Use | None = None
 
     def __post_init__(self) -> None:
+        if self.step_size is not None and self.step_ratio is not None:
+            raise ValueError("step_ratio and step_size say the same; leave out one of them")
         if self.restarts > 1 and self.start == "zero":
             raise ValueError(
                 'restarts above 1 repeat the same attack when start = "zero"; use start = "uniform"'
@@ -163,8 +168,16 @@ class EnsembleOptions:
 _HERE = "robustplug.builtin.perturbations"
 _PGD = f"{_HERE}.pgd"
 
+
+def _own_objective(options: PgdOptions | FgsmOptions) -> Traits:
+    at_origin = options.start == "zero" and options.loss is None
+    return Traits(gives=frozenset({"starts-at-origin"} if at_origin else ()))
+
+
 PERTURBATIONS = (
-    Component("none", f"{_PGD}:NoPerturbation", summary="no perturbation"),
+    Component(
+        "none", f"{_PGD}:NoPerturbation", summary="no perturbation", traits=Traits(gives=frozenset({"stays"}))
+    ),
     Component("noise", f"{_PGD}:Noise", NoiseOptions, "a uniformly drawn point of the ball"),
     Component(
         "fgsm",
@@ -172,6 +185,7 @@ PERTURBATIONS = (
         FgsmOptions,
         "one gradient step, from the sample or a random start",
         "Goodfellow et al. 2015, arXiv:1412.6572; Wong et al. 2020, arXiv:2001.03994",
+        traits=_own_objective,
     ),
     Component(
         "pgd",
@@ -180,6 +194,7 @@ PERTURBATIONS = (
         "projected gradient ascent in the norm of the vicinity",
         "Madry et al. 2018, arXiv:1706.06083",
         {"steps": 3},
+        traits=_own_objective,
     ),
     Component(
         "mi-fgsm",

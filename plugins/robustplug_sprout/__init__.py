@@ -1,0 +1,121 @@
+"""SPROUT: self-progressing robust training, with label smoothing that learns against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from robustplug.api import (
+    Component,
+    Count,
+    MethodOptions,
+    Natural,
+    Positive,
+    UnitInterval,
+    Use,
+    hookimpl,
+    use,
+)
+
+if TYPE_CHECKING:
+    import click
+
+PAPER = "Cheng et al. 2021, Self-Progressing Robust Training, arXiv:2012.11769"
+_METHOD = "robustplug_sprout.method"
+
+
+@dataclass(frozen=True)
+class DirichletOptions:
+    """Options of the label map `dirichlet`.
+
+    Attributes:
+        alpha: α, weight of β; 0 leaves the label as it is.
+        scale: s, concentration of a label: Dirichlet(s·((1 − α)·y + α·β)).
+        beta_init: first value of every β_k, or "random": U(0.5, 1.5) for each.
+        beta_lr: learning rate of the ascent on β; None for that of the recipe.
+        positivity: "softplus" learns β through a softplus; "clamp" learns β itself, and a concentration
+            that would fall below a small floor stays there, without a gradient.
+        draw: one sample for a mixed "label", or one for the label of each "partner", mixed afterwards.
+        inner: label map that gives y.
+    """
+
+    alpha: UnitInterval = 0.01
+    scale: Positive = 1.0
+    beta_init: Positive | Literal["random"] = "random"
+    beta_lr: Positive | None = None
+    positivity: Literal["softplus", "clamp"] = "softplus"
+    draw: Literal["label", "partner"] = "label"
+    inner: Annotated[Use, "label_map"] = use("one-hot")
+
+
+@dataclass(frozen=True)
+class SproutOptions(MethodOptions):
+    """Options of `sprout`.
+
+    Attributes:
+        updates: of the weights on each batch, each with virtual samples of its own.
+        beta_steps: of the ascent on β on each batch.
+        beta_inputs: "same": the first step on β takes its gradient from the backward of the weights;
+            "clean": every step is a pass of its own over the samples as they are.
+    """
+
+    updates: Count = 1
+    beta_steps: Natural = 1
+    beta_inputs: Literal["same", "clean"] = "same"
+    vicinity: Use = use("mixup", a=0.2, inner={"use": "gaussian", "sigma": 0.1})
+    label_map: Use = use("dirichlet")
+
+    def __post_init__(self) -> None:
+        if self.beta_inputs == "same" and not self.beta_steps:
+            raise ValueError(
+                'beta_steps must be at least 1 with beta_inputs = "same"; to keep β, use "clean"'
+            )
+
+
+OFFICIAL = {
+    "updates": 3,
+    "beta_inputs": "clean",
+    # Dirichlet(10·y + u), u = 1 at first: 11·((1 − 1/11)·y + u/11).
+    "label_map": {
+        "use": "dirichlet",
+        "alpha": "1/11",
+        "scale": 11.0,
+        "beta_init": 1.0,
+        "positivity": "clamp",
+        "draw": "partner",
+    },
+}
+
+
+@hookimpl
+def robustplug_label_maps() -> Iterable[Component]:
+    """Offer h of SPROUT."""
+    yield Component(
+        "dirichlet",
+        f"{_METHOD}:DirichletLabels",
+        DirichletOptions,
+        "Dirichlet((1 − α)·y + α·β) with a β that ascends the loss",
+        PAPER,
+    )
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer SPROUT."""
+    yield Component(
+        "sprout",
+        f"{_METHOD}:Sprout",
+        SproutOptions,
+        "Gaussian noise, mixup, and labels from a Dirichlet distribution that learns against the model",
+        PAPER,
+        variants={"paper": {}, "official": OFFICIAL},
+    )
+
+
+@hookimpl
+def robustplug_commands(cli: click.Group) -> None:
+    """Add `robustplug sprout`."""
+    from .commands import sprout
+
+    cli.add_command(sprout)

@@ -1,0 +1,151 @@
+"""SPROUT, Cheng et al. 2021 (arXiv:2012.11769): Algorithm 1, and the choices of the released code.
+
+Sections, equations and tables are numbered as in the submission to ICLR 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustplug.api import (
+    Batch,
+    Cost,
+    LabelMap,
+    LearnedSlot,
+    Method,
+    MethodState,
+    ParamGroup,
+    Pass,
+    Progress,
+    Step,
+    Task,
+    View,
+    as_rows,
+    dirichlet,
+)
+
+from . import DirichletOptions, SproutOptions
+
+# Below this a gamma sample underflows in float32, and its gradient with it.
+FLOOR = 1e-4
+
+
+def concentration(rows: Tensor, beta: Tensor, alpha: float, scale: float) -> Tensor:
+    """Return s·((1 − α)·y + α·β), at least a small floor, shape of the rows.
+
+    SPROUT §3.1 with s = 1. Its Algorithm 1 has α and 1 − α the other way round, which would leave 1 %
+    of the label with α = 0.01; the released code agrees with §3.1.
+
+    Args:
+        rows: y, (…, K), that sum to 1.
+        beta: β, (K,).
+        alpha: α in [0, 1].
+        scale: s above 0.
+    """
+    return (scale * ((1 - alpha) * rows + alpha * beta)).clamp_min(FLOOR)
+
+
+class DirichletLabels:
+    """h: a draw from Dirichlet(s·((1 − α)·y + α·β)), differentiable in β, anew at each call.
+
+    The parameter group "beta" ascends the loss: Eqs. (6) and (10). It is updated in every pass of a
+    method that does not name it.
+
+    Args:
+        options: see DirichletOptions.
+        inner: gives y.
+    """
+
+    def __init__(self, options: DirichletOptions, *, inner: LabelMap) -> None:
+        self.options, self.inner = options, inner
+
+    @property
+    def learns(self) -> bool:
+        """Tell whether there is a β at all."""
+        return self.options.alpha > 0
+
+    @property
+    def beta(self) -> Tensor:
+        """Return β, (K,), differentiable in what is learnt."""
+        return F.softplus(self.raw) if self.options.positivity == "softplus" else self.raw
+
+    def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
+        """Initialise β and name it as the group "beta".
+
+        Raises:
+            ValueError: the task is no classification.
+        """
+        groups = self.inner.setup(model, task, state) if isinstance(self.inner, LearnedSlot) else ()
+        if task.info.classes is None:
+            raise ValueError("the label map dirichlet needs a classification task")
+        if not self.learns:
+            return groups
+        first = self.options.beta_init
+        start = torch.full((task.info.classes,), 1.0 if first == "random" else float(first))
+        if first == "random":
+            start = start.uniform_(0.5, 1.5)
+        if self.options.positivity == "softplus":
+            start = start + torch.log(-torch.expm1(-start))
+        self.raw = nn.Parameter(start)
+        state.register_parameter("beta", self.raw)
+        return [*groups, ParamGroup("beta", [self.raw], self.options.beta_lr, maximize=True, always=True)]
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return rows (N, K) that sum to 1; y itself where α = 0."""
+        y = self.inner(step, view)
+        if not self.learns:
+            return y
+        if self.options.draw == "partner" and "partner-labels" in view.info:
+            both = self._draw(step, view.info["partner-labels"])
+            return (view.info["shares"].unsqueeze(-1) * both).sum(1)
+        return self._draw(step, as_rows(y, len(self.raw)))
+
+    def _draw(self, step: Step, rows: Tensor) -> Tensor:
+        o = self.options
+        return dirichlet(concentration(rows, self.beta, o.alpha, o.scale), step.rng)
+
+
+class Sprout(Method[SproutOptions]):
+    """min over θ, max over β of the generalised cross entropy at virtual samples: Eq. (10)."""
+
+    @property
+    def _learns(self) -> bool:
+        return isinstance(self.label_map, DirichletLabels) and self.label_map.learns
+
+    def passes(self, progress: Progress) -> Sequence[Pass]:
+        """Return the updates of θ, which move β too or are followed by those of β alone.
+
+        Algorithm 1 has one update, whose backward serves both. The released code makes three of θ, and
+        one of β on the samples as they are.
+        """
+        o = self.options
+        same = o.beta_inputs == "same"
+        main = Pass("main", frozenset({"model", "beta"} if self._learns and same else {"model"}))
+        alone = o.beta_steps - same if self._learns else 0
+        return (main,) * o.updates + (Pass("beta", frozenset({"beta"})),) * alone
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the virtual samples, or in a pass of β alone what `beta_inputs` says."""
+        if step.pass_.name == "beta" and self.options.beta_inputs == "clean":
+            point = step.batch
+        return [self.perturbation(step, View.of(point, "adv"), self.vicinity)]
+
+    def after_step(self, step: Step, views: Sequence[View]) -> None:
+        """Log the range of β."""
+        if isinstance(self.label_map, DirichletLabels) and self._learns:
+            beta = self.label_map.beta.detach()
+            step.log("beta/least", beta.amin()[None])
+            step.log("beta/most", beta.amax()[None])
+
+    def cost(self) -> Cost:
+        """Count the attack and the update of each pass; one of β alone needs no backward of the model."""
+        passes = self.passes(Progress())
+        alone = sum(pass_.name == "beta" for pass_ in passes)
+        attack = self.perturbation.cost(Cost(0, 0))
+        each = Cost(attack.forwards * len(passes), attack.backwards * len(passes))
+        return each + (len(passes), len(passes) - alone)

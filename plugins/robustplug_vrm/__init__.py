@@ -1,0 +1,218 @@
+"""The other rows of SPROUT's Table 1: robust training as vicinity risk minimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from robustplug.api import (
+    Component,
+    MethodOptions,
+    NonNegative,
+    Positive,
+    Traits,
+    Use,
+    hookimpl,
+    use,
+)
+
+_HERE = "robustplug_vrm"
+_MIXUP = "Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412"
+_STABILITY = "Zheng et al. 2016, Stability Training, arXiv:1604.04326"
+_BILATERAL = "Wang and Zhang 2019, Bilateral Adversarial Training, arXiv:1811.10716"
+_INTERPOLATED = "Lamb et al. 2019, Interpolated Adversarial Training, arXiv:1906.06784"
+_NO_MIXTURES = Traits(
+    excludes={"mixtures": "it asks for the class of each sample, and a mixture has several"}
+)
+
+
+@dataclass(frozen=True)
+class GaussianOptions:
+    """Options of `gaussian`.
+
+    Attributes:
+        sigma: Δ, standard deviation of the noise, in units of the input range.
+        inner: vicinity that samples are drawn from first, and that says what a legal perturbation is.
+    """
+
+    sigma: NonNegative = 0.1
+    inner: Annotated[Use, "vicinity"] = use("linf")
+
+
+@dataclass(frozen=True)
+class MixupOptions:
+    """Options of `mixup`.
+
+    Attributes:
+        a: λ ~ Beta(a, a), one for each batch; 0 mixes nothing.
+        inner: vicinity that samples are drawn from first, and that says what a legal perturbation is.
+    """
+
+    a: NonNegative = 1.0
+    inner: Annotated[Use, "vicinity"] = use("linf")
+
+
+@dataclass(frozen=True)
+class ProductOptions:
+    """Options of `product`.
+
+    Attributes:
+        weight: exponent of the prediction at the virtual sample.
+    """
+
+    weight: NonNegative = 1.0
+
+
+@dataclass(frozen=True)
+class BilateralOptions:
+    """Options of `bilateral`.
+
+    Attributes:
+        ratio: the label's share over the largest of another class.
+        gamma: γ, what the likeliest wrong class counts, in nats.
+    """
+
+    ratio: Positive = 9.0
+    gamma: Positive = 0.01
+
+
+@dataclass(frozen=True)
+class BilateralTrainingOptions(MethodOptions):
+    """Options of `bilateral`: the slots, with both adversaries in theirs."""
+
+    perturbation: Use = use("pgd", steps=1, step_ratio=1.0, target="runner-up")
+    label_map: Use = use("bilateral")
+
+
+@dataclass(frozen=True)
+class StabilityOptions(MethodOptions):
+    """Options of `stability`.
+
+    Attributes:
+        alpha: α, weight of the divergence between the predictions at a sample and at its noisy copy.
+    """
+
+    alpha: NonNegative = 1.0
+    vicinity: Use = use("gaussian")
+    label_map: Use = use("stability")
+
+
+@dataclass(frozen=True)
+class InterpolatedOptions(MethodOptions):
+    """Options of `interpolated`.
+
+    Attributes:
+        a: λ ~ Beta(a, a), drawn for the clean and for the attacked samples.
+    """
+
+    a: Positive = 1.0
+    perturbation: Use = use("pgd", steps=7)
+
+
+def _mixup_traits(options: MixupOptions) -> Traits:
+    again = {"mixtures": "the inner vicinity mixes already"}
+    return Traits(frozenset({"mixtures"}), excludes=again) if options.a else Traits()
+
+
+@hookimpl
+def robustplug_vicinities() -> Iterable[Component]:
+    """Offer the vicinities that draw samples."""
+    yield Component(
+        "gaussian",
+        f"{_HERE}.vicinities:Gaussian",
+        GaussianOptions,
+        "each sample with Gaussian noise; no clipping",
+        "Zantedeschi et al. 2017, arXiv:1707.06728",
+    )
+    yield Component(
+        "mixup",
+        f"{_HERE}.vicinities:Mixup",
+        MixupOptions,
+        "convex combinations of two samples and of their labels",
+        _MIXUP,
+        traits=_mixup_traits,
+    )
+
+
+@hookimpl
+def robustplug_label_maps() -> Iterable[Component]:
+    """Offer the label maps."""
+    yield Component(
+        "bilateral",
+        f"{_HERE}.bilateral:BilateralLabels",
+        BilateralOptions,
+        "the label adversary in closed form: the least likely class gets most of what the label loses",
+        _BILATERAL,
+        traits=_NO_MIXTURES,
+    )
+    yield Component(
+        "stability",
+        f"{_HERE}.stability:StableLabels",
+        summary="the label for clean views, the prediction at the clean sample for all others",
+        paper=_STABILITY,
+        traits=Traits(
+            gives=frozenset({"predictions"}),
+            needs={"clean-view": "without a clean view nothing would be learnt from the true labels"},
+            excludes={"mixtures": "a mixture has no single clean sample to agree with"},
+        ),
+    )
+
+
+@hookimpl
+def robustplug_output_maps() -> Iterable[Component]:
+    """Offer g of stability training."""
+    yield Component(
+        "product",
+        f"{_HERE}.stability:Product",
+        ProductOptions,
+        "log g of g = f(x) ∘ f(x')^weight, the product of the predictions at a sample and at a virtual one",
+        _STABILITY,
+        traits=Traits(
+            gives=frozenset({"log-g"}),
+            excludes={"mixtures": "a mixture has no single clean sample to be multiplied with"},
+        ),
+    )
+
+
+@hookimpl
+def robustplug_losses() -> Iterable[Component]:
+    """Offer the generalised cross entropy of output maps that answer with log g."""
+    yield Component(
+        "log-likelihood",
+        f"{_HERE}.stability:LogLikelihood",
+        summary="−Σ h · log g, for output maps that answer with log g",
+        paper="Cheng et al. 2021, Self-Progressing Robust Training, arXiv:2012.11769, Eq. 4",
+        traits=Traits(
+            needs={"log-g": 'the output map must answer with log g, as "product" does, not with logits'}
+        ),
+    )
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer the rows that are more than a choice of slots."""
+    yield Component(
+        "bilateral",
+        f"{_HERE}.bilateral:Bilateral",
+        BilateralTrainingOptions,
+        "adversarial training towards the most confusing class, with adversarial labels",
+        _BILATERAL,
+    )
+    yield Component(
+        "stability",
+        f"{_HERE}.stability:Stability",
+        StabilityOptions,
+        "cross entropy, and agreement of the predictions at a sample and at its noisy copy",
+        _STABILITY,
+        traits=Traits(gives=frozenset({"clean-view"})),
+    )
+    yield Component(
+        "interpolated",
+        f"{_HERE}.interpolated:Interpolated",
+        InterpolatedOptions,
+        "mixup of clean and of attacked samples, half each",
+        _INTERPOLATED,
+        {"perturbation": {"steps": 2}},
+        traits=Traits(excludes={"mixtures": "it mixes the samples itself, after the attack"}),
+    )

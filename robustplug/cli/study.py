@@ -1,0 +1,62 @@
+"""robustplug study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .ranks import first_process
+
+if TYPE_CHECKING:
+    from ..recipe import Study
+
+
+@click.command()
+@click.argument("file")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the study.")
+@click.option("--list", "listing", is_flag=True, help="Print the runs and how far each is; run nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="Print the result only.")
+@click.pass_context
+def study(ctx: click.Context, file: str, out: Path | None, listing: bool, quiet: bool) -> None:
+    """Train and evaluate a recipe in many variants and with several seeds.
+
+    FILE is a TOML file, or the name of a bundled study; see: robustplug recipes list --studies
+
+    Finished runs are not run again, unfinished ones go on, and one that fails does not stop the others.
+    Everything goes to studies/NAME.
+
+    \b
+    robustplug study mine.toml --list
+    robustplug study mine.toml
+    """
+    if listing:
+        from ..recipe import read_study
+
+        _list(read_study(file), out)
+        return
+    from rich.console import Console
+
+    from ..report.study import RichStudyReporter, study_tables
+    from ..run import study as run_study
+
+    console = Console()
+    reporter = RichStudyReporter(Console(stderr=True, quiet=quiet or not first_process()))
+    with reporter:
+        studied = run_study(file, out=out, reporter=reporter)
+    console.print(*study_tables(studied.result, console.width), sep="\n")
+    console.print(f"Everything is in {studied.folder}", highlight=False, soft_wrap=True)
+    if studied.failed:
+        ctx.exit(1)
+
+
+def _list(known: Study, out: Path | None) -> None:
+    from ..engine.study import STUDIES, look, runs_of
+
+    for run in runs_of(known, STUDIES / known.name if out is None else out):
+        outcome = look(known, run)
+        click.echo(f"{run.folder}: {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}")
+        for key, value in {**run.cell.changes, "seed": run.seed}.items():
+            click.echo(f"  {key} = {json.dumps(value, ensure_ascii=False)}")

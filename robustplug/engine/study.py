@@ -1,0 +1,326 @@
+"""Run studies: each cell is a run folder, and what is finished is not run again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from ..recipe.errors import RecipeError
+from ..recipe.write import recipe_to_mapping
+from .audit import NAME as AUDIT
+from .errors import Interrupted, RunError
+from .folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_json, writing
+from .open import differences, stored_recipe
+from .reporting import Reporter, Silent
+from .results import result_from_json
+
+if TYPE_CHECKING:
+    from ..recipe.options import Recipe
+    from ..recipe.study import Cell, Study
+    from ..types import Result
+
+FORMAT = 1
+STUDIES, RUNS, FAILURE = Path("studies"), "runs", "failure.txt"
+
+Status = Literal["not started", "unfinished", "trained", "finished", "another recipe", "failed"]
+
+
+class StudyReporter(Reporter, Protocol):
+    """Hear of a study's progress, besides that of its runs."""
+
+    def cell(self, number: int, total: int, name: str) -> None:
+        """Hear which run of how many is at work now; numbers start at 1."""
+
+    def done(self, number: int, total: int, outcome: Outcome) -> None:
+        """Hear how a run ended."""
+
+
+class SilentStudy(Silent):
+    """Say nothing."""
+
+    def cell(self, number: int, total: int, name: str) -> None:
+        """Ignore it."""
+
+    def done(self, number: int, total: int, outcome: Outcome) -> None:
+        """Ignore it."""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Hold what a cell is run with: the functions of the Python API."""
+
+    train: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    audit: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Describe one cell with one seed.
+
+    Attributes:
+        cell: of the study.
+        seed: of the run.
+        recipe: of the run.
+        folder: of the run.
+    """
+
+    cell: Cell
+    seed: int
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name it for people."""
+        return f"{self.cell.name}, seed={self.seed}" if self.cell.name else f"seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Tell what is known of a run.
+
+    Attributes:
+        run: that it is about.
+        status: "trained" lacks the suite or the audit.
+        reason: why it failed, or how its recipe differs.
+        seconds: of training.
+        accuracies: by row; NaN rows, which were skipped, are left out.
+        audit: grade and verdict; None for no audit.
+    """
+
+    run: Run
+    status: Status
+    reason: str = ""
+    seconds: float | None = None
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    audit: Mapping[str, str] | None = None
+
+
+def runs_of(study: Study, folder: Path) -> list[Run]:
+    """List the runs of a study in the order they are made, the seeds of a cell one after the other."""
+    runs = []
+    for cell in study.cells:
+        for seed in study.seeds:
+            recipe = cell.with_seed(seed)
+            runs.append(Run(cell, seed, recipe, folder / RUNS / recipe.name))
+    return runs
+
+
+def look(study: Study, run: Run) -> Outcome:
+    """Tell how far a run is, without running anything."""
+    if not holds_run(run.folder):
+        return Outcome(run, "not started")
+    try:
+        changed = differences(run.recipe, stored_recipe(run.folder))
+    except RecipeError as error:
+        changed = [str(error)]
+    if changed:
+        found = "; ".join(changed)
+        reason = f"was made with another recipe: {found}; use another --out or delete {run.folder}"
+        return Outcome(run, "another recipe", reason)
+    if not is_finished(run.folder):
+        return Outcome(run, "unfinished")
+    own = _read(run.folder / RESULT)
+    if own is None:
+        reason = f"{run.folder / RESULT} cannot be read; use another --out or delete {run.folder}"
+        return Outcome(run, "another recipe", reason)
+    results, complete = [("", own)], True
+    for name in _asked(study):
+        more = _read(run.folder / EVALUATIONS / f"{name}.json")
+        complete = complete and more is not None
+        if more is not None and name != AUDIT:
+            results.append((name, more))
+    seconds = own.meta.get("training", {}).get("seconds")
+    status: Status = "finished" if complete else "trained"
+    audit = _read_audit(run.folder) if study.audit else None
+    return Outcome(run, status, "", seconds, accuracies_of(results), audit)
+
+
+def _asked(study: Study) -> list[str]:
+    """List the results that a run is asked for besides its own."""
+    return [*([study.suite_name] if study.suite else []), *([AUDIT] if study.audit else [])]
+
+
+def _read(path: Path) -> Result | None:
+    """Read a result; None when it is not there or is none, and must be made (again)."""
+    try:
+        return result_from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_audit(folder: Path) -> Mapping[str, str] | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads((folder / EVALUATIONS / f"{AUDIT}.json").read_text(encoding="utf-8"))[AUDIT]
+        return {"grade": str(found["grade"]), "verdict": str(found["verdict"])}
+    return None
+
+
+def accuracies_of(results: Sequence[tuple[str, Result]]) -> dict[str, float]:
+    """Return the accuracies of results by row.
+
+    Rows of the same name are told apart: by the suite they are of, and then by number. The clean
+    accuracy of a suite is that of the run.
+
+    Args:
+        results: each with the name of its suite, "" for the run's own, which comes first.
+    """
+    found: dict[str, float] = {}
+    for suite, result in results:
+        for row in result.attacks:
+            if row.skipped or (suite and row.name == "clean"):
+                continue
+            name = row.name if row.name not in found or not suite else f"{row.name} ({suite})"
+            number, unique = 1, name
+            while unique in found:
+                number += 1
+                unique = f"{name} {number}"
+            found[unique] = row.accuracy
+    return found
+
+
+def spread_of(values: Sequence[float]) -> dict[str, Any]:
+    """Return mean, sample standard deviation (None for fewer than two) and number of some values."""
+    return {
+        "mean": statistics.fmean(values) if values else None,
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "n": len(values),
+    }
+
+
+def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the result of a study as JSON; folders are relative to that of the study."""
+    by_cell: dict[str, list[Outcome]] = {cell.slug: [] for cell in study.cells}
+    for outcome in outcomes:
+        by_cell[outcome.run.cell.slug].append(outcome)
+    rows = list(dict.fromkeys(name for outcome in outcomes for name in outcome.accuracies))
+    return {
+        "format": FORMAT,
+        "name": study.name,
+        "base": study.base,
+        "axes": [
+            {"name": axis.name, "labels": list(axis.labels), "numbers": axis.numbers} for axis in study.axes
+        ],
+        "seeds": list(study.seeds),
+        "suite": study.suite_name or None,
+        "rows": rows,
+        "cells": [
+            {
+                "name": cell.name,
+                "labels": {axis.name: label for axis, label in zip(study.axes, cell.labels, strict=True)},
+                "runs": [
+                    {
+                        "seed": outcome.run.seed,
+                        "folder": outcome.run.folder.relative_to(folder).as_posix(),
+                        "status": outcome.status,
+                        "reason": outcome.reason,
+                        "seconds": outcome.seconds,
+                        "accuracies": dict(outcome.accuracies),
+                        "audit": outcome.audit,
+                    }
+                    for outcome in by_cell[cell.slug]
+                ],
+                "rows": {
+                    name: spread_of([o.accuracies[name] for o in by_cell[cell.slug] if name in o.accuracies])
+                    for name in rows
+                },
+            }
+            for cell in study.cells
+        ],
+    }
+
+
+def run_study(study: Study, folder: Path, commands: Commands, reporter: StudyReporter) -> dict[str, Any]:
+    """Run what is not finished of a study, and write result.json after every run.
+
+    Args:
+        study: whose cells have been checked.
+        folder: of the study.
+        commands: what trains, evaluates and audits.
+        reporter: hears of progress.
+
+    Returns:
+        What result.json holds; runs that failed say why.
+
+    Raises:
+        RunError: there are several processes, or the folder cannot be written, or a study is at work
+            in it.
+        Interrupted: Ctrl-C or SIGTERM; the same command goes on.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError(
+            "a study runs in one process: start it without torchrun and accelerate launch, or train its "
+            "cells one by one"
+        )
+    with locked(folder):
+        runs = runs_of(study, folder)
+        outcomes = [look(study, run) for run in runs]
+        waiting = [at for at, outcome in enumerate(outcomes) if outcome.status != "finished"]
+        with _going_on():
+            for at in waiting:
+                reporter.cell(at + 1, len(runs), runs[at].name)
+                outcomes[at] = _run(study, outcomes[at], commands, reporter)
+                _write(study, folder, outcomes)
+                reporter.done(at + 1, len(runs), outcomes[at])
+        return _write(study, folder, outcomes)
+
+
+@contextlib.contextmanager
+def _going_on() -> Iterator[None]:
+    """Say of an interrupt how to go on."""
+    message = "stopped; what is finished is kept: give the same command again to go on"
+    try:
+        yield
+    except Interrupted as stop:
+        raise Interrupted(message, stop.exit_code) from stop
+    except KeyboardInterrupt as stop:
+        raise Interrupted(message, 130) from stop
+
+
+def _write(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    body = study_to_json(study, folder, outcomes)
+    with writing(f"the result of the study in {folder}"):
+        write_json(folder / RESULT, body)
+    return body
+
+
+def _run(study: Study, before: Outcome, commands: Commands, reporter: StudyReporter) -> Outcome:
+    """Do what a run lacks; whatever goes wrong is its own failure and not that of the study."""
+    run = before.run
+    if before.status == "another recipe":
+        return Outcome(run, "failed", before.reason)
+    try:
+        if before.status != "trained":
+            resume = before.status == "unfinished"
+            mapping = recipe_to_mapping(run.recipe)
+            commands.train(mapping, out=run.folder, resume=resume, reporter=reporter)
+        more = {"out": run.folder / EVALUATIONS, "device": run.recipe.train.device, "reporter": reporter}
+        if study.suite and _read(run.folder / EVALUATIONS / f"{study.suite_name}.json") is None:
+            commands.evaluate(run.folder, suite=study.suite, **more)
+        if study.audit and _read_audit(run.folder) is None:
+            commands.audit(run.folder, **more)
+    except Interrupted:
+        raise
+    except Exception as error:
+        return _failed(study, run, error)
+    with contextlib.suppress(OSError):
+        (run.folder / FAILURE).unlink(missing_ok=True)
+    return look(study, run)
+
+
+def _failed(study: Study, run: Run, error: Exception) -> Outcome:
+    """Keep the traceback of a failed run in its folder, and what it had come to."""
+    kept = look(study, run)
+    with contextlib.suppress(OSError):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / FAILURE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+    return Outcome(run, "failed", reason, kept.seconds, kept.accuracies, kept.audit)

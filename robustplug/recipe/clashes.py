@@ -1,0 +1,59 @@
+"""Find the components of a method that cannot be mixed, by what they say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..component import Component, Kind, Use, slots
+from ..registry import Registry
+from ..traits import Traits
+from .errors import Finding, KeyPath
+
+
+class _Part(NamedTuple):
+    path: KeyPath
+    kind: Kind
+    name: str
+    traits: Traits
+
+    def __str__(self) -> str:
+        return f'{self.kind.replace("_", " ")} "{self.name}"'
+
+
+def clashes(method: Use, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for every trait that a resolved method lacks, and for every two that clash.
+
+    Paths start at the method's table.
+    """
+    parts = list(_parts(method, "method", (), registry))
+    seen: set[tuple[str, frozenset[KeyPath]]] = set()
+    for part in parts:
+        others = [other for other in parts if other is not part]
+        for trait, reason in part.traits.needs.items():
+            if not any(trait in other.traits.gives for other in others):
+                yield Finding(part.path, f"{part} makes no sense here: {reason}")
+        for trait, reason in part.traits.excludes.items():
+            for other in others:
+                pair = (trait, frozenset({part.path, other.path}))
+                if trait in other.traits.gives and pair not in seen:
+                    seen.add(pair)
+                    yield Finding(part.path, f"{part} cannot be mixed with {other}: {reason}")
+
+
+def _parts(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[_Part]:
+    """Yield a component, the slots of a method, and of those the slots of their own kind.
+
+    What an attack holds inside, such as a loss of its own, says nothing about the method.
+    """
+    component = registry.get(kind, reference.name)
+    yield _Part(path, kind, reference.name, _traits(component, reference))
+    for slot in slots(component.options).values():
+        inner = getattr(reference.options, slot.name)
+        if isinstance(inner, Use) and (kind == "method" or slot.kind == kind):
+            yield from _parts(inner, slot.kind, (*path, slot.name), registry)
+
+
+def _traits(component: Component, reference: Use) -> Traits:
+    traits = component.traits
+    return traits if isinstance(traits, Traits) else traits(reference.options)

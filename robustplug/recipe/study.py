@@ -1,0 +1,297 @@
+"""Studies: TOML files that vary one recipe along axes and over seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from ..component import innermost
+from ..options import Natural
+from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis
+from .errors import Finding, KeyPath, RecipeError, dotted
+from .lines import line_of
+from .load import copy_tables, find_recipe, find_suite, open_tables, read_suite, recipe_converter
+from .options import SCHEMA, Checked, Recipe, check_name, check_schema
+from .overrides import apply_change
+from .write import use_to_mapping
+
+if TYPE_CHECKING:
+    from ..registry import Registry
+
+# Longer folder names are cut: file systems allow 255 bytes, and files in the folder need some.
+_LONGEST = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """Hold a study as it is written.
+
+    Attributes:
+        schema: format of the study.
+        name: of its folder; a file's stem when the file gives none.
+        base: the recipe that is varied.
+        seeds: that every cell is trained with.
+        suite: that every cell is also evaluated with.
+        audit: also audit every cell.
+        set: changes of all cells, by dotted key.
+        axis: what is varied; the cells are all combinations.
+    """
+
+    schema: Annotated[int, Checked(check_schema, {"const": SCHEMA})] = SCHEMA
+    name: Annotated[str, Checked(check_name, {})] = "study"
+    base: str
+    seeds: tuple[Natural, ...] = (0,)
+    suite: str | None = None
+    audit: bool = False
+    set: Mapping[str, Any] = field(default_factory=dict)
+    axis: tuple[AxisOptions, ...] = ()
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Describe what is varied.
+
+    Attributes:
+        name: for tables and figures.
+        labels: of its cases, in order.
+        numbers: its values, if all are numbers.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    numbers: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Describe one combination of the axes.
+
+    Attributes:
+        name: for people: "alpha=0.01, a=0.2".
+        slug: for folders: "alpha-0.01_a-0.2"; "" when there is no axis.
+        labels: one of each axis.
+        changes: of the base recipe, by dotted key.
+        recipe: of the first seed, resolved.
+    """
+
+    name: str
+    slug: str
+    labels: tuple[str, ...]
+    changes: Mapping[str, Any]
+    recipe: Recipe
+
+    def with_seed(self, seed: int) -> Recipe:
+        """Return the recipe of a seed; its name is that of its folder."""
+        return dataclasses.replace(self.recipe, name=_run_name(self.slug, seed), seed=seed)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Describe a study whose cells have all been checked.
+
+    Attributes:
+        name: of its folder.
+        base: the recipe that is varied, as it is written.
+        axes: what is varied.
+        seeds: that every cell is trained with.
+        cells: all combinations, the first axis varying slowest.
+        suite: file of the suite that every cell is also evaluated with, or None.
+        suite_name: of that suite; "" for none.
+        audit: also audit every cell.
+    """
+
+    name: str
+    base: str
+    axes: tuple[Axis, ...]
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    suite: Path | None = None
+    suite_name: str = ""
+    audit: bool = False
+
+
+def convert_study(
+    data: Mapping[str, Any], folder: Path, registry: Registry | None = None
+) -> tuple[Study | None, list[Finding]]:
+    """Turn the data of a study into a Study whose cells are resolved, or into the list of problems.
+
+    Args:
+        data: as tomllib gives it.
+        folder: that paths in the study are relative to.
+        registry: the components to know; by default those installed.
+    """
+    from ..registry import registry as installed
+    from .convert import Reader
+
+    known = installed() if registry is None else registry
+    reader = Reader(known)
+    options = reader.options(StudyOptions, data, {}, ())
+    findings = list(reader.findings)
+    # What is right is read on where something else is wrong, so that all problems are told at once.
+    lenient, given = Reader(known), data.get("axis")
+    written = [
+        (number, lenient.options(AxisOptions, table, {}, ("axis", number)))
+        for number, table in enumerate(given if isinstance(given, list | tuple) else ())
+        if isinstance(table, Mapping)
+    ]
+    axes = [
+        axis
+        for number, axis in written
+        if axis is not None
+        for axis in read_axis(axis, ("axis", number), findings)
+    ]
+    common = collected(data.get("set"), ("set",), findings)
+    findings += double_writes(axes, common)
+    seeds = _read_seeds(data.get("seeds", [0]), findings)
+    base = _read_base(data.get("base"), folder, findings)
+    cells: list[Cell] = []
+    if base is not None:
+        cells = _cells(base, axes, common, max(0, seeds[0]) if seeds else 0, known, findings)
+    suite = _read_suite(data.get("suite"), folder, cells, known, findings)
+    if findings or options is None:
+        return None, findings
+    plain = tuple(Axis(axis.name, tuple(case.label for case in axis.cases), axis.numbers) for axis in axes)
+    return Study(
+        options.name, options.base, plain, tuple(seeds), tuple(cells), *suite, audit=options.audit
+    ), []
+
+
+def _read_seeds(given: Any, findings: list[Finding]) -> list[int]:
+    """Return the seeds that are some; what is none was noted already."""
+    seeds = [seed for seed in given if isinstance(seed, int)] if isinstance(given, list | tuple) else []
+    if given in ([], ()):
+        findings.append(Finding(("seeds",), "is empty", "write seeds = [0], or leave it out"))
+    for seed, count in Counter(seeds).items():
+        if count > 1:
+            findings.append(Finding(("seeds",), f"seed {seed} is there {count} times"))
+    return seeds
+
+
+class _Base(NamedTuple):
+    data: Mapping[str, Any]
+    lines: Mapping[KeyPath, int]
+    path: str
+
+
+def _read_base(base: Any, folder: Path, findings: list[Finding]) -> _Base | None:
+    if not isinstance(base, str):
+        return None  # noted already
+    try:
+        data, lines, path = open_tables(find_recipe(base, folder))
+    except RecipeError as error:
+        findings += _passed_on(error, ("base",))
+        return None
+    return _Base(data, lines(), path)
+
+
+def _passed_on(error: RecipeError, place: KeyPath) -> Iterator[Finding]:
+    for problem in error.problems:
+        where = error.source if problem.line is None else f"{error.source}:{problem.line}"
+        message = f"{where}: {problem.key} {problem.message}".replace(":  ", ": ")
+        yield Finding(place, message, problem.hint)
+
+
+def _cells(
+    base: _Base,
+    axes: Sequence[VariedAxis],
+    common: Sequence[Change],
+    seed: int,
+    registry: Registry,
+    findings: list[Finding],
+) -> list[Cell]:
+    """Make the cells; a problem that several have is noted once, with the first of them."""
+    convert = recipe_converter(registry)
+    cells: list[Cell] = []
+    taken: set[str] = set()
+    where: dict[tuple[object, ...], tuple[Finding, list[str]]] = {}
+    for chosen in itertools.product(*(axis.cases for axis in axes)):
+        labels = tuple(case.label for case in chosen)
+        pairs = list(zip((axis.name for axis in axes), labels, strict=True))
+        name = ", ".join(f"{axis}={label}" for axis, label in pairs)
+        # Whole components come first: what is set within them then holds for every choice of them.
+        changes = sorted(
+            [*common, *(change for case in chosen for change in case.changes)], key=lambda item: len(item.key)
+        )
+        slug = _slug(pairs, taken)
+        data, changed, found = _changed(base.data, changes)
+        recipe, problems = convert({**data, "name": _run_name(slug, seed), "seed": seed})
+        found += [_placed(problem, changed, base) for problem in problems]
+        for finding in found:
+            # Of one axis, as an option that there is not is wrong with each of its values.
+            same = (finding.path[:2], finding.message, finding.hint)
+            where.setdefault(same, (finding, []))[1].append(name)
+        if recipe is not None and not found:
+            said = {dotted(change.key): change.value for change in changes}
+            cells.append(Cell(name, slug, labels, said, recipe))
+    for finding, names in where.values():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        note = f" (in cell {names[0]}{more})" if names[0] else ""
+        findings.append(finding._replace(message=finding.message + note))
+    return cells
+
+
+def _changed(
+    base: Mapping[str, Any], changes: Iterable[Change]
+) -> tuple[dict[str, Any], list[tuple[KeyPath, Change]], list[Finding]]:
+    data: dict[str, Any] = copy_tables(base)
+    changed, findings = [], []
+    for change in changes:
+        try:
+            changed.append((apply_change(data, change.key, copy_tables(change.value)), change))
+        except ValueError as error:
+            findings.append(Finding(change.place, str(error)))
+    return data, changed, findings
+
+
+def _placed(problem: Finding, changed: Sequence[tuple[KeyPath, Change]], base: _Base) -> Finding:
+    """Return a problem of a cell at the change that last wrote its value, or else at the base."""
+    message = f"{dotted(problem.path)} {problem.message}"
+    for path, change in reversed(changed):
+        if problem.path[: len(path)] == path:
+            return Finding(change.place, message, problem.hint)
+    line = line_of(base.lines, problem.path)
+    return Finding(("base",), f"{base.path}{f':{line}' if line else ''}: {message}", problem.hint)
+
+
+def _run_name(slug: str, seed: int) -> str:
+    return f"{slug}_seed-{seed}" if slug else f"seed-{seed}"
+
+
+def _slug(pairs: Sequence[tuple[str, str]], taken: set[str]) -> str:
+    """Return a folder name for a cell that no other has, on file systems that fold case, too."""
+    text = "_".join(f"{axis}-{label}" for axis, label in pairs)
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")
+    if slug.casefold() in taken or len(slug) > _LONGEST or (pairs and not slug):
+        # Of the labels, not a count: cells that are added later leave the others' folders alone.
+        slug = f"{slug[: _LONGEST - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    taken.add(slug.casefold())
+    return slug
+
+
+def _read_suite(
+    suite: Any, folder: Path, cells: Sequence[Cell], registry: Registry, findings: list[Finding]
+) -> tuple[Path | None, str]:
+    """Check a suite in the threat model of every cell."""
+    if not isinstance(suite, str):
+        return None, ""
+    threats = []
+    for cell in cells:
+        own = innermost(cell.recipe.method.options.vicinity, "vicinity")
+        threat = use_to_mapping(cell.recipe.evaluate.vicinity or own)
+        if threat not in threats:
+            threats.append(threat)
+    path, name = None, ""
+    try:
+        path = find_suite(suite, folder)
+        for threat in threats:
+            name = read_suite(path, threat, registry).name
+    except RecipeError as error:
+        findings += _passed_on(error, ("suite",))
+    return path, name

@@ -1,0 +1,192 @@
+"""What a study shows: a table in the terminal, a figure, and lines while it is at work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from ..types import EpochReport, RunInfo
+from ..types import Progress as Position
+from .console import RichReporter, validation_text
+from .figures import Line, Panel, bar_figure, line_figure
+
+if TYPE_CHECKING:
+    from ..engine.study import Outcome
+
+# Characters of a table beside the text of a cell: two blanks and a line.
+_FRAME = 3
+
+
+class RichStudyReporter(RichReporter):
+    """Show which run of a study is at work above its progress bar, and print a line for each at its end."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._at = ""
+
+    def _render(self) -> Group:
+        return Group(Text(self._at, style="bold", overflow="ellipsis", no_wrap=True), super()._render())
+
+    def cell(self, number: int, total: int, name: str) -> None:
+        """Name the run that is at work."""
+        # The evaluation of the next run may start with a row of the same name.
+        self._at, self._attack = f"{number}/{total} {name}", ""
+
+    def begin(self, run: RunInfo, progress: Position) -> None:
+        """Start the bar of a run."""
+        self._line = self._validation = ""
+        total = progress.epochs * progress.batches
+        done = progress.epoch * progress.batches + progress.batch
+        self._show(f"epoch {progress.epoch + 1}/{progress.epochs}", total, done)
+
+    def epoch(self, report: EpochReport, epochs: int) -> None:
+        """Show the validation of a run."""
+        self._validation = f"validation {validation_text(report.validation)}" if report.validation else ""
+
+    def done(self, number: int, total: int, outcome: Outcome) -> None:
+        """Print a line for a run that ended."""
+        head = f"{number}/{total} {outcome.run.name} · "
+        if outcome.status == "failed":
+            self.console.print(Text(f"{head}failed: {outcome.reason}", style="red"))
+            return
+        parts = [validation_text(dict(list(outcome.accuracies.items())[:3]))]
+        if outcome.seconds is not None:
+            parts.append(f"trained in {outcome.seconds:.1f} s")
+        self.console.print(Text(head + " · ".join(part for part in parts if part)))
+
+
+def spread_text(spread: Mapping[str, Any]) -> str:
+    """Return "61.2 ± 1.3 %", "61.2 %" for one seed, "–" for none."""
+    if spread["mean"] is None:
+        return "–"
+    deviation = "" if spread["deviation"] is None else f" ± {spread['deviation'] * 100:.1f}"
+    return f"{spread['mean'] * 100:.1f}{deviation} %"
+
+
+def study_tables(body: Mapping[str, Any], width: int) -> list[Table | Text]:
+    """Lay out the result of a study: a row for each cell, a column for each axis and evaluation row.
+
+    Args:
+        body: as result.json holds it.
+        width: of the terminal; columns that do not fit go into further tables.
+    """
+    axes = [str(axis["name"]) for axis in body["axes"]]
+    keys = [[str(cell["labels"][axis]) for axis in axes] or [str(body["base"])] for cell in body["cells"]]
+    heads = axes or ["recipe"]
+    columns = list(_columns(body))
+    used = 1 + sum(
+        _FRAME + max(len(text) for text in (head, *(key[at] for key in keys)))
+        for at, head in enumerate(heads)
+    )
+    parts: list[Table | Text] = []
+    for chunk in _chunks(columns, width - used) or [[]]:
+        # As Text, for brackets in a label would be taken for markup.
+        table = Table(title=None if parts else Text(title_of(body)), title_justify="left")
+        for head in heads:
+            table.add_column(Text(head), overflow="fold")
+        for name, _ in chunk:
+            table.add_column(Text(name), justify="right", overflow="fold")
+        for at, (key, cell) in enumerate(zip(keys, body["cells"], strict=True)):
+            style = "red" if any(run["status"] == "failed" for run in cell["runs"]) else ""
+            table.add_row(*map(Text, [*key, *(texts[at] for _, texts in chunk)]), style=style)
+        parts.append(table)
+    if len(body["seeds"]) > 1:
+        seeds = f"Mean and sample standard deviation over {len(body['seeds'])} seeds"
+        parts.append(Text(f"{seeds}; fewer where a cell failed." if _failures(body) else f"{seeds}."))
+    return [*parts, *(Text(line, style="red") for line in _failures(body))]
+
+
+def title_of(body: Mapping[str, Any]) -> str:
+    """Return "sprout-ablation · sprout, 6 cells × 3 seeds"."""
+    cells, seeds = len(body["cells"]), len(body["seeds"])
+    counts = f"{cells} cell{'s' * (cells != 1)} × {seeds} seed{'s' * (seeds != 1)}"
+    return f"{body['name']} · {body['base']}, {counts}"
+
+
+def _columns(body: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the columns of results: head, and a text for each cell."""
+    for row in body["rows"]:
+        yield row, [spread_text(cell["rows"][row]) for cell in body["cells"]]
+    grades = [
+        ", ".join(run["audit"]["grade"] for run in cell["runs"] if run["audit"]) for cell in body["cells"]
+    ]
+    if any(grades):
+        yield "audit", grades
+
+
+def _chunks(columns: Sequence[tuple[str, list[str]]], width: int) -> list[list[tuple[str, list[str]]]]:
+    """Part columns so that those of each part fit, but for a head that is folded, and one is always there."""
+    chunks: list[list[tuple[str, list[str]]]] = []
+    left = 0
+    for head, texts in columns:
+        needs = _FRAME + max(min(len(head), 20), *map(len, texts), 1)
+        if not chunks or needs > left:
+            chunks.append([])
+            left = width
+        chunks[-1].append((head, texts))
+        left -= needs
+    return chunks
+
+
+def _failures(body: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{cell['name']}{', ' * bool(cell['name'])}seed={run['seed']} failed: {run['reason']}"
+        for cell in body["cells"]
+        for run in cell["runs"]
+        if run["status"] == "failed"
+    ]
+
+
+def study_figure(body: Mapping[str, Any], path: Path) -> bool:
+    """Draw the result of a study, and tell whether there was anything to draw.
+
+    One axis of numbers gives a line for each evaluation row. Two axes of which one is of numbers give a
+    panel for each evaluation row, with a line for each value of the other. All else gives bars.
+
+    Args:
+        body: as result.json holds it.
+        path: of the PNG.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    axes, cells, rows = body["axes"], body["cells"], body["rows"]
+    if not any(cell["rows"][row]["n"] for cell in cells for row in rows):
+        return False
+    numeric = [at for at, axis in enumerate(axes) if axis["numbers"] is not None]
+    title, label, limits = title_of(body), "accuracy (%)", (0.0, 100.0)
+    if len(axes) == 1 and numeric:
+        panel = Panel("", [Line(row, *_values(cells, row)) for row in rows])
+        line_figure(path, title, axes[0]["numbers"], [panel], axes[0]["name"], label, limits)
+    elif len(axes) == 2 and numeric:
+        first = numeric[0]
+        along, other = axes[first], axes[1 - first]
+        panels = []
+        for row in rows:
+            lines = []
+            for value in other["labels"]:
+                own = [cell for cell in cells if cell["labels"][other["name"]] == value]
+                lines.append(Line(value, *_values(own, row)))
+            panels.append(Panel(row, lines))
+        line_figure(path, title, along["numbers"], panels, along["name"], label, limits, other["name"])
+    else:
+        names = [cell["name"].replace(", ", "\n") or body["base"] for cell in cells]
+        bar_figure(path, title, names, {row: _values(cells, row) for row in rows}, label, limits)
+    return True
+
+
+def _values(cells: Sequence[Mapping[str, Any]], row: str) -> tuple[list[float], list[float]]:
+    """Return means and deviations in per cent, NaN where there is none."""
+    spreads = [cell["rows"][row] for cell in cells]
+    mean, deviation = ([_percent(spread[key]) for spread in spreads] for key in ("mean", "deviation"))
+    return mean, deviation
+
+
+def _percent(value: float | None) -> float:
+    return math.nan if value is None else 100 * value

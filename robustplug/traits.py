@@ -1,0 +1,39 @@
+"""What components say of themselves, so that a mix that makes no sense is refused when it is read.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+TRAITS: Mapping[str, str] = {
+    "radii": "the method's views carry a radius of their own for each sample",
+    "memory": "the method remembers something about each training sample",
+    "clean-view": "the method trains a view at the origin, with the true labels, beside the others",
+    "mixtures": "the vicinity makes each sample of several, and its label is a row of shares",
+    "stays": "the perturbation leaves the samples where they are",
+    "starts-at-origin": "the perturbation takes the gradient of the method's own objective at the origin",
+    "predictions": "the label map answers with the model's own predictions for views that are not clean",
+    "log-g": "the output map gives log g as it stands, not logits",
+}
+"""The traits that the components of robustplug use; a plugin may add its own."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Say what a component brings to a method, and what it cannot do with or without.
+
+    Attributes:
+        gives: traits that it brings.
+        needs: traits that another component of the method must bring, each with the reason.
+        excludes: traits that no other component of the method may bring, each with the reason.
+    """
+
+    gives: frozenset[str] = frozenset()
+    needs: Mapping[str, str] = field(default_factory=dict)
+    excludes: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_TRAITS = Traits()
