@@ -26,6 +26,7 @@ from robustplug.api import Batch, Feed, Split, TaskInfo, Use, View, isolated, st
 from robustplug.engine.loop import Loop
 from robustplug.engine.optim import Optimizers
 from robustplug.engine.processes import Processes, start
+from robustplug.method import prepare
 from robustplug.recipe import resolve
 
 STEPS = 10
@@ -36,6 +37,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "fast-at": {},
     "free-at": {"replays": 4},
     "cat": {"perturbation": {"steps": STEPS}},
+    "sprout": {},
 }
 
 
@@ -55,7 +57,8 @@ class RandomImages:
         yield self.batch
 
     def score(self, view: View, output: Any) -> Tensor:
-        right: Tensor = output.argmax(1) == view.y
+        labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
+        right: Tensor = output.argmax(1) == labels
         return right
 
 
@@ -73,7 +76,7 @@ def our_step(
 ) -> Callable[[], None]:
     """Return the engine's own update of one batch."""
     method = robustplug.build("method", name, **METHODS[name])
-    groups = method.setup(model, task)
+    groups = prepare(method, model, task)
     method.state.to(processes.device)
     optimizer = resolve(Use("sgd", {"lr": 1e-4}), "optimizer")
     optimizers = Optimizers(groups, optimizer, robustplug.build("schedule", "constant"))
@@ -143,7 +146,10 @@ def bare_step(name: str, model: nn.Module, batch: Batch, autocast: Callable[[], 
         look()
         train()
 
-    steps = (erm, pgd_at, trades, fast_at, free_at, cat)
+    def sprout() -> None:
+        train()
+
+    steps = (erm, pgd_at, trades, fast_at, free_at, cat, sprout)
     return {step.__name__.replace("_", "-"): step for step in steps}[name]
 
 

@@ -140,11 +140,13 @@ class Reader:
         if variant:
             self._variant(name, variant, form, table, path)
         if component.variants:
-            for given in (inherited, table):
-                if "variant" in given:
-                    preset = self._preset(component, given.pop("variant"), path)
-                    # The recipe's variant comes over what the slot's default says.
-                    inherited = dict(layered(ABSENT, inherited, preset))
+            if "variant" in inherited:
+                preset = self._preset(component, inherited.pop("variant"), path)
+                inherited = dict(layered(ABSENT, preset, inherited))
+            if "variant" in table:
+                preset = self._preset(component, table.pop("variant"), path)
+                # The recipe's variant comes over what the slot's default says.
+                inherited = dict(layered(ABSENT, inherited, preset))
         start = self._start(table, path) if kind == "model" else None
         options = self.options(component.options, table, inherited, path, owner=name)
         if options is None:

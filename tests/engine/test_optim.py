@@ -12,7 +12,7 @@ from robustplug.component import Use
 from robustplug.engine.checkpoint import pack, unpack
 from robustplug.engine.optim import Optimizers
 from robustplug.recipe import RecipeError, resolve
-from robustplug.types import ParamGroup
+from robustplug.types import ParamGroup, Pass
 
 
 def parameter(*values: float) -> nn.Parameter:
@@ -171,3 +171,30 @@ def test_warm_up_rises_and_is_multiplied_with_what_follows() -> None:
 
 def test_constant_is_one() -> None:
     assert {factor("constant", epoch, 3) for epoch in (0, 1.5, 3)} == {1.0}
+
+
+def test_groups_that_are_always_updated_join_the_passes_that_do_not_name_them() -> None:
+    optim = optimizers(
+        ParamGroup("model", [parameter(1.0)]),
+        ParamGroup("beta", [parameter(1.0)], always=True),
+        ParamGroup("own", [parameter(1.0)]),
+    )
+    model, own = Pass("a"), Pass("b", frozenset({"own"}))
+    assert [pass_.update for pass_ in optim.complete([model, own])] == [{"model", "beta"}, {"own", "beta"}]
+    named = [model, Pass("b", frozenset({"beta"}))]
+    assert [pass_.update for pass_ in optim.complete(named)] == [{"model"}, {"beta"}]
+
+
+def test_parameters_that_a_pass_does_not_update_are_frozen_for_it() -> None:
+    one, two, still = parameter(1.0), parameter(1.0), parameter(1.0)
+    still.requires_grad_(False)
+    optim = optimizers(ParamGroup("one", [one, still]), ParamGroup("two", [two]))
+
+    def boom() -> None:
+        with optim.updating({"two"}):
+            assert (one.requires_grad, still.requires_grad, two.requires_grad) == (False, False, True)
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        boom()
+    assert (one.requires_grad, still.requires_grad, two.requires_grad) == (True, False, True)

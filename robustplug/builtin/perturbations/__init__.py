@@ -19,7 +19,7 @@ class PgdOptions:
     Attributes:
         steps: gradient steps.
         step_size: in units of the input range; None for 2.5 · radius / steps of each sample.
-        step_ratio: step size in units of each sample's radius, instead of step_size.
+        step_ratio: step size in units of each sample's radius; goes before step_size.
         start: "zero" (the sample), "uniform" (a point of the ball), "normal" (start_scale · N(0, 1)).
         start_scale: standard deviation of the normal start (TRADES: 0.001).
         restarts: how often to start anew; the best iterate of all counts.
@@ -41,8 +41,6 @@ class PgdOptions:
     loss: Use | None = None
 
     def __post_init__(self) -> None:
-        if self.step_size is not None and self.step_ratio is not None:
-            raise ValueError("step_ratio and step_size say the same; leave out one of them")
         if self.restarts > 1 and self.start == "zero":
             raise ValueError(
                 'restarts above 1 repeat the same attack when start = "zero"; use start = "uniform"'

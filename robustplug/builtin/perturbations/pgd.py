@@ -192,9 +192,9 @@ class Pgd:
         """Return the view at the attacked point."""
         o = self.options
         radius = step.radii(view, vicinity)
-        size = 2.5 * radius / o.steps if o.step_ratio is None else o.step_ratio * radius
-        if o.step_size is not None:
-            size = torch.full_like(radius, o.step_size)
+        size = 2.5 * radius / o.steps if o.step_size is None else torch.full_like(radius, o.step_size)
+        if o.step_ratio is not None:
+            size = o.step_ratio * radius
         with step.attack_mode(o.batchnorm):
             ascent = self._ascent(step, view)
 

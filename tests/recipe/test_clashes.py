@@ -1,0 +1,134 @@
+"""Mixes of slots: those that make no sense are refused when they are read, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustplug.component import Component, MethodOptions, NoOptions, Use, innermost
+from robustplug.recipe import RecipeError, bundled_recipes, read_recipe, recipe_from_mapping, resolve
+from robustplug.recipe.clashes import clashes
+from robustplug.registry import Registry, registry
+from robustplug.traits import TRAITS, Traits
+
+
+def read(method: dict[str, Any]) -> None:
+    recipe_from_mapping({"task": {"use": "digits"}, "method": method})
+
+
+REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
+    ("labels that read radii", {"use": "erm", "label_map": {"use": "cat"}}, "method.label_map", "radius"),
+    (
+        "a loss that reads radii",
+        {"use": "pgd-at", "loss": {"use": "cat", "margin_weight": "radius-sum"}},
+        "method.loss",
+        "radius",
+    ),
+    (
+        "nothing learnt from labels",
+        {"use": "pgd-at", "label_map": {"use": "trades"}},
+        "method.label_map",
+        "true labels",
+    ),
+    (
+        "no gradient at the origin",
+        {"use": "trades", "perturbation": {"use": "pgd", "start": "zero"}},
+        "method.label_map",
+        "no gradient",
+    ),
+    ("two attacks", {"use": "free-at", "perturbation": {"use": "pgd"}}, "method", "leave out perturbation"),
+    ("memory of mixtures", {"use": "cat", "vicinity": {"use": "mixup"}}, "method", "a mixture is several"),
+    (
+        "mixtures of mixtures",
+        {"use": "erm", "vicinity": {"use": "mixup", "inner": {"use": "mixup"}}},
+        "method.vicinity",
+        "mixes already",
+    ),
+    (
+        "mixtures mixed again",
+        {"use": "interpolated", "vicinity": {"use": "mixup"}},
+        "method",
+        "mixes the samples itself",
+    ),
+    (
+        "a product of mixtures",
+        {
+            "use": "erm",
+            "vicinity": {"use": "mixup"},
+            "output_map": {"use": "product"},
+            "loss": {"use": "log-likelihood"},
+        },
+        "method.output_map",
+        "single clean sample",
+    ),
+    ("log g in cross entropy", {"use": "erm", "output_map": {"use": "product"}}, "method.loss", "normalise"),
+    ("logits as log g", {"use": "erm", "loss": {"use": "log-likelihood"}}, "method.loss", "log g"),
+    (
+        "the class of a mixture",
+        {"use": "bilateral", "vicinity": {"use": "mixup"}},
+        "method.label_map",
+        "has several",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "reason"), [case[1:] for case in REFUSED], ids=[c[0] for c in REFUSED]
+)
+def test_a_senseless_mix_is_refused_with_the_reason(method: dict[str, Any], key: str, reason: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(method)
+    (problem,) = caught.value.problems
+    assert problem.key == key
+    assert reason in problem.message
+
+
+def test_a_refused_mix_is_named_by_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "mix.toml"
+    file.write_text('[task]\nuse = "digits"\n\n[method]\nuse = "erm"\n\n[method.label_map]\nuse = "cat"\n')
+    with pytest.raises(RecipeError, match=r"mix\.toml:7: method\.label_map"):
+        read_recipe(file)
+
+
+@pytest.mark.parametrize("name", registry().names("method"))
+def test_every_method_goes_with_its_own_slots(name: str) -> None:
+    read({"use": name})
+
+
+@pytest.mark.parametrize("name", sorted(bundled_recipes()))
+def test_every_bundled_recipe_can_be_read(name: str) -> None:
+    read_recipe(name)
+
+
+@pytest.mark.parametrize("vicinity", ["gaussian", "mixup"])
+def test_the_threat_is_that_of_the_innermost_vicinity(vicinity: str) -> None:
+    use = resolve(
+        Use(vicinity, {"inner": {"use": "gaussian", "inner": {"use": "l2", "eps": 0.7}}}), "vicinity"
+    )
+    assert innermost(use, "vicinity") == resolve(Use("l2", {"eps": 0.7}), "vicinity")
+
+
+def test_the_traits_of_installed_components_are_known() -> None:
+    for kind, components in registry().by_kind().items():
+        for component in components:
+            traits = component.traits
+            if not isinstance(traits, Traits):
+                use = resolve(Use(component.name, dict(component.trial)), kind)
+                traits = traits(use.options)
+            assert traits.gives | traits.needs.keys() | traits.excludes.keys() <= TRAITS.keys()
+
+
+def test_two_components_that_exclude_each_other_are_reported_once() -> None:
+    both = Traits(frozenset({"loud"}), excludes={"loud": "one is enough"})
+    known = Registry()
+    known.add("method", Component("m", "m:M", MethodOptions), "test")
+    for kind in ("vicinity", "perturbation", "label_map", "output_map", "loss"):
+        traits = both if kind in ("label_map", "loss") else Traits()
+        known.add(kind, Component("part", "m:P", NoOptions, traits=traits), "test")  # type: ignore[arg-type]
+    part = Use("part", NoOptions())
+    method = Use("m", MethodOptions(part, part, part, part, part))
+    (finding,) = clashes(method, known)
+    assert finding.path == ("label_map",)
+    assert finding.message == 'label map "part" cannot be mixed with loss "part": one is enough'
