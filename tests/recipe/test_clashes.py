@@ -126,7 +126,7 @@ def test_two_components_that_exclude_each_other_are_reported_once() -> None:
     known.add("method", Component("m", "m:M", MethodOptions), "test")
     for kind in ("vicinity", "perturbation", "label_map", "output_map", "loss"):
         traits = both if kind in ("label_map", "loss") else Traits()
-        known.add(kind, Component("part", "m:P", NoOptions, traits=traits), "test")  # type: ignore[arg-type]
+        known.add(kind, Component("part", "m:P", NoOptions, traits=traits), "test")
     part = Use("part", NoOptions())
     method = Use("m", MethodOptions(part, part, part, part, part))
     (finding,) = clashes(method, known)
