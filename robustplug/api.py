@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from .ensemble import Ensemble
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .guard import attack_by_radius, guarded
-    from .method import Method, Objective
+    from .method import Method, Objective, prepare
     from .protocols import LabelMap, LearnedSlot, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
-    from .report.figures import matrix_figure
+    from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .signatures import check_arguments, scaled_step
     from .state import MethodState, PerSample
     from .step import Meter, Step
@@ -67,7 +67,7 @@ _LAZY = {
     "ensemble": ("Ensemble",),
     "guard": ("attack_by_radius", "guarded"),
     "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
-    "method": ("Method", "Objective"),
+    "method": ("Method", "Objective", "prepare"),
     "protocols": (
         "LabelMap",
         "LearnedSlot",
@@ -79,7 +79,14 @@ _LAZY = {
         "Vicinity",
     ),
     "random": ("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
-    "report.figures": ("matrix_figure",),
+    "report.figures": (
+        "Line",
+        "Panel",
+        "histogram_figure",
+        "image_figure",
+        "line_figure",
+        "matrix_figure",
+    ),
     "signatures": ("check_arguments", "scaled_step"),
     "state": ("MethodState", "PerSample"),
     "step": ("Meter", "Step"),
@@ -117,6 +124,7 @@ __all__ = [
     "Feed",
     "LabelMap",
     "LearnedSlot",
+    "Line",
     "Loss",
     "Meter",
     "Method",
@@ -128,6 +136,7 @@ __all__ = [
     "Objective",
     "OpenedRun",
     "OutputMap",
+    "Panel",
     "ParamGroup",
     "Pass",
     "PerSample",
@@ -162,16 +171,20 @@ __all__ = [
     "epoch_batches",
     "gamma",
     "guarded",
+    "histogram_figure",
     "hookimpl",
+    "image_figure",
     "index_batches",
     "isolated",
     "kl_divergence",
+    "line_figure",
     "margin",
     "matrix_figure",
     "normal_like",
     "note_in_result",
     "open_run",
     "parse_fraction",
+    "prepare",
     "scaled_step",
     "stream",
     "take",

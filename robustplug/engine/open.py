@@ -120,13 +120,16 @@ def stored_recipe(folder: Path) -> Recipe:
     return read_recipe(folder / RECIPE)
 
 
-def load_run(folder: Path, recipe: Recipe, processes: Processes) -> tuple[Parts, nn.Module, list[str]]:
+def load_run(
+    folder: Path, recipe: Recipe, processes: Processes, last: bool = False
+) -> tuple[Parts, nn.Module, list[str]]:
     """Load the selected checkpoint of a run and export its model.
 
     Args:
         folder: of the run.
         recipe: its resolved recipe; only `evaluate` may have been changed.
         processes: say where to put the model.
+        last: load the newest checkpoint instead, whatever was selected.
 
     Returns:
         The run's parts, the exported module in eval mode, and what is wrong with newer checkpoints.
@@ -142,7 +145,7 @@ def load_run(folder: Path, recipe: Recipe, processes: Processes) -> tuple[Parts,
     newest, problems = checkpoint.load_newest(folder / CHECKPOINTS)
     best = newest.meta["best"]
     selected = newest
-    if best is not None and best[0] != newest.name:
+    if best is not None and best[0] != newest.name and not last:
         try:
             selected = checkpoint.load(folder / CHECKPOINTS, best[0])
         except (ValueError, OSError) as error:
@@ -172,12 +175,13 @@ class OpenedRun:
     device: str
 
 
-def open_run(folder: str | Path, device: str = "auto") -> OpenedRun:
+def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> OpenedRun:
     """Open a run folder to look at what was trained.
 
     Args:
         folder: of the run.
         device: "auto", "cpu", "cuda" or "mps".
+        last: open the newest checkpoint instead of the selected one.
 
     Raises:
         RunError: the folder holds no run, or no checkpoint of it can be used.
@@ -186,7 +190,7 @@ def open_run(folder: str | Path, device: str = "auto") -> OpenedRun:
 
     recipe = stored_recipe(Path(folder))
     processes = start(device, "float32")
-    parts, model, _ = load_run(Path(folder), recipe, processes)
+    parts, model, _ = load_run(Path(folder), recipe, processes, last)
     return OpenedRun(recipe.name, recipe, parts.task, parts.method, model, str(processes.device))
 
 

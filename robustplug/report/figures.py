@@ -211,6 +211,61 @@ def matrix_figure(
     _save(figure, path, title)
 
 
+def histogram_figure(
+    path: Path, title: str, groups: Mapping[str, Sequence[float]], label: str, bins: int = 40
+) -> None:
+    """Draw a histogram for each group below the other, over the same bins.
+
+    Args:
+        path: of the PNG; its folder is made.
+        title: of the figure.
+        groups: values by the title of their panel; at least one.
+        label: of the values.
+        bins: number of bins.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    figure = _figure(6.0, 1.1 + 1.5 * len(groups))
+    axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)
+    least = min(min(values) for values in groups.values())
+    most = max(max(values) for values in groups.values())
+    for ax, (name, values) in zip(axes.flat, groups.items(), strict=True):
+        ax.hist(values, bins=bins, range=(least, most if most > least else least + 1))
+        _style(ax, name, "", "samples")
+    axes.flat[-1].set_xlabel(_text(label))
+    _save(figure, path, title)
+
+
+def image_figure(path: Path, title: str, rows: Mapping[str, Sequence[tuple[str, Any]]]) -> None:
+    """Draw rows of small images.
+
+    Args:
+        path: of the PNG; its folder is made.
+        title: of the figure.
+        rows: (caption, image (C, H, W) with values in [0, 1]) by the title of their row; equally many.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    columns = max(len(images) for images in rows.values())
+    figure = _figure(0.9 * columns + 0.4, 1.3 * len(rows) + 0.5)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for ax in line:
+            ax.set_axis_off()
+        for ax, (caption, image) in zip(line, images, strict=False):
+            grey = len(image) == 1
+            ax.imshow(
+                image[0] if grey else image.transpose(1, 2, 0), cmap="gray" if grey else None, vmin=0, vmax=1
+            )
+            ax.set_title(_text(caption), fontsize="x-small")
+        line[0].text(
+            -0.1, 0.5, _text(name), transform=line[0].transAxes, ha="right", va="center", fontsize="small"
+        )
+    _save(figure, path, title)
+
+
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 

@@ -19,7 +19,7 @@ class PgdOptions:
     Attributes:
         steps: gradient steps.
         step_size: in units of the input range; None for 2.5 · radius / steps of each sample.
-        step_ratio: step size in units of each sample's radius; goes before step_size.
+        step_ratio: step size in units of each sample's radius; where both are given, the larger one counts.
         start: "zero" (the sample), "uniform" (a point of the ball), "normal" (start_scale · N(0, 1)).
         start_scale: standard deviation of the normal start (TRADES: 0.001).
         restarts: how often to start anew; the best iterate of all counts.

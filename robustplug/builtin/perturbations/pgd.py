@@ -173,6 +173,13 @@ def best_of_pgd(
     return best.x
 
 
+def step_sizes(radius: Tensor, steps: int, size: float | None, ratio: float | None) -> Tensor:
+    """Return the larger of `size` and `ratio` · radius for each sample, or 2.5 · radius / steps, (N,)."""
+    if ratio is None:
+        return 2.5 * radius / steps if size is None else torch.full_like(radius, size)
+    return (ratio * radius).clamp_min(size or 0.0)
+
+
 class Pgd:
     """Projected gradient ascent of the method's own objective, or of a loss of its own.
 
@@ -192,9 +199,7 @@ class Pgd:
         """Return the view at the attacked point."""
         o = self.options
         radius = step.radii(view, vicinity)
-        size = 2.5 * radius / o.steps if o.step_size is None else torch.full_like(radius, o.step_size)
-        if o.step_ratio is not None:
-            size = o.step_ratio * radius
+        size = step_sizes(radius, o.steps, o.step_size, o.step_ratio)
         with step.attack_mode(o.batchnorm):
             ascent = self._ascent(step, view)
 

@@ -1,0 +1,109 @@
+"""IAAT: instance adaptive adversarial training, a radius for each sample, found by trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from robustplug.api import (
+    Component,
+    MethodOptions,
+    Natural,
+    NonNegative,
+    Positive,
+    Traits,
+    UnitInterval,
+    Use,
+    hookimpl,
+    use,
+)
+
+if TYPE_CHECKING:
+    import click
+
+PAPER = "Balaji et al. 2019, Instance Adaptive Adversarial Training, arXiv:1910.08051"
+
+
+@dataclass(frozen=True)
+class IaatOptions(MethodOptions):
+    """Options of `iaat`.
+
+    Attributes:
+        warmup: epochs of adversarial training with the same radius for all samples.
+        eps_warmup: ε_w, that radius, and what every sample starts with; None for the vicinity's eps.
+        gamma: γ, how far the candidate radii lie above and below the remembered one.
+        beta: β, weight of the chosen radius when it is smoothed into the remembered one.
+        eps_min: ε_lb, no sample has a smaller radius.
+        search: "candidates" takes the largest of ε + γ and ε that the sample withstands, else ε − γ
+            (Algorithm 2); "line" the largest of η, 2η, … up to line_max, else 0 (§5.2).
+        line_step: η; None for γ.
+        line_max: largest radius of a line search; None for twice eps_warmup.
+        misclassified: what a sample whose clean image is misclassified is trained on: its "clean" image
+            (Algorithm 1); the "attacked" one as any other; or that with a radius that shrinks towards 0,
+            "shrinking", as in the authors' code.
+        mode: of the model while radii are chosen: "eval", or "train" as in the authors' code.
+        history: snapshots of all radii to keep, evenly spaced over the epochs; 0 keeps none.
+        selection: a weaker attack to choose radii with (§E.2); None for the training attack.
+    """
+
+    warmup: Natural = 5
+    eps_warmup: NonNegative | None = None
+    gamma: NonNegative = 1.9 / 255
+    beta: UnitInterval = 0.1
+    eps_min: NonNegative = 0.0
+    search: Literal["candidates", "line"] = "candidates"
+    line_step: Positive | None = None
+    line_max: Positive | None = None
+    misclassified: Literal["clean", "attacked", "shrinking"] = "clean"
+    mode: Literal["eval", "train"] = "eval"
+    history: Natural = 32
+    perturbation: Use = use("pgd", steps=10, step_size=2 / 255)
+    selection: Annotated[Use | None, "perturbation"] = None
+
+    def __post_init__(self) -> None:
+        if self.search == "line" and self.line_step is None and not self.gamma:
+            raise ValueError("line_step must be given where gamma is 0")
+        if self.history % 2:
+            raise ValueError("history must be even: when it is full, every second snapshot is dropped")
+
+
+OFFICIAL = {
+    "warmup": 10,
+    "misclassified": "shrinking",
+    "mode": "train",
+    # Steps of max(2/255, ε / (0.5 · steps)).
+    "perturbation": {
+        "use": "pgd",
+        "steps": 10,
+        "step_size": "2/255",
+        "step_ratio": 0.2,
+        "batchnorm": "train",
+    },
+}
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer IAAT."""
+    yield Component(
+        "iaat",
+        "robustplug_iaat.method:Iaat",
+        IaatOptions,
+        "a radius for each sample that follows what the sample withstands",
+        PAPER,
+        {"warmup": 1, "perturbation": {"steps": 2}, "history": 4},
+        variants={"paper": {}, "official": OFFICIAL},
+        traits=Traits(
+            gives=frozenset({"radii", "memory"}),
+            excludes={"mixtures": "a radius is remembered for each sample, and a mixture is several"},
+        ),
+    )
+
+
+@hookimpl
+def robustplug_commands(cli: click.Group) -> None:
+    """Add `robustplug iaat`."""
+    from .commands import iaat
+
+    cli.add_command(iaat)

@@ -1,0 +1,138 @@
+"""IAAT, Balaji et al. 2019 (arXiv:1910.08051): Algorithms 1 and 2.
+
+Sections, tables and figures are numbered as in the submission to ICLR 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustplug.api import Batch, Cost, Method, ParamGroup, Perturbation, Step, Task, View
+
+from . import IaatOptions
+from .history import History
+
+Withstands = Callable[[Tensor, Tensor], Tensor]
+"""(rows int64 (M,), radius (M,)) -> whether the attack with these radii fails, bool (M,)."""
+
+
+def choose_candidate(remembered: Tensor, gamma: float, withstands: Withstands) -> Tensor:
+    """Return ε + γ where the attack with it fails, else ε where that fails, else ε − γ: Algorithm 2.
+
+    The attack with ε is run only on the samples that did not withstand ε + γ.
+
+    Args:
+        remembered: ε of each sample, (N,).
+        gamma: γ; with 0 all candidates are the same and no attack is run.
+        withstands: runs the attack on some rows.
+    """
+    if not gamma:
+        return remembered
+    rows = torch.arange(len(remembered), device=remembered.device)
+    chosen = remembered + gamma
+    failed = rows[~withstands(rows, chosen)]
+    if len(failed):
+        here = remembered[failed]
+        chosen[failed] = torch.where(withstands(failed, here), here, (here - gamma).clamp_min(0))
+    return chosen
+
+
+def line_search(size: int, step: float, largest: float, withstands: Withstands, device: Any) -> Tensor:
+    """Return the largest of η, 2η, …, ε_max at which the attack fails, else 0: §5.2, (N,).
+
+    Goes down from ε_max, so that a sample leaves at its answer.
+
+    Args:
+        size: N.
+        step: η.
+        largest: ε_max.
+        withstands: runs the attack on some rows.
+        device: of the radii.
+    """
+    chosen = torch.zeros(size, device=device)
+    rows = torch.arange(size, device=device)
+    for number in range(math.floor(largest / step + 1e-9), 0, -1):
+        radius = torch.full((len(rows),), number * step, device=device)
+        fine = withstands(rows, radius)
+        chosen[rows[fine]] = number * step
+        rows = rows[~fine]
+        if not len(rows):
+            break
+    return chosen
+
+
+class Iaat(Method[IaatOptions]):
+    """Train each sample at the radius that it has been found to withstand."""
+
+    def __init__(self, options: IaatOptions, *, selection: Perturbation | None, **slots: Any) -> None:
+        super().__init__(options, **slots)
+        self.selection = selection or self.perturbation
+
+    def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
+        """Start every ε_i at ε_w."""
+        given = self.options.eps_warmup
+        self.eps_warmup = float(self.vicinity.eps if given is None else given)
+        size = task.info.sizes["train"]
+        self.eps = self.state.per_sample("eps", size, self.eps_warmup)
+        if self.options.history:
+            self.history = History(self.options.history, size)
+            self.state.add_module("history", self.history)
+        return super().setup(model, task)
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the batch at its attacked points: Algorithm 1, lines 3-11."""
+        o, plain = self.options, View.of(point, "adv")
+        right = self._right(step, plain)
+        eps = self._radii(step, plain, right).clamp_min(o.eps_min)
+        step.log("eps", eps)
+        step.log("right", right)
+        if o.misclassified != "clean":
+            return [self.perturbation(step, plain.replace(radius=eps, info={"eps": eps}), self.vicinity)]
+        # S⁻ is trained on clean images: their radius in this view is 0, and they need no attack.
+        view = plain.replace(radius=torch.where(right, eps, 0.0), info={"eps": eps})
+        rows = right.nonzero()[:, 0]
+        x = point.x.detach().clone()
+        if len(rows):
+            x[rows] = self.perturbation(step, view.rows(rows), self.vicinity).x.to(x.dtype)
+        return [view.replace(x=x)]
+
+    def _radii(self, step: Step, view: View, right: Tensor) -> Tensor:
+        """Return ε_i for this update, and from then on: ε_w while warming up, else Algorithm 2."""
+        o, before = self.options, self.eps.read(view.index)
+        shrinks = o.misclassified == "shrinking"
+        if step.progress.epoch < o.warmup:
+            constant = torch.full_like(before, self.eps_warmup)
+            return constant * right if shrinks else constant
+
+        def withstands(rows: Tensor, radius: Tensor) -> Tensor:
+            part = view.rows(rows).replace(radius=radius)
+            return self._right(step, self.selection(step, part, self.vicinity))
+
+        if o.search == "candidates":
+            chosen = choose_candidate(before, o.gamma, withstands)
+        else:
+            largest = 2 * self.eps_warmup if o.line_max is None else o.line_max
+            chosen = line_search(len(before), o.line_step or o.gamma, largest, withstands, before.device)
+        if shrinks:
+            chosen = chosen * right
+        # A radius that stays is kept to the bit.
+        return torch.lerp(before, chosen, o.beta)
+
+    def _right(self, step: Step, view: View) -> Tensor:
+        with step.attack_mode(self.options.mode), torch.no_grad():
+            return step.score(view, step.output(view))
+
+    def after_step(self, step: Step, views: Sequence[View]) -> None:
+        """Remember the radii, and at the start of an epoch those that the epoch before left."""
+        if self.options.history and step.progress.batch == 0 and step.progress.epoch:
+            self.history.note(step.progress.epoch, self.eps.values)
+        self.eps.write(views[0].index, views[0].info["eps"])
+
+    def cost(self) -> Cost:
+        """Say that it depends on how many samples withstand their first candidate."""
+        return Cost.unknown()
