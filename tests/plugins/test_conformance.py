@@ -8,7 +8,8 @@ from robustplug.testing.kit import all_checks
 
 # The reference code has no options to make it short, and gives a sample back that it does not break.
 LONG = {"autoattack"}
-EXPECTED = {("autoattack", "ascends_a_linear_model")}
+# N-FGSM leaves most of its radius to noise.
+EXPECTED = {("autoattack", "ascends_a_linear_model"), ("n-fgsm", "ascends_a_linear_model")}
 
 
 def marks(component: str, check: str) -> list[pytest.MarkDecorator]:

@@ -1,0 +1,109 @@
+"""Backward Smoothing, Chen et al. 2020 (arXiv:2010.01278), and N-FGSM, de Jorge et al. 2022."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustplug.api import Cost, Step, Vicinity, View, kl_divergence, uniform_like
+
+from . import BackwardSmoothingOptions, NFgsmOptions
+
+
+def _sized(size: Tensor, x: Tensor) -> Tensor:
+    return size.view(-1, *(1,) * (x.dim() - 1))
+
+
+def smoothing_start(
+    step: Step, view: View, vicinity: Vicinity, radius: Tensor, size: Tensor, gamma: float
+) -> Tensor:
+    """Return ξ* + x: one step that descends KL(s(f(x) + γψ) ‖ s(f(x + ξ))) from ξ = 0, Eq. (4.4).
+
+    ψ ~ U(−1, 1) for each logit. The forward that gives f(x) also gives the gradient.
+
+    Args:
+        step, view, vicinity: as an attack gets them; in attack mode.
+        radius, size: radius and step size of each sample, (N,).
+        gamma: γ.
+    """
+    x = view.origin.detach().clone().requires_grad_()
+    logits = step.output(view.replace(x=x)).float()
+    fixed = logits.detach()
+    target = (fixed + gamma * uniform_like(fixed, step.rng)).softmax(1)
+    gradient = step.gradient(kl_divergence(logits, target).sum(), x)
+    moved = x.detach() - _sized(size, x) * vicinity.steepest(gradient)
+    return vicinity.project(moved, view.origin, radius)
+
+
+def ascend(
+    step: Step, view: View, vicinity: Vicinity, x: Tensor, radius: Tensor, size: Tensor, steps: int
+) -> Tensor:
+    """Ascend the method's objective for some steps from x, each projected: Eq. (4.5) with TRADES' labels."""
+    if not steps:
+        return x
+    with torch.no_grad():
+        target = step.target(view)
+    for _ in range(steps):
+        x = x.detach().requires_grad_()
+        moved = view.replace(x=x)
+        gradient = step.gradient(step.loss(moved, step.output(moved), target).sum(), x)
+        x = vicinity.project(x.detach() + _sized(size, x) * vicinity.steepest(gradient), view.origin, radius)
+    return x
+
+
+class BackwardSmoothing:
+    """Start where the logits are randomly moved, then ascend: Algorithm 1, lines 5 and 6.
+
+    Args:
+        options: see BackwardSmoothingOptions.
+    """
+
+    def __init__(self, options: BackwardSmoothingOptions) -> None:
+        self.options = options
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the attacked point."""
+        o = self.options
+        radius = step.radii(view, vicinity)
+        size = o.step_ratio * radius
+        with step.attack_mode(o.batchnorm):
+            x = smoothing_start(step, view, vicinity, radius, size, o.gamma)
+            x = ascend(step, view, vicinity, x, radius, size, o.steps)
+        return view.replace(x=x.detach())
+
+    def cost(self, target: Cost) -> Cost:
+        """Count the start, the steps, and the target if there are any."""
+        own = Cost(1 + self.options.steps, 1 + self.options.steps)
+        return own + target if self.options.steps else own
+
+
+class NFgsm:
+    """x + η + α·ε·direction(∇ℓ(x + η)) with η ~ U(−k·ε, k·ε), not projected onto the ball of ε.
+
+    The radius of a sample holds noise and step: ε = radius / (k + α). Points are only cut to the valid
+    range.
+
+    Args:
+        options: see NFgsmOptions.
+    """
+
+    def __init__(self, options: NFgsmOptions) -> None:
+        self.options = options
+
+    @property
+    def reach(self) -> float:
+        """Return k + α, the radius in units of ε."""
+        return self.options.noise + self.options.step
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the attacked point."""
+        o = self.options
+        radius = step.radii(view, vicinity)
+        x = vicinity.random_point(view.origin, radius * (o.noise / self.reach), step.rng)
+        with step.attack_mode(o.batchnorm):
+            x = ascend(step, view, vicinity, x, radius, radius * (o.step / self.reach), 1)
+        return view.replace(x=x.detach())
+
+    def cost(self, target: Cost) -> Cost:
+        """Count one forward, one backward, and the target."""
+        return target + (1, 1)

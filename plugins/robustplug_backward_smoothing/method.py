@@ -1,0 +1,22 @@
+"""Adversarial training with N-FGSM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from robustplug.api import Batch, Method, Step, View
+
+from . import NFgsmTrainingOptions
+from .attacks import NFgsm
+
+
+class NFgsmTraining(Method[NFgsmTrainingOptions]):
+    """Train on noise and a step that together may leave the ball of ε that is defended."""
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the attacked view, with the radius that its attack reaches."""
+        reach = self.perturbation.reach if isinstance(self.perturbation, NFgsm) else 1.0
+        radius = torch.full((len(point),), reach * float(self.vicinity.eps), device=point.index.device)
+        return [self.perturbation(step, View.of(point, "adv", radius=radius), self.vicinity)]

@@ -1,0 +1,98 @@
+"""Backward Smoothing and N-FGSM against NumPy transcriptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from robustplug.api import View, uniform_like
+from robustplug.testing import Bench, Subject, toy_linear
+
+from . import reference as ref
+from .reference import Array
+
+EPS = 0.08
+
+
+def bench(name: str, options: dict[str, Any]) -> Bench:
+    return Bench(Subject("method", name, options), toy_linear, EPS)
+
+
+def flat(x: Tensor) -> Array:
+    result: Array = x.detach().flatten(1).double().numpy()
+    return result
+
+
+def weights(made: Bench) -> tuple[Array, Array]:
+    weight, bias = (p.detach().double().numpy() for p in made.model.parameters())
+    return weight, bias
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+@pytest.mark.parametrize("method", ["trades", "pgd-at"])
+def test_the_attack_is_algorithm_1(method: str, steps: int) -> None:
+    attack = {"use": "backward-smoothing", "gamma": 1.3, "steps": steps, "step_ratio": 0.75}
+    made = bench(method, {"perturbation": attack})
+    step, again = made.step(made.batch()), made.step(made.batch())
+    view = made.views(step)[-1]
+    (w, b), x, y = weights(made), flat(step.batch.x), step.batch.y.numpy()
+    radius, size = np.full(len(x), EPS), 0.75 * EPS
+    z = ref.logits(w, b, x)
+    psi = uniform_like(torch.zeros(z.shape), again.rng).double().numpy()
+    # ∇_{z'} KL(p ‖ softmax(z')) = softmax(z') − p, and z' = W x' + b: descend (4.4), then ascend (4.5).
+    moved = ref.project(x - size * np.sign((ref.softmax(z) - ref.softmax(z + 1.3 * psi)) @ w), x, radius)
+    goal = ref.softmax(z) if method == "trades" else np.eye(3)[y]
+    for _ in range(steps):
+        gradient = (ref.softmax(ref.logits(w, b, moved)) - goal) @ w
+        moved = ref.project(moved + size * np.sign(gradient), x, radius)
+    np.testing.assert_allclose(flat(view.x), moved, atol=1e-6)
+
+
+def test_the_clean_forward_is_made_once_for_start_and_target_logits() -> None:
+    made = bench("pgd-at", {"perturbation": {"use": "backward-smoothing"}})
+    step = made.step(made.batch())
+    made.views(step)
+    assert (step.meter.forwards, step.meter.backwards) == (2 * len(step.batch), 2 * len(step.batch))
+
+
+def test_without_a_change_of_the_logits_the_start_is_the_sample() -> None:
+    made = bench("trades", {"perturbation": {"use": "backward-smoothing", "gamma": 0, "steps": 0}})
+    view = made.views(made.step(made.batch()))[-1]
+    assert float((view.x - view.origin).abs().max()) <= EPS + 1e-6
+
+
+def test_n_fgsm_is_noise_and_a_step_without_a_projection() -> None:
+    made = bench("n-fgsm", {"perturbation": {"noise": 2.0, "step": 1.0}})
+    step, again = made.step(made.batch()), made.step(made.batch())
+    (view,) = made.views(step)
+    (w, b), x, y = weights(made), flat(step.batch.x), step.batch.y.numpy()
+    noise = uniform_like(step.batch.x, again.rng).flatten(1).double().numpy()
+    start = ref.project(x + 2 * EPS * noise, x, np.full(len(x), 2 * EPS))
+    gradient = (ref.softmax(ref.logits(w, b, start)) - np.eye(3)[y]) @ w
+    expected = np.clip(start + EPS * np.sign(gradient), 0, 1)
+    np.testing.assert_allclose(flat(view.x), expected, atol=1e-6)
+    assert view.radius is not None
+    np.testing.assert_allclose(view.radius.numpy(), 3 * EPS, rtol=1e-6)
+    assert float((view.x - view.origin).abs().max()) > EPS + 0.01
+
+
+def test_n_fgsm_without_noise_is_fgsm() -> None:
+    first = bench("n-fgsm", {"perturbation": {"noise": 0, "batchnorm": "eval"}})
+    second = bench("pgd-at", {"perturbation": {"use": "fgsm"}})
+    for made in (first, second):
+        for step in made.steps(1):
+            made.update(step)
+    for key, value in first.tensors().items():
+        torch.testing.assert_close(value, second.tensors()[key])
+
+
+def test_the_method_n_fgsm_takes_other_attacks_at_the_plain_radius() -> None:
+    made = bench("n-fgsm", {"perturbation": {"use": "fgsm"}})
+    (view,) = made.views(made.step(made.batch()))
+    assert isinstance(view, View)
+    assert view.radius is not None
+    np.testing.assert_allclose(view.radius.numpy(), EPS, rtol=1e-6)
