@@ -16,6 +16,7 @@ TRAITS: Mapping[str, str] = {
     "stays": "the perturbation leaves the samples where they are",
     "starts-at-origin": "the perturbation takes the gradient of the method's own objective at the origin",
     "predictions": "the label map answers with the model's own predictions for views that are not clean",
+    "masks": "the method puts masks into the model, which an output map switches",
     "log-g": "the output map gives log g as it stands, not logits",
 }
 """The traits that the components of robustplug use; a plugin may add its own."""

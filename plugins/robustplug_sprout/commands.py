@@ -69,7 +69,7 @@ def cosine(runs: tuple[Path, ...], samples: int | None, out: Path) -> None:
         "cosine": means.tolist(),
         "samples": counts.int().tolist(),
     }
-    write_result(out, body)
+    write_result(out / "result.json", body)
     matrix_figure(
         out / "cosine.png", "Mean cosine of input gradients", names, names, means.tolist(), "{:.4f}"
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..component import Use, build, innermost
+from ..errors import Refused
 from ..method import prepare
 from ..random import derive, isolated
 from ..recipe.convert import resolve
@@ -69,11 +70,39 @@ class Parts:
     def set_up(self, device: torch.device) -> Sequence[ParamGroup]:
         """Let the method prepare its state and the model, and return what to train."""
         self.model.train()  # before setup, which may put some modules in eval mode for good
-        with isolated(derive(self.recipe.seed, "setup"), device):
-            groups = prepare(self.method, self.model, self.task)
+        try:
+            with isolated(derive(self.recipe.seed, "setup"), device):
+                groups = prepare(self.method, self.model, self.task)
+        except Refused as reason:
+            problem = Problem("method", str(reason), None, None)
+            raise RecipeError([problem], f'method "{self.recipe.method.name}"') from reason
+        if self.recipe.train.only == "batchnorm":
+            groups = only_batchnorm(self.model, groups)
         self.model.to(device)
         self.method.state.to(device)
         return groups
+
+
+def only_batchnorm(model: nn.Module, groups: Sequence[ParamGroup]) -> Sequence[ParamGroup]:
+    """Keep, of a model's parameters, those of BatchNorm layers, and freeze all others.
+
+    Raises:
+        RecipeError: there is no BatchNorm with parameters.
+    """
+    kept = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for parameter in module.parameters()
+    }
+    frozen = {id(parameter): parameter for parameter in model.parameters() if id(parameter) not in kept}
+    left = [replace(group, params=tuple(p for p in group.params if id(p) not in frozen)) for group in groups]
+    if not kept or not all(group.params for group in left):
+        text = 'is "batchnorm", and a group of parameters has none of BatchNorm'
+        raise RecipeError([Problem("train.only", text, None, None)], "recipe")
+    for parameter in frozen.values():
+        parameter.requires_grad_(False)
+    return left
 
 
 def assemble(recipe: Recipe, device: torch.device) -> Parts:

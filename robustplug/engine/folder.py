@@ -68,15 +68,15 @@ def writing(what: str, kept: str = "") -> Iterator[None]:
         raise RunError(f"cannot write {what}: {reason}.{note}") from error
 
 
-def write_result(folder: Path, body: Mapping[str, Any]) -> None:
-    """Write the result.json of a folder, which is made if it is not there.
+def write_result(file: Path, body: Mapping[str, Any]) -> None:
+    """Write a result as JSON; the folder is made if it is not there.
 
     Raises:
         RunError: it cannot be written.
     """
-    with writing(f"the result in {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RESULT, dict(body))
+    with writing(f"the result {file}"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, dict(body))
 
 
 def note_in_result(folder: Path, name: str, value: Any) -> None:

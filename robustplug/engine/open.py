@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.load import read_recipe, recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
+from ..types import Feed
 from . import checkpoint
 from .errors import RunError
 from .folder import CHECKPOINTS, MODEL, RECIPE, holds_run, is_finished, latest_folder, new_folder
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..method import Method
     from ..protocols import Task
     from ..recipe.options import Recipe
+    from ..types import Result
     from .assemble import Parts
     from .processes import Processes
 
@@ -122,7 +124,7 @@ def stored_recipe(folder: Path) -> Recipe:
 
 def load_run(
     folder: Path, recipe: Recipe, processes: Processes, last: bool = False
-) -> tuple[Parts, nn.Module, list[str]]:
+) -> tuple[Parts, nn.Module, list[str], nn.Module]:
     """Load the selected checkpoint of a run and export its model.
 
     Args:
@@ -132,7 +134,8 @@ def load_run(
         last: load the newest checkpoint instead, whatever was selected.
 
     Returns:
-        The run's parts, the exported module in eval mode, and what is wrong with newer checkpoints.
+        The run's parts, the exported module in eval mode, what is wrong with newer checkpoints, and the
+        module as it was trained.
 
     Raises:
         RunError: no checkpoint can be used.
@@ -151,28 +154,68 @@ def load_run(
         except (ValueError, OSError) as error:
             raise RunError(f"the selected checkpoint of {folder} cannot be used: {error}") from error
     model = trained_weights(selected, parts.model, parts.method.state)
-    return parts, parts.method.export(model).eval(), problems
+    return parts, parts.method.export(model).eval(), problems, model
 
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """Hold a finished or unfinished run.
+    """Hold a run to look at.
 
     Attributes:
-        name: of its recipe.
-        recipe: as resolved when it was started.
-        task: its data.
-        method: with its memory and parameters as trained.
-        model: exported from the selected checkpoint, in eval mode.
-        device: where the model is.
+        model: exported, in eval mode.
+        trained: as in the checkpoint, before the method's export.
+        parts: its recipe, task and method, with the method's memory and parameters as trained.
+        processes: says where the models are.
     """
 
-    name: str
-    recipe: Recipe
-    task: Task
-    method: Method[Any]
     model: nn.Module
-    device: str
+    trained: nn.Module
+    parts: Parts
+    processes: Processes
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the recipe as it was resolved when the run started."""
+        return self.parts.recipe
+
+    @property
+    def name(self) -> str:
+        """Return the recipe's name."""
+        return self.parts.recipe.name
+
+    @property
+    def task(self) -> Task:
+        """Return the data."""
+        return self.parts.task
+
+    @property
+    def method(self) -> Method[Any]:
+        """Return the method."""
+        return self.parts.method
+
+    @property
+    def device(self) -> str:
+        """Return where the models are."""
+        return str(self.processes.device)
+
+    def evaluate(self, model: nn.Module, samples: int | None = None) -> Result:
+        """Evaluate a module as the run's recipe says.
+
+        Args:
+            model: of the same task, in eval mode.
+            samples: use only the first so many; None for what the recipe says.
+        """
+        from .precision import fitting_threads
+        from .reporting import Silent
+        from .results import Asked, evaluate_parts
+
+        parts = self.parts
+        if samples is not None:
+            options = dataclasses.replace(parts.recipe.evaluate, samples=samples)
+            parts = dataclasses.replace(parts, recipe=dataclasses.replace(parts.recipe, evaluate=options))
+        feed = Feed(batch_size=parts.recipe.train.batch_size)
+        with fitting_threads(next(iter(parts.task.batches("train", feed))).x):
+            return evaluate_parts(parts, model, self.processes, Silent(), Asked())
 
 
 def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> OpenedRun:
@@ -190,8 +233,8 @@ def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> Op
 
     recipe = stored_recipe(Path(folder))
     processes = start(device, "float32")
-    parts, model, _ = load_run(Path(folder), recipe, processes, last)
-    return OpenedRun(recipe.name, recipe, parts.task, parts.method, model, str(processes.device))
+    parts, model, _, trained = load_run(Path(folder), recipe, processes, last)
+    return OpenedRun(model, trained, parts, processes)
 
 
 def load_start(recipe: Recipe, model: nn.Module) -> str:

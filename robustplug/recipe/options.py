@@ -78,6 +78,7 @@ class TrainOptions:
         clip_grad_norm: largest norm of the gradient; None for no clipping.
         ema_decay: of the averaged weights, which are then those evaluated; None for no average.
         checkpoint_batches: also save within an epoch, every so many batches.
+        only: "batchnorm" trains the weights and biases of BatchNorm layers and nothing else of the model.
         select: which epoch's weights are kept: best robust or clean validation accuracy, or the last.
         stop_on_collapse: stop at catastrophic overfitting.
     """
@@ -90,6 +91,7 @@ class TrainOptions:
     clip_grad_norm: Positive | None = None
     ema_decay: Decay | None = None
     checkpoint_batches: Count | None = None
+    only: Literal["all", "batchnorm"] = "all"
     select: Literal["robust", "clean", "last"] = "robust"
     stop_on_collapse: bool = False
 

@@ -17,14 +17,15 @@ from ..engine.loop import Loop, Means, training_loss
 from ..engine.optim import Optimizers
 from ..engine.processes import start
 from ..engine.session import Session
+from ..errors import Refused
 from ..method import Method, prepare
 from ..random import derive, isolated, stream
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
 from ..registry import registry
 from ..step import Meter, Step
-from ..types import Batch, Feed, Pass, Progress, TaskInfo, View
-from .toys import OneStep, ToyTask, toy_batchnorm
+from ..types import Batch, Feed, ParamGroup, Pass, Progress, TaskInfo, View
+from .toys import OneStep, ToyTask, toy_batchnorm, toy_norm, toy_plain
 
 if TYPE_CHECKING:
     from ..protocols import Task
@@ -117,7 +118,7 @@ class Bench:
 
     Args:
         subject: what to check.
-        architecture: from a TaskInfo to a model.
+        architecture: from a TaskInfo to a model; a method that needs BatchNorm gets toy_norm for toy_plain.
         eps: radius of the vicinity instead of its own.
         task: by default a ToyTask.
     """
@@ -130,19 +131,29 @@ class Bench:
         task: Task | None = None,
     ) -> None:
         self.task = task or ToyTask(SEED)
-        with isolated(derive(SEED, "model")):
-            self.model = architecture(self.task.info)
-        self.method = subject.method()
-        if eps is not None:
-            self.method.vicinity.eps = eps
-        with isolated(derive(SEED, "setup")):
-            groups = prepare(self.method, self.model, self.task)
+        try:
+            groups = self._prepare(subject, architecture, eps)
+        except Refused:
+            if architecture is not toy_plain:
+                raise
+            groups = self._prepare(subject, toy_norm, eps)
         self.model.train()
         self.method.state.train()
         defaults = Recipe(task=Use("toy"), method=Use("toy"))
         schedule = build(resolve(defaults.schedule, "schedule"), "schedule")
         self.optimizers = Optimizers(groups, resolve(defaults.optimizer, "optimizer"), schedule)
         self.updates_done = 0
+
+    def _prepare(
+        self, subject: Subject, architecture: Callable[[TaskInfo], nn.Module], eps: float | None
+    ) -> Sequence[ParamGroup]:
+        with isolated(derive(SEED, "model")):
+            self.model = architecture(self.task.info)
+        self.method = subject.method()
+        if eps is not None:
+            self.method.vicinity.eps = eps
+        with isolated(derive(SEED, "setup")):
+            return prepare(self.method, self.model, self.task)
 
     def feed(self, epoch: int = 0, skip: int = 0) -> Feed:
         """Return the feed of a training epoch of three batches, the last of them smaller."""

@@ -80,6 +80,18 @@ def toy_plain(info: TaskInfo) -> nn.Module:
     )
 
 
+def toy_norm(info: TaskInfo) -> nn.Module:
+    """Build a smooth network with BatchNorm and nothing that draws; it takes a batch of one."""
+    channels, height, width = _image(info)
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(4 * (height - 2) * (width - 2), info.classes or 1),
+    )
+
+
 def toy_linear(info: TaskInfo) -> nn.Module:
     """Build a linear model, for which the best perturbation is known."""
     channels, height, width = _image(info)

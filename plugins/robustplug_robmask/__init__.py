@@ -1,0 +1,114 @@
+"""RobMask, AdvProp, and the analysis of adversarial masking: the rescaling of BatchNorm as a switch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from robustplug.api import (
+    Component,
+    Count,
+    MethodOptions,
+    Positive,
+    Traits,
+    UnitInterval,
+    Use,
+    hookimpl,
+    use,
+)
+
+if TYPE_CHECKING:
+    import click
+
+PAPER = "Cheng 2021, doctoral thesis, chapter 6: RobMask"
+_ADVPROP = "Xie et al. 2020, Adversarial Examples Improve Image Recognition, arXiv:1911.09665"
+_METHOD = "robustplug_robmask.method"
+_TRAITS = Traits(gives=frozenset({"radii", "clean-view", "masks"}))
+
+
+@dataclass(frozen=True)
+class RobMaskOptions(MethodOptions):
+    """Options of `robmask`; ε_max is the vicinity's eps.
+
+    Attributes:
+        bases: k, columns of W and W'.
+        strengths: p of each batch: "uniform" from [0, 1], or one of the "anchors" 1/(k − 1), …, 1.
+        statistics: running mean and variance, "shared" by all masks or "separate" for each basis.
+        clean_weight: share of the clean view in the loss.
+        mask_lr: learning rate of W and W'; None for that of the recipe.
+        deploy: p of the mask that the exported model has: 0 for clean samples, 1 for those of ε_max.
+    """
+
+    bases: Count = 2
+    strengths: Literal["uniform", "anchors"] = "uniform"
+    statistics: Literal["shared", "separate"] = "shared"
+    clean_weight: UnitInterval = 0.5
+    mask_lr: Positive | None = None
+    deploy: UnitInterval = 0.0
+    perturbation: Use = use("pgd", steps=7, step_ratio=0.2)
+    output_map: Use = use("mask")
+
+    def __post_init__(self) -> None:
+        if self.statistics == "separate" and self.strengths == "uniform":
+            raise ValueError('statistics = "separate" belong to one basis each: use strengths = "anchors"')
+        if self.strengths == "anchors" and self.bases < 2:
+            raise ValueError(
+                "bases must be at least 2 where strengths are anchors: the first is for clean samples"
+            )
+
+
+@dataclass(frozen=True)
+class AdvPropOptions(RobMaskOptions):
+    """Options of `advprop`: those of `robmask`, with an auxiliary BatchNorm for attacked samples.
+
+    With more than two bases there are several auxiliary norms, each for a strength of its own.
+    """
+
+    strengths: Literal["uniform", "anchors"] = "anchors"
+    statistics: Literal["shared", "separate"] = "separate"
+
+
+@hookimpl
+def robustplug_output_maps() -> Iterable[Component]:
+    """Offer the model under the mask of a view."""
+    yield Component(
+        "mask",
+        f"{_METHOD}:MaskedOutput",
+        summary="the model's outputs under the mask of the view's strength",
+        paper=PAPER,
+        traits=Traits(
+            needs={"masks": 'a method such as "robmask" or "advprop" puts the masks into the model'}
+        ),
+    )
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer RobMask and AdvProp."""
+    yield Component(
+        "robmask",
+        f"{_METHOD}:RobMask",
+        RobMaskOptions,
+        "BatchNorm's rescaling as a mixture of few, chosen by the strength of the attack",
+        PAPER,
+        {"perturbation": {"steps": 2}},
+        traits=_TRAITS,
+    )
+    yield Component(
+        "advprop",
+        f"{_METHOD}:RobMask",
+        AdvPropOptions,
+        "an auxiliary BatchNorm for attacked samples, so that they help with clean ones",
+        _ADVPROP,
+        {"perturbation": {"steps": 2}},
+        traits=_TRAITS,
+    )
+
+
+@hookimpl
+def robustplug_commands(cli: click.Group) -> None:
+    """Add `robustplug mask`."""
+    from .commands import mask
+
+    cli.add_command(mask)

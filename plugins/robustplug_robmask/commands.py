@@ -1,0 +1,129 @@
+"""robustplug mask: one trained model, many trade-offs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robustplug.api import OpenedRun
+
+
+def numbers(_: click.Context, parameter: click.Parameter, text: str) -> list[float]:
+    """Read "0:8/255:2/255" (first, last, step) or "0,4/255,8/255"."""
+    from robustplug.api import parse_fraction
+
+    try:
+        parts = [float(str(parse_fraction(part))) for part in text.replace(":", ",").split(",")]
+        if ":" not in text:
+            return parts
+        first, last, step = parts
+        if step <= 0 or last < first:
+            raise ValueError("the last must not be below the first, and the step must be above 0")
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write FIRST:LAST:STEP, or numbers with commas") from None
+    count = int((last - first) / step + 1e-9)
+    return [round(first + step * at, 12) for at in range(count + 1)]
+
+
+@click.group()
+def mask() -> None:
+    """Evaluate a range of masks, the rescalings of BatchNorm, without training again."""
+
+
+@mask.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--eps", "radii", default="0:8/255:2/255", callback=numbers, show_default=True)
+@click.option("--samples", type=click.IntRange(min=1), help="Use only the first test samples.")
+def sweep(run: Path, radii: list[float], samples: int | None) -> None:
+    """Evaluate RUN, trained with robmask or advprop, under the masks of several ε.
+
+    Each model is an ordinary one, with its mask folded into BatchNorm. The attacks are those of the run's
+    recipe, in its threat model. Written to masks.json and figures/masks.png in the run folder.
+    """
+    from robustplug.api import open_run
+
+    from .masks import fold
+    from .method import RobMask
+
+    opened = open_run(run)
+    if not isinstance(opened.method, RobMask):
+        raise click.UsageError(f"{run} was not trained with robmask or advprop")
+    largest = float(opened.method.vicinity.eps)
+    wrong = [eps for eps in radii if not 0 <= eps <= largest * (1 + 1e-6)]
+    if wrong:
+        raise click.BadParameter(
+            f"{wrong[0]:g} is not between 0 and {largest:g}, the run's largest radius", param_hint="--eps"
+        )
+    models = [(eps, fold(opened.trained, eps / largest if largest else 0.0)) for eps in radii]
+    _report(opened, models, "eps", run / "masks.json", run / "figures" / "masks.png", samples)
+
+
+@mask.command()
+@click.argument("run_a", type=click.Path(path_type=Path))
+@click.argument("run_b", type=click.Path(path_type=Path))
+@click.option(
+    "--p", "shares", default="0:1:0.2", callback=numbers, show_default=True, help="Shares of RUN_A."
+)
+@click.option("--samples", type=click.IntRange(min=1), help="Use only the first test samples.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("masks"), show_default=True)
+def interpolate(run_a: Path, run_b: Path, shares: list[float], samples: int | None, out: Path) -> None:
+    """Evaluate what lies between the BatchNorm layers of RUN_A (p = 1) and RUN_B (p = 0).
+
+    The runs differ in BatchNorm alone: one was fine-tuned from the other with train.only = "batchnorm".
+    The attacks are those of RUN_A's recipe. Written to result.json and masks.png in the folder of --out.
+    """
+    from robustplug.api import Refused, open_run
+
+    from .masks import interpolate as between
+
+    first, second = open_run(run_a), open_run(run_b)
+    if any(not 0 <= p <= 1 for p in shares):
+        raise click.BadParameter("shares are between 0 and 1", param_hint="--p")
+    try:
+        models = [(p, between(first.model, second.model, p).eval()) for p in shares]
+    except Refused as reason:
+        raise click.UsageError(f"{run_a} and {run_b}: {reason}") from None
+    _report(first, models, "p", out / "result.json", out / "masks.png", samples)
+
+
+def _report(
+    opened: OpenedRun,
+    models: Sequence[tuple[float, nn.Module]],
+    name: str,
+    file: Path,
+    figure: Path,
+    samples: int | None,
+) -> None:
+    """Evaluate models one after the other; print, write and draw their accuracies."""
+    from robustplug.api import Line, Panel, line_figure, write_result
+
+    rows: list[dict[str, Any]] = []
+    for value, model in models:
+        result = opened.evaluate(model.eval(), samples)
+        accuracies = {
+            f"{at}. {row.name}" if at else row.name: row.accuracy for at, row in enumerate(result.attacks)
+        }
+        rows.append({name: value, **accuracies})
+        click.echo(
+            f"{name} = {value:<8.4g} " + "  ".join(f"{key} {100 * a:.2f} %" for key, a in accuracies.items())
+        )
+    columns = [key for key in rows[0] if key != name]
+    body = {"run": opened.name, "threat": dict(result.threat), "samples": result.samples, "rows": rows}
+    write_result(file, body)
+    lines = [Line(column, [100 * row[column] for row in rows]) for column in columns]
+    line_figure(
+        figure,
+        f"Masks of {opened.name}",
+        [row[name] for row in rows],
+        [Panel("", lines)],
+        {"eps": "ε of the mask", "p": "p"}[name],
+        "accuracy (%)",
+        (0, 100),
+    )
+    click.echo(f"{file}\n{figure}")

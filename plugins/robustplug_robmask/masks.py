@@ -1,0 +1,177 @@
+"""BatchNorm with several rescalings: put in, switched, folded back, and interpolated."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustplug.api import Refused
+
+Norm = nn.modules.batchnorm._BatchNorm
+
+
+def encode(strength: float, bases: int) -> list[float]:
+    """Return u of a strength p in [0, 1], k numbers that sum to 1: Eq. (6.2).
+
+    For k = 2 it is [1 − p, p]. The thesis does not say how more bases are used; here the basis j is that
+    of the strength j/(k − 1), and what lies between two is a mixture of both.
+
+    Args:
+        strength: p = ε/ε_max.
+        bases: k.
+    """
+    if bases == 1:
+        return [1.0]
+    place = min(max(strength, 0.0), 1.0) * (bases - 1)
+    return [max(0.0, 1 - abs(place - j)) for j in range(bases)]
+
+
+class MaskedNorm(nn.Module):
+    """BatchNorm whose rescaling is γ = W u, β = W' u.
+
+    All columns of W start as the weight of the layer that is replaced, those of W' as its bias, so that
+    every mask starts as that layer.
+
+    Args:
+        norm: the layer that is replaced; affine.
+        bases: k.
+        separate: running statistics for each basis instead of one set.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(self, norm: Norm, bases: int, separate: bool) -> None:
+        super().__init__()
+        self.kind, self.eps, self.momentum = type(norm), norm.eps, norm.momentum
+        self.weight = nn.Parameter(norm.weight.detach()[:, None].repeat(1, bases))
+        self.bias = nn.Parameter(norm.bias.detach()[:, None].repeat(1, bases))
+        if norm.running_mean is None or norm.running_var is None:
+            raise Refused("masks need a BatchNorm with running statistics")
+        sets = bases if separate else 1
+        self.register_buffer("mean", norm.running_mean[None].repeat(sets, 1))
+        self.register_buffer("variance", norm.running_var[None].repeat(sets, 1))
+        self.register_buffer("batches", torch.zeros(sets, dtype=torch.int64))
+        self.encoding = encode(0.0, bases)
+
+    def rescaling(self) -> tuple[Tensor, Tensor]:
+        """Return γ and β under the present mask, (C,) each."""
+        u = torch.tensor(self.encoding, dtype=self.weight.dtype, device=self.weight.device)
+        return self.weight @ u, self.bias @ u
+
+    @property
+    def statistics(self) -> int:
+        """Return which set of running statistics the present mask uses: that of its largest part."""
+        return 0 if len(self.mean) == 1 else max(range(len(self.encoding)), key=self.encoding.__getitem__)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise and rescale x (N, C, …)."""
+        at = self.statistics
+        gamma, beta = self.rescaling()
+        momentum = self.momentum
+        if self.training:
+            self.batches[at] += 1
+            if momentum is None:
+                momentum = 1.0 / float(self.batches[at])
+        return F.batch_norm(
+            x, self.mean[at], self.variance[at], gamma, beta, self.training, momentum or 0.0, self.eps
+        )
+
+    @torch.no_grad()
+    def folded(self) -> Norm:
+        """Return a plain BatchNorm that computes what this layer does under its present mask."""
+        gamma, beta = self.rescaling()
+        norm: Norm = self.kind(len(gamma), self.eps, self.momentum, device=gamma.device, dtype=gamma.dtype)
+        norm.weight.copy_(gamma)
+        norm.bias.copy_(beta)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        norm.running_mean.copy_(self.mean[self.statistics])
+        norm.running_var.copy_(self.variance[self.statistics])
+        norm.num_batches_tracked.copy_(self.batches[self.statistics])
+        return norm.train(self.training)
+
+
+def put_masks(model: nn.Module, bases: int, separate: bool) -> list[MaskedNorm]:
+    """Replace every affine BatchNorm of a model by one with masks, and return those.
+
+    Raises:
+        Refused: there is none.
+    """
+    found = []
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Norm) and child.affine:
+                masked = MaskedNorm(child, bases, separate).train(child.training)
+                setattr(parent, name, masked)
+                found.append(masked)
+    if not found:
+        raise Refused("masks are in BatchNorm layers with weight and bias, and this model has none")
+    return found
+
+
+def masks(model: nn.Module) -> Iterator[MaskedNorm]:
+    """Yield the layers with masks."""
+    return (module for module in model.modules() if isinstance(module, MaskedNorm))
+
+
+def switch(model: nn.Module, strength: float) -> None:
+    """Choose the mask of a strength p in [0, 1] in all layers."""
+    for layer in masks(model):
+        layer.encoding = encode(strength, layer.weight.shape[1])
+
+
+def fold(model: nn.Module, strength: float) -> nn.Module:
+    """Return a copy in which plain BatchNorm layers have the mask of a strength p; the model stays."""
+    copied = copy.deepcopy(model)
+    switch(copied, strength)
+    for parent in list(copied.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, MaskedNorm):
+                setattr(parent, name, child.folded())
+    return copied
+
+
+@torch.no_grad()
+def interpolate(first: nn.Module, second: nn.Module, p: float) -> nn.Module:
+    """Return a copy of a model whose BatchNorm layers lie between those of two: §6.2.2.
+
+    γ̂ = pγ + (1 − p)γ', β̂ likewise, and the running statistics with them, so that p = 1 is the first
+    model and p = 0 the second, to the bit.
+
+    Args:
+        first, second: modules that differ in their BatchNorm layers alone.
+        p: share of the first.
+
+    Raises:
+        Refused: they differ elsewhere, or have different architectures.
+    """
+    copied = copy.deepcopy(first)
+    own, other = copied.state_dict(), second.state_dict()
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in other.items()}:
+        raise Refused("the two models have different architectures")
+    inside = {
+        f"{name}.{key}" if name else key
+        for name, module in copied.named_modules()
+        if isinstance(module, Norm)
+        for key in module.state_dict()
+    }
+    differing = [key for key in own if key not in inside and not torch.equal(own[key], other[key])]
+    if differing:
+        raise Refused(
+            f"the two models differ outside of BatchNorm, in {', '.join(differing[:3])}: fine-tune one from "
+            'the other with train.only = "batchnorm"'
+        )
+    for key in inside:
+        if own[key].is_floating_point():
+            mixed = p * own[key] + (1 - p) * other[key]
+            own[key].copy_(own[key] if p == 1 else other[key] if p == 0 else mixed)
+        else:
+            own[key].copy_(own[key] if p >= 0.5 else other[key])
+    return copied

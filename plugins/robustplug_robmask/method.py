@@ -1,0 +1,74 @@
+"""RobMask, thesis §6.3, Algorithm 10, and AdvProp, Xie et al. 2020, as its special case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustplug.api import Batch, Cost, Method, ParamGroup, Step, Task, View
+
+from . import RobMaskOptions
+from .masks import fold, put_masks, switch
+
+
+class MaskedOutput:
+    """g∘f: the model under the mask of the view's strength, `info["strength"]`, or 0 for clean views."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return the model's outputs; the mask stays as it was."""
+        strength = 0.0 if view.role == "clean" else float(view.info.get("strength", 0.0))
+        switch(step.model, strength)
+        try:
+            return step.forward(view.x, variant=strength)
+        finally:
+            switch(step.model, 0.0)
+
+
+class RobMask(Method[RobMaskOptions]):
+    """Train clean samples under the mask of 0 and attacked ones under that of their strength."""
+
+    def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
+        """Put the masks into the model.
+
+        Raises:
+            Refused: it has no BatchNorm.
+        """
+        o = self.options
+        layers = put_masks(model, o.bases, o.statistics == "separate")
+        groups = [*super().setup(model, task)]
+        if o.mask_lr is not None:
+            groups.append(
+                ParamGroup("masks", [p for each in layers for p in each.parameters()], o.mask_lr, always=True)
+            )
+        return groups
+
+    def strength(self, step: Step) -> float:
+        """Draw p of a batch."""
+        draw = float(torch.rand((), generator=step.rng, device=step.rng.device))
+        if self.options.strengths == "uniform":
+            return draw
+        steps = self.options.bases - 1
+        return (1 + int(draw * steps)) / steps
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the clean view, and the one attacked with ε = p·ε_max under the mask of p."""
+        p = self.strength(step)
+        radius = torch.full((len(point),), p * float(self.vicinity.eps), device=point.index.device)
+        view = View.of(point, "adv", radius=radius).replace(info={**point.info, "strength": p})
+        adv = self.perturbation(step, view, self.vicinity)
+        share = self.options.clean_weight
+        return [View.of(point, weight=share), adv.replace(weight=1 - share)]
+
+    def export(self, model: nn.Module) -> nn.Module:
+        """Return an ordinary module with the mask of `deploy`; the masks stay in the model."""
+        return fold(model, self.options.deploy)
+
+    def cost(self) -> Cost:
+        """Count the attack and both views."""
+        return self.perturbation.cost(Cost(0, 0)) + (2, 2)
