@@ -247,8 +247,8 @@ def test_the_ends_of_an_interpolation_are_the_runs(pair: tuple[Path, Path], p: f
 def test_between_two_runs_every_rescaling_is_between() -> None:
     first, second = network(), network()
     with torch.no_grad():
-        norm_of(second).weight += 1
-        norm_of(second).bias -= 2
+        norm_of(second).weight.add_(1)
+        norm_of(second).bias.sub_(2)
     found, start = norm_of(interpolate(first, second, 0.25)), norm_of(first)
     torch.testing.assert_close(found.weight, start.weight + 0.75)
     torch.testing.assert_close(found.bias, start.bias - 1.5)
