@@ -60,6 +60,20 @@ def gamma(concentration: Tensor, rng: torch.Generator) -> Tensor:
     return result
 
 
+def log_gamma(concentration: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw the logarithm of Gamma(concentration, 1), differentiable in the concentration.
+
+    A draw of small concentration underflows, so it is made of a larger one: G(c) = G(c + 1) · U^(1/c).
+    """
+    small = concentration < 0.1
+    draws = gamma(concentration + small, rng).clamp_min(torch.finfo(concentration.dtype).tiny).log()
+    if not bool(small.any()):
+        return draws
+    uniform = torch.rand(concentration.shape, generator=rng, dtype=draws.dtype, device=draws.device)
+    powers = torch.log1p(-uniform) / torch.where(small, concentration, 1.0)
+    return torch.where(small, draws + powers, draws)
+
+
 def dirichlet(concentration: Tensor, rng: torch.Generator) -> Tensor:
     """Draw from Dirichlet(concentration) over the last axis, differentiable in the concentration.
 
@@ -67,8 +81,7 @@ def dirichlet(concentration: Tensor, rng: torch.Generator) -> Tensor:
         concentration: positive, (..., K).
         rng: a generator on the same device.
     """
-    draws = gamma(concentration, rng).clamp_min(torch.finfo(concentration.dtype).tiny)
-    return draws / draws.sum(-1, keepdim=True)
+    return log_gamma(concentration, rng).softmax(-1)
 
 
 def beta(a: Tensor, b: Tensor, rng: torch.Generator) -> Tensor:

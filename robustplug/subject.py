@@ -108,7 +108,7 @@ def open_subject(
         table = _table(model, network)
     table["evaluate"] |= {key: value for key, value in changes.items() if value is not None}
     table["seed"] = table.get("seed", 0) if seed is None else seed
-    recipe = recipe_from_mapping(table, overrides)
+    recipe = recipe_from_mapping(table, overrides, starts=False)
     processes = start(device, "float32")
     if folder is None:
         return _loaded(model, network, recipe, processes, reporter)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from robustplug.api import Component, Rest, hookimpl
+from robustplug.api import Component, Rest, Traits, hookimpl
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,5 @@ def robustplug_perturbations() -> Iterable[Component]:
         "an evasion attack of the Adversarial Robustness Toolbox, by its class name",
         "Nicolae et al. 2018, arXiv:1807.01069",
         {"name": "FastGradientMethod"},
+        traits=Traits(excludes={"mixtures": "it needs one label for each sample, and a mixture has several"}),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from robustplug.api import Component, Natural, hookimpl
+from robustplug.api import Component, Natural, Traits, hookimpl
 
 AttackName = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 
@@ -50,4 +50,5 @@ def robustplug_perturbations() -> Iterable[Component]:
         "AutoAttack's reference code: APGD, targeted APGD, FAB and Square",
         "Croce & Hein 2020, arXiv:2003.01690",
         {"version": "custom", "attacks": ["apgd-ce"]},
+        traits=Traits(excludes={"mixtures": "it needs one label for each sample, and a mixture has several"}),
     )

@@ -65,7 +65,8 @@ _NEEDS_RADII = Traits(
 
 
 def _loss_traits(options: CatLossOptions) -> Traits:
-    return _NEEDS_RADII if options.margin_weight == "radius-sum" else Traits()
+    needs = _NEEDS_RADII.needs if options.margin_weight == "radius-sum" else {}
+    return Traits(needs=needs, excludes={"log-g": "it would normalise again what is log g already"})
 
 
 @hookimpl

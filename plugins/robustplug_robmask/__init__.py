@@ -34,7 +34,8 @@ class RobMaskOptions(MethodOptions):
     Attributes:
         bases: k, columns of W and W'.
         strengths: p of each batch: "uniform" from [0, 1], or one of the "anchors" 1/(k − 1), …, 1.
-        statistics: running mean and variance, "shared" by all masks or "separate" for each basis.
+        statistics: running mean and variance "shared" by all masks, which then mix; or "separate" norms,
+            each for the strengths up to its own.
         clean_weight: share of the clean view in the loss.
         mask_lr: learning rate of W and W'; None for that of the recipe.
         deploy: p of the mask that the exported model has: 0 for clean samples, 1 for those of ε_max.
@@ -50,8 +51,6 @@ class RobMaskOptions(MethodOptions):
     output_map: Use = use("mask")
 
     def __post_init__(self) -> None:
-        if self.statistics == "separate" and self.strengths == "uniform":
-            raise ValueError('statistics = "separate" belong to one basis each: use strengths = "anchors"')
         if self.strengths == "anchors" and self.bases < 2:
             raise ValueError(
                 "bases must be at least 2 where strengths are anchors: the first is for clean samples"

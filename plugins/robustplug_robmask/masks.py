@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 
 import torch
@@ -14,19 +15,23 @@ from robustplug.api import Refused
 Norm = nn.modules.batchnorm._BatchNorm
 
 
-def encode(strength: float, bases: int) -> list[float]:
+def encode(strength: float, bases: int, mixture: bool = True) -> list[float]:
     """Return u of a strength p in [0, 1], k numbers that sum to 1: Eq. (6.2).
 
     For k = 2 it is [1 − p, p]. The thesis does not say how more bases are used; here the basis j is that
-    of the strength j/(k − 1), and what lies between two is a mixture of both.
+    of the strength j/(k − 1), and what lies between two is a mixture of both, or with AdvProp's separate
+    norms the upper one.
 
     Args:
         strength: p = ε/ε_max.
         bases: k.
+        mixture: mix two bases, or take one.
     """
     if bases == 1:
         return [1.0]
     place = min(max(strength, 0.0), 1.0) * (bases - 1)
+    if not mixture:
+        place = math.ceil(place - 1e-9)
     return [max(0.0, 1 - abs(place - j)) for j in range(bases)]
 
 
@@ -39,7 +44,7 @@ class MaskedNorm(nn.Module):
     Args:
         norm: the layer that is replaced; affine.
         bases: k.
-        separate: running statistics for each basis instead of one set.
+        separate: a norm for each basis: running statistics of its own, and no mixtures.
     """
 
     mean: Tensor
@@ -48,7 +53,7 @@ class MaskedNorm(nn.Module):
 
     def __init__(self, norm: Norm, bases: int, separate: bool) -> None:
         super().__init__()
-        self.kind, self.eps, self.momentum = type(norm), norm.eps, norm.momentum
+        self.kind, self.eps, self.momentum, self.separate = type(norm), norm.eps, norm.momentum, separate
         self.weight = nn.Parameter(norm.weight.detach()[:, None].repeat(1, bases))
         self.bias = nn.Parameter(norm.bias.detach()[:, None].repeat(1, bases))
         if norm.running_mean is None or norm.running_var is None:
@@ -57,7 +62,11 @@ class MaskedNorm(nn.Module):
         self.register_buffer("mean", norm.running_mean[None].repeat(sets, 1))
         self.register_buffer("variance", norm.running_var[None].repeat(sets, 1))
         self.register_buffer("batches", torch.zeros(sets, dtype=torch.int64))
-        self.encoding = encode(0.0, bases)
+        self.encoding = self.encode(0.0)
+
+    def encode(self, strength: float) -> list[float]:
+        """Return u of a strength p."""
+        return encode(strength, self.weight.shape[1], mixture=not self.separate)
 
     def rescaling(self) -> tuple[Tensor, Tensor]:
         """Return γ and β under the present mask, (C,) each."""
@@ -66,8 +75,8 @@ class MaskedNorm(nn.Module):
 
     @property
     def statistics(self) -> int:
-        """Return which set of running statistics the present mask uses: that of its largest part."""
-        return 0 if len(self.mean) == 1 else max(range(len(self.encoding)), key=self.encoding.__getitem__)
+        """Return which set of running statistics the present mask uses."""
+        return self.encoding.index(1.0) if self.separate else 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise and rescale x (N, C, …)."""
@@ -124,7 +133,7 @@ def masks(model: nn.Module) -> Iterator[MaskedNorm]:
 def switch(model: nn.Module, strength: float) -> None:
     """Choose the mask of a strength p in [0, 1] in all layers."""
     for layer in masks(model):
-        layer.encoding = encode(strength, layer.weight.shape[1])
+        layer.encoding = layer.encode(strength)
 
 
 def fold(model: nn.Module, strength: float) -> nn.Module:

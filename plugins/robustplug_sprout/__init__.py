@@ -12,6 +12,7 @@ from robustplug.api import (
     MethodOptions,
     Natural,
     Positive,
+    Traits,
     UnitInterval,
     Use,
     hookimpl,
@@ -88,6 +89,18 @@ OFFICIAL = {
 }
 
 
+def _label_traits(options: DirichletOptions) -> Traits:
+    if not options.alpha:
+        return Traits()
+    return Traits(
+        gives=frozenset({"draws-labels"}),
+        excludes={
+            "draws-labels": "the inner label map draws already",
+            "ignores-target": "the loss would not look at the drawn label, and β could not learn",
+        },
+    )
+
+
 @hookimpl
 def robustplug_label_maps() -> Iterable[Component]:
     """Offer h of SPROUT."""
@@ -97,6 +110,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         DirichletOptions,
         "Dirichlet((1 − α)·y + α·β) with a β that ascends the loss",
         PAPER,
+        traits=_label_traits,
     )
 
 

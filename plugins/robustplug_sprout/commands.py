@@ -62,7 +62,7 @@ def cosine(runs: tuple[Path, ...], samples: int | None, out: Path) -> None:
             raise click.UsageError(f"{run} was trained on another task than {runs[0]}")
     feed = Feed(batch_size=256, samples=samples, device=opened[0].device)
     means, counts = mean_cosines([run.model for run in opened], task.batches("test", feed))
-    names = [run.name for run in opened]
+    names = [run.name or str(run) for run in runs]
     body = {
         "runs": [str(run) for run in runs],
         "split": "test",

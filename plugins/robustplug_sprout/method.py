@@ -97,13 +97,14 @@ class DirichletLabels:
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return rows (N, K) that sum to 1; y itself where α = 0."""
-        y = self.inner(step, view)
         if not self.learns:
-            return y
+            return self.inner(step, view)
         if self.options.draw == "partner" and "partner-labels" in view.info:
-            both = self._draw(step, view.info["partner-labels"])
+            partners = view.info["partner-labels"].unbind(1)
+            rows = [as_rows(self.inner(step, view.replace(y=y)), len(self.raw)) for y in partners]
+            both = self._draw(step, torch.stack(rows, 1))
             return (view.info["shares"].unsqueeze(-1) * both).sum(1)
-        return self._draw(step, as_rows(y, len(self.raw)))
+        return self._draw(step, as_rows(self.inner(step, view), len(self.raw)))
 
     def _draw(self, step: Step, rows: Tensor) -> Tensor:
         o = self.options

@@ -37,7 +37,10 @@ def robustplug_methods() -> Iterable[Component]:
         "clean cross entropy plus β · KL of the perturbed prediction",
         PAPER,
         {"perturbation": {"steps": 2}},
-        traits=Traits(gives=frozenset({"clean-view"})),
+        traits=Traits(
+            gives=frozenset({"clean-view"}),
+            needs={"moves": "the divergence of a prediction from itself is 0: give it a perturbation"},
+        ),
     )
 
 
@@ -53,8 +56,9 @@ def robustplug_label_maps() -> Iterable[Component]:
             gives=frozenset({"predictions"}),
             needs={"clean-view": "without a clean view nothing would be learnt from the true labels"},
             excludes={
+                "ignores-target": "the loss would not look at the predictions",
                 "starts-at-origin": 'there the divergence has no gradient: give the attack start = "uniform" '
-                'or "normal", or a loss of its own'
+                'or "normal", or a loss of its own',
             },
         ),
     )
@@ -68,4 +72,5 @@ def robustplug_losses() -> Iterable[Component]:
         "robustplug_trades.method:TradesLoss",
         summary="cross entropy for clean views, KL divergence for all others",
         paper=PAPER,
+        traits=Traits(excludes={"log-g": "it would normalise again what is log g already"}),
     )

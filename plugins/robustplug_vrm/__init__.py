@@ -18,13 +18,14 @@ from robustplug.api import (
 )
 
 _HERE = "robustplug_vrm"
+_IGNORED = {"ignores-target": "the loss would not look at what it answers"}
+_MOVES = {"moves": "the virtual sample would be the clean one: use vicinity gaussian, or a perturbation"}
 _MIXUP = "Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412"
 _STABILITY = "Zheng et al. 2016, Stability Training, arXiv:1604.04326"
 _BILATERAL = "Wang and Zhang 2019, Bilateral Adversarial Training, arXiv:1811.10716"
 _INTERPOLATED = "Lamb et al. 2019, Interpolated Adversarial Training, arXiv:1906.06784"
-_NO_MIXTURES = Traits(
-    excludes={"mixtures": "it asks for the class of each sample, and a mixture has several"}
-)
+_SEVERAL = "it asks for the class of each sample, and a mixture has several"
+_NOT_SINGLE = "a mixture has no single clean sample to be multiplied with"
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,16 @@ class InterpolatedOptions(MethodOptions):
     perturbation: Use = use("pgd", steps=7)
 
 
+_PLAIN = Traits(gives=frozenset({"plain"}))
+
+
+def _gaussian_traits(options: GaussianOptions) -> Traits:
+    return Traits() if options.sigma else _PLAIN
+
+
 def _mixup_traits(options: MixupOptions) -> Traits:
     again = {"mixtures": "the inner vicinity mixes already"}
-    return Traits(frozenset({"mixtures"}), excludes=again) if options.a else Traits()
+    return Traits(frozenset({"mixtures"}), excludes=again) if options.a else _PLAIN
 
 
 @hookimpl
@@ -124,6 +132,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         GaussianOptions,
         "each sample with Gaussian noise; no clipping",
         "Zantedeschi et al. 2017, arXiv:1707.06728",
+        traits=_gaussian_traits,
     )
     yield Component(
         "mixup",
@@ -144,7 +153,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         BilateralOptions,
         "the label adversary in closed form: the least likely class gets most of what the label loses",
         _BILATERAL,
-        traits=_NO_MIXTURES,
+        traits=Traits(excludes={"mixtures": _SEVERAL, "mixed-views": _SEVERAL, **_IGNORED}),
     )
     yield Component(
         "stability",
@@ -154,7 +163,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         traits=Traits(
             gives=frozenset({"predictions"}),
             needs={"clean-view": "without a clean view nothing would be learnt from the true labels"},
-            excludes={"mixtures": "a mixture has no single clean sample to agree with"},
+            excludes={"mixtures": "a mixture has no single clean sample to agree with", **_IGNORED},
         ),
     )
 
@@ -170,7 +179,8 @@ def robustplug_output_maps() -> Iterable[Component]:
         _STABILITY,
         traits=Traits(
             gives=frozenset({"log-g"}),
-            excludes={"mixtures": "a mixture has no single clean sample to be multiplied with"},
+            needs=_MOVES,
+            excludes={"mixtures": _NOT_SINGLE, "mixed-views": _NOT_SINGLE},
         ),
     )
 
@@ -205,7 +215,7 @@ def robustplug_methods() -> Iterable[Component]:
         StabilityOptions,
         "cross entropy, and agreement of the predictions at a sample and at its noisy copy",
         _STABILITY,
-        traits=Traits(gives=frozenset({"clean-view"})),
+        traits=Traits(gives=frozenset({"clean-view"}), needs=_MOVES),
     )
     yield Component(
         "interpolated",
@@ -214,5 +224,8 @@ def robustplug_methods() -> Iterable[Component]:
         "mixup of clean and of attacked samples, half each",
         _INTERPOLATED,
         {"perturbation": {"steps": 2}},
-        traits=Traits(excludes={"mixtures": "it mixes the samples itself, after the attack"}),
+        traits=Traits(
+            gives=frozenset({"mixed-views"}),
+            excludes={"mixtures": "it mixes the samples itself, after the attack"},
+        ),
     )

@@ -132,9 +132,17 @@ def robustplug_vicinities() -> Iterable[Component]:
     """Offer norm balls and distribution shifts."""
     from .shifts import SHIFTS
 
-    yield Component("linf", f"{_HERE}.vicinities:Linf", BallOptions, "L∞ ball in the pixel range")
+    plain = Traits(gives=frozenset({"plain"}))
     yield Component(
-        "l2", f"{_HERE}.vicinities:L2", BallOptions, "L2 ball in the pixel range", "", {"eps": 0.5}
+        "linf", f"{_HERE}.vicinities:Linf", BallOptions, "L∞ ball in the pixel range", traits=plain
+    )
+    yield Component(
+        "l2",
+        f"{_HERE}.vicinities:L2",
+        BallOptions,
+        "L2 ball in the pixel range",
+        trial={"eps": 0.5},
+        traits=plain,
     )
     yield from SHIFTS
 
@@ -157,6 +165,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         SmoothOptions,
         "label smoothing",
         "Szegedy et al. 2016, arXiv:1512.00567",
+        traits=Traits(excludes={"ignores-target": "the loss would not look at the smoothed label"}),
     )
 
 
@@ -169,6 +178,7 @@ def robustplug_output_maps() -> Iterable[Component]:
 @hookimpl
 def robustplug_losses() -> Iterable[Component]:
     """Offer losses."""
+    ignores = Traits(gives=frozenset({"ignores-target"}))
     logits = Traits(excludes={"log-g": "it would normalise again what is log g already"})
     yield Component("ce", f"{_HERE}.losses:CrossEntropy", summary="cross entropy", traits=logits)
     yield Component(
@@ -180,12 +190,14 @@ def robustplug_losses() -> Iterable[Component]:
         MarginOptions,
         "logit margin of the strongest wrong class",
         "Carlini & Wagner 2017, arXiv:1608.04644",
+        traits=ignores,
     )
     yield Component(
         "dlr",
         f"{_HERE}.losses:DifferenceOfLogitsRatio",
         summary="difference of logits ratio",
         paper="Croce & Hein 2020, arXiv:2003.01690",
+        traits=ignores,
     )
 
 

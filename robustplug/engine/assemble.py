@@ -46,6 +46,12 @@ def build_part(reference: Use, kind: Any, key: str, **context: Any) -> Any:
         ) from error
 
 
+def threat_of(recipe: Recipe) -> Use:
+    """Return the threat model of an evaluation: the recipe's, or else that of the method's vicinity."""
+    asked, own = recipe.evaluate.vicinity, recipe.method.options.vicinity
+    return innermost(own if asked is None else asked, "vicinity")
+
+
 @dataclass
 class Parts:
     """The objects of a run.
@@ -63,9 +69,8 @@ class Parts:
 
     @property
     def threat(self) -> Use:
-        """Return the threat model of an evaluation: the recipe's, or else that of the method's vicinity."""
-        asked, own = self.recipe.evaluate.vicinity, self.recipe.method.options.vicinity
-        return innermost(own, "vicinity") if asked is None else asked
+        """Return the threat model of an evaluation."""
+        return threat_of(self.recipe)
 
     def set_up(self, device: torch.device) -> Sequence[ParamGroup]:
         """Let the method prepare its state and the model, and return what to train."""

@@ -72,8 +72,10 @@ def write_result(file: Path, body: Mapping[str, Any]) -> None:
     """Write a result as JSON; the folder is made if it is not there.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: it cannot be written, or the folder holds a run, whose own result it is not.
     """
+    if file.name == RESULT and holds_run(file.parent):
+        raise RunError(f"{file.parent} holds a run, and its result is kept: choose another folder with --out")
     with writing(f"the result {file}"):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, dict(body))
@@ -83,11 +85,17 @@ def note_in_result(folder: Path, name: str, value: Any) -> None:
     """Add a finding to the result.json of a run folder, if there is one, in place of an older one.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: it cannot be read or written.
     """
     path = folder / RESULT
-    with contextlib.suppress(FileNotFoundError), writing(f"to {path}"):
-        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), name: value})
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    with writing(f"to {path}"):
+        write_json(path, {**body, name: value})
 
 
 @contextlib.contextmanager

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 
 
-def as_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from a file, a bundled name, or a mapping."""
+def as_recipe(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), starts: bool = True
+) -> Recipe:
+    """Read a recipe from a file, a bundled name, or a mapping; see `read_recipe`."""
     if isinstance(recipe, Mapping):
-        return recipe_from_mapping(recipe, overrides)
-    return read_recipe(recipe, overrides)
+        return recipe_from_mapping(recipe, overrides, starts=starts)
+    return read_recipe(recipe, overrides, starts=starts)
 
 
 def differences(asked: Recipe, stored: Recipe) -> list[str]:
@@ -84,7 +86,7 @@ def choose_run(
         RecipeError: the recipe has problems.
         RunError: there is nothing to resume, or the recipe is not the run's.
     """
-    asked = None if recipe is None else as_recipe(recipe, overrides)
+    asked = None if recipe is None else as_recipe(recipe, overrides, starts=resume is False)
     if resume is False:
         if asked is None:
             raise RunError("name a recipe: robustplug train --recipe cat")
@@ -119,7 +121,7 @@ def stored_recipe(folder: Path) -> Recipe:
         if not folder.exists():
             raise RunError(f"{folder} holds no run: it is not there")
         raise RunError(f"{folder} holds no run: there is no {RECIPE} in it")
-    return read_recipe(folder / RECIPE)
+    return read_recipe(folder / RECIPE, starts=False)
 
 
 def load_run(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from ..recipe.write import recipe_hash, use_to_mapping
+from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
 from ..types import AttackResult, EpochReport, Result
-from .assemble import Parts, build_part
+from .assemble import Parts, build_part, threat_of
 from .environment import describe_environment
 from .evaluate import Attack, Evaluation
 from .folder import locked, write_json, writing
@@ -26,6 +26,7 @@ from .summary import ReferenceErrors, corruption_summary, worst_cases
 from .transfer import weights_digest
 
 if TYPE_CHECKING:
+    from ..recipe.options import Recipe
     from ..recipe.suite import Suite
     from .processes import Processes
     from .reporting import Reporter
@@ -104,6 +105,10 @@ def evaluate_parts(
     rows = evaluation.run(options.split, attacks, options.batch_size, options.samples)
     meta = describe(parts, processes, asked) | {
         "suite": None if asked.suite is None else asked.suite.name,
+        "asked": {
+            "rows": None if asked.suite is None else digest(options_to_mapping(asked.suite)),
+            "evaluation": evaluation_digest(parts.recipe),
+        },
         "worst_cases": worst_cases(rows),
         "corruptions": corruption_summary(rows, asked.reference),
         "seconds": time.perf_counter() - started,
@@ -161,6 +166,13 @@ def describe(parts: Parts, processes: Processes, asked: Asked) -> dict[str, Any]
         "environment": describe_environment(processes),
         **({"loaded": dict(asked.model)} if asked.model else {}),
     }
+
+
+def evaluation_digest(recipe: Recipe) -> str:
+    """Return what tells evaluations of a recipe's model apart, besides their rows."""
+    options = recipe.evaluate
+    table = {"split": options.split, "samples": options.samples, "seed": recipe.seed}
+    return digest({**table, "threat": use_to_mapping(threat_of(recipe))})
 
 
 def result_to_json(result: Result, history: Sequence[EpochReport] = ()) -> dict[str, Any]:

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..recipe.errors import RecipeError
-from ..recipe.write import recipe_to_mapping
+from ..recipe.load import read_suite
+from ..recipe.write import digest, options_to_mapping, recipe_to_mapping, use_to_mapping
+from .assemble import threat_of
 from .audit import NAME as AUDIT
 from .errors import Interrupted, RunError
 from .folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_json, writing
 from .open import differences, stored_recipe
 from .reporting import Reporter, Silent
-from .results import result_from_json
+from .results import evaluation_digest, result_from_json
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
@@ -134,13 +136,13 @@ def look(study: Study, run: Run) -> Outcome:
         return Outcome(run, "another recipe", reason)
     results, complete = [("", own)], True
     for name in _asked(study):
-        more = _read(run.folder / EVALUATIONS / f"{name}.json")
+        more = _current(study, run, name)
         complete = complete and more is not None
         if more is not None and name != AUDIT:
             results.append((name, more))
     seconds = own.meta.get("training", {}).get("seconds")
     status: Status = "finished" if complete else "trained"
-    audit = _read_audit(run.folder) if study.audit else None
+    audit = _read_audit(run.folder) if study.audit and _current(study, run, AUDIT) else None
     return Outcome(run, status, "", seconds, accuracies_of(results), audit)
 
 
@@ -155,6 +157,22 @@ def _read(path: Path) -> Result | None:
         return result_from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _current(study: Study, run: Run, name: str) -> Result | None:
+    """Read the result of the study's suite, or of an audit; None when it must be made (again).
+
+    One that was made with other rows, samples, seed or threat model is not what the study asks for.
+    """
+    found = _read(run.folder / EVALUATIONS / f"{name}.json")
+    asked = {} if found is None else found.meta.get("asked", {})
+    if asked.get("evaluation") != evaluation_digest(run.recipe):
+        return None
+    if name != AUDIT and study.suite is not None:
+        suite = read_suite(study.suite, use_to_mapping(threat_of(run.recipe)))
+        if asked.get("rows") != digest(options_to_mapping(suite)):
+            return None
+    return found
 
 
 def _read_audit(folder: Path) -> Mapping[str, str] | None:
@@ -303,9 +321,9 @@ def _run(study: Study, before: Outcome, commands: Commands, reporter: StudyRepor
             mapping = recipe_to_mapping(run.recipe)
             commands.train(mapping, out=run.folder, resume=resume, reporter=reporter)
         more = {"out": run.folder / EVALUATIONS, "device": run.recipe.train.device, "reporter": reporter}
-        if study.suite and _read(run.folder / EVALUATIONS / f"{study.suite_name}.json") is None:
+        if study.suite and _current(study, run, study.suite_name) is None:
             commands.evaluate(run.folder, suite=study.suite, **more)
-        if study.audit and _read_audit(run.folder) is None:
+        if study.audit and _current(study, run, AUDIT) is None:
             commands.audit(run.folder, **more)
     except Interrupted:
         raise

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from ..data import epoch_batches
+from ..errors import Refused
 from ..plugins import host
 from ..random import derive, isolated
 from ..recipe.write import recipe_hash, write_recipe
@@ -136,7 +138,7 @@ class Training:
             host().run_start(self.info)
             self.reporter.begin(self.info, self._progress(session))
             self._pass_on_warnings()
-        with stop_requests() as stop:
+        with stop_requests() as stop, self._refusals():
             while session.epoch < recipe.train.epochs:
                 if recipe.train.stop_on_collapse and collapsed(session.history):
                     break
@@ -154,6 +156,14 @@ class Training:
             self._write_end(exported, result, session)
             discard(journal)
         return Trained(self.folder, exported, result, tuple(session.history), self.processes.main)
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Turn what a component refuses to train with into an error that says what is kept."""
+        try:
+            yield
+        except Refused as reason:
+            raise RunError(f"{reason}. {self._kept()}") from reason
 
     @property
     def _checkpoints(self) -> Path:

@@ -121,7 +121,9 @@ def changes_of(table: Mapping[str, Any], place: KeyPath, above: tuple[str, ...] 
 
 
 def _change(key: tuple[str, ...], value: Any, place: KeyPath) -> Iterator[Change]:
-    if isinstance(value, Mapping) and value and "use" not in value:
+    if value == {}:
+        raise ValueError(f"{dotted(key)} is an empty table, which says nothing: leave it out")
+    if isinstance(value, Mapping) and "use" not in value:
         yield from changes_of(value, place, key)
     else:
         yield Change(key, value, place)
@@ -155,6 +157,10 @@ def read_axis(axis: AxisOptions, place: KeyPath, findings: list[Finding]) -> Ite
     if axis.case:
         for number, case in enumerate(axis.case):
             inside = (*place, "case", number)
+            if not case.label:
+                findings.append(
+                    Finding((*inside, "label"), "is empty: it names the case in tables and folders")
+                )
             changes = collected(case.set, (*inside, "set"), findings)
             cases.append(Case(case.label, changes))
         _note_repeated([case.label for case in cases], "label", place, findings)
@@ -170,7 +176,11 @@ def read_axis(axis: AxisOptions, place: KeyPath, findings: list[Finding]) -> Ite
             inside = (*place, "values", number)
             if label is None:
                 findings.append(Finding(inside, "needs a label", 'write labels = ["…", "…"] for the values'))
-            changes = _allowed(_change(key, value, inside), [] if number else findings)
+            try:
+                changes = _allowed(_change(key, value, inside), [] if number else findings)
+            except ValueError as error:
+                findings.append(Finding(inside, str(error)))
+                continue
             cases.append(Case(label or "", changes))
         _note_repeated([label for label in labels if label], "label", place, findings)
     yield VariedAxis(name, cases, numbers, place)

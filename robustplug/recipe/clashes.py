@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..component import Component, Kind, Use, slots
 from ..registry import Registry
 from ..traits import Traits
 from .errors import Finding, KeyPath
+
+# What a perturbation or a vicinity says that moves no samples.
+_STILL: dict[Kind, str] = {"perturbation": "stays", "vicinity": "plain"}
 
 
 class _Part(NamedTuple):
@@ -47,13 +51,17 @@ def _parts(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Ite
     What an attack holds inside, such as a loss of its own, says nothing about the method.
     """
     component = registry.get(kind, reference.name)
-    yield _Part(path, kind, reference.name, _traits(component, reference))
+    yield _Part(path, kind, reference.name, _traits(kind, component, reference))
     for slot in slots(component.options).values():
         inner = getattr(reference.options, slot.name)
         if isinstance(inner, Use) and (kind == "method" or slot.kind == kind):
             yield from _parts(inner, slot.kind, (*path, slot.name), registry)
 
 
-def _traits(component: Component, reference: Use) -> Traits:
+def _traits(kind: Kind, component: Component, reference: Use) -> Traits:
     traits = component.traits
-    return traits if isinstance(traits, Traits) else traits(reference.options)
+    found = traits if isinstance(traits, Traits) else traits(reference.options)
+    still = _STILL.get(kind)
+    if still is None or still in found.gives:
+        return found
+    return replace(found, gives=found.gives | {"moves"})

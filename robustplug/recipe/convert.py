@@ -19,8 +19,9 @@ from ..registry import registry as installed
 from .clashes import clashes
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .layers import ABSENT, inherited_options, layered, split_name
-from .messages import explain, show
+from .messages import explain, show, table_hint, table_text
 from .options import Recipe, as_mapping
+from .overrides import LateVariant
 from .shape import PREFIX, Shape, shape
 from .suite import Suite, at_its_source, spread, sweep_findings
 
@@ -115,7 +116,7 @@ class Reader:
     def use(self, kind: Kind, given: Any, default: Use | None, path: KeyPath) -> Use | None:
         """Convert the table of a component, on top of the slot's default where that is the same."""
         if not isinstance(given, Mapping):
-            self.note(path, f"must be a table, not {show(given)}", _table_hint(path, given))
+            self.note(path, f"must be a table, not {show(given)}", table_hint(path, given))
             return None
         table = dict(given)
         name = table.pop("use", ABSENT if default is None else default.name)
@@ -137,6 +138,12 @@ class Reader:
             self.note(path, f'the options of {kind} "{name}" are broken ({error}): report it to {owner}')
             return None
         inherited = dict(inherited_options(default, name))
+        late = table.get("variant")
+        if isinstance(late, LateVariant):
+            if component.variants:
+                inherited = dict(layered(ABSENT, inherited, late.below))
+            else:
+                table = dict(layered(ABSENT, late.below, table))
         if variant:
             self._variant(name, variant, form, table, path)
         if component.variants:
@@ -286,7 +293,7 @@ class Reader:
         if given is ABSENT and default is ABSENT:
             known = ", ".join(self.registry.names(slot.kind)) or "none"
             self.note(
-                path, f"is missing: say which {slot.kind}", f"{_table_text(path, '…')}\ninstalled: {known}"
+                path, f"is missing: say which {slot.kind}", f"{table_text(path, '…')}\ninstalled: {known}"
             )
             return None
         if slot.many:
@@ -345,19 +352,6 @@ class Reader:
                 self.note((*path, *place), message, hint)
             return {}
         return {name: getattr(model, PREFIX + name) for name in form.plain_names}
-
-
-def _table_text(path: KeyPath, name: str) -> str:
-    if all(isinstance(part, str) for part in path):
-        return f'write [{dotted(path)}] with use = "{name}" below it'
-    return f'write {dotted(path[-1:])} = {{ use = "{name}" }}'
-
-
-def _table_hint(path: KeyPath, given: Any) -> str:
-    name = given if isinstance(given, str) else "…"
-    if path and isinstance(path[-1], int):
-        return f'write [[{dotted(path[:-1])}]] with use = "{name}" below it'
-    return f"{_table_text(path, name)} (on the command line: --set {dotted(path)}.use={name})"
 
 
 def _foreign(value: Any, path: KeyPath) -> Iterator[Finding]:

@@ -105,7 +105,10 @@ def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home
 
 
 def read_recipe(
-    source: str | Path, overrides: Sequence[str] = (), registry: Registry | None = None
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    registry: Registry | None = None,
+    starts: bool = True,
 ) -> Recipe:
     """Read a recipe and check it against what is installed.
 
@@ -113,23 +116,27 @@ def read_recipe(
         source: path, or name of a bundled recipe; see `find_recipe`.
         overrides: "key=value" each, with dotted keys, values as in TOML or plain strings.
         registry: the components to know; by default those installed.
+        starts: it is to be trained, so the weights that its model starts from must be there.
 
     Raises:
         RecipeError: with every problem, each with its line or its override.
     """
     data, lines, path = open_tables(find_recipe(source))
-    return _finish(data, overrides, path, lines, recipe_converter(registry))
+    return _finish(data, overrides, path, lines, recipe_converter(registry, starts))
 
 
 def recipe_from_mapping(
-    mapping: Mapping[str, Any], overrides: Sequence[str] = (), registry: Registry | None = None
+    mapping: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    registry: Registry | None = None,
+    starts: bool = True,
 ) -> Recipe:
     """Make a recipe of tables such as a TOML file would hold; see `read_recipe`.
 
     Raises:
         RecipeError: with every problem.
     """
-    return _finish(copy_tables(mapping), overrides, "recipe", dict, recipe_converter(registry))
+    return _finish(copy_tables(mapping), overrides, "recipe", dict, recipe_converter(registry, starts))
 
 
 def read_suite(
@@ -197,20 +204,29 @@ def open_tables(path: Path) -> tuple[dict[str, Any], Callable[[], Mapping[KeyPat
 
 
 def recipe_converter(
-    registry: Registry | None,
+    registry: Registry | None, starts: bool = True
 ) -> Callable[[Mapping[str, Any]], tuple[Recipe | None, list[Finding]]]:
     """Return the function that turns the data of a recipe into a Recipe, or into its problems."""
 
     def convert(data: Mapping[str, Any]) -> tuple[Recipe | None, list[Finding]]:
-        data, problem = _with_model(data)
-        if problem is not None:
-            return None, [problem]
         # Not at the top: finding recipes should not cost the import of pydantic.
         from .convert import convert_recipe
 
-        return convert_recipe(data, registry)
+        data, problem = _with_model(data)
+        if problem is not None:
+            return None, [problem]
+        recipe, findings = convert_recipe(data, registry)
+        start = None if recipe is None or recipe.model is None or not starts else recipe.model.start
+        if start is not None and not _holds_weights(Path(start)):
+            text = f"{start} is no file of weights, and no folder of a finished run"
+            return None, [*findings, Finding(("model", "from"), text)]
+        return recipe, findings
 
     return convert
+
+
+def _holds_weights(path: Path) -> bool:
+    return path.is_file() or (path / "model.safetensors").is_file()
 
 
 def _with_model(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], Finding | None]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..registry import did_you_mean
+from .errors import KeyPath, dotted
 
 _TYPES = {
     "int_type": "a whole number",
@@ -109,3 +110,18 @@ def _is_scalar(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return set(parsed) == {"value"} and isinstance(parsed["value"], bool | int | float)
+
+
+def table_text(path: KeyPath, name: str) -> str:
+    """Say how to write a component's table at a place."""
+    if all(isinstance(part, str) for part in path):
+        return f'write [{dotted(path)}] with use = "{name}" below it'
+    return f'write {dotted(path[-1:])} = {{ use = "{name}" }}'
+
+
+def table_hint(path: KeyPath, given: Any) -> str:
+    """Say how to write a component's table where something else was given, perhaps its name."""
+    name = given if isinstance(given, str) else "…"
+    if path and isinstance(path[-1], int):
+        return f'write [[{dotted(path[:-1])}]] with use = "{name}" below it'
+    return f"{table_text(path, name)} (on the command line: --set {dotted(path)}.use={name})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import KeyPath, dotted
@@ -41,6 +41,22 @@ def parse_key(text: str) -> tuple[str, ...]:
     if node != 0:
         raise ValueError(f"{text!r} is not a key: write for example --set train.epochs=5")
     return tuple(parts)
+
+
+class LateVariant(str):
+    """Hold the name of a variant that came after the options of its table, and goes on top of them.
+
+    Attributes:
+        below: those options.
+    """
+
+    below: Mapping[str, Any]
+
+    def __new__(cls, name: str, below: Mapping[str, Any]) -> LateVariant:
+        """Return the name, with the options."""
+        late = super().__new__(cls, name)
+        late.below = below
+        return late
 
 
 def apply_override(data: dict[str, Any], override: str) -> KeyPath:
@@ -81,6 +97,11 @@ def apply_change(data: dict[str, Any], key: Sequence[str], value: Any) -> KeyPat
             changed = changed or path
         node = node[step]
     step = _step(node, last, path)
+    if last == "variant" and isinstance(node, dict) and isinstance(value, str):
+        below = {name: item for name, item in node.items() if name not in ("use", "variant")}
+        for name in below:
+            del node[name]
+        value = LateVariant(value, below)
     node[step] = value
     return changed or (*path, step)
 

@@ -165,7 +165,8 @@ def convert_study(
 
 def _read_seeds(given: Any, findings: list[Finding]) -> list[int]:
     """Return the seeds that are some; what is none was noted already."""
-    seeds = [seed for seed in given if isinstance(seed, int)] if isinstance(given, list | tuple) else []
+    listed = given if isinstance(given, list | tuple) else []
+    seeds = [seed for seed in listed if isinstance(seed, int) and not isinstance(seed, bool)]
     if given in ([], ()):
         findings.append(Finding(("seeds",), "is empty", "write seeds = [0], or leave it out"))
     for seed, count in Counter(seeds).items():
@@ -283,8 +284,8 @@ def _read_suite(
         return None, ""
     threats = []
     for cell in cells:
-        own = innermost(cell.recipe.method.options.vicinity, "vicinity")
-        threat = use_to_mapping(cell.recipe.evaluate.vicinity or own)
+        vicinity = cell.recipe.evaluate.vicinity or cell.recipe.method.options.vicinity
+        threat = use_to_mapping(innermost(vicinity, "vicinity"))
         if threat not in threats:
             threats.append(threat)
     path, name = None, ""
@@ -294,4 +295,6 @@ def _read_suite(
             name = read_suite(path, threat, registry).name
     except RecipeError as error:
         findings += _passed_on(error, ("suite",))
+    if name == "audit":
+        findings.append(Finding(("suite",), 'is named "audit", as the result of an audit is', "rename it"))
     return path, name

@@ -21,7 +21,7 @@ def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
         ValueError: an option was set to None from Python, though its default is another value:
             TOML has no None, so leaving the option out would say something else.
     """
-    table = _table(recipe)
+    table = options_to_mapping(recipe)
     for path, default in _unsayable(recipe, {}, ()):
         raise ValueError(
             f"{dotted(path)} is None: a recipe can only leave it out, and that means {default!r}"
@@ -38,10 +38,11 @@ def use_to_mapping(use: Use) -> dict[str, Any]:
     if not dataclasses.is_dataclass(use.options):
         raise TypeError(f"{use.name}: resolve the reference before writing it")
     start = {} if use.start is None else {"from": use.start}
-    return {"use": use.name, **start, **_table(use.options)}
+    return {"use": use.name, **start, **options_to_mapping(use.options)}
 
 
-def _table(options: Any) -> dict[str, Any]:
+def options_to_mapping(options: Any) -> dict[str, Any]:
+    """Return options, whose references are resolved, as the table that a TOML file would hold."""
     known, rest = slots(options.__class__), rest_name(options.__class__)
     table: dict[str, Any] = {}
     for item in dataclasses.fields(options):
@@ -86,7 +87,7 @@ def _unsayable(options: Any, inherited: Mapping[str, Any], path: KeyPath) -> Ite
 def _plain(value: Any) -> Any:
     """Return a plain value in the types of TOML."""
     if dataclasses.is_dataclass(value):
-        return _table(value)
+        return options_to_mapping(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
@@ -113,5 +114,10 @@ def recipe_hash(recipe: Recipe) -> str:
     It is that of the canonical JSON of `recipe_to_mapping`: equal recipes have equal hashes,
     whatever file they were read from.
     """
-    text = json.dumps(recipe_to_mapping(recipe), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return digest(recipe_to_mapping(recipe))
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of a value, in hexadecimal."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -157,6 +157,22 @@ def test_only_what_lacks_is_run(studied: Studied, cli: Invoke) -> None:
     assert [path for path in before if after[path] != before[path]] == [lost]
 
 
+def test_a_result_that_is_not_what_the_study_asks_for_is_made_again(studied: Studied, cli: Invoke) -> None:
+    """Of a suite that was changed, or of an evaluation by hand with other samples."""
+    folder, suite = studied.folder / "runs" / RUNS[0], studied.file.parent / "fast.toml"
+    kept = (folder / "evaluations" / "fast.json").read_bytes()
+    assert cli("evaluate", folder, "--suite", suite, "--set", "evaluate.samples=5", "-q").exit_code == 0
+    assert cli("study", studied.file, "--list").output.count(": trained") == 1
+    assert cli("study", studied.file, "-q").exit_code == 0
+    assert json.loads((folder / "evaluations" / "fast.json").read_text())["samples"] == 40
+    try:
+        suite.write_text(SUITE.replace("steps = 1", "steps = 2"))
+        assert cli("study", studied.file, "--list").output.count(": trained") == 4
+    finally:
+        suite.write_text(SUITE)
+    assert json.loads(kept)["samples"] == 40
+
+
 def test_the_list_says_how_far_each_run_is(studied: Studied, cli: Invoke, tmp_path: Path) -> None:
     result = cli("study", studied.file, "--list")
     assert result.exit_code == 0

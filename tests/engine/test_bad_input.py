@@ -14,6 +14,7 @@ import robustplug
 from robustplug.component import Component, NoOptions
 from robustplug.engine.checkpoint import load, load_newest
 from robustplug.engine.errors import RunError
+from robustplug.errors import Refused
 from robustplug.recipe import RecipeError
 from robustplug.types import TaskInfo
 
@@ -244,3 +245,24 @@ def test_a_run_without_a_whole_checkpoint_cannot_be_evaluated(tmp_path: Path) ->
         robustplug.evaluate(tmp_path / "run")
     with pytest.raises(RunError, match="holds no run"):
         robustplug.evaluate(tmp_path / "nowhere")
+
+
+class Picky:
+    """Refuse what it is given."""
+
+    def __init__(self, options: NoOptions) -> None:
+        pass
+
+    def __call__(self, step: Any, view: Any, vicinity: Any) -> Any:
+        raise Refused("this data is not for me")
+
+    def cost(self, target: Any) -> Any:
+        return target
+
+
+def test_a_component_that_refuses_while_training_stops_the_run_with_its_reason(tmp_path: Path) -> None:
+    with (
+        offered("perturbation", Component("picky", f"{__name__}:Picky")),
+        pytest.raises(RunError, match=r"this data is not for me\. No checkpoint was due yet\."),
+    ):
+        robustplug.train(tiny(method={"perturbation": {"use": "picky"}}), out=tmp_path / "run")

@@ -110,6 +110,15 @@ def test_extreme_concentrations_train(value: float, positivity: str) -> None:
     assert torch.isfinite(labels_of(made).raw).all()
 
 
+@pytest.mark.parametrize("scale", [0.01, 0.1, 1.0])
+def test_small_concentrations_keep_the_mean_of_equation_7(scale: float) -> None:
+    """Where every gamma draw of float32 underflows, a quotient of draws would be uniform."""
+    rows = torch.eye(10)[:1].expand(50_000, 10)
+    draws = dirichlet(concentration(rows, torch.ones(10), 0.01, scale), stream(0, "small"))
+    assert float(draws[:, 0].mean()) == pytest.approx((0.99 + 0.01) / 1.09, abs=0.005)
+    assert float((draws - 0.1).abs().amax(1).min()) > 1e-3
+
+
 def test_a_concentration_below_the_floor_stays_legal_and_gives_no_gradient() -> None:
     made = bench({"label_map": {"positivity": "clamp", "alpha": 0.5}})
     labels = labels_of(made)
@@ -239,6 +248,16 @@ def test_the_official_labels_are_drawn_for_each_partner_and_mixed() -> None:
     share = view.info["shares"][0, 0]
     torch.testing.assert_close(found, share * draws[:, 0] + (1 - share) * draws[:, 1])
     torch.testing.assert_close(view.y, share * rows[:, 0] + (1 - share) * rows[:, 1])
+
+
+def test_partners_are_drawn_for_what_the_inner_map_makes_of_them() -> None:
+    smooth = {"use": "smooth", "alpha": 1.0}
+    made = bench({"variant": "official", "label_map": {"inner": smooth, "scale": 1e5}})
+    step = made.step(made.batch())
+    view = View.of(made.method.vicinity.sample(step, step.batch))
+    with torch.no_grad():
+        rows = labels_of(made)(step, view)
+    torch.testing.assert_close(rows, torch.full_like(rows, 1 / 3), atol=0.02, rtol=0)
 
 
 def test_a_variant_gives_way_to_what_the_recipe_says() -> None:

@@ -72,6 +72,14 @@ def test_cosines_are_written_and_drawn(runs: dict[str, Path], tmp_path: Path) ->
     assert (tmp_path / "out" / "cosine.png").read_bytes().startswith(PNG)
 
 
+def test_the_result_of_a_run_is_never_overwritten(runs: dict[str, Path]) -> None:
+    before = (runs["erm"] / "result.json").read_bytes()
+    result = run("cosine", runs["sprout"], runs["erm"], "--samples", 20, "--out", runs["erm"])
+    assert result.exit_code == 2
+    assert "holds a run" in result.output
+    assert (runs["erm"] / "result.json").read_bytes() == before
+
+
 def test_one_run_has_no_angle(runs: dict[str, Path]) -> None:
     assert run("cosine", runs["erm"]).exit_code == 2
 

@@ -77,6 +77,13 @@ def test_mixup_shares_are_beta_distributed() -> None:
     assert shares.var() == pytest.approx(1 / (4 * 1.4), rel=0.05)
 
 
+@pytest.mark.parametrize("a", [0.001, 0.02])
+def test_almost_no_mixup_mixes_almost_nothing(a: float) -> None:
+    rng = stream(0, "shares")
+    shares = np.array([float(draw_partners(2, a, rng)[1]) for _ in range(2000)])
+    assert shares.var() == pytest.approx(1 / (4 * (2 * a + 1)), rel=0.03)
+
+
 def test_mixing_with_a_share_for_each_row() -> None:
     values, partner = torch.tensor([[0.0], [1.0]]), torch.tensor([1, 0])
     assert mix(values, partner, torch.tensor([0.25, 1.0])).tolist() == [[0.75], [1.0]]

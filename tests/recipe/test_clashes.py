@@ -18,6 +18,20 @@ def read(method: dict[str, Any]) -> None:
     recipe_from_mapping({"task": {"use": "digits"}, "method": method})
 
 
+PRODUCT = {
+    "use": "erm",
+    "vicinity": {"use": "gaussian"},
+    "output_map": {"use": "product"},
+    "loss": {"use": "log-likelihood"},
+}
+ALLOWED: list[dict[str, Any]] = [
+    PRODUCT,
+    {"use": "erm", "loss": {"use": "margin"}},
+    {"use": "stability", "vicinity": {"use": "linf"}, "perturbation": {"use": "noise"}},
+    {"use": "interpolated", "perturbation": {"use": "pgd", "target": "runner-up"}},
+    {"use": "sprout", "label_map": {"inner": {"use": "smooth"}}},
+    {"use": "free-at", "label_map": {"use": "dirichlet"}},
+]
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("labels that read radii", {"use": "erm", "label_map": {"use": "cat"}}, "method.label_map", "radius"),
     (
@@ -63,11 +77,57 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "method.output_map",
         "single clean sample",
     ),
-    ("log g in cross entropy", {"use": "erm", "output_map": {"use": "product"}}, "method.loss", "normalise"),
+    ("log g in cross entropy", {**PRODUCT, "loss": {"use": "ce"}}, "method.loss", "normalise"),
+    ("log g in the loss of CAT", {**PRODUCT, "loss": {"use": "cat"}}, "method.loss", "normalise"),
+    ("log g in the loss of TRADES", {**PRODUCT, "loss": {"use": "trades"}}, "method.loss", "normalise"),
+    ("a product with itself", {**PRODUCT, "vicinity": {"use": "linf"}}, "method.output_map", "clean one"),
+    (
+        "agreement with itself",
+        {"use": "stability", "vicinity": {"use": "gaussian", "sigma": 0}},
+        "method",
+        "clean one",
+    ),
+    ("divergence from itself", {"use": "trades", "perturbation": {"use": "none"}}, "method", "from itself"),
+    (
+        "momentum from the origin",
+        {"use": "trades", "perturbation": {"use": "mi-fgsm"}},
+        "method.label_map",
+        "no gradient",
+    ),
+    (
+        "labels that no loss reads",
+        {"use": "sprout", "loss": {"use": "margin"}},
+        "method.label_map",
+        "not look",
+    ),
+    (
+        "draws of draws",
+        {"use": "sprout", "label_map": {"inner": {"use": "dirichlet"}}},
+        "method.label_map",
+        "draws already",
+    ),
+    (
+        "foreign attacks on mixtures",
+        {"use": "pgd-at", "vicinity": {"use": "mixup"}, "perturbation": {"use": "autoattack"}},
+        "method.perturbation",
+        "one label for each",
+    ),
+    (
+        "the class of a mixed view",
+        {"use": "interpolated", "label_map": {"use": "bilateral"}},
+        "method.label_map",
+        "has several",
+    ),
+    (
+        "a targeted attack on mixtures",
+        {"use": "bilateral", "vicinity": {"use": "mixup"}, "label_map": {"use": "one-hot"}},
+        "method.perturbation",
+        "wrong classes",
+    ),
     ("logits as log g", {"use": "erm", "loss": {"use": "log-likelihood"}}, "method.loss", "log g"),
     (
         "the class of a mixture",
-        {"use": "bilateral", "vicinity": {"use": "mixup"}},
+        {"use": "pgd-at", "vicinity": {"use": "mixup"}, "label_map": {"use": "bilateral"}},
         "method.label_map",
         "has several",
     ),
@@ -83,6 +143,11 @@ def test_a_senseless_mix_is_refused_with_the_reason(method: dict[str, Any], key:
     (problem,) = caught.value.problems
     assert problem.key == key
     assert reason in problem.message
+
+
+@pytest.mark.parametrize("method", ALLOWED, ids=range(len(ALLOWED)))
+def test_a_mix_that_makes_sense_is_read(method: dict[str, Any]) -> None:
+    read(method)
 
 
 def test_a_refused_mix_is_named_by_its_line(tmp_path: Path) -> None:

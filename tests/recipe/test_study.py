@@ -306,3 +306,28 @@ def test_bundled_studies_are_found_from_anywhere(tmp_path: Path, monkeypatch: py
 def test_every_bundled_study_can_be_read(name: str) -> None:
     assert read_study(name).name == name
     assert bundled_studies()[name].read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("axes", "rest", "text"),
+    [
+        ([{"name": "a", "case": [{"label": "x", "set": {"train": {}}}]}], {}, "is an empty table"),
+        ([{"name": "a", "case": [{"label": "", "set": {}}]}], {}, "is empty: it names the case"),
+        ([], {"suite": "audit.toml"}, 'is named "audit"'),
+    ],
+)
+def test_what_would_be_lost_in_silence_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    axes: list[dict[str, Any]],
+    rest: dict[str, Any],
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "audit.toml").write_text('[[row]]\nattack = { use = "fgsm" }\n')
+    assert any(text in message for _, message in problems(*axes, **rest))
+
+
+def test_a_truth_value_is_no_seed() -> None:
+    (problem,) = problems(seeds=[True, 1])
+    assert problem[0].startswith("seeds")

@@ -36,6 +36,38 @@ def test_the_recipe_comes_over_the_variant() -> None:
     assert method_of({**own, "label_map": {"use": "smooth"}})["label_map"] == {"use": "smooth", "alpha": 0.1}
 
 
+BASE = {"use": "sprout", "updates": 5, "label_map": {"use": "dirichlet", "alpha": 0.2, "beta_lr": 0.3}}
+
+
+def changed(method: dict[str, Any], *overrides: str) -> dict[str, Any]:
+    recipe = recipe_from_mapping({"task": {"use": "digits"}, "method": method}, overrides)
+    found: dict[str, Any] = recipe_to_mapping(recipe)["method"]
+    return found
+
+
+def test_a_variant_that_comes_later_goes_on_top_and_under_what_comes_after_it() -> None:
+    plain = changed(BASE, "method.variant=official")
+    assert (plain["updates"], plain["label_map"]["scale"]) == (3, 11.0)
+    assert plain["label_map"]["alpha"] == pytest.approx(1 / 11)
+    assert plain["label_map"]["beta_lr"] == 0.3
+    later = changed(BASE, "method.variant=official", "method.updates=4", "method.label_map.alpha=0.5")
+    assert (later["updates"], later["label_map"]["alpha"], later["label_map"]["scale"]) == (4, 0.5, 11.0)
+    before = changed(BASE, "method.updates=4", "method.variant=official")
+    assert before["updates"] == 3
+
+
+def test_a_resolved_recipe_takes_a_variant_too() -> None:
+    resolved = method_of({"use": "sprout"})
+    official = changed(resolved, "method.variant=official")
+    assert official["updates"] == 3
+    assert official["label_map"] == method_of({"use": "sprout", "variant": "official"})["label_map"]
+
+
+def test_an_option_of_that_name_is_no_variant() -> None:
+    found = changed({"use": "cat", "eta": 0.02}, "method.variant=official-v1")
+    assert (found["variant"], found["eta"]) == ("official-v1", 0.02)
+
+
 @pytest.mark.parametrize(("variant", "text"), [("oficial", 'did you mean "official"?'), (3, "not 3")])
 def test_an_unknown_variant_is_refused(variant: Any, text: str) -> None:
     with pytest.raises(RecipeError) as caught:

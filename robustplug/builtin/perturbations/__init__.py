@@ -167,9 +167,17 @@ _HERE = "robustplug.builtin.perturbations"
 _PGD = f"{_HERE}.pgd"
 
 
-def _own_objective(options: PgdOptions | FgsmOptions) -> Traits:
-    at_origin = options.start == "zero" and options.loss is None
-    return Traits(gives=frozenset({"starts-at-origin"} if at_origin else ()))
+_AT_ORIGIN = frozenset({"starts-at-origin"})
+
+
+def _fgsm_traits(options: FgsmOptions) -> Traits:
+    return Traits(gives=_AT_ORIGIN if options.start == "zero" and options.loss is None else frozenset())
+
+
+def _pgd_traits(options: PgdOptions) -> Traits:
+    if options.target != "none":
+        return Traits(excludes={"mixtures": "a targeted attack asks for the wrong classes of a mixture"})
+    return Traits(gives=_AT_ORIGIN if options.start == "zero" and options.loss is None else frozenset())
 
 
 PERTURBATIONS = (
@@ -183,7 +191,7 @@ PERTURBATIONS = (
         FgsmOptions,
         "one gradient step, from the sample or a random start",
         "Goodfellow et al. 2015, arXiv:1412.6572; Wong et al. 2020, arXiv:2001.03994",
-        traits=_own_objective,
+        traits=_fgsm_traits,
     ),
     Component(
         "pgd",
@@ -192,7 +200,7 @@ PERTURBATIONS = (
         "projected gradient ascent in the norm of the vicinity",
         "Madry et al. 2018, arXiv:1706.06083",
         {"steps": 3},
-        traits=_own_objective,
+        traits=_pgd_traits,
     ),
     Component(
         "mi-fgsm",
@@ -201,6 +209,7 @@ PERTURBATIONS = (
         "gradient ascent with momentum",
         "Dong et al. 2018, arXiv:1710.06081",
         {"steps": 3},
+        traits=Traits(gives=_AT_ORIGIN),
     ),
     Component(
         "apgd-ce",
