@@ -72,10 +72,15 @@ def make_model(name: str, task: RandomImages, device: torch.device, channels_las
 
 
 def our_step(
-    name: str, model: nn.Module, task: RandomImages, processes: Processes, channels_last: bool
+    name: str,
+    options: dict[str, Any],
+    model: nn.Module,
+    task: RandomImages,
+    processes: Processes,
+    channels_last: bool,
 ) -> Callable[[], None]:
     """Return the engine's own update of one batch."""
-    method = robustplug.build("method", name, **METHODS[name])
+    method = robustplug.build("method", name, **options)
     groups = prepare(method, model, task)
     method.state.to(processes.device)
     optimizer = resolve(Use("sgd", {"lr": 1e-4}), "optimizer")
@@ -257,7 +262,8 @@ def main() -> None:
         device = processes.device
         task = RandomImages(options.batch, (3, options.size, options.size), device)
         last = not options.contiguous
-        ours = our_step(name, make_model(options.model, task, device, last), task, processes, last)
+        model = make_model(options.model, task, device, last)
+        ours = our_step(name, METHODS[name], model, task, processes, last)
         batch = task.batch
         if last:
             batch = Batch(batch.x.contiguous(memory_format=torch.channels_last), batch.y, batch.index)
@@ -274,7 +280,8 @@ def main() -> None:
             processes = start(options.device, "float32")
             device = processes.device
             task = RandomImages(options.batch, (3, options.size, options.size), device)
-            ours = our_step("pgd-at", make_model(options.model, task, device, True), task, processes, True)
+            model = make_model(options.model, task, device, True)
+            ours = our_step("pgd-at", METHODS["pgd-at"], model, task, processes, True)
             theirs = peer(make_model(options.model, task, device, False), task.batch)
             times = paired(ours, theirs, options.rounds, device)
             rows.append({"step": f"pgd-at against {peer.__name__}", **times._asdict()})
