@@ -62,7 +62,7 @@ def test_command_lines_parse(line: Block, call: list[str]) -> None:
     except RecipeError:  # the reader's own
         assert Path(recipe).stem not in bundled_recipes()
         return
-    read_recipe(recipe, overrides)
+    read_recipe(recipe, overrides, starts=False)
 
 
 @pytest.mark.parametrize("block", of("toml"), ids=str)
