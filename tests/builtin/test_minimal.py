@@ -78,6 +78,7 @@ def test_deepfool_is_about_as_near_as_torchattacks(model: nn.Module, batch: Batc
     assert 0.85 < float(ratio) < 1.1
 
 
+@pytest.mark.slow
 def test_carlini_wagner_is_about_as_near_as_deepfool_and_as_art(model: nn.Module, batch: Batch) -> None:
     small = Batch(batch.x[:10], batch.y[:10], batch.index[:10])
     ours = attacked("cw-l2", model, small, far("l2"), **CW)

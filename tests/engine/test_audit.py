@@ -90,6 +90,7 @@ def test_an_honestly_trained_model_passes(root: Path, plain: nn.Module) -> None:
     assert all(finding["meaning"] for finding in stored["findings"])
 
 
+@pytest.mark.slow
 def test_saturated_logits_are_flagged(plain: nn.Module) -> None:
     found = audit(Saturated(plain))
     assert found.grade in "DF"
@@ -104,6 +105,7 @@ def test_a_quantising_layer_is_flagged(plain: nn.Module) -> None:
     assert verdicts(found)["black-box"] == "failure"
 
 
+@pytest.mark.slow
 def test_training_with_much_label_smoothing_is_flagged(root: Path) -> None:
     smooth = {"label_map": {"use": "smooth", "alpha": 0.9}}
     found = audit(train(root, "smooth", method=smooth, train={"epochs": 20}))

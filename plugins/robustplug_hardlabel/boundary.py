@@ -1,0 +1,132 @@
+"""g(θ), the distance to the decision boundary along a direction, and what descends it.
+
+Cheng 2021, thesis §2.4; all functions are parts of a search: they yield points and are sent decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import NamedTuple
+
+import numpy as np
+
+from .pool import Array, Flags, Sample
+
+Distance = Generator[Array, Flags, float]
+
+# Beyond this Euclidean length no image in [0, 1] has more of itself to change, in any practical size.
+FARTHEST = 1e3
+GROWTH = 0.01
+
+
+class Point(NamedTuple):
+    """A direction of length 1, and g(θ)."""
+
+    theta: Array
+    g: float
+
+
+def ask(sample: Sample, theta: Array, length: float) -> Generator[Array, Flags, bool]:
+    """Ask whether x + length · θ is adversarial."""
+    flags = yield (sample.x + np.float32(length) * theta)[None]
+    return bool(flags[0])
+
+
+def bisect(sample: Sample, theta: Array, low: float, high: float, tolerance: float) -> Distance:
+    """Return the upper end of a bracket of the boundary, not longer than the tolerance: lines 11-18.
+
+    Args:
+        sample: searched.
+        theta: direction of length 1.
+        low, high: lengths, not adversarial and adversarial.
+        tolerance: largest length of the bracket in the end.
+    """
+    while high - low > tolerance:
+        middle = (low + high) / 2
+        if (yield from ask(sample, theta, middle)):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def distance(sample: Sample, theta: Array, near: float, tolerance: float) -> Distance:
+    """Return g(θ) when it is close to a known length: Algorithm 2. math.inf when there is no boundary."""
+    low = high = near
+    if (yield from ask(sample, theta, near)):
+        while True:
+            high, low = low, low * (1 - GROWTH)
+            if low < tolerance or not (yield from ask(sample, theta, low)):
+                break
+    else:
+        while True:
+            low, high = high, high * (1 + GROWTH)
+            if high > FARTHEST:
+                return math.inf
+            if (yield from ask(sample, theta, high)):
+                break
+    found: float = yield from bisect(sample, theta, low, high, tolerance)
+    return found
+
+
+def improvement(sample: Sample, theta: Array, best: float, tolerance: float) -> Distance:
+    """Return g(θ) if it is below the best so far, else math.inf, for one query."""
+    if not (yield from ask(sample, theta, best)):
+        return math.inf
+    high, low = best, best * (1 - GROWTH)
+    while low > tolerance and (yield from ask(sample, theta, low)):
+        high, low = low, low * (1 - GROWTH)
+    found: float = yield from bisect(sample, theta, low, high, tolerance)
+    return found
+
+
+def first_point(sample: Sample, starts: int, tolerance: float) -> Generator[Array, Flags, Point | None]:
+    """Return the best of some random directions; None when none leads to an adversarial point."""
+    best: Point | None = None
+    for _ in range(2):
+        drawn = sample.gaussian(min(starts, max(1, sample.left)))
+        flags = yield sample.x + drawn
+        for direction in drawn[flags]:
+            length, theta = sample.length(direction), sample.unit(direction)
+            if best is not None and length > best.g:
+                if not (yield from ask(sample, theta, best.g)):
+                    continue
+                length = best.g
+            best = Point(theta, (yield from bisect(sample, theta, 0.0, length, tolerance)))
+        if best is not None:
+            return best
+    return None
+
+
+def line_search(
+    sample: Sample, at: Point, gradient: Array, size: float, tolerance: float
+) -> Generator[Array, Flags, tuple[Point, float]]:
+    """Return a better point along −gradient and the step size to begin with next time.
+
+    The size is doubled while that helps; where the first step does not, it is quartered until one does.
+
+    Args:
+        sample, at: searched, and where it is.
+        gradient: estimate of ∇g.
+        size: first step.
+        tolerance: of g.
+    """
+    best, chosen, step = at, size, size
+    for _ in range(15):
+        theta = sample.unit(at.theta - np.float32(step) * gradient)
+        g = yield from improvement(sample, theta, best.g, tolerance)
+        step *= 2
+        if g >= best.g:
+            break
+        best, chosen = Point(theta, g), step
+    if best is at:
+        step = size
+        for _ in range(15):
+            step *= 0.25
+            theta = sample.unit(at.theta - np.float32(step) * gradient)
+            g = yield from improvement(sample, theta, best.g, tolerance)
+            if g < best.g:
+                return Point(theta, g), step
+        return at, step
+    return best, chosen
