@@ -66,7 +66,7 @@ def _signs(sample: Sample, at: Point, beta: float, directions: int) -> Generator
     drawn /= sample.lengths(drawn)[:, None]
     moved = at.theta + np.float32(beta) * drawn
     moved /= sample.lengths(moved)[:, None]
-    points: Array = sample.x + np.float32(at.g) * moved
+    points: Array = (sample.x + np.float32(at.g) * moved).astype(np.float32, copy=False)
     flags = yield points
     signed: Array = np.where(flags, np.float32(-1), np.float32(1))[:, None] * drawn
     return signed
