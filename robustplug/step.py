@@ -36,6 +36,7 @@ class _Shared(NamedTuple):
     version: int
     variant: Hashable
     grad: bool
+    attack: str
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Step:
     wrapped: nn.Module | None = None
     evaluating: bool = False
     logged: dict[str, Tensor] = field(default_factory=dict)
-    _attacking: bool = False
+    _attack: str = ""
     _graph_rows: int = 0
     _cache: list[tuple[_Shared, Any]] = field(default_factory=list)
 
@@ -81,24 +82,39 @@ class Step:
             variant: names the state of a switch inside the model (a mask, a set of statistics);
                 outputs are shared within one variant only.
         """
-        # Iterates of an attack do not come back: keeping them would only keep their memory.
-        sharable = isinstance(x, Tensor) and not x.requires_grad and not self._attacking
+        sharable = isinstance(x, Tensor) and not x.requires_grad
         if sharable:
-            key = _Shared(x, x._version, variant, torch.is_grad_enabled())
+            key = _Shared(x, x._version, variant, torch.is_grad_enabled(), self._attack)
             for known, output in self._cache:
                 if known.x is x and known[1:] == key[1:]:
                     return output
-        module = self.model if self._attacking or self.wrapped is None else self.wrapped
+        module = self.model if self._attack or self.wrapped is None else self.wrapped
         output = module(x)
         rows = len(x)
         self.meter.forwards += rows
         # A model that this pass does not update has no graph, and its backward costs nothing.
         graph = output.requires_grad if isinstance(output, Tensor) else torch.is_grad_enabled()
-        if graph and not self._attacking:
+        if graph and not self._attack:
             self._graph_rows += rows
-        if sharable:
+        # Iterates of an attack do not come back: keeping them would only keep their memory.
+        if sharable and not self._attack:
             self._cache.append((key, output))
         return output
+
+    def offer(self, x: Tensor, output: Any, variant: Hashable = None) -> None:
+        """Let the rest of an attack use an output that it has computed already, as a constant.
+
+        Args:
+            x: constant inputs; those who ask for the output must ask with this very tensor.
+            output: of the model, without a graph.
+            variant: as in `forward`.
+
+        Raises:
+            RuntimeError: no attack is going on.
+        """
+        if not self._attack:
+            raise RuntimeError("outputs are offered within step.attack_mode()")
+        self._cache.append((_Shared(x, x._version, variant, False, self._attack), output))
 
     def output(self, view: View) -> Any:
         """Return g∘f of a view, through the method's output map."""
@@ -168,7 +184,7 @@ class Step:
         frozen = [parameter for parameter in parameters if parameter.requires_grad]
         flags = [(module, module.training) for module in self.model.modules()]
         saved = [(b, b.clone()) for b in self.model.buffers()] if batchnorm == "train" else []
-        was_attacking, self._attacking = self._attacking, True
+        before, self._attack = self._attack, batchnorm
         try:
             for parameter in frozen:
                 parameter.requires_grad_(False)
@@ -176,7 +192,9 @@ class Step:
             with torch.enable_grad():
                 yield
         finally:
-            self._attacking = was_attacking
+            self._attack = before
+            if not before:
+                self._cache[:] = [entry for entry in self._cache if not entry[0].attack]
             for parameter in frozen:
                 parameter.requires_grad_(True)
             for module, training in flags:

@@ -112,7 +112,7 @@ def open_subject(
     processes = start(device, "float32")
     if folder is None:
         return _loaded(model, network, recipe, processes, reporter)
-    parts, exported, problems, _ = load_run(folder, recipe, processes)
+    parts, exported, problems, *_ = load_run(folder, recipe, processes)
     for problem in problems:
         reporter.warn(problem)
     return Subject(parts, exported, folder, {}, processes)
@@ -190,7 +190,7 @@ def open_sources(folders: Sequence[str | Path], subject: Subject, reporter: Repo
     sources = []
     for folder in map(Path, folders):
         recipe = stored_recipe(folder)
-        parts, exported, problems, _ = load_run(folder, recipe, subject.processes)
+        parts, exported, problems, *_ = load_run(folder, recipe, subject.processes)
         for problem in problems:
             reporter.warn(problem)
         check_outputs(

@@ -22,6 +22,7 @@ TRAITS: Mapping[str, str] = {
     "starts-at-origin": "the perturbation takes the gradient of the method's own objective at the origin",
     "predictions": "the label map answers with the model's own predictions for views that are not clean",
     "masks": "the method puts masks into the model, which an output map switches",
+    "switches-masks": "the output map switches the masks in the model",
     "log-g": "the output map gives log g as it stands, not logits",
 }
 """The traits that the components of robustplug use; a plugin may add its own."""

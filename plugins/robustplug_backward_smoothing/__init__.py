@@ -24,7 +24,7 @@ class BackwardSmoothingOptions:
         batchnorm: mode of the model during the attack.
     """
 
-    gamma: NonNegative = 1.0
+    gamma: Positive = 1.0
     steps: Natural = 1
     step_ratio: Positive = 1.0
     batchnorm: Literal["eval", "train"] = "eval"

@@ -29,6 +29,8 @@ def smoothing_start(
     x = view.origin.detach().clone().requires_grad_()
     logits = step.output(view.replace(x=x)).float()
     fixed = logits.detach()
+    # A label map that asks for f(x), as that of TRADES does, need not run the model again.
+    step.offer(view.origin, fixed)
     target = (fixed + gamma * uniform_like(fixed, step.rng)).softmax(1)
     gradient = step.gradient(kl_divergence(logits, target).sum(), x)
     moved = x.detach() - _sized(size, x) * vicinity.steepest(gradient)
@@ -72,9 +74,11 @@ class BackwardSmoothing:
         return view.replace(x=x.detach())
 
     def cost(self, target: Cost) -> Cost:
-        """Count the start, the steps, and the target if there are any."""
+        """Count the start, the steps, and the target, of which the start gives the clean forward."""
         own = Cost(1 + self.options.steps, 1 + self.options.steps)
-        return own + target if self.options.steps else own
+        if not self.options.steps:
+            return own
+        return own + (max(0, target.forwards - 1), target.backwards)
 
 
 class NFgsm:

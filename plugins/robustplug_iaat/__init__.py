@@ -64,6 +64,9 @@ class IaatOptions(MethodOptions):
     def __post_init__(self) -> None:
         if self.search == "line" and self.line_step is None and not self.gamma:
             raise ValueError("line_step must be given where gamma is 0")
+        step = self.line_step or self.gamma
+        if self.search == "line" and self.line_max is not None and self.line_max < step:
+            raise ValueError(f"line_max must be at least the first radius of the search, {step:g}")
         if self.history % 2:
             raise ValueError("history must be even: when it is full, every second snapshot is dropped")
 

@@ -45,7 +45,9 @@ def radii(run: Path) -> None:
     last = method.eps.values.cpu()
     traces = _traces(len(last))
     figures = run / "figures"
-    epochs, values = _history(method, opened.recipe.train.epochs)
+    for problem in opened.problems:
+        click.echo(problem, err=True)
+    epochs, values = _history(method, opened.epochs)
     means = values.mean(1).tolist()
     body = {
         "epochs": epochs,

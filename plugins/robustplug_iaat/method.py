@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import Batch, Cost, Method, ParamGroup, Perturbation, Step, Task, View
+from robustplug.api import Batch, Cost, Method, ParamGroup, Perturbation, Refused, Step, Task, View
 
 from . import IaatOptions
 from .history import History
@@ -73,10 +73,20 @@ class Iaat(Method[IaatOptions]):
         super().__init__(options, **slots)
         self.selection = selection or self.perturbation
 
+    @property
+    def _together(self) -> bool:
+        """Tell whether a sample's fate depends on the others of its batch, through BatchNorm."""
+        attacks = (self.options.perturbation, self.options.selection)
+        modes = [getattr(each.options, "batchnorm", "eval") for each in attacks if each is not None]
+        return "train" in (self.options.mode, *modes)
+
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Start every ε_i at ε_w."""
         given = self.options.eps_warmup
         self.eps_warmup = float(self.vicinity.eps if given is None else given)
+        self.line_max = 2 * self.eps_warmup if self.options.line_max is None else self.options.line_max
+        if self.options.search == "line" and self.line_max < (self.options.line_step or self.options.gamma):
+            raise Refused("the line search has nothing to try: line_max is below its first radius")
         size = task.info.sizes["train"]
         self.eps = self.state.per_sample("eps", size, self.eps_warmup)
         if self.options.history:
@@ -95,6 +105,8 @@ class Iaat(Method[IaatOptions]):
             return [self.perturbation(step, plain.replace(radius=eps, info={"eps": eps}), self.vicinity)]
         # S⁻ is trained on clean images: their radius in this view is 0, and they need no attack.
         view = plain.replace(radius=torch.where(right, eps, 0.0), info={"eps": eps})
+        if self._together:
+            return [self.perturbation(step, view, self.vicinity)]
         rows = right.nonzero()[:, 0]
         x = point.x.detach().clone()
         if len(rows):
@@ -110,14 +122,19 @@ class Iaat(Method[IaatOptions]):
             return constant * right if shrinks else constant
 
         def withstands(rows: Tensor, radius: Tensor) -> Tensor:
+            if self._together:
+                everyone = before.clone()
+                everyone[rows] = radius
+                attacked = self.selection(step, view.replace(radius=everyone), self.vicinity)
+                return self._right(step, attacked)[rows]
             part = view.rows(rows).replace(radius=radius)
             return self._right(step, self.selection(step, part, self.vicinity))
 
         if o.search == "candidates":
             chosen = choose_candidate(before, o.gamma, withstands)
         else:
-            largest = 2 * self.eps_warmup if o.line_max is None else o.line_max
-            chosen = line_search(len(before), o.line_step or o.gamma, largest, withstands, before.device)
+            step_size = o.line_step or o.gamma
+            chosen = line_search(len(before), step_size, self.line_max, withstands, before.device)
         if shrinks:
             chosen = chosen * right
         # A radius that stays is kept to the bit.

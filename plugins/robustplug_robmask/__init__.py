@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 PAPER = "Cheng 2021, doctoral thesis, chapter 6: RobMask"
 _ADVPROP = "Xie et al. 2020, Adversarial Examples Improve Image Recognition, arXiv:1911.09665"
 _METHOD = "robustplug_robmask.method"
-_TRAITS = Traits(gives=frozenset({"radii", "clean-view", "masks"}))
+_TRAITS = Traits(
+    gives=frozenset({"radii", "clean-view", "masks"}),
+    needs={"switches-masks": 'its masks would never be used: leave output_map as it is, "mask"'},
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def robustplug_output_maps() -> Iterable[Component]:
         summary="the model's outputs under the mask of the view's strength",
         paper=PAPER,
         traits=Traits(
-            needs={"masks": 'a method such as "robmask" or "advprop" puts the masks into the model'}
+            gives=frozenset({"switches-masks"}),
+            needs={"masks": 'a method such as "robmask" or "advprop" puts the masks into the model'},
         ),
     )
 

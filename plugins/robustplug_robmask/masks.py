@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +70,8 @@ class MaskedNorm(nn.Module):
 
     def rescaling(self) -> tuple[Tensor, Tensor]:
         """Return γ and β under the present mask, (C,) each."""
-        u = torch.tensor(self.encoding, dtype=self.weight.dtype, device=self.weight.device)
-        return self.weight @ u, self.bias @ u
+        # Sums of columns, not a product with u: autocast would round that, and u would have to travel.
+        return _mixture(self.weight, self.encoding), _mixture(self.bias, self.encoding)
 
     @property
     def statistics(self) -> int:
@@ -107,19 +107,42 @@ class MaskedNorm(nn.Module):
         return norm.train(self.training)
 
 
+def _mixture(columns: Tensor, shares: list[float]) -> Tensor:
+    """Return columns · u, (C,), for columns (C, k)."""
+    parts = [share * columns[:, j] for j, share in enumerate(shares) if share]
+    mixed: Tensor = sum(parts[1:], parts[0])
+    return mixed
+
+
+def _replace(model: nn.Module, change: Callable[[nn.Module], nn.Module | None]) -> None:
+    """Put what `change` gives for a module in its place, wherever that is; None leaves it."""
+    made: dict[int, nn.Module] = {}
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is None:
+                continue
+            if id(child) not in made:
+                other = change(child)
+                if other is None:
+                    continue
+                made[id(child)] = other
+            setattr(parent, name, made[id(child)])
+
+
 def put_masks(model: nn.Module, bases: int, separate: bool) -> list[MaskedNorm]:
     """Replace every affine BatchNorm of a model by one with masks, and return those.
 
     Raises:
         Refused: there is none.
     """
-    found = []
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Norm) and child.affine:
-                masked = MaskedNorm(child, bases, separate).train(child.training)
-                setattr(parent, name, masked)
-                found.append(masked)
+
+    def change(child: nn.Module) -> nn.Module | None:
+        if isinstance(child, Norm) and child.affine:
+            return MaskedNorm(child, bases, separate).train(child.training)
+        return None
+
+    _replace(model, change)
+    found = list(masks(model))
     if not found:
         raise Refused("masks are in BatchNorm layers with weight and bias, and this model has none")
     return found
@@ -140,10 +163,7 @@ def fold(model: nn.Module, strength: float) -> nn.Module:
     """Return a copy in which plain BatchNorm layers have the mask of a strength p; the model stays."""
     copied = copy.deepcopy(model)
     switch(copied, strength)
-    for parent in list(copied.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, MaskedNorm):
-                setattr(parent, name, child.folded())
+    _replace(copied, lambda child: child.folded() if isinstance(child, MaskedNorm) else None)
     return copied
 
 

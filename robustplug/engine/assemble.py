@@ -75,21 +75,22 @@ class Parts:
     def set_up(self, device: torch.device) -> Sequence[ParamGroup]:
         """Let the method prepare its state and the model, and return what to train."""
         self.model.train()  # before setup, which may put some modules in eval mode for good
+        frozen = besides_batchnorm(self.model) if self.recipe.train.only == "batchnorm" else []
         try:
             with isolated(derive(self.recipe.seed, "setup"), device):
                 groups = prepare(self.method, self.model, self.task)
         except Refused as reason:
             problem = Problem("method", str(reason), None, None)
             raise RecipeError([problem], f'method "{self.recipe.method.name}"') from reason
-        if self.recipe.train.only == "batchnorm":
-            groups = only_batchnorm(self.model, groups)
+        if frozen:
+            groups = without(frozen, groups)
         self.model.to(device)
         self.method.state.to(device)
         return groups
 
 
-def only_batchnorm(model: nn.Module, groups: Sequence[ParamGroup]) -> Sequence[ParamGroup]:
-    """Keep, of a model's parameters, those of BatchNorm layers, and freeze all others.
+def besides_batchnorm(model: nn.Module) -> list[nn.Parameter]:
+    """List the parameters of a model that are not those of its BatchNorm layers.
 
     Raises:
         RecipeError: there is no BatchNorm with parameters.
@@ -100,14 +101,19 @@ def only_batchnorm(model: nn.Module, groups: Sequence[ParamGroup]) -> Sequence[P
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         for parameter in module.parameters()
     }
-    frozen = {id(parameter): parameter for parameter in model.parameters() if id(parameter) not in kept}
-    left = [replace(group, params=tuple(p for p in group.params if id(p) not in frozen)) for group in groups]
-    if not kept or not all(group.params for group in left):
-        text = 'is "batchnorm", and a group of parameters has none of BatchNorm'
-        raise RecipeError([Problem("train.only", text, None, None)], "recipe")
-    for parameter in frozen.values():
+    if not kept:
+        problem = Problem("train.only", 'is "batchnorm", and the model has none with parameters', None, None)
+        raise RecipeError([problem], "recipe")
+    return [parameter for parameter in model.parameters() if id(parameter) not in kept]
+
+
+def without(frozen: Sequence[nn.Parameter], groups: Sequence[ParamGroup]) -> Sequence[ParamGroup]:
+    """Freeze parameters and take them out of the groups; what a method has put in their place stays."""
+    out = {id(parameter) for parameter in frozen}
+    for parameter in frozen:
         parameter.requires_grad_(False)
-    return left
+    left = [replace(group, params=tuple(p for p in group.params if id(p) not in out)) for group in groups]
+    return [group for group in left if group.params]
 
 
 def assemble(recipe: Recipe, device: torch.device) -> Parts:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.load import read_recipe, recipe_from_mapping
@@ -124,9 +124,25 @@ def stored_recipe(folder: Path) -> Recipe:
     return read_recipe(folder / RECIPE, starts=False)
 
 
-def load_run(
-    folder: Path, recipe: Recipe, processes: Processes, last: bool = False
-) -> tuple[Parts, nn.Module, list[str], nn.Module]:
+class Loaded(NamedTuple):
+    """Hold what a checkpoint gives.
+
+    Attributes:
+        parts: of the run.
+        exported: module, in eval mode.
+        problems: what is wrong with newer checkpoints.
+        trained: the module before the method's export.
+        epochs: whole epochs that the checkpoint was taken after.
+    """
+
+    parts: Parts
+    exported: nn.Module
+    problems: list[str]
+    trained: nn.Module
+    epochs: int
+
+
+def load_run(folder: Path, recipe: Recipe, processes: Processes, last: bool = False) -> Loaded:
     """Load the selected checkpoint of a run and export its model.
 
     Args:
@@ -134,10 +150,6 @@ def load_run(
         recipe: its resolved recipe; only `evaluate` may have been changed.
         processes: say where to put the model.
         last: load the newest checkpoint instead, whatever was selected.
-
-    Returns:
-        The run's parts, the exported module in eval mode, what is wrong with newer checkpoints, and the
-        module as it was trained.
 
     Raises:
         RunError: no checkpoint can be used.
@@ -156,7 +168,7 @@ def load_run(
         except (ValueError, OSError) as error:
             raise RunError(f"the selected checkpoint of {folder} cannot be used: {error}") from error
     model = trained_weights(selected, parts.model, parts.method.state)
-    return parts, parts.method.export(model).eval(), problems, model
+    return Loaded(parts, parts.method.export(model).eval(), problems, model, int(selected.meta["epoch"]))
 
 
 @dataclass(frozen=True)
@@ -168,12 +180,16 @@ class OpenedRun:
         trained: as in the checkpoint, before the method's export.
         parts: its recipe, task and method, with the method's memory and parameters as trained.
         processes: says where the models are.
+        epochs: whole epochs that it has been trained for.
+        problems: what is wrong with newer checkpoints.
     """
 
     model: nn.Module
     trained: nn.Module
     parts: Parts
     processes: Processes
+    epochs: int
+    problems: Sequence[str] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -235,8 +251,10 @@ def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> Op
 
     recipe = stored_recipe(Path(folder))
     processes = start(device, "float32")
-    parts, model, _, trained = load_run(Path(folder), recipe, processes, last)
-    return OpenedRun(model, trained, parts, processes)
+    found = load_run(Path(folder), recipe, processes, last)
+    return OpenedRun(
+        found.exported, found.trained, found.parts, processes, found.epochs, tuple(found.problems)
+    )
 
 
 def load_start(recipe: Recipe, model: nn.Module) -> str:

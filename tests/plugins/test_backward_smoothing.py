@@ -52,17 +52,29 @@ def test_the_attack_is_algorithm_1(method: str, steps: int) -> None:
     np.testing.assert_allclose(flat(view.x), moved, atol=1e-6)
 
 
-def test_the_clean_forward_is_made_once_for_start_and_target_logits() -> None:
-    made = bench("pgd-at", {"perturbation": {"use": "backward-smoothing"}})
+@pytest.mark.parametrize("method", ["pgd-at", "trades"])
+def test_the_clean_forward_is_made_once(method: str) -> None:
+    """It gives f(x), the first step's gradient, and the target of TRADES' divergence."""
+    made = bench(method, {"perturbation": {"use": "backward-smoothing"}})
     step = made.step(made.batch())
     made.views(step)
     assert (step.meter.forwards, step.meter.backwards) == (2 * len(step.batch), 2 * len(step.batch))
 
 
-def test_without_a_change_of_the_logits_the_start_is_the_sample() -> None:
-    made = bench("trades", {"perturbation": {"use": "backward-smoothing", "gamma": 0, "steps": 0}})
-    view = made.views(made.step(made.batch()))[-1]
-    assert float((view.x - view.origin).abs().max()) <= EPS + 1e-6
+def test_what_an_attack_offers_is_for_that_attack_alone() -> None:
+    made = bench("pgd-at", {})
+    step = made.step(made.batch())
+    x, wrong = step.batch.x, torch.zeros(len(step.batch), 3)
+    with pytest.raises(RuntimeError, match="attack_mode"):
+        step.offer(x, wrong)
+    with step.attack_mode(), torch.no_grad():
+        step.offer(x, wrong)
+        assert torch.equal(step.forward(x), wrong)
+        with step.attack_mode("train"):
+            assert not torch.equal(step.forward(x), wrong)
+    assert not torch.equal(step.forward(x), wrong)
+    with step.attack_mode(), torch.no_grad():
+        assert not torch.equal(step.forward(x), wrong)
 
 
 def test_n_fgsm_is_noise_and_a_step_without_a_projection() -> None:

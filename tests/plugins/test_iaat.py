@@ -12,9 +12,11 @@ from click.testing import CliRunner
 from torch import Tensor
 
 import robustplug
-from robustplug.api import Batch, View
+from robustplug.api import Batch, Refused, View
 from robustplug.cli import main
+from robustplug.recipe import RecipeError
 from robustplug.testing import Bench, Subject, toy_plain
+from robustplug.testing.toys import toy_norm
 from robustplug_iaat.history import History
 from robustplug_iaat.method import choose_candidate, line_search
 
@@ -63,9 +65,8 @@ def brute_force(made: Bench, batch: Batch, gamma: float, beta: float) -> Tensor:
     view, right = View.of(batch, "adv"), []
     for radius in (remembered + gamma, remembered):
         attacked = made.method.perturbation(step, view.replace(radius=radius), made.method.vicinity)
-        with torch.no_grad():
-            right.append(made.model.eval()(attacked.x).argmax(1) == batch.y)
-    made.model.train()
+        with step.attack_mode(), torch.no_grad():
+            right.append(made.model(attacked.x).argmax(1) == batch.y)
     chosen = torch.where(right[1], remembered, (remembered - gamma).clamp_min(0))
     chosen = torch.where(right[0], remembered + gamma, chosen)
     smoothed: Tensor = (1 - beta) * remembered + beta * chosen
@@ -82,6 +83,28 @@ def test_sparing_attacks_gives_what_running_all_gives() -> None:
         torch.testing.assert_close(found, expected)
     # Samples have gone up, stayed, and gone down.
     assert len(set(made.method.eps.values.tolist())) > 2  # type: ignore[attr-defined]
+
+
+def test_with_statistics_of_the_batch_the_second_candidate_sees_the_whole_batch() -> None:
+    """As the official variant has them: a sample's fate then depends on the others."""
+    attack = {**ZERO, "batchnorm": "train"}
+    options = {"warmup": 0, "gamma": 0.05, "beta": 0.4, "mode": "train", "perturbation": attack}
+    made = Bench(Subject("method", "iaat", {**options, "misclassified": "attacked"}), toy_norm, 0.15)
+    for step in made.steps():
+        remembered = made.method.eps.read(step.batch.index).clone()  # type: ignore[attr-defined]
+        fresh = made.step(step.batch)
+        view, gamma, vicinity = View.of(step.batch, "adv"), 0.05, made.method.vicinity
+        attacked = made.method.perturbation(fresh, view.replace(radius=remembered + gamma), vicinity)
+        with fresh.attack_mode("train"), torch.no_grad():
+            high = made.model(attacked.x).argmax(1) == step.batch.y
+        attacked = made.method.perturbation(fresh, view.replace(radius=remembered), vicinity)
+        with fresh.attack_mode("train"), torch.no_grad():
+            same = made.model(attacked.x).argmax(1) == step.batch.y
+        chosen = torch.where(same, remembered, (remembered - gamma).clamp_min(0))
+        chosen = torch.where(high, remembered + gamma, chosen)
+        made.update(step)
+        found = made.method.eps.read(step.batch.index)  # type: ignore[attr-defined]
+        torch.testing.assert_close(found, 0.6 * remembered + 0.4 * chosen)
 
 
 def test_misclassified_samples_are_trained_on_their_clean_images() -> None:
@@ -184,6 +207,11 @@ def test_the_radii_are_drawn_and_kept(tmp_path: Path) -> None:
 
 
 def test_options_that_contradict_each_other_are_refused() -> None:
-    for options, text in (({"search": "line", "gamma": 0}, "line_step"), ({"history": 3}, "even")):
-        with pytest.raises(Exception, match=text):
+    for options, text in (
+        ({"search": "line", "gamma": 0}, "line_step"),
+        ({"search": "line", "line_step": 0.1, "line_max": 0.05}, "line_max"),
+        ({"search": "line", "line_step": 0.1}, "nothing to try"),
+        ({"history": 3}, "even"),
+    ):
+        with pytest.raises((RecipeError, Refused), match=text):
             bench(options)

@@ -188,18 +188,49 @@ def test_several_auxiliary_norms_have_strengths_of_their_own() -> None:
 
 
 def test_one_basis_is_one_shared_rescaling() -> None:
-    """K = 1: the same BatchNorm for clean and attacked samples."""
+    """K = 1: the gradients are those of a plain BatchNorm that both views go through."""
     made = bench("robmask", {"bases": 1})
-    for step in made.steps(1):
-        made.update(step)
+    plain = fold(made.model, 0.0).train()
+    step = made.step(made.batch())
+    total, views = training_loss(made.method, step)
+    total.backward()  # type: ignore[no-untyped-call]
+    losses = [nn.functional.cross_entropy(plain(view.x), view.y) for view in views]
+    (0.5 * losses[0] + 0.5 * losses[1]).backward()  # type: ignore[no-untyped-call]
     (layer,) = masks(made.model)
-    outputs = []
-    for strength in (0.0, 0.5, 1.0):
-        switch(made.model, strength)
-        outputs.append(made.model.eval()(step.batch.x))
-    assert torch.equal(outputs[0], outputs[1])
-    assert torch.equal(outputs[0], outputs[2])
-    assert layer.weight.shape == (4, 1)
+    norm = norm_of(plain)
+    for found, expected in ((layer.weight, norm.weight), (layer.bias, norm.bias)):
+        assert found.grad is not None
+        assert expected.grad is not None
+        torch.testing.assert_close(found.grad[:, 0], expected.grad)
+
+
+def test_masks_compute_under_autocast() -> None:
+    for separate in (False, True):
+        model = masked(2, separate).train()
+        switch(model, 1.0 if separate else 0.3)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model(images())
+        output.float().sum().backward()
+        (layer,) = masks(model)
+        assert layer.weight.grad is not None
+        assert layer.weight.grad.dtype == torch.float32
+        plain = fold(model, 1.0 if separate else 0.3).train()
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(plain(images()), model(images()))
+
+
+def test_a_shared_norm_stays_shared() -> None:
+    norm = nn.BatchNorm2d(3)
+    model = nn.Sequential(nn.Sequential(norm), nn.Sequential(norm), norm)
+    (layer,) = put_masks(model, 2, separate=False)
+    assert [module for child in model for module in child.modules()].count(layer) == 3
+    folded = fold(model, 0.5)
+    assert not list(masks(folded))
+
+
+def test_masks_that_nothing_switches_are_refused() -> None:
+    with pytest.raises(RecipeError, match="never be used"):
+        bench("robmask", {"output_map": {"use": "identity"}})
 
 
 def test_options_that_contradict_each_other_are_refused() -> None:
@@ -236,6 +267,22 @@ def test_only_batchnorm_is_trained(pair: tuple[Path, Path]) -> None:
     changed = {key for key, value in plain.state_dict().items() if not torch.equal(value, other[key])}
     assert changed <= inside
     assert any(key.endswith("weight") for key in changed)
+
+
+def test_masks_are_fine_tuned_with_only_batchnorm(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe = {
+        **RECIPE,
+        "model": {"from": str(pair[0])},
+        "method": {"use": "robmask", "perturbation": {"steps": 2}},
+        "train": {"epochs": 1, "batch_size": 64, "device": "cpu", "only": "batchnorm"},
+    }
+    tuned = open_run(robustplug.train(recipe, out=tmp_path / "run").folder)
+    plain = open_run(pair[0]).model.state_dict()
+    for name, value in tuned.trained.named_parameters():
+        assert value.requires_grad == (name not in plain or value.shape != plain[name].shape)
+        if not value.requires_grad:
+            assert torch.equal(value, plain[name])
+    assert any(not torch.equal(layer.weight[:, 0], layer.weight[:, 1]) for layer in masks(tuned.trained))
 
 
 @pytest.mark.parametrize(("p", "which"), [(1.0, 0), (0.0, 1)])
