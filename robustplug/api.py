@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from .data import epoch_batches, index_batches
     from .engine.folder import note_in_result, write_result
     from .engine.loop import training_loss
-    from .engine.open import OpenedRun, open_run
+    from .engine.open import OpenedRun, open_model, open_run
+    from .engine.transfer import weights_digest
     from .ensemble import Ensemble
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .guard import attack_by_radius, guarded
@@ -63,7 +64,8 @@ _LAZY = {
     "data": ("epoch_batches", "index_batches"),
     "engine.folder": ("note_in_result", "write_result"),
     "engine.loop": ("training_loss",),
-    "engine.open": ("OpenedRun", "open_run"),
+    "engine.open": ("OpenedRun", "open_model", "open_run"),
+    "engine.transfer": ("weights_digest",),
     "ensemble": ("Ensemble",),
     "guard": ("attack_by_radius", "guarded"),
     "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
@@ -182,6 +184,7 @@ __all__ = [
     "matrix_figure",
     "normal_like",
     "note_in_result",
+    "open_model",
     "open_run",
     "parse_fraction",
     "prepare",
@@ -191,6 +194,7 @@ __all__ = [
     "training_loss",
     "uniform_like",
     "use",
+    "weights_digest",
     "write_result",
 ]
 
