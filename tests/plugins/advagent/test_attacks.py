@@ -13,7 +13,7 @@ from robustplug.engine.evaluate import plain_objective
 from robustplug_advagent.adversary import best_sentences, negotiated, trained_adversary
 from robustplug_advagent.agent import Agent
 from robustplug_advagent.attack_options import AdversaryOptions, SearchOptions
-from robustplug_advagent.attacks import as_speaker
+from robustplug_advagent.game import as_speaker
 from robustplug_advagent.layout import EOS, HEAD, PAD, SELECTION, SPECIALS, THEM, YOU, trimmed, turns
 from robustplug_advagent.mind import Mind
 from robustplug_advagent.protocol import Goal, OwnAgent, Turn
