@@ -28,10 +28,12 @@ from .registry import did_you_mean
 from .traits import Traits
 
 if TYPE_CHECKING:
+    from .cli.evaluate import model_options, result_folder
     from .data import epoch_batches, index_batches
     from .engine.folder import note_in_result, write_result
     from .engine.loop import training_loss
     from .engine.open import OpenedRun, open_run
+    from .engine.opened import OpenedEvaluation
     from .ensemble import Ensemble
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .guard import attack_by_radius, guarded
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from .protocols import LabelMap, LearnedSlot, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
     from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
+    from .run import open_evaluation
     from .signatures import check_arguments, scaled_step
     from .state import MethodState, PerSample
     from .step import Meter, Step
@@ -60,10 +63,12 @@ if TYPE_CHECKING:
     )
 
 _LAZY = {
+    "cli.evaluate": ("model_options", "result_folder"),
     "data": ("epoch_batches", "index_batches"),
     "engine.folder": ("note_in_result", "write_result"),
     "engine.loop": ("training_loss",),
     "engine.open": ("OpenedRun", "open_run"),
+    "engine.opened": ("OpenedEvaluation",),
     "ensemble": ("Ensemble",),
     "guard": ("attack_by_radius", "guarded"),
     "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
@@ -87,6 +92,7 @@ _LAZY = {
         "line_figure",
         "matrix_figure",
     ),
+    "run": ("open_evaluation",),
     "signatures": ("check_arguments", "scaled_step"),
     "state": ("MethodState", "PerSample"),
     "step": ("Meter", "Step"),
@@ -134,6 +140,7 @@ __all__ = [
     "NoOptions",
     "NonNegative",
     "Objective",
+    "OpenedEvaluation",
     "OpenedRun",
     "OutputMap",
     "Panel",
@@ -180,11 +187,14 @@ __all__ = [
     "line_figure",
     "margin",
     "matrix_figure",
+    "model_options",
     "normal_like",
     "note_in_result",
+    "open_evaluation",
     "open_run",
     "parse_fraction",
     "prepare",
+    "result_folder",
     "scaled_step",
     "stream",
     "take",
