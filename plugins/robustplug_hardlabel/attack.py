@@ -21,7 +21,7 @@ from . import (
 )
 from . import scores as soft
 from .oracle import Wanted, make_oracle, make_samples
-from .pool import Sample, Search, run
+from .pool import Sample, Search, rows_of_call, run
 
 EUCLIDEAN, BOTH, MAXIMUM = (2.0,), (2.0, math.inf), (math.inf,)
 
@@ -102,8 +102,9 @@ class HardLabel:
         def enough(number: int, sample: Sample) -> bool:
             return step.evaluating and sample.distance <= sample.radius
 
+        width, cpu = view.origin[0].numel(), view.origin.device.type == "cpu"
         with step.attack_mode(), torch.no_grad():
-            run(found, self.search, oracle, enough)
+            run(found, self.search, oracle, enough, rows_of_call(width, cpu))
         return found
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:

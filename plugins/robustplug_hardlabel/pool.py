@@ -30,8 +30,10 @@ class SearchFailed(RuntimeError):
         self.samples = samples
 
 
-# Rows of one model call.
-ROWS = 1024
+# Numbers of one model call on a CPU: where more leave its caches, a convolution takes twice as long.
+NUMBERS = 2**17
+# Rows of one model call on other devices, and on a CPU the fewest and the most.
+ROWS, FEWEST = 1024, 32
 
 
 class Objective(Protocol):
@@ -134,11 +136,17 @@ Oracle = Callable[[Array, npt.NDArray[np.int64]], tuple[Flags, Any]]
 """(points (M, D) in [0, 1], number of the sample of each (M,)) -> adversarial, bool (M,), and the replies."""
 
 
+def rows_of_call(width: int, cpu: bool) -> int:
+    """Return how many points of a width are asked in one model call, unless one request has more."""
+    return min(ROWS, max(FEWEST, NUMBERS // width)) if cpu else ROWS
+
+
 def run(
     samples: Sequence[Sample],
     search: Callable[[Sample], Search],
     oracle: Oracle,
     enough: Callable[[int, Sample], bool],
+    rows: int = ROWS,
 ) -> None:
     """Run a search for each sample until all are done, serving the requests of all in common calls.
 
@@ -149,6 +157,7 @@ def run(
         search: makes the search of a sample.
         oracle: asks the model.
         enough: (number, sample) -> its best point will do.
+        rows: of one call, unless one request has more.
 
     Raises:
         SearchFailed: the oracle raised.
@@ -158,7 +167,7 @@ def run(
     for number, one in list(searches.items()):
         _advance(number, one, None, samples, searches, pending)
     while pending:
-        for numbers in _calls(pending):
+        for numbers in _calls(pending, rows):
             points = np.concatenate([pending[number] for number in numbers]).clip(0, 1)
             counts = [len(pending[number]) for number in numbers]
             try:
@@ -208,12 +217,12 @@ def _advance(
     pending[number] = request
 
 
-def _calls(pending: dict[int, Array]) -> Iterator[list[int]]:
+def _calls(pending: dict[int, Array], most: int) -> Iterator[list[int]]:
     """Yield the samples that share a model call, in order."""
     numbers: list[int] = []
     rows = 0
     for number, request in list(pending.items()):
-        if numbers and rows + len(request) > ROWS:
+        if numbers and rows + len(request) > most:
             yield numbers
             numbers, rows = [], 0
         numbers.append(number)

@@ -91,7 +91,8 @@ def _nes(sample: Sample, options: NesOptions) -> Search:
     Ilyas et al. 2018, Algorithm 1 and §2.2.
     """
     half, sigma = max(1, options.directions // 2), np.float32(options.sigma)
-    eps = np.float32(min(sample.radius, np.sqrt(len(sample.x))))
+    # A rounding inside of the ball.
+    eps = np.float32(min(sample.radius, np.sqrt(len(sample.x))) * (1 - 1e-5))
     x, momentum = sample.x.copy(), np.zeros_like(sample.x)
     while sample.best is None:
         drawn = sample.gaussian(half)

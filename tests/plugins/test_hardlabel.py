@@ -11,9 +11,17 @@ import torch
 from torch import nn
 
 import robustplug
-from robustplug.api import Batch, Refused, Step, View, stream
+from robustplug.api import Batch, Refused, Step, View, isolated, stream
 from robustplug.testing import ToyTask, toy_linear
-from robustplug_hardlabel import OptOptions, RaysOptions, SignOptOptions, SvmOptOptions, rays, searches
+from robustplug_hardlabel import (
+    OptOptions,
+    RaysOptions,
+    SignOptOptions,
+    SvmOptOptions,
+    ZoSignSgdOptions,
+    rays,
+    searches,
+)
 from robustplug_hardlabel.boundary import ask, bisect, distance, improvement, point
 from robustplug_hardlabel.pool import Array, Flags, Sample, Search, run
 from robustplug_hardlabel.searches import svm_direction
@@ -23,6 +31,7 @@ SEARCHES: dict[str, Any] = {
     "opt": searches.opt(OptOptions()),
     "sign-opt": searches.sign_opt(SignOptOptions()),
     "svm-opt": searches.svm_opt(SvmOptOptions()),
+    "zo-sign-sgd": searches.zo_sign_sgd(ZoSignSgdOptions()),
 }
 
 
@@ -62,7 +71,8 @@ def test_the_distance_to_a_plane_is_found_within_two_percent(name: str) -> None:
     found = space.samples(2, 4000)
     run(found, SEARCHES[name], space, never)
     ratios = np.array([sample.distance for sample in found]) / space.nearest(2)
-    assert np.median(ratios) <= 1.02
+    # The sign of an estimate points nowhere exactly: the thesis finds it slower, too (Figure 2.7b).
+    assert np.median(ratios) <= (1.02 if name != "zo-sign-sgd" else 1.1)
     assert ratios.min() >= 1 - 1e-4
 
 
@@ -204,7 +214,8 @@ def test_directions_that_contradict_each_other_give_their_mean() -> None:
 
 def step_and_view(norm: str, evaluating: bool, eps: float) -> tuple[Step, View, Any]:
     task = ToyTask()
-    model: nn.Module = toy_linear(task.info).eval()
+    with isolated(0):
+        model: nn.Module = toy_linear(task.info).eval()
     method = robustplug.build("method", "erm", vicinity={"use": norm, "eps": eps})
     batch = next(iter(task.batches("test", robustplug.api.Feed(batch_size=8))))
     with torch.no_grad():
