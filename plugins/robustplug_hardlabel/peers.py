@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import math
 import warnings
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -34,14 +35,11 @@ class Peer:
         name: for messages.
         attack: name of the class in art.attacks.evasion.
         norms: of the threat models that it is for.
-        arguments: of its constructor; the classifier and the norm are passed here.
-        queries: for each sample.
+        options: see PeerOptions.
     """
 
-    def __init__(
-        self, name: str, attack: str, norms: tuple[float, ...], arguments: dict[str, Any], queries: int
-    ) -> None:
-        self.name, self.norms, self.arguments, self.queries = name, norms, arguments, queries
+    def __init__(self, name: str, attack: str, norms: tuple[float, ...], options: PeerOptions) -> None:
+        self.name, self.norms, self.queries, self.starts = name, norms, options.queries, options.starts
         try:
             self.attack = getattr(importlib.import_module("art.attacks.evasion"), attack)
         except ImportError as error:
@@ -50,27 +48,28 @@ class Peer:
     @classmethod
     def boundary(cls, options: PeerOptions) -> Peer:
         """Build the Boundary attack."""
-        arguments = {"targeted": False, "max_iter": ENDLESS, "init_size": options.starts}
-        return cls("boundary", "BoundaryAttack", (2.0,), arguments, options.queries)
+        return cls("boundary", "BoundaryAttack", (2.0,), options)
 
     @classmethod
     def hop_skip_jump(cls, options: PeerOptions) -> Peer:
         """Build HopSkipJump."""
-        arguments = {"targeted": False, "max_iter": ENDLESS, "init_size": options.starts}
-        return cls("hop-skip-jump", "HopSkipJump", (2.0, math.inf), arguments, options.queries)
+        return cls("hop-skip-jump", "HopSkipJump", (2.0, math.inf), options)
 
     def samples(self, step: Step, view: View, vicinity: Vicinity, keep: bool = False) -> list[Sample]:
         """Search for each sample of a view, and return what was found; see HardLabel.samples."""
         norm = norm_of(self.name, vicinity, self.norms)
         found = make_samples(step, view, vicinity, norm, Wanted(self.queries, scores=True, keep=keep))
-        oracle = make_oracle(step, view, found, scores=False)
-        with guarded(step), torch.no_grad(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Attacks inside of attacks show progress bars whatever `verbose` says.
-            with contextlib.redirect_stderr(io.StringIO()):
-                for number, sample in enumerate(found):
+            for number, sample in enumerate(found):
+                # ART draws from NumPy's global generator, which is seeded for each sample here.
+                rng = torch.Generator().manual_seed(int(sample.rng.integers(2**62)))
+                own = dataclasses.replace(step, rng=rng)
+                oracle = make_oracle(own, view, found, scores=False)
+                # Attacks inside of attacks show progress bars whatever `verbose` says.
+                with guarded(own), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
                     try:
-                        self._search(step, view, oracle, number, sample)
+                        self._search(own, view, oracle, number, sample)
                     except Spent:
                         continue
                     except Exception as error:
@@ -95,14 +94,33 @@ class Peer:
             scores: Array = np.eye(classes, dtype=np.float32)[np.where(flags, other, sample.label)]
             return scores
 
-        if not sample.left:
+        first = self._first_point(sample, predict)
+        if first is None:
             return
         classifier = BlackBoxClassifier(predict, shape, classes, clip_values=(0.0, 1.0))
         norms = {"norm": 2 if sample.norm == 2 else math.inf} if self.name == "hop-skip-jump" else {}
-        attack = self.attack(classifier, verbose=False, **norms, **self.arguments)
-        # ART's labels are rows; its attacks draw from NumPy's global generator, which is ours here.
-        np.random.seed(int(sample.rng.integers(2**31)))
-        attack.generate(sample.x.reshape(1, *shape), np.eye(classes, dtype=np.float32)[[sample.label]])
+        attack = self.attack(classifier, targeted=False, max_iter=ENDLESS, verbose=False, **norms)
+        # ART's labels are rows.
+        attack.generate(
+            sample.x.reshape(1, *shape),
+            np.eye(classes, dtype=np.float32)[[sample.label]],
+            x_adv_init=first.reshape(1, *shape),
+        )
+
+    def _first_point(self, sample: Sample, predict: Callable[[Array], Array]) -> Array | None:
+        """Return the first random image that is adversarial, as ART does, but from a seed.
+
+        None when there is none, or the sample itself is one: ART would then look without a seed.
+        """
+        if sample.left and predict(sample.x[None])[0, sample.label] == 0:
+            return None
+        for _ in range(self.starts):
+            if not sample.left:
+                break
+            image = sample.rng.random(len(sample.x), dtype=np.float32)
+            if predict(image[None])[0, sample.label] == 0:
+                return image
+        return None
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the nearest adversarial points, or what of them is legal."""
