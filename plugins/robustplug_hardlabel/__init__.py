@@ -152,7 +152,7 @@ class PeerOptions:
 @hookimpl
 def robustplug_perturbations() -> Iterable[Component]:
     """Offer the attacks."""
-    few = {"queries": 200, "starts": 10, "directions": 20}
+    few = {"queries": 60, "starts": 10, "directions": 10}
     for name, factory, options, summary, paper, trial in (
         (
             "opt",
@@ -185,7 +185,7 @@ def robustplug_perturbations() -> Iterable[Component]:
             RaysOptions,
             "search over the signs of an L∞ perturbation",
             _RAYS,
-            {"queries": 200},
+            {"queries": 60},
         ),
         (
             "zoo",
@@ -193,7 +193,7 @@ def robustplug_perturbations() -> Iterable[Component]:
             ZooOptions,
             "coordinate-wise Adam on scores",
             "Chen et al. 2017, ZOO, arXiv:1708.03999",
-            {"queries": 300, "coordinates": 8},
+            {"queries": 60, "coordinates": 8},
         ),
         (
             "nes",
@@ -201,7 +201,7 @@ def robustplug_perturbations() -> Iterable[Component]:
             NesOptions,
             "projected ascent on scores with gradients from antithetic samples",
             "Ilyas et al. 2018, arXiv:1804.08598",
-            {"queries": 200, "directions": 10},
+            {"queries": 60, "directions": 10},
         ),
     ):
         yield Component(name, f"{_HERE}:{factory}", options, summary, paper, trial)
@@ -209,7 +209,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         ("boundary", "Peer.boundary", "ART's Boundary attack", "Brendel et al. 2018, arXiv:1712.04248"),
         ("hop-skip-jump", "Peer.hop_skip_jump", "ART's HopSkipJump", "Chen et al. 2020, arXiv:1904.02144"),
     ):
-        trial = {"queries": 200, "starts": 10}
+        trial = {"queries": 40, "starts": 10}
         yield Component(name, f"robustplug_hardlabel.peers:{factory}", PeerOptions, summary, paper, trial)
 
 
