@@ -140,7 +140,8 @@ def table(result: dict[str, Any]) -> list[str]:
         if "queries" not in row:
             lines.append(f"{row['name']}: not run: {row['failed']}")
             continue
-        lines.append(f"{row['name']} ({row['norm']}){': ' + row['failed'] if 'failed' in row else ''}")
+        norm = "L2" if row["norm"] == "l2" else "L∞"
+        lines.append(f"{row['name']}, {norm}{': ' + row['failed'] if 'failed' in row else ''}")
         for share in (0.125, 0.25, 0.5, 1):
             at = max(0, round(share * len(row["queries"])) - 1)
             parts = [f"  {row['queries'][at]:7,} queries"]
@@ -185,7 +186,9 @@ def draw(folder: Path, name: str, body: dict[str, Any]) -> None:
     shape = body["shape"]
     if body["paths"] and shape is not None and len(shape) == 3:
         images = {label: _trajectory(sample, shape) for label, sample in body["paths"].items()}
-        image_figure(folder / "hard-label-paths.png", f"The first sample of {name}, attacked", images)
+        image_figure(
+            folder / "hard-label-paths.png", f"The first sample of {name}: queries, and distance", images
+        )
 
 
 def _on(queries: list[int], row: dict[str, Any], values: list[float | None]) -> list[float]:

@@ -129,7 +129,7 @@ def test_targeted_attacks_reach_their_class_from_images_of_it(name: str) -> None
         assert sample.asked <= 600
         if sample.best is not None:
             x = torch.from_numpy(sample.best).view(1, *view.x.shape[1:])
-            logits = step.model(x)[0]
+            logits = step.model(x)[0].detach()
             # Just across the boundary, the rounding of another batch decides.
             assert float(logits[sample.goal]) >= float(logits.max()) - 1e-4
             assert sample.distance < np.linalg.norm(sample.starts - sample.x, axis=1).min()
@@ -232,7 +232,7 @@ def test_peers_find_points_within_their_budget(name: str) -> None:
     for sample in found:
         if sample.best is not None:
             x = torch.from_numpy(sample.best).view(1, *view.x.shape[1:])
-            logits = step.model(x)[0]
+            logits = step.model(x)[0].detach()
             assert float(logits[sample.label]) <= float(logits.topk(2).values[-1]) + 1e-4
             assert sample.distance == pytest.approx(float(np.linalg.norm(sample.best - sample.x)), rel=1e-5)
 
@@ -350,7 +350,8 @@ def test_the_boundary_distance_counts_wrong_samples_with_nothing() -> None:
 def test_grids_end_with_the_budget() -> None:
     assert grid(3) == [1, 2, 3]
     assert grid(4000)[-1] == 4000
-    assert len(grid(4000)) == 100
+    assert len(grid(4000)) == 80
+    assert {500, 1000, 2000} <= set(grid(4000))
 
 
 def test_the_command_writes_draws_and_prints_curves(tmp_path: Path) -> None:
