@@ -25,7 +25,7 @@ from .options import (
     parse_fraction,
 )
 from .registry import did_you_mean
-from .traits import Traits
+from .traits import SELF_TRAINED, Traits
 
 if TYPE_CHECKING:
     from .data import epoch_batches, index_batches
@@ -36,7 +36,17 @@ if TYPE_CHECKING:
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .guard import attack_by_radius, guarded
     from .method import Method, Objective, prepare
-    from .protocols import LabelMap, LearnedSlot, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
+    from .protocols import (
+        LabelMap,
+        LearnedSlot,
+        Loss,
+        OutputMap,
+        Perturbation,
+        Schedule,
+        SelfTrained,
+        Task,
+        Vicinity,
+    )
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
     from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .signatures import check_arguments, scaled_step
@@ -75,6 +85,7 @@ _LAZY = {
         "OutputMap",
         "Perturbation",
         "Schedule",
+        "SelfTrained",
         "Task",
         "Vicinity",
     ),
@@ -110,6 +121,7 @@ _LAZY = {
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
+    "SELF_TRAINED",
     "AttackResult",
     "Batch",
     "Bounds",
@@ -149,6 +161,7 @@ __all__ = [
     "Result",
     "RunInfo",
     "Schedule",
+    "SelfTrained",
     "Split",
     "Step",
     "Task",

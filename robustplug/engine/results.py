@@ -136,8 +136,8 @@ def evaluate_and_write(
     if out is None:
         return evaluate_parts(parts, exported, processes, reporter, asked)
     name = "evaluation" if asked.suite is None else asked.suite.name
-    # A function has no weights by which a journal could tell it from another.
-    if asked.model.get("kind") != "callable":
+    # What is no module has no weights by which a journal could tell it from another.
+    if asked.model.get("kind") not in ("classifier", "callable"):
         asked = replace(asked, journal=out / f"{name}.journal")
     with contextlib.ExitStack() as stack:
         if processes.main:
