@@ -25,7 +25,7 @@ from .options import (
     parse_fraction,
 )
 from .registry import did_you_mean
-from .traits import SELF_TRAINED, Traits
+from .traits import Traits, self_trained
 
 if TYPE_CHECKING:
     from .data import epoch_batches, index_batches
@@ -121,7 +121,6 @@ _LAZY = {
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
-    "SELF_TRAINED",
     "AttackResult",
     "Batch",
     "Bounds",
@@ -199,6 +198,7 @@ __all__ = [
     "parse_fraction",
     "prepare",
     "scaled_step",
+    "self_trained",
     "stream",
     "take",
     "training_loss",

@@ -104,8 +104,8 @@ class SelfTrained(Protocol):
     """A model that learns by itself, without gradients: an nn.Module with `fit`, such as boosted trees.
 
     An epoch of training calls `fit` once, with all its samples. Optimizer, schedule and attacks have no part
-    in it: the component declares `traits=SELF_TRAINED`, and a recipe that asks for them is refused. What was
-    learnt may be of any size: torch's `get_extra_state` and `set_extra_state` put it into the state dict.
+    in it: the component declares `traits=self_trained()`, and a recipe that asks for them is refused. What
+    was learnt may be of any size: torch's `get_extra_state` and `set_extra_state` put it into the state dict.
     """
 
     def fit(self, x: Tensor, y: Tensor, seed: int) -> None:

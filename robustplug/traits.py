@@ -49,13 +49,15 @@ class Traits:
 
 NO_TRAITS = Traits()
 
-SELF_TRAINED = Traits(
-    needs={
-        "single-view": "it learns by itself, from one view of each sample: use method erm",
-        "stays": "it learns by itself, and there is nothing to attack before it has: leave out perturbation",
-        "from-labels": "it learns by itself, from labels that no model had a part in: leave out label_map",
-        "cross-entropy": "it learns by itself, and what it lowers is the cross entropy: leave out loss",
-        "own-outputs": "it learns by itself, with its own outputs: leave out output_map",
-    }
-)
-"""The traits of a model component that is a `SelfTrained`."""
+
+def self_trained() -> Traits:
+    """Return the traits of a model that learns by itself; see `robustplug.api.SelfTrained`."""
+    return Traits(
+        needs={
+            "single-view": "it learns by itself, from one view of each sample: use method erm",
+            "stays": "it learns by itself, and nothing can be attacked before it has: leave out perturbation",
+            "from-labels": "it learns by itself, from labels that need no model: leave out label_map",
+            "cross-entropy": "it learns by itself, and what it lowers is the cross entropy: leave out loss",
+            "own-outputs": "it learns by itself, with its own outputs: leave out output_map",
+        }
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
-from robustplug.api import SELF_TRAINED, Bounds, Component, Count, Positive, hookimpl
+from robustplug.api import Bounds, Component, Count, Positive, hookimpl, self_trained
 
 
 @dataclass(frozen=True)
@@ -34,5 +34,5 @@ def robustplug_models() -> Iterable[Component]:
         "gradient-boosted decision trees of LightGBM, for images of any size; no gradients",
         "Ke et al. 2017, LightGBM: A Highly Efficient Gradient Boosting Decision Tree, NeurIPS",
         {"trees": 5, "leaves": 4},
-        traits=SELF_TRAINED,
+        traits=self_trained(),
     )

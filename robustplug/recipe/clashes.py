@@ -39,10 +39,11 @@ def clashes(method: Use, registry: Registry) -> Iterator[Finding]:
 def model_clashes(model: Use, method: Use, registry: Registry) -> Iterator[Finding]:
     """Yield a finding for every trait that a model needs of a method and misses, and for those that clash.
 
-    Paths start at the recipe.
+    Paths start at the recipe. Of a component within one of its own kind nothing is asked: the outer one answers.
     """
     own = _Part(("model",), "model", model.name, _traits("model", registry.get("model", model.name), model))
-    yield from _clashes(own, list(_parts(method, "method", ("method",), registry)), set())
+    parts = _parts(method, "method", (), registry)
+    yield from _clashes(own, [part for part in parts if len(part.path) <= 1], set())
 
 
 def _clashes(

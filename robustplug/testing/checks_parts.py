@@ -18,7 +18,7 @@ from ..protocols import SelfTrained
 from ..random import isolated, stream, uniform_like
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
-from ..traits import SELF_TRAINED, Traits
+from ..traits import Traits, self_trained
 from ..types import Batch, Feed, ParamGroup, Split, TaskInfo, View
 from .bench import Subject, differing, require
 from .checks_views import global_rng_states
@@ -225,8 +225,8 @@ def _learns(subject: Subject, model: nn.Module) -> None:
     traits = subject.component.traits
     if not isinstance(traits, Traits):
         traits = traits(resolve(Use(subject.name, dict(subject.table)), "model").options)
-    missing = SELF_TRAINED.needs.keys() - traits.needs.keys()
-    require(not missing, "it learns by itself: declare the component with traits=SELF_TRAINED")
+    missing = self_trained().needs.keys() - traits.needs.keys()
+    require(not missing, "it learns by itself: declare the component with traits=self_trained()")
     x, y = _bright_images()
     rows = torch.nn.functional.one_hot(y, 10).float()
     before = global_rng_states()
