@@ -39,7 +39,7 @@ def clashes(method: Use, registry: Registry) -> Iterator[Finding]:
 def model_clashes(model: Use, method: Use, registry: Registry) -> Iterator[Finding]:
     """Yield a finding for every trait that a model needs of a method and misses, and for those that clash.
 
-    Paths start at the recipe. Of a component within one of its own kind nothing is asked: the outer one answers.
+    Paths start at the recipe. Only a slot itself is asked, not what it holds inside.
     """
     own = _Part(("model",), "model", model.name, _traits("model", registry.get("model", model.name), model))
     parts = _parts(method, "method", (), registry)

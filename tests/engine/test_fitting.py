@@ -87,6 +87,7 @@ def test_an_epoch_fits_the_model_once_to_all_samples(tmp_path: Path) -> None:
     assert trained.history[-1].train["accuracy/adv"] > 0.8
     assert trained.result.attacks[0].accuracy > 0.7
     assert trained.result.meta["training"]["backwards_per_sample"] == 0
+    assert trained.result.meta["normalisation"] == {}
 
 
 def test_samples_and_labels_are_those_of_vicinity_and_label_map(tmp_path: Path) -> None:
