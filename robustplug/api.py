@@ -25,7 +25,7 @@ from .options import (
     parse_fraction,
 )
 from .registry import did_you_mean
-from .traits import Traits
+from .traits import Traits, self_trained
 
 if TYPE_CHECKING:
     from .cli.evaluate import model_options, result_folder
@@ -38,7 +38,17 @@ if TYPE_CHECKING:
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .guard import attack_by_radius, guarded
     from .method import Method, Objective, prepare
-    from .protocols import LabelMap, LearnedSlot, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
+    from .protocols import (
+        LabelMap,
+        LearnedSlot,
+        Loss,
+        OutputMap,
+        Perturbation,
+        Schedule,
+        SelfTrained,
+        Task,
+        Vicinity,
+    )
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
     from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .run import open_evaluation
@@ -80,6 +90,7 @@ _LAZY = {
         "OutputMap",
         "Perturbation",
         "Schedule",
+        "SelfTrained",
         "Task",
         "Vicinity",
     ),
@@ -156,6 +167,7 @@ __all__ = [
     "Result",
     "RunInfo",
     "Schedule",
+    "SelfTrained",
     "Split",
     "Step",
     "Task",
@@ -196,6 +208,7 @@ __all__ = [
     "prepare",
     "result_folder",
     "scaled_step",
+    "self_trained",
     "stream",
     "take",
     "training_loss",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .engine.reporting import Reporter
     from .engine.study import StudyReporter
     from .engine.train import Trained
+    from .targets import Classifier
     from .types import Result, Split
 
 
@@ -65,7 +66,7 @@ def build(kind: Kind, name: str, /, **options: Any) -> Any:
 
 
 def evaluate(
-    model: nn.Module | Callable[[Any], Any] | str | Path,
+    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
     *,
     task: Reference | None = None,
     suite: str | Path | Mapping[str, Any] | None = None,
@@ -89,8 +90,9 @@ def evaluate(
     """Evaluate a run folder, a model file, or any module or function, under attacks.
 
     Args:
-        model: a run folder; a file (safetensors, TorchScript, torch.export, ONNX) or
-            "torchvision:NAME"; a module or a function from inputs in [0, 1] to logits (N, K).
+        model: a run folder; a file (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost) or
+            "torchvision:NAME"; a module or a function from inputs in [0, 1] to logits (N, K), or to class
+            numbers, integers (N,); a fitted classifier of scikit-learn.
         task: data to evaluate a model that is no run folder on, for example "digits".
         suite: file, name of a bundled suite, or the same tables as a mapping; instead of `attacks`.
         attacks: in order, each on the samples that are still right, for example
@@ -142,7 +144,7 @@ def evaluate(
 
 
 def audit(
-    model: nn.Module | Callable[[Any], Any] | str | Path,
+    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
     *,
     task: Reference | None = None,
     vicinity: Reference | None = None,
