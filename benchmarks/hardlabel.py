@@ -145,7 +145,7 @@ def measured_art(evaluation: OpenedEvaluation, queries: int) -> dict[str, Any]:
 
 def summed_up(name: str, found: list[Sample], seconds: float, inside: float) -> dict[str, Any]:
     """Print and return the times and distances of an attack."""
-    medians = np.quantile(distances_at(found, MARKS), 0.5, axis=0, method="higher").tolist()
+    medians = np.median(distances_at(found, MARKS), axis=0).tolist()
     row: dict[str, Any] = {
         "attack": name,
         "images": len(found),

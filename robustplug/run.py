@@ -201,7 +201,7 @@ def audit(
 
 
 def open_evaluation(
-    model: nn.Module | Callable[[Any], Any] | str | Path,
+    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
     *,
     task: Reference | None = None,
     suite: str | Path | Mapping[str, Any] | None = None,

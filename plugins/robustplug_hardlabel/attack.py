@@ -44,6 +44,11 @@ class HardLabel:
     ) -> None:
         self.name, self.search, self.wanted, self.norms = name, search, wanted, norms
 
+    @property
+    def queries(self) -> int:
+        """Return the budget of a sample."""
+        return self.wanted.queries
+
     @classmethod
     def opt(cls, options: OptOptions) -> HardLabel:
         """Build OPT."""
@@ -86,7 +91,7 @@ class HardLabel:
         Args:
             step, view, vicinity: as a perturbation gets them; while `step.evaluating` a search stops at
                 the first point within the radius.
-            keep: keep the points of each trace.
+            keep: keep the points of the first sample's trace.
 
         Raises:
             Refused: the threat model or the labels are none that it can search with.

@@ -15,8 +15,8 @@ from .pool import Array, Flags, Sample
 
 Distance = Generator[Array, Flags, float]
 
-# Beyond this Euclidean length no image in [0, 1] has more of itself to change, in any practical size.
-FARTHEST = 1e3
+# A boundary at more than so many times the known length is none: finding it would cost hundreds of queries.
+FARTHEST = 4.0
 GROWTH = 0.01
 
 
@@ -68,7 +68,7 @@ def distance(sample: Sample, theta: Array, near: float, tolerance: float) -> Dis
         return found
     while True:
         low, high = high, high * (1 + GROWTH)
-        if high > FARTHEST:
+        if high > FARTHEST * near:
             return math.inf
         if (yield from ask(sample, theta, high)):
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from robustplug.api import model_options, result_folder
 if TYPE_CHECKING:
     from robustplug.api import OpenedEvaluation
 
+    from .attack import HardLabel
+    from .peers import Peer
     from .pool import Sample
 
 NAME = "hard-label"
@@ -52,15 +55,20 @@ def curves(
 
     levels = [_number(text) for text in thresholds]
     opened = open_evaluation(model, suite=suite, **options)
-    body = measure(opened, levels, None if quiet else lambda text: click.echo(text, err=True))
     folder = result_folder(model, out)
-    write_result(folder / f"{NAME}.json", body["result"])
+
+    def keep(result: dict[str, Any], line: str) -> None:
+        write_result(folder / f"{NAME}.json", result)
+        if not quiet:
+            click.echo(line, err=True)
+
+    result, paths = measure(opened, levels, keep)
     if json_file is not None:
-        write_result(json_file, body["result"])
+        write_result(json_file, result)
     if out is None and Path(model, "result.json").is_file():
-        note_in_result(Path(model), NAME, body["result"])
-    draw(folder / "figures", opened.name, body)
-    for line in table(body["result"]):
+        note_in_result(Path(model), NAME, result)
+    draw(folder / "figures", opened, result, paths)
+    for line in table(result):
         click.echo(line)
     click.echo(f"{folder / NAME}.json\n{folder / 'figures'}")
 
@@ -69,68 +77,87 @@ def _number(text: str) -> float:
     from robustplug.api import parse_fraction
 
     try:
-        return float(str(parse_fraction(text)))
+        value = float(str(parse_fraction(text)))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--threshold") from None
+    if not 0 < value < math.inf:
+        raise click.BadParameter(f"{text} is no distance above 0", param_hint="--threshold")
+    return value
 
 
-def measure(opened: OpenedEvaluation, thresholds: list[float], say: Any = None) -> dict[str, Any]:
+def measure(
+    opened: OpenedEvaluation, thresholds: list[float], keep: Callable[[dict[str, Any], str], None]
+) -> tuple[dict[str, Any], dict[str, Sample]]:
     """Run the attacks of an opened evaluation to the end of their queries.
 
+    Args:
+        opened: model and attacks.
+        thresholds: distances at which a sample counts as broken; empty for each row's eps.
+        keep: called with the result so far and a line to say, after each row.
+
     Returns:
-        "result": what is written, and "paths": the points of the first sample by attack.
+        The result, and the first sample of each attack, with its path.
     """
-    from .attack import HardLabel
+    from robustplug.api import Refused
+
     from .curves import adbd, distances_at, finite, grid, summary
-    from .peers import Peer
     from .pool import SearchFailed
 
     rows: list[dict[str, Any]] = []
     paths: dict[str, Sample] = {}
     with opened.running() as clean:
+        result = {**opened.description, "samples": clean.samples, "right": clean.right, "rows": rows}
         for number, attack in enumerate(opened.attacks):
-            search = attack.perturbation
-            if attack.refused or not isinstance(search, HardLabel | Peer):
-                why = attack.refused or "it is no search for the nearest adversarial point"
-                rows.append({"name": attack.label, "failed": why})
-                continue
             found: list[Sample] = []
-            norm, failed = 2.0, ""
-            for step, view, vicinity in opened.steps(attack, number):
-                norm = vicinity.norm or norm
-                try:
+            failed, budget, norm = "", 0, "l2"
+            try:
+                for step, view, vicinity in opened.steps(attack, number):
+                    search = _search(attack)
+                    budget = search.queries
+                    norm = "l2" if vicinity.norm == 2 else "linf"
                     found += search.samples(step, view, vicinity, keep=not found)
-                except SearchFailed as error:
-                    found += error.samples
-                    failed = str(error)
-                    break
-            budget = search.queries if isinstance(search, Peer) else search.wanted.queries
-            queries = grid(budget)
-            eps = float(attack.threat.get("eps", opened.threat.get("eps", 0.0)))
-            row = {
-                "name": attack.label,
-                "options": dict(attack.options),
-                "norm": "linf" if norm == math.inf else "l2",
-                "asked": [sample.asked for sample in found],
-                "distances": [finite(sample.distance) for sample in found],
-                **summary(distances_at(found, queries), queries, thresholds or [eps]),
-            }
-            if norm == math.inf and clean.samples:
-                row["adbd"] = adbd(found, clean.samples)
+            except Refused as reason:
+                failed = str(reason)
+            except SearchFailed as error:
+                found += error.samples
+                failed = str(error)
+            row: dict[str, Any] = {"name": attack.label, "options": dict(attack.options)}
+            if found:
+                eps = float(attack.threat.get("eps", opened.threat.get("eps", 0.0)))
+                queries = grid(budget)
+                row |= {
+                    "norm": norm,
+                    "asked": [sample.asked for sample in found],
+                    "distances": [finite(sample.distance) for sample in found],
+                    **summary(distances_at(found, queries), queries, thresholds or [eps]),
+                }
+                if norm == "linf" and not failed:
+                    row["adbd"] = adbd(found, clean.samples)
+                if found[0].path:
+                    paths[attack.label] = found[0]
+            elif not failed:
+                failed = "no sample is right"
             if failed:
                 row["failed"] = failed
             rows.append(row)
-            if found and found[0].path:
-                paths[attack.label] = found[0]
-            if say is not None:
-                say(f"{attack.label}: {failed or 'done'}")
-    body = {
-        **opened.description,
-        "samples": clean.samples,
-        "right": clean.right,
-        "rows": rows,
-    }
-    return {"result": body, "paths": paths, "shape": opened.shape}
+            keep(result, f"{attack.label}: {failed or 'done'}")
+    return result, paths
+
+
+def _search(attack: Any) -> HardLabel | Peer:
+    """Return the search of a row.
+
+    Raises:
+        Refused: its attack is none.
+    """
+    from robustplug.api import Refused
+
+    from .attack import HardLabel
+    from .peers import Peer
+
+    if not isinstance(attack.perturbation, HardLabel | Peer):
+        raise Refused("it is no search for the nearest adversarial point")
+    return attack.perturbation
 
 
 def table(result: dict[str, Any]) -> list[str]:
@@ -157,11 +184,12 @@ def _shown(value: float | None) -> str:
     return "   —  " if value is None else f"{value:.4f}"
 
 
-def draw(folder: Path, name: str, body: dict[str, Any]) -> None:
+def draw(folder: Path, opened: OpenedEvaluation, result: dict[str, Any], paths: dict[str, Sample]) -> None:
     """Draw median distances and success rates against queries, and the first sample's trajectories."""
     from robustplug.api import Line, Panel, image_figure, line_figure
 
-    rows = [row for row in body["result"]["rows"] if "queries" in row]
+    name, shape = opened.name, opened.shape
+    rows = [row for row in result["rows"] if "queries" in row]
     for norm in sorted({row["norm"] for row in rows}):
         of_norm = [row for row in rows if row["norm"] == norm]
         longest = max((row["queries"] for row in of_norm), key=lambda queries: queries[-1])
@@ -183,9 +211,8 @@ def draw(folder: Path, name: str, body: dict[str, Any]) -> None:
         ]
         path = folder / f"hard-label-success-{norm}.png"
         line_figure(path, title, longest, panels, "queries", "success rate (%)", (0, 100))
-    shape = body["shape"]
-    if body["paths"] and shape is not None and len(shape) == 3:
-        images = {label: _trajectory(sample, shape) for label, sample in body["paths"].items()}
+    if paths and shape is not None and len(shape) == 3:
+        images = {label: _trajectory(sample, shape) for label, sample in paths.items()}
         image_figure(
             folder / "hard-label-paths.png", f"The first sample of {name}: queries, and distance", images
         )

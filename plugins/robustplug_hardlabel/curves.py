@@ -33,7 +33,7 @@ def summary(distances: Any, queries: Sequence[int], thresholds: Sequence[float])
     """Return the curves of Figures 2.6 and 2.8 and the numbers of Table 2.2.
 
     Args:
-        distances: (N, Q), as `distances_at` gives them.
+        distances: (N, Q), as `distances_at` gives them, N at least 1.
         queries: (Q,).
         thresholds: distances at which a sample counts as broken.
 
@@ -41,14 +41,13 @@ def summary(distances: Any, queries: Sequence[int], thresholds: Sequence[float])
         "queries"; "median" and "mean" distance, null while too few samples are broken; "success": shares
         of broken samples by threshold.
     """
-    # Half of the samples must be broken for a median, all for a mean.
-    medians = np.quantile(distances, 0.5, axis=0, method="higher") if len(distances) else [math.inf]
-    means = distances.mean(0) if len(distances) else [math.inf]
+    # More than half of the samples must be broken for a median, all for a mean.
+    medians, means = np.median(distances, axis=0), distances.mean(0)
     return {
         "queries": list(queries),
         "median": [finite(value) for value in medians],
         "mean": [finite(value) for value in means],
-        "success": {f"{eps:g}": (distances <= eps).mean(0).tolist() for eps in thresholds},
+        "success": {str(eps): (distances <= eps).mean(0).tolist() for eps in thresholds},
     }
 
 

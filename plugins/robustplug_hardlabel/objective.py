@@ -40,7 +40,9 @@ class Smooth:
         for _ in range(ROUNDS):
             excess = np.maximum(lengths[:, None] * sizes - self.eps, 0)
             above = np.einsum("qd,qd->q", excess, excess) - value
-            step = above / (2 * np.einsum("qd,qd->q", excess, sizes))
+            slope = 2 * np.einsum("qd,qd->q", excess, sizes)
+            # A value too small to be told from 0 is reached at ε.
+            step = np.divide(above, slope, out=np.zeros_like(above), where=slope > 0)
             lengths -= step
             if (np.abs(step) <= 1e-9 * lengths).all():
                 break

@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
         starts: training images of the target class to begin with.
         smooth: the smooth objective instead of the length.
         scores: the search sees probabilities.
-        keep: keep the points of the trace.
+        keep: keep the points of the first sample's trace.
     """
 
     queries: int
@@ -45,23 +45,22 @@ def make_samples(step: Step, view: View, vicinity: Vicinity, norm: float, wanted
         if step.task.info.classes is None or view.y.dim() != 1:
             raise Refused("it needs a classification task with one label for each sample")
         labels = view.y.tolist()
-    seed = int(torch.randint(2**62, (), generator=step.rng, device=step.rng.device))
     flat = view.origin.detach().float().cpu().numpy().reshape(len(view), -1)
     radii, indices = step.radii(view, vicinity).tolist(), view.index.tolist()
     goals = labels if wanted.target == "none" else _goals(step, labels, indices)
     images = {} if wanted.target == "none" else training_images(step, set(goals), wanted.starts)
-    samples = []
+    samples: list[Sample] = []
     for x, label, goal, radius, index in zip(flat, labels, goals, radii, indices, strict=True):
         # A sample that must not move needs no search.
         sample = Sample(
             x,
-            np.random.default_rng(derive(seed, "hard-label", index)),
+            np.random.default_rng(derive(step.seed, "hard-label", index)),
             norm,
             wanted.queries if radius else 0,
             radius,
             label,
             objective=Smooth(radius) if wanted.smooth else Plain(),
-            path=[] if wanted.keep else None,
+            path=[] if wanted.keep and not samples else None,
         )
         if wanted.target != "none":
             sample.goal, sample.starts = goal, images[goal]
@@ -79,7 +78,11 @@ def _goals(step: Step, labels: list[int], indices: list[int]) -> list[int]:
 
 
 def training_images(step: Step, classes: set[int], count: int) -> dict[int, Array]:
-    """Return the first training images of each class, (n, D) with n up to `count`."""
+    """Return the first training images of each class, (n, D) with n up to `count`.
+
+    Raises:
+        Refused: a class has none.
+    """
     found: dict[int, list[Array]] = {label: [] for label in classes}
     for batch in step.task.batches("train", Feed(batch_size=512)):
         rows = batch.x.detach().float().cpu().numpy().reshape(len(batch), -1)
@@ -88,11 +91,10 @@ def training_images(step: Step, classes: set[int], count: int) -> dict[int, Arra
                 found[label].append(row)
         if all(len(images) == count for images in found.values()):
             break
-    width = step.batch.x[0].numel()
-    return {
-        label: np.stack(images) if images else np.zeros((0, width), dtype=np.float32)
-        for label, images in found.items()
-    }
+    missing = [label for label, images in found.items() if not images]
+    if missing:
+        raise Refused(f"there is no training image of class {missing[0]} to begin with")
+    return {label: np.stack(images) for label, images in found.items()}
 
 
 def make_oracle(step: Step, view: View, samples: list[Sample], scores: bool) -> Oracle:
@@ -104,7 +106,7 @@ def make_oracle(step: Step, view: View, samples: list[Sample], scores: bool) -> 
         x = torch.from_numpy(points).to(view.origin.device, view.origin.dtype)
         part = view.rows(rows).replace(x=x.view(-1, *view.origin.shape[1:]))
         output = step.output(part)
-        _check(output, len(points))
+        _check(output, len(points), step.task.info.classes)
         if (goals[0] >= 0).item():
             reached = output.argmax(1).cpu() == goals[torch.from_numpy(numbers)]
         else:
@@ -115,15 +117,16 @@ def make_oracle(step: Step, view: View, samples: list[Sample], scores: bool) -> 
     return ask
 
 
-def _check(output: Any, rows: int) -> None:
-    """Refuse what is no row of scores for each point.
+def _check(output: Any, rows: int, classes: int | None) -> None:
+    """Refuse what is no row of scores for each point; −∞ is a score, for what cannot be.
 
     Raises:
         ValueError: saying what it is.
     """
-    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != rows:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"it gave {shape} for {rows} points, not a row of scores for each")
-    lost = int(output.isnan().any(1).sum())
+    shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+    if len(shape) != 2 or shape[0] != rows or (classes is not None and shape[1] != classes):
+        what = shape or type(output).__name__
+        raise ValueError(f"it gave {what} for {rows} points, not a row of {classes or 'K'} scores for each")
+    lost = int((output.isnan() | output.isposinf()).any(1).sum())
     if lost:
-        raise ValueError(f"it gave NaN for {lost} of {rows} points")
+        raise ValueError(f"it gave NaN or infinite scores for {lost} of {rows} points")

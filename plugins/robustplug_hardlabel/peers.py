@@ -73,7 +73,7 @@ class Peer:
                     except Spent:
                         continue
                     except Exception as error:
-                        raise failed(error, found, sample.asked + 1) from error
+                        raise failed(error, found) from error
         return found
 
     def _search(self, step: Step, view: View, oracle: Oracle, number: int, sample: Sample) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -32,6 +33,8 @@ class SearchFailed(RuntimeError):
 
 # Numbers of one model call on a CPU: where more leave its caches, a convolution takes twice as long.
 NUMBERS = 2**17
+# Numbers of all samples that are searched at once; a request has up to some hundred times as many.
+AT_ONCE = 2**20
 # Rows of one model call on other devices, and on a CPU the fewest and the most.
 ROWS, FEWEST = 1024, 32
 
@@ -162,18 +165,22 @@ def run(
     Raises:
         SearchFailed: the oracle raised.
     """
-    searches = {number: search(sample) for number, sample in enumerate(samples) if sample.left > 0}
+    waiting = deque(number for number, sample in enumerate(samples) if sample.left > 0)
+    searches: dict[int, Search] = {}
     pending: dict[int, Array] = {}
-    for number, one in list(searches.items()):
-        _advance(number, one, None, samples, searches, pending)
-    while pending:
+    while waiting or pending:
+        # Large inputs take turns: requests of all of them would not fit into memory.
+        while waiting and len(searches) < _room(samples):
+            number = waiting.popleft()
+            searches[number] = search(samples[number])
+            _advance(number, searches[number], None, samples, searches, pending)
         for numbers in _calls(pending, rows):
             points = np.concatenate([pending[number] for number in numbers]).clip(0, 1)
             counts = [len(pending[number]) for number in numbers]
             try:
                 flags, replies = oracle(points, np.repeat(np.array(numbers, dtype=np.int64), counts))
             except Exception as error:  # any code may be in a model
-                raise failed(error, samples, samples[numbers[0]].asked + 1) from error
+                raise failed(error, samples) from error
             start = 0
             for number, count in zip(numbers, counts, strict=True):
                 part = slice(start, start + count)
@@ -186,13 +193,19 @@ def run(
                     _advance(number, searches[number], replies[part], samples, searches, pending)
 
 
-def failed(error: Exception, samples: Sequence[Sample], query: int) -> SearchFailed:
+def _room(samples: Sequence[Sample]) -> int:
+    """Return how many searches may run at once."""
+    return max(1, AT_ONCE // len(samples[0].x))
+
+
+def failed(error: Exception, samples: Sequence[Sample]) -> SearchFailed:
     """Say at which query the model failed, and keep what was found."""
     said = next((line for line in str(error).splitlines() if line.strip()), "no message").strip()
     found = sum(sample.best is not None for sample in samples)
+    asked = sum(sample.asked for sample in samples)
     return SearchFailed(
-        f"the model failed at query {query}: {type(error).__name__}: {said}; until then an adversarial point "
-        f"was found for {found} of {len(samples)} samples",
+        f"the model failed after {asked:,} queries: {type(error).__name__}: {said}; until then an "
+        f"adversarial point was found for {found} of {len(samples)} samples",
         samples,
     )
 

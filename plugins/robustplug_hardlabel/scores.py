@@ -10,6 +10,9 @@ import numpy as np
 from . import NesOptions, ZooOptions
 from .pool import Array, Sample, Search
 
+# The logarithm of a probability that is 0 in any precision.
+LEAST = -1e4
+
 
 def gain(sample: Sample, logs: Array) -> Any:
     """Return by how much the wanted classes lead, (q,): above 0 a point is adversarial.
@@ -22,13 +25,14 @@ def gain(sample: Sample, logs: Array) -> Any:
         logs: logarithms of the probabilities, (q, K).
     """
     wanted = sample.label if sample.goal < 0 else sample.goal
-    others = np.delete(logs, wanted, axis=1).max(1)
-    lead = logs[:, wanted] - others
+    logs = logs.clip(LEAST, 0)
+    lead = logs[:, wanted] - np.delete(logs, wanted, axis=1).max(1)
     return -lead if sample.goal < 0 else lead
 
 
 def likelihood(sample: Sample, logs: Array) -> Any:
     """Return −log p_y, or log p_t of the goal t, (q,)."""
+    logs = logs.clip(LEAST, 0)
     return -logs[:, sample.label] if sample.goal < 0 else logs[:, sample.goal]
 
 
@@ -44,9 +48,12 @@ def _zoo(sample: Sample, options: ZooOptions) -> Search:
     §3.5, with an equal part of the queries for each value.
     """
     size = len(sample.x)
-    count = min(options.coordinates, size)
     low, high, c = 0.0, np.inf, options.c
     part = sample.left // options.search_steps
+    # A step takes two queries for each coordinate, and one for where it leads.
+    count = min(options.coordinates, size, (part - 1) // 2)
+    if count < 1:
+        return
     for _ in range(options.search_steps):
         end = max(0, sample.left - part)
         x, steps = sample.x.copy(), np.zeros(size)
@@ -94,7 +101,8 @@ def _nes(sample: Sample, options: NesOptions) -> Search:
     # A rounding inside of the ball.
     eps = np.float32(min(sample.radius, np.sqrt(len(sample.x))) * (1 - 1e-5))
     x, momentum = sample.x.copy(), np.zeros_like(sample.x)
-    while sample.best is None:
+    # Points that an estimate asks for may be adversarial, too, but beyond the radius.
+    while sample.distance > sample.radius:
         drawn = sample.gaussian(half)
         losses = likelihood(sample, (yield np.concatenate([x + sigma * drawn, x - sigma * drawn])))
         weights = (losses[:half] - losses[half:]) / (2 * half * sigma)

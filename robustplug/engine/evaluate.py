@@ -249,7 +249,8 @@ class _Row:
         device = evaluation.processes.device
         with isolated(derive(evaluation.seed, *path, "global"), device):
             rng = stream(evaluation.seed, *path, device=device)
-            right, legal, distances = judge(evaluation, batch, attack, rng, meter)
+            seed = derive(evaluation.seed, "samples", self.number)
+            right, legal, distances = judge(evaluation, batch, attack, rng, meter, seed)
         rejected = int((~legal).sum())
         return Chunk(
             right=batch.index[right].tolist(),
@@ -260,7 +261,7 @@ class _Row:
 
 
 def judge(
-    evaluation: Evaluation, batch: Batch, attack: Attack, rng: torch.Generator, meter: Meter
+    evaluation: Evaluation, batch: Batch, attack: Attack, rng: torch.Generator, meter: Meter, seed: int
 ) -> tuple[Tensor, Tensor, list[tuple[float, float]]]:
     """Run an attack on a batch and judge its results.
 
@@ -269,7 +270,7 @@ def judge(
         the examples that broke a sample.
     """
     objective, task = plain_objective(evaluation.loss), evaluation.task
-    step = Step(evaluation.model, objective, task, batch, rng, meter=meter, evaluating=True)
+    step = Step(evaluation.model, objective, task, batch, rng, meter=meter, evaluating=True, seed=seed)
     if attack.shift is not None:
         batch = attack.shift.sample(step, batch)
         step.batch = batch

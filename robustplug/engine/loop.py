@@ -186,6 +186,7 @@ class Loop:
         rank, device = self.processes.rank, self.processes.device
         rng = self.rng(self.update)
         step = Step(self.model, self.method, self.task, batch, rng, progress, pass_, self.meter, self.wrapped)
+        step.seed = derive(self.seed, "samples", self.update)
         # Dropout and the like can only draw from the global generator.
         with isolated(derive(self.seed, "global", rank, self.update), device):
             self.optimizers.zero_grad()

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..random import stream
+from ..errors import Refused
+from ..random import derive, stream
 from ..step import Step
 from ..types import Batch, Feed, Split, View
 from .chunks import regroup, standing_batches
+from .errors import RunError
 from .evaluate import Attack, Evaluation, plain_objective
 from .precision import fitting_threads
 
@@ -57,6 +59,8 @@ class OpenedEvaluation:
     @contextlib.contextmanager
     def running(self) -> Iterator[Clean]:
         """Prepare the model for a block, and find the samples that are right: attacks run on those."""
+        if self.evaluation.processes.world > 1:
+            raise RunError("this runs in one process: leave out torchrun")
         first = next(iter(self.evaluation.task.batches(self.split, self._feed())))
         with fitting_threads(first.x), self.evaluation.prepared():
             (clean,) = self.evaluation.run(self.split, [], self.batch_size, self.samples)
@@ -71,15 +75,21 @@ class OpenedEvaluation:
         `step.evaluating` is False: searches go on after their first success.
 
         Args:
-            attack: the row; a shift or a transfer source of it is not looked at.
+            attack: the row.
             number: of the row, for its random numbers.
+
+        Raises:
+            Refused: the row was refused, has a distribution shift, or makes its examples on another model.
         """
+        if attack.refused or attack.shift is not None or attack.source is not None:
+            raise Refused(attack.refused or "it has a shift or another model, which only evaluate can run")
         evaluation = self.evaluation
         objective = plain_objective(evaluation.loss)
         device = evaluation.processes.device
         for at, batch in enumerate(self._batches):
             rng = stream(evaluation.seed, "steps", number, at, device=device)
             step = Step(evaluation.model, objective, evaluation.task, batch, rng)
+            step.seed = derive(evaluation.seed, "samples", number)
             yield step, View.of(batch, "adv"), attack.vicinity or evaluation.vicinity
 
     def _feed(self) -> Feed:

@@ -35,6 +35,10 @@ def open_lightgbm(path: Path, shape: Shape) -> Opened:
     """
     library = _library("lightgbm", path)
     text = path.read_bytes()
+    if b"\r\n" in text[:1000]:
+        raise RunError(
+            f"{path} has Windows line ends, which LightGBM does not write: copy it again, in binary mode"
+        )
     if not _whole_lightgbm(text):
         raise _damaged(path, "its trees are not where it says")
     try:
@@ -74,7 +78,7 @@ def open_xgboost(path: Path, shape: Shape) -> Opened:
     _check(path, objective, _XGBOOST, int(booster.num_features()), columns, shape)
     opened = Opened(_xgboost_call(library, booster), "xgboost", str(path), {"objective": objective})
     best, rounds = booster.attr("best_iteration"), int(booster.num_boosted_rounds())
-    if best is not None and int(best) + 1 < rounds:
+    if best is not None and best.isdecimal() and int(best[:18]) + 1 < rounds:
         opened.notes.append(
             f"its training was stopped early: all {rounds} rounds are used, not only the best, the first "
             f"{int(best) + 1}; save booster[:{int(best) + 1}] to use those"
@@ -115,10 +119,11 @@ def _whole_lightgbm(text: bytes) -> bool:
     place = text.find(b"Tree=0")
     if sizes is None or place < 0:
         return False
-    for number, size in enumerate(map(int, sizes[1].split())):
-        if not re.compile(rb"Tree=%d\s" % number).match(text, place):
+    for number, size in enumerate(sizes[1].split()):
+        if place > len(text) or not re.compile(rb"Tree=%d\s" % number).match(text, place):
             return False
-        place += size
+        # A number of more digits is beyond any file, and beyond what Python reads.
+        place += int(size[:18])
     return text.startswith(b"end of trees", place)
 
 

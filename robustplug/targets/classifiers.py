@@ -35,8 +35,9 @@ def is_classifier(source: Any) -> bool:
 def open_classifier(source: Any, shape: Shape) -> Opened:
     """Turn a fitted classifier into a function from images to scores, or to class numbers.
 
-    The scores are the decision function, or else the logarithms of the probabilities, if the largest is that
-    of the class which `predict` names; columns of classes that were never seen are below all others.
+    The scores are the decision function, or else the logarithms of the probabilities; columns of classes that
+    were never seen are below all others. It is `predict` that decides: where another score is the largest,
+    that of its class is put just above.
 
     Raises:
         RunError: it takes other features, its classes are no class numbers of the task, or it fails.
@@ -58,7 +59,8 @@ def open_classifier(source: Any, shape: Shape) -> Opened:
         ) from error
 
     def call(x: Tensor) -> Any:
-        return (rows or predict)(flat(x))
+        data = flat(x)
+        return predict(data) if rows is None else decided(rows(data), predict(data))
 
     return Opened(call, "classifier", name, notes=notes)
 
@@ -111,6 +113,17 @@ def _scores(
             return scores, notes
         notes.append(f"its {way} does not agree with its predict, and is not used")
     return None, notes
+
+
+def decided(scores: Any, classes: Any) -> Any:
+    """Return scores (N, K) as float32 in which that of the class (N,) that `predict` names is the largest."""
+    scores = scores.astype(np.float32)
+    at = np.arange(len(scores)), classes
+    others = scores.copy()
+    others[at] = -np.inf
+    # A tie would be decided by the order of the classes.
+    scores[at] = np.maximum(scores[at], np.nextafter(others.max(1), np.float32(np.inf)))
+    return scores
 
 
 def _margins(values: Any) -> Any:

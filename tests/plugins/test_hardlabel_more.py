@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.api import Batch, Feed, Refused, Step, View, stream
+from robustplug.api import Batch, Feed, Refused, Step, View, open_evaluation, stream
 from robustplug.cli import main
 from robustplug.testing import ToyTask
 from robustplug_hardlabel import NesOptions, OptOptions, SignOptOptions, ZooOptions, scores, searches
 from robustplug_hardlabel.attack import HardLabel
+from robustplug_hardlabel.commands import measure
 from robustplug_hardlabel.curves import adbd, distances_at, grid, summary
 from robustplug_hardlabel.objective import Smooth
 from robustplug_hardlabel.oracle import training_images
@@ -204,6 +205,28 @@ def test_nes_stays_within_the_radius_and_ends_when_it_succeeds(norm: str) -> Non
         assert sample.best is None or sample.asked < 2000
 
 
+def test_nes_goes_on_until_a_point_within_the_radius_is_adversarial() -> None:
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=32).astype(np.float32)
+    # Probes of a large sigma are adversarial long before the iterate is.
+    gap = 0.97 * 0.1 * np.abs(normal).sum()
+
+    def oracle(points: Array, numbers: Any) -> Any:
+        lead = ((points - 0.5) @ normal - gap) * 4
+        logs = np.stack([-np.logaddexp(0, lead), -np.logaddexp(0, -lead)], 1)
+        return lead > 0, logs
+
+    sample = Sample(np.full(32, 0.5, dtype=np.float32), rng, math.inf, 4000, 0.1, 0)
+    run([sample], scores.nes(NesOptions(4000, sigma=0.05)), oracle, lambda number, sample: False)
+    assert sample.distance <= 0.1
+
+
+def test_zoo_makes_its_steps_fit_a_small_budget() -> None:
+    step, view, vicinity = make_step()
+    found = attack("zoo", queries=30).samples(step, view, vicinity)
+    assert all(0 < sample.asked <= 30 for sample in found)
+
+
 @pytest.mark.parametrize(("name", "options"), [("zoo", {"coordinates": 8}), ("nes", {"directions": 10})])
 @pytest.mark.parametrize("queries", [1, 20, 333])
 def test_budgets_of_searches_with_scores_are_kept(name: str, options: Any, queries: int) -> None:
@@ -268,9 +291,11 @@ def broken(logits: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (broken, "at query [0-9]+: ValueError: the service is down"),
-        (lambda logits: logits * float("nan"), "gave NaN for [0-9]+ of [0-9]+ points"),
-        (lambda logits: logits[:, 0], "not a row of scores"),
+        (broken, "after [0-9,]+ queries: ValueError: the service is down"),
+        (lambda logits: logits * float("nan"), "gave NaN or infinite scores for [0-9]+ of [0-9]+ points"),
+        (lambda logits: logits[:, 0], "not a row of 3 scores"),
+        (lambda logits: logits[:, :2], r"gave \([0-9]+, 2\) for [0-9]+ points, not a row of 3 scores"),
+        (lambda logits: logits / 0, "gave NaN or infinite scores"),
         (lambda logits: logits[:1].expand(2, -1), r"gave \(2, [0-9]+\) for [0-9]+ points"),
     ],
 )
@@ -304,9 +329,43 @@ def test_an_evaluation_says_why_a_row_failed_and_runs_the_others() -> None:
     )
     calls = 100
     last = robustplug.evaluate(of_user, task="digits", attacks=attacks, samples=20).attacks[2]
-    assert "the model failed at query" in failed.skipped
+    assert "the model failed after" in failed.skipped
     assert "the service is down" in failed.skipped
     assert not last.skipped
+
+
+# --- who shares a batch
+
+
+@pytest.mark.parametrize("name", ["sign-opt", "boundary"])
+def test_an_evaluation_is_the_same_in_batches_of_any_size(name: str) -> None:
+    model = nearest_mean(robustplug.build("task", "digits"))
+    rights = [
+        robustplug.evaluate(
+            model,
+            task="digits",
+            attacks=[{"use": name, "queries": 150, "starts": 20}],
+            vicinity={"use": "l2", "eps": 0.5},
+            samples=12,
+            batch_size=size,
+        )
+        .attacks[1]
+        .right
+        for size in (12, 5)
+    ]
+    assert rights[0] == rights[1]
+    assert 0 < sum(rights[0]) < 12
+
+
+def test_large_inputs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustplug_hardlabel.pool.AT_ONCE", 108 * 3)
+    step, view, vicinity = make_step()
+    few = attack("sign-opt", queries=200, starts=10).samples(step, view, vicinity)
+    monkeypatch.undo()
+    many = attack("sign-opt", queries=200, starts=10).samples(step, view, vicinity)
+    for one, other in zip(few, many, strict=True):
+        assert one.asked == other.asked
+        assert one.distance == pytest.approx(other.distance, rel=1e-3)
 
 
 # --- calls
@@ -337,6 +396,7 @@ def test_curves_are_those_of_the_traces() -> None:
     assert table.tolist() == [[4, 4, 4, 4, 2, 2], [inf, inf, 3, 3, 3, 3], [inf] * 6]
     found = summary(table, queries, [2.5, 3.5])
     assert found["median"] == [None, None, 4, 4, 3, 3]
+    assert summary(distances_at(samples[1:], queries), queries, [1.0])["median"] == [None] * 6
     assert found["mean"] == [None] * 6
     assert found["success"]["2.5"] == pytest.approx([0, 0, 0, 0, 1 / 3, 1 / 3])
     assert found["success"]["3.5"] == pytest.approx([0, 0, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
@@ -366,6 +426,8 @@ def test_the_command_writes_draws_and_prints_curves(tmp_path: Path) -> None:
         'vicinity = { use = "l2", eps = 1 }\n'
         '[[row]]\nattack = { use = "rays", queries = 100 }\nvicinity = { use = "linf", eps = 0.2 }\n'
         '[[row]]\nattack = { use = "pgd" }\n'
+        '[[row]]\nattack = { use = "rays" }\nvicinity = { use = "l2", eps = 1 }\n'
+        '[[row]]\nattack = { use = "sign-opt" }\nshift = { use = "grey" }\n'
     )
     arguments = ["hard-label", "curves", str(run_folder), "--suite", str(suite), "--samples", "12"]
     done = CliRunner().invoke(main, [*arguments, "--threshold", "0.5", "--threshold", "1/2"])
@@ -374,7 +436,9 @@ def test_the_command_writes_draws_and_prints_curves(tmp_path: Path) -> None:
     assert "pgd: not run: it is no search" in done.output
     folder = run_folder / "evaluations"
     body = json.loads((folder / "hard-label.json").read_text())
-    sign, linf, other = body["rows"]
+    sign, linf, other, refused, shifted = body["rows"]
+    assert "needs an L∞ threat model" in refused["failed"]
+    assert "has a shift" in shifted["failed"]
     assert (sign["norm"], linf["norm"]) == ("l2", "linf")
     assert "failed" in other
     assert sign["queries"][-1] == 300
@@ -390,6 +454,25 @@ def test_the_command_writes_draws_and_prints_curves(tmp_path: Path) -> None:
         f"hard-label-{what}.png"
         for what in ("distance-l2", "distance-linf", "success-l2", "success-linf", "paths")
     }
+
+
+def test_curves_of_a_model_that_is_never_right_say_so(tmp_path: Path) -> None:
+    class Never:
+        classes_ = np.arange(10)
+
+        def predict(self, rows: Any) -> Any:
+            # The first images of the digits' test split are of other classes.
+            return np.full(len(rows), self.label)
+
+        label = 0
+
+    first = int(next(iter(robustplug.build("task", "digits").batches("test", Feed(batch_size=1)))).y)
+    Never.label = (first + 1) % 10
+    opened = open_evaluation(Never(), task="digits", attacks=["sign-opt"], samples=1)
+    result, paths = measure(opened, [], lambda result, line: None)
+    assert result["right"] == 0
+    assert result["rows"][0]["failed"] == "no sample is right"
+    assert paths == {}
 
 
 def test_options_of_searches_are_checked() -> None:
