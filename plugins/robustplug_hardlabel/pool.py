@@ -32,7 +32,7 @@ class SearchFailed(RuntimeError):
 
 
 # Numbers of one model call on a CPU: where more leave its caches, a convolution takes twice as long.
-NUMBERS = 2**17
+NUMBERS = 2**18
 # Numbers of all samples that are searched at once; a request has up to some hundred times as many.
 AT_ONCE = 2**20
 # Rows of one model call on other devices, and on a CPU the fewest and the most.

@@ -372,7 +372,7 @@ def test_large_inputs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_calls_fit_the_caches_of_a_cpu() -> None:
-    assert rows_of_call(784, True) == 167
+    assert rows_of_call(784, True) == 334
     assert rows_of_call(64, True) == 1024
     assert rows_of_call(3 * 224 * 224, True) == 32
     assert rows_of_call(784, False) == 1024
