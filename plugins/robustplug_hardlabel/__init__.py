@@ -152,7 +152,7 @@ class PeerOptions:
 @hookimpl
 def robustplug_perturbations() -> Iterable[Component]:
     """Offer the attacks."""
-    few = {"queries": 60, "starts": 10, "directions": 10}
+    few = {"queries": 40, "starts": 10, "directions": 10}
     for name, factory, options, summary, paper, trial in (
         (
             "opt",
