@@ -3,20 +3,25 @@
     python benchmarks/method_cost.py
     python benchmarks/method_cost.py --pairs sprout/erm --rounds 25
 
-Both steps run in turn, on models and a batch of the same shape. A method whose cost depends on the data,
-such as IAAT, is not here: its result.json says what its training took.
+Both steps run in turn, on models and a batch of the same shape. "trades-by-hand" is TRADES as one writes it
+from the paper, with f(x) computed anew in each step of the attack; ours computes it once. A method whose
+cost depends on the data, such as IAAT, is not here: its result.json says what its training took.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from step_cost import RandomImages, make_model, our_step, paired
+from torch import Tensor, nn
 
-from robustplug.engine.processes import start
+from robustplug.api import Batch
+from robustplug.engine.processes import Processes, start
 
 TRADES = {"perturbation": {"steps": 10}}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -29,13 +34,45 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "advprop": ("advprop", {}),
     "robmask": ("robmask", {}),
 }
+BY_HAND = "trades-by-hand"
 PAIRS = (
     "sprout/erm",
     "sprout-official/erm",
     "backward-smoothing/trades",
+    f"backward-smoothing/{BY_HAND}",
     "fast-trades/trades",
+    f"fast-trades/{BY_HAND}",
+    f"trades/{BY_HAND}",
     "robmask/advprop",
 )
+
+
+def trades_by_hand(
+    model: nn.Module, batch: Batch, eps: float = 8 / 255, beta: float = 6
+) -> Callable[[], None]:
+    """Return an update of TRADES with ten steps, Zhang et al. 2019, Algorithm 1, without any sharing."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
+    x, y = batch.x.contiguous(memory_format=torch.channels_last), batch.y
+
+    def divergence(moved: Tensor) -> Tensor:
+        logs, clean = model(moved).log_softmax(1), model(x).softmax(1)
+        return F.kl_div(logs, clean, reduction="sum")
+
+    def step() -> None:
+        model.eval()
+        moved = x + 1e-3 * torch.randn_like(x)
+        for _ in range(10):
+            moved.requires_grad_()
+            (gradient,) = torch.autograd.grad(divergence(moved), moved)
+            moved = moved.detach() + eps / 4 * gradient.sign()
+            moved = torch.minimum(torch.maximum(moved, x - eps), x + eps).clamp(0, 1)
+        model.train()
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y) + beta / len(x) * divergence(moved)
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+    return step
 
 
 def main() -> None:
@@ -53,16 +90,19 @@ def main() -> None:
     for pair in options.pairs:
         processes = start(options.device, "float32")
         task = RandomImages(options.batch, (3, options.size, options.size), processes.device)
-        first, second = (
-            our_step(
-                *METHODS[name], make_model(options.model, task, processes.device, True), task, processes, True
-            )
-            for name in pair.split("/")
-        )
+        first, second = (step_of(name, options.model, task, processes) for name in pair.split("/"))
         times = paired(first, second, options.rounds, processes.device)
         rows.append({"pair": pair, **times._asdict()})
         print(f"{pair:26} {times.text('the other')}", flush=True)
     print(json.dumps(rows))
+
+
+def step_of(name: str, model_name: str, task: RandomImages, processes: Processes) -> Callable[[], None]:
+    """Return the update of a method on a model of its own."""
+    model = make_model(model_name, task, processes.device, channels_last=True)
+    if name == BY_HAND:
+        return trades_by_hand(model, task.batch)
+    return our_step(*METHODS[name], model, task, processes, channels_last=True)
 
 
 if __name__ == "__main__":

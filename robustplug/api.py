@@ -25,21 +25,34 @@ from .options import (
     parse_fraction,
 )
 from .registry import did_you_mean
-from .traits import Traits
+from .traits import Traits, self_trained
 
 if TYPE_CHECKING:
+    from .cli.evaluate import model_options, result_folder
     from .data import epoch_batches, index_batches
     from .engine.folder import note_in_result, write_result
     from .engine.loop import training_loss
     from .engine.open import OpenedRun, open_model, open_run
+    from .engine.opened import OpenedEvaluation
     from .engine.transfer import weights_digest
     from .ensemble import Ensemble
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .guard import attack_by_radius, guarded
     from .method import Method, Objective, prepare
-    from .protocols import LabelMap, LearnedSlot, Loss, OutputMap, Perturbation, Schedule, Task, Vicinity
+    from .protocols import (
+        LabelMap,
+        LearnedSlot,
+        Loss,
+        OutputMap,
+        Perturbation,
+        Schedule,
+        SelfTrained,
+        Task,
+        Vicinity,
+    )
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
     from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
+    from .run import open_evaluation
     from .signatures import check_arguments, scaled_step
     from .state import MethodState, PerSample
     from .step import Meter, Step
@@ -61,10 +74,12 @@ if TYPE_CHECKING:
     )
 
 _LAZY = {
+    "cli.evaluate": ("model_options", "result_folder"),
     "data": ("epoch_batches", "index_batches"),
     "engine.folder": ("note_in_result", "write_result"),
     "engine.loop": ("training_loss",),
     "engine.open": ("OpenedRun", "open_model", "open_run"),
+    "engine.opened": ("OpenedEvaluation",),
     "engine.transfer": ("weights_digest",),
     "ensemble": ("Ensemble",),
     "guard": ("attack_by_radius", "guarded"),
@@ -77,6 +92,7 @@ _LAZY = {
         "OutputMap",
         "Perturbation",
         "Schedule",
+        "SelfTrained",
         "Task",
         "Vicinity",
     ),
@@ -89,6 +105,7 @@ _LAZY = {
         "line_figure",
         "matrix_figure",
     ),
+    "run": ("open_evaluation",),
     "signatures": ("check_arguments", "scaled_step"),
     "state": ("MethodState", "PerSample"),
     "step": ("Meter", "Step"),
@@ -136,6 +153,7 @@ __all__ = [
     "NoOptions",
     "NonNegative",
     "Objective",
+    "OpenedEvaluation",
     "OpenedRun",
     "OutputMap",
     "Panel",
@@ -151,6 +169,7 @@ __all__ = [
     "Result",
     "RunInfo",
     "Schedule",
+    "SelfTrained",
     "Split",
     "Step",
     "Task",
@@ -182,13 +201,17 @@ __all__ = [
     "line_figure",
     "margin",
     "matrix_figure",
+    "model_options",
     "normal_like",
     "note_in_result",
+    "open_evaluation",
     "open_model",
     "open_run",
     "parse_fraction",
     "prepare",
+    "result_folder",
     "scaled_step",
+    "self_trained",
     "stream",
     "take",
     "training_loss",

@@ -99,6 +99,29 @@ class LearnedSlot(Protocol):
         ...
 
 
+@runtime_checkable
+class SelfTrained(Protocol):
+    """A model that learns by itself, without gradients: an nn.Module with `fit`, such as boosted trees.
+
+    An epoch of training calls `fit` once, with all its samples. Optimizer, schedule and attacks have no part
+    in it: the component declares `traits=self_trained()`, and a recipe that asks for them is refused. What
+    was learnt may be of any size: torch's `get_extra_state` and `set_extra_state` put it into the state dict.
+    """
+
+    def fit(self, x: Tensor, y: Tensor, seed: int) -> None:
+        """Forget what was learnt, and learn to lower the cross entropy −Σ_k ỹ_k · log softmax(f(x̃))_k.
+
+        Args:
+            x: virtual samples (N, …), those of an epoch.
+            y: their labels, int64 (N,), or rows (N, K) that sum to 1.
+            seed: of everything random; the same samples and seed give the same model.
+
+        Raises:
+            Refused: it cannot learn from these labels.
+        """
+        ...
+
+
 class Task(Protocol):
     """Data with stable sample indices, and how an output is scored.
 

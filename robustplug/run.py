@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .engine.audit import Audit
+    from .engine.opened import OpenedEvaluation
     from .engine.reporting import Reporter
     from .engine.study import StudyReporter
     from .engine.train import Trained
+    from .targets import Classifier
     from .types import Result, Split
 
 
@@ -64,7 +66,7 @@ def build(kind: Kind, name: str, /, **options: Any) -> Any:
 
 
 def evaluate(
-    model: nn.Module | Callable[[Any], Any] | str | Path,
+    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
     *,
     task: Reference | None = None,
     suite: str | Path | Mapping[str, Any] | None = None,
@@ -88,8 +90,9 @@ def evaluate(
     """Evaluate a run folder, a model file, or any module or function, under attacks.
 
     Args:
-        model: a run folder; a file (safetensors, TorchScript, torch.export, ONNX) or
-            "torchvision:NAME"; a module or a function from inputs in [0, 1] to logits (N, K).
+        model: a run folder; a file (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost) or
+            "torchvision:NAME"; a module or a function from inputs in [0, 1] to logits (N, K), or to class
+            numbers, integers (N,); a fitted classifier of scikit-learn.
         task: data to evaluate a model that is no run folder on, for example "digits".
         suite: file, name of a bundled suite, or the same tables as a mapping; instead of `attacks`.
         attacks: in order, each on the samples that are still right, for example
@@ -141,7 +144,7 @@ def evaluate(
 
 
 def audit(
-    model: nn.Module | Callable[[Any], Any] | str | Path,
+    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
     *,
     task: Reference | None = None,
     vicinity: Reference | None = None,
@@ -195,6 +198,65 @@ def audit(
     if subject.folder is not None and folder is not None and subject.processes.main:
         note_in_result(subject.folder, NAME, found.to_json())
     return found
+
+
+def open_evaluation(
+    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
+    *,
+    task: Reference | None = None,
+    suite: str | Path | Mapping[str, Any] | None = None,
+    attacks: Sequence[Reference] | None = None,
+    vicinity: Reference | None = None,
+    split: Split | None = None,
+    samples: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    architecture: Reference | None = None,
+    weights: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> OpenedEvaluation:
+    """Open a model and attacks as `evaluate` does, for code that runs the attacks itself.
+
+    Args and raises: as for `evaluate`.
+    """
+    from .engine.opened import OpenedEvaluation
+    from .engine.reporting import Silent
+    from .engine.results import Asked, describe, prepare_evaluation
+    from .engine.rows import chain_of_attacks, suite_attacks
+    from .recipe import read_suite, use_to_mapping
+
+    network = Network(task, architecture, weights, mean, std)
+    changes = {
+        "attack": None if attacks is None else [as_table(attack) for attack in attacks],
+        "vicinity": None if vicinity is None else as_table(vicinity),
+        "split": split,
+        "samples": samples,
+        "batch_size": batch_size,
+    }
+    reporter = reporter or Silent()
+    subject = open_subject(model, network, changes, seed, overrides, device, reporter)
+    parts = subject.parts
+    options, threat = parts.recipe.evaluate, use_to_mapping(parts.threat)
+    asked = Asked(model=subject.description)
+    rows = (
+        chain_of_attacks(options.attack, parts.threat, "evaluate.attack")
+        if suite is None
+        else suite_attacks(read_suite(suite, threat), parts.threat, ())
+    )
+    return OpenedEvaluation(
+        parts.recipe.name,
+        rows,
+        threat,
+        describe(parts, subject.processes, asked) | {"split": options.split, "threat": threat},
+        prepare_evaluation(parts, subject.exported, subject.processes, reporter, asked),
+        options.split,
+        options.batch_size,
+        options.samples,
+    )
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ class Step:
         meter: the run's count of forwards and backwards.
         wrapped: the module that synchronises gradients between processes; None for the plain one.
         evaluating: an attack may stop at the first success of each sample.
+        seed: for generators of single samples, derived from it and their index: the same for all batches of
+            a row of an evaluation, another for each update of training.
     """
 
     model: nn.Module
@@ -67,6 +69,7 @@ class Step:
     meter: Meter = field(default_factory=Meter)
     wrapped: nn.Module | None = None
     evaluating: bool = False
+    seed: int = 0
     logged: dict[str, Tensor] = field(default_factory=dict)
     _attack: str = ""
     _graph_rows: int = 0

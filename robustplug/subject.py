@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .engine.processes import Processes
     from .engine.reporting import Reporter
     from .engine.transfer import Source
+    from .targets import Classifier
 
 Reference = str | Mapping[str, Any]
 
@@ -72,7 +73,7 @@ def as_table(reference: Reference) -> dict[str, Any]:
 
 
 def open_subject(
-    model: nn.Module | Callable[[Any], Any] | str | Path,
+    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
     network: Network,
     changes: Mapping[str, Any],
     seed: int | None,
@@ -83,8 +84,7 @@ def open_subject(
     """Open a model for evaluation.
 
     Args:
-        model: a run folder; a model file or "torchvision:NAME"; a module or a function from inputs in
-            [0, 1] to logits (N, K).
+        model: a run folder; what `load_target` takes besides.
         network: how to read a model that is no run folder.
         changes: to the recipe's `evaluate` table; None values change nothing.
         seed: of the attacks; None for the recipe's.

@@ -24,6 +24,10 @@ TRAITS: Mapping[str, str] = {
     "masks": "the method puts masks into the model, which an output map switches",
     "switches-masks": "the output map switches the masks in the model",
     "log-g": "the output map gives log g as it stands, not logits",
+    "single-view": "the method makes one update from one view of each sample, and remembers nothing",
+    "from-labels": "the label map answers from the labels alone",
+    "cross-entropy": "the loss is the cross entropy",
+    "own-outputs": "the output map answers with the model's own outputs",
 }
 """The traits that the components of robustplug use; a plugin may add its own."""
 
@@ -44,3 +48,16 @@ class Traits:
 
 
 NO_TRAITS = Traits()
+
+
+def self_trained() -> Traits:
+    """Return the traits of a model that learns by itself; see `robustplug.api.SelfTrained`."""
+    return Traits(
+        needs={
+            "single-view": "it learns by itself, from one view of each sample: use method erm",
+            "stays": "it learns by itself, and nothing can be attacked before it has: leave out perturbation",
+            "from-labels": "it learns by itself, from labels that need no model: leave out label_map",
+            "cross-entropy": "it learns by itself, and what it lowers is the cross entropy: leave out loss",
+            "own-outputs": "it learns by itself, with its own outputs: leave out output_map",
+        }
+    )

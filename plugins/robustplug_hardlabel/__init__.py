@@ -1,48 +1,64 @@
-"""Attacks that see nothing of a model but its decisions: OPT, Sign-OPT, SVM-OPT and RayS."""
+"""Attacks that see nothing of a model but its decisions: OPT, Sign-OPT, SVM-OPT, RayS and their peers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from robustplug.api import Component, Count, Positive, hookimpl
+
+if TYPE_CHECKING:
+    import click
 
 _OPT = "Cheng et al. 2019, Query-Efficient Hard-label Black-box Attack, arXiv:1807.04457"
 _SIGN = "Cheng et al. 2020, Sign-OPT: A Query-Efficient Hard-label Adversarial Attack, arXiv:1909.10773"
 _RAYS = "Chen and Gu 2020, RayS: A Ray Searching Method for Hard-label Adversarial Attack, arXiv:2006.12792"
 _HERE = "robustplug_hardlabel.attack"
 
+Target = Literal["none", "random"]
+
 
 @dataclass(frozen=True)
-class OptOptions:
-    """Options of `opt`.
+class _Descent:
+    """Options of what descends the distance to the boundary.
 
     Attributes:
         queries: rows that the model may be asked for, for each sample, all searches included.
-        starts: random directions to begin with; the best is kept.
-        directions: q, random directions of a gradient estimate.
-        beta: β, length of the change of a direction.
+        starts: random directions to begin with, or training images of the target; the best is kept.
+        target: "random" draws another class for each sample, the same for all attacks, to be reached.
+        objective: the length of a perturbation, or for L∞ threat models the smooth sum of what of it is
+            beyond eps.
     """
 
     queries: Count = 4000
     starts: Count = 100
+    target: Target = "none"
+    objective: Literal["plain", "smooth"] = "plain"
+
+
+@dataclass(frozen=True)
+class OptOptions(_Descent):
+    """Options of `opt`.
+
+    Attributes:
+        directions: q, random directions of a gradient estimate.
+        beta: β, length of the change of a direction.
+    """
+
     directions: Count = 20
     beta: Positive = 0.005
 
 
 @dataclass(frozen=True)
-class SignOptOptions:
+class SignOptOptions(_Descent):
     """Options of `sign-opt`.
 
     Attributes:
-        queries: rows that the model may be asked for, for each sample, all searches included.
-        starts: random directions to begin with; the best is kept.
         directions: Q, random directions of a gradient estimate, one query each.
         beta: β, length of the change of a direction.
     """
 
-    queries: Count = 4000
-    starts: Count = 100
     directions: Count = 200
     beta: Positive = 0.001
 
@@ -52,6 +68,17 @@ class SvmOptOptions(SignOptOptions):
     """Options of `svm-opt`: those of `sign-opt`, with fewer directions for each estimate."""
 
     directions: Count = 100
+
+
+@dataclass(frozen=True)
+class ZoSignSgdOptions(SignOptOptions):
+    """Options of `zo-sign-sgd`: those of `sign-opt`.
+
+    Attributes:
+        oracle: "sign" asks one query for each direction, "distance" searches the boundary along it.
+    """
+
+    oracle: Literal["sign", "distance"] = "sign"
 
 
 @dataclass(frozen=True)
@@ -67,39 +94,128 @@ class RaysOptions:
     tolerance: Positive = 1e-3
 
 
+@dataclass(frozen=True)
+class ZooOptions:
+    """Options of `zoo`.
+
+    Attributes:
+        queries: rows that the model may be asked for, for each sample.
+        target: as for `sign-opt`.
+        coordinates: pixels of a step, two queries each.
+        lr: of Adam.
+        h: step of the finite differences.
+        c: weight of the misclassification against the squared length, to begin with.
+        search_steps: values of c that are tried.
+    """
+
+    queries: Count = 20_000
+    target: Target = "none"
+    coordinates: Count = 128
+    lr: Positive = 0.01
+    h: Positive = 1e-4
+    c: Positive = 1.0
+    search_steps: Count = 1
+
+
+@dataclass(frozen=True)
+class NesOptions:
+    """Options of `nes`.
+
+    Attributes:
+        queries: rows that the model may be asked for, for each sample.
+        target: as for `sign-opt`.
+        directions: n, random directions of a gradient estimate, in pairs of opposite ones.
+        sigma: σ, deviation of the directions.
+        step_ratio: step size over eps.
+    """
+
+    queries: Count = 4000
+    target: Target = "none"
+    directions: Count = 50
+    sigma: Positive = 1e-3
+    step_ratio: Positive = 0.2
+
+
+@dataclass(frozen=True)
+class PeerOptions:
+    """Options of `boundary` and `hop-skip-jump`; the others are ART's defaults.
+
+    Attributes:
+        queries: rows that the model may be asked for, for each sample.
+        starts: random points to begin with.
+    """
+
+    queries: Count = 4000
+    starts: Count = 100
+
+
 @hookimpl
 def robustplug_perturbations() -> Iterable[Component]:
     """Offer the attacks."""
-    few = {"queries": 200, "starts": 10, "directions": 20}
-    yield Component(
-        "opt",
-        f"{_HERE}:HardLabel.opt",
-        OptOptions,
-        "gradient-free descent on the distance to the boundary",
-        _OPT,
-        {**few, "directions": 4},
-    )
-    yield Component(
-        "sign-opt",
-        f"{_HERE}:HardLabel.sign_opt",
-        SignOptOptions,
-        "the same from one query a direction",
-        _SIGN,
-        few,
-    )
-    yield Component(
-        "svm-opt",
-        f"{_HERE}:HardLabel.svm_opt",
-        SvmOptOptions,
-        "the same with the direction that agrees best with all answers",
-        _SIGN,
-        few,
-    )
-    yield Component(
-        "rays",
-        f"{_HERE}:HardLabel.rays",
-        RaysOptions,
-        "search over the signs of an L∞ perturbation",
-        _RAYS,
-        {"queries": 200},
-    )
+    few = {"queries": 40, "starts": 10, "directions": 10}
+    for name, factory, options, summary, paper, trial in (
+        (
+            "opt",
+            "HardLabel.opt",
+            OptOptions,
+            "gradient-free descent on the distance to the boundary",
+            _OPT,
+            {**few, "directions": 4},
+        ),
+        ("sign-opt", "HardLabel.sign_opt", SignOptOptions, "the same from one query a direction", _SIGN, few),
+        (
+            "svm-opt",
+            "HardLabel.svm_opt",
+            SvmOptOptions,
+            "the same with the direction that agrees best with all answers",
+            _SIGN,
+            few,
+        ),
+        (
+            "zo-sign-sgd",
+            "HardLabel.zo_sign_sgd",
+            ZoSignSgdOptions,
+            "the same with the sign of the estimate",
+            "Liu et al. 2019, signSGD via Zeroth-Order Oracle, ICLR",
+            few,
+        ),
+        (
+            "rays",
+            "HardLabel.rays",
+            RaysOptions,
+            "search over the signs of an L∞ perturbation",
+            _RAYS,
+            {"queries": 60},
+        ),
+        (
+            "zoo",
+            "HardLabel.zoo",
+            ZooOptions,
+            "coordinate-wise Adam on scores",
+            "Chen et al. 2017, ZOO, arXiv:1708.03999",
+            {"queries": 60, "coordinates": 8},
+        ),
+        (
+            "nes",
+            "HardLabel.nes",
+            NesOptions,
+            "projected ascent on scores with gradients from antithetic samples",
+            "Ilyas et al. 2018, arXiv:1804.08598",
+            {"queries": 60, "directions": 10},
+        ),
+    ):
+        yield Component(name, f"{_HERE}:{factory}", options, summary, paper, trial)
+    for name, factory, summary, paper in (
+        ("boundary", "Peer.boundary", "ART's Boundary attack", "Brendel et al. 2018, arXiv:1712.04248"),
+        ("hop-skip-jump", "Peer.hop_skip_jump", "ART's HopSkipJump", "Chen et al. 2020, arXiv:1904.02144"),
+    ):
+        trial = {"queries": 40, "starts": 10}
+        yield Component(name, f"robustplug_hardlabel.peers:{factory}", PeerOptions, summary, paper, trial)
+
+
+@hookimpl
+def robustplug_commands(cli: click.Group) -> None:
+    """Add `robustplug hard-label`."""
+    from .commands import hard_label
+
+    cli.add_command(hard_label)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import torch
 
-from robustplug.api import Cost, Refused, Step, Vicinity, View, derive
+from robustplug.api import Cost, Refused, Step, Vicinity, View
 
-from . import OptOptions, RaysOptions, SignOptOptions, SvmOptOptions, searches
-from .pool import Array, Flags, Sample, Search, run
+from . import (
+    NesOptions,
+    OptOptions,
+    RaysOptions,
+    SignOptOptions,
+    ZooOptions,
+    ZoSignSgdOptions,
+    rays,
+    searches,
+)
+from . import scores as soft
+from .oracle import Wanted, make_oracle, make_samples
+from .pool import Sample, Search, rows_of_call, run
+
+EUCLIDEAN, BOTH, MAXIMUM = (2.0,), (2.0, math.inf), (math.inf,)
 
 
 class HardLabel:
@@ -22,83 +33,116 @@ class HardLabel:
     is brought back into the vicinity.
 
     Args:
-        queries: for each sample; every row that reaches the model counts.
-        search: makes the search of a sample.
-        norms: of the threat models that it is for.
         name: for messages.
+        search: makes the search of a sample.
+        wanted: what it is for.
+        norms: of the threat models that it is for.
     """
 
     def __init__(
-        self, queries: int, search: Callable[[Sample], Search], norms: tuple[float, ...], name: str
+        self, name: str, search: Callable[[Sample], Search], wanted: Wanted, norms: tuple[float, ...]
     ) -> None:
-        self.queries, self.search, self.norms, self.name = queries, search, norms, name
+        self.name, self.search, self.wanted, self.norms = name, search, wanted, norms
+
+    @property
+    def queries(self) -> int:
+        """Return the budget of a sample."""
+        return self.wanted.queries
 
     @classmethod
     def opt(cls, options: OptOptions) -> HardLabel:
         """Build OPT."""
-        return cls(options.queries, searches.opt(options), (2.0, math.inf), "opt")
+        return cls("opt", searches.opt(options), _wanted(options), BOTH)
 
     @classmethod
     def sign_opt(cls, options: SignOptOptions) -> HardLabel:
         """Build Sign-OPT."""
-        return cls(options.queries, searches.sign_opt(options), (2.0, math.inf), "sign-opt")
+        return cls("sign-opt", searches.sign_opt(options), _wanted(options), BOTH)
 
     @classmethod
-    def svm_opt(cls, options: SvmOptOptions) -> HardLabel:
+    def svm_opt(cls, options: SignOptOptions) -> HardLabel:
         """Build SVM-OPT."""
-        return cls(options.queries, searches.svm_opt(options), (2.0, math.inf), "svm-opt")
+        return cls("svm-opt", searches.svm_opt(options), _wanted(options), BOTH)
+
+    @classmethod
+    def zo_sign_sgd(cls, options: ZoSignSgdOptions) -> HardLabel:
+        """Build ZO-SignSGD."""
+        return cls("zo-sign-sgd", searches.zo_sign_sgd(options), _wanted(options), BOTH)
 
     @classmethod
     def rays(cls, options: RaysOptions) -> HardLabel:
         """Build RayS."""
-        return cls(options.queries, searches.rays(options), (math.inf,), "rays")
+        return cls("rays", rays.rays(options), Wanted(options.queries), MAXIMUM)
 
-    def samples(self, step: Step, view: View, vicinity: Vicinity) -> list[Sample]:
+    @classmethod
+    def zoo(cls, options: ZooOptions) -> HardLabel:
+        """Build ZOO."""
+        wanted = Wanted(options.queries, options.target, scores=True)
+        return cls("zoo", soft.zoo(options), wanted, EUCLIDEAN)
+
+    @classmethod
+    def nes(cls, options: NesOptions) -> HardLabel:
+        """Build NES."""
+        return cls("nes", soft.nes(options), Wanted(options.queries, options.target, scores=True), BOTH)
+
+    def samples(self, step: Step, view: View, vicinity: Vicinity, keep: bool = False) -> list[Sample]:
         """Search for each sample of a view, and return what was found.
 
-        Raises:
-            Refused: the threat model is none that it can search in.
-        """
-        norm = vicinity.norm
-        if norm is None or norm not in self.norms:
-            known = " or ".join("L∞" if each == math.inf else "L2" for each in self.norms)
-            raise Refused(f"{self.name} needs an {known} threat model")
-        seed = int(torch.randint(2**62, (), generator=step.rng, device=step.rng.device))
-        origin = view.origin.detach()
-        flat = origin.float().cpu().numpy().reshape(len(view), -1)
-        radius = step.radii(view, vicinity).tolist()
-        found = [
-            # A sample that must not move needs no search.
-            Sample(
-                x, np.random.default_rng(derive(seed, "hard-label", index)), norm, self.queries if r else 0
-            )
-            for x, index, r in zip(flat, view.index.tolist(), radius, strict=True)
-        ]
+        Args:
+            step, view, vicinity: as a perturbation gets them; while `step.evaluating` a search stops at
+                the first point within the radius.
+            keep: keep the points of the first sample's trace.
 
-        def oracle(points: Array, numbers: Any) -> Flags:
-            rows = torch.from_numpy(numbers).to(view.index.device)
-            x = torch.from_numpy(points).to(origin.device, origin.dtype).view(-1, *origin.shape[1:])
-            part = view.rows(rows).replace(x=x)
-            flags: Flags = (~step.score(part, step.output(part))).cpu().numpy()
-            return flags
+        Raises:
+            Refused: the threat model or the labels are none that it can search with.
+            SearchFailed: the model raised, or gave what is no row of scores for each point.
+        """
+        norm = norm_of(self.name, vicinity, self.norms)
+        wanted = self.wanted._replace(keep=keep)
+        if wanted.smooth and norm == 2:
+            raise Refused(f"the smooth objective of {self.name} is for L∞ threat models")
+        found = make_samples(step, view, vicinity, norm, wanted)
+        oracle = make_oracle(step, view, found, wanted.scores)
 
         def enough(number: int, sample: Sample) -> bool:
-            return step.evaluating and sample.distance <= radius[number]
+            return step.evaluating and sample.distance <= sample.radius
 
+        width, cpu = view.origin[0].numel(), view.origin.device.type == "cpu"
         with step.attack_mode(), torch.no_grad():
-            run(found, self.search, oracle, enough)
+            run(found, self.search, oracle, enough, rows_of_call(width, cpu))
         return found
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the nearest adversarial points, or what of them is legal."""
-        x = view.origin.detach().clone()
-        for row, sample in enumerate(self.samples(step, view, vicinity)):
-            if sample.best is not None:
-                x[row] = torch.from_numpy(sample.best).view(x.shape[1:]).to(x.device, x.dtype)
-        radius = step.radii(view, vicinity)
-        legal = vicinity.contains(x, view.origin, radius).view(-1, *(1,) * (x.dim() - 1))
-        return view.replace(x=torch.where(legal, x, vicinity.project(x, view.origin, radius)))
+        return nearest(step, view, vicinity, self.samples(step, view, vicinity))
 
     def cost(self, target: Cost) -> Cost:
         """Say that it depends on the data: a search ends when its budget does not last for its next step."""
         return Cost.unknown()
+
+
+def _wanted(options: OptOptions | SignOptOptions) -> Wanted:
+    return Wanted(options.queries, options.target, options.starts, options.objective == "smooth")
+
+
+def norm_of(name: str, vicinity: Vicinity, norms: tuple[float, ...]) -> float:
+    """Return the norm of a threat model.
+
+    Raises:
+        Refused: it is none that the attack can search in.
+    """
+    if vicinity.norm is None or vicinity.norm not in norms:
+        known = " or ".join("L∞" if each == math.inf else "L2" for each in norms)
+        raise Refused(f"{name} needs an {known} threat model")
+    return vicinity.norm
+
+
+def nearest(step: Step, view: View, vicinity: Vicinity, found: list[Sample]) -> View:
+    """Return a view at the points that were found; those too far are brought back into the vicinity."""
+    x = view.origin.detach().clone()
+    for row, sample in enumerate(found):
+        if sample.best is not None:
+            x[row] = torch.from_numpy(sample.best).view(x.shape[1:]).to(x.device, x.dtype)
+    radius = step.radii(view, vicinity)
+    legal = vicinity.contains(x, view.origin, radius).view(-1, *(1,) * (x.dim() - 1))
+    return view.replace(x=torch.where(legal, x, vicinity.project(x, view.origin, radius)))

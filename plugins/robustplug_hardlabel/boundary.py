@@ -15,16 +15,22 @@ from .pool import Array, Flags, Sample
 
 Distance = Generator[Array, Flags, float]
 
-# Beyond this Euclidean length no image in [0, 1] has more of itself to change, in any practical size.
-FARTHEST = 1e3
+# A boundary at more than so many times the known length is none: finding it would cost hundreds of queries.
+FARTHEST = 4.0
 GROWTH = 0.01
 
 
 class Point(NamedTuple):
-    """A direction of length 1, and g(θ)."""
+    """A direction of length 1, the distance to the boundary along it, and the objective there."""
 
     theta: Array
+    length: float
     g: float
+
+
+def point(sample: Sample, theta: Array, length: float) -> Point:
+    """Return the point at a length along a direction."""
+    return Point(theta, length, sample.objective.value(theta, length))
 
 
 def ask(sample: Sample, theta: Array, length: float) -> Generator[Array, Flags, bool]:
@@ -52,48 +58,66 @@ def bisect(sample: Sample, theta: Array, low: float, high: float, tolerance: flo
 
 
 def distance(sample: Sample, theta: Array, near: float, tolerance: float) -> Distance:
-    """Return g(θ) when it is close to a known length: Algorithm 2. math.inf when there is no boundary."""
+    """Return the distance to the boundary where it is close to a known one: Algorithm 2.
+
+    math.inf when there is no boundary.
+    """
     low = high = near
     if (yield from ask(sample, theta, near)):
-        while True:
-            high, low = low, low * (1 - GROWTH)
-            if low < tolerance or not (yield from ask(sample, theta, low)):
-                break
-    else:
-        while True:
-            low, high = high, high * (1 + GROWTH)
-            if high > FARTHEST:
-                return math.inf
-            if (yield from ask(sample, theta, high)):
-                break
-    found: float = yield from bisect(sample, theta, low, high, tolerance)
+        found: float = yield from _shrink(sample, theta, near, tolerance)
+        return found
+    while True:
+        low, high = high, high * (1 + GROWTH)
+        if high > FARTHEST * near:
+            return math.inf
+        if (yield from ask(sample, theta, high)):
+            break
+    found = yield from bisect(sample, theta, low, high, tolerance)
     return found
 
 
-def improvement(sample: Sample, theta: Array, best: float, tolerance: float) -> Distance:
-    """Return g(θ) if it is below the best so far, else math.inf, for one query."""
-    if not (yield from ask(sample, theta, best)):
-        return math.inf
-    high, low = best, best * (1 - GROWTH)
+def _shrink(sample: Sample, theta: Array, high: float, tolerance: float) -> Distance:
+    """Return the distance to the boundary below an adversarial length: lines 8-10."""
+    low = high * (1 - GROWTH)
     while low > tolerance and (yield from ask(sample, theta, low)):
         high, low = low, low * (1 - GROWTH)
     found: float = yield from bisect(sample, theta, low, high, tolerance)
     return found
 
 
+def improvement(
+    sample: Sample, theta: Array, best: Point, tolerance: float
+) -> Generator[Array, Flags, Point | None]:
+    """Return the point along a direction if its objective is below that of the best, for one query if not."""
+    length = float(sample.objective.lengths(theta[None], best.g)[0])
+    if not (yield from ask(sample, theta, length)):
+        return None
+    length = yield from _shrink(sample, theta, length, tolerance)
+    found = point(sample, theta, length)
+    return found if found.g < best.g else None
+
+
 def first_point(sample: Sample, starts: int, tolerance: float) -> Generator[Array, Flags, Point | None]:
-    """Return the best of some random directions; None when none leads to an adversarial point."""
+    """Return the best of some directions, random ones or those to images of the goal.
+
+    None when none of them leads to an adversarial point.
+    """
     best: Point | None = None
-    for _ in range(2):
-        drawn = sample.gaussian(min(starts, max(1, sample.left)))
+    for _ in range(2 if sample.starts is None else 1):
+        count = min(starts, max(1, sample.left))
+        drawn = sample.gaussian(count) if sample.starts is None else sample.starts[:count] - sample.x
+        if not len(drawn):
+            return None
         flags = yield sample.x + drawn
         for direction in drawn[flags]:
             length, theta = sample.length(direction), sample.unit(direction)
-            if best is not None and length > best.g:
-                if not (yield from ask(sample, theta, best.g)):
-                    continue
-                length = best.g
-            best = Point(theta, (yield from bisect(sample, theta, 0.0, length, tolerance)))
+            if best is not None:
+                known = float(sample.objective.lengths(theta[None], best.g)[0])
+                if length > known:
+                    if not (yield from ask(sample, theta, known)):
+                        continue
+                    length = known
+            best = point(sample, theta, (yield from bisect(sample, theta, 0.0, length, tolerance)))
         if best is not None:
             return best
     return None
@@ -110,23 +134,23 @@ def line_search(
         sample, at: searched, and where it is.
         gradient: estimate of ∇g.
         size: first step.
-        tolerance: of g.
+        tolerance: of lengths.
     """
     best, chosen, step = at, size, size
     for _ in range(15):
         theta = sample.unit(at.theta - np.float32(step) * gradient)
-        g = yield from improvement(sample, theta, best.g, tolerance)
+        found = yield from improvement(sample, theta, best, tolerance)
         step *= 2
-        if g >= best.g:
+        if found is None:
             break
-        best, chosen = Point(theta, g), step
+        best, chosen = found, step
     if best is at:
         step = size
         for _ in range(15):
             step *= 0.25
             theta = sample.unit(at.theta - np.float32(step) * gradient)
-            g = yield from improvement(sample, theta, best.g, tolerance)
-            if g < best.g:
-                return Point(theta, g), step
+            found = yield from improvement(sample, theta, best, tolerance)
+            if found is not None:
+                return found, step
         return at, step
     return best, chosen

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,53 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
-Search = Generator[Array, Flags, None]
-"""Yields points (q, D), and is sent for each whether it is adversarial, bool (q,)."""
+Search = Generator[Array, Any, None]
+"""Yields points (q, D), and is sent the model's reply to each: whether it is adversarial, bool (q,), or for
+searches that see scores the logarithms of the probabilities, float32 (q, K)."""
 
-# Rows of one model call.
-ROWS = 1024
+
+class SearchFailed(RuntimeError):
+    """Say that the model could not be asked any more.
+
+    Attributes:
+        samples: with the best that was found until then.
+    """
+
+    def __init__(self, message: str, samples: Sequence[Sample]) -> None:
+        super().__init__(message)
+        self.samples = samples
+
+
+# Numbers of one model call on a CPU: where more leave its caches, a convolution takes twice as long.
+NUMBERS = 2**18
+# Numbers of all samples that are searched at once; a request has up to some hundred times as many.
+AT_ONCE = 2**20
+# Rows of one model call on other devices, and on a CPU the fewest and the most.
+ROWS, FEWEST = 1024, 32
+
+
+class Objective(Protocol):
+    """Say what a search makes small: an increasing function of the length along each direction."""
+
+    def value(self, theta: Array, length: float) -> float:
+        """Return the objective at length · θ, for a direction (D,) of length 1."""
+        ...
+
+    def lengths(self, thetas: Array, value: float) -> Any:
+        """Return the lengths (q,) along directions (q, D) at which the objective has a value."""
+        ...
+
+
+class Plain:
+    """The length itself: Eq. (2.13)."""
+
+    def value(self, theta: Array, length: float) -> float:
+        """Return the length."""
+        return length
+
+    def lengths(self, thetas: Array, value: float) -> Any:
+        """Return the value, for each direction."""
+        return np.full(len(thetas), value)
 
 
 @dataclass
@@ -29,18 +72,31 @@ class Sample:
         rng: its own generator, so that nothing depends on who shares a batch.
         norm: 2 or math.inf: how distances are measured.
         left: queries that it may still ask.
+        radius: of the threat model, in that norm.
+        label: its class; −1 where labels are no classes.
+        goal: class that is to be reached; −1 for any other than its own.
+        starts: images of the goal to begin with, (n, D); empty for random directions.
+        objective: what is made small.
         best: the nearest adversarial point that was asked, as the model saw it, (D,); None for none.
         distance: of that point.
         trace: (queries so far, distance) at each improvement.
+        path: the points of the trace, if they are kept.
+        asked: queries so far.
     """
 
     x: Array
     rng: np.random.Generator
     norm: float
     left: int
+    radius: float = math.inf
+    label: int = -1
+    goal: int = -1
+    starts: Array | None = None
+    objective: Objective = field(default_factory=Plain)
     best: Array | None = None
     distance: float = math.inf
     trace: list[tuple[int, float]] = field(default_factory=list)
+    path: list[Array] | None = None
     asked: int = 0
 
     def length(self, delta: Array) -> float:
@@ -75,13 +131,25 @@ class Sample:
             if distances[least] < self.distance:
                 self.best, self.distance = found[least].copy(), float(distances[least])
                 self.trace.append((self.asked, self.distance))
+                if self.path is not None:
+                    self.path.append(self.best)
+
+
+Oracle = Callable[[Array, npt.NDArray[np.int64]], tuple[Flags, Any]]
+"""(points (M, D) in [0, 1], number of the sample of each (M,)) -> adversarial, bool (M,), and the replies."""
+
+
+def rows_of_call(width: int, cpu: bool) -> int:
+    """Return how many points of a width are asked in one model call, unless one request has more."""
+    return min(ROWS, max(FEWEST, NUMBERS // width)) if cpu else ROWS
 
 
 def run(
     samples: Sequence[Sample],
     search: Callable[[Sample], Search],
-    oracle: Callable[[Array, npt.NDArray[np.int64]], Flags],
+    oracle: Oracle,
     enough: Callable[[int, Sample], bool],
+    rows: int = ROWS,
 ) -> None:
     """Run a search for each sample until all are done, serving the requests of all in common calls.
 
@@ -90,41 +158,69 @@ def run(
     Args:
         samples: whose `best` and `left` are updated.
         search: makes the search of a sample.
-        oracle: (points (M, D) in [0, 1], number of the sample of each (M,)) -> adversarial, bool (M,).
+        oracle: asks the model.
         enough: (number, sample) -> its best point will do.
+        rows: of one call, unless one request has more.
+
+    Raises:
+        SearchFailed: the oracle raised.
     """
-    searches = {number: search(sample) for number, sample in enumerate(samples) if sample.left > 0}
+    waiting = deque(number for number, sample in enumerate(samples) if sample.left > 0)
+    searches: dict[int, Search] = {}
     pending: dict[int, Array] = {}
-    for number, one in list(searches.items()):
-        _advance(number, one, None, samples, searches, pending)
-    while pending:
-        for numbers in _calls(pending):
+    while waiting or pending:
+        # Large inputs take turns: requests of all of them would not fit into memory.
+        while waiting and len(searches) < _room(samples):
+            number = waiting.popleft()
+            searches[number] = search(samples[number])
+            _advance(number, searches[number], None, samples, searches, pending)
+        for numbers in _calls(pending, rows):
             points = np.concatenate([pending[number] for number in numbers]).clip(0, 1)
             counts = [len(pending[number]) for number in numbers]
-            flags = oracle(points, np.repeat(np.array(numbers, dtype=np.int64), counts))
+            try:
+                flags, replies = oracle(points, np.repeat(np.array(numbers, dtype=np.int64), counts))
+            except Exception as error:  # any code may be in a model
+                raise failed(error, samples) from error
             start = 0
             for number, count in zip(numbers, counts, strict=True):
-                asked, answers = points[start : start + count], flags[start : start + count]
+                part = slice(start, start + count)
                 start += count
-                samples[number].note(asked, answers)
+                samples[number].note(points[part], flags[part])
                 del pending[number]
                 if enough(number, samples[number]):
                     searches.pop(number).close()
                 else:
-                    _advance(number, searches[number], answers, samples, searches, pending)
+                    _advance(number, searches[number], replies[part], samples, searches, pending)
+
+
+def _room(samples: Sequence[Sample]) -> int:
+    """Return how many searches may run at once."""
+    return max(1, AT_ONCE // len(samples[0].x))
+
+
+def failed(error: Exception, samples: Sequence[Sample]) -> SearchFailed:
+    """Say at which query the model failed, and keep what was found."""
+    said = next((line for line in str(error).splitlines() if line.strip()), "no message").strip()
+    found = sum(sample.best is not None for sample in samples)
+    asked = sum(sample.asked for sample in samples)
+    return SearchFailed(
+        f"the model failed after {asked:,} queries: {type(error).__name__}: {said}; until then an "
+        f"adversarial point was found for {found} of {len(samples)} samples",
+        samples,
+    )
 
 
 def _advance(
     number: int,
     one: Search,
-    answers: Flags | None,
+    replies: Any,
     samples: Sequence[Sample],
     searches: dict[int, Search],
     pending: dict[int, Array],
 ) -> None:
-    """Send a search its answers, and note what it asks for next."""
+    """Send a search its replies, and note what it asks for next."""
     try:
-        request = next(one) if answers is None else one.send(answers)
+        request = next(one) if replies is None else one.send(replies)
     except StopIteration:
         del searches[number]
         return
@@ -134,12 +230,12 @@ def _advance(
     pending[number] = request
 
 
-def _calls(pending: dict[int, Array]) -> Iterator[list[int]]:
+def _calls(pending: dict[int, Array], most: int) -> Iterator[list[int]]:
     """Yield the samples that share a model call, in order."""
     numbers: list[int] = []
     rows = 0
     for number, request in list(pending.items()):
-        if numbers and rows + len(request) > ROWS:
+        if numbers and rows + len(request) > most:
             yield numbers
             numbers, rows = [], 0
         numbers.append(number)

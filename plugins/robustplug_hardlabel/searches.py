@@ -1,4 +1,4 @@
-"""The searches: OPT, Sign-OPT, SVM-OPT and RayS, one sample each."""
+"""The searches that descend g(θ): OPT, Sign-OPT, SVM-OPT and ZO-SignSGD, one sample each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator
 import numpy as np
 from scipy.optimize import nnls
 
-from . import OptOptions, RaysOptions, SignOptOptions
-from .boundary import Point, ask, bisect, distance, first_point, line_search
+from . import OptOptions, SignOptOptions, ZoSignSgdOptions
+from .boundary import Point, distance, first_point, line_search, point
 from .pool import Array, Flags, Sample, Search
 
 # As in the released code: smaller steps are no steps, and then the change of the direction shrinks.
@@ -29,10 +29,11 @@ def descend(sample: Sample, starts: int, beta: float, estimate: Estimator) -> Se
     """
     at = yield from first_point(sample, starts, beta / 500)
     size = 0.2
-    while at is not None and beta >= FINEST:
+    # A smooth objective is 0 within the radius: nothing is left to descend.
+    while at is not None and at.g > 0 and beta >= FINEST:
         gradient, met = yield from estimate(sample, at, beta)
         found, size = yield from line_search(sample, at, gradient, size, beta / 500)
-        at = min(found, met, key=lambda point: point.g)
+        at = min(found, met, key=lambda each: each.g)
         if size < STILL:
             size, beta = 1.0, beta * 0.1
 
@@ -46,11 +47,11 @@ def rgf(directions: int) -> Estimator:
         for direction in drawn:
             u = sample.unit(direction)
             theta = sample.unit(at.theta + np.float32(beta) * u)
-            g = yield from distance(sample, theta, at.g, beta / 500)
-            if math.isfinite(g):
-                total += np.float32((g - at.g) / beta) * u
-            if g < met.g:
-                met = Point(theta, g)
+            length = yield from distance(sample, theta, at.length, beta / 500)
+            if math.isfinite(length):
+                there = point(sample, theta, length)
+                total += np.float32((there.g - at.g) / beta) * u
+                met = min(met, there, key=lambda each: each.g)
         return total / np.float32(directions), met
 
     return estimate
@@ -59,15 +60,15 @@ def rgf(directions: int) -> Estimator:
 def _signs(sample: Sample, at: Point, beta: float, directions: int) -> Generator[Array, Flags, Array]:
     """Return s_q · u_q of some directions, (Q, D), for one query each: Eq. (2.17).
 
-    s is +1 where a point of the old distance is not adversarial any more: g has grown.
+    s is +1 where the point at which the objective is as before is not adversarial: g has grown.
     """
     count = min(directions, max(1, sample.left))
     drawn = sample.gaussian(count)
     drawn /= sample.lengths(drawn)[:, None]
     moved = at.theta + np.float32(beta) * drawn
     moved /= sample.lengths(moved)[:, None]
-    points: Array = (sample.x + np.float32(at.g) * moved).astype(np.float32, copy=False)
-    flags = yield points
+    lengths = sample.objective.lengths(moved, at.g).astype(np.float32)[:, None]
+    flags = yield sample.x + lengths * moved
     signed: Array = np.where(flags, np.float32(-1), np.float32(1))[:, None] * drawn
     return signed
 
@@ -115,6 +116,16 @@ def svm(directions: int) -> Estimator:
     return estimate
 
 
+def sign_of(estimator: Estimator) -> Estimator:
+    """Return the sign of an estimate, as a direction: ZO-SignSGD, Liu et al. 2019, thesis §2.5.0.3."""
+
+    def estimate(sample: Sample, at: Point, beta: float) -> Estimate:
+        gradient, met = yield from estimator(sample, at, beta)
+        return sample.unit(np.sign(gradient)), met
+
+    return estimate
+
+
 def opt(options: OptOptions) -> Callable[[Sample], Search]:
     """Return OPT's search."""
     return lambda sample: descend(sample, options.starts, options.beta, rgf(options.directions))
@@ -130,36 +141,8 @@ def svm_opt(options: SignOptOptions) -> Callable[[Sample], Search]:
     return lambda sample: descend(sample, options.starts, options.beta, svm(options.directions))
 
 
-def rays(options: RaysOptions) -> Callable[[Sample], Search]:
-    """Return RayS's search: Chen and Gu 2020, Algorithm 3."""
-    return lambda sample: _rays(sample, options.tolerance)
-
-
-def _rays(sample: Sample, tolerance: float) -> Search:
-    """Flip the signs of ever smaller blocks, and keep a flip that brings the boundary nearer.
-
-    Lengths are Euclidean, along s/‖s‖₂, as in the authors' code.
-    """
-    size = len(sample.x)
-    longest = math.sqrt(size)
-    signs, radius = np.ones(size, dtype=np.float32), math.inf
-
-    def shorter(candidate: Array, radius: float) -> Generator[Array, Flags, float]:
-        ray = candidate / np.float32(longest)
-        start = min(radius, longest)
-        if not (yield from ask(sample, ray, start)):
-            return math.inf
-        found: float = yield from bisect(sample, ray, 0.0, start, tolerance)
-        return found
-
-    radius = yield from shorter(signs, radius)
-    blocks = 1
-    while True:
-        width = math.ceil(size / blocks)
-        for start in range(0, size, width):
-            candidate = signs.copy()
-            candidate[start : start + width] *= -1
-            found = yield from shorter(candidate, radius)
-            if found < radius:
-                signs, radius = candidate, found
-        blocks = blocks * 2 if width > 1 else 1
+def zo_sign_sgd(options: ZoSignSgdOptions) -> Callable[[Sample], Search]:
+    """Return ZO-SignSGD's search."""
+    estimator = sign_mean if options.oracle == "sign" else rgf
+    estimate = sign_of(estimator(options.directions))
+    return lambda sample: descend(sample, options.starts, options.beta, estimate)

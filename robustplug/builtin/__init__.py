@@ -158,21 +158,25 @@ def robustplug_perturbations() -> Iterable[Component]:
 @hookimpl
 def robustplug_label_maps() -> Iterable[Component]:
     """Offer label maps."""
-    yield Component("one-hot", f"{_HERE}.maps:OneHot", summary="the label itself")
+    labels = Traits(gives=frozenset({"from-labels"}))
+    yield Component("one-hot", f"{_HERE}.maps:OneHot", summary="the label itself", traits=labels)
     yield Component(
         "smooth",
         f"{_HERE}.maps:Smooth",
         SmoothOptions,
         "label smoothing",
         "Szegedy et al. 2016, arXiv:1512.00567",
-        traits=Traits(excludes={"ignores-target": "the loss would not look at the smoothed label"}),
+        traits=Traits(
+            labels.gives, excludes={"ignores-target": "the loss would not look at the smoothed label"}
+        ),
     )
 
 
 @hookimpl
 def robustplug_output_maps() -> Iterable[Component]:
     """Offer output maps."""
-    yield Component("identity", f"{_HERE}.maps:Identity", summary="the model's own outputs")
+    own = Traits(gives=frozenset({"own-outputs"}))
+    yield Component("identity", f"{_HERE}.maps:Identity", summary="the model's own outputs", traits=own)
 
 
 @hookimpl
@@ -180,7 +184,8 @@ def robustplug_losses() -> Iterable[Component]:
     """Offer losses."""
     ignores = Traits(gives=frozenset({"ignores-target"}))
     logits = Traits(excludes={"log-g": "it would normalise again what is log g already"})
-    yield Component("ce", f"{_HERE}.losses:CrossEntropy", summary="cross entropy", traits=logits)
+    entropy = Traits(frozenset({"cross-entropy"}), excludes=logits.excludes)
+    yield Component("ce", f"{_HERE}.losses:CrossEntropy", summary="cross entropy", traits=entropy)
     yield Component(
         "kl", f"{_HERE}.losses:KLDivergence", summary="Kullback-Leibler divergence", traits=logits
     )

@@ -70,7 +70,7 @@ class Audit:
     """Hold what an audit found.
 
     Attributes:
-        grade: "A" (no sign of masked gradients) to "F" (several).
+        grade: "A" (no sign of masked gradients) to "F" (several), or "none".
         verdict: what the grade says.
         findings: one a check.
         accuracy: share of the samples that all attacks of the audit left right.

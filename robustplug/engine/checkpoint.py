@@ -67,6 +67,11 @@ def unpack(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     return tree
 
 
+def fixed_shape(name: str, value: Tensor) -> tuple[int, ...] | None:
+    """Return the shape of an entry of a state dict; None for torch's extra state, whose size may change."""
+    return None if name.rpartition(".")[2] == "_extra_state" else tuple(value.shape)
+
+
 def _digest(meta: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 

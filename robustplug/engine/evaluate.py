@@ -271,7 +271,8 @@ class _Row:
         device = evaluation.processes.device
         with isolated(derive(evaluation.seed, *path, "global"), device):
             rng = stream(evaluation.seed, *path, device=device)
-            found = judge(evaluation, batch, attack, rng, meter)
+            seed = derive(evaluation.seed, "samples", self.number)
+            found = judge(evaluation, batch, attack, rng, meter, seed)
         rejected = int((~found.legal).sum())
         return Chunk(
             right=batch.index[found.right].tolist(),
@@ -301,10 +302,12 @@ class Judged(NamedTuple):
     told: tuple[bool, int, str] | None
 
 
-def judge(evaluation: Evaluation, batch: Batch, attack: Attack, rng: torch.Generator, meter: Meter) -> Judged:
+def judge(
+    evaluation: Evaluation, batch: Batch, attack: Attack, rng: torch.Generator, meter: Meter, seed: int
+) -> Judged:
     """Run an attack on a batch and judge its results."""
     objective, task = plain_objective(evaluation.loss), evaluation.task
-    step = Step(evaluation.model, objective, task, batch, rng, meter=meter, evaluating=True)
+    step = Step(evaluation.model, objective, task, batch, rng, meter=meter, evaluating=True, seed=seed)
     if attack.shift is not None:
         batch = attack.shift.sample(step, batch)
         step.batch = batch

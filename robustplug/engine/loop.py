@@ -36,6 +36,11 @@ def training_loss(method: Method[Any], step: Step, share: float = 1.0) -> tuple[
     views = method.views(step, method.vicinity.sample(step, step.batch))
     if step.pass_.input_grad:
         views = [view.replace(x=view.x.detach().requires_grad_()) for view in views]
+    return loss_of(step, views, share), views
+
+
+def loss_of(step: Step, views: Sequence[View], share: float = 1.0) -> Tensor:
+    """Return Σ_views mean(weight · ℓ) of views, and log it and the accuracy by role; see `training_loss`."""
     total: Tensor | None = None
     for view in views:
         output, target = step.output(view), step.target(view)
@@ -47,7 +52,7 @@ def training_loss(method: Method[Any], step: Step, share: float = 1.0) -> tuple[
         with torch.no_grad():
             step.log(f"accuracy/{view.role}", step.score(view, output))
     assert total is not None, "a method gave no view"
-    return total, views
+    return total
 
 
 @dataclass
@@ -179,10 +184,9 @@ class Loop:
         self, batch: Batch, pass_: Pass, progress: Progress, share: float, kept: Callable[[], str]
     ) -> None:
         rank, device = self.processes.rank, self.processes.device
-        self._rng.manual_seed(derive(self.seed, "train", rank, self.update))
-        step = Step(
-            self.model, self.method, self.task, batch, self._rng, progress, pass_, self.meter, self.wrapped
-        )
+        rng = self.rng(self.update)
+        step = Step(self.model, self.method, self.task, batch, rng, progress, pass_, self.meter, self.wrapped)
+        step.seed = derive(self.seed, "samples", self.update)
         # Dropout and the like can only draw from the global generator.
         with isolated(derive(self.seed, "global", rank, self.update), device):
             self.optimizers.zero_grad()
@@ -201,6 +205,10 @@ class Loop:
         self.means.add({"loss": total.detach() / share, **step.logged}, len(batch))
         self._unchecked = (total.detach(), progress, batch.index)
         self.update += 1
+
+    def rng(self, update: int) -> torch.Generator:
+        """Return this process's generator, seeded for an update."""
+        return self._rng.manual_seed(derive(self.seed, "train", self.processes.rank, update))
 
     def _updating(self, pass_: Pass) -> contextlib.AbstractContextManager[None]:
         # What synchronises gradients waits for those of all its parameters.

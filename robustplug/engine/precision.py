@@ -106,5 +106,7 @@ def choose_precision(option: str, model: nn.Module, x: object) -> str:
         return option
     if not isinstance(x, Tensor) or not x.is_floating_point() or not has_native_bfloat16(x.device):
         return "float32"
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return "float32"
     exact = training_seconds(model, x, torch.float32)
     return "bfloat16" if training_seconds(model, x, torch.bfloat16) <= WORTHWHILE * exact else "float32"

@@ -136,8 +136,8 @@ def evaluate_and_write(
     if out is None:
         return evaluate_parts(parts, exported, processes, reporter, asked)
     name = "evaluation" if asked.suite is None else asked.suite.name
-    # A function has no weights by which a journal could tell it from another.
-    if asked.model.get("kind") != "callable":
+    # What is no module has no weights by which a journal could tell it from another.
+    if asked.model.get("kind") not in ("classifier", "callable"):
         asked = replace(asked, journal=out / f"{name}.journal")
     with contextlib.ExitStack() as stack:
         if processes.main:
@@ -154,6 +154,9 @@ def evaluate_and_write(
 def describe(parts: Parts, processes: Processes, asked: Asked) -> dict[str, Any]:
     """Return what a result says of its model, data and machine."""
     recipe, info = parts.recipe, parts.task.info
+    # Not every model has the layer; trees have none.
+    layers = (dict(part.named_buffers(recurse=False)).keys() for part in parts.model.modules())
+    inside = any({"mean", "std"} <= names for names in layers)
     return {
         "name": recipe.name,
         "method": recipe.method.name,
@@ -162,7 +165,7 @@ def describe(parts: Parts, processes: Processes, asked: Asked) -> dict[str, Any]
         "recipe_hash": recipe_hash(recipe),
         # Only images have a range that all tasks share.
         "input_range": [0.0, 1.0] if info.shape is not None else None,
-        "normalisation": {"mean": list(info.mean), "std": list(info.std)},
+        "normalisation": {"mean": list(info.mean), "std": list(info.std)} if inside else {},
         "training": dict(asked.training),
         "environment": describe_environment(processes),
         **({"loaded": dict(asked.model)} if asked.model else {}),

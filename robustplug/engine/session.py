@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..types import EpochReport
-from .checkpoint import Checkpoint, pack, unpack
+from .checkpoint import Checkpoint, fixed_shape, pack, unpack
 from .errors import RunError
 from .loop import Clock, Loop, Means
 
@@ -160,11 +160,12 @@ def load_part(checkpoint: Checkpoint, part: str, module: nn.Module) -> None:
     own = module.state_dict()
     prefix = f"{part}/"
     saved = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in saved.items()}:
+    if {k: fixed_shape(k, v) for k, v in own.items()} != {k: fixed_shape(k, v) for k, v in saved.items()}:
         raise RunError(f"checkpoint {checkpoint.name} does not fit this {part}")
-    with torch.no_grad():
-        for key, value in saved.items():
-            own[key].copy_(value)
+    try:
+        module.load_state_dict(saved)
+    except RuntimeError as error:
+        raise RunError(f"checkpoint {checkpoint.name} does not fit this {part}: {error}") from error
 
 
 def trained_weights(checkpoint: Checkpoint, model: nn.Module, state: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ from torch import nn
 from ..data import epoch_batches
 from ..errors import Refused
 from ..plugins import host
+from ..protocols import SelfTrained
 from ..random import derive, isolated
 from ..recipe.write import recipe_hash, write_recipe
 from ..types import Batch, EpochReport, Feed, Progress, Result, RunInfo
@@ -25,6 +26,7 @@ from .collapse import collapsed
 from .environment import describe_environment
 from .errors import Interrupted, RunError
 from .evaluate import Attack, Evaluation
+from .fitting import Fitting, refuse_what_has_no_effect
 from .folder import (
     CHECKPOINTS,
     ENVIRONMENT,
@@ -199,6 +201,10 @@ class Training:
         chosen = dataclasses.replace(train, precision=precision, channels_last=channels_last)
         parts.recipe = dataclasses.replace(parts.recipe, train=chosen)
         groups = parts.set_up(processes.device)
+        by_itself = isinstance(parts.model, SelfTrained)
+        if by_itself:
+            refuse_what_has_no_effect(parts, groups, processes.world)
+            groups = []
         schedule = build_part(parts.recipe.schedule, "schedule", "schedule")
         optimizers = Optimizers(groups, parts.recipe.optimizer, schedule, train.clip_grad_norm)
         ema = None
@@ -210,7 +216,7 @@ class Training:
         self.processes = processes = start(train.device, precision)
         inside = {id(parameter) for parameter in parts.model.parameters()}
         wrapped = processes.wrap(parts.model)
-        loop = Loop(
+        loop = (Fitting if by_itself else Loop)(
             parts.model,
             wrapped,
             parts.method,
@@ -346,7 +352,9 @@ class Training:
         attacks = [Attack(options.attack.name, {}, attack)]
         rows = evaluation.run("validation", attacks, options.batch_size, options.samples)
         if rows[1].skipped:
-            raise RunError(f"validate.attack cannot be run: {rows[1].skipped}. {self._kept()}")
+            raise RunError(
+                f'validate.attack cannot be run: {rows[1].skipped}; choose another, or "none". {self._kept()}'
+            )
         found = {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
         if evaluation.losses:
             found["loss"] = rows[0].measures["loss"].mean

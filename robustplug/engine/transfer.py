@@ -149,6 +149,7 @@ def _make(
         rng = stream(evaluation.seed, *path, device=device)
         objective = plain_objective(evaluation.loss)
         step = Step(source.module, objective, evaluation.task, batch, rng, meter=Meter())
+        step.seed = derive(evaluation.seed, "transfer", source.identity)
         moved = attack.perturbation(step, View.of(batch, "adv"), vicinity)
     return batch.index.cpu(), moved.x.detach().cpu().contiguous()
 

@@ -261,13 +261,19 @@ def stochastic(varies: float, depends: float) -> Finding:
 
 
 def grade(findings: Sequence[Finding]) -> tuple[str, str]:
-    """Return a grade from A to F, and what it says."""
+    """Return a grade from A to F, and what it says; "none" where too little could be looked at for one."""
     failures = sum(finding.verdict == "failure" for finding in findings)
     warnings = sum(finding.verdict == "warning" for finding in findings)
     if failures > 1:
         return "F", "the robustness is not real: several signs of masked gradients"
     if failures:
         return "D", "the robustness is in serious doubt: a sign of masked gradients"
+    done = sum(finding.verdict != "not run" for finding in findings)
+    if done < len(findings) / 2:
+        return "none", (
+            f"{done} of {len(findings)} checks could be run; on a model without gradients attacks that see "
+            "decisions only can tell more: sign-opt, rays"
+        )
     if warnings > 2:
         return "C", "several doubts: read the findings before you trust the numbers"
     if warnings:

@@ -1,8 +1,8 @@
-"""Find the components that cannot be mixed, by what they say of themselves."""
+"""Find the components of a recipe that cannot be mixed, by what they say of themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -34,16 +34,31 @@ def clashes(method: Use, registry: Registry) -> Iterator[Finding]:
     parts = list(_parts(method, "method", (), registry))
     seen: set[tuple[str, frozenset[KeyPath]]] = set()
     for part in parts:
-        others = [other for other in parts if other is not part]
-        for trait, reason in part.traits.needs.items():
-            if not any(trait in other.traits.gives for other in others):
-                yield Finding(part.path, f"{part} makes no sense here: {reason}")
-        for trait, reason in part.traits.excludes.items():
-            for other in others:
-                pair = (trait, frozenset({part.path, other.path}))
-                if trait in other.traits.gives and pair not in seen:
-                    seen.add(pair)
-                    yield Finding(part.path, f"{part} cannot be mixed with {other}: {reason}")
+        yield from _clashes(part, [other for other in parts if other is not part], seen)
+
+
+def model_clashes(model: Use, method: Use, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for every trait that a model needs of a method and misses, and for those that clash.
+
+    Paths start at the recipe. Only a slot itself is asked, not what it holds inside.
+    """
+    own = _Part(("model",), "model", model.name, _traits("model", registry.get("model", model.name), model))
+    parts = _parts(method, "method", (), registry)
+    yield from _clashes(own, [part for part in parts if len(part.path) <= 1], set())
+
+
+def _clashes(
+    part: _Part, others: Sequence[_Part], seen: set[tuple[str, frozenset[KeyPath]]]
+) -> Iterator[Finding]:
+    for trait, reason in part.traits.needs.items():
+        if not any(trait in other.traits.gives for other in others):
+            yield Finding(part.path, f"{part} makes no sense here: {reason}")
+    for trait, reason in part.traits.excludes.items():
+        for other in others:
+            pair = (trait, frozenset({part.path, other.path}))
+            if trait in other.traits.gives and pair not in seen:
+                seen.add(pair)
+                yield Finding(part.path, f"{part} cannot be mixed with {other}: {reason}")
 
 
 def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:

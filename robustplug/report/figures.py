@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _DPI = 150
 # From this ratio of the largest to the smallest value on, an axis of positive values is logarithmic.
 _LOGARITHMIC = 50
+# Longer lines are drawn without a mark at each value.
+_MARKED = 40
 # In inches: beyond it a picture is too large to be opened everywhere.
 _TALLEST = 200.0
 
@@ -91,7 +93,7 @@ def line_figure(
                 [line.y[i] for i in order],
                 yerror_of(error),
                 color=colour,
-                marker="o",
+                marker="o" if len(x) <= _MARKED else "",
                 markersize=4,
                 capsize=3,
                 label=_label(line.label),

@@ -1,7 +1,8 @@
 """Any model, ready to be evaluated: a module from images in [0, 1] to logits.
 
-What is given may be a module, a function, weights, a program of TorchScript or torch.export, an ONNX
-file or a model of torchvision. Importing this does not import torch.
+What is given may be a module, a function, a classifier of scikit-learn, weights, a program of TorchScript or
+torch.export, an ONNX file, boosted trees of LightGBM or XGBoost, or a model of torchvision. Importing this
+does not import torch.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,31 @@ if TYPE_CHECKING:
     from ..component import Use
     from ..types import TaskInfo
 
-TargetKind = Literal["torchvision", "state-dict", "torchscript", "export", "onnx", "module", "callable"]
+TargetKind = Literal[
+    "torchvision",
+    "state-dict",
+    "torchscript",
+    "export",
+    "onnx",
+    "lightgbm",
+    "xgboost",
+    "module",
+    "classifier",
+    "callable",
+]
+
+
+class Classifier(Protocol):
+    """What a fitted classifier of scikit-learn has; its classes are class numbers of the task."""
+
+    @property
+    def classes_(self) -> Any:
+        """Return the class numbers that it knows."""
+        ...
+
+    def predict(self, X: Any, /) -> Any:  # noqa: N803 - scikit-learn's name
+        """Return a class number for each row (N, features)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +56,8 @@ class Target:
         gradients: whether it gives gradients of its logits with respect to the images.
         description: plain JSON values: "source", "kind", "gradients", "input_range", "normalisation"
             ("mean", "std", "where"), "notes" (what the reader of a result should know), and, where
-            known, "sha256", "model", "weights", "batch", "prefix" and "providers".
+            known, "sha256", "model", "weights", "batch", "prefix", "providers" and "objective";
+            "decisions" is true where the logits are made of class numbers, 1 and 0.
     """
 
     module: nn.Module
@@ -41,7 +67,7 @@ class Target:
 
 
 def load_target(
-    source: nn.Module | Callable[[Any], Any] | str | Path,
+    source: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
     info: TaskInfo,
     *,
     model: Use | None = None,
@@ -58,7 +84,7 @@ def load_target(
     here are in eval mode.
 
     Args:
-        source: a module, a function, a file, or "torchvision:NAME".
+        source: a module, a fitted classifier of flat images, a function, a file, or "torchvision:NAME".
         info: of the task: the shape of an image and the number of classes.
         model: the component that a state dict belongs to.
         weights: of a torchvision model: a name such as "DEFAULT", or a file with a state dict.
@@ -75,4 +101,4 @@ def load_target(
     return load(source, info, model, weights, (mean, std), device)
 
 
-__all__ = ["Target", "TargetKind", "load_target"]
+__all__ = ["Classifier", "Target", "TargetKind", "load_target"]

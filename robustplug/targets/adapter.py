@@ -68,6 +68,19 @@ def as_tensor(output: Any, device: torch.device) -> Any:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
+def as_logits(numbers: Tensor, classes: int) -> Tensor:
+    """Turn class numbers (N,) into logits (N, classes): 1 at the class, 0 at the others.
+
+    Raises:
+        ValueError: a number is none of a class.
+    """
+    numbers = numbers.long()
+    wrong = numbers[(numbers < 0) | (numbers >= classes)]
+    if len(wrong):
+        raise ValueError(f"class numbers must be 0 to {classes - 1}, not {int(wrong[0])}")
+    return nn.functional.one_hot(numbers, classes).float()
+
+
 class Adapter(nn.Module):
     """Give a function or module the form that attacks need: from images (N, C, H, W) to one tensor.
 
@@ -78,6 +91,8 @@ class Adapter(nn.Module):
         function: from images to outputs, tensors or numpy arrays.
         sizes: of the batches that it takes.
         key: which of its outputs is meant; None for the only one.
+        decisions: how many classes there are, where the output is a class number for each row; it becomes 1
+            at that class and 0 at the others. None for logits.
         gradients: False runs it without a graph.
     """
 
@@ -86,16 +101,18 @@ class Adapter(nn.Module):
         function: Callable[[Tensor], Any],
         sizes: Sizes = Sizes(),
         key: Key = None,
+        decisions: int | None = None,
         gradients: bool = True,
     ) -> None:
         super().__init__()
-        self.function, self.sizes, self.key, self.gradients = function, sizes, key, gradients
+        self.function, self.sizes, self.key = function, sizes, key
+        self.decisions, self.gradients = decisions, gradients
         self.training = isinstance(function, nn.Module) and function.training
 
     @property
     def plain(self) -> bool:
         """Tell whether the function, if it is a module, would do without this one."""
-        return self.sizes == Sizes() and self.key is None and self.gradients
+        return self.sizes == Sizes() and self.key is None and self.decisions is None and self.gradients
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of all rows of x."""
@@ -111,6 +128,8 @@ class Adapter(nn.Module):
 
     def _part(self, x: Tensor) -> Tensor:
         output: Tensor = as_tensor(select(self.function(self.padded(x)), self.key), x.device)
+        if self.decisions is not None:
+            output = as_logits(output, self.decisions)
         # Without padding the output goes on as it is: a wrong number of rows must stay visible.
         return output[: len(x)] if len(x) < self.sizes.least else output
 

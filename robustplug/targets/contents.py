@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 from pathlib import Path
 from typing import Literal
 
 from ..engine.errors import RunError
 
-Content = Literal["safetensors", "pickle", "torchscript", "export", "onnx"]
+Content = Literal["safetensors", "pickle", "torchscript", "export", "onnx", "lightgbm", "xgboost"]
 
 PREFIX = "torchvision:"
 KNOWN = (
     "known are .safetensors, .pth and .pt (a state dict), .pt and .ts (TorchScript), .pt2 (torch.export) "
-    f'and .onnx files, and "{PREFIX}NAME"'
+    f'and .onnx files, text files of LightGBM, .json and .ubj files of XGBoost, and "{PREFIX}NAME"'
 )
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_LIGHTGBM = re.compile(rb"tree\r?\nversion=")
+# JSON, and UBJ with the length of the key in 8 bytes.
+_XGBOOST = re.compile(rb'\{(\s*"learner"\s*:|L\0{7}\x07learner)')
 # What the safetensors library accepts.
 _LONGEST_HEADER = 100_000_000
 
@@ -64,6 +68,10 @@ def content_of(path: Path) -> Content:
         return _zip_content(path)
     if head.startswith(_PICKLE):
         return "pickle"
+    if _LIGHTGBM.match(head):
+        return "lightgbm"
+    if _XGBOOST.match(head):
+        return "xgboost"
     if path.suffix.lower() == ".onnx":
         return "onnx"
     if path.suffix.lower() == ".safetensors":

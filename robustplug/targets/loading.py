@@ -20,15 +20,20 @@ from ..random import isolated
 from ..recipe import resolve, use_to_mapping
 from ..registry import registry
 from ..types import TaskInfo
-from . import Target
+from . import Classifier, Target, TargetKind
 from .adapter import Adapter, Opened, manageable
+from .boosters import open_lightgbm, open_xgboost
+from .classifiers import is_classifier, open_classifier
 from .contents import PREFIX, content_of, digest
 from .programs import open_export, open_program, open_script
 from .trial import Shape, check_logits, find_logits, why_no_gradients
 from .weights import fit, read_state
 
-Source = nn.Module | Callable[[Any], Any] | str | Path
+Source = nn.Module | Classifier | Callable[[Any], Any] | str | Path
 Numbers = Sequence[float] | None
+
+# Nobody expects gradients of these.
+_BLACK_BOXES: frozenset[TargetKind] = frozenset({"onnx", "lightgbm", "xgboost", "classifier"})
 
 
 def load(
@@ -47,11 +52,12 @@ def load(
     # Said before the model is tried: a hint on its outputs would only mislead.
     front = _in_front(opened, normalisation, shape.image[0])
     adapter = Adapter(opened.function, opened.sizes)
-    adapter.key, notes = find_logits(adapter, opened.name, shape, device)
+    found = find_logits(adapter, opened.name, shape, device)
+    adapter.key, adapter.decisions = found.key, shape.classes if found.decisions else None
     module = _with_front(adapter, front).to(device)
-    notes = [*opened.notes, *notes, *check_logits(module, opened.name, shape, device)]
+    notes = [*opened.notes, *found.notes, *check_logits(module, opened.name, shape, device, found.decisions)]
     why_not = why_no_gradients(module, shape, device)
-    if why_not and opened.kind != "onnx":
+    if why_not and not found.decisions and opened.kind not in _BLACK_BOXES:
         notes.append(f"the model gives no gradients, so that only black-box attacks can be run: {why_not}")
     adapter.gradients = gradients = not why_not
     if isinstance(adapter.function, nn.Module) and adapter.plain:
@@ -70,6 +76,7 @@ def load(
         "input_range": [0.0, 1.0],
         "normalisation": stated,
         **opened.facts,
+        **({"decisions": True} if found.decisions else {}),
         **({"batch": batch} if batch != {"least": 1, "most": None} else {}),
         "notes": notes,
     }
@@ -113,8 +120,13 @@ def _open(
     name = str(getattr(source, "__name__", type(source).__name__))
     if isinstance(source, nn.Module):
         return Opened(manageable(source.to(device)), "module", name)
+    if is_classifier(source):
+        return open_classifier(source, shape)
     if not callable(source):
-        raise RunError(f"a model is a module, a function or the path of a file, not {name}")
+        hint = "; a classifier must be fitted, and have classes_" if hasattr(source, "predict") else ""
+        raise RunError(
+            f"a model is a module, a classifier, a function or the path of a file, not {name}{hint}"
+        )
     return Opened(source, "callable", name)
 
 
@@ -135,6 +147,10 @@ def _open_file(path: Path, info: TaskInfo, shape: Shape, model: Use | None, devi
             opened = open_script(path, device)
         elif content == "export":
             opened = open_export(path, shape.image, device)
+        elif content == "lightgbm":
+            opened = open_lightgbm(path, shape)
+        elif content == "xgboost":
+            opened = open_xgboost(path, shape)
         else:
             from .onnx_file import open_onnx
 

@@ -16,6 +16,14 @@ from .contents import first_line
 
 # Share of the largest logit: other sums of the same numbers, TensorFloat-32 included, stay below it.
 _ROUNDING = 0.01
+_PROBABILITIES = (
+    "outputs look like probabilities: attacks on logits are weakened by the softmax, whose gradients vanish, "
+    "and the robust accuracy comes out too high; remove the softmax"
+)
+_DECISIONS = (
+    "it gives decisions only, a class number for each image: hard-label attacks can be run on it, and what "
+    "attacks on scores or gradients find means nothing"
+)
 
 
 class Shape(NamedTuple):
@@ -25,8 +33,22 @@ class Shape(NamedTuple):
     classes: int
 
 
-def find_logits(adapter: Adapter, name: str, shape: Shape, device: torch.device) -> tuple[Key, list[str]]:
-    """Tell which of a model's outputs are the logits, with notes for the reader.
+class Found(NamedTuple):
+    """Tell which of a model's outputs to use.
+
+    Attributes:
+        key: of the output; None for the only one.
+        decisions: it holds class numbers, not logits.
+        notes: for the reader.
+    """
+
+    key: Key
+    decisions: bool
+    notes: list[str]
+
+
+def find_logits(adapter: Adapter, name: str, shape: Shape, device: torch.device) -> Found:
+    """Tell which of a model's outputs are the logits, or else the class numbers.
 
     Raises:
         RunError: the model cannot take the images, or none of its outputs, or several, can be logits.
@@ -36,22 +58,33 @@ def find_logits(adapter: Adapter, name: str, shape: Shape, device: torch.device)
     with _at_rest(adapter, name, shape, device):
         output = adapter.function(adapter.padded(x[: adapter.sizes.most]))
     if isinstance(as_tensor(output, device), Tensor):
-        return None, []
+        numbers = _is_numbers(output, rows, device)
+        return Found(None, numbers, [_DECISIONS] if numbers else [])
     parts = _parts(output)
     fitting = [key for key, part in parts.items() if _is_logits(part, rows, shape.classes, device)]
     what = ", ".join(f"{key} {_describe(part)}" for key, part in parts.items())
     if "logits" in fitting:
-        return "logits", [f'its outputs are {what}; "logits" was taken']
+        return Found("logits", False, [f'its outputs are {what}; "logits" was taken'])
     if len(fitting) == 1 or (fitting and isinstance(output, list | tuple)):
-        return fitting[0], [f"its outputs are {what}; {fitting[0]} was taken as the logits"]
+        return Found(fitting[0], False, [f"its outputs are {what}; {fitting[0]} was taken as the logits"])
+    numbers_at = [key for key, part in parts.items() if _is_numbers(part, rows, device)]
+    if not fitting and len(numbers_at) == 1:
+        taken = f"its outputs are {what}; {numbers_at[0]} was taken as the class numbers"
+        return Found(numbers_at[0], True, [taken, _DECISIONS])
     raise RunError(
         f"{name} must return logits ({rows}, {shape.classes}) for {rows} images, not a "
         f"{type(output).__name__} of: {what or 'nothing'}; wrap it in a function that returns the logits"
     )
 
 
-def check_logits(module: nn.Module, name: str, shape: Shape, device: torch.device) -> list[str]:
+def check_logits(
+    module: nn.Module, name: str, shape: Shape, device: torch.device, decisions: bool = False
+) -> list[str]:
     """Run a model on a few images and return notes on its outputs for the reader.
+
+    Args:
+        module, name, shape, device: what is run, and on what.
+        decisions: its logits are 1 and 0, and no probabilities.
 
     Raises:
         RunError: it cannot take the images, or its outputs are no logits (N, classes).
@@ -66,7 +99,8 @@ def check_logits(module: nn.Module, name: str, shape: Shape, device: torch.devic
     _check(three, name, (len(images), shape.classes))
     if not three.isfinite().all():
         raise RunError(f"{name} gives outputs that are not finite numbers (NaN or infinite)")
-    return list(_notes(on_zeros, three.float(), again.float(), two.float()))
+    notes = _notes(on_zeros, three.float(), again.float(), two.float())
+    return [note for note in notes if not (decisions and note is _PROBABILITIES)]
 
 
 def why_no_gradients(module: nn.Module, shape: Shape, device: torch.device) -> str:
@@ -114,6 +148,12 @@ def _is_logits(part: Any, rows: int, classes: int, device: torch.device) -> bool
     )
 
 
+def _is_numbers(part: Any, rows: int, device: torch.device) -> bool:
+    tensor = as_tensor(part, device)
+    integers = isinstance(tensor, Tensor) and not (tensor.is_floating_point() or tensor.is_complex())
+    return integers and tuple(tensor.shape) == (rows,) and tensor.dtype != torch.bool
+
+
 def _describe(part: Any) -> str:
     return str(tuple(part.shape)) if hasattr(part, "shape") else type(part).__name__
 
@@ -128,8 +168,10 @@ def _check(output: Any, name: str, wanted: tuple[int, int]) -> None:
     here = tuple(output.shape)
     if here == wanted and output.is_floating_point():
         return
-    if here == wanted or here == (rows,):
-        hint = "it must return a floating-point logit for each class, not the predicted class"
+    if here == (rows,):
+        hint = "it must return a floating-point logit for each class, or class numbers as integers"
+    elif here == wanted:
+        hint = "its logits must be floating-point numbers"
     elif len(here) == 2 and here[0] == rows:
         hint = f"it tells {here[1]} classes apart, the task {classes}: choose the task that it was made for"
     else:
@@ -142,10 +184,7 @@ def _notes(on_zeros: Tensor, three: Tensor, again: Tensor, two: Tensor) -> Itera
     if not on_zeros.isfinite().all():
         yield "outputs for an all-black image are not finite numbers"
     if bool((three >= 0).all()) and torch.allclose(three.sum(1), torch.ones(3).to(three), atol=1e-3):
-        yield (
-            "outputs look like probabilities: attacks on logits are weakened by the softmax, whose gradients "
-            "vanish, and the robust accuracy comes out too high; remove the softmax"
-        )
+        yield _PROBABILITIES
     if float((three - again).abs().max()) > rounding:
         yield (
             "outputs for the same images differ from call to call: dropout in training mode, or a random "

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine.checkpoint import fixed_shape
 from ..engine.errors import RunError
 from .contents import content_of, first_line
 
@@ -102,7 +103,7 @@ def _differences(state: State, wanted: State) -> list[tuple[str, list[str]]]:
     shapes = [
         f"{name} ({tuple(state[name].shape)} in the file, {tuple(value.shape)} in the model)"
         for name, value in wanted.items()
-        if name in state and state[name].shape != value.shape
+        if name in state and fixed_shape(name, state[name]) != fixed_shape(name, value)
     ]
     found = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
     return [(what, names) for what, names in found if names]

@@ -14,9 +14,11 @@ from ..component import Use, build
 from ..engine.checkpoint import pack, unpack
 from ..engine.optim import Optimizers
 from ..errors import DataMissing
-from ..random import isolated
+from ..protocols import SelfTrained
+from ..random import isolated, stream, uniform_like
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
+from ..traits import Traits, self_trained
 from ..types import Batch, Feed, ParamGroup, Split, TaskInfo, View, take
 from .bench import Subject, close, differing, leaves, require
 from .checks_views import global_rng_states
@@ -171,13 +173,28 @@ def _inputs(subject: Subject, size: int) -> Any:
     return _images(size) if task is None else next(iter(task.batches("train", Feed(batch_size=size)))).x
 
 
+def _trained_model(subject: Subject, seed: int = 0) -> nn.Module:
+    """Return a model as `_model` does; one that learns by itself has learnt how bright the classes are."""
+    model = _model(subject, seed)
+    if isinstance(model, SelfTrained):
+        with isolated(seed):
+            model.fit(*_bright_images(), seed)
+    return model
+
+
+def _bright_images() -> tuple[Tensor, Tensor]:
+    y = torch.arange(200) % 10
+    noise = uniform_like(torch.empty(len(y), 3, 32, 32), stream(0, "bright images"))
+    return (y.view(-1, 1, 1, 1) + 0.5 + 0.4 * noise) / 10, y
+
+
 def _images(size: int) -> Tensor:
     return torch.linspace(0, 1, size * 3 * 32 * 32).view(size, 3, 32, 32)
 
 
 def model_gives_logits(subject: Subject) -> None:
     """Give finite outputs, of images logits (N, K), for a batch of one in eval mode as in any other batch."""
-    model, x = _model(subject).eval(), _inputs(subject, 3)
+    model, x = _trained_model(subject).eval(), _inputs(subject, 3)
     images = not subject.component.tasks
     outputs = model(x.requires_grad_() if images else x)
     require(leaves(outputs), "the outputs hold no tensor")
@@ -185,6 +202,7 @@ def model_gives_logits(subject: Subject) -> None:
     if images:
         shape = tuple(outputs.shape)
         require(shape == (3, 10), f"3 images in 10 classes give outputs of shape {shape}")
+    if images and not isinstance(model, SelfTrained):
         (gradient,) = torch.autograd.grad(outputs.sum(), x)
         require(bool(gradient.any()), "no gradient reaches the inputs")
     with torch.no_grad():
@@ -196,37 +214,65 @@ def model_gives_logits(subject: Subject) -> None:
 
 
 def model_can_train(subject: Subject) -> None:
-    """Give every parameter a gradient in training mode, and follow train() and eval()."""
+    """Give every parameter a gradient in training mode, or learn by itself; follow train() and eval()."""
     model = _model(subject)
     require(model.training, "a new model must be in training mode")
-    with isolated(0):
-        outputs = leaves(model(_inputs(subject, 4)))
-        torch.autograd.backward(sum((leaf.square().sum() for leaf in outputs), torch.zeros(())))
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    require(not missing, f"no gradient reaches {', '.join(missing)}")
+    if isinstance(model, SelfTrained):
+        _learns(subject, model)
+    else:
+        with isolated(0):
+            outputs = leaves(model(_inputs(subject, 4)))
+            torch.autograd.backward(sum((leaf.square().sum() for leaf in outputs), torch.zeros(())))
+        missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        require(not missing, f"no gradient reaches {', '.join(missing)}")
     model.eval()
     left = [name for name, module in model.named_modules() if module.training]
     require(not left, f"eval() leaves {', '.join(left)} in training mode")
 
 
+def _learns(subject: Subject, model: nn.Module) -> None:
+    assert isinstance(model, SelfTrained)
+    traits = subject.component.traits
+    if not isinstance(traits, Traits):
+        traits = traits(resolve(Use(subject.name, dict(subject.table)), "model").options)
+    missing = self_trained().needs.keys() - traits.needs.keys()
+    require(not missing, "it learns by itself: declare the component with traits=self_trained()")
+    x, y = _bright_images()
+    rows = torch.nn.functional.one_hot(y, 10).float()
+    before = global_rng_states()
+    for labels, what in ((rows, "rows (N, K)"), (y, "class numbers (N,)")):
+        model.fit(x, labels, 0)
+        share = float((model(x).argmax(1) == y).float().mean())
+        require(share > 0.5, f"after fit, with {what} for labels, {share:.0%} of 10 easy classes are right")
+    moved = [name for name, state in global_rng_states().items() if state != before[name]]
+    require(not moved, f"fit moves the global generator of {', '.join(moved)}")
+
+
 def same_seed_gives_the_same_weights(subject: Subject) -> None:
     """Draw initial weights from the global generator, which the caller seeds, and from nothing else."""
-    first, second = _model(subject).state_dict(), _model(subject).state_dict()
+    model = _trained_model(subject)
+    first, second = model.state_dict(), _trained_model(subject).state_dict()
     changed = differing(first, second)
     require(not changed, f"two models of the same seed differ in {', '.join(changed)}")
-    require(differing(first, _model(subject, 1).state_dict()), "another seed gives the same weights")
+    # What learns by itself may draw nothing.
+    other = isinstance(model, SelfTrained) or differing(first, _model(subject, 1).state_dict())
+    require(other, "another seed gives the same weights")
 
 
 def weights_round_trip(subject: Subject) -> None:
     """Save the weights as safetensors and load them into a new model."""
     from safetensors.torch import load, save
 
-    own = _model(subject).state_dict()
+    model = _trained_model(subject).eval()
+    own = model.state_dict()
     data = save({key: value.detach().clone().contiguous() for key, value in own.items()})
-    other = _model(subject, 1)
+    other = _model(subject, 1).eval()
     other.load_state_dict(load(data))
     changed = differing(own, other.state_dict())
     require(not changed, f"safetensors do not bring back {', '.join(changed)}")
+    with torch.no_grad():
+        same = torch.equal(model(_images(3)), other(_images(3)))
+    require(same, "a model that was saved and loaded gives other outputs")
 
 
 MODEL_CHECKS = (model_gives_logits, model_can_train, same_seed_gives_the_same_weights, weights_round_trip)

@@ -142,6 +142,7 @@ def test_the_installed_example_passes_the_conformance_kit(installed: Run) -> Non
     assert "passed" in output
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_example_pass(installed: Run) -> None:
     output = installed("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert " passed" in output

@@ -104,3 +104,13 @@ def test_stochastic() -> None:
 def test_grades(found: list[Verdict], letter: str) -> None:
     findings = [Finding("x", "pass"), Finding("y", "not run"), *(Finding("z", verdict) for verdict in found)]
     assert verdicts.grade(findings)[0] == letter
+
+
+def test_an_audit_that_could_hardly_look_gives_no_grade() -> None:
+    ran = [Finding(f"check {n}", "pass", {}, "", "") for n in range(4)]
+    lost = [Finding(f"lost {n}", "not run", {}, "", "") for n in range(5)]
+    letter, verdict = verdicts.grade([*ran, *lost])
+    assert letter == "none"
+    assert "4 of 9 checks could be run" in verdict
+    assert verdicts.grade([*ran, *lost[:4]])[0] == "A"
+    assert verdicts.grade([Finding("x", "failure", {}, "", ""), *lost])[0] == "D"

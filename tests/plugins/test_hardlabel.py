@@ -11,10 +11,18 @@ import torch
 from torch import nn
 
 import robustplug
-from robustplug.api import Batch, Refused, Step, View, stream
+from robustplug.api import Batch, Refused, Step, View, isolated, stream
 from robustplug.testing import ToyTask, toy_linear
-from robustplug_hardlabel import OptOptions, RaysOptions, SignOptOptions, SvmOptOptions, searches
-from robustplug_hardlabel.boundary import Point, ask, bisect, distance, improvement
+from robustplug_hardlabel import (
+    OptOptions,
+    RaysOptions,
+    SignOptOptions,
+    SvmOptOptions,
+    ZoSignSgdOptions,
+    rays,
+    searches,
+)
+from robustplug_hardlabel.boundary import ask, bisect, distance, improvement, point
 from robustplug_hardlabel.pool import Array, Flags, Sample, Search, run
 from robustplug_hardlabel.searches import svm_direction
 
@@ -23,6 +31,7 @@ SEARCHES: dict[str, Any] = {
     "opt": searches.opt(OptOptions()),
     "sign-opt": searches.sign_opt(SignOptOptions()),
     "svm-opt": searches.svm_opt(SvmOptOptions()),
+    "zo-sign-sgd": searches.zo_sign_sgd(ZoSignSgdOptions()),
 }
 
 
@@ -36,13 +45,13 @@ class Halfspace:
         self.gap = rng.uniform(0.3, 0.6, MANY) * np.linalg.norm(self.normal)
         self.rows = self.calls = 0
 
-    def __call__(self, points: Array, numbers: Any) -> Flags:
+    def __call__(self, points: Array, numbers: Any) -> tuple[Flags, Flags]:
         self.rows, self.calls = self.rows + len(points), self.calls + 1
         assert points.min() >= 0
         assert points.max() <= 1
         excess = np.einsum("md,md->m", points - self.x[numbers], np.tile(self.normal, (len(points), 1)))
         flags: Flags = excess > self.gap[numbers]
-        return flags
+        return flags, flags
 
     def samples(self, norm: float, queries: int, rows: Any = range(MANY)) -> list[Sample]:
         return [Sample(self.x[i], np.random.default_rng(i), norm, queries) for i in rows]
@@ -62,14 +71,15 @@ def test_the_distance_to_a_plane_is_found_within_two_percent(name: str) -> None:
     found = space.samples(2, 4000)
     run(found, SEARCHES[name], space, never)
     ratios = np.array([sample.distance for sample in found]) / space.nearest(2)
-    assert np.median(ratios) <= 1.02
+    # The sign of an estimate points nowhere exactly: the thesis finds it slower, too (Figure 2.7b).
+    assert np.median(ratios) <= (1.02 if name != "zo-sign-sgd" else 1.1)
     assert ratios.min() >= 1 - 1e-4
 
 
 def test_rays_finds_the_linf_distance() -> None:
     space = Halfspace()
     found = space.samples(math.inf, 2000)
-    run(found, searches.rays(RaysOptions()), space, never)
+    run(found, rays.rays(RaysOptions()), space, never)
     ratios = np.array([sample.distance for sample in found]) / space.nearest(math.inf)
     assert ratios.max() <= 1.02
     assert ratios.min() >= 1 - 1e-4
@@ -77,7 +87,7 @@ def test_rays_finds_the_linf_distance() -> None:
 
 @pytest.mark.parametrize("name", [*SEARCHES, "rays"])
 def test_alone_or_together_is_the_same(name: str) -> None:
-    search, norm = SEARCHES.get(name) or searches.rays(RaysOptions()), 2 if name != "rays" else math.inf
+    search, norm = SEARCHES.get(name) or rays.rays(RaysOptions()), 2 if name != "rays" else math.inf
     space = Halfspace()
     together = space.samples(norm, 700)
     run(together, search, space, never)
@@ -96,7 +106,7 @@ def test_alone_or_together_is_the_same(name: str) -> None:
 @pytest.mark.parametrize("queries", [1, 2, 99, 101, 150, 333])
 @pytest.mark.parametrize("name", [*SEARCHES, "rays"])
 def test_every_row_is_counted_and_no_budget_exceeded(name: str, queries: int) -> None:
-    search, norm = SEARCHES.get(name) or searches.rays(RaysOptions()), 2 if name != "rays" else math.inf
+    search, norm = SEARCHES.get(name) or rays.rays(RaysOptions()), 2 if name != "rays" else math.inf
     space = Halfspace()
     found = space.samples(norm, queries)
     run(found, search, space, never)
@@ -106,7 +116,7 @@ def test_every_row_is_counted_and_no_budget_exceeded(name: str, queries: int) ->
 
 def test_requests_of_all_samples_share_calls() -> None:
     space = Halfspace()
-    run(space.samples(math.inf, 500), searches.rays(RaysOptions()), space, never)
+    run(space.samples(math.inf, 500), rays.rays(RaysOptions()), space, never)
     assert space.rows / space.calls > MANY - 1
 
 
@@ -134,14 +144,15 @@ def test_g_is_found_to_its_tolerance() -> None:
     truth = float(space.nearest(2)[0])
 
     def oracle(points: Array) -> Flags:
-        return space(points.clip(0, 1), np.zeros(len(points), dtype=np.int64))
+        return space(points.clip(0, 1), np.zeros(len(points), dtype=np.int64))[0]
 
     for near in (truth * 0.7, truth * 1.3):
         found = drive(distance(sample, theta, near, 1e-4), oracle)
         assert truth - 1e-5 <= found <= truth + 1.1e-4
     assert truth - 1e-5 <= drive(bisect(sample, theta, 0.0, 2.0, 1e-3), oracle) <= truth + 1.1e-3
-    assert drive(improvement(sample, theta, truth * 0.9, 1e-4), oracle) == math.inf
-    assert drive(improvement(sample, theta, truth * 1.2, 1e-4), oracle) == pytest.approx(truth, abs=1.1e-4)
+    assert drive(improvement(sample, theta, point(sample, theta, truth * 0.9), 1e-4), oracle) is None
+    better = drive(improvement(sample, theta, point(sample, theta, truth * 1.2), 1e-4), oracle)
+    assert better.g == better.length == pytest.approx(truth, abs=1.1e-4)
     assert drive(ask(sample, theta, truth * 1.01), oracle)
     assert drive(distance(sample, -theta, 1.0, 1e-3), oracle) == math.inf
 
@@ -156,7 +167,7 @@ def test_the_single_query_oracle_has_the_sign_of_the_difference() -> None:
         direction = direction.astype(np.float64) / np.linalg.norm(direction.astype(np.float64))
         return float(space.gap[0] / (normal @ direction))
 
-    at = Point(theta, g(theta))
+    at = point(sample, theta, g(theta))
     sent: list[Flags] = []
 
     def oracle(points: Array) -> Flags:
@@ -203,7 +214,8 @@ def test_directions_that_contradict_each_other_give_their_mean() -> None:
 
 def step_and_view(norm: str, evaluating: bool, eps: float) -> tuple[Step, View, Any]:
     task = ToyTask()
-    model: nn.Module = toy_linear(task.info).eval()
+    with isolated(0):
+        model: nn.Module = toy_linear(task.info).eval()
     method = robustplug.build("method", "erm", vicinity={"use": norm, "eps": eps})
     batch = next(iter(task.batches("test", robustplug.api.Feed(batch_size=8))))
     with torch.no_grad():

@@ -11,7 +11,7 @@ from robustplug.component import Component, MethodOptions, NoOptions, Use, inner
 from robustplug.recipe import RecipeError, bundled_recipes, read_recipe, recipe_from_mapping, resolve
 from robustplug.recipe.clashes import clashes
 from robustplug.registry import Registry, registry
-from robustplug.traits import TRAITS, Traits
+from robustplug.traits import TRAITS, Traits, self_trained
 
 
 def read(method: dict[str, Any], task: str = "digits") -> None:
@@ -143,6 +143,38 @@ def test_a_senseless_mix_is_refused_with_the_reason(method: dict[str, Any], key:
     (problem,) = caught.value.problems
     assert problem.key == key
     assert reason in problem.message
+
+
+BY_ITSELF: dict[str, dict[str, Any]] = {
+    "stays": {"use": "pgd-at"},
+    "single-view": {"use": "free-at"},
+    "from-labels": {"use": "erm", "label_map": {"use": "dirichlet"}},
+    "cross-entropy": {"use": "erm", "loss": {"use": "margin"}},
+    "own-outputs": PRODUCT,
+}
+
+
+@pytest.mark.parametrize("trait", BY_ITSELF)
+def test_a_model_that_learns_by_itself_goes_with_no_method_that_needs_gradients(trait: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_mapping(
+            {"task": {"use": "digits"}, "model": {"use": "lightgbm"}, "method": BY_ITSELF[trait]}
+        )
+    assert {problem.key for problem in caught.value.problems} == {"model"}
+    reasons = [problem.message for problem in caught.value.problems]
+    assert any(self_trained().needs[trait] in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"use": "erm", "vicinity": {"use": "gaussian"}},
+        {"use": "erm", "vicinity": {"use": "mixup"}, "label_map": {"use": "smooth"}},
+        {"use": "pgd-at", "perturbation": {"use": "none"}},
+    ],
+)
+def test_a_model_that_learns_by_itself_takes_every_vicinity_and_label(method: dict[str, Any]) -> None:
+    recipe_from_mapping({"task": {"use": "digits"}, "model": {"use": "lightgbm"}, "method": method})
 
 
 @pytest.mark.parametrize("method", ALLOWED, ids=range(len(ALLOWED)))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustplug.api import Refused
 from robustplug.engine.errors import RunError
 from robustplug.targets import load_target
 from robustplug.targets.adapter import Adapter, Sizes
@@ -60,11 +61,14 @@ def test_logits_are_found_among_outputs(kind: str) -> None:
         (lambda z: (z[:, :3], None), r"of: 0 \(2, 3\), 1 NoneType"),
         (lambda z: None, "not a NoneType of: nothing"),
         (lambda z: "text", "not a str"),
-        (lambda z: z.argmax(1), "not the predicted class"),
+        (lambda z: z.argmax(1).float(), "class numbers as integers"),
+        (lambda z: z.argmax(1) > 4, "class numbers as integers"),
+        (lambda z: z.argmax(1) + 3, r"class numbers must be 0 to 9, not 1\d"),
+        (lambda z: (z.argmax(1), z.argmax(1)), r"of: 0 \(2,\), 1 \(2,\)"),
         (lambda z: z[:, :7], "tells 7 classes apart, the task 10"),
         (lambda z: z[:1], "one row of 10 logits for each image"),
         (lambda z: z[:, :, None], "one row of 10 logits"),
-        (lambda z: z.round().long(), "not the predicted class"),
+        (lambda z: z.round().long(), "must be floating-point numbers"),
         (lambda z: z / 0, "not finite"),
         (lambda z: z.expand(2, 10), "cannot take 3 images .* it takes 2: export it"),
         (lambda z: z @ z, r"cannot take 2 images of shape \(1, 8, 8\).*RuntimeError"),
@@ -73,6 +77,27 @@ def test_logits_are_found_among_outputs(kind: str) -> None:
 def test_other_outputs_are_refused(end: Callable[[Tensor], Any], message: str) -> None:
     with pytest.raises(RunError, match=message):
         load_target(Ends(end), INFO)
+
+
+NUMBERS: dict[str, Callable[[Tensor], Any]] = {
+    "int64": lambda z: z.argmax(1),
+    "uint8": lambda z: z.argmax(1).byte(),
+    "numpy": lambda z: z.argmax(1).numpy().astype("uint16"),
+    "among outputs": lambda z: [z.argmax(1), [{"0": 0.1}] * len(z)],
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_class_numbers_become_decisions(kind: str) -> None:
+    target = load_target(Ends(NUMBERS[kind]), INFO)
+    note = target.description["notes"][-1]
+    assert "decisions only" in note
+    assert (target.gradients, target.description["decisions"]) == (False, True)
+    for rows in (1, 7):
+        logits = target.module(images(rows))
+        assert torch.equal(logits, nn.functional.one_hot(bare()(images(rows)).argmax(1), 10).float())
+    with pytest.raises(Refused, match="black-box"):
+        attacked(target.module, "fgsm")
 
 
 def notes_of(end: Callable[[Tensor], Any]) -> list[str]:

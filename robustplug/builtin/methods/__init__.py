@@ -9,6 +9,7 @@ from ...options import Count, Positive
 from ...traits import Traits
 
 _METHOD = "robustplug.method:Method"
+_SINGLE = Traits(gives=frozenset({"single-view"}))
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class FreeOptions(MethodOptions):
 
 
 METHODS = (
-    Component("erm", _METHOD, MethodOptions, "empirical risk minimisation: no defence"),
+    Component("erm", _METHOD, MethodOptions, "empirical risk minimisation: no defence", traits=_SINGLE),
     Component(
         "pgd-at",
         _METHOD,
@@ -47,6 +48,7 @@ METHODS = (
         "adversarial training with PGD",
         "Madry et al. 2018, arXiv:1706.06083",
         {"perturbation": {"steps": 2}},
+        traits=_SINGLE,
     ),
     Component(
         "fast-at",
@@ -54,6 +56,7 @@ METHODS = (
         FastATOptions,
         "adversarial training with one step from a random start",
         "Wong et al. 2020, arXiv:2001.03994, Algorithm 3",
+        traits=_SINGLE,
     ),
     Component(
         "free-at",

@@ -1,0 +1,167 @@
+"""Our Sign-OPT against ART's SignOPTAttack, and OPT, on one trained model: time and median distance.
+
+    robustplug train --recipe erm --set task.use=mnist --set task.train_samples=20000 --out runs/erm-mnist
+    python benchmarks/hardlabel.py runs/erm-mnist --samples 100 --queries 8000 --art-samples 20
+
+ART attacks one image at a time, so that it is timed on fewer, the first ones, with its PyTorchClassifier.
+Queries of both are counted, and the nearest adversarial point noted, where they reach the model. The share
+of the model is the time inside its forward passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from robustplug.api import OpenedEvaluation, open_evaluation
+from robustplug_hardlabel.attack import HardLabel
+from robustplug_hardlabel.curves import distances_at
+from robustplug_hardlabel.pool import Sample
+
+MARKS = (1000, 2000, 4000, 8000)
+
+
+class Stopwatch:
+    """Add up the time of a module's forward passes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.seconds = self.began = 0.0
+        model.register_forward_pre_hook(self._begin)
+        model.register_forward_hook(self._end)
+
+    def _begin(self, *_: Any) -> None:
+        self.began = time.perf_counter()
+
+    def _end(self, *_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - self.began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("run")
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--art-samples", type=int, default=20)
+    parser.add_argument("--queries", type=int, default=8000)
+    parser.add_argument("--others", nargs="*", default=["opt", "svm-opt"], metavar="ATTACK")
+    options = parser.parse_args()
+
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.run}")
+    names = ["sign-opt", *options.others]
+    attacks = [{"use": name, "queries": options.queries} for name in names]
+    rows = [
+        measured(opened(options, attacks, options.samples), number, name) for number, name in enumerate(names)
+    ]
+    rows.append(measured_art(opened(options, attacks, options.art_samples), options.queries))
+    ours, theirs = rows[0]["seconds_per_image"], rows[-1]["seconds_per_image"]
+    print(f"ART's SignOPTAttack takes {theirs / ours:.1f} times as long per image as sign-opt")
+    print(json.dumps(rows))
+
+
+def opened(options: argparse.Namespace, attacks: list[dict[str, Any]], samples: int) -> OpenedEvaluation:
+    vicinity = {"use": "l2", "eps": 1.0}
+    return open_evaluation(
+        options.run, attacks=attacks, vicinity=vicinity, samples=samples, batch_size=samples
+    )
+
+
+def measured(evaluation: OpenedEvaluation, number: int, name: str) -> dict[str, Any]:
+    """Run an attack on the samples that are right, and return its times and distances."""
+    watch = Stopwatch(evaluation.evaluation.model)
+    found: list[Sample] = []
+    with evaluation.running():
+        watch.seconds = 0.0
+        began = time.perf_counter()
+        for step, view, vicinity in evaluation.steps(evaluation.attacks[number], number):
+            search = evaluation.attacks[number].perturbation
+            assert isinstance(search, HardLabel)
+            found += search.samples(step, view, vicinity)
+        seconds = time.perf_counter() - began
+    return summed_up(name, found, seconds, watch.seconds)
+
+
+class Spent(BaseException):
+    """End ART's attack when the budget is spent."""
+
+
+class Counted(nn.Module):
+    """Count the rows that reach a model, and note the nearest adversarial point of a sample."""
+
+    def __init__(self, model: nn.Module, sample: Sample, label: int) -> None:
+        super().__init__()
+        self.model, self.sample, self.label = model, sample, label
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.sample.left:
+            raise Spent
+        logits: torch.Tensor = self.model(x)
+        self.sample.note(x.flatten(1).numpy(), (logits.argmax(1) != self.label).numpy())
+        return logits
+
+
+def measured_art(evaluation: OpenedEvaluation, queries: int) -> dict[str, Any]:
+    """Run ART's SignOPTAttack on the samples that are right, one at a time, as its users do."""
+    from art.attacks.evasion import SignOPTAttack
+    from art.estimators.classification import PyTorchClassifier
+
+    model = evaluation.evaluation.model
+    watch = Stopwatch(model)
+    found: list[Sample] = []
+    shape, classes = evaluation.shape, evaluation.evaluation.task.info.classes
+    with evaluation.running(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        np.random.seed(0)
+        watch.seconds = 0.0
+        began = time.perf_counter()
+        for _, view, _ in evaluation.steps(evaluation.attacks[0], 0):
+            for x, label in zip(view.x, view.y.tolist(), strict=True):
+                sample = Sample(x.flatten().numpy(), np.random.default_rng(0), 2.0, queries)
+                found.append(sample)
+                classifier = PyTorchClassifier(
+                    Counted(model, sample, label),
+                    nn.CrossEntropyLoss(),
+                    shape,
+                    classes,
+                    clip_values=(0.0, 1.0),
+                    device_type="cpu",
+                )
+                attack = SignOPTAttack(
+                    classifier, targeted=False, max_iter=10**6, query_limit=queries, verbose=False
+                )
+                with contextlib.suppress(Spent):
+                    attack.generate(x[None].numpy())
+        seconds = time.perf_counter() - began
+    return summed_up("ART's SignOPTAttack", found, seconds, watch.seconds)
+
+
+def summed_up(name: str, found: list[Sample], seconds: float, inside: float) -> dict[str, Any]:
+    """Print and return the times and distances of an attack."""
+    medians = np.median(distances_at(found, MARKS), axis=0).tolist()
+    row: dict[str, Any] = {
+        "attack": name,
+        "images": len(found),
+        "queries": float(np.mean([sample.asked for sample in found])),
+        "seconds_per_image": seconds / len(found),
+        "model_share": inside / seconds,
+        "median": dict(zip(MARKS, medians, strict=True)),
+    }
+    shown = "  ".join(f"{mark}: {median:.4f}" for mark, median in row["median"].items())
+    print(
+        f"{name:20} {len(found):4} images  {row['seconds_per_image']:.3f} s an image  "
+        f"model {100 * row['model_share']:.0f} %  median L2 at queries {shown}",
+        flush=True,
+    )
+    return row
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Gradient-boosted decision trees as a model: `use = "lightgbm"`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from robustplug.api import Bounds, Component, Count, Positive, hookimpl, self_trained
+
+
+@dataclass(frozen=True)
+class LightGbmOptions:
+    """Options of `lightgbm`.
+
+    Attributes:
+        trees: rounds of boosting; each adds a tree for every class.
+        leaves: most leaves of a tree; its depth is not limited.
+        learning_rate: factor of each tree.
+    """
+
+    trees: Count = 100
+    leaves: Annotated[int, Bounds(ge=2)] = 100
+    learning_rate: Positive = 0.1
+
+
+@hookimpl
+def robustplug_models() -> Iterable[Component]:
+    """Offer boosted trees."""
+    yield Component(
+        "lightgbm",
+        "robustplug_trees.booster:boosted_trees",
+        LightGbmOptions,
+        "gradient-boosted decision trees of LightGBM, for images of any size; no gradients",
+        "Ke et al. 2017, LightGBM: A Highly Efficient Gradient Boosting Decision Tree, NeurIPS",
+        {"trees": 5, "leaves": 4},
+        traits=self_trained(),
+    )

@@ -1,0 +1,108 @@
+"""Training of models that learn by themselves: the batches of an epoch, then one call of their `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import Refused
+from ..protocols import SelfTrained
+from ..random import derive, isolated
+from ..recipe.convert import resolve
+from ..recipe.errors import Problem, RecipeError
+from ..recipe.options import Recipe, TrainOptions
+from ..step import Step
+from ..types import Batch, Progress, View
+from .errors import RunError
+from .loop import Loop, loss_of
+
+if TYPE_CHECKING:
+    from ..types import ParamGroup
+    from .assemble import Parts
+
+_SETTINGS = ("clip_grad_norm", "ema_decay", "checkpoint_batches")
+
+
+def refuse_what_has_no_effect(parts: Parts, groups: Sequence[ParamGroup], processes: int) -> None:
+    """Refuse to train a model that learns by itself with what only gradients could use.
+
+    Args:
+        parts: of the run.
+        groups: what the method would train.
+        processes: how many there are.
+
+    Raises:
+        RecipeError: the method trains parameters, or the recipe has settings of the optimizer's steps.
+        RunError: there are several processes.
+    """
+    recipe, default = parts.recipe, TrainOptions()
+    name = recipe.model.name if recipe.model else "model"
+    why = f"has no effect: {name} learns by itself, without gradients; leave it out"
+    learned = [group.name for group in groups if group.params]
+    problems = [
+        Problem("method", f"trains {', '.join(learned)}, but {name} gives no gradients to train it by")
+    ] * bool(learned)
+    plain = Recipe(task=recipe.task, method=recipe.method)
+    if recipe.optimizer != resolve(plain.optimizer, "optimizer"):
+        problems.append(Problem("optimizer", why))
+    if recipe.schedule != resolve(plain.schedule, "schedule"):
+        problems.append(Problem("schedule", why))
+    changed = [key for key in _SETTINGS if getattr(recipe.train, key) != getattr(default, key)]
+    problems += [Problem(f"train.{key}", why) for key in changed]
+    if recipe.train.precision == "bfloat16":
+        problems.append(Problem("train.precision", why))
+    if problems:
+        raise RecipeError(problems, "recipe")
+    if processes > 1:
+        raise RunError(f"{name} learns by itself, from all samples at once: train it in one process")
+
+
+class Fitting(Loop):
+    """Train a model that learns by itself.
+
+    Nothing is saved within an epoch, and a signal is obeyed at its end.
+    """
+
+    def epoch(
+        self,
+        epoch: int,
+        first: int,
+        batches: Iterable[Batch],
+        batch_size: int,
+        sample_count: int,
+        after_batch: Callable[[Progress], None],
+        kept: Callable[[], str],
+    ) -> None:
+        """Fit the model to the samples of an epoch, as the vicinity draws and the label map labels them.
+
+        Raises:
+            Refused: the method asks for gradients, or for more than one view of a sample.
+        """
+        assert isinstance(self.model, SelfTrained)
+        device = self.processes.device
+        drawn = [self._draw(epoch, number, batch) for number, batch in enumerate(batches)]
+        x = torch.cat([view.x for _, view in drawn])
+        y = torch.cat([step.target(view) for step, view in drawn])
+        with isolated(derive(self.seed, "global fit", epoch), device):
+            self.model.fit(x, y, derive(self.seed, "fit", epoch))
+        with torch.no_grad():
+            for step, view in drawn:
+                loss = loss_of(step, [view])
+                self.means.add({"loss": loss, **step.logged}, len(view))
+        after_batch(self._progress(epoch, self.batches, 1))
+
+    def _draw(self, epoch: int, number: int, batch: Batch) -> tuple[Step, View]:
+        """Return the view of a batch that is trained on."""
+        progress, rng = self._progress(epoch, number, 1), self.rng(self.update)
+        (pass_, *more) = self.method.passes(progress)
+        step = Step(self.model, self.method, self.task, batch, rng, progress, pass_, self.meter)
+        with isolated(derive(self.seed, "global", self.processes.rank, self.update), self.processes.device):
+            views = self.method.views(step, self.method.vicinity.sample(step, batch))
+        if more or pass_.input_grad or len(views) != 1:
+            raise Refused(
+                "a model that learns by itself needs a method of one pass and one view of each sample"
+            )
+        self.update += 1
+        return step, views[0]

@@ -1,0 +1,142 @@
+"""Boosted trees from the files of LightGBM (text) and XGBoost (JSON, UBJ): black boxes.
+
+Both libraries read their files themselves; nothing is unpickled or evaluated. On a damaged file they may
+end the whole process (LightGBM 4.7 aborts, XGBoost 3.2 reads past its end), so what is cut off is told first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine.errors import RunError
+from .adapter import Opened
+from .contents import first_line
+from .flat import check_classes, check_features, flat
+from .trial import Shape
+
+_LIGHTGBM = {"binary", "multiclass", "multiclassova"}
+# The scores of these are above 0 for the second class, or one for each class.
+_XGBOOST = {"binary:logistic", "binary:logitraw", "binary:hinge", "multi:softmax", "multi:softprob"}
+
+
+def open_lightgbm(path: Path, shape: Shape) -> Opened:
+    """Load a text model of LightGBM.
+
+    Raises:
+        RunError: LightGBM is not installed, the file is damaged, or the model is no classifier of the task.
+    """
+    library = _library("lightgbm", path)
+    text = path.read_bytes()
+    if b"\r\n" in text[:1000]:
+        raise RunError(
+            f"{path} has Windows line ends, which LightGBM does not write: copy it again, in binary mode"
+        )
+    if not _whole_lightgbm(text):
+        raise _damaged(path, "its trees are not where it says")
+    try:
+        booster = library.Booster(model_str=text.decode())
+    except (library.basic.LightGBMError, ValueError) as error:
+        raise _damaged(path, first_line(error)) from error
+    said = re.search(rb"^objective=(\S+)", text, re.MULTILINE)
+    objective = said[1].decode() if said else "of one's own"
+    columns = int(booster.num_model_per_iteration())
+    _check(path, objective, _LIGHTGBM, int(booster.num_feature()), columns, shape)
+
+    def call(x: Tensor) -> Any:
+        return _columns(booster.predict(flat(x), raw_score=True, num_threads=torch.get_num_threads()))
+
+    return Opened(call, "lightgbm", str(path), {"objective": objective})
+
+
+def open_xgboost(path: Path, shape: Shape) -> Opened:
+    """Load a model that XGBoost has saved as JSON or UBJ.
+
+    Raises:
+        RunError: XGBoost is not installed, the file is damaged, or the model is no classifier of the task.
+    """
+    library = _library("xgboost", path)
+    data = path.read_bytes()
+    # The version is the last entry, in both formats.
+    if not data.rstrip().endswith(b"}") or b"version" not in data[-200:]:
+        raise _damaged(path, "its end is missing")
+    booster = library.Booster()
+    try:
+        booster.load_model(bytearray(data))
+        learner = json.loads(booster.save_config())["learner"]
+    except library.core.XGBoostError as error:
+        raise _damaged(path, first_line(error)) from error
+    objective = str(learner["objective"]["name"])
+    columns = max(1, int(learner["learner_model_param"]["num_class"]))
+    _check(path, objective, _XGBOOST, int(booster.num_features()), columns, shape)
+    opened = Opened(_xgboost_call(library, booster), "xgboost", str(path), {"objective": objective})
+    best, rounds = booster.attr("best_iteration"), int(booster.num_boosted_rounds())
+    if best is not None and best.isdecimal() and int(best[:18]) + 1 < rounds:
+        opened.notes.append(
+            f"its training was stopped early: all {rounds} rounds are used, not only the best, the first "
+            f"{int(best) + 1}; save booster[:{int(best) + 1}] to use those"
+        )
+    return opened
+
+
+def _xgboost_call(library: Any, booster: Any) -> Any:
+    threads = 0
+
+    def call(x: Tensor) -> Any:
+        nonlocal threads
+        if threads != torch.get_num_threads():
+            threads = torch.get_num_threads()
+            booster.set_param({"nthread": threads})
+        data = library.DMatrix(flat(x), nthread=threads)
+        return _columns(booster.predict(data, output_margin=True, validate_features=False))
+
+    return call
+
+
+def _library(name: str, path: Path) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise RunError(
+            f'{path} needs {name} ({first_line(error)}): pip install "robustplug[trees]"'
+        ) from error
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    return RunError(f"{path} is damaged or cut off ({why}): download or save it again")
+
+
+def _whole_lightgbm(text: bytes) -> bool:
+    """Tell whether each tree is where the sizes in the head of a text model say."""
+    sizes = re.search(rb"^tree_sizes=([\d ]*)\r?$", text, re.MULTILINE)
+    place = text.find(b"Tree=0")
+    if sizes is None or place < 0:
+        return False
+    for number, size in enumerate(sizes[1].split()):
+        if place > len(text) or not re.compile(rb"Tree=%d\s" % number).match(text, place):
+            return False
+        # A number of more digits is beyond any file, and beyond what Python reads.
+        place += int(size[:18])
+    return text.startswith(b"end of trees", place)
+
+
+def _check(path: Path, objective: str, known: set[str], features: int, columns: int, shape: Shape) -> None:
+    if objective not in known:
+        raise RunError(
+            f"{path} is no classifier: its objective is {objective}, not one of {', '.join(sorted(known))}; "
+            "if its scores mean classes all the same, give a function that returns them for images"
+        )
+    check_features(str(path), features, shape)
+    check_classes(str(path), max(2, columns), shape)
+
+
+def _columns(scores: Any) -> Any:
+    """Return scores (N, K); a lone score is that of the second class against 0."""
+    return np.stack([np.zeros_like(scores), scores], 1) if scores.ndim == 1 else scores
