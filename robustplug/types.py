@@ -256,7 +256,7 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Measure:
-    """Report the mean of a number over samples.
+    """Report the mean of a number over samples, or what a task makes of all samples together.
 
     Attributes:
         mean: over the samples that have the number.

@@ -1,0 +1,89 @@
+"""Seq2Sick: attacks on models that translate, and such a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from robustplug.api import Component, hookimpl
+
+from .options import (
+    ReplacementOptions,
+    Seq2SeqOptions,
+    SyntheticOptions,
+    TranslationLossOptions,
+    TranslationOptions,
+)
+
+PAPER = "Cheng et al. 2020, Seq2Sick, arXiv:1803.01128; Cheng 2021, doctoral thesis, §3.1"
+LPM15 = "Luong et al. 2015, Effective Approaches to Attention-based NMT, arXiv:1508.04025"
+TASKS = ("synthetic-translation", "translation")
+_HERE = "robustplug_seq2sick"
+
+
+@hookimpl
+def robustplug_tasks() -> Iterable[Component]:
+    """Offer translation, of aligned files and into a made-up language."""
+    yield Component(
+        "synthetic-translation",
+        f"{_HERE}.task:synthetic",
+        SyntheticOptions,
+        "a small English into a made-up language with agreement and another word order: nothing to download",
+        trial={"sentences": 24, "keyword_above": 1},
+    )
+    yield Component(
+        "translation",
+        f"{_HERE}.task:translation",
+        TranslationOptions,
+        "aligned text files, by default Multi30k, English to German",
+        "Elliott et al. 2016, Multi30K, arXiv:1605.00459",
+    )
+
+
+@hookimpl
+def robustplug_models() -> Iterable[Component]:
+    """Offer models that translate."""
+    yield Component(
+        "lstm-attention",
+        f"{_HERE}.model:LstmAttention",
+        Seq2SeqOptions,
+        "LSTM encoder, LSTM decoder with attention and input feeding",
+        LPM15,
+        {"word": 8, "hidden": 12, "dropout": 0.0, "beam": 2, "longer": 2},
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_vicinities() -> Iterable[Component]:
+    """Offer sentences with replaced words."""
+    yield Component(
+        "word-replacement",
+        f"{_HERE}.training:WordReplacement",
+        ReplacementOptions,
+        "words replaced by other words, one for one",
+        PAPER,
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_output_maps() -> Iterable[Component]:
+    """Offer teacher forcing."""
+    yield Component(
+        "teacher-forcing",
+        f"{_HERE}.training:TeacherForcing",
+        summary="logits of each word of the known translation",
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_losses() -> Iterable[Component]:
+    """Offer the loss of translations."""
+    yield Component(
+        "translation",
+        f"{_HERE}.training:TranslationLoss",
+        TranslationLossOptions,
+        "mean cross entropy of the words",
+        tasks=TASKS,
+    )
