@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from robustplug.api import Component, hookimpl
 
+from .attack_options import GreedyOptions, Seq2SickOptions
 from .options import (
     ReplacementOptions,
     Seq2SeqOptions,
@@ -18,6 +19,18 @@ PAPER = "Cheng et al. 2020, Seq2Sick, arXiv:1803.01128; Cheng 2021, doctoral the
 LPM15 = "Luong et al. 2015, Effective Approaches to Attention-based NMT, arXiv:1508.04025"
 TASKS = ("synthetic-translation", "translation")
 _HERE = "robustplug_seq2sick"
+
+OFFICIAL = {
+    "steps": 200,
+    "lr": [0.1, 0.5, 2.0],
+    "lambda2": 0.0,
+    "overwrite": False,
+    "mask": False,
+    "specials": True,
+    "largest": 1.0,
+    "reset": False,
+    "patience": 200,
+}
 
 
 @hookimpl
@@ -85,5 +98,29 @@ def robustplug_losses() -> Iterable[Component]:
         f"{_HERE}.training:TranslationLoss",
         TranslationLossOptions,
         "mean cross entropy of the words",
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_perturbations() -> Iterable[Component]:
+    """Offer attacks on translations."""
+    yield Component(
+        "seq2sick",
+        f"{_HERE}.attack:Seq2Sick",
+        Seq2SickOptions,
+        "projected gradient descent on embeddings: no word in its place, or keywords",
+        PAPER,
+        {"steps": 2},
+        variants={"paper": {}, "official": OFFICIAL},
+        tasks=TASKS,
+    )
+    yield Component(
+        "greedy-replacement",
+        f"{_HERE}.greedy:GreedyReplacement",
+        GreedyOptions,
+        "replace the word whose absence helps most, by the best of the frequent ones: no gradients",
+        "Cheng 2021, doctoral thesis, §3.2.2 (YCH18 with <PAD>)",
+        {"rounds": 1, "words": 3},
         tasks=TASKS,
     )
