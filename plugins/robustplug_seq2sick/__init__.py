@@ -8,6 +8,7 @@ from robustplug.api import Component, hookimpl
 
 from .attack_options import GreedyOptions, Seq2SickOptions
 from .options import (
+    HuggingFaceOptions,
     ReplacementOptions,
     Seq2SeqOptions,
     SyntheticOptions,
@@ -62,6 +63,13 @@ def robustplug_models() -> Iterable[Component]:
         "LSTM encoder, LSTM decoder with attention and input feeding",
         LPM15,
         {"word": 8, "hidden": 12, "dropout": 0.0, "beam": 2, "longer": 2},
+        tasks=TASKS,
+    )
+    yield Component(
+        "huggingface",
+        f"{_HERE}.huggingface:HuggingFace",
+        HuggingFaceOptions,
+        "an encoder-decoder of Hugging Face (Marian, T5, BART and others) in a local folder",
         tasks=TASKS,
     )
 

@@ -118,3 +118,19 @@ class ReplacementOptions:
     """
 
     eps: NonNegative = 1000.0
+
+
+@dataclass(frozen=True)
+class HuggingFaceOptions:
+    """Options of `huggingface`.
+
+    Attributes:
+        folder: with config.json, weights as safetensors, and the tokenizer if there is one.
+        prefix: text before each sentence, such as "translate English to German: " for T5.
+        beam, longer: as in `lstm-attention`.
+    """
+
+    folder: str
+    prefix: str = ""
+    beam: Count = 5
+    longer: Natural = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -94,15 +95,11 @@ def tokenizer_words(folder: str) -> tuple[Words, Words]:
     special = set(tokenizer.all_special_tokens)
     forbidden = frozenset(number for number, token in enumerate(all_words) if token in special)
 
-    def source(text: str) -> list[str]:
-        found: list[str] = tokenizer.tokenize(text)
+    def split(text: str, side: str) -> list[str]:
+        numbers = tokenizer(**{side: text}, add_special_tokens=False).input_ids
+        found: list[str] = tokenizer.convert_ids_to_tokens(numbers)
         return found
 
-    def target(text: str) -> list[str]:
-        found: list[str] = tokenizer.tokenize(text_target=text) if False else tokenizer.tokenize(text)
-        return found
-
-    return (
-        Words(all_words, True, source, forbidden),
-        Words(all_words, True, target, forbidden),
-    )
+    # Tokenizers such as Marian's split the two languages in different ways.
+    source, target = (functools.partial(split, side=side) for side in ("text", "text_target"))
+    return Words(all_words, True, source, forbidden), Words(all_words, True, target, forbidden)
