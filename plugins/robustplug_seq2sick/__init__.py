@@ -21,11 +21,13 @@ LPM15 = "Luong et al. 2015, Effective Approaches to Attention-based NMT, arXiv:1
 TASKS = ("synthetic-translation", "translation")
 _HERE = "robustplug_seq2sick"
 
+LETTER = {"lr": [0.5], "lambda1": 1.0, "overwrite": True, "patience": 0}
+"""Algorithm 6 to the letter."""
 OFFICIAL = {
     "steps": 200,
-    "lr": [0.1, 0.5, 2.0],
+    "lr": [0.1, 0.5],
+    "lambda1": 1.0,
     "lambda2": 0.0,
-    "overwrite": False,
     "mask": False,
     "specials": True,
     "largest": 1.0,
@@ -119,8 +121,8 @@ def robustplug_perturbations() -> Iterable[Component]:
         Seq2SickOptions,
         "projected gradient descent on embeddings: no word in its place, or keywords",
         PAPER,
-        {"steps": 2},
-        variants={"paper": {}, "official": OFFICIAL},
+        {"steps": 2, "lr": [0.3]},
+        variants={"paper": LETTER, "official": OFFICIAL},
         tasks=TASKS,
     )
     yield Component(

@@ -45,21 +45,21 @@ class Seq2SickOptions(GoalOptions):
     """
 
     steps: Count = 100
-    lr: tuple[Positive, ...] = (0.5,)
-    lambda1: NonNegative = 1.0
+    lr: tuple[Positive, ...] = (0.1, 0.3, 1.0)
+    lambda1: NonNegative = 2.0
     lambda2: NonNegative = 1.0
     project: bool = True
-    overwrite: bool = True
+    overwrite: bool = False
     specials: bool = False
     largest: NonNegative = 0.0
     reset: bool = True
-    patience: Natural = 0
+    patience: Natural = 20
 
     def __post_init__(self) -> None:
         if not self.lr:
             raise ValueError("lr must hold at least one learning rate")
         if self.overwrite and not self.project:
-            raise ValueError("without project there is nothing to overwrite δ by: set overwrite = false, too")
+            raise ValueError("without project there is nothing to overwrite δ by: leave overwrite out")
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,7 @@ def keyword_loss(
     return hinge.amin(1).sum(1)
 
 
-def draw_keywords(
-    said: Tensor, index: Tensor, candidates: tuple[int, ...], count: int, seed: int
-) -> Tensor:
+def draw_keywords(said: Tensor, index: Tensor, candidates: tuple[int, ...], count: int, seed: int) -> Tensor:
     """Draw the keywords of each sentence, int64 (N, K): different words that its translation does not have.
 
     The choice depends on seed and index alone, so that all attacks get the same keywords. Sentences for which

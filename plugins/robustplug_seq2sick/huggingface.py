@@ -129,9 +129,7 @@ class HuggingFace(nn.Module):
 
         plain = tokenizer("a", add_special_tokens=False).input_ids
         framed = tokenizer("a").input_ids
-        at = next(
-            place for place in range(len(framed)) if framed[place : place + len(plain)] == plain
-        )
+        at = next(place for place in range(len(framed)) if framed[place : place + len(plain)] == plain)
         asked = tokenizer(self.options.prefix, add_special_tokens=False).input_ids
         return table(source), table(target), framed[:at] + asked, framed[at + len(plain) :]
 

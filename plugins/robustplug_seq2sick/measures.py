@@ -14,7 +14,7 @@ from robustplug.api import Measure, View, stream, wilson_interval
 
 from .goals import Goal
 from .search import Translation
-from .words import Words
+from .words import SPECIALS, UNKNOWN, Words
 
 if TYPE_CHECKING:
     from .language import Trigrams
@@ -48,9 +48,7 @@ def corpus_bleu(sums: list[float]) -> float:
     return float(score.score)
 
 
-def measure(
-    view: View, output: Any, source: Words, target: Words, trigrams: Trigrams
-) -> dict[str, Tensor]:
+def measure(view: View, output: Any, source: Words, target: Words, trigrams: Trigrams) -> dict[str, Tensor]:
     """Measure each translation, and where an attack had a goal, what became of it.
 
     "input BLEU", "words changed" and the parts of the perplexity are those of successful attacks only: a
@@ -64,7 +62,9 @@ def measure(
     """
     if not isinstance(output, Translation):
         return {}
-    said, known = ([target.text(row) for row in rows.tolist()] for rows in (output.words, view.y))
+    said = [target.text(row) for row in output.words.tolist()]
+    # An unknown word of the data is some word; a translation that says <unk> has not found it.
+    known = [target.text(row).replace(SPECIALS[UNKNOWN], "<?>") for row in view.y.tolist()]
     parts = torch.tensor([bleu_parts(*pair) for pair in zip(said, known, strict=True)], dtype=torch.float64)
     found = dict(zip(PARTS, parts.view(-1, len(PARTS)).unbind(1), strict=True))
     goal = Goal.of(view)

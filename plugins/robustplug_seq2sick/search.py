@@ -142,9 +142,9 @@ def beam_search(decoder: Decoder, limits: Tensor, width: int) -> Translation:
         final = torch.where(ends, values / (place + 1), -torch.inf)
         top, which = final.max(1)
         better = top > best_score[beam.rows]
-        winners = beam.words.gather(
-            1, parent.gather(1, which[:, None])[..., None].expand(-1, -1, place + 1)
-        )[:, 0, 1:]
+        winners = beam.words.gather(1, parent.gather(1, which[:, None])[..., None].expand(-1, -1, place + 1))[
+            :, 0, 1:
+        ]
         chosen = beam.rows[better]
         best[chosen] = PAD
         best[chosen, :place] = winners[better]

@@ -22,7 +22,7 @@ from .synthetic import Speaker
 from .tell import tell
 from .tokens import vocabularies
 from .training import exact
-from .words import SPACE, Words, lengths, padded, widened
+from .words import SPACE, UNKNOWN, Words, lengths, padded, widened
 
 if TYPE_CHECKING:
     from .options import SyntheticOptions, TranslationOptions, VocabularyOptions
@@ -86,7 +86,7 @@ class TranslationTask:
     def score(self, view: View, output: Any) -> Tensor:
         """Tell for each sentence whether an attack's goal is not reached: bool (N,).
 
-        Where nobody has a goal: whether the translation is exactly that of the data.
+        Where nobody has a goal: whether the translation is exactly that of the data, without unknown words.
         """
         if not isinstance(output, Translation):
             return exact(output, view.y)
@@ -94,7 +94,8 @@ class TranslationTask:
         if goal is not None:
             return ~goal.reached(output.words)
         width = max(output.words.shape[1], view.y.shape[1])
-        return (widened(output.words, width) == widened(view.y, width)).all(1)
+        same = widened(output.words, width) == widened(view.y, width)
+        return same.all(1) & (view.y != UNKNOWN).all(1)
 
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
         """Measure translations, and what attacks did to sentences; see `measures`."""
@@ -139,7 +140,9 @@ def keyword_candidates(words: Words, counts: Tensor, above: int, stop_words: int
     return tuple(found)
 
 
-def _fitting(rows: Sequence[tuple[list[int], list[int]]], split: Split, longest: int) -> tuple[Tensor, Tensor]:
+def _fitting(
+    rows: Sequence[tuple[list[int], list[int]]], split: Split, longest: int
+) -> tuple[Tensor, Tensor]:
     """Leave out what cannot be learned from, and cut what is too long."""
     kept = list(rows)
     if split == "train":

@@ -15,8 +15,8 @@ from .search import Translation
 from .words import Words
 
 LEFT, RIGHT = "«", "»"
-_WIDTH = len("attacked input")
-LINE = 100
+_WIDTH = len("attacked input") + 1
+LINE = 96
 """Columns of a line, after which the words go on below."""
 
 
@@ -37,7 +37,11 @@ def tell(view: View, output: Any, source: Words, target: Words) -> list[str]:
             )
             for row in range(len(view))
         ]
-    reached, possible, said = goal.reached(output.words).tolist(), goal.possible().tolist(), goal.said.tolist()
+    reached, possible, said = (
+        goal.reached(output.words).tolist(),
+        goal.possible().tolist(),
+        goal.said.tolist(),
+    )
     return [
         "\n".join(
             [
@@ -61,7 +65,7 @@ def side_by_side(before: Sequence[str], after: Sequence[str]) -> list[str]:
     lines: list[list[tuple[str, str]]] = [[]]
     for column in columns:
         used = sum(len(first) + 1 for first, _ in lines[-1])
-        if lines[-1] and used + len(column[0]) > LINE - _WIDTH:
+        if lines[-1] and used + len(column[0]) > LINE - _WIDTH - 4:
             lines.append([])
         lines[-1].append(column)
     return [
@@ -90,4 +94,4 @@ def _lines(parts: Sequence[tuple[str, str]]) -> str:
 
 
 def _line(name: str, text: str) -> str:
-    return f"  {name:{_WIDTH + 1}}  {text}".rstrip()
+    return f"  {name:{_WIDTH}}  {text}".rstrip()

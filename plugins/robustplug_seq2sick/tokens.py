@@ -48,9 +48,7 @@ def sentence_pieces(lines: Sequence[str], size: int) -> Words:
     try:
         import sentencepiece
     except ImportError as error:
-        raise ImportError(
-            'vocabulary = "sentencepiece" needs: pip install "robustplug[text]"'
-        ) from error
+        raise ImportError('vocabulary = "sentencepiece" needs: pip install "robustplug[text]"') from error
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -12,7 +12,7 @@ from robustplug.api import Batch, Refused, Step, View
 
 from .model import Forced
 from .search import Translation
-from .words import END, PAD, lengths, trimmed
+from .words import END, PAD, UNKNOWN, lengths, trimmed
 
 if TYPE_CHECKING:
     from .options import ReplacementOptions, TranslationLossOptions
@@ -44,9 +44,12 @@ def token_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor
 
 
 def exact(logits: Tensor, target: Tensor) -> Tensor:
-    """Tell for each translation whether all its words are the likeliest ones after those before: bool (N,)."""
+    """Tell for each translation whether all its words are the likeliest ones after those before: bool (N,).
+
+    One with an unknown word is never right.
+    """
     words = with_end(target)
-    return ((logits.argmax(2) == words) | (words == PAD)).all(1)
+    return (((logits.argmax(2) == words) | (words == PAD)) & (words != UNKNOWN)).all(1)
 
 
 class TeacherForcing:

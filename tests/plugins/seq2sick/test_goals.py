@@ -129,6 +129,7 @@ def test_the_group_lasso_step_is_the_proximal_operator() -> None:
     delta[0, 0] *= 0.01
     found = shrunk(delta, 0.5)
     assert not found[0, 0].any()
+
     # The proximal operator minimises ½‖p − δ‖² + a·Σ‖p_i‖: no point near it is better.
     def value(p: Tensor) -> float:
         return float(0.5 * (p - delta).square().sum() + 0.5 * p.norm(dim=-1).sum())

@@ -24,7 +24,7 @@ name = "two-attacks"
 
 [[row]]
 label = "non-overlap"
-attack = { use = "seq2sick", steps = 3 }
+attack = { use = "seq2sick", steps = 3, lr = [1.0], patience = 0 }
 vicinity = { use = "word-replacement" }
 
 [[row]]

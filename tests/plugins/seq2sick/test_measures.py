@@ -33,7 +33,7 @@ def view(after: list[str], **info: torch.Tensor) -> View:
 SAID = {"said": rows(TEXT), "keywords": torch.zeros(4, 0, dtype=torch.int64)}
 AFTER = ["a cat runs in the park .", "the cat sleeps on a red dog .", "a dog sleeps .", "park cat mat ."]
 # Only the second and the last have no word in its place.
-OUTPUT = ["a dog runs .", "cat the red mat sleeps the mat mat", "a dog sleeps .", "cat the mat a"]
+OUTPUT = ["a dog runs .", "cat the red mat sleeps the cat mat", "a dog sleeps .", "cat the mat a"]
 
 
 def test_bleu_and_words_changed_of_successful_attacks_are_those_of_sacrebleu() -> None:
@@ -113,7 +113,7 @@ def test_an_attack_is_told_with_goal_and_price() -> None:
     texts = tell(view(AFTER, **SAID), Translation(rows(OUTPUT)), WORDS, WORDS)
     assert "no word in its place: not reached" in texts[0]
     assert "no word in its place: reached" in texts[1]
-    assert "1 of 8 words changed, BLEU 0.8" in texts[1]
+    assert "1 of 8 words changed, BLEU 0.707" in texts[1]
     wanted = {**SAID, "keywords": torch.tensor([WORDS.encode("red park")] * 4)}
     assert "keywords “red”, “park”" in tell(view(AFTER, **wanted), Translation(rows(OUTPUT)), WORDS, WORDS)[0]
     plain = tell(view(TEXT), Translation(rows(OUTPUT)), WORDS, WORDS)[0]
