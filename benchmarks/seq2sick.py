@@ -1,10 +1,10 @@
-"""Seq2Sick on a batch of sentences against one sentence at a time: time per sentence, on one model, in one run.
+"""Seq2Sick on a batch of sentences against one at a time: time per sentence, on one model, in one run.
 
     python benchmarks/seq2sick.py
     python benchmarks/seq2sick.py --run runs/seq2seq-multi30k --keywords 1
 
-Without a run, a model of the recipe seq2seq-synthetic is trained for two epochs first. Both ways attack the same
-sentences with the same options and must find the same words.
+Without a run, a model of the recipe seq2seq-synthetic is trained for two epochs first. Both ways attack the
+same sentences with the same options and must find the same words.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class _Search:
             self.delta[rows] = self.table[self.words[rows]] - start
 
     def _try(self, rows: Tensor, words: Tensor) -> None:
-        """Keep sentences that are legal, have fewer changes than the best so far, and really break the model."""
+        """Keep sentences that are legal, change fewer words than the best so far, and break the model."""
         changed = words != self.origin[rows]
         count = changed.sum(1)
         legal = (self.victim.usable[words] | ~changed).all(1)

@@ -34,8 +34,8 @@ class Seq2SickOptions(GoalOptions):
         lr: η, learning rates; the next one is tried for the sentences that those before did not break.
         lambda1: weight of the group lasso Σ‖δ_i‖; 0 for none.
         lambda2: weight of the distance from the nearest embeddings, Eq. 3.4; 0 for none.
-        project: the gradient is that at the nearest words; without it, at X + δ, and words are looked for only
-            to try the result.
+        project: the gradient is that at the nearest words; without it, at X + δ, and words are looked for
+            only to try the result.
         overwrite: δ becomes that of the nearest words, as in Algorithm 6; otherwise it goes on from where it
             was, as in the authors' code.
         specials: special words may be nearest, too; a sentence that has one is no success.

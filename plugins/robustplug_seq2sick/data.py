@@ -41,8 +41,8 @@ def find_folder(options: TranslationOptions) -> Path:
         raise DataMissing(
             f"{', '.join(missing)} not found in {found.absolute()}. Set the option task.root or the variable "
             "ROBUSTPLUG_DATA to the folder that holds the aligned files, name them with task.train, "
-            'task.validation, task.test, task.source and task.target, or use the task "synthetic-translation", '
-            "which needs no data"
+            "task.validation, task.test, task.source and task.target, or use the task "
+            '"synthetic-translation", which needs no data'
         )
     return found
 

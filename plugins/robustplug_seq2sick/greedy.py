@@ -1,4 +1,4 @@
-"""A baseline without gradients: replace the word whose absence helps most, by the best of the frequent ones."""
+"""A baseline without gradients: replace the word whose absence helps most by the best of frequent ones."""
 
 from __future__ import annotations
 

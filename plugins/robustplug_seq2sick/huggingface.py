@@ -1,4 +1,4 @@
-"""Encoder-decoders of Hugging Face (Marian, T5, BART and others) from a local folder, as models of this task."""
+"""Encoder-decoders of Hugging Face (Marian, T5, BART and others) in a local folder, as models."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def has_tokenizer(folder: str) -> bool:
 class HuggingFace(nn.Module):
     """Translate with an encoder-decoder, in the words of a task.
 
-    The numbers of words are the task's; tables map them to those of the model. With a tokenizer, the task must
-    use it, too (`task.vocabulary = "tokenizer"`). Without one the numbers are the same, and the model's config
-    must name pad, start and end as the task does: 0, 2 and 3.
+    The numbers of words are the task's; tables map them to those of the model. With a tokenizer, the task
+    must use it, too (`task.vocabulary = "tokenizer"`). Without one the numbers are the same, and the model's
+    config must name pad, start and end as the task does: 0, 2 and 3.
 
     Args:
         options: of the component.
@@ -135,12 +135,13 @@ class HuggingFace(nn.Module):
 
     def _as_they_are(self, source: Words, target: Words) -> tuple[list[int], ...]:
         folder, size = self.options.folder, self.inner.config.vocab_size
+        most = max(len(source), len(target))
         if self.options.prefix:
             raise ValueError(f"{folder} has no tokenizer, so that a prefix cannot be read")
-        if self._specials != {PAD: PAD, BEGIN: BEGIN, END: END} or size < max(len(source), len(target)):
+        if self._specials != {PAD: PAD, BEGIN: BEGIN, END: END} or size < most:
             raise ValueError(
-                f"{folder} has no tokenizer, so that its words must be the task's: {max(len(source), len(target))}"
-                f" of them (it has {size}), pad_token_id 0, decoder_start_token_id 2, eos_token_id 3"
+                f"{folder} has no tokenizer, so that its words must be the task's: {most} of them (it has "
+                f"{size}), pad_token_id 0, decoder_start_token_id 2, eos_token_id 3"
             )
         return list(range(len(source))), list(range(len(target))), [], [END]
 

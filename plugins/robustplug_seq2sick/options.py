@@ -39,7 +39,8 @@ class TranslationOptions(VocabularyOptions):
         vocabulary: "words", as the text is split by spaces; "sentencepiece", trained on the training text
             (needs robustplug[text]); or "tokenizer".
         pieces: size of each vocabulary of sentencepiece.
-        tokenizer: folder of a Hugging Face tokenizer, for `vocabulary = "tokenizer"` (needs robustplug[text]).
+        tokenizer: folder of a Hugging Face tokenizer, for `vocabulary = "tokenizer"` (needs
+            robustplug[text]).
     """
 
     root: str | None = None

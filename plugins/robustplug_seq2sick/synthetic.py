@@ -11,6 +11,7 @@ The source is a small English. In the target, invented here and spoken by nobody
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -95,9 +96,7 @@ class Speaker:
         bent = _bent(stem, plural)
         return Phrase(source, [bent, *said] if verb_first else [*said, bent])
 
-    def _noun_phrase(
-        self, nouns: dict[str, tuple[str, str]] | tuple[str, ...], case: str, plain: bool = False
-    ) -> tuple[Phrase, bool]:
+    def _noun_phrase(self, nouns: Iterable[str], case: str, plain: bool = False) -> tuple[Phrase, bool]:
         noun, plural = self._one(nouns), self._chance(0.4)
         gender, stem = NOUNS[noun]
         articles = PLURAL_ARTICLES if plural else ARTICLES
@@ -113,8 +112,9 @@ class Speaker:
             target += ["ke", _bent(INTRANSITIVE[verb], plural)]
         return Phrase(source, target), plural
 
-    def _one(self, choices: dict[str, object] | tuple[str, ...] | dict[str, tuple[str, str]]) -> str:
-        return list(choices)[int(torch.randint(len(choices), (), generator=self._rng))]
+    def _one(self, choices: Iterable[str]) -> str:
+        options = list(choices)
+        return options[int(torch.randint(len(options), (), generator=self._rng))]
 
     def _chance(self, share: float) -> bool:
         return float(torch.rand((), generator=self._rng)) < share

@@ -67,7 +67,7 @@ class TranslationTask:
         for split, members in pairs.items():
             rows = [(source.encode(pair.source), target.encode(pair.target)) for pair in members]
             self._data[split] = _fitting(rows, split, options.longest)
-        x, y = self._data["train"]
+        y = self._data["train"][1]
         self._lengths = {split: lengths(data[0]) for split, data in self._data.items()}
         counts = torch.bincount(y.flatten(), minlength=len(target))
         self.info = TranslationInfo(
@@ -92,7 +92,8 @@ class TranslationTask:
             return exact(output, view.y)
         goal = Goal.of(view)
         if goal is not None:
-            return ~goal.reached(output.words)
+            kept: Tensor = ~goal.reached(output.words)
+            return kept
         width = max(output.words.shape[1], view.y.shape[1])
         same = widened(output.words, width) == widened(view.y, width)
         return same.all(1) & (view.y != UNKNOWN).all(1)

@@ -56,7 +56,7 @@ def tell(view: View, output: Any, source: Words, target: Words) -> list[str]:
 
 
 def side_by_side(before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """Write two sentences of equally many words one above the other, with what was changed between « and »."""
+    """Write two sentences of equally many words one above the other, what was changed between « and »."""
     pairs = [
         (first, second) if first == second else (first, f"{LEFT}{second}{RIGHT}")
         for first, second in zip(before, after, strict=True)

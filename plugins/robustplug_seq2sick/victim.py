@@ -57,7 +57,7 @@ class Victim:
         return non_overlapping_loss(found.logits, found.words, goal.said, o.margin)
 
     def breaks(self, goal: Goal, x: Tensor) -> Tensor:
-        """Tell whether the goal is reached by the translations that the model really gives of words (N, S)."""
+        """Tell whether the translations that the model really gives of words (N, S) reach the goal."""
         with torch.no_grad():
             found: Translation = self.step.forward(x)
         return goal.reached(found.words)

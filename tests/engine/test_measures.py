@@ -192,7 +192,7 @@ class Pooling(Telling):
 
 
 class Aiming:
-    """Make samples as bright as they must be, but those of index 5; claim another goal than the stated one."""
+    """Make samples as bright as they must be, but the one of index 5; claim another goal than the stated."""
 
     def aim(self, step: Step, view: View) -> Mapping[str, Any]:
         return {"limit": view.x.flatten(1).mean(1) + 0.1}

@@ -11,8 +11,16 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.api import Batch, Feed, Step, View, isolated, stream
 from robustplug.method import Objective
+from robustplug_seq2sick.data import Pair
 from robustplug_seq2sick.model import Forced
+from robustplug_seq2sick.options import SyntheticOptions
+from robustplug_seq2sick.task import TranslationTask
+from robustplug_seq2sick.tokens import vocabularies
 from robustplug_seq2sick.training import token_loss
+
+
+EPOCHS = 5
+ANIMALS = ("ape", "bear", "crow", "deer", "eel", "fox", "goat", "hare", "ibis", "jay", "koi", "lynx")
 
 
 @functools.cache
@@ -21,17 +29,27 @@ def small_task() -> Any:
 
 
 @functools.cache
-def trained() -> tuple[Any, nn.Module]:
-    """Return a task and a model that has learned something of it."""
-    task = robustplug.build("task", "synthetic-translation", sentences=400, keyword_above=1)
+def trained() -> tuple[Any, Any]:
+    """Return a task of few words, each of which has one translation, and a model that has learned it."""
+    rng = stream(0, "sentences")
+    pairs = []
+    for _ in range(700):
+        drawn = torch.randint(len(ANIMALS), (int(torch.randint(3, 6, (), generator=rng)),), generator=rng)
+        words = [ANIMALS[number] for number in drawn.tolist()]
+        pairs.append(Pair(" ".join(words), " ".join(word[::-1] for word in words)))
+    options = SyntheticOptions(stop_words=0)
+    vocabulary = vocabularies(options, pairs)
+    task = TranslationTask(
+        options, {"train": pairs[:600], "validation": pairs[600:], "test": pairs[600:]}, *vocabulary
+    )
     with isolated(0):
         model = robustplug.build("model", "lstm-attention", word=16, hidden=32, dropout=0.0, info=task.info)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
-    for epoch in range(6):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.03)
+    for epoch in range(EPOCHS):
         for batch in task.batches("train", Feed(batch_size=32, shuffle=True, epoch=epoch)):
             loss = token_loss(model(Forced(batch.x, batch.y)), batch.y).mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return task, model.eval()
 
