@@ -71,7 +71,8 @@ def robustplug_models() -> Iterable[Component]:
         "huggingface",
         f"{_HERE}.huggingface:HuggingFace",
         HuggingFaceOptions,
-        "an encoder-decoder of Hugging Face (Marian, T5, BART and others) in a local folder",
+        "an encoder-decoder of Hugging Face (Marian, T5, BART and others) in a local folder, or a new BART",
+        trial={"layers": 1, "width": 12, "beam": 2, "longer": 2},
         tasks=TASKS,
     )
 

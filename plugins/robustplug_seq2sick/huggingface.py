@@ -62,6 +62,26 @@ def load_model(folder: str) -> Any:
         ) from error
 
 
+def new_model(words: int, layers: int, width: int) -> Any:
+    """Make a BART with random weights, for so many words (Lewis et al. 2020, arXiv:1910.13461).
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    try:
+        from transformers import BartConfig, BartForConditionalGeneration
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    both = {"layers": layers, "ffn_dim": 4 * width, "attention_heads": max(1, width // 32)}
+    sides = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in both.items()}
+    numbers = {"pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END, "forced_eos_token_id": None}
+    configured: Any = BartConfig
+    config = configured(
+        vocab_size=words, d_model=width, decoder_start_token_id=BEGIN, init_std=0.1, **numbers, **sides
+    )
+    return BartForConditionalGeneration(config)
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
@@ -99,12 +119,15 @@ class HuggingFace(nn.Module):
         if not isinstance(source, Words) or not isinstance(target, Words):
             raise ValueError('this model needs a task with words, such as "translation"')
         self.options = options
-        self.inner: Any = load_model(options.folder)
+        folder, most = options.folder, max(len(source), len(target))
+        self.inner: Any = (
+            new_model(most, options.layers, options.width) if folder is None else load_model(folder)
+        )
         config = self.inner.config
         start = config.decoder_start_token_id
         self._specials = {PAD: config.pad_token_id, BEGIN: start, END: config.eos_token_id}
-        if has_tokenizer(options.folder):
-            known, said, before, behind = self._by_tokenizer(source, target)
+        if folder is not None and has_tokenizer(folder):
+            known, said, before, behind = self._by_tokenizer(folder, source, target)
         else:
             known, said, before, behind = self._as_they_are(source, target)
         tables = {"known": known, "said": said, "before": before, "behind": behind}
@@ -112,8 +135,7 @@ class HuggingFace(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.int64))
         self.scale = self._find_scale()
 
-    def _by_tokenizer(self, source: Words, target: Words) -> tuple[list[int], ...]:
-        folder = self.options.folder
+    def _by_tokenizer(self, folder: str, source: Words, target: Words) -> tuple[list[int], ...]:
         if not source.pieces:
             raise ValueError(
                 f'{folder} has a tokenizer: set task.vocabulary = "tokenizer" and task.tokenizer = "{folder}"'

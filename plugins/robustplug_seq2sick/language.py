@@ -32,8 +32,8 @@ class Trigrams:
         self._floor = 1 / (size - 2)
         self._levels = [
             _Level({(c,): n for c, n in unigrams.items()}),
-            _Level(dict(bigrams)),
-            _Level(dict(trigrams)),
+            _Level({**bigrams}),
+            _Level({**trigrams}),
         ]
 
     def probability(self, first: int, second: int, third: int) -> float:

@@ -95,7 +95,6 @@ class LstmAttention(nn.Module):
         o = self.options = options
         text = "\n".join([*source.all, "", *target.all]).encode()
         self.register_buffer("vocabulary", torch.frombuffer(bytearray(text), dtype=torch.uint8))
-        self._register_load_state_dict_pre_hook(self._check_vocabulary)
         self.source = nn.Embedding(len(source), o.word, padding_idx=PAD)
         self.target = nn.Embedding(len(target), o.word, padding_idx=PAD)
         self.onward = nn.LSTM(o.word, o.hidden // 2, batch_first=True)
@@ -113,14 +112,14 @@ class LstmAttention(nn.Module):
         with torch.no_grad():
             self.source.weight[PAD] = self.target.weight[PAD] = 0
 
-    def _check_vocabulary(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        stored = state.get(f"{prefix}vocabulary")
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        stored = state_dict.get(f"{prefix}vocabulary")
         if stored is not None and not torch.equal(stored.cpu(), self.vocabulary.cpu()):
-            errors = rest[-1]
-            errors.append(
+            rest[-1].append(
                 "the weights belong to other vocabularies: the training text or the options of the task are "
                 "not those that the model was trained with"
             )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def vectors(self) -> Tensor:
         """Return the embedding of each word of the source, (V, d)."""

@@ -126,12 +126,16 @@ class HuggingFaceOptions:
     """Options of `huggingface`.
 
     Attributes:
-        folder: with config.json, weights as safetensors, and the tokenizer if there is one.
+        folder: with config.json, weights as safetensors, and the tokenizer if there is one; None for a small
+            BART with random weights and the task's words, to be trained.
+        layers, width: of such a BART: layers of encoder and decoder each, and size of its embeddings.
         prefix: text before each sentence, such as "translate English to German: " for T5.
         beam, longer: as in `lstm-attention`.
     """
 
-    folder: str
+    folder: str | None = None
+    layers: Count = 2
+    width: Count = 128
     prefix: str = ""
     beam: Count = 5
     longer: Natural = 10

@@ -95,8 +95,9 @@ class TranslationTask:
             kept: Tensor = ~goal.reached(output.words)
             return kept
         width = max(output.words.shape[1], view.y.shape[1])
-        same = widened(output.words, width) == widened(view.y, width)
-        return same.all(1) & (view.y != UNKNOWN).all(1)
+        right: Tensor = (widened(output.words, width) == widened(view.y, width)).all(1)
+        known: Tensor = (view.y != UNKNOWN).all(1)
+        return right & known
 
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
         """Measure translations, and what attacks did to sentences; see `measures`."""

@@ -32,7 +32,8 @@ class Victim:
 
     def __init__(self, step: Step, options: GoalOptions) -> None:
         self.step, self.options = step, options
-        info, model = step.task.info, step.model
+        info: Any = step.task.info
+        model: Any = step.model
         source = getattr(info, "source", None)
         if not isinstance(source, Words):
             raise Refused('this attack needs sentences: task "translation" or "synthetic-translation"')

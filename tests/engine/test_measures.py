@@ -188,7 +188,8 @@ class Pooling(Telling):
     def score(self, view: View, output: Any) -> Tensor:
         if "limit" not in view.info:
             return view.index % 2 == 0
-        return view.x.flatten(1).mean(1) < view.info["limit"]
+        darker: Tensor = view.x.flatten(1).mean(1) < view.info["limit"]
+        return darker
 
 
 class Aiming:

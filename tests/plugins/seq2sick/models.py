@@ -19,7 +19,7 @@ from robustplug_seq2sick.tokens import vocabularies
 from robustplug_seq2sick.training import token_loss
 
 
-EPOCHS = 5
+EPOCHS = 8
 ANIMALS = ("ape", "bear", "crow", "deer", "eel", "fox", "goat", "hare", "ibis", "jay", "koi", "lynx")
 
 

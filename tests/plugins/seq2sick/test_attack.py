@@ -159,8 +159,8 @@ def test_a_loss_that_falls_is_what_the_greedy_search_finds() -> None:
 
 
 def test_training_and_evaluating_by_recipe(tmp_path: Path) -> None:
-    small = ["task.sentences=64", "model.word=8", "model.hidden=8", "train.epochs=1", "train.batch_size=32"]
-    few = ["validate.samples=4", "evaluate.samples=3", "evaluate.attack=[]"]
+    small = ["task.sentences=40", "model.word=8", "model.hidden=8", "train.epochs=1", "train.batch_size=32"]
+    few = ["validate.samples=4", "evaluate.samples=1", "evaluate.attack=[]"]
     run = robustplug.train("seq2seq-synthetic", overrides=[*small, *few], out=tmp_path / "run")
     assert run.history[0].validation.keys() >= {"loss", "BLEU", "clean"}
     result = robustplug.evaluate(tmp_path / "run", suite="seq2sick")

@@ -84,7 +84,7 @@ def test_trigrams_are_interpolated_kneser_ney() -> None:
         kinds = sum(1 for other in counts if other[:-1] == gram[:-1])
         if not total:
             return lower
-        return (max(counts[gram] - DISCOUNT, 0) + DISCOUNT * kinds * lower) / total
+        return float((max(counts[gram] - DISCOUNT, 0) + DISCOUNT * kinds * lower) / total)
 
     a, dog, sleeps = (WORDS.encode(word)[0] for word in ("a", "dog", "sleeps"))
     lowest = level(Counter({(c,): n for c, n in one.items()}), (sleeps,), 1 / (len(WORDS) - 2))
