@@ -22,19 +22,15 @@ class Trigrams:
     """
 
     def __init__(self, sentences: Tensor, size: int) -> None:
-        trigrams: Counter[tuple[int, int, int]] = Counter()
+        trigrams: Counter[tuple[int, ...]] = Counter()
         for row in sentences.tolist():
             words = _framed(row)
             trigrams.update(zip(words, words[1:], words[2:], strict=False))
-        bigrams: Counter[tuple[int, int]] = Counter((b, c) for _, b, c in trigrams)
-        unigrams: Counter[int] = Counter(c for _, c in bigrams)
+        bigrams: Counter[tuple[int, ...]] = Counter(gram[1:] for gram in trigrams)
+        unigrams: Counter[tuple[int, ...]] = Counter(gram[1:] for gram in bigrams)
         # <pad> and <s> never follow anything.
         self._floor = 1 / (size - 2)
-        self._levels = [
-            _Level({(c,): n for c, n in unigrams.items()}),
-            _Level({**bigrams}),
-            _Level({**trigrams}),
-        ]
+        self._levels = [_Level(counts) for counts in (unigrams, bigrams, trigrams)]
 
     def probability(self, first: int, second: int, third: int) -> float:
         """Return p(third | first, second)."""
@@ -62,7 +58,7 @@ class Trigrams:
 class _Level:
     """The n-grams of one order: how often each occurs, or, below the highest, after how many words."""
 
-    def __init__(self, counts: dict[tuple[int, ...], int]) -> None:
+    def __init__(self, counts: Counter[tuple[int, ...]]) -> None:
         self._counts = counts
         self._totals: dict[tuple[int, ...], int] = defaultdict(int)
         self._kinds: dict[tuple[int, ...], int] = defaultdict(int)
@@ -75,7 +71,7 @@ class _Level:
         total = self._totals.get(context, 0)
         if not total:
             return lower
-        own = max(self._counts.get(gram, 0) - DISCOUNT, 0.0)
+        own = max(self._counts[gram] - DISCOUNT, 0.0)
         return (own + DISCOUNT * self._kinds[context] * lower) / total
 
 

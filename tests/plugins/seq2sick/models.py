@@ -18,7 +18,6 @@ from robustplug_seq2sick.task import TranslationTask
 from robustplug_seq2sick.tokens import vocabularies
 from robustplug_seq2sick.training import token_loss
 
-
 EPOCHS = 8
 ANIMALS = ("ape", "bear", "crow", "deer", "eel", "fox", "goat", "hare", "ibis", "jay", "koi", "lynx")
 
