@@ -11,7 +11,7 @@ from torch import Tensor
 from robustplug.api import Step, Vicinity, View
 
 from .goals import Goal
-from .projection import distance_gradient, largest_gradient, nearest, shrunk
+from .projection import distance_gradient, half_gaps, largest_gradient, nearest, shrunk
 from .victim import Aimed, Victim, attackable
 from .words import lengths, trimmed
 
@@ -93,6 +93,7 @@ class _Search:
         self.sizes = lengths(origin)
         self.there = torch.arange(origin.shape[1], device=origin.device) < self.sizes[:, None]
         self.words = origin.clone()
+        self.gap = half_gaps(origin, self.table, self.allowed)
 
     def descend(self, rows: Tensor, lr: float) -> None:
         """Go down for the sentences `rows`, until each is broken or the iterations are over."""
@@ -109,16 +110,15 @@ class _Search:
         # The last δ was not tried yet.
         self._try(rows, self.words[rows])
 
-    def _move(self, rows: Tensor, delta: Tensor) -> None:
-        """Note δ and the words nearest to X + δ; the original word may stay, whatever it is."""
-        self.delta[rows] = delta
-        moved = (delta != 0).any(2) & self.there[rows]
-        start, words = self.start[rows][moved], self.origin[rows]
-        points, own = start + delta[moved], words[moved]
+    def _nearest(self, rows: Tensor, delta: Tensor) -> Tensor:
+        """Return the words nearest to X + δ, int64 (R, S); the original word may stay, whatever it is."""
+        words, sizes = self.origin[rows], delta.norm(dim=2)
+        moved = (sizes > self.gap[rows]) & self.there[rows]
+        points, own = self.start[rows][moved] + delta[moved], words[moved]
         other = nearest(points, self.table, self.allowed)
-        nearer = (points - self.table[other]).norm(dim=1) < delta[moved].norm(dim=1)
+        nearer = (points - self.table[other]).norm(dim=1) < sizes[moved]
         words[moved] = torch.where(nearer, other, own)
-        self.words[rows] = words
+        return words
 
     def _iterate(self, rows: Tensor, lr: float) -> None:
         o, delta, start = self.options, self.delta[rows], self.start[rows]
@@ -128,7 +128,7 @@ class _Search:
         goal = self.goal.rows(rows)
         # The shortest rows may all be left: what is behind the longest costs time.
         longest = int(self.sizes[rows].max())
-        found = self.victim.translate(point[:, :longest] * self.unit, self.sizes[rows])
+        found = self.victim.translate(goal, point[:, :longest] * self.unit, self.sizes[rows])
         hit = goal.reached(found.words)
         self._try(rows[hit], words[hit])
         gradient = self.victim.step.gradient(self.victim.loss(goal, found).sum(), point)
@@ -136,11 +136,11 @@ class _Search:
         if o.largest:
             gradient = gradient + o.largest * largest_gradient(delta)
         if o.lambda2:
-            gradient = gradient + o.lambda2 * distance_gradient(start + delta, self.table, self.allowed)
+            away = start + delta - self.table[self._nearest(rows, delta)]
+            gradient = gradient + o.lambda2 * distance_gradient(away)
         delta = (delta - lr * gradient) * self.there[rows][..., None]
-        self._move(rows, delta)
-        if o.overwrite:
-            self.delta[rows] = self.table[self.words[rows]] - start
+        self.words[rows] = self._nearest(rows, delta)
+        self.delta[rows] = self.table[self.words[rows]] - start if o.overwrite else delta
 
     def _try(self, rows: Tensor, words: Tensor) -> None:
         """Keep sentences that are legal, change fewer words than the best so far, and break the model."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from robustplug.api import View, stream
 
+from .search import Scores
 from .words import PAD, lengths, widened
 
 
@@ -36,6 +36,10 @@ class Goal(NamedTuple):
         """Return the goals of some sentences."""
         return Goal(self.said[keep], self.keywords[keep])
 
+    def watched(self) -> Tensor:
+        """Return the words of the output that a loss looks at in each place, int64 (N, P, J)."""
+        return self.keywords[:, None] if self.keywords.shape[1] else self.said[..., None]
+
     def possible(self) -> Tensor:
         """Tell which sentences can be attacked: those that had a translation, and get keywords if asked."""
         there = lengths(self.said) > 0
@@ -56,27 +60,27 @@ class Goal(NamedTuple):
         return there & ~((widened(words, width) == said) & (said != PAD)).any(1)
 
 
-def non_overlapping_loss(logits: Tensor, words: Tensor, said: Tensor, margin: float = 0.0) -> Tensor:
+def non_overlapping_loss(scores: Scores, words: Tensor, said: Tensor, margin: float = 0.0) -> Tensor:
     """Return Σ_t max(−ε, z_t[s_t] − max_{y≠s_t} z_t[y]) of each sentence, (N,): Eq. 2.8.
 
     t goes to the end of the shorter translation; behind it nothing can be the same.
 
     Args:
-        logits: z, of the attacked sentence, (N, T + 1, V).
+        scores: of the attacked sentence, `said` being watched.
         words: its likeliest words, int64 (N, T).
         said: s, int64 (N, M).
         margin: ε ≥ 0.
     """
     width = min(words.shape[1], said.shape[1])
-    s, z = said[:, :width, None], logits[:, :width]
-    there = (s[..., 0] != PAD) & (words[:, :width] != PAD)
-    own = z.gather(2, s)[..., 0]
-    others = z.scatter(2, s, -torch.inf).amax(2)
-    return (own - others).clamp_min(-margin).masked_fill(~there, 0).sum(1)
+    s = said[:, :width]
+    there = (s != PAD) & (words[:, :width] != PAD)
+    here = Scores(*(part[:, :width] for part in scores))
+    hinge = (here.own - here.others(s[..., None]))[..., 0].clamp_min(-margin)
+    return hinge.masked_fill(~there, 0).sum(1)
 
 
 def keyword_loss(
-    logits: Tensor, words: Tensor, keywords: Tensor, margin: float = 0.0, mask: bool = True
+    scores: Scores, words: Tensor, keywords: Tensor, margin: float = 0.0, mask: bool = True
 ) -> Tensor:
     """Return Σ_i min_t m_t(max(−ε, max_{y≠k_i} z_t[y] − z_t[k_i])) of each sentence, (N,): Eq. 2.12.
 
@@ -85,24 +89,18 @@ def keyword_loss(
     keyword that no position is left for may take any.
 
     Args:
-        logits: z, of the attacked sentence, (N, T + 1, V); the last place of each is that of </s>.
+        scores: of the attacked sentence, `keywords` being watched; the last place of each is that of </s>.
         words: its likeliest words, int64 (N, T).
         keywords: k, int64 (N, K).
         margin: ε ≥ 0.
         mask: use m; without it this is Eq. 2.10.
     """
-    places = torch.arange(logits.shape[1], device=words.device)
+    places = torch.arange(scores.best.shape[1], device=words.device)
     there = places <= lengths(words)[:, None]
-    columns = []
-    for number in range(keywords.shape[1]):
-        k = keywords[:, number, None, None].expand(-1, logits.shape[1], 1)
-        own = logits.gather(2, k)[..., 0]
-        others = logits.scatter(2, k, -torch.inf).amax(2)
-        columns.append((others - own).clamp_min(-margin))
-    hinge = torch.stack(columns, 2).masked_fill(~there[..., None], torch.inf)
+    hinge = (scores.others(keywords[:, None]) - scores.own).clamp_min(-margin)
+    hinge = hinge.masked_fill(~there[..., None], torch.inf)
     if mask:
-        best = F.pad(words, (0, logits.shape[1] - words.shape[1]), value=PAD)
-        here = best[..., None] == keywords[:, None]
+        here = widened(words, len(places))[..., None] == keywords[:, None]
         taken = here.any(2, keepdim=True) & ~here
         free = hinge.masked_fill(taken, torch.inf)
         hinge = torch.where(free.isfinite().any(1, keepdim=True), free, hinge)

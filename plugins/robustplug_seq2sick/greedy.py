@@ -10,7 +10,6 @@ from torch import Tensor
 from robustplug.api import Step, Vicinity, View
 
 from .goals import Goal
-from .search import Translation
 from .victim import Aimed, Victim, attackable
 from .words import PAD, lengths, trimmed
 
@@ -47,7 +46,7 @@ class GreedyReplacement(Aimed):
             victim = Victim(step, o)
             tried = victim.usable.nonzero()[: o.words, 0]
             rows = attackable(goal, origin, radius)
-            loss = _losses(victim, goal, rows, origin[rows])[0].new_full((len(origin),), torch.inf)
+            loss = victim.table.new_full((len(origin),), torch.inf)
             loss[rows] = _losses(victim, goal, rows, origin[rows])[0]
             barred = origin == PAD
             for _ in range(o.rounds):
@@ -89,8 +88,8 @@ def _of_vectors(victim: Victim, goal: Goal, owner: Tensor, x: Tensor, sizes: Ten
     losses, hits = [], []
     for start in range(0, len(x), CHUNK):
         part = slice(start, start + CHUNK)
-        found: Translation = victim.translate(victim.table[x[part]], sizes[part])
         own = goal.rows(owner[part])
+        found = victim.translate(own, victim.table[x[part]], sizes[part])
         losses.append(victim.loss(own, found))
         hits.append(own.reached(found.words))
     if not losses:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robustplug.api import TaskInfo
 
 from .model import Embedded, Forced
-from .search import Translation, beam_search, greedy
+from .search import Scores, Translation, beam_search, greedy
 from .words import BEGIN, END, PAD, SPECIALS, UNKNOWN, Words, lengths, trimmed
 
 if TYPE_CHECKING:
@@ -204,20 +204,20 @@ class HuggingFace(nn.Module):
             source, target = trimmed(x.source), trimmed(x.target)
             return self._read(self._embed(self.known[source]), lengths(source)).forced(target)
         if isinstance(x, Embedded):
-            return self._differentiable(self._read(x.vectors, x.sizes), x.limits)
+            return self._differentiable(self._read(x.vectors, x.sizes), x.limits, x.watched)
         x = trimmed(x)
         sizes = lengths(x)
         reader = self._read(self._embed(self.known[x]), sizes)
         if self.training:
-            return self._differentiable(reader, self.limits(sizes))
+            return self._differentiable(reader, self.limits(sizes), x.new_zeros(len(x), 1, 0))
         with torch.no_grad():
             return beam_search(reader, self.limits(sizes), self.options.beam)
 
-    def _differentiable(self, reader: Reader, limits: Tensor) -> Translation:
+    def _differentiable(self, reader: Reader, limits: Tensor, watched: Tensor) -> Translation:
         """Say the likeliest words, then run the decoder once over all of them: each step runs it anew."""
         with torch.no_grad():
-            words = trimmed(greedy(reader, limits).words)
-        return Translation(words, reader.forced(words))
+            words = trimmed(greedy(reader, limits, watched).words)
+        return Translation(words, Scores.of(reader.forced(words), watched))
 
     def _read(self, vectors: Tensor, sizes: Tensor) -> Reader:
         """Encode sentences, with what the tokenizer puts before and behind them."""
@@ -249,6 +249,14 @@ class Reader:
         """Return the logits of the next word after one more, and the words so far."""
         state = torch.cat([state, words[:, None]], 1)
         return self._logits(self.encoded[rows], self.mask[rows], state)[:, -1], state
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """Return them: heads differ too much for anything smaller than logits to be common to all models."""
+        return vectors
+
+    def some(self, vectors: Tensor, words: Tensor) -> Tensor:
+        """Return the logits of some words."""
+        return vectors.gather(1, words)
 
     def forced(self, target: Tensor) -> Tensor:
         """Return the logits (N, T + 1, V) of each word of translations (N, T), and of </s>."""

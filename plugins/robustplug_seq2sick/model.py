@@ -42,11 +42,13 @@ class Embedded:
         vectors: (N, S, d), in the space of the model's `vectors()`.
         sizes: words of each sentence, int64 (N,); vectors behind them have no effect.
         limits: most words of each translation, int64 (N,).
+        watched: words of the target whose logits are wanted, int64 (N, P, J); see `search.greedy`.
     """
 
     vectors: Tensor
     sizes: Tensor
     limits: Tensor
+    watched: Tensor
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -135,19 +137,19 @@ class LstmAttention(nn.Module):
         Args:
             x: sentences int64 (N, S), which a beam is searched for, or, while training, the likeliest words;
                 or what a Forced or an Embedded asks for. The first gives logits (N, T + 1, V) of each
-                word of the target and of </s>, the second a Translation with logits.
+                word of the target and of </s>, the second a Translation with scores.
         """
         if isinstance(x, Forced):
             return self.forced(x)
         if isinstance(x, Embedded):
-            return greedy(self.reader(x.vectors, x.sizes), x.limits)
+            return greedy(self.reader(x.vectors, x.sizes), x.limits, x.watched)
         x = trimmed(x)
         sizes = lengths(x)
         limits = self.limits(sizes)
         if not self.training:
             with torch.no_grad():
                 return beam_search(self.reader(self.source(x), sizes), limits, self.options.beam)
-        return greedy(self.reader(self.source(x), sizes), limits)
+        return greedy(self.reader(self.source(x), sizes), limits, x.new_zeros(len(x), 1, 0))
 
     def forced(self, pairs: Forced) -> Tensor:
         """Return the logits (N, T + 1, V) of each word of given translations, and of </s>."""
@@ -159,11 +161,7 @@ class LstmAttention(nn.Module):
         for place in range(embedded.shape[1]):
             state = reader.after(reader.memory, state, embedded[:, place])
             found.append(state.feed)
-        return self.logits(self.dropout(torch.stack(found, 1)))
-
-    def logits(self, attentional: Tensor) -> Tensor:
-        """Return the logits (…, V) of the next word after attentional vectors (…, H)."""
-        return F.linear(self.narrow(attentional), self.target.weight, self.bias)
+        return reader.logits(self.dropout(torch.stack(found, 1)))
 
     def reader(self, vectors: Tensor, sizes: Tensor) -> Reader:
         """Encode sentences (N, S, d) of some sizes (N,)."""
@@ -195,12 +193,22 @@ class Reader:
         return self._start
 
     def step(self, rows: Tensor, state: State, words: Tensor) -> tuple[Tensor, State]:
-        """Return the logits of the next word, and the state, after one more word."""
+        """Return the attentional vectors, and the state, after one more word."""
         model, memory = self.model, self.memory
         if len(rows) != len(memory.values):
             memory = Memory(*(part[rows] for part in memory))
         state = self.after(memory, state, model.dropout(model.target(words)))
-        return model.logits(model.dropout(state.feed)), state
+        return model.dropout(state.feed), state
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """Return the logits (…, V) of the next word after attentional vectors (…, H)."""
+        return F.linear(self.model.narrow(vectors), self.model.target.weight, self.model.bias)
+
+    def some(self, vectors: Tensor, words: Tensor) -> Tensor:
+        """Return the logits of some words (N, J) as the next one, (N, J)."""
+        model = self.model
+        products = torch.bmm(model.target.weight[words], model.narrow(vectors)[..., None])[..., 0]
+        return products + model.bias[words]
 
     def after(self, memory: Memory, state: State, embedded: Tensor) -> State:
         """Return the state after one more word (N, d). Luong et al. 2015, Eq. 5 to 8."""

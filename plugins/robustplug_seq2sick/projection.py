@@ -24,15 +24,29 @@ def shrunk(delta: Tensor, amount: float) -> Tensor:
     return torch.where(norms > amount, delta * (1 - amount / norms.clamp_min(1e-12)), 0.0)
 
 
-def distance_gradient(points: Tensor, table: Tensor, allowed: Tensor) -> Tensor:
-    """Return the gradient of Σ_i min_j ‖p_i − w_j‖ with respect to points, (…, d): Eq. 3.4, third term.
+def half_gaps(words: Tensor, table: Tensor, allowed: Tensor) -> Tensor:
+    """Return half the distance of each word from the nearest other one, (…): within it, nothing is nearer.
+
+    Args:
+        words: int64 (…).
+        table, allowed: as in `nearest`.
+    """
+    kinds, place = torch.unique(words, return_inverse=True)
+    squares = table.square().sum(1)
+    distances = squares[kinds, None] + squares - 2 * table[kinds] @ table.T
+    distances = distances.masked_fill(~allowed, torch.inf).scatter(1, kinds[:, None], torch.inf)
+    # A little less, for what rounding may have added.
+    return (0.499 * distances.amin(1).clamp_min(0).sqrt())[place]
+
+
+def distance_gradient(away: Tensor) -> Tensor:
+    """Return the gradient of Σ_i min_j ‖p_i − w_j‖ with respect to points p, (…, d): Eq. 3.4, third term.
 
     It is a unit vector away from the nearest embedding, and 0 at an embedding.
 
     Args:
-        points, table, allowed: as in `nearest`.
+        away: p_i − w_j, from the nearest embedding to each point.
     """
-    away = points - table[nearest(points, table, allowed)]
     norms = away.norm(dim=-1, keepdim=True)
     # Rounding leaves a direction, though none is meant, where a point is an embedding.
     return torch.where(norms > 1e-6, away / norms.clamp_min(1e-12), 0.0)

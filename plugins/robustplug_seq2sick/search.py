@@ -2,8 +2,10 @@
 
 A decoder is any object with
 
-    begin()          -> the state before the first word, a tree of tensors with N rows
-    step(rows, state, words) -> (logits (R, V), state) after one more word of the sentences `rows`
+    begin()                  -> the state before the first word, a tree of tensors with N rows
+    step(rows, state, words) -> (vectors (R, H), state) after one more word of the sentences `rows`
+    logits(vectors)          -> logits (R, V) of the next word
+    some(vectors, words)     -> those of some words (R, J) only, (R, J)
 
 where `rows`, int64 (R,), name the sentence that each row of the state belongs to.
 """
@@ -28,8 +30,47 @@ class Decoder(Protocol):
         ...
 
     def step(self, rows: Tensor, state: Any, words: Tensor) -> tuple[Tensor, Any]:
-        """Return the logits (R, V) of the next word, and the state, after one more word (R,)."""
+        """Return what the next word follows from, (R, H), and the state, after one more word (R,)."""
         ...
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """Return the logits (R, V) of the next word."""
+        ...
+
+    def some(self, vectors: Tensor, words: Tensor) -> Tensor:
+        """Return the logits of some words (R, J) as the next one, (R, J)."""
+        ...
+
+
+class Scores(NamedTuple):
+    """Hold the logits that losses look at, of each word of translations and of </s>.
+
+    Attributes:
+        best: the largest logit, (N, T + 1).
+        second: the next one, (N, T + 1).
+        word: whose logit is the largest, int64 (N, T + 1).
+        own: logits of the words that were watched, (N, T + 1, J).
+    """
+
+    best: Tensor
+    second: Tensor
+    word: Tensor
+    own: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, watched: Tensor) -> Scores:
+        """Pick them out of all logits (N, T + 1, V); `watched` is as in `greedy`."""
+        values, words = logits.topk(2, 2)
+        places = [_watched(watched, place) for place in range(logits.shape[1])]
+        return cls(values[..., 0], values[..., 1], words[..., 0], logits.gather(2, torch.stack(places, 1)))
+
+    def others(self, words: Tensor) -> Tensor:
+        """Return the largest logit of all words but some, (N, T + 1, J).
+
+        Args:
+            words: int64 (N, T + 1, J), or what broadcasts to it.
+        """
+        return torch.where(self.word[..., None] == words, self.second[..., None], self.best[..., None])
 
 
 class Translation(NamedTuple):
@@ -37,12 +78,16 @@ class Translation(NamedTuple):
 
     Attributes:
         words: int64 (N, T), without </s>, then padding.
-        logits: of each word and of </s>, (N, T + 1, V), after the likeliest words so far; None if a beam
-            was searched.
+        scores: of the likeliest words after those before; None if a beam was searched.
     """
 
     words: Tensor
-    logits: Tensor | None = None
+    scores: Scores | None = None
+
+
+def _watched(watched: Tensor, place: int) -> Tensor:
+    """Return the words to watch at a place, (N, J): the last ones also behind their end."""
+    return watched[:, min(place, watched.shape[1] - 1)]
 
 
 def never_said(logits: Tensor, last: Tensor | None = None) -> Tensor:
@@ -61,23 +106,31 @@ def never_said(logits: Tensor, last: Tensor | None = None) -> Tensor:
     return logits.masked_fill(torch.where(last[:, None], others, hidden), -torch.inf)
 
 
-def greedy(decoder: Decoder, limits: Tensor) -> Translation:
-    """Say the likeliest word each time, up to </s>; the logits keep their graph.
+def greedy(decoder: Decoder, limits: Tensor, watched: Tensor) -> Translation:
+    """Say the likeliest word each time, up to </s>; the scores keep their graph.
+
+    The graph is that of a few logits of each place: what the others would add to a backward pass is nothing.
 
     Args:
         decoder: of N sentences.
         limits: most words of each translation, int64 (N,); 0 for an empty one.
+        watched: words whose logits are wanted at each place, int64 (N, P, J), the last ones from there on.
     """
     state, count = decoder.begin(), len(limits)
     rows = torch.arange(count, device=limits.device)
     words = torch.full_like(rows, BEGIN)
     said: list[Tensor] = []
+    best: list[Tensor] = []
     logits: list[Tensor] = []
     going = torch.ones(count, dtype=torch.bool, device=limits.device)
     for place in range(int(limits.max()) + 1 if count else 0):
-        scores, state = decoder.step(rows, state, words)
-        logits.append(scores)
-        words = never_said(scores.detach(), limits <= place).argmax(1)
+        vectors, state = decoder.step(rows, state, words)
+        with torch.no_grad():
+            all_logits = decoder.logits(vectors)
+            top = all_logits.topk(2, 1).indices
+            words = never_said(all_logits, limits <= place).argmax(1)
+        logits.append(decoder.some(vectors, torch.cat([top, _watched(watched, place)], 1)))
+        best.append(top[:, 0])
         going = going & (words != END)
         said.append(words.masked_fill(~going, PAD))
         if not going.any():
@@ -86,7 +139,8 @@ def greedy(decoder: Decoder, limits: Tensor) -> Translation:
         return Translation(limits.new_full((count, 1), PAD))
     # The last column is </s> everywhere.
     table = torch.stack(said, 1)[:, :-1] if len(said) > 1 else torch.stack(said, 1)
-    return Translation(table, torch.stack(logits, 1))
+    found = torch.stack(logits, 1)
+    return Translation(table, Scores(found[..., 0], found[..., 1], torch.stack(best, 1), found[..., 2:]))
 
 
 class Beam(NamedTuple):
@@ -131,8 +185,8 @@ def beam_search(decoder: Decoder, limits: Tensor, width: int) -> Translation:
         if not len(beam.rows):
             break
         flat = beam.rows.repeat_interleave(width)
-        logits, state = decoder.step(flat, beam.state, beam.words[:, :, -1].flatten())
-        logits = never_said(logits.log_softmax(1), (limits <= place)[flat])
+        vectors, state = decoder.step(flat, beam.state, beam.words[:, :, -1].flatten())
+        logits = never_said(decoder.logits(vectors).log_softmax(1), (limits <= place)[flat])
         total = beam.scores[..., None] + logits.view(len(beam.rows), width, -1)
         values, flat_choice = total.flatten(1).topk(2 * width, 1)
         parent, word = flat_choice // total.shape[2], flat_choice % total.shape[2]

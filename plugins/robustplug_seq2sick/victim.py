@@ -44,18 +44,19 @@ class Victim:
             self.table: Tensor = model.vectors().detach()
         self.usable = source.usable().to(self.table.device)
 
-    def translate(self, vectors: Tensor, sizes: Tensor) -> Translation:
-        """Return the likeliest words of sentences given as embeddings (N, S, d), and their logits."""
-        found: Translation = self.step.forward(Embedded(vectors, sizes, self._limits(sizes)))
+    def translate(self, goal: Goal, vectors: Tensor, sizes: Tensor) -> Translation:
+        """Return the likeliest words of sentences given as embeddings (N, S, d), and what a loss needs."""
+        asked = Embedded(vectors, sizes, self._limits(sizes), goal.watched())
+        found: Translation = self.step.forward(asked)
         return found
 
     def loss(self, goal: Goal, found: Translation) -> Tensor:
         """Return the loss that an attack descends, of each sentence, (N,)."""
         o = self.options
-        assert found.logits is not None
+        assert found.scores is not None
         if goal.keywords.shape[1]:
-            return keyword_loss(found.logits, found.words, goal.keywords, o.margin, o.mask)
-        return non_overlapping_loss(found.logits, found.words, goal.said, o.margin)
+            return keyword_loss(found.scores, found.words, goal.keywords, o.margin, o.mask)
+        return non_overlapping_loss(found.scores, found.words, goal.said, o.margin)
 
     def breaks(self, goal: Goal, x: Tensor) -> Tensor:
         """Tell whether the translations that the model really gives of words (N, S) reach the goal."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from robustplug_seq2sick.goals import Goal, draw_keywords, keyword_loss, non_overlapping_loss
-from robustplug_seq2sick.projection import distance_gradient, largest_gradient, nearest, shrunk
+from robustplug_seq2sick.projection import distance_gradient, half_gaps, largest_gradient, nearest, shrunk
+from robustplug_seq2sick.search import Scores
 
 SIZE = 11
 
@@ -34,7 +35,7 @@ def test_the_non_overlapping_loss_is_eq_2_8(margin: float) -> None:
     original = torch.tensor(
         [[4, 5, 6, 7, 8]] * 2 + [[9, 10, 0, 0, 0]] * 2 + [[5, 5, 5, 0, 0], [0, 0, 0, 0, 0]]
     )
-    found = non_overlapping_loss(logits, words, original, margin)
+    found = non_overlapping_loss(Scores.of(logits, original[..., None]), words, original, margin)
     for row in range(6):
         s = [word for word in original[row].tolist() if word]
         spoken = [word for word in words[row].tolist() if word]
@@ -50,7 +51,7 @@ def test_the_non_overlapping_loss_is_eq_2_8(margin: float) -> None:
 def test_the_keyword_loss_is_eq_2_12(margin: float, mask: bool) -> None:
     logits, words = said(8, 4)
     keywords = torch.tensor([[4, 5], [5, 6], [7, 4], [9, 10], [6, 8], [10, 4], [5, 9], [4, 8]])
-    found = keyword_loss(logits, words, keywords, margin, mask)
+    found = keyword_loss(Scores.of(logits, keywords[:, None]), words, keywords, margin, mask)
     for row in range(8):
         length = int((words[row] != 0).sum())
         total = 0.0
@@ -71,11 +72,13 @@ def test_keywords_do_not_collide_with_the_mask() -> None:
     logits[0, 0, 4], logits[0, 0, 5] = 5.0, 4.9
     logits[0, 1, 6], logits[0, 2, 3] = 3.0, 3.0
     words, keywords = torch.tensor([[4, 6]]), torch.tensor([[4, 5]])
-    assert float(keyword_loss(logits, words, keywords, mask=False)) == pytest.approx(0.1, abs=1e-5)
-    assert float(keyword_loss(logits, words, keywords)) == pytest.approx(3.0)
+    scores = Scores.of(logits, keywords[:, None])
+    assert float(keyword_loss(scores, words, keywords, mask=False)) == pytest.approx(0.1, abs=1e-5)
+    assert float(keyword_loss(scores, words, keywords)) == pytest.approx(3.0)
     # Both there: nothing is left to gain.
     logits[0, 1, 5] = 9.0
-    assert float(keyword_loss(logits, torch.tensor([[4, 5]]), keywords)) == 0
+    scores = Scores.of(logits, keywords[:, None])
+    assert float(keyword_loss(scores, torch.tensor([[4, 5]]), keywords)) == 0
 
 
 def test_goals_are_reached_by_what_the_thesis_says() -> None:
@@ -117,10 +120,20 @@ def test_nearest_and_its_distance_gradient() -> None:
     leaf = points.double().requires_grad_()
     total = (leaf[..., None, :] - table.double()).norm(dim=-1).masked_fill(~allowed, math.inf).amin(-1).sum()
     (expected,) = torch.autograd.grad(total, leaf)
-    found = distance_gradient(points, table, allowed)
+    found = distance_gradient(points - table[nearest(points, table, allowed)])
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
     assert float(found.norm(dim=-1).min()) == pytest.approx(1, abs=1e-5)
-    assert not distance_gradient(table[2:3], table, allowed).any()
+    assert not distance_gradient(torch.zeros(1, 5)).any()
+
+
+def test_within_half_a_gap_no_other_word_is_nearer() -> None:
+    rng = torch.Generator().manual_seed(4)
+    table = torch.randn(30, 3, generator=rng)
+    allowed = torch.arange(30) > 3
+    words = torch.arange(30).view(5, 6)
+    gaps = half_gaps(words, table, allowed)
+    distances = torch.cdist(table, table).fill_diagonal_(math.inf).masked_fill(~allowed, math.inf)
+    torch.testing.assert_close(gaps, 0.499 * distances.amin(1).view(5, 6), atol=1e-3, rtol=1e-3)
 
 
 def test_the_group_lasso_step_is_the_proximal_operator() -> None:

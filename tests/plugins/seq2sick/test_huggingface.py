@@ -82,7 +82,7 @@ def test_words_and_their_embeddings_give_the_logits_of_the_library(kind: str, tm
     with torch.no_grad():
         ours = model(Forced(batch.x, batch.y))
         vectors = model.vectors()[batch.x]
-        free = model(Embedded(vectors, sizes, model.limits(sizes)))
+        free = model(Embedded(vectors, sizes, model.limits(sizes), batch.y[..., None]))
     for row in range(3):
         words = [*batch.x[row, : sizes[row]].tolist(), 3]
         known = batch.y[row][batch.y[row] != 0].tolist()

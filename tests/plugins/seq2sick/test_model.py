@@ -11,11 +11,13 @@ from torch import Tensor
 
 import robustplug
 from robustplug_seq2sick.model import Embedded, Forced
-from robustplug_seq2sick.search import beam_search, greedy
+from robustplug_seq2sick.search import Scores, beam_search, greedy
 from robustplug_seq2sick.training import exact, token_loss
 from robustplug_seq2sick.words import BEGIN, END, PAD, lengths
 
 from .models import first_batch, small_task, trained
+
+NONE = torch.zeros(1, 1, 0, dtype=torch.int64)
 
 
 class Table:
@@ -32,6 +34,12 @@ class Table:
     def step(self, rows: Tensor, state: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         state = (state * 7 + words) % 400
         return self.table[rows, state], state
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        return vectors
+
+    def some(self, vectors: Tensor, words: Tensor) -> Tensor:
+        return vectors.gather(1, words)
 
     def score(self, row: int, words: tuple[int, ...]) -> float:
         """Return the mean log-probability of words and </s>, after <s>."""
@@ -60,14 +68,17 @@ def test_a_wide_beam_finds_the_best_of_all_translations() -> None:
 
 def test_a_beam_of_one_says_the_likeliest_words() -> None:
     limits = torch.tensor([5, 0, 9, 2])
-    one, likeliest = beam_search(Table(4, 9), limits, 1).words, greedy(Table(4, 9), limits)
+    one, likeliest = (
+        beam_search(Table(4, 9), limits, 1).words,
+        greedy(Table(4, 9), limits, NONE.expand(4, 1, 0)),
+    )
     width = min(one.shape[1], likeliest.words.shape[1])
     assert torch.equal(one[:, :width], likeliest.words[:, :width])
     assert not one[:, width:].any()
     assert not likeliest.words[:, width:].any()
     assert bool((lengths(one) <= limits).all())
-    assert likeliest.logits is not None
-    assert likeliest.logits.shape[:2] == (4, likeliest.words.shape[1] + 1)
+    assert likeliest.scores is not None
+    assert likeliest.scores.best.shape == (4, likeliest.words.shape[1] + 1)
 
 
 @pytest.mark.parametrize("mode", ["beam", "greedy", "forced"])
@@ -85,7 +96,9 @@ def test_batching_equals_one_by_one(mode: str) -> None:
             found: Any = (
                 model(x)
                 if mode == "beam"
-                else model(Embedded(model.vectors()[x], sizes, model.limits(sizes)))
+                else model(
+                    Embedded(model.vectors()[x], sizes, model.limits(sizes), NONE.expand(len(x), 1, 0))
+                )
             )
         words: Tensor = found.words
         return words
@@ -102,14 +115,17 @@ def test_the_words_of_vectors_are_those_of_words_and_the_graph_reaches_them() ->
     x = first_batch(3).x
     sizes = lengths(x)
     vectors = model.vectors()[x].detach().requires_grad_()
-    found = model(Embedded(vectors, sizes, model.limits(sizes)))
-    assert found.logits is not None
+    watched = torch.tensor([[[5, 7], [6, 8]]]).expand(3, 2, 2)
+    found = model(Embedded(vectors, sizes, model.limits(sizes), watched))
     forced = model(Forced(x, found.words))
+    expected = Scores.of(forced, watched)
     for row, size in enumerate(lengths(found.words).tolist()):
-        torch.testing.assert_close(
-            found.logits[row, : size + 1], forced[row, : size + 1], atol=1e-4, rtol=1e-4
-        )
-    (gradient,) = torch.autograd.grad(found.logits.sum(), vectors)
+        for one, other in zip(found.scores, expected, strict=True):
+            torch.testing.assert_close(one[row, : size + 1], other[row, : size + 1], atol=1e-4, rtol=1e-4)
+        for place in range(size + 1):
+            k = watched[row, min(place, 1)].tolist()
+            assert expected.own[row, place].tolist() == forced[row, place, k].tolist()
+    (gradient,) = torch.autograd.grad(found.scores.best.sum() + found.scores.own.sum(), vectors)
     there = torch.arange(x.shape[1]) < sizes[:, None]
     assert bool(gradient[there].abs().sum(1).all())
     assert not gradient[~there].any()
