@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.run is None:
-            quick = ["train.epochs=2", "validate.samples=8", "evaluate.samples=8", "evaluate.attack=[]"]
+            quick = ["train.epochs=2", "validate.samples=8", "evaluate.samples=8"]
             robustplug.train("seq2seq-synthetic", overrides=quick, out=folder)
         opened = open_run(options.run or folder)
     torch.set_num_threads(1)

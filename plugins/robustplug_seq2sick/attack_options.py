@@ -68,7 +68,8 @@ class GreedyOptions(GoalOptions):
 
     Attributes:
         rounds: replacements tried, at most.
-        words: how many of the most frequent words are tried at a position.
+        words: how many words are tried at a position: the first of the vocabulary, which are the most
+            frequent ones.
     """
 
     rounds: Count = 10

@@ -136,11 +136,11 @@ class HuggingFace(nn.Module):
         self.scale = self._find_scale()
 
     def _by_tokenizer(self, folder: str, source: Words, target: Words) -> tuple[list[int], ...]:
-        if not source.pieces:
+        tokenizer = load_tokenizer(folder)
+        if not set(source.all[len(SPECIALS) :]) <= tokenizer.get_vocab().keys():
             raise ValueError(
                 f'{folder} has a tokenizer: set task.vocabulary = "tokenizer" and task.tokenizer = "{folder}"'
             )
-        tokenizer = load_tokenizer(folder)
         specials = {**self._specials, UNKNOWN: tokenizer.unk_token_id}
         if specials[UNKNOWN] is None:
             specials[UNKNOWN] = specials[PAD]

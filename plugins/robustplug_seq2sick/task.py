@@ -22,7 +22,7 @@ from .synthetic import Speaker
 from .tell import tell
 from .tokens import vocabularies
 from .training import exact
-from .words import SPACE, UNKNOWN, Words, lengths, padded, widened
+from .words import UNKNOWN, Words, lengths, padded, widened
 
 if TYPE_CHECKING:
     from .options import SyntheticOptions, TranslationOptions, VocabularyOptions
@@ -134,10 +134,9 @@ def keyword_candidates(words: Words, counts: Tensor, above: int, stop_words: int
     ranked = [number for number in order if usable[number]]
     found = []
     for number in ranked[stop_words:]:
-        word = words.all[number]
-        whole = not words.pieces or word.startswith(SPACE)
-        letters = word.removeprefix(SPACE)
-        if whole and letters.isalpha() and len(letters) >= KEYWORD_LETTERS and counts[number] > above:
+        letters = words.text([number]).strip()
+        fine = words.whole(number) and letters.isalpha() and len(letters) >= KEYWORD_LETTERS
+        if fine and counts[number] > above:
             found.append(number)
     return tuple(found)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .data import Pair
-from .words import SPECIALS, Words, word_vocabulary
+from .words import MARKS, SPECIALS, Words, word_vocabulary
 
 if TYPE_CHECKING:
     from .options import VocabularyOptions
@@ -69,7 +69,11 @@ def sentence_pieces(lines: Sequence[str], size: int) -> Words:
         found: list[str] = processor.encode(text, out_type=str)
         return found
 
-    return Words((*SPECIALS, *own), pieces=True, split=split)
+    return Words((*SPECIALS, *own), True, split, _without_marks)
+
+
+def _without_marks(pieces: Sequence[str]) -> str:
+    return "".join(pieces).replace(MARKS[0], " ").strip()
 
 
 def _special(processor: Any, number: int) -> bool:
@@ -98,6 +102,12 @@ def tokenizer_words(folder: str) -> tuple[Words, Words]:
         found: list[str] = tokenizer.convert_ids_to_tokens(numbers)
         return found
 
+    def join(tokens: Sequence[str]) -> str:
+        found: str = tokenizer.convert_tokens_to_string(list(tokens))
+        return found.strip()
+
     # Tokenizers such as Marian's split the two languages in different ways.
-    source, target = (functools.partial(split, side=side) for side in ("text", "text_target"))
-    return Words(all_words, True, source, forbidden), Words(all_words, True, target, forbidden)
+    splits = (functools.partial(split, side=side) for side in ("text", "text_target"))
+    pieces = any(token.startswith(MARKS) for token in all_words)
+    source, target = (Words(all_words, pieces, own_split, join, forbidden) for own_split in splits)
+    return source, target

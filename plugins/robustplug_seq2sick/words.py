@@ -11,8 +11,13 @@ from torch import Tensor
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
-# What sentencepiece begins a word with.
-SPACE = "▁"
+# What pieces that begin a word begin with: those of sentencepiece, and of byte-level BPE.
+MARKS = ("▁", "Ġ")
+
+
+def joined(words: Sequence[str]) -> str:
+    """Return words with spaces between them."""
+    return " ".join(words)
 
 
 @dataclass(frozen=True)
@@ -21,14 +26,15 @@ class Words:
 
     Attributes:
         all: every word or piece, by its number.
-        pieces: pieces of words, of which SPACE begins a word.
-        split: turns text into words or pieces.
+        pieces: pieces of words, of which one of MARKS begins a word.
+        split, join: turn text into words or pieces, and these into text.
         forbidden: other numbers that no sentence may be given, such as the special words of a tokenizer.
     """
 
     all: tuple[str, ...]
     pieces: bool = False
     split: Callable[[str], Sequence[str]] = field(default=str.split, repr=False, compare=False)
+    join: Callable[[Sequence[str]], str] = field(default=joined, repr=False, compare=False)
     forbidden: frozenset[int] = frozenset()
     _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
 
@@ -52,11 +58,12 @@ class Words:
         return found
 
     def text(self, numbers: Iterable[int]) -> str:
-        """Return the text of numbers: words with spaces between them."""
-        words = self.decode(numbers)
-        if not self.pieces:
-            return " ".join(words)
-        return "".join(words).replace(SPACE, " ").strip()
+        """Return the text of numbers, up to the first padding."""
+        return self.join(self.decode(numbers))
+
+    def whole(self, number: int) -> bool:
+        """Tell whether a word, or a piece that begins one, has this number."""
+        return not self.pieces or self.all[number].startswith(MARKS)
 
     def usable(self) -> Tensor:
         """Tell which words may stand in a sentence: bool (V,)."""

@@ -18,8 +18,8 @@ from robustplug_seq2sick.task import TranslationTask
 from robustplug_seq2sick.tokens import vocabularies
 from robustplug_seq2sick.training import token_loss
 
-EPOCHS = 8
-ANIMALS = ("ape", "bear", "crow", "deer", "eel", "fox", "goat", "hare", "ibis", "jay", "koi", "lynx")
+EPOCHS = 6
+ANIMALS = ("ape", "bear", "crow", "deer", "eel", "fox", "goat", "hare")
 
 
 @functools.cache
@@ -42,8 +42,10 @@ def trained() -> tuple[Any, Any]:
         options, {"train": pairs[:600], "validation": pairs[600:], "test": pairs[600:]}, *vocabulary
     )
     with isolated(0):
-        model = robustplug.build("model", "lstm-attention", word=16, hidden=32, dropout=0.0, info=task.info)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.03)
+        model = robustplug.build(
+            "model", "lstm-attention", word=16, hidden=32, dropout=0.0, init=0.5, info=task.info
+        )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     for epoch in range(EPOCHS):
         for batch in task.batches("train", Feed(batch_size=32, shuffle=True, epoch=epoch)):
             loss = token_loss(model(Forced(batch.x, batch.y)), batch.y).mean()

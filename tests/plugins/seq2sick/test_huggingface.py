@@ -97,6 +97,60 @@ def test_words_and_their_embeddings_give_the_logits_of_the_library(kind: str, tm
         assert int(free.words[row, 0]) == (0 if int(first.argmax()) == 3 else int(first.argmax()))
 
 
+def test_a_tokenizer_maps_the_words_of_the_task_to_those_of_the_model(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    texts = {"en": "the dog runs\nthe cat runs\n", "de": "der hund rennt\ndie katze rennt\n"}
+    for name in ("train", "val", "test_2016_flickr"):
+        for side, text in texts.items():
+            (tmp_path / f"{name}.{side}").write_text(text)
+    known = sorted({word for text in texts.values() for word in text.split()})
+    words = {word: number for number, word in enumerate(["<eos>", *known, "<pad>", "<start>", "<none>"])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<none>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<start> $A <eos>", special_tokens=[("<start>", words["<start>"]), ("<eos>", 0)]
+    )
+    fast: Any = transformers.PreTrainedTokenizerFast
+    folder = tmp_path / "model"
+    fast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="<eos>", unk_token="<none>", bos_token="<start>"
+    ).save_pretrained(folder)
+    numbers = {"pad": words["<pad>"], "eos": 0, "decoder_start": words["<start>"], "bos": words["<start>"]}
+    config: Any = transformers.BartConfig
+    small = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": len(words), "dropout": 0.0}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    ids = {f"{name}_token_id": number for name, number in numbers.items()}
+    with isolated(1):
+        network = transformers.BartForConditionalGeneration(config(**small, **heads, **ids))
+    network.save_pretrained(folder)
+    given = {"vocabulary": "tokenizer", "tokenizer": str(folder), "root": str(tmp_path)}
+    task = robustplug.build("task", "translation", **given)
+    model = robustplug.build("model", "huggingface", folder=str(folder), info=task.info).eval()
+    batch = next(iter(task.batches("test", Feed(batch_size=2))))
+    assert task.info.source.text(batch.x[1].tolist()) == "the cat runs"
+    assert not task.info.source.usable()[:4].any()
+    special = [
+        word
+        for word, usable in zip(task.info.source.all, task.info.source.usable(), strict=True)
+        if not usable
+    ]
+    assert {"<eos>", "<pad>", "<start>", "<none>"} <= set(special)
+    with torch.no_grad():
+        ours = model(Forced(batch.x, batch.y))
+        theirs = model.inner(
+            input_ids=torch.tensor([[words[w] for w in ["<start>", "the", "cat", "runs", "<eos>"]]]),
+            decoder_input_ids=torch.tensor([[words[w] for w in ["<start>", "die", "katze", "rennt"]]]),
+        ).logits
+    for word in known:
+        number = task.info.target.encode(word)[0]
+        torch.testing.assert_close(ours[1, :, number], theirs[0, :, words[word]], atol=1e-4, rtol=1e-4)
+    plain = robustplug.build("task", "translation", root=str(tmp_path), unknown_below=0)
+    assert robustplug.build("model", "huggingface", folder=str(folder), info=plain.info) is not None
+    stranger = small_task()
+    with pytest.raises(ValueError, match='set task.vocabulary = "tokenizer"'):
+        robustplug.build("model", "huggingface", folder=str(folder), info=stranger.info)
+
+
 def test_batching_equals_one_by_one(tmp_path: Path) -> None:
     task, model = opened("bart", tmp_path)
     batch = next(iter(task.batches("test", Feed(batch_size=5))))
