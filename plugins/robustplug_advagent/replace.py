@@ -242,6 +242,20 @@ def _best_trials(
 
 
 def _in_chunks(score: Score, owner: Tensor, said: Utterance) -> Tensor:
+    """Score sentences, those of one dialogue together: what they share need not be copied."""
     most = CHUNK.get(owner.device.type, MOST_CHUNK)
-    starts = range(0, len(owner), most)
-    return torch.cat([score(owner[at : at + most], said.rows(slice(at, at + most))) for at in starts])
+    ends: list[int] = []
+    start = done = 0
+    for count in owner.unique_consecutive(return_counts=True)[1].tolist():
+        if done + count - start > most and done > start:
+            ends.append(done)
+            start = done
+        done += count
+        while done - start > most:
+            start += most
+            ends.append(start)
+    parts, start = [], 0
+    for end in (*ends, len(owner)):
+        parts.append(score(owner[start:end], said.rows(slice(start, end))))
+        start = end
+    return torch.cat(parts)
