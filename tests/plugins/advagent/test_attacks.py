@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from robustplug_advagent.replace import (
     search,
 )
 from robustplug_advagent.rules import allowed
-from robustplug_advagent.scenarios import WALK_AWAY, gains, legal, scores
+from robustplug_advagent.scenarios import WALK_AWAY, decide, gains, legal, scores
 from robustplug_advagent.talk import draw_noise, play
 from robustplug_advagent.tell import tell
 from robustplug_advagent.voice import Utterance, Voice, forbidden
@@ -333,7 +334,7 @@ class Gullible:
 def test_an_adversary_learns_what_words_and_decisions_alone_teach_it() -> None:
     task, agent = small_task(), small_agent(0, 1.0)
     rules = robustplug.build("vicinity", "rules", turns=3, words=3)
-    target = OwnAgent(Gullible(), task.info.words)
+    target = OwnAgent(Gullible(), task.info)
     options = AdversaryOptions(epochs=6, batch=32, lr=2.0, people=0)
     learned = trained_adversary(target, agent, task, rules, options, torch.device("cpu"))
     x = task.scenarios("test")
@@ -393,13 +394,18 @@ class Greedy(Stubborn):
 
 def test_an_agent_of_ones_own_is_asked_dialogue_by_dialogue() -> None:
     task = small_task()
-    model = OwnAgent(Stubborn(), task.info.words)
+    model = OwnAgent(Stubborn(), task.info)
     x = stack(
         row(task.info.words, "THEM: deal <eos> YOU: <selection>", (1, 2, 2, 4, 0, 3, 0, 1, 4)),
-        row(task.info.words, "YOU: <selection>"),
+        row(task.info.words, ""),
     )
-    # After two turns it takes what it values; before that it agrees on nothing, which is not allowed here.
+    # It takes what it values, and is not asked before anyone has spoken.
     assert task.decide(x, model(x)).tolist()[0] == 1 * 25 + 0 * 5 + 2
+    early = row(task.info.words, "YOU: <selection>")
+    with pytest.raises(Refused, match="walk_away = true"):
+        model(early)
+    free = OwnAgent(Stubborn(), dataclasses.replace(task.info, walk_away=True))
+    assert decide(free(early).choice, early, True).tolist() == [WALK_AWAY]
     target, noise = as_speaker(model, task), draw_noise(4, 6, 6, stream(0, "own"))
     talk = play(
         task.scenarios("test")[:4], target, Voice(small_agent(5)), torch.zeros(4, dtype=torch.int64), noise
@@ -407,14 +413,14 @@ def test_an_agent_of_ones_own_is_asked_dialogue_by_dialogue() -> None:
     first = [turns(line)[0] for line in talk.words.tolist()]
     assert all(task.info.words.decode(said) == ["i", "want", "the", "hats"] for _, said in first)
     with pytest.raises(Refused, match="decided to take"):
-        OwnAgent(Greedy(), task.info.words)(x)
+        OwnAgent(Greedy(), task.info)(x)
     with pytest.raises(TypeError, match="no method speak and none decide"):
-        OwnAgent(object(), task.info.words)  # type: ignore[arg-type]
+        OwnAgent(object(), task.info)  # type: ignore[arg-type]
 
 
 def test_white_box_attacks_find_the_weak_spot_of_an_open_agent_and_refuse_a_closed_one() -> None:
     words = small_task().info.words
-    model = OwnAgent(Open(), words)
+    model = OwnAgent(Open(), small_task().info)
     speaker: dict[str, Any] = {"speaker": "target"}
     _, _, view = attacked("reactive-attack", model, turns=0, changes=1, **speaker)
     for line in view.x.tolist():
@@ -425,7 +431,7 @@ def test_white_box_attacks_find_the_weak_spot_of_an_open_agent_and_refuse_a_clos
     assert own.tolist() == [0] * 10
     assert other.tolist() == [10] * 10
     with pytest.raises(Refused, match="no method logits"):
-        attacked("reactive-attack", OwnAgent(Stubborn(), words))
+        attacked("reactive-attack", OwnAgent(Stubborn(), small_task().info))
     _, _, preempted = attacked("preemptive-attack", model, turns=0, changes=1, **speaker)
     assert allowed(preempted.x, 6, 6).all()
 
