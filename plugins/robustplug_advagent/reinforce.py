@@ -174,8 +174,8 @@ class Returns:
                 return official_reward(seen, judged)
             other, own, _ = scores(seen, judged.argmax(1))
         else:
-            with torch.no_grad():
-                decision = task.decide(view.x, step.output(view))
+            # With gradients, so that the objective, which needs them, shares this output.
+            decision = task.decide(view.x, step.output(view))
             own, other, _ = scores(view.x, decision)
         return (own - other if self.options.reward == "advantage" else own).float()
 

@@ -246,7 +246,7 @@ def _in_chunks(score: Score, owner: Tensor, said: Utterance) -> Tensor:
     most = CHUNK.get(owner.device.type, MOST_CHUNK)
     ends: list[int] = []
     start = done = 0
-    for count in owner.unique_consecutive(return_counts=True)[1].tolist():
+    for count in torch.unique_consecutive(owner, return_counts=True)[1].tolist():
         if done + count - start > most and done > start:
             ends.append(done)
             start = done
