@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from .data import epoch_batches, index_batches
     from .engine.folder import note_in_result, write_result
     from .engine.loop import training_loss
-    from .engine.open import OpenedRun, open_run
+    from .engine.open import OpenedRun, open_model, open_run
     from .engine.opened import OpenedEvaluation
+    from .engine.transfer import weights_digest
     from .ensemble import Ensemble
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .guard import attack_by_radius, guarded
@@ -77,8 +78,9 @@ _LAZY = {
     "data": ("epoch_batches", "index_batches"),
     "engine.folder": ("note_in_result", "write_result"),
     "engine.loop": ("training_loss",),
-    "engine.open": ("OpenedRun", "open_run"),
+    "engine.open": ("OpenedRun", "open_model", "open_run"),
     "engine.opened": ("OpenedEvaluation",),
+    "engine.transfer": ("weights_digest",),
     "ensemble": ("Ensemble",),
     "guard": ("attack_by_radius", "guarded"),
     "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
@@ -203,6 +205,7 @@ __all__ = [
     "normal_like",
     "note_in_result",
     "open_evaluation",
+    "open_model",
     "open_run",
     "parse_fraction",
     "prepare",
@@ -214,6 +217,7 @@ __all__ = [
     "training_loss",
     "uniform_like",
     "use",
+    "weights_digest",
     "write_result",
 ]
 

@@ -57,6 +57,8 @@ class Component:
         variants: options by name, such as those of the authors' code: a recipe's `variant = "official"`
             stands for that table, and what else the recipe says goes on top of it.
         traits: what it can be mixed with; a function of the options where it depends on them.
+        tasks: names of the tasks that it is for; empty for all. A recipe that uses it on another task is
+            refused, and the conformance kit tries it on the first of them.
 
     Raises:
         ValueError: the name is not kebab-case, the factory has no colon, or the options are not a
@@ -71,6 +73,7 @@ class Component:
     trial: Mapping[str, Any] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     traits: Traits | Callable[[Any], Traits] = NO_TRAITS
+    tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

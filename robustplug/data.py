@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from .random import stream
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from .types import Feed
+
+# Batches that are sorted by length together.
+POOL = 50
 
 
 def epoch_batches(size: int, feed: Feed) -> int:
@@ -23,7 +27,7 @@ def epoch_batches(size: int, feed: Feed) -> int:
     return whole + (rest >= feed.world if feed.shuffle else rest > 0)
 
 
-def index_batches(size: int, feed: Feed) -> Iterator[Tensor]:
+def index_batches(size: int, feed: Feed, lengths: Tensor | None = None) -> Iterator[Tensor]:
     """Yield the sample positions of each batch of this process, int64 (n,) on the CPU.
 
     The order depends on seed and epoch only, never on the number of processes w. Shuffled, for
@@ -33,6 +37,8 @@ def index_batches(size: int, feed: Feed) -> Iterator[Tensor]:
     Args:
         size: samples of the split.
         feed: see Feed.
+        lengths: of the samples, int64 (size,): the samples of a shuffled batch are then of similar
+            lengths, so that little of it is padding.
 
     Raises:
         ValueError: the batch size is smaller than the number of processes.
@@ -45,7 +51,10 @@ def index_batches(size: int, feed: Feed) -> Iterator[Tensor]:
         )
     size = size if feed.samples is None else min(size, feed.samples)
     if feed.shuffle:
-        order = torch.randperm(size, generator=stream(feed.seed, "order", feed.epoch))
+        rng = stream(feed.seed, "order", feed.epoch)
+        order = torch.randperm(size, generator=rng)
+        if lengths is not None:
+            order = by_length(order, lengths, feed.batch_size, rng)
     else:
         order = torch.arange(size)
     for number in range(feed.skip, epoch_batches(size, feed)):
@@ -54,3 +63,25 @@ def index_batches(size: int, feed: Feed) -> Iterator[Tensor]:
             yield rows[feed.rank :: feed.world]
         elif number % feed.world == feed.rank:
             yield rows
+
+
+def by_length(order: Tensor, lengths: Tensor, batch_size: int, rng: torch.Generator) -> Tensor:
+    """Rearrange an order so that the samples of each batch are of similar lengths.
+
+    Each stretch of POOL batches is sorted by length; then whole batches change places. The last batch, if
+    it is smaller, stays the last.
+
+    Args:
+        order: positions, int64 (n,).
+        lengths: of all samples, int64.
+        batch_size: rows of a batch.
+        rng: a generator on the CPU.
+    """
+    import torch
+
+    pools = [pool[lengths[pool].argsort(stable=True)] for pool in torch.split(order, POOL * batch_size)]
+    rows = torch.cat(pools) if pools else order
+    whole = len(rows) // batch_size
+    batches = rows[: whole * batch_size].view(whole, batch_size)
+    moved = batches[torch.randperm(whole, generator=rng)].flatten()
+    return torch.cat([moved, rows[whole * batch_size :]])

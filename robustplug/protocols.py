@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -128,8 +128,12 @@ class Task(Protocol):
     `default_model` names a model component for this task.
     """
 
-    info: TaskInfo
     default_model: str
+
+    @property
+    def info(self) -> TaskInfo:
+        """Describe the data; a task may say more than TaskInfo does."""
+        ...
 
     def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
         """Yield the batches of one epoch of a split, on `feed.device`; see `index_batches`."""
@@ -137,6 +141,24 @@ class Task(Protocol):
 
     def score(self, view: View, output: Any) -> Tensor:
         """Tell for each sample whether the output is right: bool (N,)."""
+        ...
+
+
+@runtime_checkable
+class MeasuringTask(Protocol):
+    """A task that measures more than right and wrong: an evaluation reports the means."""
+
+    def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
+        """Return numbers of each sample by name, (N,) each; NaN for samples that have none."""
+        ...
+
+
+@runtime_checkable
+class TellingTask(Protocol):
+    """A task that can say in words what became of a sample: an evaluation shows one for each row."""
+
+    def tell(self, view: View, output: Any) -> Sequence[str]:
+        """Return a text for each sample; it may have several lines."""
         ...
 
 

@@ -37,6 +37,7 @@ class _Shared(NamedTuple):
     variant: Hashable
     grad: bool
     attack: str
+    module: nn.Module
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Step:
     _graph_rows: int = 0
     _cache: list[tuple[_Shared, Any]] = field(default_factory=list)
 
-    def forward(self, x: Any, variant: Hashable = None) -> Any:
+    def forward(self, x: Any, variant: Hashable = None, module: nn.Module | None = None) -> Any:
         """Run the model on x.
 
         Outside attacks a constant input is run once: slots that ask again get the same output, with
@@ -84,14 +85,16 @@ class Step:
             x: inputs, for images (N, C, H, W) in [0, 1].
             variant: names the state of a switch inside the model (a mask, a set of statistics);
                 outputs are shared within one variant only.
+            module: another network of the method, such as a second player; None for the model.
         """
+        if module is None:
+            module = self.model if self._attack or self.wrapped is None else self.wrapped
         sharable = isinstance(x, Tensor) and not x.requires_grad
         if sharable:
-            key = _Shared(x, x._version, variant, torch.is_grad_enabled(), self._attack)
+            key = _Shared(x, x._version, variant, torch.is_grad_enabled(), self._attack, module)
             for known, output in self._cache:
                 if known.x is x and known[1:] == key[1:]:
                     return output
-        module = self.model if self._attack or self.wrapped is None else self.wrapped
         output = module(x)
         rows = len(x)
         self.meter.forwards += rows
@@ -117,7 +120,7 @@ class Step:
         """
         if not self._attack:
             raise RuntimeError("outputs are offered within step.attack_mode()")
-        self._cache.append((_Shared(x, x._version, variant, False, self._attack), output))
+        self._cache.append((_Shared(x, x._version, variant, False, self._attack, self.model), output))
 
     def output(self, view: View) -> Any:
         """Return g∘f of a view, through the method's output map."""

@@ -80,7 +80,7 @@ class View:
 
 
 def take(tree: Any, keep: Tensor) -> Any:
-    """Select rows of every tensor in a tree of tensors, mappings, lists and tuples.
+    """Select rows of every tensor in a tree of tensors, mappings, lists, tuples and named tuples.
 
     Tensors of no dimension, numbers and strings stay as they are.
     """
@@ -89,7 +89,8 @@ def take(tree: Any, keep: Tensor) -> Any:
     if isinstance(tree, Mapping):
         return {key: take(value, keep) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(take(value, keep) for value in tree)
+        parts = [take(value, keep) for value in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     return tree
 
 
@@ -238,7 +239,8 @@ class EpochReport:
         epoch: from 0.
         train: means over the training samples of the epoch: "loss", accuracy by role, and what the
             method logs.
-        validation: "clean" and "robust" accuracy in [0, 1]; empty when not measured.
+        validation: "clean" and "robust" accuracy in [0, 1]; "loss" of the clean samples if checkpoints
+            are selected by it; what else the task measures under the attack. Empty when not measured.
         lr: learning rate at the end of the epoch.
         seconds: wall time of the epoch so far as this process measured it.
         best: this epoch's weights are the best so far.
@@ -250,6 +252,22 @@ class EpochReport:
     lr: float
     seconds: float
     best: bool
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Report the mean of a number over samples.
+
+    Attributes:
+        mean: over the samples that have the number.
+        low, high: its 95 % confidence interval, for samples drawn independently of one another.
+        count: samples that have the number.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
 
 
 @dataclass(frozen=True)
@@ -272,6 +290,9 @@ class AttackResult:
         skipped: why the row was not run; "" when it was.
         distance: median distance of the examples that broke a sample: {"linf": …, "l2": …}.
         right: for each sample, whether it is right after this row; empty when it was skipped.
+        measures: means over the samples that it was run on, of what else the task measures.
+        example: what became of one sample, as the task tells it: of those that the row broke, or else of
+            all, the one of the lowest index; "" where the task tells nothing.
     """
 
     name: str
@@ -289,6 +310,8 @@ class AttackResult:
     skipped: str = ""
     distance: Mapping[str, float] = field(default_factory=dict)
     right: tuple[bool, ...] = ()
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    example: str = ""
 
 
 @dataclass(frozen=True)

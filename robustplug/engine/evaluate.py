@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import Refused
 from ..method import Objective
+from ..protocols import MeasuringTask, TellingTask
 from ..random import derive, isolated, stream
 from ..step import Meter, Step
-from ..types import AttackResult, Batch, Feed, Split, View, take
+from ..types import AttackResult, Batch, Feed, Measure, Split, View, take
 from .chunks import regroup, standing_batches
 from .journal import Chunk, Journal, Quiet
 from .precision import in_channels_last
@@ -80,6 +83,7 @@ class Evaluation:
         seed: of the attacks' noise.
         processes: batches are shared out over them.
         reporter: hears of progress.
+        losses: also measure the loss of each sample.
         journal: file that notes what is done, so that a killed evaluation goes on; None for none.
         identity: what the journal's notes hold for; another identity starts anew.
     """
@@ -93,6 +97,7 @@ class Evaluation:
     reporter: Reporter = field(default_factory=Silent)
     journal: Path | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+    losses: bool = False
 
     def run(
         self, split: Split, attacks: Sequence[Attack], batch_size: int, samples: int | None = None
@@ -212,9 +217,26 @@ class _Row:
                 chain=self.attack.chain,
                 distance=_medians(distances) if self.attack.perturbation is not None else {},
                 right=tuple(held.tolist()),
+                measures=self._measures(chunks),
+                example=self._example(chunks),
             ),
             held,
         )
+
+    def _measures(self, chunks: Sequence[Chunk]) -> dict[str, Measure]:
+        processes = self.evaluation.processes
+        found = {}
+        names = [name for chunk in chunks for name in chunk.measures]
+        for name in dict.fromkeys(processes.gather_lines(names)):
+            own = [value for chunk in chunks for value in chunk.measures.get(name, ())]
+            values = processes.gather(torch.tensor(own, dtype=torch.float64, device=processes.device)).cpu()
+            found[name] = mean_of(values)
+        return found
+
+    def _example(self, chunks: Sequence[Chunk]) -> str:
+        told = [json.dumps(chunk.told) for chunk in chunks if chunk.told is not None]
+        known = [json.loads(line) for line in self.evaluation.processes.gather_lines(told)]
+        return min(known, key=lambda said: (not said[0], said[1]))[2] if known else ""
 
     def _skipped(self, reason: str, seconds: float) -> AttackResult:
         attack = self.attack
@@ -250,25 +272,40 @@ class _Row:
         with isolated(derive(evaluation.seed, *path, "global"), device):
             rng = stream(evaluation.seed, *path, device=device)
             seed = derive(evaluation.seed, "samples", self.number)
-            right, legal, distances = judge(evaluation, batch, attack, rng, meter, seed)
-        rejected = int((~legal).sum())
+            found = judge(evaluation, batch, attack, rng, meter, seed)
+        rejected = int((~found.legal).sum())
         return Chunk(
-            right=batch.index[right].tolist(),
+            right=batch.index[found.right].tolist(),
             counts=(len(batch), rejected, meter.forwards, meter.backwards),
-            distances=distances,
+            distances=found.distances,
             seconds=time.perf_counter() - began,
+            measures={name: values.tolist() for name, values in found.measures.items()},
+            told=found.told,
         )
+
+
+class Judged(NamedTuple):
+    """Hold what an attack did to a batch.
+
+    Attributes:
+        right: which samples are right, bool (N,).
+        legal: which results are in the vicinity, bool (N,).
+        distances: (L∞, L2) of the examples that broke a sample.
+        measures: what else the task measures, (N,) each; NaN where the result was not legal.
+        told: (broken, index, text) of the first sample that is broken, or else of the first one.
+    """
+
+    right: Tensor
+    legal: Tensor
+    distances: list[tuple[float, float]]
+    measures: Mapping[str, Tensor]
+    told: tuple[bool, int, str] | None
 
 
 def judge(
     evaluation: Evaluation, batch: Batch, attack: Attack, rng: torch.Generator, meter: Meter, seed: int
-) -> tuple[Tensor, Tensor, list[tuple[float, float]]]:
-    """Run an attack on a batch and judge its results.
-
-    Returns:
-        Which samples are right, which results are legal, both bool (N,), and the (L∞, L2) distances of
-        the examples that broke a sample.
-    """
+) -> Judged:
+    """Run an attack on a batch and judge its results."""
     objective, task = plain_objective(evaluation.loss), evaluation.task
     step = Step(evaluation.model, objective, task, batch, rng, meter=meter, evaluating=True, seed=seed)
     if attack.shift is not None:
@@ -284,8 +321,36 @@ def judge(
         view = origin.replace(x=moved.x)
         legal = vicinity.contains(view.x, view.origin, step.radii(view, vicinity))
     with torch.no_grad():
-        right = step.score(view, step.output(view)) | ~legal
-    return right, legal, _distances(view, ~right)
+        output = step.output(view)
+        right = step.score(view, output) | ~legal
+        measures = dict(task.measure(view, output)) if isinstance(task, MeasuringTask) else {}
+        if evaluation.losses:
+            measures["loss"] = step.loss(view, output, view.y)
+        measures = {name: values.double().masked_fill(~legal, torch.nan) for name, values in measures.items()}
+        told = _told(task, view, output, right) if isinstance(task, TellingTask) else None
+    return Judged(right, legal, _distances(view, ~right), measures, told)
+
+
+def _told(task: TellingTask, view: View, output: Any, right: Tensor) -> tuple[bool, int, str] | None:
+    """Tell of the broken sample of the lowest index, or else of the sample of the lowest one."""
+    if not len(view):
+        return None
+    broken = not bool(right.all())
+    rows = (~right).nonzero()[:, 0] if broken else torch.arange(len(view), device=right.device)
+    first = rows[view.index[rows].argmin()][None]
+    (text,) = task.tell(view.rows(first), take(output, first))
+    return broken, int(view.index[first]), text
+
+
+def mean_of(values: Tensor) -> Measure:
+    """Return the mean of numbers (N,), those that are NaN left out, and its 95 % confidence interval."""
+    known = values[~values.isnan()]
+    count = len(known)
+    if not count:
+        return Measure(float("nan"), float("nan"), float("nan"), 0)
+    mean = float(known.mean())
+    half = 1.96 * float(known.std()) / math.sqrt(count) if count > 1 else float("nan")
+    return Measure(mean, mean - half, mean + half, count)
 
 
 def _distances(view: View, rows: Tensor) -> list[tuple[float, float]]:

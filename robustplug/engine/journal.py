@@ -24,12 +24,16 @@ class Chunk:
         counts: rows, rejected results, forwards and backwards.
         distances: (L∞, L2) of each example that broke a sample.
         seconds: wall time.
+        measures: numbers of each sample, by name; NaN for none.
+        told: index and text of one sample, first whether it was broken: (broken, index, text).
     """
 
     right: list[int]
     counts: tuple[int, int, int, int]
     distances: list[tuple[float, float]]
     seconds: float
+    measures: dict[str, list[float]] = field(default_factory=dict)
+    told: tuple[bool, int, str] | None = None
 
 
 class Quiet:
@@ -152,4 +156,5 @@ def _parsed(line: str) -> tuple[tuple[int, int, int], Chunk]:
     body = json.loads(line)
     place = (body.pop("process"), body.pop("attack"), body.pop("batch"))
     pairs = [(linf, l2) for linf, l2 in body["distances"]]
-    return place, Chunk(**{**body, "counts": tuple(body["counts"]), "distances": pairs})
+    told = None if body["told"] is None else tuple(body["told"])
+    return place, Chunk(**{**body, "counts": tuple(body["counts"]), "distances": pairs, "told": told})

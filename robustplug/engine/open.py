@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..errors import Refused
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.load import read_recipe, recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
@@ -17,12 +18,13 @@ from .errors import RunError
 from .folder import CHECKPOINTS, MODEL, RECIPE, holds_run, is_finished, latest_folder, new_folder
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from ..method import Method
     from ..protocols import Task
     from ..recipe.options import Recipe
-    from ..types import Result
+    from ..types import Result, TaskInfo
     from .assemble import Parts
     from .processes import Processes
 
@@ -255,6 +257,35 @@ def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> Op
     return OpenedRun(
         found.exported, found.trained, found.parts, processes, found.epochs, tuple(found.problems)
     )
+
+
+def open_model(folder: str | Path, info: TaskInfo, device: torch.device | str = "cpu") -> nn.Module:
+    """Build the model of a finished run and load its exported weights; its data is not opened.
+
+    Args:
+        folder: of the run.
+        info: of the task that it is built for, which need not be that of the run.
+        device: where to put it.
+
+    Raises:
+        Refused: the folder holds no finished run, or the weights do not fit this task.
+    """
+    from ..random import isolated
+    from ..targets.weights import fit, read_state
+    from .assemble import build_part
+
+    path = Path(folder)
+    try:
+        recipe = stored_recipe(path)
+        if recipe.model is None or not (path / MODEL).is_file():
+            raise RunError(f"{path} holds no finished run: there is no {MODEL} in it")
+        with isolated(0):
+            model: nn.Module = build_part(recipe.model, "model", "model", info=info)
+        state, _ = read_state(path / MODEL)
+        fit(model, state, path / MODEL, f'model "{recipe.model.name}"', "it was trained on another task")
+    except (RunError, RecipeError) as error:
+        raise Refused(str(error)) from error
+    return model.to(device).eval()
 
 
 def load_start(recipe: Recipe, model: nn.Module) -> str:

@@ -59,7 +59,10 @@ def fitting_threads(x: object) -> Iterator[None]:
     Threads that share so little work wait for each other longer than they compute.
     """
     before = torch.get_num_threads()
-    tiny = isinstance(x, Tensor) and x.device.type == "cpu" and x.numel() < TINY
+    tiny = False
+    if isinstance(x, Tensor) and x.device.type == "cpu":
+        # A model makes a vector of each whole number, such as that of a word.
+        tiny = x.numel() < (TINY if x.is_floating_point() else TINY // 4)
     try:
         if tiny:
             torch.set_num_threads(1)

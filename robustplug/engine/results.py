@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
-from ..types import AttackResult, EpochReport, Result
+from ..types import AttackResult, EpochReport, Measure, Result
 from .assemble import Parts, build_part, threat_of
 from .environment import describe_environment
 from .evaluate import Attack, Evaluation
@@ -163,7 +163,8 @@ def describe(parts: Parts, processes: Processes, asked: Asked) -> dict[str, Any]
         "task": recipe.task.name,
         "model": recipe.model.name if recipe.model else None,
         "recipe_hash": recipe_hash(recipe),
-        "input_range": [0.0, 1.0],
+        # Only images have a range that all tasks share.
+        "input_range": [0.0, 1.0] if info.shape is not None else None,
         "normalisation": {"mean": list(info.mean), "std": list(info.std)} if inside else {},
         "training": dict(asked.training),
         "environment": describe_environment(processes),
@@ -206,4 +207,11 @@ def _row(row: Mapping[str, Any], samples: int) -> dict[str, Any]:
     packed = np.frombuffer(base64.b64decode(row["right"], validate=True), dtype=np.uint8)
     right = np.unpackbits(packed, count=samples).astype(bool) if len(packed) else np.zeros(0, dtype=bool)
     accuracy = math.nan if row["accuracy"] is None else row["accuracy"]
-    return {**row, "right": tuple(right.tolist()), "accuracy": accuracy}
+    numbers = {name: {**body, **_unknown(body)} for name, body in row.get("measures", {}).items()}
+    measures = {name: Measure(**body) for name, body in numbers.items()}
+    return {**row, "right": tuple(right.tolist()), "accuracy": accuracy, "measures": measures}
+
+
+def _unknown(body: Mapping[str, Any]) -> dict[str, float]:
+    """Return NaN for each number that JSON could not write."""
+    return {name: math.nan for name, value in body.items() if value is None}

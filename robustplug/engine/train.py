@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,6 +76,20 @@ class Trained:
     result: Result
     history: Sequence[EpochReport]
     main: bool = True
+
+
+def selection_score(select: str, epoch: int, validation: Mapping[str, float]) -> float | None:
+    """Return what the epoch to keep has most of; None where it was not measured.
+
+    Args:
+        select: `train.select`.
+        epoch: epochs done.
+        validation: of this epoch.
+    """
+    if select == "last":
+        return float(epoch)
+    found = validation.get(select)
+    return -found if found is not None and select == "loss" else found
 
 
 class Training:
@@ -296,7 +310,7 @@ class Training:
         validation = self._validate(session)
         session.epoch, session.batch = session.epoch + 1, 0
         loop.means = type(loop.means)()
-        score = float(session.epoch) if recipe.train.select == "last" else validation.get(recipe.train.select)
+        score = selection_score(recipe.train.select, session.epoch, validation)
         best = score is not None and (session.best is None or score > session.best[1])
         if best and score is not None:
             session.best = (session.name, score)
@@ -333,6 +347,7 @@ class Training:
             build_part(self.parts.recipe.evaluate.loss, "loss", "evaluate.loss"),
             derive(self.parts.recipe.seed, "validate", session.epoch),
             self.processes,
+            losses=self.parts.recipe.train.select == "loss",
         )
         attacks = [Attack(options.attack.name, {}, attack)]
         rows = evaluation.run("validation", attacks, options.batch_size, options.samples)
@@ -340,7 +355,11 @@ class Training:
             raise RunError(
                 f'validate.attack cannot be run: {rows[1].skipped}; choose another, or "none". {self._kept()}'
             )
-        return {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
+        found = {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
+        if evaluation.losses:
+            found["loss"] = rows[0].measures["loss"].mean
+        known = {name: measure.mean for name, measure in rows[1].measures.items() if measure.count}
+        return {**known, **found}
 
     def _kept(self) -> str:
         known = checkpoint.names(self._checkpoints)

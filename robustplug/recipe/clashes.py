@@ -10,6 +10,7 @@ from ..component import Component, Kind, Use, slots
 from ..registry import Registry
 from ..traits import Traits
 from .errors import Finding, KeyPath
+from .options import Recipe
 
 # What a perturbation or a vicinity says that moves no samples.
 _STILL: dict[Kind, str] = {"perturbation": "stays", "vicinity": "plain"}
@@ -58,6 +59,28 @@ def _clashes(
             if trait in other.traits.gives and pair not in seen:
                 seen.add(pair)
                 yield Finding(part.path, f"{part} cannot be mixed with {other}: {reason}")
+
+
+def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for every component of a resolved recipe that is not for its task."""
+    places: list[tuple[KeyPath, Kind, Use | None]] = [
+        (("model",), "model", recipe.model),
+        (("validate", "attack"), "perturbation", recipe.validate.attack),
+        (("evaluate", "vicinity"), "vicinity", recipe.evaluate.vicinity),
+        (("evaluate", "loss"), "loss", recipe.evaluate.loss),
+    ]
+    places += [
+        (("evaluate", "attack", n), "perturbation", use) for n, use in enumerate(recipe.evaluate.attack)
+    ]
+    named = [(path, kind, use.name) for path, kind, use in places if use is not None]
+    parts = _parts(recipe.method, "method", ("method",), registry)
+    named += [(part.path, part.kind, part.name) for part in parts]
+    for path, kind, name in named:
+        tasks = registry.get(kind, name).tasks
+        if tasks and recipe.task.name not in tasks:
+            known = ", ".join(f'"{task}"' for task in tasks)
+            message = f'{kind.replace("_", " ")} "{name}" is not for the task "{recipe.task.name}"'
+            yield Finding(path, message, f"it is for {known}")
 
 
 def _parts(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[_Part]:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ..component import Component, Kind, Slot, Use
 from ..registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
 from ..registry import registry as installed
-from .clashes import clashes, model_clashes
+from .clashes import clashes, model_clashes, strangers
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .layers import ABSENT, inherited_options, layered, split_name
 from .messages import explain, show, table_hint, table_text
@@ -39,8 +39,10 @@ def convert_recipe(
     """
     reader = Reader(installed() if registry is None else registry)
     recipe = reader.options(Recipe, data, {}, ())
-    if recipe is not None and recipe.model is not None:
-        reader.findings += model_clashes(recipe.model, recipe.method, reader.registry)
+    if recipe is not None:
+        reader.findings += strangers(recipe, reader.registry)
+        if recipe.model is not None:
+            reader.findings += model_clashes(recipe.model, recipe.method, reader.registry)
     return (None if reader.findings else recipe), reader.findings
 
 

@@ -79,7 +79,8 @@ class TrainOptions:
         ema_decay: of the averaged weights, which are then those evaluated; None for no average.
         checkpoint_batches: also save within an epoch, every so many batches.
         only: "batchnorm" trains the weights and biases of BatchNorm layers and nothing else of the model.
-        select: which epoch's weights are kept: best robust or clean validation accuracy, or the last.
+        select: which epoch's weights are kept: best robust or clean validation accuracy, lowest validation
+            loss (`evaluate.loss`, of clean samples), or the last.
         stop_on_collapse: stop at catastrophic overfitting.
     """
 
@@ -92,7 +93,7 @@ class TrainOptions:
     ema_decay: Decay | None = None
     checkpoint_batches: Count | None = None
     only: Literal["all", "batchnorm"] = "all"
-    select: Literal["robust", "clean", "last"] = "robust"
+    select: Literal["robust", "clean", "loss", "last"] = "robust"
     stop_on_collapse: bool = False
 
 

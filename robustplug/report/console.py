@@ -29,7 +29,11 @@ def loss_parts(means: Mapping[str, float]) -> str:
 
 def validation_text(validation: Mapping[str, float]) -> str:
     """Return "clean 97.2%, robust 61.1%"."""
-    return ", ".join(f"{name} {value:.1%}" for name, value in validation.items())
+    shares = ("clean", "robust")
+    return ", ".join(
+        f"{name} {value:.1%}" if name in shares else f"{name} {value:.4g}"
+        for name, value in validation.items()
+    )
 
 
 class RichReporter:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..types import AttackResult, Result
+from ..types import AttackResult, Measure, Result
 
 
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -43,7 +44,10 @@ def result_tables(result: Result) -> list[Table | Text]:
     parts: list[Table | Text] = [result_table(result)]
     if result.meta.get("corruptions"):
         parts.append(corruption_table(result))
+    if any(measure.count for row in result.attacks for measure in row.measures.values()):
+        parts.append(measure_table(result))
     parts += [Text(line) for line in worst_case_lines(result)]
+    parts += [Text(text) for text in examples(result)]
     return [*parts, *(Text(line, style="yellow") for line in skipped_lines(result))]
 
 
@@ -87,6 +91,36 @@ def result_table(result: Result) -> Table:
             f"{row.seconds:.1f} s",
         )
     return table
+
+
+def measure_table(result: Result) -> Table:
+    """Lay out what the task measures besides right and wrong: means over the samples of each row."""
+    rows = [row for row in result.attacks if any(measure.count for measure in row.measures.values())]
+    names = list(dict.fromkeys(name for row in rows for name in row.measures))
+    note = "± half of the 95 % confidence interval of the mean, over the samples that a row was run on."
+    table = Table(title="measured", caption=note, title_justify="left", caption_justify="left")
+    # Without lines between columns, half a dozen of them fit 80 characters.
+    table.box, table.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
+    table.add_column("attack", overflow="fold")
+    for name in ("samples", *names):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [measure_text(row.measures[name]) if name in row.measures else "" for name in names]
+        table.add_row(row.name, str(row.attempted), *cells)
+    return table
+
+
+def measure_text(measure: Measure) -> str:
+    """Return "4.95" and on a second line "±0.16", or "" for a mean of nothing."""
+    if not measure.count:
+        return ""
+    half = "" if math.isnan(measure.high) else f"\n±{measure.high - measure.mean:.2f}"
+    return f"{measure.mean:.2f}{half}"
+
+
+def examples(result: Result) -> list[str]:
+    """Return what became of one sample of each row, with the row's name."""
+    return [f"\n{row.name}\n{row.example}" for row in result.attacks if row.example]
 
 
 def in_matrix(row: AttackResult) -> bool:
@@ -139,7 +173,9 @@ def worst_case_lines(result: Result) -> list[str]:
 
 def caption(result: Result) -> str:
     """Say how to read the table, what training cost, and which results were thrown away."""
-    lines = [f"Threat model: {threat_text(result.threat)}, inputs in [0, 1]; {normalisation_text(result)}."]
+    images = result.meta.get("input_range", [0.0, 1.0]) is not None
+    inputs = f", inputs in [0, 1]; {normalisation_text(result)}" if images else ""
+    lines = [f"Threat model: {threat_text(result.threat)}{inputs}."]
     if any(row.chain for row in result.attacks):
         lines.append("The rows of a section run one after the other, each on what those above left right.")
     if any(not row.chain for row in result.attacks[1:]):

@@ -46,9 +46,7 @@ def load(
 ) -> Target:
     """Load a model and try it; see `load_target`."""
     if info.shape is None or info.classes is None:
-        raise RunError(
-            "only classifiers of images of one size can be loaded, and the task has no such images"
-        )
+        return _as_it_is(source, normalisation, weights, device)
     device, shape = torch.device(device), Shape(info.shape, info.classes)
     opened = _open(source, info, shape, model, weights, device)
     # Said before the model is tried: a hint on its outputs would only mislead.
@@ -83,6 +81,24 @@ def load(
         "notes": notes,
     }
     return Target(module, opened.kind, gradients, description)
+
+
+def _as_it_is(
+    source: Source, normalisation: tuple[Numbers, Numbers], weights: str | None, device: torch.device | str
+) -> Target:
+    """Take a module for a task without images of one size: what it is to return, only the task knows.
+
+    Raises:
+        RunError: it is no module, or comes with what only models of images have.
+    """
+    if not isinstance(source, nn.Module) or normalisation != (None, None) or weights is not None:
+        raise RunError(
+            "the task has no images of one size: for it, only a run folder or a module can be evaluated, "
+            "without normalisation or weights of torchvision"
+        )
+    name = str(getattr(source, "__name__", type(source).__name__))
+    description: dict[str, Any] = {"source": name, "kind": "module", "notes": []}
+    return Target(source.to(device), "module", False, description)
 
 
 def _open(

@@ -82,6 +82,18 @@ class Subject:
         """Return the declaration."""
         return registry().get(self.kind, self.name)
 
+    def own_task(self) -> Task | None:
+        """Build the first task that the component is for, from its trial options; None for any task.
+
+        Raises:
+            unittest.SkipTest: its data is not here.
+        """
+        if not self.component.tasks:
+            return None
+        name = self.component.tasks[0]
+        task: Task = build(resolve(Use(name, dict(registry().get("task", name).trial)), "task"), "task")
+        return task
+
     @property
     def table(self) -> Mapping[str, Any]:
         """Return the options to try."""
@@ -119,8 +131,9 @@ class Bench:
     Args:
         subject: what to check.
         architecture: from a TaskInfo to a model; a method that needs BatchNorm gets toy_norm for toy_plain.
+            A component that is for certain tasks gets the default model of the first.
         eps: radius of the vicinity instead of its own.
-        task: by default a ToyTask.
+        task: by default the first that the component is for, or else a ToyTask.
     """
 
     def __init__(
@@ -130,7 +143,10 @@ class Bench:
         eps: float | None = None,
         task: Task | None = None,
     ) -> None:
-        self.task = task or ToyTask(SEED)
+        own = subject.own_task()
+        self.task = task or own or ToyTask(SEED)
+        if own is not None:
+            architecture = default_model(own)
         try:
             groups = self._prepare(subject, architecture, eps)
         except Refused:
@@ -255,6 +271,35 @@ class Bench:
             loop.epoch(session.epoch, session.batch, batches, BATCH_SIZE, size, progressed, lambda: "")
             session.epoch, session.batch, loop.means = session.epoch + 1, 0, Means()
             after_batch()
+
+
+def default_model(task: Task) -> Callable[[TaskInfo], nn.Module]:
+    """Return what builds the default model of a task, from its trial options."""
+    name = task.default_model
+    reference = resolve(Use(name, dict(registry().get("model", name).trial)), "model")
+
+    def made(info: TaskInfo) -> nn.Module:
+        model: nn.Module = build(reference, "model", info=info)
+        return model
+
+    return made
+
+
+def leaves(tree: Any) -> list[Tensor]:
+    """Return the tensors of a tree of mappings, lists, tuples and tensors."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    members = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, list | tuple) else ()
+    return [leaf for member in members for leaf in leaves(member)]
+
+
+def close(first: Any, second: Any, tolerance: float) -> bool:
+    """Tell whether two outputs agree, as far as both reach: padding may differ."""
+    pairs = list(zip(leaves(first), leaves(second), strict=True))
+    common = [tuple(slice(min(sizes)) for sizes in zip(a.shape, b.shape, strict=True)) for a, b in pairs]
+    return all(
+        torch.allclose(a[part], b[part], atol=tolerance) for (a, b), part in zip(pairs, common, strict=True)
+    )
 
 
 def rows_of(batch: Batch, rows: Tensor) -> Batch:

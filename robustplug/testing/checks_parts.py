@@ -19,8 +19,8 @@ from ..random import isolated, stream, uniform_like
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
 from ..traits import Traits, self_trained
-from ..types import Batch, Feed, ParamGroup, Split, TaskInfo, View
-from .bench import Subject, differing, require
+from ..types import Batch, Feed, ParamGroup, Split, TaskInfo, View, take
+from .bench import Subject, close, differing, leaves, require
 from .checks_views import global_rng_states
 
 # --- tasks
@@ -137,7 +137,8 @@ def default_model_fits(subject: Subject) -> None:
     with torch.no_grad():
         outputs = model(batch.x)
     fits = task.info.classes is None or outputs.shape == (len(batch), task.info.classes)
-    require(fits, f"{task.default_model} gives outputs of shape {tuple(outputs.shape)}")
+    shapes = [tuple(leaf.shape) for leaf in leaves(outputs)]
+    require(fits, f"{task.default_model} gives outputs of shape {shapes}")
 
 
 TASK_CHECKS = (
@@ -160,9 +161,16 @@ _INFO = TaskInfo(
 
 
 def _model(subject: Subject, seed: int = 0) -> nn.Module:
+    task = subject.own_task()
     with isolated(seed):
-        model: nn.Module = subject.build(info=_INFO)
+        model: nn.Module = subject.build(info=_INFO if task is None else task.info)
     return model
+
+
+def _inputs(subject: Subject, size: int) -> Any:
+    """Return inputs of the first task that a model is for, or images."""
+    task = subject.own_task()
+    return _images(size) if task is None else next(iter(task.batches("train", Feed(batch_size=size)))).x
 
 
 def _trained_model(subject: Subject, seed: int = 0) -> nn.Module:
@@ -185,23 +193,24 @@ def _images(size: int) -> Tensor:
 
 
 def model_gives_logits(subject: Subject) -> None:
-    """Give finite logits (N, K), for a batch of one in eval mode as in any other batch."""
-    model = _trained_model(subject).eval()
-    x = _images(3).requires_grad_()
-    outputs = model(x)
-    require(outputs.shape == (3, 10), f"3 images in 10 classes give outputs of shape {tuple(outputs.shape)}")
-    require(bool(outputs.isfinite().all()), "the outputs are not finite")
-    if not isinstance(model, SelfTrained):
+    """Give finite outputs, of images logits (N, K), for a batch of one in eval mode as in any other batch."""
+    model, x = _trained_model(subject).eval(), _inputs(subject, 3)
+    images = not subject.component.tasks
+    outputs = model(x.requires_grad_() if images else x)
+    require(leaves(outputs), "the outputs hold no tensor")
+    require(all(bool(leaf.isfinite().all()) for leaf in leaves(outputs)), "the outputs are not finite")
+    if images:
+        shape = tuple(outputs.shape)
+        require(shape == (3, 10), f"3 images in 10 classes give outputs of shape {shape}")
+    if images and not isinstance(model, SelfTrained):
         (gradient,) = torch.autograd.grad(outputs.sum(), x)
         require(bool(gradient.any()), "no gradient reaches the inputs")
     with torch.no_grad():
         one = model(x[1:2])
     # The outputs of an untrained network may be of any size.
-    near = 1e-4 * float(outputs.detach().abs().max())
-    require(
-        torch.allclose(one, outputs[1:2], atol=near),
-        "in eval mode, the output of a sample depends on its batch",
-    )
+    near = 1e-4 * max(float(leaf.detach().abs().max()) for leaf in leaves(outputs))
+    same = close(one, take(outputs, torch.tensor([1])), near)
+    require(same, "in eval mode, the output of a sample depends on its batch")
 
 
 def model_can_train(subject: Subject) -> None:
@@ -212,7 +221,8 @@ def model_can_train(subject: Subject) -> None:
         _learns(subject, model)
     else:
         with isolated(0):
-            model(_images(4)).square().sum().backward()
+            outputs = leaves(model(_inputs(subject, 4)))
+            torch.autograd.backward(sum((leaf.square().sum() for leaf in outputs), torch.zeros(())))
         missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         require(not missing, f"no gradient reaches {', '.join(missing)}")
     model.eval()

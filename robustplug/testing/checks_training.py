@@ -14,7 +14,7 @@ from ..engine.checkpoint import Checkpoint
 from ..engine.session import Session
 from ..step import Step
 from ..types import View
-from .bench import Bench, Subject, differing, require, rows_of
+from .bench import Bench, Subject, close, differing, leaves, require, rows_of, skip_unless
 from .toys import toy_linear, toy_plain
 
 
@@ -151,18 +151,18 @@ def export_agrees_with_g(subject: Subject) -> None:
         step = bench.step(bench.batch())
         g = step.output(View.of(step.batch))
         from_copy = copied(x)
+    shapes = [leaf.shape for leaf in leaves(g)]
     require(
-        isinstance(outputs, Tensor) and outputs.shape == g.shape,
+        shapes and [leaf.shape for leaf in leaves(outputs)] == shapes,
         "export gives outputs of another shape than g",
     )
-    require(
-        torch.allclose(outputs, g, atol=1e-5), "the exported module and g of clean views give other outputs"
-    )
-    require(torch.allclose(from_copy, g, atol=1e-5), "exporting a copy of the model gives other outputs")
+    require(close(outputs, g, 1e-5), "the exported module and g of clean views give other outputs")
+    require(close(from_copy, g, 1e-5), "exporting a copy of the model gives other outputs")
 
 
 def views_do_not_lower_the_objective(subject: Subject) -> None:
     """Generate views whose loss is not below that of the samples that they start from."""
+    skip_unless(not subject.component.tasks, "only of images is it known what a stronger sample is")
     bench = Bench(subject, toy_linear)
     step = bench.step(bench.batch())
     views = bench.views(step)

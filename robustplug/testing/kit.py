@@ -39,6 +39,9 @@ _BY_KIND: dict[Kind, tuple[CheckFunction, ...]] = {
 }
 
 
+_SLOTS = ("vicinity", "perturbation", "label_map", "output_map", "loss")
+
+
 def checks_for(kind: Kind) -> Iterator[CheckFunction]:
     """Yield the checks of a kind: functions of a Subject that raise AssertionError, or SkipTest.
 
@@ -126,8 +129,10 @@ def all_checks(name: str, kind: Kind | None = None, options: Mapping[str, Any] |
         LookupError: there is no such component, or the kind must be named.
     """
     subject = Subject(kind or find_kind(name), name, options)
-    registry().get(subject.kind, name)
-    return [Check(function, subject) for function in checks_for(subject.kind)]
+    # A slot for special tasks only makes sense in the methods that are made for it, which are checked.
+    alone = registry().get(subject.kind, name).tasks and subject.kind in _SLOTS
+    functions = checks_component.CHECKS if alone else tuple(checks_for(subject.kind))
+    return [Check(function, subject) for function in functions]
 
 
 def run_checks(

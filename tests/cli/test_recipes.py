@@ -62,11 +62,32 @@ def test_a_copy_of_an_unknown_recipe_gives_the_closest(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", bundled_recipes())
+STARTING = {
+    name: table["model"]["from"]
+    for name, path in bundled_recipes().items()
+    if "from" in (table := tomllib.loads(path.read_text())).get("model", {})
+}
+
+
+@pytest.mark.parametrize("name", sorted(bundled_recipes().keys() - STARTING.keys()))
 def test_every_bundled_recipe_is_valid(cli: Invoke, name: str) -> None:
     result = cli("validate", name)
     assert result.exit_code == 0, result.output
     assert f"{name} is valid" in result.output
+
+
+@pytest.mark.parametrize("name", STARTING)
+def test_a_bundled_recipe_that_starts_from_a_run_lacks_nothing_else(
+    cli: Invoke, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = cli("validate", name)
+    assert result.exit_code == 2
+    heads = [line for line in result.output.splitlines() if not line.startswith(" ")]
+    assert len(heads) == 1
+    assert heads[0].endswith(": model.from")
+    first = bundled_recipes()[name].read_text().splitlines()[1]
+    assert f"--recipe {Path(STARTING[name]).name}" in first or f"then {Path(STARTING[name]).name}" in first
 
 
 BAD = """\

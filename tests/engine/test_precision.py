@@ -11,7 +11,12 @@ from torch import nn
 import robustplug
 from robustplug.engine import precision, train
 from robustplug.engine.collapse import collapsed
-from robustplug.engine.precision import choose_channels_last, choose_precision, has_native_bfloat16
+from robustplug.engine.precision import (
+    choose_channels_last,
+    choose_precision,
+    fitting_threads,
+    has_native_bfloat16,
+)
 from robustplug.recipe import read_recipe
 from robustplug.types import EpochReport
 
@@ -143,3 +148,24 @@ def test_what_auto_chose_is_written_down(tmp_path: Path, monkeypatch: pytest.Mon
     run = robustplug.train(recipe, out=tmp_path / "run")
     stored = read_recipe(run.folder / "recipe.toml").train
     assert (stored.precision, stored.channels_last) == ("float32", True)
+
+
+@pytest.mark.parametrize(
+    ("x", "alone"),
+    [
+        (torch.zeros(64, 1, 8, 8), True),
+        (torch.zeros(64, 3, 32, 32), False),
+        (torch.zeros(32, 150, dtype=torch.int64), True),
+        (torch.zeros(64, 390, dtype=torch.int64), False),
+        (["a text"], False),
+    ],
+)
+def test_one_thread_is_used_for_tiny_batches_only(x: object, alone: bool) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with fitting_threads(x):
+            assert torch.get_num_threads() == (1 if alone else 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -55,6 +55,16 @@ def test_a_constant_input_is_run_once() -> None:
     assert (model.calls, step.meter.forwards) == (2, 2 * ROWS)
 
 
+def test_another_network_is_run_and_counted_and_shares_nothing_with_the_model() -> None:
+    model, other = Counted(), Counted()
+    step = step_on(model)
+    own, its = step.forward(step.batch.x), step.forward(step.batch.x, module=other)
+    assert its is not own
+    assert step.forward(step.batch.x, module=other) is its
+    assert step.forward(step.batch.x) is own
+    assert (model.calls, other.calls, step.meter.forwards) == (1, 1, 2 * ROWS)
+
+
 def test_an_input_that_was_written_to_is_run_again() -> None:
     step = step_on(Counted())
     first = step.forward(step.batch.x)

@@ -225,7 +225,8 @@ def test_two_classes_are_refused_where_the_attack_needs_more(name: str) -> None:
     whole = digits(6)
     two = Batch(whole.x, whole.y % 2, whole.index)
     step = step_of(trained_model(classes=2), two)
-    step.task.info = type(step.task.info)(**{**vars(step.task.info), "classes": 2})
+    task: Any = step.task
+    task.info = type(task.info)(**{**vars(task.info), "classes": 2})
     with pytest.raises(Refused, match="needs at least 4 classes"):
         robustplug.build("perturbation", "torchattacks", name=name)(step, View.of(two, "adv"), ball("linf"))
 

@@ -14,8 +14,8 @@ from robustplug.registry import Registry, registry
 from robustplug.traits import TRAITS, Traits, self_trained
 
 
-def read(method: dict[str, Any]) -> None:
-    recipe_from_mapping({"task": {"use": "digits"}, "method": method})
+def read(method: dict[str, Any], task: str = "digits") -> None:
+    recipe_from_mapping({"task": {"use": task}, "method": method})
 
 
 PRODUCT = {
@@ -191,12 +191,13 @@ def test_a_refused_mix_is_named_by_its_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", registry().names("method"))
 def test_every_method_goes_with_its_own_slots(name: str) -> None:
-    read({"use": name})
+    tasks = registry().get("method", name).tasks
+    read({"use": name}, *tasks[:1])
 
 
 @pytest.mark.parametrize("name", sorted(bundled_recipes()))
 def test_every_bundled_recipe_can_be_read(name: str) -> None:
-    read_recipe(name)
+    read_recipe(name, starts=False)
 
 
 @pytest.mark.parametrize("vicinity", ["gaussian", "mixup"])
@@ -229,3 +230,29 @@ def test_two_components_that_exclude_each_other_are_reported_once() -> None:
     (finding,) = clashes(method, known)
     assert finding.path == ("label_map",)
     assert finding.message == 'label map "part" cannot be mixed with loss "part": one is enough'
+
+
+def test_a_component_for_other_tasks_is_refused_where_it_stands() -> None:
+    method = {"use": "erm", "loss": {"use": "dialogue"}, "vicinity": {"use": "rules"}}
+    recipe: dict[str, Any] = {
+        "task": {"use": "digits"},
+        "model": {"use": "negotiator"},
+        "method": method,
+        "validate": {"attack": {"use": "partner"}},
+        "evaluate": {"attack": [{"use": "fgsm"}, {"use": "partner"}], "loss": {"use": "dialogue"}},
+    }
+    with pytest.raises(RecipeError) as caught:
+        recipe_from_mapping(recipe)
+    assert {problem.key for problem in caught.value.problems} == {
+        "model",
+        "method.loss",
+        "method.vicinity",
+        "validate.attack",
+        "evaluate.attack.1",
+        "evaluate.loss",
+    }
+    for problem in caught.value.problems:
+        assert 'not for the task "digits"' in problem.message
+        assert problem.hint == 'it is for "scripted-negotiation", "negotiation"'
+    recipe["evaluate"]["attack"] = [{"use": "partner"}]
+    recipe_from_mapping({**recipe, "task": {"use": "scripted-negotiation"}})

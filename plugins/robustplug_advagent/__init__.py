@@ -1,0 +1,246 @@
+"""AdvAgent: negotiating agents, attacks on them, and agents hardened against these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from robustplug.api import Component, hookimpl
+
+from .attack_options import (
+    AdversaryOptions,
+    AnyTurnOptions,
+    PartnerOptions,
+    PreemptiveOptions,
+    ReactiveOptions,
+    TransferOptions,
+)
+from .options import (
+    AgentOptions,
+    DealOptions,
+    DialogueLossOptions,
+    HardeningOptions,
+    PolicyOptions,
+    ReinforceOptions,
+    ReturnsOptions,
+    RlAttackMethodOptions,
+    RollOutOptions,
+    RulesOptions,
+    ScriptedOptions,
+)
+
+PAPER = "Cheng 2021, doctoral thesis, §3.2: AdvAgent"
+LYD17 = "Lewis et al. 2017, Deal or No Deal? End-to-End Learning for Negotiation Dialogues, arXiv:1706.05125"
+TASKS = ("scripted-negotiation", "negotiation")
+_HERE = "robustplug_advagent"
+
+OFFICIAL_SEARCH = {
+    "changes": 100,
+    "kappa": 3,
+    "search": "every",
+    "constraint": "penalty",
+    "objective": "official",
+}
+
+
+@hookimpl
+def robustplug_tasks() -> Iterable[Component]:
+    """Offer negotiation on scripted and on published dialogues."""
+    yield Component(
+        "scripted-negotiation",
+        f"{_HERE}.task:scripted",
+        ScriptedOptions,
+        "negotiation with dialogues that a script makes up: nothing to download",
+        LYD17,
+        {"dialogues": 11, "scenarios": 8, "train_scenarios": 22, "unknown_below": 1},
+    )
+    yield Component(
+        "negotiation",
+        f"{_HERE}.task:deal_or_no_deal",
+        DealOptions,
+        "Deal or No Deal: 5,808 negotiations of people about books, hats and balls",
+        LYD17,
+    )
+
+
+@hookimpl
+def robustplug_models() -> Iterable[Component]:
+    """Offer the negotiating agent."""
+    yield Component(
+        "negotiator",
+        f"{_HERE}.agent:Agent",
+        AgentOptions,
+        "reads and writes with one GRU, decides with another",
+        LYD17,
+        {"word": 12, "goal": 6, "reader": 16, "attention": 10, "choice": 12, "dropout": 0.0},
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_vicinities() -> Iterable[Component]:
+    """Offer the rules of the game."""
+    yield Component(
+        "rules",
+        f"{_HERE}.rules:Rules",
+        RulesOptions,
+        "the dialogues that a scenario may become under the rules of the game",
+        PAPER,
+        {"turns": 6, "words": 8},
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_losses() -> Iterable[Component]:
+    """Offer the loss of dialogues."""
+    yield Component(
+        "dialogue",
+        f"{_HERE}.loss:DialogueLoss",
+        DialogueLossOptions,
+        "cross entropy of the words and of the outcome",
+        LYD17,
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_label_maps() -> Iterable[Component]:
+    """Offer returns as targets."""
+    yield Component(
+        "returns",
+        f"{_HERE}.reinforce:Returns",
+        ReturnsOptions,
+        "advantage · one-hot of each word that was drawn",
+        PAPER,
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_output_maps() -> Iterable[Component]:
+    """Offer the policy that words are drawn from."""
+    yield Component(
+        "policy",
+        f"{_HERE}.reinforce:Policy",
+        PolicyOptions,
+        "the logits that words are drawn from",
+        LYD17,
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer self-play, the RL attack as training, and adversarial training."""
+    method, trial = f"{_HERE}.reinforce:Reinforce", {"people": 4, "vicinity": {"turns": 6, "words": 6}}
+    yield Component(
+        "self-play",
+        method,
+        ReinforceOptions,
+        "REINFORCE against a frozen copy: the RL agent",
+        LYD17,
+        trial,
+        variants={"paper": {}, "official": {"label_map": {"standardise": True}}},
+        tasks=TASKS,
+    )
+    yield Component(
+        "rl-attack",
+        method,
+        RlAttackMethodOptions,
+        "REINFORCE on the advantage over a fixed target: a black-box adversary",
+        PAPER,
+        trial,
+        variants={
+            "paper": {},
+            "official": {"label_map": {"reward": "official", "standardise": True}},
+        },
+        tasks=TASKS,
+    )
+    yield Component(
+        "hardening",
+        method,
+        HardeningOptions,
+        "adversarial training: agent and adversary learn in turn (Eq. 3.13)",
+        PAPER,
+        trial,
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_perturbations() -> Iterable[Component]:
+    """Offer roll-outs, partners and attacks."""
+    attacks = f"{_HERE}.attacks"
+    short = {"epochs": 1, "batch": 11, "people": 2}
+    yield Component(
+        "roll-out",
+        f"{_HERE}.reinforce:RollOut",
+        RollOutOptions,
+        "the dialogue that the learner has with the other side",
+        LYD17,
+        tasks=TASKS,
+    )
+    yield Component(
+        "partner",
+        f"{attacks}:Partner",
+        PartnerOptions,
+        "negotiate with an agent that attacks nothing",
+        LYD17,
+        tasks=TASKS,
+    )
+    yield Component(
+        "rl-attack",
+        f"{attacks}:RlAttack",
+        AdversaryOptions,
+        "an adversary trained against the target's words and decisions",
+        PAPER,
+        short,
+        variants={"paper": {}, "official": {"reward": "official", "lr": 0.2}},
+        tasks=TASKS,
+    )
+    yield Component(
+        "transfer-attack",
+        f"{attacks}:TransferAttack",
+        TransferOptions,
+        "a sentence that worked in another dialogue",
+        PAPER,
+        short,
+        tasks=TASKS,
+    )
+    yield Component(
+        "reactive-attack",
+        f"{attacks}:ReactiveAttack",
+        ReactiveOptions,
+        "make the target end the dialogue and decide badly",
+        PAPER,
+        variants={"paper": {}, "official": OFFICIAL_SEARCH},
+        tasks=TASKS,
+    )
+    yield Component(
+        "preemptive-attack",
+        f"{attacks}:PreemptiveAttack",
+        PreemptiveOptions,
+        "make the target lower its demand, then end the dialogue",
+        PAPER,
+        variants={"paper": {}, "official": OFFICIAL_SEARCH},
+        tasks=TASKS,
+    )
+    yield Component(
+        "any-turn-attack",
+        f"{attacks}:AnyTurnAttack",
+        AnyTurnOptions,
+        "attack at the first turn that a sentence is found for",
+        PAPER,
+        short,
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_commands(cli: click.Group) -> None:
+    """Add `robustplug perplexity`."""
+    from .commands import perplexity
+
+    cli.add_command(perplexity)

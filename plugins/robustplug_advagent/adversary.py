@@ -1,0 +1,195 @@
+"""Adversaries that see the target's words and decision only: trained against it, or reusing sentences."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from robustplug.api import Refused, isolated, stream, weights_digest
+
+from .agent import Agent
+from .attack_options import AdversaryOptions
+from .layout import COUNTS, HEAD, THEM, swapped, turns
+from .loss import said_equally, word_loss
+from .policy import Baseline, discounts, official_reward, policy_words, without_dropout
+from .rules import Rules, own_words
+from .runs import load_agent
+from .scenarios import decision_scores, scores
+from .talk import draw_noise, play
+from .task import NegotiationTask
+from .voice import Speaker, Voice
+
+KEPT = 4
+_trained: OrderedDict[str, Agent] = OrderedDict()
+
+
+def speaking(name: str, model: nn.Module, task: NegotiationTask, device: torch.device) -> Agent:
+    """Return the agent that an adversary speaks with, or starts from.
+
+    Args:
+        name: a run folder, or "target" for the target itself.
+        model: the target.
+        task: of the evaluation.
+        device: of the target.
+
+    Raises:
+        Refused: it is not there, or the target is none whose words can be used.
+    """
+    if name != "target":
+        return load_agent(name, task.info, device)
+    if not isinstance(model, Agent):
+        raise Refused('this target cannot speak for the adversary: name a run as "speaker"')
+    return model
+
+
+def trained_adversary(
+    target: Speaker,
+    model: nn.Module,
+    task: NegotiationTask,
+    rules: Rules,
+    options: AdversaryOptions,
+    device: torch.device,
+) -> Agent:
+    """Return an adversary that has learned to negotiate against a target (§3.2.2.1).
+
+    The target is asked for its words and its decision, nothing else, unless the reward is "official". The
+    same target, start and options give the same adversary; the last few are kept for other attacks.
+
+    Args:
+        target: speaks and decides.
+        model: of the target, for what it is known by.
+        task: gives the scenarios to learn on.
+        rules: of the game.
+        options: of the attack.
+        device: of the target.
+
+    Raises:
+        Refused: the agent to start from is not there.
+    """
+    if options.adversary is not None:
+        return load_agent(options.adversary, task.info, device)
+    start = speaking(options.speaker, model, task, device)
+    # Attacks that have more options share adversaries with those that have not.
+    said = {item.name: getattr(options, item.name) for item in dataclasses.fields(AdversaryOptions)}
+    key = f"{said} {weights_digest(model)} {id(model)} {weights_digest(start)} {rules.turns} {rules.words}"
+    if key not in _trained:
+        _trained[key] = _train(target, copy.deepcopy(start), task, rules, options, device)
+        while len(_trained) > KEPT:
+            _trained.popitem(last=False)
+    return _trained[key]
+
+
+def _train(
+    target: Speaker,
+    agent: Agent,
+    task: NegotiationTask,
+    rules: Rules,
+    options: AdversaryOptions,
+    device: torch.device,
+) -> Agent:
+    scenarios, (people, _) = task.scenarios("train").to(device), task.by_length("train")
+    optimizer = torch.optim.SGD(agent.parameters(), lr=options.lr, momentum=0.1, nesterov=True)
+    baseline = Baseline(torch.zeros(3, dtype=torch.float64, device=device))
+    rng = stream(options.seed, "adversary", device=device)
+    order_rng = stream(options.seed, "adversary", "order")
+    agent.requires_grad_().train()
+
+    def update(loss: Tensor) -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(agent.parameters(), options.clip)
+        optimizer.step()
+
+    for _ in range(options.epochs):
+        order = torch.randperm(len(scenarios), generator=order_rng).to(device)
+        for rows in torch.split(order, options.batch):
+            x, reward = negotiated(target, agent, scenarios[rows], task, rules, options.reward, rng)
+            advantage = baseline.advantage(reward, standardise=options.reward == "official")
+            words = x[:, HEAD:]
+            weights = advantage[:, None] * discounts(own_words(words), options.gamma)
+            with torch.enable_grad(), without_dropout(agent):
+                logits = policy_words(agent.next_words(x), x)
+                length = logits.shape[1]
+                update(word_loss(logits, words[:, :length], weights[:, :length]).mean())
+            if options.people:
+                start = int(torch.randint(len(people) - options.people + 1, (), generator=order_rng))
+                human = people[start : start + options.people].to(device)
+                seed = int(torch.randint(2**31, (), generator=order_rng))
+                with torch.enable_grad(), isolated(seed, device):
+                    spoken = agent.next_words(human)
+                    width = spoken.shape[1]
+                    aim = said_equally(human)[:, :width]
+                    imitated = word_loss(spoken, human[:, HEAD : HEAD + width], aim)
+                    update(options.people_weight * imitated.mean())
+    return agent.eval().requires_grad_(False)
+
+
+def negotiated(
+    target: Speaker,
+    agent: Agent,
+    scenarios: Tensor,
+    task: NegotiationTask,
+    rules: Rules,
+    reward: str,
+    rng: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Let an adversary negotiate, and return the dialogues as it sees them, and its rewards, (N,).
+
+    It takes what the target leaves, so it needs no decision of its own.
+
+    Args:
+        target: the other side.
+        agent: the adversary.
+        scenarios: rows (N, 12) as the target sees them.
+        task, rules: of the game.
+        reward: "advantage", S_adv − S_ori (Eq. 3.7), or "official".
+        rng: draws words and who begins.
+    """
+    noise = draw_noise(len(scenarios), rules.turns, rules.words, rng)
+    first = torch.randint(2, (len(scenarios),), generator=rng, device=scenarios.device)
+    seen = play(scenarios, target, Voice(agent), first, noise).rows_so_far()
+    judged = decision_scores(target.choice(seen), seen[:, COUNTS], task.info.walk_away)
+    if reward == "official":
+        return swapped(seen), official_reward(seen, judged)
+    own, other, _ = scores(seen, judged.argmax(1))
+    return swapped(seen), (other - own).float()
+
+
+def best_sentences(
+    target: Speaker,
+    agent: Agent,
+    task: NegotiationTask,
+    rules: Rules,
+    count: int,
+    seed: int,
+    device: torch.device,
+) -> list[list[int]]:
+    """Return the list L: last sentences of an adversary from the dialogues of its highest rewards.
+
+    Args:
+        target, agent, task, rules: as in `negotiated`.
+        count: of different sentences, at most.
+        seed: of the dialogues.
+        device: of the target.
+
+    Raises:
+        Refused: the adversary never said anything.
+    """
+    scenarios = task.scenarios("train")[:1024].to(device)
+    rng = stream(seed, "sentences", device=device)
+    x, reward = negotiated(target, agent, scenarios, task, rules, "advantage", rng)
+    found: dict[tuple[int, ...], None] = {}
+    for row in reward.argsort(descending=True, stable=True).tolist():
+        spoken = [said for who, said in turns(x[row, HEAD:].tolist()) if who != THEM and len(said) > 0]
+        last = next((said for said in reversed(spoken) if said != [2]), None)
+        if last is not None:
+            found[tuple(last)] = None
+        if len(found) == count:
+            break
+    if not found:
+        raise Refused("the adversary never said anything that could be used again")
+    return [list(said) for said in found]

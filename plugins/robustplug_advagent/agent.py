@@ -1,0 +1,154 @@
+"""The negotiating agent of Lewis et al. 2017: reads, speaks and decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustplug.api import TaskInfo
+
+from .layout import COUNTS, HEAD, OUTCOMES, OWN, PAD, Words, lengths
+from .scenarios import TOTAL
+
+if TYPE_CHECKING:
+    from .options import AgentOptions
+
+
+# Rows of one pass without dropout: dialogues of similar lengths go together, which saves the padding.
+GROUP = 32
+
+
+class Reading(NamedTuple):
+    """Hold what an agent makes of dialogues.
+
+    Attributes:
+        words: logits (N, T, V) of the word that follows each word.
+        choice: logits (N, 6, 8) of the outcome of each item for the own side, then for the other.
+    """
+
+    words: Tensor
+    choice: Tensor
+
+
+class Agent(nn.Module):
+    """A negotiating agent of words, one goal, one reader and a head that decides.
+
+    The reader is also the writer: the same GRU and the same embedding, which is tied to the output. The
+    head runs a GRU over the dialogue in both directions, pools it by attention, and gives logits of the
+    outcome of each item. Nothing looks at what the items are worth to the other side.
+
+    Its words are part of the weights, as bytes, so that an agent says which vocabulary it was made for.
+
+    Args:
+        options: sizes.
+        info: of a negotiation task: has `words`.
+    """
+
+    vocabulary: Tensor
+
+    def __init__(self, options: AgentOptions, *, info: TaskInfo) -> None:
+        super().__init__()
+        words = getattr(info, "words", None)
+        if not isinstance(words, Words):
+            raise ValueError('an agent needs a task with words, such as "scripted-negotiation"')
+        o = options
+        text = "\n".join(words.all).encode()
+        self.register_buffer("vocabulary", torch.frombuffer(bytearray(text), dtype=torch.uint8))
+        self.embedding = nn.Embedding(len(words), o.word, padding_idx=PAD)
+        self.count = nn.Embedding(TOTAL + 1, o.goal)
+        self.value = nn.Embedding(TOTAL + 1, o.goal)
+        self.encoder = nn.Linear(3 * o.goal, o.goal)
+        self.reader = nn.GRU(o.word + o.goal, o.reader, batch_first=True)
+        self.decoder = nn.Linear(o.reader, o.word)
+        self.onward = nn.GRU(o.reader + o.word, o.attention, batch_first=True)
+        self.returning = nn.GRU(o.reader + o.word, o.attention, batch_first=True)
+        self.attention = nn.Sequential(
+            nn.Linear(2 * o.attention, o.attention), nn.Tanh(), nn.Linear(o.attention, 1)
+        )
+        self.decider = nn.Sequential(nn.Linear(2 * o.attention + o.goal, o.choice), nn.Tanh())
+        self.outcomes = nn.Linear(o.choice, 6 * OUTCOMES)
+        self.dropout = nn.Dropout(o.dropout)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -o.init, o.init)
+        with torch.no_grad():
+            self.embedding.weight[PAD] = 0
+
+    def words(self) -> Words:
+        """Return the vocabulary that the agent was made for."""
+        return Words(tuple(bytes(self.vocabulary.tolist()).decode().split("\n")))
+
+    def forward(self, x: Tensor) -> Reading:
+        """Read whole dialogues (N, 12 + T) and decide; see `layout`. Padding at the end has no effect."""
+        sizes = lengths(x)
+        if not self.dropout.training and len(x) > GROUP:
+            order = sizes.argsort()
+            parts = [self._read_all(x[rows], sizes[rows]) for rows in torch.split(order, GROUP)]
+            longest = parts[-1].words.shape[1]
+            words = [F.pad(part.words, (0, 0, 0, longest - part.words.shape[1])) for part in parts]
+            back = order.argsort()
+            return Reading(torch.cat(words)[back], torch.cat([part.choice for part in parts])[back])
+        return self._read_all(x, sizes)
+
+    def next_words(self, x: Tensor) -> Tensor:
+        """Return the logits (N, T, V) of the word after each word of (N, 12 + T), and decide nothing."""
+        words = x[:, HEAD : HEAD + int(lengths(x).max())]
+        hidden, _ = self.reader(self._inputs(self.embedding(words), self.goal(x)))
+        return self.speech(hidden)
+
+    def _read_all(self, x: Tensor, sizes: Tensor) -> Reading:
+        longest = max(int(sizes.max()), 1)
+        words = x[:, HEAD : HEAD + longest]
+        if not words.shape[1]:
+            words = x.new_full((len(x), 1), PAD)
+        embedded = self.embedding(words)
+        goal = self.goal(x)
+        hidden, _ = self.reader(self._inputs(embedded, goal))
+        return Reading(self.speech(hidden), self._choice(hidden, embedded, goal, sizes.clamp_min(1)))
+
+    def goal(self, x: Tensor) -> Tensor:
+        """Encode counts and own values of rows x as (N, G)."""
+        parts = self.count(x[:, COUNTS]) * self.value(x[:, OWN])
+        encoded: Tensor = self.encoder(torch.tanh(parts).flatten(1)).tanh()
+        return encoded
+
+    def speech(self, hidden: Tensor) -> Tensor:
+        """Return the logits (…, V) of the next word after the reader's states (…, H)."""
+        return F.linear(self.decoder(hidden), self.embedding.weight)
+
+    def _inputs(self, embedded: Tensor, goal: Tensor) -> Tensor:
+        repeated = goal[:, None].expand(-1, embedded.shape[1], -1)
+        inputs: Tensor = self.dropout(torch.cat([embedded, repeated], 2))
+        return inputs
+
+    def _choice(self, hidden: Tensor, embedded: Tensor, goal: Tensor, sizes: Tensor) -> Tensor:
+        inputs = self.dropout(torch.cat([hidden, embedded], 2))
+        steps = torch.arange(inputs.shape[1], device=sizes.device)
+        there = steps < sizes[:, None]
+        # Each row is turned round within its own length: padding stays at the end, and packing, whose
+        # backward pass is slow on CPUs, is not needed.
+        turned = torch.where(there, sizes[:, None] - 1 - steps, steps)
+        back, _ = self.returning(_places(inputs, turned))
+        attended = torch.cat([self.onward(inputs)[0], _places(back, turned)], 2)
+        weights = self.attention(attended)[..., 0].masked_fill(~there, -torch.inf).softmax(1)
+        pooled = (weights[..., None] * attended).sum(1)
+        decided = self.decider(self.dropout(torch.cat([pooled, goal], 1)))
+        outcomes: Tensor = self.outcomes(decided)
+        return outcomes.view(-1, 6, OUTCOMES)
+
+
+def _places(values: Tensor, places: Tensor) -> Tensor:
+    """Return values (N, T, D) at other places of each row, (N, T)."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
+
+
+def gru_weights(gru: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the weights of a GRU of one layer: of inputs, of states, and the biases of both."""
+    inputs, hidden, input_bias, hidden_bias = gru._flat_weights
+    assert inputs is not None
+    assert hidden is not None
+    assert input_bias is not None
+    assert hidden_bias is not None
+    return inputs, hidden, input_bias, hidden_bias

@@ -1,0 +1,128 @@
+"""Options of the attacks. Importing this does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from robustplug.api import Count, Natural, NonNegative, Positive
+
+from .options import Discount
+
+
+@dataclass(frozen=True)
+class PartnerOptions:
+    """Options of `partner`.
+
+    Attributes:
+        agent: run folder of the other side, or "target" for the target itself.
+    """
+
+    agent: str = "target"
+
+
+@dataclass(frozen=True)
+class AdversaryOptions:
+    """Options of the attack `rl-attack`, which trains an adversary against the target.
+
+    Attributes:
+        speaker: run folder of the agent that the adversary starts from, or "target" for the target itself,
+            which a black-box attacker would not have.
+        adversary: run folder of an adversary that is trained already; then nothing is trained.
+        epochs: over the scenarios to learn on.
+        batch: negotiations of each update.
+        lr: learning rate, of SGD with Nesterov's momentum 0.1.
+        clip: largest norm of the gradient.
+        gamma: γ, discount of each word before the last.
+        reward: "advantage", S_adv − S_ori (Eq. 3.7), or "official", which takes the target's probabilities
+            and is not black-box.
+        people, people_weight: as in the method `self-play`.
+        seed: of the training.
+    """
+
+    speaker: str = "target"
+    adversary: str | None = None
+    epochs: Count = 4
+    batch: Count = 64
+    lr: Positive = 0.1
+    clip: Positive = 1.0
+    gamma: Discount = 0.95
+    reward: Literal["advantage", "official"] = "advantage"
+    people: Natural = 16
+    people_weight: NonNegative = 1.25
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TransferOptions(AdversaryOptions):
+    """Options of `transfer-attack`: those of `rl-attack`, and
+
+    Attributes:
+        turns: n, usual turns before the sentence.
+        sentences: how many of the adversary's to choose from, those of the highest rewards.
+    """
+
+    turns: Count = 3
+    sentences: Count = 50
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options that white-box attacks share.
+
+    Attributes:
+        speaker: run folder of the agent that speaks for the adversary, or "target" for the target itself.
+        changes: words that are replaced, at most.
+        kappa: κ of Eq. 3.10, the margin at which a sentence is good enough.
+        search: the word to replace is the one whose loss is smallest as <pad> ("pad"), or every word is
+            tried ("every"), as in the authors' code.
+        constraint: <selection> must be the target's likeliest answer, and the target then says what it
+            likes ("checked"); or what it lacks is added to the loss, and <selection> is put in the
+            target's mouth ("penalty"), as in the authors' code: no target would have to obey.
+        objective: Eq. 3.10 ("margin"), or the loss of the authors' code ("official").
+    """
+
+    speaker: str = "target"
+    changes: Count = 2
+    kappa: NonNegative = 5.0
+    search: Literal["pad", "every"] = "pad"
+    constraint: Literal["checked", "penalty"] = "checked"
+    objective: Literal["margin", "official"] = "margin"
+
+
+@dataclass(frozen=True)
+class ReactiveOptions(SearchOptions):
+    """Options of `reactive-attack`: those of all white-box attacks, and
+
+    Attributes:
+        turns: n, usual turns before the attack.
+    """
+
+    turns: Natural = 2
+
+
+@dataclass(frozen=True)
+class PreemptiveOptions(ReactiveOptions):
+    """Options of `preemptive-attack`: those of `reactive-attack`, and
+
+    Attributes:
+        reply_words: most words of the target's reply that the search looks ahead.
+    """
+
+    reply_words: Count = 20
+
+
+@dataclass(frozen=True)
+class AnyTurnOptions(SearchOptions, AdversaryOptions):
+    """Options of `any-turn-attack`: those of white-box attacks and of `rl-attack`, and
+
+    Attributes:
+        otherwise: what is said where no attack is found: the usual ("delayed"), or a sentence that worked
+            in another dialogue ("transfer"); only for the latter is an adversary trained.
+        reply_words: as in `preemptive-attack`.
+        sentences: as in `transfer-attack`.
+    """
+
+    otherwise: Literal["delayed", "transfer"] = "delayed"
+    reply_words: Count = 20
+    sentences: Count = 50

@@ -1,0 +1,213 @@
+"""Read dialogues and scenarios in the format of Deal or No Deal.
+
+A dialogue is one line, seen by one side:
+
+    <input> 1 4 4 1 1 2 </input> <dialogue> THEM: deal <eos> YOU: <selection> </dialogue>
+    <output> item0=1 item1=0 item2=1 item0=0 item1=4 item2=0 </output>
+    <partner_input> 1 0 4 2 1 2 </partner_input>
+
+(on one line). An input is count and value of each item; the output is what both sides took, or one of
+<disagree>, <no_agreement> and <disconnect> six times. A scenario is two lines of six numbers, one for
+each side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from robustplug.api import BrokenData
+
+from .layout import ENDINGS, HEAD, ITEMS, PAD, Words
+
+SHOWN = 20
+"""How many broken lines an error lists."""
+
+_LINE = re.compile(
+    r"<input> (?P<input>[^<]*) </input> <dialogue> (?P<dialogue>.*) </dialogue> "
+    r"<output> (?P<output>.*) </output> <partner_input> (?P<partner>[^<]*) </partner_input>"
+)
+_OUTCOME = re.compile(r"item([0-2])=([0-9]+)")
+Read = TypeVar("Read")
+
+
+class Dialogue(NamedTuple):
+    """Hold a dialogue as one side sees it.
+
+    Attributes:
+        counts, own, other: of the three items: pieces, and values to both sides.
+        words: from the first speaker's name to <selection>.
+        outcome: of each item for the own side, then for the other: pieces, or DISAGREE and the like.
+    """
+
+    counts: tuple[int, ...]
+    own: tuple[int, ...]
+    other: tuple[int, ...]
+    words: tuple[str, ...]
+    outcome: tuple[int, ...]
+
+
+def parse_dialogue(line: str) -> Dialogue:
+    """Read one line of a file of dialogues.
+
+    Raises:
+        ValueError: it is malformed; the message says what is wrong.
+    """
+    match = _LINE.fullmatch(line.strip())
+    if match is None:
+        raise ValueError(
+            "not of the form <input> … </input> <dialogue> … </dialogue> <output> … </output> "
+            "<partner_input> … </partner_input>"
+        )
+    counts, own = _goal(match["input"], "input")
+    same, other = _goal(match["partner"], "partner_input")
+    if counts != same:
+        raise ValueError(f"input counts {counts}, but partner_input {same}")
+    words = tuple(match["dialogue"].split())
+    _check_words(words)
+    return Dialogue(counts, own, other, words, _outcome(match["output"].split(), counts))
+
+
+def _goal(text: str, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    numbers = text.split()
+    if len(numbers) != 2 * len(ITEMS) or not all(number.isdecimal() for number in numbers):
+        raise ValueError(f"<{name}> must hold count and value of 3 items, 6 whole numbers, not “{text}”")
+    values = tuple(map(int, numbers))
+    return values[::2], values[1::2]
+
+
+def _check_words(words: Sequence[str]) -> None:
+    speakers = [word for word in words if word in ("YOU:", "THEM:")]
+    if not words or words[0] not in ("YOU:", "THEM:"):
+        raise ValueError("the dialogue must begin with YOU: or THEM:")
+    if any(one == other for one, other in itertools.pairwise(speakers)):
+        raise ValueError("the same side speaks twice in a row: YOU: and THEM: must alternate")
+    if words.count("<selection>") != 1 or words[-1] != "<selection>":
+        raise ValueError("the dialogue must end with <selection>, which must be nowhere else")
+
+
+def _outcome(words: Sequence[str], counts: Sequence[int]) -> tuple[int, ...]:
+    if len(words) == 6 and len(set(words)) == 1 and words[0] in ENDINGS:
+        return (ENDINGS[words[0]],) * 6
+    found = [_OUTCOME.fullmatch(word) for word in words]
+    if len(found) != 6 or any(
+        match is None or int(match[1]) != place % 3 for place, match in enumerate(found)
+    ):
+        raise ValueError(
+            f"<output> must be item0=, item1=, item2= with a number for each side, or one of "
+            f"{', '.join(ENDINGS)} 6 times, not “{' '.join(words)}”"
+        )
+    taken = tuple(int(match[2]) for match in found if match is not None)
+    for item, count in enumerate(counts):
+        if taken[item] + taken[3 + item] != count:
+            raise ValueError(
+                f"<output> gives {taken[item]} and {taken[3 + item]} of item{item}, there are {count}"
+            )
+    return taken
+
+
+def parse_scenarios(lines: Sequence[str]) -> tuple[int, ...]:
+    """Read the two lines of a scenario: counts, values of one side, values of the other.
+
+    Raises:
+        ValueError: one is malformed, or they do not belong together.
+    """
+    if len(lines) != 2:
+        raise ValueError("a scenario is two lines, one for each side; the second is missing")
+    (counts, one), (same, other) = (_goal(line, "a scenario") for line in lines)
+    if counts != same:
+        raise ValueError(f"the two lines of a scenario have other counts: {counts} and {same}")
+    return (*counts, *one, *other)
+
+
+def read_dialogues(path: Path, skip: bool = False) -> list[Dialogue]:
+    """Read a file of dialogues.
+
+    Args:
+        path: one dialogue a line; empty lines are passed over.
+        skip: leave malformed lines out, with a warning, instead of refusing the file.
+
+    Raises:
+        BrokenData: lines are malformed; the message names file and line of each, the first 20 in full.
+        OSError: the file is not there or cannot be read.
+    """
+    return _read(
+        path, ((number, [line]) for number, line in _lines(path)), lambda x: parse_dialogue(x[0]), skip
+    )
+
+
+def read_scenarios(path: Path, skip: bool = False) -> Tensor:
+    """Read a file of scenarios, int64 (S, 9): counts, values of one side, values of the other.
+
+    Args:
+        path: two lines a scenario; empty lines are passed over.
+        skip: as in `read_dialogues`.
+
+    Raises:
+        BrokenData, OSError: as `read_dialogues`.
+    """
+    lines = list(_lines(path))
+    pairs = ((lines[at][0], [line for _, line in lines[at : at + 2]]) for at in range(0, len(lines), 2))
+    return torch.tensor(_read(path, pairs, parse_scenarios, skip)).view(-1, 9)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+
+
+def _read(
+    path: Path,
+    records: Iterable[tuple[int, list[str]]],
+    parse: Callable[[list[str]], Read],
+    skip: bool,
+) -> list[Read]:
+    found: list[Read] = []
+    problems: list[str] = []
+    for number, lines in records:
+        try:
+            found.append(parse(lines))
+        except ValueError as error:
+            problems.append(f"{path}:{number}: {error}")
+    if problems and not skip:
+        more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        listed = "\n".join(problems[:SHOWN])
+        raise BrokenData(
+            f"{len(problems)} malformed lines; mend them, or leave them out with task.skip_malformed = true\n"
+            f"{listed}{more}"
+        )
+    if problems:
+        warnings.warn(
+            f"{len(problems)} malformed lines were left out, the first: {problems[0]}", stacklevel=2
+        )
+    if not found:
+        raise BrokenData(f"{path} holds nothing that can be used")
+    return found
+
+
+def vocabulary(dialogues: Iterable[Dialogue], threshold: int) -> Words:
+    """Return the words that occur more than `threshold` times, most frequent first, then by the alphabet.
+
+    This is the rule of Lewis et al. 2017, with a threshold of 20, on the training dialogues.
+    """
+    counts = Counter(word for dialogue in dialogues for word in dialogue.words)
+    kept = [(-count, word) for word, count in counts.items() if count > threshold]
+    return Words.of(word for _, word in sorted(kept))
+
+
+def encode(dialogues: Sequence[Dialogue], words: Words) -> tuple[Tensor, Tensor]:
+    """Return dialogues as rows, int64 (N, 12 + T), and their outcomes, int64 (N, 6)."""
+    width = max(len(dialogue.words) for dialogue in dialogues)
+    rows = []
+    for d in dialogues:
+        padding = [PAD] * (width - len(d.words))
+        rows.append([*d.counts, *d.own, *d.other, -1, -1, -1, *words.encode(d.words), *padding])
+    return torch.tensor(rows).view(-1, HEAD + width), torch.tensor([d.outcome for d in dialogues]).view(-1, 6)

@@ -1,0 +1,91 @@
+"""What every attack needs of a batch: the rules, the target, and who speaks for the adversary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustplug.api import Refused, Step, Vicinity, View
+
+from .adversary import speaking
+from .agent import Agent
+from .layout import YOU
+from .mind import Glass, Mind
+from .protocol import OwnAgent
+from .scenarios import without_dialogue
+from .talk import ADVERSARY, TARGET, Say, Talk, draw_noise, play
+from .task import NegotiationTask, negotiating
+from .voice import Speaker, Voice
+
+
+class Game:
+    """Hold what an attack needs of one batch.
+
+    Attributes:
+        step: of the evaluation.
+        task, rules: of the game.
+        x: scenarios (N, 12) as the target sees them.
+        target: speaks and decides.
+    """
+
+    def __init__(self, step: Step, view: View, vicinity: Vicinity) -> None:
+        self.step = step
+        self.task, self.rules = negotiating(step.task, vicinity)
+        self.x = without_dialogue(view.origin)
+        self.target = as_speaker(step.model, self.task)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the dialogues are."""
+        device: torch.device = self.x.device
+        return device
+
+    def play(self, adversary: Speaker, first: Tensor, say: Say | None = None) -> Talk:
+        """Negotiate, and count a forward of the target for each of its turns."""
+        noise = draw_noise(len(self.x), self.rules.turns, self.rules.words, self.step.rng)
+        talk = play(self.x, self.target, adversary, first, noise, say)
+        self.step.meter.forwards += int((talk.words == YOU).sum())
+        return talk
+
+    def either_first(self) -> Tensor:
+        """Draw who speaks first."""
+        return torch.randint(2, (len(self.x),), generator=self.step.rng, device=self.device)
+
+    def so_that_adversary_speaks(self, turn: int) -> Tensor:
+        """Return who speaks first so that a turn, counted from 0, is the adversary's."""
+        return torch.full((len(self.x),), ADVERSARY if turn % 2 == 0 else TARGET, device=self.device)
+
+    def glass(self) -> Glass:
+        """Return the target as a white-box attack sees it.
+
+        Raises:
+            Refused: it does not show what it thinks.
+        """
+        if isinstance(self.target, Voice):
+            return Mind(self.target, self.task.info.walk_away)
+        if isinstance(self.target, OwnAgent):
+            return self.target.glass()
+        raise Refused("this target shows no logits: only black-box attacks can be run on it")
+
+    def speaker(self, name: str) -> Speaker:
+        """Return what the adversary speaks with: the agent of a run, or the target itself."""
+        if name == "target":
+            return self.target
+        return Voice(speaking(name, self.step.model, self.task, self.device))
+
+
+def as_speaker(model: Any, task: NegotiationTask) -> Speaker:
+    """Return a model as one side of negotiations.
+
+    Raises:
+        Refused: it cannot speak.
+    """
+    if isinstance(model, Agent):
+        if model.words() != task.info.words:
+            raise Refused("the target has another vocabulary than the task: it was made on other data")
+        return Voice(model)
+    if isinstance(model, OwnAgent):
+        return model.to_play(task.info.words)
+    raise Refused('the model cannot negotiate: train a "negotiator", or adapt your own agent')

@@ -1,0 +1,105 @@
+"""How a negotiation is written as one row of whole numbers.
+
+A row x of int64 is seen by one of the two sides, "own", and holds
+
+    x[0:3]    how many of each item there are
+    x[3:6]    what each item is worth to the own side
+    x[6:9]    what each item is worth to the other side; the own side does not look at them
+    x[9:12]   what the other side takes, or -1 each: whatever the own side leaves
+    x[12:]    the words of the dialogue, then padding; empty before anyone has spoken
+
+A dialogue consists of turns: who speaks (YOU: is the own side), then words, then <eos>, or, at the end
+of the dialogue and as the only word of its turn, <selection>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+ITEMS = ("book", "hat", "ball")
+COUNTS, OWN, OTHER, CLAIM = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
+HEAD = 12
+
+PAD, EOS, SELECTION, YOU, THEM, UNKNOWN = range(6)
+SPECIALS = ("<pad>", "<eos>", "<selection>", "YOU:", "THEM:", "<unk>")
+# Outcomes of one item: 0 to 4 pieces of it, or how else a dialogue ended.
+MOST = 4
+DISAGREE, NO_AGREEMENT, DISCONNECT = range(MOST + 1, MOST + 4)
+OUTCOMES = MOST + 4
+ENDINGS = {"<disagree>": DISAGREE, "<no_agreement>": NO_AGREEMENT, "<disconnect>": DISCONNECT}
+
+
+@dataclass(frozen=True)
+class Words:
+    """Hold a vocabulary: the special words, then all others.
+
+    Attributes:
+        all: every word, by its number.
+    """
+
+    all: tuple[str, ...]
+    _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_numbers", {word: number for number, word in enumerate(self.all)})
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> Words:
+        """Add the special words to others."""
+        return cls((*SPECIALS, *(word for word in words if word not in SPECIALS)))
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def encode(self, words: Iterable[str]) -> list[int]:
+        """Return the numbers of words; those that are not known become <unk>."""
+        return [self._numbers.get(word, UNKNOWN) for word in words]
+
+    def decode(self, numbers: Iterable[int]) -> list[str]:
+        """Return the words of numbers."""
+        return [self.all[number] for number in numbers]
+
+
+def swapped(x: Tensor) -> Tensor:
+    """Return rows (N, 12 + T) as the other side sees them; claims are dropped."""
+    words = x[:, HEAD:]
+    turned = torch.where(words == YOU, THEM, torch.where(words == THEM, YOU, words))
+    return torch.cat([x[:, COUNTS], x[:, OTHER], x[:, OWN], torch.full_like(x[:, CLAIM], -1), turned], 1)
+
+
+def lengths(x: Tensor) -> Tensor:
+    """Return how many words each dialogue of (N, 12 + T) has, up to the last that is no padding: (N,)."""
+    words = x[:, HEAD:]
+    if not words.shape[1]:
+        return x.new_zeros(len(x))
+    places = torch.arange(1, words.shape[1] + 1, device=x.device)
+    return torch.where(words != PAD, places, 0).amax(1)
+
+
+def trimmed(x: Tensor) -> Tensor:
+    """Cut the padding that all rows share."""
+    longest = int(lengths(x).max()) if len(x) else 0
+    return x[:, : HEAD + longest]
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate rows of different widths, padding the narrower ones."""
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=PAD) for part in parts])
+
+
+def turns(words: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Split the words of one dialogue into (YOU or THEM, words) for each turn; <eos> is left out."""
+    found: list[tuple[int, list[int]]] = []
+    for word in words:
+        if word == PAD:
+            break
+        if word in (YOU, THEM):
+            found.append((word, []))
+        elif word != EOS and found:
+            found[-1][1].append(word)
+    return found

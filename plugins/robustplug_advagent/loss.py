@@ -1,0 +1,125 @@
+"""The loss of dialogues: one cross entropy over words and outcomes, for imitation and for REINFORCE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustplug.api import Step, View
+
+from .agent import Agent, Reading
+from .layout import DISAGREE, DISCONNECT, HEAD, PAD
+
+if TYPE_CHECKING:
+    from .options import DialogueLossOptions
+
+
+class Target(NamedTuple):
+    """Hold the target of a dialogue: h = weight · one-hot(word) for each word, and the outcomes.
+
+    Attributes:
+        weights: (N, T); 0 for words that are not learned, and for padding.
+        outcome: of each item, int64 (N, 6); None where none is learned.
+    """
+
+    weights: Tensor
+    outcome: Tensor | None
+
+
+def said_equally(x: Tensor) -> Tensor:
+    """Return weights (N, T) by which all words of a dialogue count the same, with a total of 1."""
+    there = (x[:, HEAD:] != PAD).float()
+    # The first word, a speaker's name, follows nothing that could predict it.
+    there[:, :1] = 0
+    return there / there.sum(1, keepdim=True).clamp_min(1)
+
+
+def word_loss(logits: Tensor, words: Tensor, weights: Tensor) -> Tensor:
+    """Return −Σ_t weight_t · log softmax(z_(t−1))[word_t] of each dialogue, (N,).
+
+    Args:
+        logits: of the word after each word, (N, T, V).
+        words: int64 (N, T).
+        weights: (N, T); that of the first word is ignored.
+    """
+    # A word that was not the learner's to choose may have had no chance at all: 0 · ∞ is no number.
+    chosen = words[:, 1:].masked_fill(weights[:, 1:] == 0, -1)
+    logits = logits[:, :-1].flatten(0, 1)
+    losses = F.cross_entropy(logits, chosen.flatten(), reduction="none", ignore_index=-1)
+    return (losses.view(len(words), -1) * weights[:, 1:]).sum(1)
+
+
+def outcome_loss(choice: Tensor, outcome: Tensor) -> Tensor:
+    """Return the mean cross entropy of the six outcomes of each dialogue, (N,).
+
+    People who disagreed about what they had agreed on, or whose connection broke, teach nothing: 0.
+
+    Args:
+        choice: logits (N, 6, 8).
+        outcome: int64 (N, 6).
+    """
+    ignored = (outcome == DISAGREE) | (outcome == DISCONNECT)
+    target = outcome.masked_fill(ignored, -1)
+    losses = F.cross_entropy(choice.flatten(0, 1), target.flatten(), reduction="none", ignore_index=-1)
+    return losses.view(-1, 6).mean(1)
+
+
+class Perplexity(NamedTuple):
+    """Hold a perplexity.
+
+    Attributes:
+        value: exp of the mean cross entropy of a word.
+        low, high: its 95 % confidence interval, for dialogues drawn independently of one another.
+        words: how many were predicted; the first of a dialogue, a speaker's name, is not.
+    """
+
+    value: float
+    low: float
+    high: float
+    words: int
+
+
+@torch.no_grad()
+def perplexity(agent: Agent, x: Tensor) -> Perplexity:
+    """Measure how well an agent, in eval mode, predicts the words of dialogues (N, 12 + T)."""
+    nats, counts = [], []
+    for rows in torch.split(x, 256):
+        logits = agent.next_words(rows)
+        words = rows[:, HEAD : HEAD + logits.shape[1]]
+        there = (words != PAD).float()
+        nats.append(word_loss(logits, words, there).double())
+        counts.append(there[:, 1:].sum(1).double())
+    total, size = torch.cat(nats), torch.cat(counts)
+    mean = total.sum() / size.sum()
+    # Of a ratio of sums: words of one dialogue are no independent samples.
+    half = 1.96 * (total - mean * size).square().sum().sqrt() / size.sum()
+    low, value, high = torch.stack([mean - half, mean, mean + half]).exp().tolist()
+    return Perplexity(value, low, high, int(size.sum()))
+
+
+class DialogueLoss:
+    """words · (word loss) + choice · (outcome loss)."""
+
+    def __init__(self, options: DialogueLossOptions) -> None:
+        self.options = options
+
+    def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
+        """Return the loss of each dialogue, (N,).
+
+        Args:
+            step: of this update.
+            view: x are rows (N, 12 + T).
+            output: a Reading, cut to the longest dialogue.
+            target: a Target; or the outcomes alone, (N, 6), of dialogues to imitate.
+        """
+        assert isinstance(output, Reading)
+        aim = target if isinstance(target, Target) else Target(said_equally(view.x), target)
+        length = output.words.shape[1]
+        o = self.options
+        words = view.x[:, HEAD : HEAD + length]
+        total = o.words * word_loss(output.words, words, aim.weights[:, :length])
+        # A loss of 0 would still send a backward pass through the head that decides.
+        return total if aim.outcome is None else total + o.choice * outcome_loss(output.choice, aim.outcome)

@@ -1,0 +1,231 @@
+"""What a target would say and decide: many ways to go on with few dialogues, in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .agent import gru_weights
+from .layout import COUNTS, HEAD, PAD, lengths
+from .scenarios import decision_scores
+from .voice import Heard, Utterance, Voice
+
+
+class Recalled(Protocol):
+    """What a target recalls of dialogues so far: x are their rows (N, 12 + P)."""
+
+    @property
+    def x(self) -> Tensor:
+        """Return the dialogues so far."""
+        ...
+
+
+class Shared(NamedTuple):
+    """Hold dialogues so far, so that what they share is computed once for all their continuations.
+
+    Attributes:
+        x: rows (N, 12 + P).
+        sizes: words so far, (N,).
+        heard: what the reader remembers after them.
+        onward: states of the GRU that decides, from the front, (N, P, A), and after the last word, (N, A).
+        halves: what they add to the attention's hidden layer, (N, P, A).
+        gates: inputs of the GRU from the back, (N, P, 3A).
+    """
+
+    x: Tensor
+    sizes: Tensor
+    heard: Heard
+    onward: Tensor
+    last: Tensor
+    halves: Tensor
+    gates: Tensor
+
+
+class Glass(Protocol):
+    """A target that shows what it would say and decide, as white-box attacks need it."""
+
+    def recall(self, x: Tensor) -> Recalled:
+        """Return what is shared by all continuations of dialogues so far, rows (N, 12 + P)."""
+        ...
+
+    def judge(self, memory: Any, owner: Tensor, tail: Tensor, sizes: Tensor) -> Tensor:
+        """Return the scores (C, 126) of the decisions after continuations.
+
+        Args:
+            memory: of N dialogues.
+            owner: the dialogue of each continuation, int64 (C,).
+            tail: words that follow, speakers' names included, padded: (C, L).
+            sizes: how many there are, (C,).
+        """
+        ...
+
+    def next_word(self, memory: Any, owner: Tensor, tail: Tensor, sizes: Tensor) -> Tensor:
+        """Return the logits (C, V) of the word after continuations."""
+        ...
+
+    def reply(self, memory: Any, owner: Tensor, tail: Tensor, sizes: Tensor, most: int) -> Utterance:
+        """Return the likeliest turn after continuations, of at most so many words."""
+        ...
+
+
+class Mind:
+    """Show what an agent would say and decide.
+
+    Args:
+        voice: of the agent.
+        walk_away: whether it may agree on nothing.
+    """
+
+    @torch.no_grad()
+    def __init__(self, voice: Voice, walk_away: bool) -> None:
+        self.voice, self.walk_away = voice, walk_away
+        agent = self.agent = voice.agent
+        size = agent.reader.hidden_size
+        embedding = agent.embedding.weight
+        self._onward = _Cell(agent.onward, size, embedding)
+        self._returning = _Cell(agent.returning, size, embedding)
+        layer: nn.Module = agent.attention[0]
+        assert isinstance(layer, nn.Linear)
+        half = agent.onward.hidden_size
+        self._front, self._back, self._bias = layer.weight[:, :half].T, layer.weight[:, half:].T, layer.bias
+
+    @torch.no_grad()
+    def recall(self, x: Tensor) -> Shared:
+        """Read dialogues so far."""
+        sizes = lengths(x)
+        words = x[:, HEAD : HEAD + max(int(sizes.max()), 1)]
+        if not words.shape[1]:
+            words = x.new_full((len(x), 1), PAD)
+        heard = self.voice.begin(x)
+        hidden = self.voice.trace(heard, words)
+        gates = [
+            torch.stack([cell.gates(hidden[:, at], words[:, at]) for at in range(words.shape[1])], 1)
+            for cell in (self._onward, self._returning)
+        ]
+        start = hidden.new_zeros(len(x), self.agent.onward.hidden_size)
+        onward = self._onward.run(lambda place: gates[0][:, place], words.shape[1], start)
+        rows = torch.arange(len(x), device=x.device)
+        at = (sizes - 1).clamp_min(0)
+        begun = (sizes > 0)[:, None]
+        return Shared(
+            x,
+            sizes,
+            heard._replace(hidden=hidden[rows, at] * begun),
+            onward,
+            onward[rows, at] * begun,
+            onward @ self._front + self._bias,
+            gates[1],
+        )
+
+    @torch.no_grad()
+    def judge(self, memory: Shared, owner: Tensor, tail: Tensor, sizes: Tensor) -> Tensor:
+        """Return the scores of the decisions after continuations."""
+        tail = tail[:, : int(sizes.max())]
+        before = memory.sizes[owner]
+        length = int(before.max())
+        # What continuations of one dialogue share is not copied for each.
+        shared = owner[:1] if len(owner) and bool((owner == owner[0]).all()) else owner
+        hidden = self.voice.trace(memory.heard.rows(owner), tail)
+
+        def onward(place: int) -> Tensor:
+            return self._onward.gates(hidden[:, place], tail[:, place])
+
+        def returning(place: int) -> Tensor:
+            return self._returning.gates(hidden[:, place], tail[:, place])
+
+        front = self._onward.run(onward, tail.shape[1], memory.last[owner])
+        # From the back: first the continuation, then what was said before it.
+        state = torch.zeros_like(front[:, 0])
+        new, state = self._returning.run_back(returning, sizes, state, tail.shape[1])
+        # What was said before is looked up word by word: a copy for each continuation would not fit a cache.
+        old, _ = self._returning.run_back(lambda place: memory.gates[shared, place], before, state, length)
+        layers = (
+            (old @ self._back).add_(memory.halves[shared, :length]),
+            (new @ self._back).add_(front @ self._front + self._bias),
+        )
+        scores = torch.cat([self.agent.attention[2](layer.tanh_())[..., 0] for layer in layers], 1)
+        places = torch.arange(max(length, tail.shape[1]), device=tail.device)
+        there = torch.cat([places[:length] < before[:, None], places[: tail.shape[1]] < sizes[:, None]], 1)
+        weights = scores.masked_fill(~there, -torch.inf).softmax(1)
+        said, more = weights[:, :length], weights[:, length:]
+        parts = [
+            _pooled(said, memory.onward[shared, :length]) + _pooled(more, front),
+            _pooled(said, old) + _pooled(more, new),
+            self.agent.goal(memory.x)[owner],
+        ]
+        choice = self.agent.outcomes(self.agent.decider[1](self.agent.decider[0](torch.cat(parts, 1))))
+        return decision_scores(choice.view(len(owner), 6, -1), memory.x[owner, COUNTS], self.walk_away)
+
+    def next_word(self, memory: Shared, owner: Tensor, tail: Tensor, sizes: Tensor) -> Tensor:
+        """Return the logits of the word after continuations."""
+        return self.voice.next_word(self._after(memory, owner, tail, sizes))
+
+    def reply(self, memory: Shared, owner: Tensor, tail: Tensor, sizes: Tensor, most: int) -> Utterance:
+        """Return the likeliest turn after continuations."""
+        return self.voice.reply(self._after(memory, owner, tail, sizes), most)
+
+    def _after(self, memory: Shared, owner: Tensor, tail: Tensor, sizes: Tensor) -> Heard:
+        heard = memory.heard.rows(owner)
+        rows = torch.arange(len(owner), device=owner.device)
+        return heard._replace(hidden=self.voice.trace(heard, tail)[rows, sizes - 1])
+
+
+def _pooled(weights: Tensor, states: Tensor) -> Tensor:
+    """Return Σ_t weight_t · state_t for weights (C, L) and states (C, L, A), or (1, L, A)."""
+    return weights @ states[0] if len(states) == 1 else (weights[:, None] @ states)[:, 0]
+
+
+class _Cell:
+    """A GRU whose inputs are reader states and words; what it makes of each word is a table."""
+
+    def __init__(self, gru: nn.GRU, size: int, embedding: Tensor) -> None:
+        inputs, hidden, bias, self._bias = gru_weights(gru)
+        self._state, self._table = inputs[:, :size].T, embedding @ inputs[:, size:].T + bias
+        self._hidden = hidden.T
+
+    def gates(self, hidden: Tensor, words: Tensor) -> Tensor:
+        """Return the inputs (N, 3A) of its gates for one word of each row."""
+        return torch.addmm(self._table[words], hidden, self._state)
+
+    def step(self, gates: Tensor, state: Tensor) -> Tensor:
+        """Return the next state (N, A); gates are (N, 3A), or (1, 3A) where all rows have the same."""
+        size = state.shape[1]
+        own = torch.addmm(self._bias, state, self._hidden)
+        both = (gates[:, : 2 * size] + own[:, : 2 * size]).sigmoid_()
+        new = torch.addcmul(gates[:, 2 * size :], both[:, :size], own[:, 2 * size :]).tanh_()
+        return new.lerp_(state, both[:, size:])
+
+    def run(self, gates: Callable[[int], Tensor], length: int, state: Tensor) -> Tensor:
+        """Return the states (N, length, A) from the front.
+
+        Args:
+            gates: the inputs (N, 3A) of the gates at a place.
+            length: places.
+            state: to start from.
+        """
+        states = []
+        for place in range(length):
+            state = self.step(gates(place), state)
+            states.append(state)
+        return torch.stack(states, 1)
+
+    def run_back(
+        self, gates: Callable[[int], Tensor], sizes: Tensor, state: Tensor, length: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the states (N, length, A) from the back, each row from its own last word, and the last one.
+
+        Args:
+            gates: the inputs (N, 3A) of the gates at a place, or (1, 3A).
+            sizes: words of each row.
+            state: to start from.
+            length: places.
+        """
+        states, least = state.new_empty(len(state), length, state.shape[1]), int(sizes.min())
+        for place in reversed(range(length)):
+            new = self.step(gates(place), state)
+            state = new if place < least else torch.where((place < sizes)[:, None], new, state)
+            states[:, place] = state
+        return states, state

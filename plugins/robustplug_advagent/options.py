@@ -1,0 +1,188 @@
+"""Options of tasks, agent and methods. Importing this does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from robustplug.api import Bounds, Count, Decay, MethodOptions, Natural, NonNegative, Positive, Use, use
+
+Discount = Annotated[float, Bounds(gt=0, le=1)]
+"""γ: above 0, and at most 1."""
+
+
+@dataclass(frozen=True)
+class NegotiationOptions:
+    """Options of both tasks.
+
+    Attributes:
+        learn_from: what training and validation are on: "dialogues", to imitate them, or "scenarios", to
+            negotiate about. The test is always on scenarios.
+        scenarios: generated ones for validation, and as many others for the test.
+        train_scenarios: generated ones to learn from, where none were published.
+        unknown_below: words that occur at most this often in the training dialogues are unknown.
+        walk_away: a side may decide to agree on nothing; otherwise it takes the best allocation (Eq. 3.6).
+        scenario_seed: of what is generated; independent of the run's seed.
+    """
+
+    learn_from: Literal["dialogues", "scenarios"] = "dialogues"
+    scenarios: Count = 2000
+    train_scenarios: Count = 4086
+    unknown_below: Natural = 20
+    walk_away: bool = False
+    scenario_seed: int = 0
+
+
+@dataclass(frozen=True)
+class ScriptedOptions(NegotiationOptions):
+    """Options of `scripted-negotiation`.
+
+    Attributes:
+        dialogues: to learn from, each seen by both sides; an eighth as many others for validation.
+    """
+
+    dialogues: Count = 1600
+
+
+@dataclass(frozen=True)
+class DealOptions(NegotiationOptions):
+    """Options of `negotiation`.
+
+    Attributes:
+        root: folder with train.txt and val.txt, perhaps test.txt and selfplay.txt, or with a folder
+            "negotiate" that has them; by default the variable ROBUSTPLUG_DATA, else "data".
+        download: fetch missing files into `root`; their licence, CC BY-NC 4.0, is shown.
+        skip_malformed: leave malformed lines out instead of refusing the file.
+    """
+
+    root: str | None = None
+    download: bool = False
+    skip_malformed: bool = False
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """Options of `negotiator`; the defaults are those of the first release of Lewis et al.
+
+    Attributes:
+        word, goal, reader, attention, choice: sizes of the embedding of words, of the encoded goal, of the
+            GRU that reads and writes, of each direction of the GRU that decides, and of its last layer.
+        dropout: of embeddings, and of what decides.
+        init: weights start uniform between −init and init.
+    """
+
+    word: Count = 256
+    goal: Count = 64
+    reader: Count = 128
+    attention: Count = 256
+    choice: Count = 256
+    dropout: Decay = 0.5
+    init: Positive = 0.1
+
+
+@dataclass(frozen=True)
+class RulesOptions:
+    """Options of `rules`.
+
+    Attributes:
+        turns: most turns of a dialogue; whoever's turn the last one is ends it.
+        words: most words of a turn.
+    """
+
+    turns: Count = 20
+    words: Count = 100
+
+
+@dataclass(frozen=True)
+class DialogueLossOptions:
+    """Options of `dialogue`.
+
+    Attributes:
+        words: weight of the mean cross entropy of the words.
+        choice: weight of the mean cross entropy of the six outcomes.
+    """
+
+    words: NonNegative = 1.0
+    choice: NonNegative = 0.5
+
+
+@dataclass(frozen=True)
+class RollOutOptions:
+    """Options of `roll-out`.
+
+    Attributes:
+        against: run folder of the other side; None for a copy of the agent as it starts.
+        learns: the other side learns, too, in a pass of its own.
+        complement: who takes what the other's decision leaves: "nobody", so that both decide; the "learner",
+            which is then the adversary; or the "other" side.
+    """
+
+    against: str | None = None
+    learns: bool = False
+    complement: Literal["nobody", "learner", "other"] = "nobody"
+
+    def __post_init__(self) -> None:
+        if self.learns and self.complement != "other":
+            raise ValueError('learns goes with complement = "other": the side that learns is the adversary')
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """Options of `policy`.
+
+    Attributes:
+        temperature: that words are drawn with.
+    """
+
+    temperature: Positive = 0.5
+
+
+@dataclass(frozen=True)
+class ReturnsOptions:
+    """Options of `returns`.
+
+    Attributes:
+        reward: of the learner: its own "score"; its "advantage" over the other side (Eq. 3.7); or, for an
+            adversary, the "official" one, which takes the target's probabilities.
+        gamma: γ, discount of each word before the last.
+        standardise: divide by the deviation of the rewards, as the authors' code does.
+    """
+
+    reward: Literal["score", "advantage", "official"] = "score"
+    gamma: Discount = 0.95
+    standardise: bool = False
+
+
+@dataclass(frozen=True)
+class ReinforceOptions(MethodOptions):
+    """Options of `self-play`.
+
+    Attributes:
+        people: dialogues of people that are imitated after each update, in one of its own; 0 for none.
+        people_weight: of their loss. Lewis et al. make a supervised update with learning rate 0.5 after
+            every 4 negotiations with learning rate 0.1: 1.25 for each.
+    """
+
+    people: Natural = 16
+    people_weight: NonNegative = 1.25
+    vicinity: Use = use("rules")
+    perturbation: Use = use("roll-out")
+    label_map: Use = use("returns")
+    output_map: Use = use("policy")
+    loss: Use = use("dialogue")
+
+
+@dataclass(frozen=True)
+class RlAttackMethodOptions(ReinforceOptions):
+    """Options of `rl-attack`, the method: those of `self-play`."""
+
+    perturbation: Use = use("roll-out", complement="learner")
+    label_map: Use = use("returns", reward="advantage")
+
+
+@dataclass(frozen=True)
+class HardeningOptions(ReinforceOptions):
+    """Options of `hardening`: those of `self-play`."""
+
+    perturbation: Use = use("roll-out", complement="other", learns=True)
+    label_map: Use = use("returns", reward="advantage")

@@ -1,0 +1,237 @@
+"""Learn from the outcome of negotiations: REINFORCE as a cross entropy, h = advantage · one-hot(word)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from robustplug.api import (
+    Batch,
+    Cost,
+    Method,
+    MethodState,
+    ParamGroup,
+    Pass,
+    Progress,
+    Refused,
+    Step,
+    Task,
+    View,
+)
+
+from .agent import Agent, Reading
+from .layout import COUNTS, HEAD, swapped, trimmed
+from .loss import Target, said_equally
+from .options import ReinforceOptions
+from .policy import Baseline, discounts, official_reward, policy_words, without_dropout
+from .rules import own_words
+from .runs import load_agent
+from .scenarios import decision_scores, pieces, scores, without_dialogue
+from .talk import claim_of, draw_noise, play, with_claims
+from .task import NegotiationTask, negotiating
+from .voice import Voice
+
+if TYPE_CHECKING:
+    from robustplug.api import Vicinity
+
+    from .options import PolicyOptions, ReturnsOptions, RollOutOptions
+
+ADVERSARY = "adversary"
+"""The other side's parameters, where it learns."""
+PEOPLE = "people"
+"""How the names of passes end in which people are imitated."""
+
+
+def adversary_learns(step: Step) -> bool:
+    """Tell whether the other side learns in this pass."""
+    return ADVERSARY in step.pass_.update
+
+
+def network(step: Step) -> nn.Module:
+    """Return the network that learns in this pass."""
+    return other_side(step) if adversary_learns(step) else step.model
+
+
+def other_side(step: Step) -> nn.Module:
+    """Return the other side's network, which the perturbation keeps in the method's state."""
+    state = getattr(step.method, "state", None)
+    assert isinstance(state, nn.Module)
+    return state.get_submodule("other_side")
+
+
+class RollOut:
+    """Make a dialogue of each scenario: the learner negotiates with the other side.
+
+    x becomes the dialogue as the learner sees it, with what the other side takes.
+    """
+
+    def __init__(self, options: RollOutOptions) -> None:
+        self.options = options
+
+    def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
+        """Keep the other side in the method's state: a run's agent, or a copy of the model as it starts.
+
+        Raises:
+            Refused: there is no such run, or the model is no agent.
+        """
+        if not isinstance(model, Agent):
+            raise Refused('only the model "negotiator" learns to negotiate')
+        o = self.options
+        device = model.vocabulary.device
+        other = copy.deepcopy(model) if o.against is None else load_agent(o.against, task.info, device)
+        state.add_module("other_side", other.requires_grad_(o.learns))
+        return [ParamGroup(ADVERSARY, tuple(other.parameters()))] if o.learns else []
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at the dialogues that took place."""
+        task, rules = negotiating(step.task, vicinity)
+        swap = adversary_learns(step)
+        sides = [step.model, other_side(step)]
+        mine, theirs = reversed(sides) if swap else sides
+        assert isinstance(mine, Agent)
+        assert isinstance(theirs, Agent)
+        x = without_dialogue(view.origin)
+        noise = draw_noise(len(x), rules.turns, rules.words, step.rng)
+        first = torch.randint(2, (len(x),), generator=step.rng, device=x.device)
+        said = play(x, Voice(mine), Voice(theirs), first, noise).rows_so_far()
+        step.meter.forwards += len(x)
+        takes = self.options.complement
+        if takes == "other" and not swap:
+            return view.replace(x=said)
+        # What the other side decides, from what it sees.
+        seen = swapped(said)
+        with torch.no_grad(), without_dropout(theirs):
+            choice = step.forward(
+                seen, variant="policy", module=None if theirs is step.model else theirs
+            ).choice
+        judged = decision_scores(choice, seen[:, COUNTS], task.info.walk_away)
+        decision = judged.argmax(1)
+        if takes == "nobody":
+            return view.replace(x=with_claims(said, claim_of(decision)))
+        # The learner takes what that leaves.
+        info = {**view.info, "decision_scores": judged}
+        return view.replace(x=with_claims(said, pieces(decision)), info=info)
+
+    def cost(self, target: Cost) -> Cost:
+        """Count what depends on the dialogues: nothing is known."""
+        return Cost.unknown()
+
+
+class Policy:
+    """g: the logits that words were drawn from, for dialogues that were rolled out; else the model's own.
+
+    Dropout is off where words were drawn without it.
+    """
+
+    def __init__(self, options: PolicyOptions) -> None:
+        self.temperature = options.temperature
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return a Reading."""
+        module = other_side(step) if adversary_learns(step) else None
+        if "rolled" not in view.info:
+            return step.forward(view.x, module=module)
+        with without_dropout(network(step)):
+            output: Reading = step.forward(view.x, variant="policy", module=module)
+        return output._replace(words=policy_words(output.words, view.x, self.temperature))
+
+
+class Returns:
+    """h = advantage · γ^(T−t) · one-hot(word) for dialogues that were rolled out; else imitation.
+
+    The advantage is the reward less the mean of all rewards so far, which is checkpointed.
+    """
+
+    def __init__(self, options: ReturnsOptions) -> None:
+        self.options = options
+
+    def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
+        """Keep count, sum and sum of squares of the rewards of each pass."""
+        state.register_buffer("rewards", torch.zeros(2, 3, dtype=torch.float64))
+        return []
+
+    def __call__(self, step: Step, view: View) -> Target:
+        """Return the target of each dialogue."""
+        if "rolled" not in view.info:
+            return Target(said_equally(view.x), view.y)
+        state = getattr(step.method, "state", None)
+        assert isinstance(state, nn.Module)
+        reward = self.reward(step, view)
+        seen = state.get_buffer("rewards")[int(adversary_learns(step))]
+        advantage = Baseline(seen).advantage(reward, self.options.standardise)
+        step.log(f"reward/{step.pass_.name}", reward)
+        words = view.x[:, HEAD:]
+        weights = advantage[:, None] * discounts(own_words(words), self.options.gamma)
+        return Target(weights, None)
+
+    def reward(self, step: Step, view: View) -> Tensor:
+        """Return what each dialogue brought the learner, (N,)."""
+        task = step.task
+        assert isinstance(task, NegotiationTask)
+        if "decision_scores" in view.info:
+            # The learner takes the rest: what the other side decided is settled from its side.
+            seen = swapped(view.x)
+            judged = view.info["decision_scores"]
+            if self.options.reward == "official":
+                return official_reward(seen, judged)
+            other, own, _ = scores(seen, judged.argmax(1))
+        else:
+            # With gradients, so that the objective, which needs them, shares this output.
+            decision = task.decide(view.x, step.output(view))
+            own, other, _ = scores(view.x, decision)
+        return (own - other if self.options.reward == "advantage" else own).float()
+
+
+class Reinforce(Method[ReinforceOptions]):
+    """Learn from roll-outs, and go on imitating people meanwhile, so that it stays their language.
+
+    Each batch makes an update on roll-outs, then one on dialogues of people. In one update the gradient of
+    the roll-outs, which is some thirty times as long, would leave next to nothing of the other's when both
+    are clipped. Where the other side learns, too, its two updates follow (Eq. 3.13).
+    """
+
+    def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
+        """Check that this is a negotiation.
+
+        Raises:
+            Refused: it is not.
+        """
+        known, _ = negotiating(task, self.vicinity)
+        self._people = known.by_length("train")
+        return super().setup(model, task)
+
+    def passes(self, progress: Progress) -> Sequence[Pass]:
+        """Return the updates of the agent, and those of its adversary where that learns."""
+        perturbation = self.perturbation
+        if isinstance(perturbation, RollOut) and perturbation.options.learns:
+            learners = {"target": "model", ADVERSARY: ADVERSARY}
+        else:
+            learners = {"main": "model"}
+        kinds = ("", f"-{PEOPLE}") if self.options.people else ("",)
+        return [Pass(name + kind, frozenset({group})) for name, group in learners.items() for kind in kinds]
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the dialogues rolled out, or some of people to imitate."""
+        if step.pass_.name.endswith(PEOPLE):
+            return [self._imitated(step, point).replace(weight=self.options.people_weight)]
+        # Known before the roll-out: output and label maps treat such views alike.
+        view = View.of(point, "talk").replace(info={**point.info, "rolled": True})
+        return [self.perturbation(step, view, self.vicinity)]
+
+    def _imitated(self, step: Step, point: Batch) -> View:
+        """Draw dialogues of people, of similar lengths."""
+        x, y = self._people
+        count = min(self.options.people, len(x))
+        start = int(torch.randint(len(x) - count + 1, (), generator=step.rng, device=step.rng.device))
+        device = point.index.device
+        rows = trimmed(x[start : start + count]).to(device)
+        index = torch.arange(start, start + count, device=device)
+        return View(rows, y[start : start + count].to(device), "people", rows, index)
+
+    def cost(self) -> Cost:
+        """Count nothing: it depends on the dialogues."""
+        return Cost.unknown()

@@ -1,0 +1,139 @@
+"""Play negotiations out: many at once, turn by turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .layout import CLAIM, COUNTS, HEAD, MOST, PAD, THEM, YOU, swapped
+from .scenarios import WALK_AWAY, decide, pieces
+from .voice import Memory, Speaker, Utterance, ending
+
+NOTHING = MOST + 1
+"""What a side claims of each item that agrees on nothing."""
+
+TARGET, ADVERSARY = 0, 1
+Say = Callable[["Talk", Tensor, Tensor], Utterance]
+"""What the adversary says: from the talk, its rows whose turn it is, and their noise."""
+
+
+@dataclass
+class Talk:
+    """Hold dialogues that are going on, as the target sees them.
+
+    Attributes:
+        scenarios: rows (N, 12).
+        sides: the target and the adversary.
+        turn: number of the current turn, from 0.
+        words: so far, padded: (N, T).
+        sizes: how many there are of each, (N,).
+        open: nobody has said <selection> yet, bool (N,).
+        heard: what both sides remember.
+        forced: whose turn comes next says <selection>, bool (N,).
+    """
+
+    scenarios: Tensor
+    sides: tuple[Speaker, Speaker]
+    turn: int = 0
+    words: Tensor = field(init=False)
+    sizes: Tensor = field(init=False)
+    open: Tensor = field(init=False)
+    forced: Tensor = field(init=False)
+    heard: list[Memory] = field(init=False)
+
+    def __post_init__(self) -> None:
+        x = self.scenarios
+        self.words = x.new_full((len(x), 0), PAD)
+        self.sizes = x.new_zeros(len(x))
+        self.open = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        self.forced = torch.zeros_like(self.open)
+        self.heard = [self.sides[TARGET].begin(x), self.sides[ADVERSARY].begin(swapped(x))]
+
+    def rows_so_far(self) -> Tensor:
+        """Return the dialogues so far as rows (N, 12 + T)."""
+        return torch.cat([self.scenarios, self.words], 1)
+
+    def add(self, side: int, rows: Tensor, said: Utterance) -> None:
+        """Let both sides hear a turn of one of them in some dialogues, int64 positions."""
+        for listener in (TARGET, ADVERSARY):
+            who = YOU if listener == side else THEM
+            new = self.sides[listener].hear(self.heard[listener].rows(rows), said, who)
+            self.heard[listener] = self.heard[listener].put(rows, new)
+        name = YOU if side == TARGET else THEM
+        longest = int((self.sizes[rows] + said.sizes).max()) + 1
+        if longest > self.words.shape[1]:
+            more = longest - self.words.shape[1]
+            self.words = torch.nn.functional.pad(self.words, (0, more), value=PAD)
+        start = self.sizes[rows]
+        self.words[rows, start] = name
+        for place in range(said.words.shape[1]):
+            there = place < said.sizes
+            self.words[rows[there], start[there] + 1 + place] = said.words[there, place]
+        self.sizes[rows] += said.sizes + 1
+        self.open[rows] &= ~said.ends
+
+
+def draw_noise(count: int, turns: int, words: int, rng: torch.Generator) -> Tensor:
+    """Draw what chance brings to negotiations: (N, turns, words + 1) numbers of [0, 1)."""
+    return torch.rand(count, turns, words + 1, generator=rng, device=rng.device)
+
+
+def play(
+    scenarios: Tensor,
+    target: Speaker,
+    adversary: Speaker,
+    first: Tensor,
+    noise: Tensor,
+    say: Say | None = None,
+) -> Talk:
+    """Negotiate about scenarios until somebody says <selection>, or turns run out.
+
+    A dialogue depends on its own scenario, first speaker and noise alone, not on the others.
+
+    Args:
+        scenarios: rows (N, 12) as the target sees them.
+        target, adversary: the two sides.
+        first: who speaks first, TARGET or ADVERSARY, int64 (N,).
+        noise: (N, turns, words + 1); the last turn is <selection>.
+        say: what the adversary says instead of what it would.
+    """
+    talk = Talk(scenarios, (target, adversary))
+    turns = noise.shape[1]
+    for turn in range(turns):
+        talk.turn = turn
+        speaking = (first + turn) % 2
+        for side in (TARGET, ADVERSARY):
+            here = talk.open & (speaking == side)
+            closing = (here & (talk.forced | (turn == turns - 1))).nonzero()[:, 0]
+            if len(closing):
+                talk.add(side, closing, ending(len(closing), closing.device))
+            rows = (here & talk.open).nonzero()[:, 0]
+            if not len(rows):
+                continue
+            if side == ADVERSARY and say is not None:
+                said = say(talk, rows, noise[rows, turn])
+            else:
+                said = talk.sides[side].speak(talk.heard[side].rows(rows), noise[rows, turn])
+            talk.add(side, rows, said)
+        if not talk.open.any():
+            break
+    return talk
+
+
+def claims(talk: Talk, walk_away: bool) -> Tensor:
+    """Return what the adversary takes by a decision of its own, (N, 3)."""
+    x = swapped(talk.rows_so_far())
+    return claim_of(decide(talk.sides[ADVERSARY].choice(x), x, walk_away))
+
+
+def claim_of(decision: Tensor) -> Tensor:
+    """Return what a side takes by its decision, (N, 3); NOTHING of each item if it walks away."""
+    return torch.where((decision == WALK_AWAY)[:, None], NOTHING, pieces(decision))
+
+
+def with_claims(x: Tensor, claimed: Tensor) -> Tensor:
+    """Return rows with what the other side takes filled in."""
+    return torch.cat([x[:, COUNTS.start : CLAIM.start], claimed, x[:, HEAD:]], 1)

@@ -1,0 +1,200 @@
+"""Negotiation as a task: dialogues to learn from, and scenarios to negotiate about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from robustplug.api import Batch, Feed, Refused, Split, TaskInfo, View, index_batches, stream
+
+from .data import Dialogue, encode, parse_dialogue, read_dialogues, read_scenarios, vocabulary
+from .layout import COUNTS, HEAD, Words, lengths, turns
+from .rules import Rules
+from .scenarios import as_rows, decide, generate, pieces, scores
+from .scripted import scripted_lines
+from .tell import tell
+
+if TYPE_CHECKING:
+    from .options import DealOptions, NegotiationOptions, ScriptedOptions
+
+
+@dataclass(frozen=True)
+class NegotiationInfo(TaskInfo):
+    """Describe a negotiation task to agents.
+
+    Attributes:
+        words: the vocabulary.
+        walk_away: whether a side may decide to agree on nothing.
+    """
+
+    words: Words = field(default_factory=lambda: Words(()))
+    walk_away: bool = False
+
+
+class NegotiationTask:
+    """Serve dialogues, and scenarios without a dialogue.
+
+    A batch of dialogues has their outcomes as y, one of scenarios −1 in their place. Training and
+    validation are on dialogues or on scenarios, as `learn_from` says, the test always on generated
+    scenarios: an attack makes a dialogue of each, and the agent's decision after it is what counts.
+
+    Args:
+        options: of either task.
+        dialogues: of the splits; the vocabulary is that of the training split. There may be no test split.
+        published: scenarios to learn from, (S, 9); None for generated ones.
+    """
+
+    default_model = "negotiator"
+
+    def __init__(
+        self,
+        options: NegotiationOptions,
+        dialogues: Mapping[Split, Sequence[Dialogue]],
+        published: Tensor | None,
+    ) -> None:
+        words = vocabulary(dialogues["train"], options.unknown_below)
+        self._dialogues = {split: encode(members, words) for split, members in dialogues.items()}
+        self._scenarios: dict[Split, Tensor] = {
+            split: generate(options.scenarios, stream(options.scenario_seed, "scenarios", split))
+            for split in ("validation", "test")
+        }
+        if published is None:
+            rng = stream(options.scenario_seed, "scenarios", "train")
+            self._scenarios["train"] = generate(options.train_scenarios, rng)
+        else:
+            self._scenarios["train"] = as_rows(published)
+        splits: dict[Split, tuple[Tensor, Tensor]] = {}
+        for split, scenarios in self._scenarios.items():
+            of_dialogues = split != "test" and options.learn_from == "dialogues"
+            unknown = torch.full((len(scenarios), 6), -1)
+            splits[split] = self._dialogues[split] if of_dialogues else (scenarios, unknown)
+        self._data = splits
+        self._lengths = {split: lengths(x) for split, (x, _) in splits.items()}
+        self.info = NegotiationInfo(
+            sizes={split: len(x) for split, (x, _) in splits.items()},
+            words=words,
+            walk_away=options.walk_away,
+        )
+
+    def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        """Yield the batches of one epoch of a split; dialogues of similar lengths stand together."""
+        x, y = self._data[split]
+        for index in index_batches(len(x), feed, self._lengths[split]):
+            yield Batch(x[index].to(feed.device), y[index].to(feed.device), index.to(feed.device))
+
+    def dialogues(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return the dialogues of a split, (N, 12 + T), and their outcomes, (N, 6).
+
+        Raises:
+            KeyError: there are none.
+        """
+        return self._dialogues[split]
+
+    def by_length(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return the dialogues of a split and their outcomes, the shortest first: neighbours fit one batch.
+
+        Raises:
+            KeyError: there are none.
+        """
+        x, y = self._dialogues[split]
+        order = lengths(x).argsort(stable=True)
+        return x[order], y[order]
+
+    def scenarios(self, split: Split) -> Tensor:
+        """Return the scenarios of a split, (N, 12)."""
+        return self._scenarios[split]
+
+    def decide(self, x: Tensor, output: Any) -> Tensor:
+        """Return the decision that an agent's output says, int64 (N,): Eq. 3.6."""
+        return decide(output.choice, x, self.info.walk_away)
+
+    def score(self, view: View, output: Any) -> Tensor:
+        """Tell for each sample whether the agent did well: bool (N,).
+
+        Of a negotiation: it got at least as much as the other side; before anyone has spoken it has. Of a
+        dialogue with a known outcome: it decides as the person did; where the two people did not agree
+        there is nothing to match.
+        """
+        decision = self.decide(view.x, output)
+        own, other, _ = scores(view.x, decision)
+        known = ((view.y[:, :3] >= 0) & (view.y[:, :3] <= view.x[:, COUNTS])).all(1)
+        same = (pieces(decision) == view.y[:, :3]).all(1)
+        played = view.y[:, 0] < 0
+        silent = lengths(view.x) == 0
+        return torch.where(played, (own >= other) | silent, same & known)
+
+    def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
+        """Measure negotiations: who gets what, how often they agree, and how long they take.
+
+        "PAR %", the positive advantage rate, is the share of dialogues in which the other side gets more
+        than the own one.
+        """
+        own, other, agree = scores(view.x, self.decide(view.x, output))
+        spoken = torch.tensor([float(len(turns(row))) for row in view.x[:, HEAD:].tolist()])
+        found = {
+            "PAR %": 100.0 * (other > own),
+            "adversary": other.float(),
+            "target": own.float(),
+            "advantage": (other - own).float(),
+            "agree %": 100.0 * agree,
+            "turns": spoken.to(view.x.device),
+        }
+        apart = (view.y[:, 0] >= 0) | (lengths(view.x) == 0)
+        return {name: values.masked_fill(apart, torch.nan) for name, values in found.items()}
+
+    def tell(self, view: View, output: Any) -> Sequence[str]:
+        """Write each negotiation down, as Tables 3.11 to 3.13 do."""
+        return tell(view.x, self.decide(view.x, output), self.info.words)
+
+
+def negotiating(task: Any, vicinity: Any) -> tuple[NegotiationTask, Rules]:
+    """Return the task and the rules of a negotiation.
+
+    Raises:
+        Refused: the task is another, or the vicinity is not that of the rules.
+    """
+    if not isinstance(task, NegotiationTask):
+        raise Refused('this needs a negotiation: task "negotiation" or "scripted-negotiation"')
+    if not isinstance(vicinity, Rules):
+        raise Refused('a negotiation is played by rules: set the vicinity to "rules"')
+    return task, vicinity
+
+
+def scripted(options: ScriptedOptions) -> NegotiationTask:
+    """Build the task of scripted dialogues."""
+    sizes: dict[Split, int] = {
+        "train": options.dialogues,
+        "validation": max(1, options.dialogues // 8),
+        "test": max(1, options.dialogues // 8),
+    }
+    dialogues = {
+        split: [
+            parse_dialogue(line)
+            for line in scripted_lines(size, stream(options.scenario_seed, "scripted", split))
+        ]
+        for split, size in sizes.items()
+    }
+    return NegotiationTask(options, dialogues, None)
+
+
+def deal_or_no_deal(options: DealOptions) -> NegotiationTask:
+    """Build the task of the published dialogues.
+
+    Raises:
+        DataMissing: a file is not there.
+        BrokenData: lines are malformed; all are named.
+    """
+    from .fetch import data_folder
+
+    folder = data_folder(options)
+    skip = options.skip_malformed
+    train, validation = (read_dialogues(folder / f"{name}.txt", skip) for name in ("train", "val"))
+    dialogues: dict[Split, Sequence[Dialogue]] = {"train": train, "validation": validation}
+    test, selfplay = folder / "test.txt", folder / "selfplay.txt"
+    if test.is_file():
+        dialogues["test"] = read_dialogues(test, skip)
+    return NegotiationTask(options, dialogues, read_scenarios(selfplay, skip) if selfplay.is_file() else None)

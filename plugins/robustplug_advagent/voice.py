@@ -1,0 +1,228 @@
+"""An agent that talks: many dialogues at once, without gradients."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .agent import Agent, gru_weights
+from .layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU
+
+TEMPERATURE = 0.5
+"""Words are drawn from softmax(z / 0.5), as in Lewis et al. 2017."""
+
+
+class Utterance(NamedTuple):
+    """Hold one turn of each of some dialogues.
+
+    Attributes:
+        words: after the speaker's name, up to <eos> or <selection>, then padding: int64 (N, L).
+        sizes: words of each, those two included, int64 (N,).
+    """
+
+    words: Tensor
+    sizes: Tensor
+
+    def rows(self, keep: Tensor | slice) -> Utterance:
+        """Return some rows."""
+        return Utterance(self.words[keep], self.sizes[keep])
+
+    @property
+    def ends(self) -> Tensor:
+        """Tell which of them end the dialogue: bool (N,)."""
+        return self.words[:, 0] == SELECTION
+
+
+class Heard(NamedTuple):
+    """Hold what a voice remembers of dialogues.
+
+    Attributes:
+        hidden: state of the reader, (N, H).
+        gates: what the goal adds to the reader's gates, (N, 3H).
+    """
+
+    hidden: Tensor
+    gates: Tensor
+
+    def rows(self, keep: Tensor) -> Heard:
+        """Return some rows."""
+        return Heard(self.hidden[keep], self.gates[keep])
+
+    def put(self, rows: Tensor, new: Heard) -> Heard:
+        """Return a copy with other rows in some places."""
+        return Heard(*(old.index_copy(0, rows, value) for old, value in zip(self, new, strict=True)))
+
+
+class Memory(Protocol):
+    """What a side remembers of some dialogues: its own matter, but for their rows."""
+
+    def rows(self, keep: Tensor) -> Any:
+        """Return that of some dialogues, int64 or bool."""
+        ...
+
+    def put(self, rows: Tensor, new: Any) -> Any:
+        """Return a copy with that of other dialogues in some places, int64."""
+        ...
+
+
+class Speaker(Protocol):
+    """One side of many negotiations at once."""
+
+    def begin(self, x: Tensor) -> Memory:
+        """Return what is remembered before anyone has spoken; x are rows (N, 12) as this side sees them."""
+        ...
+
+    def hear(self, heard: Any, said: Utterance, who: int) -> Memory:
+        """Return what is remembered after another turn, of YOU or of THEM."""
+        ...
+
+    def speak(self, heard: Any, noise: Tensor, may_end: bool = True) -> Utterance:
+        """Say something; nothing is remembered of it until it is heard.
+
+        Args:
+            heard: of N dialogues.
+            noise: numbers of [0, 1), (N, L): one for each word that may be said, and one for <eos>.
+            may_end: it may be <selection>.
+        """
+        ...
+
+    def choice(self, x: Tensor) -> Tensor:
+        """Return the logits of outcomes (N, 6, 8) after whole dialogues (N, 12 + T)."""
+        ...
+
+
+def ending(count: int, device: torch.device) -> Utterance:
+    """Return turns that end their dialogues."""
+    words = torch.full((count, 1), SELECTION, device=device)
+    return Utterance(words, torch.ones(count, dtype=torch.int64, device=device))
+
+
+def forbidden(logits: Tensor, first: bool | Tensor) -> Tensor:
+    """Set the logits (…, V) of what may not be said to -inf.
+
+    The first word of a turn is a word or <selection>, every other one a word or <eos>.
+
+    Args:
+        logits: of the next word.
+        first: it is the first of its turn; bool (…), or the same for all.
+    """
+    never = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    never[[PAD, YOU, THEM, len(SPECIALS) - 1]] = True
+    at_start, later = never.clone(), never.clone()
+    at_start[EOS] = later[SELECTION] = True
+    if isinstance(first, bool):
+        return logits.masked_fill(at_start if first else later, -torch.inf)
+    return logits.masked_fill(torch.where(first[..., None], at_start, later), -torch.inf)
+
+
+def draw(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """Draw a word from softmax(z / temperature) of each row by inverting its distribution, int64 (N,).
+
+    Args:
+        logits: (N, V).
+        noise: one number of [0, 1) for each row, (N,); a row's word depends on nothing else.
+        temperature: above 0.
+    """
+    shares = (logits.double() / temperature).softmax(1).cumsum(1)
+    # Rounding must not reach a word of probability 0 at the end.
+    target = noise.double()[:, None] * shares[:, -1:]
+    return torch.searchsorted(shares, target, right=True)[:, 0]
+
+
+class Voice:
+    """Speak and listen for an agent.
+
+    What the reader makes of each word, and what follows it, are tables computed once, so that a word costs
+    one small product. Dropout is off.
+
+    Args:
+        agent: its weights are read once; make a new voice when they change.
+        temperature: of the words that are drawn.
+    """
+
+    @torch.no_grad()
+    def __init__(self, agent: Agent, temperature: float = TEMPERATURE) -> None:
+        self.agent, self.temperature = agent, temperature
+        inputs, hidden, self._bias, self._hidden_bias = gru_weights(agent.reader)
+        size = agent.embedding.embedding_dim
+        self._table = agent.embedding.weight @ inputs[:, :size].T
+        self._goal, self._hidden = inputs[:, size:].T, hidden.T
+        self._out = (agent.embedding.weight @ agent.decoder.weight).T
+        self._out_bias = agent.embedding.weight @ agent.decoder.bias
+
+    @torch.no_grad()
+    def begin(self, x: Tensor) -> Heard:
+        """Return what is remembered before anyone has spoken."""
+        hidden = x.new_zeros(len(x), self.agent.reader.hidden_size, dtype=self._table.dtype)
+        return Heard(hidden, self.agent.goal(x) @ self._goal + self._bias)
+
+    @torch.no_grad()
+    def after(self, heard: Heard, words: Tensor) -> Heard:
+        """Return what is remembered after one more word (N,)."""
+        r, z, n = (self._table[words] + heard.gates).chunk(3, 1)
+        hr, hz, hn = torch.addmm(self._hidden_bias, heard.hidden, self._hidden).chunk(3, 1)
+        new = torch.tanh(n + torch.sigmoid(r + hr) * hn)
+        return heard._replace(hidden=torch.lerp(new, heard.hidden, torch.sigmoid(z + hz)))
+
+    def trace(self, heard: Heard, words: Tensor) -> Tensor:
+        """Return the reader's states (N, L, H) after each of some more words (N, L)."""
+        states = []
+        for place in range(words.shape[1]):
+            heard = self.after(heard, words[:, place])
+            states.append(heard.hidden)
+        return torch.stack(states, 1)
+
+    def hear(self, heard: Heard, said: Utterance, who: int) -> Heard:
+        """Return what is remembered after another turn."""
+        heard = self.after(heard, torch.full_like(said.sizes, who))
+        states = self.trace(heard, said.words)
+        rows = torch.arange(len(states), device=states.device)
+        return heard._replace(hidden=states[rows, said.sizes - 1])
+
+    @torch.no_grad()
+    def next_word(self, heard: Heard) -> Tensor:
+        """Return the logits (N, V) of the next word, nothing forbidden yet."""
+        return torch.addmm(self._out_bias, heard.hidden, self._out)
+
+    def speak(self, heard: Heard, noise: Tensor, may_end: bool = True) -> Utterance:
+        """Draw a turn for each dialogue; a noise of its own for each word makes it free of the others."""
+        return self._speak(heard, noise.shape[1], noise, may_end)
+
+    def reply(self, heard: Heard, most: int) -> Utterance:
+        """Say the likeliest word after the other, at most so many, <eos> included."""
+        return self._speak(heard, most, None, True)
+
+    def _speak(self, heard: Heard, most: int, noise: Tensor | None, may_end: bool) -> Utterance:
+        count, device = len(heard.hidden), heard.hidden.device
+        words = torch.full((count, most), PAD, device=device)
+        sizes = torch.zeros(count, dtype=torch.int64, device=device)
+        rows = torch.arange(count, device=device)
+        heard = self.after(heard, torch.full_like(sizes, YOU))
+        for place in range(most):
+            logits = forbidden(self.next_word(heard), place == 0)
+            if place == 0 and not may_end:
+                logits[:, SELECTION] = -torch.inf
+            word = logits.argmax(1) if noise is None else draw(logits, noise[rows, place], self.temperature)
+            if place == most - 1:
+                word = torch.full_like(word, EOS)
+            words[rows, place] = word
+            sizes[rows] = place + 1
+            going = (word != EOS) & (word != SELECTION)
+            if not going.any():
+                break
+            rows, heard = rows[going], self.after(heard.rows(going), word[going])
+        return Utterance(words[:, : int(sizes.max()) if count else 1], sizes)
+
+    @torch.no_grad()
+    def choice(self, x: Tensor) -> Tensor:
+        """Return the logits of outcomes after whole dialogues."""
+        agent = self.agent
+        training = agent.training
+        agent.eval()
+        try:
+            found: Tensor = agent(x).choice
+        finally:
+            agent.train(training)
+        return found

@@ -1,0 +1,199 @@
+"""What a task measures and tells besides right and wrong reaches the result and the tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+import robustplug
+from robustplug.builtin.tasks.tensors import TensorTask
+from robustplug.component import Component, NoOptions
+from robustplug.engine.evaluate import Attack, Evaluation, mean_of
+from robustplug.engine.processes import start
+from robustplug.engine.results import result_from_json, result_to_json
+from robustplug.report.tables import measure_table, measure_text, result_tables
+from robustplug.step import Step
+from robustplug.types import Cost, Measure, Result, View
+
+from .runs import offered, tiny
+
+SIZE = 23
+
+
+class Telling(TensorTask):
+    """Measure the brightness of each sample, and for the bright ones how bright; tell both."""
+
+    def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
+        brightness = view.x.flatten(1).mean(1)
+        return {"brightness": brightness, "bright": brightness.masked_fill(brightness < 0.5, torch.nan)}
+
+    def tell(self, view: View, output: Any) -> Sequence[str]:
+        return [
+            f"sample {index}: {value:.3f}"
+            for index, value in zip(view.index.tolist(), output[:, 0], strict=True)
+        ]
+
+
+def telling() -> Telling:
+    x = torch.rand(SIZE, 1, 1, 2, generator=torch.Generator().manual_seed(3)) * 0.6 + 0.2
+    data = (x, x.flatten(1).argmax(1))
+    return Telling(
+        {"train": data, "validation": data, "test": data}, class_names=["left", "right"], default_model="none"
+    )
+
+
+def told(_: object) -> Telling:
+    return telling()
+
+
+class Brighter:
+    """Break the samples of odd index, and leave the vicinity with sample 0."""
+
+    def __call__(self, step: Step, view: View, vicinity: Any) -> View:
+        odd = (view.index % 2 == 1).view(-1, 1, 1, 1)
+        x = torch.where(odd, view.origin.flip(3), view.origin)
+        return view.replace(x=torch.where((view.index == 0).view(-1, 1, 1, 1), 7.0, x))
+
+    def cost(self, target: Cost) -> Cost:
+        return Cost(0, 0)
+
+
+def evaluation(**changes: Any) -> Evaluation:
+    vicinity = robustplug.build("vicinity", "linf", eps=0.9)
+    loss = robustplug.build("loss", "ce")
+    return Evaluation(nn.Flatten(), telling(), vicinity, loss, 0, start("cpu", "float32"), **changes)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 23])
+def test_means_are_over_the_samples_that_a_row_was_run_on(batch_size: int) -> None:
+    clean, row = evaluation().run("test", [Attack("brighter", {}, Brighter())], batch_size)
+    x = next(iter(telling().batches("test", robustplug.api.Feed(batch_size=SIZE)))).x
+    brightness = x.flatten(1).mean(1)
+    assert clean.measures["brightness"].mean == pytest.approx(float(brightness.mean()), abs=1e-6)
+    assert clean.measures["brightness"].count == SIZE
+    bright = brightness[brightness >= 0.5]
+    assert clean.measures["bright"].count == len(bright)
+    assert clean.measures["bright"].mean == pytest.approx(float(bright.mean()), abs=1e-6)
+    half = 1.96 * float(brightness.double().std()) / math.sqrt(SIZE)
+    assert clean.measures["brightness"].high == pytest.approx(
+        clean.measures["brightness"].mean + half, abs=1e-6
+    )
+    assert clean.measures["brightness"].low == pytest.approx(
+        clean.measures["brightness"].mean - half, abs=1e-6
+    )
+    # A result that is not legal has no numbers.
+    assert row.rejected == 1
+    assert row.measures["brightness"].count == SIZE - 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 23])
+def test_the_sample_told_of_is_the_first_that_was_broken(batch_size: int) -> None:
+    clean, row = evaluation().run("test", [Attack("brighter", {}, Brighter())], batch_size)
+    assert clean.example.startswith("sample 0: ")
+    first = next(index for index in range(SIZE) if not row.right[index])
+    assert first % 2 == 1
+    assert row.example.startswith(f"sample {first}: ")
+
+
+def test_a_mean_of_one_has_no_interval_and_one_of_none_no_mean() -> None:
+    one = mean_of(torch.tensor([2.0, torch.nan]))
+    assert (one.mean, one.count) == (2.0, 1)
+    assert math.isnan(one.high)
+    assert measure_text(one) == "2.00"
+    assert mean_of(torch.tensor([torch.nan])).count == 0
+    assert measure_text(mean_of(torch.tensor([]))) == ""
+    assert measure_text(Measure(4.954, 4.8, 5.108, 9)) == "4.95\n±0.15"
+
+
+def test_measures_and_examples_survive_json_a_kill_and_reach_the_tables(tmp_path: Path) -> None:
+    with offered("task", Component("telling", f"{__name__}:told", NoOptions, "tells")):
+        result = robustplug.evaluate(
+            nn.Flatten(), task="telling", attacks=["none"], vicinity={"use": "linf", "eps": 0.9}, out=tmp_path
+        )
+    body = json.loads(json.dumps(result_to_json(result)))
+    again = result_from_json(body)
+    assert again.attacks[0].measures == result.attacks[0].measures
+    assert again.attacks[0].example == result.attacks[0].example
+    older = [{k: v for k, v in row.items() if k not in ("measures", "example")} for row in body["attacks"]]
+    assert result_from_json({**body, "attacks": older}).attacks[0].measures == {}
+    table = measure_table(result)
+    assert [column.header for column in table.columns] == ["attack", "samples", "brightness", "bright"]
+    assert table.row_count == 2
+    texts = [part.plain for part in result_tables(result) if hasattr(part, "plain")]
+    assert any("sample 0" in text for text in texts)
+
+
+def test_seven_measures_fit_a_terminal_and_none_make_no_table() -> None:
+    names = ("PAR %", "adversary", "target", "advantage", "agree %", "turns")
+    measures = {name: Measure(54.32, 50.0, 58.64, 500) for name in names}
+    (clean,) = evaluation().run("test", [], 23)
+    attacked = dataclasses.replace(clean, name="Reactive attack", measures=measures, attempted=500)
+    meta = {"name": "run", "task": "telling", "input_range": None, "seconds": 1.0}
+    console = Console(width=80, file=io.StringIO())
+    console.print(measure_table(Result("test", 500, {"use": "rules"}, (attacked,), meta)))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert all(name in lines[2] for name in ("attack", "samples", *names))
+    assert lines[4].split()[-7:] == ["500", *["54.32"] * 6]
+    silent = dataclasses.replace(clean, measures={"turns": mean_of(torch.tensor([torch.nan]))})
+    parts = result_tables(Result("test", 500, {"use": "rules"}, (silent,), meta))
+    assert not any(getattr(part, "title", "") == "measured" for part in parts)
+
+
+def test_a_journal_keeps_measures_and_examples(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    attacks = [Attack("brighter", {}, Brighter())]
+    whole = evaluation(journal=journal).run("test", attacks, 5)
+    again = evaluation(journal=journal).run("test", attacks, 5)
+    assert [row.measures for row in again] == [row.measures for row in whole]
+    assert [row.example for row in again] == [row.example for row in whole]
+
+
+def test_the_loss_is_measured_on_request() -> None:
+    (clean,) = evaluation(losses=True).run("test", [], 5)
+    (without,) = evaluation().run("test", [], 5)
+    batch = next(iter(telling().batches("test", robustplug.api.Feed(batch_size=SIZE))))
+    expected = nn.functional.cross_entropy(batch.x.flatten(1), batch.y)
+    assert clean.measures["loss"].mean == pytest.approx(float(expected), abs=1e-6)
+    assert "loss" not in without.measures
+
+
+def test_the_epoch_of_the_lowest_validation_loss_is_kept(tmp_path: Path) -> None:
+    train = {"epochs": 5, "select": "loss"}
+    run = robustplug.train(tiny(train=train, optimizer={"lr": 0.3}), out=tmp_path / "run")
+    losses = [report.validation["loss"] for report in run.history]
+    flagged = [report.epoch for report in run.history if report.best]
+    assert flagged[-1] == losses.index(min(losses))
+    other = robustplug.train(tiny(), out=tmp_path / "other")
+    assert all("loss" not in report.validation for report in other.history)
+
+
+def test_what_is_measured_under_the_attack_of_the_validation_is_reported(tmp_path: Path) -> None:
+    with offered("task", Component("telling", f"{__name__}:told", NoOptions, "tells")):
+        recipe = {
+            **tiny(model={"use": "small-cnn"}),
+            "task": {"use": "telling"},
+            "model": {"use": "linear-pair"},
+        }
+        with offered("model", Component("linear-pair", f"{__name__}:pair", NoOptions, "two pixels")):
+            run = robustplug.train(recipe, out=tmp_path / "run")
+    assert {"brightness", "bright", "clean", "robust"} <= run.history[0].validation.keys()
+
+
+def pair(_: object, *, info: Any) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+
+
+def test_results_are_plain_values() -> None:
+    (clean,) = evaluation().run("test", [], 23)
+    assert all(dataclasses.is_dataclass(measure) for measure in clean.measures.values())

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import robustplug
+from robustplug.api import Feed, Refused, Step, prepare, stream, training_loss
+from robustplug_advagent.layout import DISAGREE, HEAD, SPECIALS, YOU
+from robustplug_advagent.loss import Target, outcome_loss, said_equally, word_loss
+from robustplug_advagent.policy import Baseline, discounts, official_reward, policy_words, without_dropout
+from robustplug_advagent.reinforce import Reinforce, other_side
+from robustplug_advagent.rules import own_words
+from robustplug_advagent.scenarios import WALK_AWAY, gains, legal
+from robustplug_advagent.task import NegotiationTask
+from robustplug_advagent.voice import draw
+
+from .agents import RULES, small_agent, small_task
+
+
+def test_the_gradient_on_a_toy_of_two_actions_is_the_closed_form() -> None:
+    """E[∇L] = −Σ_a π(a)·(r(a) − µ)·∇ log π(a), with π = softmax(z/T) over two words."""
+    first, temperature, rewards = len(SPECIALS), 0.5, torch.tensor([1.0, 4.0])
+    z = torch.tensor([0.3, -0.2], requires_grad=True)
+    count = 20_000
+    noise = (torch.arange(count) + 0.5) / count
+    with torch.no_grad():
+        action = draw(z.expand(count, 2), noise, temperature)
+    # One turn of one word: what follows YOU: is the action.
+    x = torch.zeros(count, HEAD + 2, dtype=torch.int64)
+    x[:, HEAD], x[:, HEAD + 1] = YOU, first + action
+    logits = torch.full((count, 2, first + 2), -50.0)
+    logits = torch.cat([logits[..., :first], z.expand(count, 2, 2)], 2)
+    reward = rewards[action]
+    baseline = Baseline(torch.zeros(3, dtype=torch.float64))
+    advantage = baseline.advantage(reward)
+    weights = advantage[:, None] * discounts(own_words(x[:, HEAD:]), 0.95)
+    # <selection> could be drawn, too, but its logit is far below.
+    loss = word_loss(policy_words(logits, x, temperature), x[:, HEAD:], weights).mean()
+    (gradient,) = torch.autograd.grad(loss, z)
+    shares = (z / temperature).softmax(0).detach()
+    expected = -shares[0] * shares[1] * (rewards[0] - rewards[1]) / temperature
+    assert torch.allclose(gradient, torch.stack([expected, -expected]), rtol=1e-3)
+
+
+def test_rewards_are_compared_with_the_mean_of_all_so_far() -> None:
+    seen = torch.zeros(3, dtype=torch.float64)
+    assert Baseline(seen).advantage(torch.tensor([2.0, 4.0])).tolist() == [-1.0, 1.0]
+    assert Baseline(seen).advantage(torch.tensor([9.0])).tolist() == [4.0]
+    expected = (5.0 - 5.0) / torch.tensor([2.0, 4.0, 9.0, 5.0]).std(correction=0)
+    assert torch.isclose(Baseline(seen).advantage(torch.tensor([5.0]), standardise=True)[0], expected)
+
+
+def test_the_last_own_word_counts_most() -> None:
+    own = torch.tensor([[False, True, True, False, True], [False] * 5])
+    assert torch.allclose(discounts(own, 0.5)[0], torch.tensor([0, 0.25, 0.5, 0, 1]))
+    assert not discounts(own, 0.5)[1].any()
+
+
+def test_a_word_that_could_not_be_said_costs_nothing_if_it_does_not_count() -> None:
+    logits = torch.tensor([[[0.0, -torch.inf], [0.0, 0.0]]], requires_grad=True)
+    losses = word_loss(logits, torch.tensor([[0, 1]]), torch.zeros(1, 2))
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    assert losses.tolist() == [0.0]
+    assert gradient.isfinite().all()
+
+
+def test_imitation_weighs_all_words_but_the_first_the_same() -> None:
+    x, _ = small_task().dialogues("train")
+    weights = said_equally(x)
+    there = x[:, HEAD:] != 0
+    assert torch.allclose(weights.sum(1), torch.ones(len(x)))
+    assert not weights[:, 0].any()
+    assert ((weights > 0) == there)[:, 1:].all()
+
+
+def test_broken_outcomes_teach_nothing() -> None:
+    choice = torch.randn(2, 6, 8, generator=stream(0, "choice"))
+    outcome = torch.tensor([[0, 1, 2, 1, 0, 0], [DISAGREE] * 6])
+    losses = outcome_loss(choice, outcome)
+    by_hand = -choice[0].log_softmax(1)[torch.arange(6), outcome[0]].mean()
+    assert torch.isclose(losses[0], by_hand)
+    assert float(losses[1]) == 0
+
+
+def test_the_official_reward_is_that_of_the_code() -> None:
+    x = small_task().scenarios("train")[:10]
+    scores = torch.randn(10, WALK_AWAY + 1, generator=stream(0, "scores"))
+    scores = scores.masked_fill(~legal(x[:, :3]), -torch.inf)
+    own, other = gains(x)
+    for row, got in enumerate(official_reward(x, scores).tolist()):
+        shares = scores[row].softmax(0)
+        good = [d for d in range(WALK_AWAY) if other[row, d] > own[row, d] and scores[row, d].isfinite()]
+        best = max(good, key=lambda d: float(shares[d]))
+        expected = 5 - 5 * float(shares.max() - shares[best]) / float(other[row, best] - own[row, best])
+        assert got == pytest.approx(expected, abs=1e-5)
+
+
+def method(name: str, **options: Any) -> tuple[Reinforce, Step, NegotiationTask]:
+    task, agent = small_task(), small_agent()
+    built: Reinforce = robustplug.build("method", name, vicinity=RULES, **options)
+    prepare(built, agent, task)
+    batch = next(iter(task.batches("train", Feed(batch_size=16))))
+    return built, Step(agent.train(), built, task, batch, stream(0, "step")), task
+
+
+def test_self_play_is_cross_entropy_with_the_advantage_as_label() -> None:
+    built, step, task = method("self-play", people=0)
+    # As if negotiations had gone well before: what comes now is worse.
+    built.state.get_buffer("rewards")[0] = torch.tensor([100.0, 900.0, 8100.0])
+    loss, (view,) = training_loss(built, step)
+    assert step.method is built
+    assert isinstance(step.target(view), Target)
+    rewards = built.state.get_buffer("rewards")
+    assert rewards[0, 0] == 100 + 2 * 16  # asked for once more by this test
+    with torch.no_grad(), without_dropout(step.model):
+        own = task.decide(view.x, step.model(view.x))
+    assert bool(((own >= 0) & (own < WALK_AWAY)).all())
+    torch.autograd.backward(loss)
+    moved = {name for name, p in step.model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert "reader.weight_ih_l0" in moved
+    # Nobody learns to decide from words alone.
+    assert not any(name.startswith(("outcomes", "decider", "onward")) for name in moved)
+    assert not any(p.requires_grad for p in other_side(step).parameters())
+
+
+def test_an_adversary_takes_what_the_target_leaves() -> None:
+    built, step, _ = method("rl-attack", people=0)
+    (view,) = built.views(step, step.batch)
+    claimed, counts = view.x[:, 9:12], view.x[:, :3]
+    assert ((claimed >= 0) & (claimed <= counts)).all()
+    reward = built.label_map.reward(step, view)  # type: ignore[attr-defined]
+    own = ((counts - claimed) * view.x[:, 3:6]).sum(1) - (claimed * view.x[:, 6:9]).sum(1)
+    assert torch.equal(reward, own.float())
+
+
+def test_hardening_updates_the_agent_then_its_adversary() -> None:
+    built, step, _ = method("hardening", people=4)
+    passes = built.passes(step.progress)
+    assert [pass_.name for pass_ in passes] == [
+        "target",
+        "target-people",
+        "adversary",
+        "adversary-people",
+    ]
+    for pass_ in passes:
+        learner = other_side(step) if pass_.name.startswith("adversary") else step.model
+        assert pass_.update == {"model" if learner is step.model else "adversary"}
+        other = step.model if learner is not step.model else other_side(step)
+        for parameter in [*step.model.parameters(), *other_side(step).parameters()]:
+            parameter.grad = None
+        now = Step(step.model, built, step.task, step.batch, stream(1, "step"), pass_=pass_)
+        loss, (view,) = training_loss(built, now)
+        torch.autograd.backward(loss)
+        assert view.role == ("people" if pass_.name.endswith("people") else "talk")
+        assert any(p.grad is not None and bool(p.grad.any()) for p in learner.parameters())
+        assert all(p.grad is None for p in other.parameters())
+        # The target decides by itself; the adversary takes the rest, in its own view too.
+        if pass_.name in ("target", "adversary"):
+            assert bool((view.x[:, 9:12] == -1).all()) == (pass_.name == "target")
+
+
+def test_other_tasks_and_vicinities_are_refused() -> None:
+    built = robustplug.build("method", "self-play", vicinity={"use": "linf"})
+    with pytest.raises(Refused, match="set the vicinity"):
+        prepare(built, small_agent(), small_task())
+    digits = robustplug.build("task", "digits")
+    with pytest.raises(Refused, match="needs a negotiation"):
+        prepare(robustplug.build("method", "self-play"), small_agent(), digits)
