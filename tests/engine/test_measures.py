@@ -194,6 +194,67 @@ def pair(_: object, *, info: Any) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
 
 
+class Pooling(Telling):
+    """Pool the largest brightness; a sample with a goal is right as long as it is darker."""
+
+    def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
+        return {"brightness": view.x.flatten(1).mean(1), "_hidden": view.x.flatten(1).amax(1)}
+
+    def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
+        assert values["_hidden"].dtype == torch.float64
+        return {"peak": Measure(float(values["_hidden"].max()), math.nan, math.nan, len(values["_hidden"]))}
+
+    def score(self, view: View, output: Any) -> Tensor:
+        if "limit" not in view.info:
+            return view.index % 2 == 0
+        darker: Tensor = view.x.flatten(1).mean(1) < view.info["limit"]
+        return darker
+
+
+class Aiming:
+    """Make samples as bright as they must be, but the one of index 5; claim another goal than the stated."""
+
+    def aim(self, step: Step, view: View) -> Mapping[str, Any]:
+        return {"limit": view.x.flatten(1).mean(1) + 0.1}
+
+    def __call__(self, step: Step, view: View, vicinity: Any) -> View:
+        brighter = view.x + torch.where(view.index == 5, 0.05, 0.15).view(-1, 1, 1, 1)
+        return view.replace(x=brighter, info={"limit": torch.zeros(len(view))})
+
+    def cost(self, target: Cost) -> Cost:
+        return Cost(0, 0)
+
+
+def pooling(batch_size: int) -> Sequence[Any]:
+    first = telling()
+    task = Pooling(
+        {split: first._data[split] for split in ("train", "validation", "test")},
+        class_names=["left", "right"],
+        default_model="none",
+    )
+    vicinity, loss = robustplug.build("vicinity", "linf", eps=0.9), robustplug.build("loss", "ce")
+    found = Evaluation(nn.Flatten(), task, vicinity, loss, 0, start("cpu", "float32"))
+    return found.run("test", [Attack("aiming", {}, Aiming(), chain="")], batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [5, 23])
+def test_an_attack_with_a_goal_runs_on_all_samples_and_is_judged_by_the_goal_it_stated(
+    batch_size: int,
+) -> None:
+    clean, row = pooling(batch_size)
+    assert clean.broken == SIZE // 2
+    assert row.attempted == SIZE
+    assert row.right == tuple(index == 5 for index in range(SIZE))
+
+
+@pytest.mark.parametrize("batch_size", [5, 23])
+def test_a_task_pools_what_is_no_mean(batch_size: int) -> None:
+    clean, _ = pooling(batch_size)
+    x = next(iter(telling().batches("test", robustplug.api.Feed(batch_size=SIZE)))).x
+    assert set(clean.measures) == {"brightness", "peak"}
+    assert clean.measures["peak"].mean == pytest.approx(float(x.max()))
+
+
 def test_results_are_plain_values() -> None:
     (clean,) = evaluation().run("test", [], 23)
     assert all(dataclasses.is_dataclass(measure) for measure in clean.measures.values())
