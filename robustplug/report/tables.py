@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -34,8 +35,11 @@ def accuracy_text(accuracy: float, samples: int) -> Text:
 def threat_text(threat: Mapping[str, Any]) -> str:
     """Return "linf, eps = 0.1 (25.5/255)"."""
     eps = threat.get("eps")
-    size = "" if eps is None else f", eps = {eps:.4g} ({eps * 255:.3g}/255)"
-    return f"{threat['use']}{size}"
+    if eps is None:
+        return str(threat["use"])
+    # Above 1 it is no distance of pixels.
+    fraction = f" ({eps * 255:.3g}/255)" if eps <= 1 else ""
+    return f"{threat['use']}, eps = {eps:.4g}{fraction}"
 
 
 def result_tables(result: Result) -> list[Table | Text]:
@@ -98,9 +102,11 @@ def measure_table(result: Result) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row.measures))
     note = "± half of the 95 % confidence interval of the mean, over the samples that a row was run on."
     table = Table(title="measured", caption=note, title_justify="left", caption_justify="left")
-    table.add_column("attack", overflow="fold", min_width=12)
+    # Without lines between columns, half a dozen of them fit 80 characters.
+    table.box, table.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
+    table.add_column("attack", overflow="fold")
     for name in ("samples", *names):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [measure_text(row.measures[name]) if name in row.measures else "" for name in names]
         table.add_row(row.name, str(row.attempted), *cells)
@@ -108,10 +114,10 @@ def measure_table(result: Result) -> Table:
 
 
 def measure_text(measure: Measure) -> str:
-    """Return "4.95 ±0.16", or "" for a mean of nothing."""
+    """Return "4.95" and on a second line "±0.16", or "" for a mean of nothing."""
     if not measure.count:
         return ""
-    half = "" if math.isnan(measure.high) else f" ±{measure.high - measure.mean:.2f}"
+    half = "" if math.isnan(measure.high) else f"\n±{measure.high - measure.mean:.2f}"
     return f"{measure.mean:.2f}{half}"
 
 
@@ -175,8 +181,12 @@ def caption(result: Result) -> str:
     lines = [f"Threat model: {threat_text(result.threat)}{inputs}."]
     if any(row.chain for row in result.attacks):
         lines.append("The rows of a section run one after the other, each on what those above left right.")
-    if any(not row.chain for row in result.attacks[1:]):
-        lines.append("A row of its own runs on all samples that are right when clean.")
+    alone = [row for row in result.attacks[1:] if not row.chain]
+    if alone:
+        right = result.samples - result.attacks[0].broken
+        more = any(row.attempted > right for row in alone)
+        others = ", or on all where they are shifted or the attack has a goal of its own" if more else ""
+        lines.append(f"A row of its own runs on all samples that are right when clean{others}.")
     lines.append("Accuracy is that of all samples; forwards and backwards are per sample of the split.")
     training = result.meta.get("training") or {}
     if training:

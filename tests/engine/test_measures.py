@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 import robustplug
@@ -21,7 +23,7 @@ from robustplug.engine.processes import start
 from robustplug.engine.results import result_from_json, result_to_json
 from robustplug.report.tables import measure_table, measure_text, result_tables
 from robustplug.step import Step
-from robustplug.types import Cost, Measure, View
+from robustplug.types import Cost, Measure, Result, View
 
 from .runs import offered, tiny
 
@@ -110,7 +112,7 @@ def test_a_mean_of_one_has_no_interval_and_one_of_none_no_mean() -> None:
     assert measure_text(one) == "2.00"
     assert mean_of(torch.tensor([torch.nan])).count == 0
     assert measure_text(mean_of(torch.tensor([]))) == ""
-    assert measure_text(Measure(4.954, 4.8, 5.108, 9)) == "4.95 ±0.15"
+    assert measure_text(Measure(4.954, 4.8, 5.108, 9)) == "4.95\n±0.15"
 
 
 def test_measures_and_examples_survive_json_a_kill_and_reach_the_tables(tmp_path: Path) -> None:
@@ -129,6 +131,23 @@ def test_measures_and_examples_survive_json_a_kill_and_reach_the_tables(tmp_path
     assert table.row_count == 2
     texts = [part.plain for part in result_tables(result) if hasattr(part, "plain")]
     assert any("sample 0" in text for text in texts)
+
+
+def test_seven_measures_fit_a_terminal_and_none_make_no_table() -> None:
+    names = ("PAR %", "adversary", "target", "advantage", "agree %", "turns")
+    measures = {name: Measure(54.32, 50.0, 58.64, 500) for name in names}
+    (clean,) = evaluation().run("test", [], 23)
+    attacked = dataclasses.replace(clean, name="Reactive attack", measures=measures, attempted=500)
+    meta = {"name": "run", "task": "telling", "input_range": None, "seconds": 1.0}
+    console = Console(width=80, file=io.StringIO())
+    console.print(measure_table(Result("test", 500, {"use": "rules"}, (attacked,), meta)))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert all(name in lines[2] for name in ("attack", "samples", *names))
+    assert lines[4].split()[-7:] == ["500", *["54.32"] * 6]
+    silent = dataclasses.replace(clean, measures={"turns": mean_of(torch.tensor([torch.nan]))})
+    parts = result_tables(Result("test", 500, {"use": "rules"}, (silent,), meta))
+    assert not any(getattr(part, "title", "") == "measured" for part in parts)
 
 
 def test_a_journal_keeps_measures_and_examples(tmp_path: Path) -> None:
