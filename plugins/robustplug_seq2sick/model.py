@@ -187,6 +187,8 @@ class Reader:
 
     def __init__(self, model: LstmAttention, memory: Memory, start: State) -> None:
         self.model, self.memory, self._start = model, memory, start
+        self._rows = torch.arange(len(memory.values), device=memory.values.device)
+        self._selected = memory
 
     def begin(self) -> State:
         """Return the state before the first word."""
@@ -194,10 +196,10 @@ class Reader:
 
     def step(self, rows: Tensor, state: State, words: Tensor) -> tuple[Tensor, State]:
         """Return the attentional vectors, and the state, after one more word."""
-        model, memory = self.model, self.memory
-        if len(rows) != len(memory.values):
-            memory = Memory(*(part[rows] for part in memory))
-        state = self.after(memory, state, model.dropout(model.target(words)))
+        model = self.model
+        if not torch.equal(rows, self._rows):
+            self._rows, self._selected = rows, Memory(*(part[rows] for part in self.memory))
+        state = self.after(self._selected, state, model.dropout(model.target(words)))
         return model.dropout(state.feed), state
 
     def logits(self, vectors: Tensor) -> Tensor:

@@ -22,6 +22,10 @@ from robustplug.api import take
 from .words import BEGIN, END, PAD
 
 
+GOING = 0.75
+"""When no more than this share of the sentences go on, the others leave the batch."""
+
+
 class Decoder(Protocol):
     """See the module."""
 
@@ -122,19 +126,25 @@ def greedy(decoder: Decoder, limits: Tensor, watched: Tensor) -> Translation:
     said: list[Tensor] = []
     best: list[Tensor] = []
     logits: list[Tensor] = []
-    going = torch.ones(count, dtype=torch.bool, device=limits.device)
+    going = torch.ones_like(rows, dtype=torch.bool)
     for place in range(int(limits.max()) + 1 if count else 0):
         vectors, state = decoder.step(rows, state, words)
         with torch.no_grad():
             all_logits = decoder.logits(vectors)
             top = all_logits.topk(2, 1).indices
-            words = never_said(all_logits, limits <= place).argmax(1)
-        logits.append(decoder.some(vectors, torch.cat([top, _watched(watched, place)], 1)))
-        best.append(top[:, 0])
+            words = never_said(all_logits, limits[rows] <= place).argmax(1)
+        own = decoder.some(vectors, torch.cat([top, _watched(watched[rows], place)], 1))
+        logits.append(own.new_zeros(count, own.shape[1]).index_copy(0, rows, own))
+        best.append(torch.full_like(limits, PAD).index_copy(0, rows, top[:, 0]))
         going = going & (words != END)
-        said.append(words.masked_fill(~going, PAD))
-        if not going.any():
+        said.append(torch.full_like(limits, PAD).index_copy(0, rows, words.masked_fill(~going, PAD)))
+        left = int(going.sum())
+        if not left:
             break
+        # A few long translations must not cost as much as a batch of them.
+        if left <= GOING * len(rows):
+            rows, words, state = rows[going], words[going], take(state, going)
+            going = going[going]
     if not said:
         return Translation(limits.new_full((count, 1), PAD))
     # The last column is </s> everywhere.
