@@ -12,6 +12,7 @@ from ..recipe.errors import RecipeError
 from ..registry import DuplicateComponent, UnknownComponent, did_you_mean
 from .audit import audit
 from .check import check
+from .compare import compare
 from .components import components
 from .evaluate import evaluate
 from .plugins import plugins
@@ -112,5 +113,5 @@ def main() -> None:
     """
 
 
-for command in (train, evaluate, audit, study, validate, components, show, plugins, recipes, check):
+for command in (train, evaluate, audit, compare, study, validate, components, show, plugins, recipes, check):
     main.add_command(command)
