@@ -31,6 +31,7 @@ def train(
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool | str | Path = False,
+    observers: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> Trained:
     """Train a recipe in a run folder and evaluate it.
@@ -40,18 +41,21 @@ def train(
         overrides: "key=value" each, as with --set.
         out: run folder; None for runs/NAME, runs/NAME-2, ….
         resume: True, or the folder of the run to go on with.
+        observers: plugins that are asked to observe the run, for example "tensorboard".
         reporter: hears of progress; None for silence.
 
     Raises:
         RecipeError: the recipe has problems; all are listed.
-        RunError: the run cannot go on.
+        RunError: the run cannot go on, or there is no such observer.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
     """
+    from .engine.observers import check_observers
     from .engine.open import choose_run
     from .engine.train import Training
 
+    check_observers(observers)
     chosen, folder = choose_run(recipe, overrides, out, resume)
-    return Training(chosen, folder, resume is not False, reporter).run()
+    return Training(chosen, folder, resume is not False, reporter, observers).run()
 
 
 def build(kind: Kind, name: str, /, **options: Any) -> Any:
@@ -280,6 +284,7 @@ def study(
     *,
     out: str | Path | None = None,
     processes: int | None = None,
+    observers: Sequence[str] = (),
     reporter: StudyReporter | None = None,
 ) -> Studied:
     """Run all cells of a study that are not finished, each in a run folder of its own.
@@ -292,23 +297,26 @@ def study(
         out: folder of the study; None for studies/NAME.
         processes: runs at a time, each in a process of its own, with the same results as one after the
             other; None for the number of GPUs, or 1.
+        observers: plugins that are asked to observe its runs, for example "tensorboard".
         reporter: hears of progress; None for silence.
 
     Raises:
         RecipeError: the study or a cell's recipe has problems; all are listed, and nothing was run.
-        RunError: there are several processes, or the folder cannot be written.
+        RunError: there are several processes, the folder cannot be written, or there is no such observer.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
     from .engine.folder import write_text
+    from .engine.observers import check_observers
     from .engine.study import STUDIES, Commands, SilentStudy, run_study
     from .recipe import read_study
     from .report.compared import comparison_page
     from .report.study import study_figure, title_of
 
+    check_observers(observers)
     known = read_study(source)
     folder = STUDIES / known.name if out is None else Path(out)
     commands = Commands(train, evaluate, audit)
-    result = run_study(known, folder, commands, reporter or SilentStudy(), processes)
+    result = run_study(known, folder, commands, reporter or SilentStudy(), processes, observers)
     study_figure(result, folder / "figures" / "study.png")
     found = [compare([folder], suite) for suite in dict.fromkeys(["", known.suite_name])]
     if any(comparison.groups for comparison in found):

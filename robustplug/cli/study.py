@@ -23,10 +23,19 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Runs at a time, each in a process of its own.  [default: the number of GPUs, or 1]",
 )
+@click.option(
+    "--observe", "observers", multiple=True, metavar="PLUGIN", help="tensorboard or mlflow; may be repeated."
+)
 @click.option("--quiet", "-q", is_flag=True, help="Print the result only.")
 @click.pass_context
 def study(
-    ctx: click.Context, file: str, out: Path | None, listing: bool, processes: int | None, quiet: bool
+    ctx: click.Context,
+    file: str,
+    out: Path | None,
+    listing: bool,
+    processes: int | None,
+    observers: tuple[str, ...],
+    quiet: bool,
 ) -> None:
     """Train and evaluate a recipe in many variants and with several seeds.
 
@@ -52,7 +61,7 @@ def study(
 
     console = Console()
     with StudyBoard(Console(stderr=True, quiet=quiet or not first_process())) as board:
-        studied = run_study(file, out=out, processes=processes, reporter=board)
+        studied = run_study(file, out=out, processes=processes, observers=observers, reporter=board)
     console.print(*study_tables(studied.result, console.width), sep="\n")
     console.print(f"Everything is in {studied.folder}", highlight=False, soft_wrap=True)
     if studied.failed:

@@ -256,7 +256,12 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
 
 
 def run_study(
-    study: Study, folder: Path, commands: Commands, reporter: StudyReporter, processes: int | None = None
+    study: Study,
+    folder: Path,
+    commands: Commands,
+    reporter: StudyReporter,
+    processes: int | None = None,
+    observers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run what is not finished of a study, and write result.json after every run.
 
@@ -267,6 +272,7 @@ def run_study(
         reporter: hears of progress.
         processes: runs at a time, each in a process of its own, with a GPU of its own where there are
             several; None for as many as there are GPUs. A single one is run in this process.
+        observers: plugins that are asked to observe the runs.
 
     Returns:
         What result.json holds; runs that failed say why.
@@ -283,7 +289,9 @@ def run_study(
         )
     with locked(folder):
         outcomes = [look(study, run) for run in runs_of(study, folder)]
-        jobs = {at: _job(study, each) for at, each in enumerate(outcomes) if each.status != "finished"}
+        jobs = {
+            at: _job(study, each, observers) for at, each in enumerate(outcomes) if each.status != "finished"
+        }
         on_gpus = any(each.run.recipe.train.device in ("auto", "cuda") for each in outcomes)
         where = places(processes, visible_gpus() if on_gpus else [])[: max(1, len(jobs))]
         reporter.plan(outcomes, len(where))
@@ -330,7 +338,7 @@ def _write(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> dict[str,
     return body
 
 
-def _job(study: Study, before: Outcome) -> Job | None:
+def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
     """Return what a run lacks; None for one that cannot be made, since its folder holds another one."""
     run = before.run
     if before.status == "another recipe":
@@ -344,6 +352,7 @@ def _job(study: Study, before: Outcome) -> Job | None:
         suite=str(study.suite) if study.suite and lacks[study.suite_name] else None,
         audit=lacks.get(AUDIT, False),
         device=run.recipe.train.device,
+        observers=list(observers),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Job:
         suite: file of the suite to evaluate with; None for none.
         audit: audit it.
         device: to evaluate on.
+        observers: plugins that are asked to observe the training.
     """
 
     recipe: Mapping[str, Any]
@@ -45,6 +46,7 @@ class Job:
     suite: str | None
     audit: bool
     device: str
+    observers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def carry_out(job: Job, commands: Commands, reporter: Reporter) -> Failure | Non
     more = {"out": folder / EVALUATIONS, "device": job.device, "reporter": reporter}
     try:
         if job.train:
-            commands.train(job.recipe, out=folder, resume=job.resume, reporter=reporter)
+            more_training = {"resume": job.resume, "observers": job.observers, "reporter": reporter}
+            commands.train(job.recipe, out=folder, **more_training)
         if job.suite is not None:
             commands.evaluate(folder, suite=Path(job.suite), **more)
         if job.audit:
@@ -117,7 +120,8 @@ def pass_on(message: Mapping[str, Any], reporter: Reporter) -> None:
     """Tell a reporter what a Relay sent; undoes it."""
     kind = message["kind"]
     if kind == "begin":
-        reporter.begin(RunInfo(**message["run"]), Progress(**message["progress"]))
+        run = {**message["run"], "observers": tuple(message["run"]["observers"])}
+        reporter.begin(RunInfo(**run), Progress(**message["progress"]))
     elif kind == "batch":
         reporter.batch(Progress(**message["progress"]), message["means"])
     elif kind == "epoch":
