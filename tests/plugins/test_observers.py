@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from robustplug_mlflow.log import flat, metric_name
 
 import robustplug
 from robustplug.engine.errors import RunError
 from robustplug.engine.observers import check_observers
 from robustplug.plugins import PluginHost, host
 from robustplug.types import AttackResult, EpochReport, Result, RunInfo
+from robustplug_mlflow.log import flat, metric_name
 from tests.engine.runs import tiny
 
 ROWS = (
