@@ -15,6 +15,7 @@ from .check import check
 from .compare import compare
 from .components import components
 from .evaluate import evaluate
+from .new_plugin import new_plugin
 from .plugins import plugins
 from .ranks import first_process
 from .recipes import recipes
@@ -113,5 +114,18 @@ def main() -> None:
     """
 
 
-for command in (train, evaluate, audit, compare, study, validate, components, show, plugins, recipes, check):
+for command in (
+    train,
+    evaluate,
+    audit,
+    compare,
+    study,
+    validate,
+    components,
+    show,
+    plugins,
+    recipes,
+    check,
+    new_plugin,
+):
     main.add_command(command)
