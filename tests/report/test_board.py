@@ -89,7 +89,7 @@ def test_a_terminal_has_a_live_table_and_it_ends() -> None:
         board.start(1, "a")
         assert board._live is not None
     assert board._live is None
-    assert "2 waiting" in file.getvalue()
+    assert "1 running · 1 waiting" in file.getvalue()
     with StudyBoard(Console(file=io.StringIO(), force_terminal=True)) as board:
         board.plan([outcome("a", "finished")], 1)
         assert board._live is None
