@@ -34,11 +34,9 @@ def source(of: str) -> str:
     text = textwrap.dedent(inspect.getsource(found))
     (function,) = ast.parse(text).body
     assert isinstance(function, ast.FunctionDef)
-    lines = text.splitlines()
-    first, *rest = function.body
-    assert isinstance(first, ast.Expr), f"{of} has no docstring"
-    assert rest
-    del lines[first.lineno - 1 : first.end_lineno]
+    lines, first = text.splitlines(), function.body[0]
+    if ast.get_docstring(function) is not None:
+        del lines[first.lineno - 1 : first.end_lineno]
     return "```py\n" + "\n".join(lines).replace("\n\n\n", "\n\n") + "\n```\n"
 
 
