@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from .comparison import Column, Comparison, Group, Value
-from .figures import point_picture
+from .points import Point, point_picture
 from .sheets import Cell, Sheet, html_table, markdown
 from .tables import threat_text
 
@@ -233,28 +233,27 @@ def _figures(group: Group) -> Iterator[tuple[str, bytes]]:
     """Draw clean against robust accuracy, and robust accuracy against the passes of training."""
     if group.robust is None or len(group.entries) < 2:
         return
-    robust = [value for value in group.robust.values if value is not None]
-    label = f"{group.robust.name} (%)"
+    label, names = f"{group.robust.name} (%)", [entry.name for entry in group.entries]
+    robust = [_percent(value) for value in group.robust.values if value is not None]
     if any(group.pareto):
-        clean = [value for value in group.columns[0].values if value is not None]
-        marked = [(a, b, *_percent(a), *_percent(b)) for a, b in zip(clean, robust, strict=True)]
-        points = [(x, y, xe, ye) for _, _, x, xe, y, ye in marked]
-        names = [entry.name for entry in group.entries]
-        title = "Clean against robust accuracy"
-        yield title, point_picture(title, names, points, list(group.pareto), "clean accuracy (%)", label)
-    known = [at for at, cost in enumerate(group.costs) if cost is not None]
-    if len(known) > 1:
+        clean = [_percent(value) for value in group.columns[0].values if value is not None]
         points = [
-            (group.costs[at].passes, _percent(robust[at])[0], (0.0, 0.0), _percent(robust[at])[1])
-            for at in known
-        ]  # type: ignore[union-attr]
-        names = [group.entries[at].name for at in known]
+            Point(name, x, y, x_bar, y_bar, on)
+            for name, (x, x_bar), (y, y_bar), on in zip(names, clean, robust, group.pareto, strict=True)
+        ]
+        title = "Clean against robust accuracy"
+        yield title, point_picture(title, points, "clean accuracy (%)", label)
+    points = [
+        Point(name, cost.passes, y, (0.0, 0.0), bar, on)
+        for name, cost, (y, bar), on in zip(names, group.costs, robust, group.frugal, strict=True)
+        if cost is not None
+    ]
+    if len(points) > 1:
         title = "Robust accuracy against the cost of training"
-        chosen = [group.frugal[at] for at in known]
-        x_label = "forwards and backwards per training sample"
-        yield title, point_picture(title, names, points, chosen, x_label, label)
+        yield title, point_picture(title, points, "forwards and backwards per training sample", label)
 
 
 def _percent(value: Value) -> tuple[float, tuple[float, float]]:
     """Return a value and the lengths of its error bar, in per cent."""
-    return 100 * value.mean, (100 * (value.mean - value.low), 100 * (value.high - value.mean))
+    below, above = max(0.0, value.mean - value.low), max(0.0, value.high - value.mean)
+    return 100 * value.mean, (100 * below, 100 * above)

@@ -25,8 +25,6 @@ _LOGARITHMIC = 50
 _MARKED = 40
 # In inches: beyond it a picture is too large to be opened everywhere.
 _TALLEST = 200.0
-# Of more points, only the marked ones have their names beside them.
-_NAMED = 15
 
 
 @dataclass(frozen=True)
@@ -270,45 +268,6 @@ def image_figure(path: Path, title: str, rows: Mapping[str, Sequence[tuple[str, 
     _save(figure, path, title)
 
 
-Bar = tuple[float, float]
-
-
-def point_picture(
-    title: str,
-    names: Sequence[str],
-    points: Sequence[tuple[float, float, Bar, Bar]],
-    marked: Sequence[bool],
-    x_label: str,
-    y_label: str,
-) -> bytes:
-    """Draw named points with error bars, and a line along those that are marked; return the PNG.
-
-    Args:
-        title: of the figure.
-        names: of the points; of many, only the marked ones are named.
-        points: x, y, and the lengths of the error bars to the lower and to the higher side.
-        marked: points that are filled and joined.
-        x_label, y_label: of the axes.
-    """
-    figure = _figure(7.0, 5.0)
-    ax = figure.subplots()
-    for name, (x, y, x_bar, y_bar), mark in zip(names, points, marked, strict=True):
-        colour, face = ("#0b3c8c", "#0b3c8c") if mark else ("#777777", "white")
-        bars = {"xerr": [[x_bar[0]], [x_bar[1]]], "yerr": [[y_bar[0]], [y_bar[1]]]}
-        ax.errorbar([x], [y], **bars, fmt="o" if mark else "s", color=colour, mfc=face, elinewidth=0.6, ms=6)
-        if mark or len(points) <= _NAMED:
-            offset = {"xytext": (6, 5), "textcoords": "offset points"}
-            ax.annotate(_text(name), (x, y), **offset, fontsize="small", color=colour)
-    joined = sorted(point[:2] for point, mark in zip(points, marked, strict=True) if mark)
-    ax.plot(*zip(*joined, strict=True), color="#0b3c8c", lw=1, alpha=0.6, zorder=0)
-    least, most = min(point[0] for point in points), max(point[0] for point in points)
-    if least > 0 and most / least >= _LOGARITHMIC:
-        ax.set_xscale("log")
-    ax.margins(x=0.15, y=0.1)
-    _style(ax, "", x_label, y_label)
-    return _picture(figure, title)
-
-
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
@@ -316,13 +275,6 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path, title: str) -> None:
-    picture = _picture(figure, title)
-    with writing(f"the figure {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, picture)
-
-
-def _picture(figure: Figure, title: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.suptitle(_text(title))
@@ -330,7 +282,9 @@ def _picture(figure: Figure, title: str) -> bytes:
     picture = BytesIO()
     # Without the version of matplotlib, which is all that would differ between two machines' files.
     figure.savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
+    with writing(f"the figure {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, picture.getvalue())
 
 
 def _style(ax: Axes, title: str, x_label: str, y_label: str) -> None:
