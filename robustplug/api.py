@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .guard import attack_by_radius, guarded
     from .method import Method, Objective, prepare
     from .protocols import (
+        AimingPerturbation,
         LabelMap,
         LearnedSlot,
         Loss,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     )
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
     from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
+    from .report.tables import wilson_interval
     from .run import open_evaluation
     from .signatures import check_arguments, scaled_step
     from .state import MethodState, PerSample
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
         Cost,
         EpochReport,
         Feed,
+        Measure,
         ParamGroup,
         Pass,
         Progress,
@@ -86,6 +89,7 @@ _LAZY = {
     "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "method": ("Method", "Objective", "prepare"),
     "protocols": (
+        "AimingPerturbation",
         "LabelMap",
         "LearnedSlot",
         "Loss",
@@ -105,6 +109,7 @@ _LAZY = {
         "line_figure",
         "matrix_figure",
     ),
+    "report.tables": ("wilson_interval",),
     "run": ("open_evaluation",),
     "signatures": ("check_arguments", "scaled_step"),
     "state": ("MethodState", "PerSample"),
@@ -115,6 +120,7 @@ _LAZY = {
         "Cost",
         "EpochReport",
         "Feed",
+        "Measure",
         "ParamGroup",
         "Pass",
         "Progress",
@@ -129,6 +135,7 @@ _LAZY = {
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
+    "AimingPerturbation",
     "AttackResult",
     "Batch",
     "Bounds",
@@ -145,6 +152,7 @@ __all__ = [
     "LearnedSlot",
     "Line",
     "Loss",
+    "Measure",
     "Meter",
     "Method",
     "MethodOptions",
@@ -218,6 +226,7 @@ __all__ = [
     "uniform_like",
     "use",
     "weights_digest",
+    "wilson_interval",
     "write_result",
 ]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from .state import MethodState
     from .step import Step
-    from .types import Batch, Cost, Feed, ParamGroup, Split, TaskInfo, View
+    from .types import Batch, Cost, Feed, Measure, ParamGroup, Split, TaskInfo, View
 
 
 class Vicinity(Protocol):
@@ -150,6 +150,34 @@ class MeasuringTask(Protocol):
 
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
         """Return numbers of each sample by name, (N,) each; NaN for samples that have none."""
+        ...
+
+
+@runtime_checkable
+class PoolingTask(Protocol):
+    """A task that measures what is no mean over samples, such as BLEU or perplexity."""
+
+    def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
+        """Return measures of all samples of a row together.
+
+        Args:
+            values: what `measure` returned, float64 (n,) each, of all samples that the row was run on. A name
+                that starts with "_" is for this method alone: its mean is not reported.
+        """
+        ...
+
+
+@runtime_checkable
+class AimingPerturbation(Protocol):
+    """An attack with a goal of its own, such as an output to force, instead of making samples wrong.
+
+    The goal is stated before the attack, and from the clean samples alone. The task's `score` reads it in the
+    view's info, and a sample is right as long as the goal is not reached. The row starts with all samples,
+    whether they are right when clean or not.
+    """
+
+    def aim(self, step: Step, view: View) -> Mapping[str, Any]:
+        """Return the goal of each sample, for the view's info; its tensors have N rows."""
         ...
 
 

@@ -123,6 +123,8 @@ def _run_folder(model: Any, network: Network) -> Path | None:
     if not isinstance(model, str | Path) or str(model).startswith("torchvision:"):
         return None
     path = Path(model)
+    if path.is_dir() and network.architecture is not None:
+        return None  # a folder that a model component reads
     return None if path.is_file() or (network.task is not None and not path.is_dir()) else path
 
 
@@ -140,6 +142,8 @@ def _table(model: Any, network: Network) -> dict[str, Any]:
     }
     if network.architecture is not None:
         table["model"] = as_table(network.architecture)
+        if isinstance(model, str | Path) and Path(model).is_dir():
+            table["model"].setdefault("folder", str(model))
     return table
 
 

@@ -250,7 +250,8 @@ class EpochReport:
         train: means over the training samples of the epoch: "loss", accuracy by role, and what the
             method logs.
         validation: "clean" and "robust" accuracy in [0, 1]; "loss" of the clean samples if checkpoints
-            are selected by it; what else the task measures under the attack. Empty when not measured.
+            are selected by it; what else the task measures, under the attack if that is run on all samples.
+            Empty when not measured.
         lr: learning rate at the end of the epoch.
         seconds: wall time of the epoch so far as this process measured it.
         best: this epoch's weights are the best so far.
@@ -266,7 +267,7 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Measure:
-    """Report the mean of a number over samples.
+    """Report the mean of a number over samples, or what a task makes of all samples together.
 
     Attributes:
         mean: over the samples that have the number.

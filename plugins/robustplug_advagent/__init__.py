@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import click
+
 from robustplug.api import Component, hookimpl
 
 from .attack_options import (
@@ -234,3 +236,11 @@ def robustplug_perturbations() -> Iterable[Component]:
         short,
         tasks=TASKS,
     )
+
+
+@hookimpl
+def robustplug_commands(cli: click.Group) -> None:
+    """Add `robustplug perplexity`."""
+    from .commands import perplexity
+
+    cli.add_command(perplexity)

@@ -97,6 +97,13 @@ def _train(
     rng = stream(options.seed, "adversary", device=device)
     order_rng = stream(options.seed, "adversary", "order")
     agent.requires_grad_().train()
+
+    def update(loss: Tensor) -> None:
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(agent.parameters(), options.clip)
+        optimizer.step()
+
     for _ in range(options.epochs):
         order = torch.randperm(len(scenarios), generator=order_rng).to(device)
         for rows in torch.split(order, options.batch):
@@ -104,24 +111,20 @@ def _train(
             advantage = baseline.advantage(reward, standardise=options.reward == "official")
             words = x[:, HEAD:]
             weights = advantage[:, None] * discounts(own_words(words), options.gamma)
-            with torch.enable_grad():
-                with without_dropout(agent):
-                    logits = policy_words(agent.next_words(x), x)
+            with torch.enable_grad(), without_dropout(agent):
+                logits = policy_words(agent.next_words(x), x)
                 length = logits.shape[1]
-                loss = word_loss(logits, words[:, :length], weights[:, :length]).mean()
-                if options.people:
-                    start = int(torch.randint(len(people) - options.people + 1, (), generator=order_rng))
-                    human = people[start : start + options.people].to(device)
-                    with isolated(int(torch.randint(2**31, (), generator=order_rng)), device):
-                        spoken = agent.next_words(human)
+                update(word_loss(logits, words[:, :length], weights[:, :length]).mean())
+            if options.people:
+                start = int(torch.randint(len(people) - options.people + 1, (), generator=order_rng))
+                human = people[start : start + options.people].to(device)
+                seed = int(torch.randint(2**31, (), generator=order_rng))
+                with torch.enable_grad(), isolated(seed, device):
+                    spoken = agent.next_words(human)
                     width = spoken.shape[1]
                     aim = said_equally(human)[:, :width]
                     imitated = word_loss(spoken, human[:, HEAD : HEAD + width], aim)
-                    loss = loss + options.people_weight * imitated.mean()
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(agent.parameters(), options.clip)
-            optimizer.step()
+                    update(options.people_weight * imitated.mean())
     return agent.eval().requires_grad_(False)
 
 

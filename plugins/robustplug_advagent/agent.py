@@ -83,7 +83,7 @@ class Agent(nn.Module):
     def forward(self, x: Tensor) -> Reading:
         """Read whole dialogues (N, 12 + T) and decide; see `layout`. Padding at the end has no effect."""
         sizes = lengths(x)
-        if not self.training and len(x) > GROUP:
+        if not self.dropout.training and len(x) > GROUP:
             order = sizes.argsort()
             parts = [self._read_all(x[rows], sizes[rows]) for rows in torch.split(order, GROUP)]
             longest = parts[-1].words.shape[1]

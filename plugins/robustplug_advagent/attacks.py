@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from robustplug.api import Cost, Step, Vicinity, View
 from .adversary import best_sentences, trained_adversary
 from .agent import Agent
 from .game import Game
-from .layout import EOS, PAD
-from .replace import Found, Objective, preemptive, reactive, search
+from .layout import EOS, PAD, lengths
+from .replace import Found, Objective, Score, preemptive, reactive, search
 from .talk import ADVERSARY, Talk, claims, with_claims
 from .voice import Utterance, Voice, ending
 
@@ -130,18 +130,25 @@ class Searching:
 
     def find(self, talk: Talk, rows: Tensor, base: Utterance, reply_words: int | None) -> Found:
         """Search from some sentences: for a reactive attack, or a preemptive one if a reply is allowed."""
-        memory = self._glass.recall(talk.rows_so_far()[rows])
+        x = talk.rows_so_far()[rows]
+        # Sentences about dialogues of similar lengths are scored together, which saves padding.
+        order = lengths(x).argsort(stable=True)
+        memory = self._glass.recall(x[order])
         if reply_words is None:
             objective = reactive(self._glass, memory, self.options)
         else:
             objective = preemptive(self._glass, memory, self.options, reply_words)
+        slack = None if objective.slack is None else self._counted(objective.slack)
+        objective = Objective(self._counted(objective.loss), slack)
+        found = search(base.rows(order), objective, len(self.game.task.info.words), self.options)
+        return found.rows(order.argsort())
 
-        def counted(owner: Tensor, said: Utterance) -> Any:
+    def _counted(self, score: Score) -> Score:
+        def count(owner: Tensor, said: Utterance) -> Tensor:
             self.game.step.meter.forwards += len(owner)
-            return objective(owner, said)
+            return score(owner, said)
 
-        wrapped: Objective = counted
-        return search(base, wrapped, len(self.game.task.info.words), self.options)
+        return count
 
 
 class ReactiveAttack(_Attack):

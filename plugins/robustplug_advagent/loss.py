@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from robustplug.api import Step, View
 
-from .agent import Reading
+from .agent import Agent, Reading
 from .layout import DISAGREE, DISCONNECT, HEAD, PAD
 
 if TYPE_CHECKING:
@@ -64,6 +65,39 @@ def outcome_loss(choice: Tensor, outcome: Tensor) -> Tensor:
     target = outcome.masked_fill(ignored, -1)
     losses = F.cross_entropy(choice.flatten(0, 1), target.flatten(), reduction="none", ignore_index=-1)
     return losses.view(-1, 6).mean(1)
+
+
+class Perplexity(NamedTuple):
+    """Hold a perplexity.
+
+    Attributes:
+        value: exp of the mean cross entropy of a word.
+        low, high: its 95 % confidence interval, for dialogues drawn independently of one another.
+        words: how many were predicted; the first of a dialogue, a speaker's name, is not.
+    """
+
+    value: float
+    low: float
+    high: float
+    words: int
+
+
+@torch.no_grad()
+def perplexity(agent: Agent, x: Tensor) -> Perplexity:
+    """Measure how well an agent, in eval mode, predicts the words of dialogues (N, 12 + T)."""
+    nats, counts = [], []
+    for rows in torch.split(x, 256):
+        logits = agent.next_words(rows)
+        words = rows[:, HEAD : HEAD + logits.shape[1]]
+        there = (words != PAD).float()
+        nats.append(word_loss(logits, words, there).double())
+        counts.append(there[:, 1:].sum(1).double())
+    total, size = torch.cat(nats), torch.cat(counts)
+    mean = total.sum() / size.sum()
+    # Of a ratio of sums: words of one dialogue are no independent samples.
+    half = 1.96 * (total - mean * size).square().sum().sqrt() / size.sum()
+    low, value, high = torch.stack([mean - half, mean, mean + half]).exp().tolist()
+    return Perplexity(value, low, high, int(size.sum()))
 
 
 class DialogueLoss:

@@ -101,7 +101,12 @@ class Mind:
             words = x.new_full((len(x), 1), PAD)
         heard = self.voice.begin(x)
         hidden = self.voice.trace(heard, words)
-        onward = self._onward.run(self._onward.gates(hidden, words))
+        gates = [
+            torch.stack([cell.gates(hidden[:, at], words[:, at]) for at in range(words.shape[1])], 1)
+            for cell in (self._onward, self._returning)
+        ]
+        start = hidden.new_zeros(len(x), self.agent.onward.hidden_size)
+        onward = self._onward.run(lambda place: gates[0][:, place], words.shape[1], start)
         rows = torch.arange(len(x), device=x.device)
         at = (sizes - 1).clamp_min(0)
         begun = (sizes > 0)[:, None]
@@ -112,7 +117,7 @@ class Mind:
             onward,
             onward[rows, at] * begun,
             onward @ self._front + self._bias,
-            self._returning.gates(hidden, words),
+            gates[1],
         )
 
     @torch.no_grad()
@@ -121,28 +126,37 @@ class Mind:
         tail = tail[:, : int(sizes.max())]
         before = memory.sizes[owner]
         length = int(before.max())
+        # What continuations of one dialogue share is not copied for each.
+        shared = owner[:1] if len(owner) and bool((owner == owner[0]).all()) else owner
         hidden = self.voice.trace(memory.heard.rows(owner), tail)
-        onward = self._onward.run(self._onward.gates(hidden, tail), memory.last[owner])
+
+        def onward(place: int) -> Tensor:
+            return self._onward.gates(hidden[:, place], tail[:, place])
+
+        def returning(place: int) -> Tensor:
+            return self._returning.gates(hidden[:, place], tail[:, place])
+
+        front = self._onward.run(onward, tail.shape[1], memory.last[owner])
         # From the back: first the continuation, then what was said before it.
-        state = torch.zeros_like(memory.last[owner])
-        gates = self._returning.gates(hidden, tail)
-        new, state = self._returning.run_back(lambda place: gates[:, place], sizes, state, tail.shape[1])
+        state = torch.zeros_like(front[:, 0])
+        new, state = self._returning.run_back(returning, sizes, state, tail.shape[1])
         # What was said before is looked up word by word: a copy for each continuation would not fit a cache.
-        old, _ = self._returning.run_back(lambda place: memory.gates[owner, place], before, state, length)
+        old, _ = self._returning.run_back(lambda place: memory.gates[shared, place], before, state, length)
         layers = (
-            (old @ self._back).add_(memory.halves[owner, :length]),
-            (new @ self._back).add_(onward @ self._front + self._bias),
+            (old @ self._back).add_(memory.halves[shared, :length]),
+            (new @ self._back).add_(front @ self._front + self._bias),
         )
         scores = torch.cat([self.agent.attention[2](layer.tanh_())[..., 0] for layer in layers], 1)
         places = torch.arange(max(length, tail.shape[1]), device=tail.device)
         there = torch.cat([places[:length] < before[:, None], places[: tail.shape[1]] < sizes[:, None]], 1)
-        weights = scores.masked_fill(~there, -torch.inf).softmax(1)[:, None]
-        front = weights[..., :length] @ memory.onward[owner, :length] + weights[..., length:] @ onward
-        back = weights[..., :length] @ old + weights[..., length:] @ new
-        goal = self.agent.goal(memory.x)[owner]
-        choice = self.agent.outcomes(
-            self.agent.decider[1](self.agent.decider[0](torch.cat([front[:, 0], back[:, 0], goal], 1)))
-        )
+        weights = scores.masked_fill(~there, -torch.inf).softmax(1)
+        said, more = weights[:, :length], weights[:, length:]
+        parts = [
+            _pooled(said, memory.onward[shared, :length]) + _pooled(more, front),
+            _pooled(said, old) + _pooled(more, new),
+            self.agent.goal(memory.x)[owner],
+        ]
+        choice = self.agent.outcomes(self.agent.decider[1](self.agent.decider[0](torch.cat(parts, 1))))
         return decision_scores(choice.view(len(owner), 6, -1), memory.x[owner, COUNTS], self.walk_away)
 
     def next_word(self, memory: Shared, owner: Tensor, tail: Tensor, sizes: Tensor) -> Tensor:
@@ -159,6 +173,11 @@ class Mind:
         return heard._replace(hidden=self.voice.trace(heard, tail)[rows, sizes - 1])
 
 
+def _pooled(weights: Tensor, states: Tensor) -> Tensor:
+    """Return Σ_t weight_t · state_t for weights (C, L) and states (C, L, A), or (1, L, A)."""
+    return weights @ states[0] if len(states) == 1 else (weights[:, None] @ states)[:, 0]
+
+
 class _Cell:
     """A GRU whose inputs are reader states and words; what it makes of each word is a table."""
 
@@ -168,22 +187,28 @@ class _Cell:
         self._hidden = hidden.T
 
     def gates(self, hidden: Tensor, words: Tensor) -> Tensor:
-        """Return the inputs (N, L, 3A) of its gates."""
-        return hidden @ self._state + self._table[words]
+        """Return the inputs (N, 3A) of its gates for one word of each row."""
+        return torch.addmm(self._table[words], hidden, self._state)
 
     def step(self, gates: Tensor, state: Tensor) -> Tensor:
-        """Return the next state (N, A)."""
-        r, z, n = gates.chunk(3, 1)
-        hr, hz, hn = torch.addmm(self._bias, state, self._hidden).chunk(3, 1)
-        new = torch.tanh(n + torch.sigmoid(r + hr) * hn)
-        return torch.lerp(new, state, torch.sigmoid(z + hz))
+        """Return the next state (N, A); gates are (N, 3A), or (1, 3A) where all rows have the same."""
+        size = state.shape[1]
+        own = torch.addmm(self._bias, state, self._hidden)
+        both = (gates[:, : 2 * size] + own[:, : 2 * size]).sigmoid_()
+        new = torch.addcmul(gates[:, 2 * size :], both[:, :size], own[:, 2 * size :]).tanh_()
+        return new.lerp_(state, both[:, size:])
 
-    def run(self, gates: Tensor, state: Tensor | None = None) -> Tensor:
-        """Return the states (N, L, A) from the front."""
-        state = gates.new_zeros(len(gates), gates.shape[2] // 3) if state is None else state
+    def run(self, gates: Callable[[int], Tensor], length: int, state: Tensor) -> Tensor:
+        """Return the states (N, length, A) from the front.
+
+        Args:
+            gates: the inputs (N, 3A) of the gates at a place.
+            length: places.
+            state: to start from.
+        """
         states = []
-        for place in range(gates.shape[1]):
-            state = self.step(gates[:, place], state)
+        for place in range(length):
+            state = self.step(gates(place), state)
             states.append(state)
         return torch.stack(states, 1)
 
@@ -193,7 +218,7 @@ class _Cell:
         """Return the states (N, length, A) from the back, each row from its own last word, and the last one.
 
         Args:
-            gates: the inputs (N, 3A) of the gates at a place.
+            gates: the inputs (N, 3A) of the gates at a place, or (1, 3A).
             sizes: words of each row.
             state: to start from.
             length: places.

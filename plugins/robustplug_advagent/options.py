@@ -158,7 +158,7 @@ class ReinforceOptions(MethodOptions):
     """Options of `self-play`.
 
     Attributes:
-        people: dialogues of people that are imitated in each update; 0 for none.
+        people: dialogues of people that are imitated after each update, in one of its own; 0 for none.
         people_weight: of their loss. Lewis et al. make a supervised update with learning rate 0.5 after
             every 4 negotiations with learning rate 0.1: 1.25 for each.
     """

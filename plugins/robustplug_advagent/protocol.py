@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from .agent import Reading
 from .layout import COUNTS, EOS, HEAD, ITEMS, NO_AGREEMENT, OUTCOMES, OWN, PAD, SELECTION, YOU, Words, turns
 from .scenarios import GRID, WALK_AWAY
 from .voice import Utterance
+
+if TYPE_CHECKING:
+    from .task import NegotiationInfo
 
 _FAR = -100.0
 
@@ -52,7 +55,10 @@ class NegotiatingAgent(Protocol):
         ...
 
     def decide(self, goal: Goal, dialogue: Sequence[Turn]) -> Mapping[str, int] | None:
-        """Return the pieces to take of each item after the dialogue, or None to agree on nothing."""
+        """Return the pieces to take of each item after the dialogue.
+
+        None, to agree on nothing, needs a task with walk_away = true.
+        """
         ...
 
 
@@ -100,30 +106,34 @@ class OwnAgent(nn.Module):
 
     Args:
         agent: speaks and decides.
-        words: the vocabulary of the task, `task.info.words`; words that it lacks reach the agent, and come
-            from it, as <unk>.
+        info: of the task, `task.info`. Words that are not in its vocabulary reach the agent, and come from
+            it, as <unk>.
 
     Raises:
         TypeError: the agent cannot speak or decide.
     """
 
-    def __init__(self, agent: NegotiatingAgent, words: Words) -> None:
+    def __init__(self, agent: NegotiatingAgent, info: NegotiationInfo) -> None:
         super().__init__()
         missing = [name for name in ("speak", "decide") if not callable(getattr(agent, name, None))]
         if missing:
             raise TypeError(f"{type(agent).__name__} has no method {' and none '.join(missing)}")
         # Not as an attribute that torch looks at: an agent need not be a module.
         self.__dict__["agent"] = agent
-        self.vocabulary = words
+        self.vocabulary, self.walk_away = info.words, info.walk_away
 
     def forward(self, x: Tensor) -> Reading:
         """Return outcomes that say the agent's decisions after dialogues (N, 12 + T), and no words.
+
+        It is not asked before anyone has spoken.
 
         Raises:
             Refused: a decision is not legal.
         """
         choice = x.new_full((len(x), 6, OUTCOMES), _FAR, dtype=torch.float32)
         for row, (goal, dialogue) in enumerate(self.told(x)):
+            if not dialogue:
+                continue
             decision = self.decision(goal, dialogue)
             if decision == WALK_AWAY:
                 choice[row, :, NO_AGREEMENT] = 0
@@ -138,10 +148,12 @@ class OwnAgent(nn.Module):
         """Ask the agent for its decision, and return its number.
 
         Raises:
-            Refused: it takes what there is not.
+            Refused: it takes what there is not, or walks away where that is not allowed.
         """
         taken = self.__dict__["agent"].decide(goal, dialogue)
         if taken is None:
+            if not self.walk_away:
+                raise Refused("the agent agreed on nothing: allow that with the task's walk_away = true")
             return WALK_AWAY
         pieces = [int(taken.get(item, 0)) for item in ITEMS]
         if any(not 0 <= piece <= goal.counts[item] for item, piece in zip(ITEMS, pieces, strict=True)):

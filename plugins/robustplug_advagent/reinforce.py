@@ -40,13 +40,20 @@ if TYPE_CHECKING:
 
     from .options import PolicyOptions, ReturnsOptions, RollOutOptions
 
-LEARNER = "adversary"
-"""The pass in which the other side learns."""
+ADVERSARY = "adversary"
+"""The other side's parameters, where it learns."""
+PEOPLE = "people"
+"""How the names of passes end in which people are imitated."""
+
+
+def adversary_learns(step: Step) -> bool:
+    """Tell whether the other side learns in this pass."""
+    return ADVERSARY in step.pass_.update
 
 
 def network(step: Step) -> nn.Module:
     """Return the network that learns in this pass."""
-    return other_side(step) if step.pass_.name == LEARNER else step.model
+    return other_side(step) if adversary_learns(step) else step.model
 
 
 def other_side(step: Step) -> nn.Module:
@@ -77,12 +84,12 @@ class RollOut:
         device = model.vocabulary.device
         other = copy.deepcopy(model) if o.against is None else load_agent(o.against, task.info, device)
         state.add_module("other_side", other.requires_grad_(o.learns))
-        return [ParamGroup(LEARNER, tuple(other.parameters()))] if o.learns else []
+        return [ParamGroup(ADVERSARY, tuple(other.parameters()))] if o.learns else []
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the dialogues that took place."""
         task, rules = negotiating(step.task, vicinity)
-        swap = step.pass_.name == LEARNER
+        swap = adversary_learns(step)
         sides = [step.model, other_side(step)]
         mine, theirs = reversed(sides) if swap else sides
         assert isinstance(mine, Agent)
@@ -125,8 +132,7 @@ class Policy:
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return a Reading."""
-        own = step.pass_.name == LEARNER
-        module = other_side(step) if own else None
+        module = other_side(step) if adversary_learns(step) else None
         if "rolled" not in view.info:
             return step.forward(view.x, module=module)
         with without_dropout(network(step)):
@@ -155,7 +161,7 @@ class Returns:
         state = getattr(step.method, "state", None)
         assert isinstance(state, nn.Module)
         reward = self.reward(step, view)
-        seen = state.get_buffer("rewards")[int(step.pass_.name == LEARNER)]
+        seen = state.get_buffer("rewards")[int(adversary_learns(step))]
         advantage = Baseline(seen).advantage(reward, self.options.standardise)
         step.log(f"reward/{step.pass_.name}", reward)
         words = view.x[:, HEAD:]
@@ -174,8 +180,8 @@ class Returns:
                 return official_reward(seen, judged)
             other, own, _ = scores(seen, judged.argmax(1))
         else:
-            with torch.no_grad():
-                decision = task.decide(view.x, step.output(view))
+            # With gradients, so that the objective, which needs them, shares this output.
+            decision = task.decide(view.x, step.output(view))
             own, other, _ = scores(view.x, decision)
         return (own - other if self.options.reward == "advantage" else own).float()
 
@@ -183,8 +189,9 @@ class Returns:
 class Reinforce(Method[ReinforceOptions]):
     """Learn from roll-outs, and go on imitating people meanwhile, so that it stays their language.
 
-    Where the other side learns, too, each batch makes two updates: of the agent, then of its adversary
-    (Eq. 3.13).
+    Each batch makes an update on roll-outs, then one on dialogues of people. In one update the gradient of
+    the roll-outs, which is some thirty times as long, would leave next to nothing of the other's when both
+    are clipped. Where the other side learns, too, its two updates follow (Eq. 3.13).
     """
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
@@ -198,20 +205,22 @@ class Reinforce(Method[ReinforceOptions]):
         return super().setup(model, task)
 
     def passes(self, progress: Progress) -> Sequence[Pass]:
-        """Return one update, or two where the other side learns."""
+        """Return the updates of the agent, and those of its adversary where that learns."""
         perturbation = self.perturbation
         if isinstance(perturbation, RollOut) and perturbation.options.learns:
-            return (Pass("target"), Pass(LEARNER, frozenset({LEARNER})))
-        return (Pass(),)
+            learners = {"target": "model", ADVERSARY: ADVERSARY}
+        else:
+            learners = {"main": "model"}
+        kinds = ("", f"-{PEOPLE}") if self.options.people else ("",)
+        return [Pass(name + kind, frozenset({group})) for name, group in learners.items() for kind in kinds]
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the dialogues rolled out, and some of people to imitate."""
+        """Return the dialogues rolled out, or some of people to imitate."""
+        if step.pass_.name.endswith(PEOPLE):
+            return [self._imitated(step, point).replace(weight=self.options.people_weight)]
         # Known before the roll-out: output and label maps treat such views alike.
         view = View.of(point, "talk").replace(info={**point.info, "rolled": True})
-        views = [self.perturbation(step, view, self.vicinity)]
-        if self.options.people:
-            views.append(self._imitated(step, point).replace(weight=self.options.people_weight))
-        return views
+        return [self.perturbation(step, view, self.vicinity)]
 
     def _imitated(self, step: Step, point: Batch) -> View:
         """Draw dialogues of people, of similar lengths."""

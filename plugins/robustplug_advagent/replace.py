@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 CHUNK = {"cpu": 512}
 """Sentences that are scored together, by device; elsewhere as many as MOST_CHUNK."""
 MOST_CHUNK = 16_384
-_WORST = 1e6
 
 
 class Scores(NamedTuple):
@@ -34,8 +33,20 @@ class Scores(NamedTuple):
     slack: Tensor
 
 
-Objective = Callable[[Tensor, Utterance], Scores]
-"""Score sentences of the adversary: from the dialogue of each, int64 (C,), and the sentences."""
+Score = Callable[[Tensor, Utterance], Tensor]
+"""Score sentences of the adversary, (C,): from the dialogue of each, int64 (C,), and the sentences."""
+
+
+class Objective(NamedTuple):
+    """Say what is searched for.
+
+    Attributes:
+        loss: L of sentences.
+        slack: how far the constraint is met; None where there is none.
+    """
+
+    loss: Score
+    slack: Score | None
 
 
 class Found(NamedTuple):
@@ -48,6 +59,10 @@ class Found(NamedTuple):
 
     said: Utterance
     scores: Scores
+
+    def rows(self, keep: Tensor) -> Found:
+        """Return some of them."""
+        return Found(self.said.rows(keep), Scores(self.scores.loss[keep], self.scores.slack[keep]))
 
 
 def margin_loss(decisions: Tensor, x: Tensor, kappa: float) -> Tensor:
@@ -113,19 +128,23 @@ def reactive(glass: Glass, memory: Recalled, options: SearchOptions) -> Objectiv
     lacks is added to the loss instead.
     """
 
-    def score(owner: Tensor, said: Utterance) -> Scores:
+    def slack(owner: Tensor, said: Utterance) -> Tensor:
         tail = follow(*_spoken(said), *_word(said.sizes, YOU))
         logits = forbidden(glass.next_word(memory, owner, *tail), True)
-        others = logits.clone()
-        others[:, SELECTION] = -torch.inf
-        slack = logits[:, SELECTION] - others.amax(1)
-        decisions = glass.judge(memory, owner, *follow(*tail, *_word(said.sizes, SELECTION)))
-        loss = _loss(options, decisions, memory.x[owner])
-        if options.constraint == "penalty":
-            return Scores(loss - slack.clamp_max(0), torch.zeros_like(slack))
-        return Scores(loss, slack)
+        selection = logits[:, SELECTION].clone()
+        logits[:, SELECTION] = -torch.inf
+        # An agent that gives no word a chance, not even <selection>, does not say it.
+        return (selection - logits.amax(1)).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
-    return score
+    def loss(owner: Tensor, said: Utterance) -> Tensor:
+        answered = torch.tensor([[YOU, SELECTION]], device=owner.device).expand(len(owner), -1)
+        tail = follow(*_spoken(said), answered, torch.full_like(said.sizes, 2))
+        return _loss(options, glass.judge(memory, owner, *tail), memory.x[owner])
+
+    def penalised(owner: Tensor, said: Utterance) -> Tensor:
+        return loss(owner, said) - slack(owner, said).clamp_max(0)
+
+    return Objective(penalised, None) if options.constraint == "penalty" else Objective(loss, slack)
 
 
 def preemptive(glass: Glass, memory: Recalled, options: SearchOptions, most: int) -> Objective:
@@ -138,7 +157,7 @@ def preemptive(glass: Glass, memory: Recalled, options: SearchOptions, most: int
         most: words of the reply.
     """
 
-    def score(owner: Tensor, said: Utterance) -> Scores:
+    def loss(owner: Tensor, said: Utterance) -> Tensor:
         tail = follow(*_spoken(said), *_word(said.sizes, YOU))
         reply = glass.reply(memory, owner, *_spoken(said), most)
         words, sizes = follow(*tail, reply.words, reply.sizes)
@@ -146,10 +165,9 @@ def preemptive(glass: Glass, memory: Recalled, options: SearchOptions, most: int
         going = (~reply.ends).long()
         words, sizes = follow(words, sizes, _word(sizes, THEM)[0], going)
         words, sizes = follow(words, sizes, _word(sizes, SELECTION)[0], going)
-        loss = _loss(options, glass.judge(memory, owner, words, sizes), memory.x[owner])
-        return Scores(loss, torch.zeros_like(loss))
+        return _loss(options, glass.judge(memory, owner, words, sizes), memory.x[owner])
 
-    return score
+    return Objective(loss, None)
 
 
 def search(base: Utterance, objective: Objective, vocabulary: int, options: SearchOptions) -> Found:
@@ -168,35 +186,32 @@ def search(base: Utterance, objective: Objective, vocabulary: int, options: Sear
     """
     words, sizes = base.words.clone(), base.sizes
     rows = torch.arange(len(words), device=words.device)
-    scores = _in_chunks(objective, rows, base)
+    loss = _in_chunks(objective.loss, rows, base)
+    slack = torch.zeros_like(loss)
+    if objective.slack is not None:
+        slack = _in_chunks(objective.slack, rows, base)
     for _ in range(options.changes):
-        rows = rows[~((scores.slack[rows] >= 0) & (scores.loss[rows] <= -options.kappa))]
+        rows = rows[(slack[rows] < 0) | (loss[rows] > -options.kappa)]
         if not len(rows):
             break
         places = (torch.arange(words.shape[1], device=words.device) < sizes[rows, None] - 1).nonzero()
         if options.search == "pad":
             padded = words[rows[places[:, 0]]].scatter(1, places[:, 1:], PAD)
             owner = rows[places[:, 0]]
-            without = _in_chunks(objective, owner, Utterance(padded, sizes[owner]))
-            places = places[best(without.loss, places[:, 0], len(rows))]
+            without = _in_chunks(objective.loss, owner, Utterance(padded, sizes[owner]))
+            places = places[best(without, places[:, 0], len(rows))]
         tried = torch.arange(len(SPECIALS), vocabulary, device=words.device)
         segment = places[:, 0].repeat_interleave(len(tried))
-        owner = rows[segment]
-        trials = words[owner].scatter(
+        trials = words[rows[segment]].scatter(
             1, places[:, 1].repeat_interleave(len(tried))[:, None], tried.repeat(len(places))[:, None]
         )
-        result = _in_chunks(objective, owner, Utterance(trials, sizes[owner]))
-        chosen = best(_rank(result), segment, len(rows))
-        better = _rank(result)[chosen] < _rank(Scores(scores.loss[rows], scores.slack[rows]))
-        rows, chosen = rows[better], chosen[better]
-        words[rows] = trials[chosen]
-        scores.loss[rows], scores.slack[rows] = result.loss[chosen], result.slack[chosen]
-    return Found(Utterance(words, sizes), scores)
-
-
-def _rank(scores: Scores) -> Tensor:
-    """Return what is smallest for the best: the loss, behind it how far the constraint is missed."""
-    return torch.where(scores.slack >= 0, scores.loss, _WORST - scores.slack)
+        found, met = _best_trials(objective, rows[segment], Utterance(trials, sizes[rows[segment]]), segment)
+        new = found.scores
+        better = torch.where(met, (slack[rows] < 0) | (new.loss < loss[rows]), new.slack > slack[rows])
+        rows = rows[better]
+        words[rows] = found.said.words[better]
+        loss[rows], slack[rows] = new.loss[better], new.slack[better]
+    return Found(Utterance(words, sizes), Scores(loss, slack))
 
 
 def best(values: Tensor, segment: Tensor, count: int) -> Tensor:
@@ -206,10 +221,41 @@ def best(values: Tensor, segment: Tensor, count: int) -> Tensor:
     return hits.new_full((count,), len(values)).scatter_reduce(0, segment[hits], hits, "amin")
 
 
-def _in_chunks(objective: Objective, owner: Tensor, said: Utterance) -> Scores:
+def _best_trials(
+    objective: Objective, owner: Tensor, said: Utterance, segment: Tensor
+) -> tuple[Found, Tensor]:
+    """Return the best sentence of each segment, and whether it meets the constraint, bool (n,).
+
+    No loss is computed of a sentence that misses the constraint while another of its segment meets it.
+    """
+    count = int(segment[-1]) + 1
+    slack = torch.zeros(len(owner), device=owner.device)
+    if objective.slack is not None:
+        slack = _in_chunks(objective.slack, owner, said)
+    considered = slack >= 0
+    met = considered.new_zeros(count).index_fill(0, segment[considered], True)
+    considered[best(-slack, segment, count)[~met]] = True
+    judged = considered.nonzero()[:, 0]
+    loss = _in_chunks(objective.loss, owner[judged], said.rows(judged))
+    chosen = best(loss, segment[judged], count)
+    return Found(said.rows(judged[chosen]), Scores(loss[chosen], slack[judged[chosen]])), met
+
+
+def _in_chunks(score: Score, owner: Tensor, said: Utterance) -> Tensor:
+    """Score sentences, those of one dialogue together: what they share need not be copied."""
     most = CHUNK.get(owner.device.type, MOST_CHUNK)
-    parts = [
-        objective(owner[start : start + most], said.rows(slice(start, start + most)))
-        for start in range(0, len(owner), most)
-    ]
-    return Scores(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    ends: list[int] = []
+    start = done = 0
+    for count in torch.unique_consecutive(owner, return_counts=True)[1].tolist():
+        if done + count - start > most and done > start:
+            ends.append(done)
+            start = done
+        done += count
+        while done - start > most:
+            start += most
+            ends.append(start)
+    parts, start = [], 0
+    for end in (*ends, len(owner)):
+        parts.append(score(owner[start:end], said.rows(slice(start, end))))
+        start = end
+    return torch.cat(parts)

@@ -130,16 +130,17 @@ class NegotiationTask:
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
         """Measure negotiations: who gets what, how often they agree, and how long they take.
 
-        "PAR" is the share of dialogues in which the other side gets more than the own one.
+        "PAR %", the positive advantage rate, is the share of dialogues in which the other side gets more
+        than the own one.
         """
         own, other, agree = scores(view.x, self.decide(view.x, output))
         spoken = torch.tensor([float(len(turns(row))) for row in view.x[:, HEAD:].tolist()])
         found = {
-            "PAR": (other > own).float(),
+            "PAR %": 100.0 * (other > own),
             "adversary": other.float(),
             "target": own.float(),
             "advantage": (other - own).float(),
-            "agreement": agree.float(),
+            "agree %": 100.0 * agree,
             "turns": spoken.to(view.x.device),
         }
         apart = (view.y[:, 0] >= 0) | (lengths(view.x) == 0)

@@ -82,8 +82,8 @@ def evaluate(
 ) -> None:
     """Evaluate a run folder or a model file; a killed evaluation goes on when started again.
 
-    MODEL is a run folder, a file (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost) or
-    torchvision:NAME.
+    MODEL is a run folder, a file (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost),
+    torchvision:NAME, or a folder that the component --model reads.
 
     \b
     robustplug evaluate runs/cat-digits --suite standard

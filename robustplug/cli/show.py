@@ -53,7 +53,9 @@ def _describe(console: Any, kind: Kind, component: Component, owner: str) -> Non
     table = Table(box=None, pad_edge=False)
     for column in ("option", "type", "default", "meaning"):
         table.add_column(column, overflow="fold")
-    meanings = attribute_docs(component.options.__doc__ or "")
+    # What a class does not say of its options, those that it inherits them from do.
+    documented = [attribute_docs(each.__doc__ or "") for each in reversed(component.options.__mro__)]
+    meanings = {name: text for each in documented for name, text in each.items()}
     for item in dataclasses.fields(component.options):
         cells = (option_type(item.type), default_text(component, item), meanings.get(item.name, ""))
         table.add_row(item.name, *(Text(cell) for cell in cells))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import Refused
 from ..method import Objective
-from ..protocols import MeasuringTask, TellingTask
+from ..protocols import AimingPerturbation, MeasuringTask, PoolingTask, TellingTask
 from ..random import derive, isolated, stream
 from ..recipe.write import digest
 from ..step import Meter, Step
@@ -73,7 +73,8 @@ def plain_objective(loss: Loss) -> Objective:
 class Evaluation:
     """Run attacks one after the other, each on the samples that its chain left right.
 
-    A chain starts with the samples that are right when clean, or with all when they are shifted first.
+    A chain starts with the samples that are right when clean, or with all when they are shifted first or when
+    the attack has a goal of its own.
     An attack that refuses or fails costs its own row only.
 
     Attributes:
@@ -128,7 +129,8 @@ class Evaluation:
         results = []
         with self.prepared():
             for number, attack in enumerate(rows):
-                start = chains.get(attack.chain, clean if attack.shift is None else everyone)
+                all_count = attack.shift is not None or isinstance(attack.perturbation, AimingPerturbation)
+                start = chains.get(attack.chain, everyone if all_count else clean)
                 row = _Row(self, split, feed, attack, number, start, journal)
                 result, right = row.run()
                 results.append(result)
@@ -235,9 +237,11 @@ class _Row:
         names = [name for chunk in chunks for name in chunk.measures]
         for name in dict.fromkeys(processes.gather_lines(names)):
             own = [value for chunk in chunks for value in chunk.measures.get(name, ())]
-            values = processes.gather(torch.tensor(own, dtype=torch.float64, device=processes.device)).cpu()
-            found[name] = mean_of(values)
-        return found
+            values = torch.tensor(own, dtype=torch.float64, device=processes.device)
+            found[name] = processes.gather(values).cpu()
+        means = {name: mean_of(values) for name, values in found.items() if not name.startswith("_")}
+        task = self.evaluation.task
+        return {**means, **task.pool(found)} if found and isinstance(task, PoolingTask) else means
 
     def _example(self, chunks: Sequence[Chunk]) -> str:
         told = [json.dumps(chunk.told) for chunk in chunks if chunk.told is not None]
@@ -323,6 +327,8 @@ def judge(
     view = View.of(batch, "clean" if attack.perturbation is None else "adv")
     legal = torch.ones(len(batch), dtype=torch.bool, device=batch.index.device)
     if attack.perturbation is not None:
+        if isinstance(attack.perturbation, AimingPerturbation):
+            view = view.replace(info={**view.info, **attack.perturbation.aim(step, view)})
         origin = view
         moved = attack.perturbation(step, view, vicinity)
         # What the attack says counts for nothing: the original labels, origins and radii do.

@@ -365,8 +365,10 @@ class Training:
         found = {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
         if evaluation.losses:
             found["loss"] = rows[0].measures["loss"].mean
-        known = {name: measure.mean for name, measure in rows[1].measures.items() if measure.count}
-        return {**known, **found}
+        # Means over the samples that were right to begin with would flatter.
+        whole = rows if rows[1].attempted == rows[0].attempted else rows[:1]
+        measured = {name: measure for row in whole for name, measure in row.measures.items()}
+        return {**{name: measure.mean for name, measure in measured.items() if measure.count}, **found}
 
     def _kept(self) -> str:
         known = checkpoint.names(self._checkpoints)

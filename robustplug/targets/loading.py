@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def load(
     device: torch.device | str,
 ) -> Target:
     """Load a model and try it; see `load_target`."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        source, model = _from_folder(Path(source), model, info), None
     if info.shape is None or info.classes is None:
         return _as_it_is(source, normalisation, weights, device)
     device, shape = torch.device(device), Shape(info.shape, info.classes)
@@ -81,6 +84,24 @@ def load(
         "notes": notes,
     }
     return Target(module, opened.kind, gradients, description)
+
+
+def _from_folder(folder: Path, model: Use | None, info: TaskInfo) -> nn.Module:
+    """Build a model component that reads a folder, such as a model of Hugging Face.
+
+    Raises:
+        RunError: no such component is named.
+        RecipeError: it cannot read the folder, or does not fit the task.
+    """
+    fields = () if model is None else dataclasses.fields(registry().get("model", model.name).options)
+    if model is None or not any(item.name == "folder" for item in fields):
+        named = "" if model is None else f', and "{model.name}" reads none'
+        raise RunError(f"{folder} is a folder: name a model component that reads one with --model{named}")
+    if isinstance(model.options, Mapping):
+        model = resolve(Use(model.name, {"folder": str(folder), **model.options}), "model")
+    with isolated(0):
+        module: nn.Module = build_part(model, "model", "model", info=info)
+    return module.eval()
 
 
 def _as_it_is(

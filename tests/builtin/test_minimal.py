@@ -39,8 +39,17 @@ def lengths(moved: Tensor, origin: Tensor, norm: str) -> Tensor:
     return result
 
 
-@pytest.mark.parametrize("classes", [2, 5])
-@pytest.mark.parametrize(("name", "norm"), [("deepfool", "linf"), ("deepfool", "l2"), ("cw-l2", "l2")])
+@pytest.mark.parametrize(
+    ("name", "norm", "classes"),
+    [
+        ("deepfool", "linf", 2),
+        ("deepfool", "linf", 5),
+        ("deepfool", "l2", 2),
+        ("deepfool", "l2", 5),
+        pytest.param("cw-l2", "l2", 2, marks=pytest.mark.slow),
+        ("cw-l2", "l2", 5),
+    ],
+)
 def test_the_distance_to_a_hyperplane(name: str, norm: str, classes: int) -> None:
     rng = torch.Generator().manual_seed(2)
     linear: Any = nn.Sequential(nn.Flatten(), nn.Linear(16, classes))

@@ -17,7 +17,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from robustplug.api import Component, hookimpl
 @dataclass(frozen=True)
-class Options:
+class Shared:
+    '''Options of several.
+
+    Attributes:
+        depth: said where it is inherited from.
+        sizes: said better below.
+    '''
+    depth: int = 2
+@dataclass(frozen=True, kw_only=True)
+class Options(Shared):
     '''Options of it.
 
     Attributes:
@@ -94,6 +103,7 @@ def test_show_tells_everything_as_it_was_written(cli: Invoke, install: Install) 
         "numbers in [low, high]; a meaning of two lines.",
         "(1, 2)",
         "required",
+        "said where it is inherited from.",
     ):
         assert text in output
     assert "a loss on [a, b]" in cli("components", "--kind", "loss").output

@@ -15,7 +15,7 @@ from robustplug.errors import Refused
 
 from .runs import merged, read_json
 
-SAMPLES = 120
+SAMPLES = 60
 BASE = {
     "task": {"use": "digits"},
     "model": {"use": "small-cnn", "width": 8, "hidden": 64},

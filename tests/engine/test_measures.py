@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 import robustplug
@@ -21,7 +23,7 @@ from robustplug.engine.processes import start
 from robustplug.engine.results import result_from_json, result_to_json
 from robustplug.report.tables import measure_table, measure_text, result_tables
 from robustplug.step import Step
-from robustplug.types import Cost, Measure, View
+from robustplug.types import Cost, Measure, Result, View
 
 from .runs import offered, tiny
 
@@ -110,7 +112,7 @@ def test_a_mean_of_one_has_no_interval_and_one_of_none_no_mean() -> None:
     assert measure_text(one) == "2.00"
     assert mean_of(torch.tensor([torch.nan])).count == 0
     assert measure_text(mean_of(torch.tensor([]))) == ""
-    assert measure_text(Measure(4.954, 4.8, 5.108, 9)) == "4.95 ±0.15"
+    assert measure_text(Measure(4.954, 4.8, 5.108, 9)) == "4.95\n±0.15"
 
 
 def test_measures_and_examples_survive_json_a_kill_and_reach_the_tables(tmp_path: Path) -> None:
@@ -129,6 +131,23 @@ def test_measures_and_examples_survive_json_a_kill_and_reach_the_tables(tmp_path
     assert table.row_count == 2
     texts = [part.plain for part in result_tables(result) if hasattr(part, "plain")]
     assert any("sample 0" in text for text in texts)
+
+
+def test_seven_measures_fit_a_terminal_and_none_make_no_table() -> None:
+    names = ("PAR %", "adversary", "target", "advantage", "agree %", "turns")
+    measures = {name: Measure(54.32, 50.0, 58.64, 500) for name in names}
+    (clean,) = evaluation().run("test", [], 23)
+    attacked = dataclasses.replace(clean, name="Reactive attack", measures=measures, attempted=500)
+    meta = {"name": "run", "task": "telling", "input_range": None, "seconds": 1.0}
+    console = Console(width=80, file=io.StringIO())
+    console.print(measure_table(Result("test", 500, {"use": "rules"}, (attacked,), meta)))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert all(name in lines[2] for name in ("attack", "samples", *names))
+    assert lines[4].split()[-7:] == ["500", *["54.32"] * 6]
+    silent = dataclasses.replace(clean, measures={"turns": mean_of(torch.tensor([torch.nan]))})
+    parts = result_tables(Result("test", 500, {"use": "rules"}, (silent,), meta))
+    assert not any(getattr(part, "title", "") == "measured" for part in parts)
 
 
 def test_a_journal_keeps_measures_and_examples(tmp_path: Path) -> None:
@@ -173,6 +192,67 @@ def test_what_is_measured_under_the_attack_of_the_validation_is_reported(tmp_pat
 
 def pair(_: object, *, info: Any) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+
+
+class Pooling(Telling):
+    """Pool the largest brightness; a sample with a goal is right as long as it is darker."""
+
+    def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
+        return {"brightness": view.x.flatten(1).mean(1), "_hidden": view.x.flatten(1).amax(1)}
+
+    def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
+        assert values["_hidden"].dtype == torch.float64
+        return {"peak": Measure(float(values["_hidden"].max()), math.nan, math.nan, len(values["_hidden"]))}
+
+    def score(self, view: View, output: Any) -> Tensor:
+        if "limit" not in view.info:
+            return view.index % 2 == 0
+        darker: Tensor = view.x.flatten(1).mean(1) < view.info["limit"]
+        return darker
+
+
+class Aiming:
+    """Make samples as bright as they must be, but the one of index 5; claim another goal than the stated."""
+
+    def aim(self, step: Step, view: View) -> Mapping[str, Any]:
+        return {"limit": view.x.flatten(1).mean(1) + 0.1}
+
+    def __call__(self, step: Step, view: View, vicinity: Any) -> View:
+        brighter = view.x + torch.where(view.index == 5, 0.05, 0.15).view(-1, 1, 1, 1)
+        return view.replace(x=brighter, info={"limit": torch.zeros(len(view))})
+
+    def cost(self, target: Cost) -> Cost:
+        return Cost(0, 0)
+
+
+def pooling(batch_size: int) -> Sequence[Any]:
+    first = telling()
+    task = Pooling(
+        {split: first._data[split] for split in ("train", "validation", "test")},
+        class_names=["left", "right"],
+        default_model="none",
+    )
+    vicinity, loss = robustplug.build("vicinity", "linf", eps=0.9), robustplug.build("loss", "ce")
+    found = Evaluation(nn.Flatten(), task, vicinity, loss, 0, start("cpu", "float32"))
+    return found.run("test", [Attack("aiming", {}, Aiming(), chain="")], batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [5, 23])
+def test_an_attack_with_a_goal_runs_on_all_samples_and_is_judged_by_the_goal_it_stated(
+    batch_size: int,
+) -> None:
+    clean, row = pooling(batch_size)
+    assert clean.broken == SIZE // 2
+    assert row.attempted == SIZE
+    assert row.right == tuple(index == 5 for index in range(SIZE))
+
+
+@pytest.mark.parametrize("batch_size", [5, 23])
+def test_a_task_pools_what_is_no_mean(batch_size: int) -> None:
+    clean, _ = pooling(batch_size)
+    x = next(iter(telling().batches("test", robustplug.api.Feed(batch_size=SIZE)))).x
+    assert set(clean.measures) == {"brightness", "peak"}
+    assert clean.measures["peak"].mean == pytest.approx(float(x.max()))
 
 
 def test_results_are_plain_values() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from robustplug_advagent.layout import EOS, HEAD, PAD, SELECTION, SPECIALS, THEM
 from robustplug_advagent.mind import Mind
 from robustplug_advagent.protocol import Goal, OwnAgent, Turn
 from robustplug_advagent.replace import (
-    Scores,
+    Objective,
     best,
     follow,
     margin_loss,
@@ -28,7 +29,7 @@ from robustplug_advagent.replace import (
     search,
 )
 from robustplug_advagent.rules import allowed
-from robustplug_advagent.scenarios import WALK_AWAY, gains, legal, scores
+from robustplug_advagent.scenarios import WALK_AWAY, decide, gains, legal, scores
 from robustplug_advagent.talk import draw_noise, play
 from robustplug_advagent.tell import tell
 from robustplug_advagent.voice import Utterance, Voice, forbidden
@@ -98,15 +99,23 @@ class Toy:
         self.weight = torch.randn(6, vocabulary, generator=stream(3, "toy"))
         self.needed, self.rows = needed, 0
 
-    def __call__(self, owner: Tensor, said: Utterance) -> Scores:
+    def there(self, said: Utterance) -> Tensor:
+        return torch.arange(said.words.shape[1]) < said.sizes[:, None] - 1
+
+    def loss(self, owner: Tensor, said: Utterance) -> Tensor:
         self.rows += len(owner)
         places = torch.arange(said.words.shape[1]).expand_as(said.words)
-        there = places < said.sizes[:, None] - 1
-        loss = (self.weight[places, said.words] * there).sum(1)
+        return (self.weight[places, said.words] * self.there(said)).sum(1)
+
+    def slack(self, owner: Tensor, said: Utterance) -> Tensor:
         if self.needed is None:
-            return Scores(loss, torch.zeros_like(loss))
-        has = ((said.words == self.needed) & there).any(1)
-        return Scores(loss, torch.where(has, 1.0, -1.0))
+            return torch.zeros(len(owner))
+        # Words near the one that is needed nearly meet the constraint.
+        far = (said.words - self.needed).abs().masked_fill(~self.there(said), 100).amin(1)
+        return torch.where(far == 0, 1.0, -far.float())
+
+    def objective(self) -> Objective:
+        return Objective(self.loss, None if self.needed is None else self.slack)
 
 
 def sentences() -> Utterance:
@@ -118,15 +127,17 @@ def by_hand(toy: Toy, words: list[int], changes: int, vocabulary: int) -> list[i
     def loss(said: list[int]) -> float:
         return float(sum(toy.weight[place, word] for place, word in enumerate(said)))
 
-    def fine(said: list[int]) -> bool:
-        return toy.needed is None or toy.needed in said
+    def far(said: list[int]) -> int:
+        return 0 if toy.needed is None else min(abs(word - toy.needed) for word in said)
+
+    def rank(said: list[int]) -> tuple[int, float]:
+        return (far(said), 0.0) if far(said) else (0, loss(said))
 
     for _ in range(changes):
         place = min(range(len(words)), key=lambda p: loss([*words[:p], PAD, *words[p + 1 :]]))
         tried = [[*words[:place], word, *words[place + 1 :]] for word in range(len(SPECIALS), vocabulary)]
-        good = [said for said in tried if fine(said)]
-        found = min(good or tried, key=loss) if good else words
-        if fine(words) and loss(words) <= loss(found):
+        found = min(tried, key=rank)
+        if rank(words) <= rank(found):
             break
         words = found
     return words
@@ -137,31 +148,44 @@ def by_hand(toy: Toy, words: list[int], changes: int, vocabulary: int) -> list[i
 def test_the_search_is_the_greedy_algorithm_sentence_by_sentence(needed: int | None, changes: int) -> None:
     vocabulary, toy = 12, Toy(12, needed)
     base = sentences()
-    found = search(base, toy, vocabulary, SearchOptions(changes=changes, kappa=1e9))
+    found = search(base, toy.objective(), vocabulary, SearchOptions(changes=changes, kappa=1e9))
     for number in range(3):
         size = int(base.sizes[number]) - 1
         expected = by_hand(toy, base.words[number, :size].tolist(), changes, vocabulary)
-        if needed is None or needed in expected:
-            assert found.said.words[number, :size].tolist() == expected
+        assert found.said.words[number, :size].tolist() == expected
         assert found.said.words[number, size] == EOS
-    again = toy(torch.arange(3), found.said)
-    assert torch.allclose(again.loss, found.scores.loss)
-    assert torch.equal(again.slack, found.scores.slack)
+    assert torch.allclose(toy.loss(torch.arange(3), found.said), found.scores.loss)
+    if needed is not None:
+        assert torch.equal(toy.slack(torch.arange(3), found.said), found.scores.slack)
+
+
+def test_no_loss_is_computed_of_what_misses_the_constraint_while_another_meets_it() -> None:
+    base, toy, vocabulary = sentences(), Toy(12, 8), 12
+    words = torch.tensor([[8, 8, EOS]]), torch.tensor([3])
+    search(Utterance(*words), toy.objective(), vocabulary, SearchOptions(changes=1, kappa=1e9))
+    # The sentence, <pad> in both places, and all words, of which each leaves the other 8 where it is.
+    assert toy.rows == 1 + 2 + vocabulary - len(SPECIALS)
+    toy.rows = 0
+    first = base.rows(slice(1, 2))
+    search(first, toy.objective(), vocabulary, SearchOptions(changes=1, kappa=1e9))
+    # Of two words neither is an 8: only putting it there meets the constraint.
+    assert toy.rows == 1 + 2 + 1
 
 
 def test_trying_every_place_is_never_worse_than_one() -> None:
     base = sentences()
     one, every = (
-        search(base, Toy(12), 12, SearchOptions(changes=1, kappa=1e9, search=how)) for how in ("pad", "every")
+        search(base, Toy(12).objective(), 12, SearchOptions(changes=1, kappa=1e9, search=how))
+        for how in ("pad", "every")
     )
     assert (every.scores.loss <= one.scores.loss).all()
 
 
 def test_a_sentence_that_is_good_enough_stays() -> None:
     base, toy = sentences(), Toy(12)
-    losses = toy(torch.arange(3), base).loss
+    losses = toy.loss(torch.arange(3), base)
     kappa = -float(losses.median())
-    found = search(base, toy, 12, SearchOptions(changes=1, kappa=kappa))
+    found = search(base, toy.objective(), 12, SearchOptions(changes=1, kappa=kappa))
     stays = losses <= -kappa
     assert stays.any()
     assert not stays.all()
@@ -189,7 +213,8 @@ def test_the_constraint_is_what_the_target_would_say() -> None:
         torch.stack([tried.repeat(2), torch.full((2 * len(tried),), EOS)], 1),
         torch.full((2 * len(tried),), 2),
     )
-    found = objective(owner, said)
+    assert objective.slack is not None
+    loss, slack = objective.loss(owner, said), objective.slack(owner, said)
     voice = Voice(agent)
     for place in range(0, len(owner), 5):
         so_far = [w for w in x[owner[place], HEAD:].tolist() if w != PAD]
@@ -198,19 +223,19 @@ def test_the_constraint_is_what_the_target_would_say() -> None:
         with torch.no_grad():
             likeliest = int(forbidden(agent(full).words[0, -1], True).argmax())
             choice = agent(torch.cat([full, torch.tensor([[SELECTION]])], 1)).choice
-        assert (float(found.slack[place]) >= 0) == (likeliest == SELECTION)
+        assert (float(slack[place]) >= 0) == (likeliest == SELECTION)
         own, other, _ = scores(full, small_task().decide(full, type("Output", (), {"choice": choice})))
-        assert (float(found.loss[place]) < 0) == bool(other > own)
-    penalised = reactive(mind, mind.recall(x), SearchOptions(constraint="penalty"))(owner, said)
-    assert (penalised.slack == 0).all()
-    assert torch.allclose(penalised.loss, found.loss - found.slack.clamp_max(0))
+        assert (float(loss[place]) < 0) == bool(other > own)
+    penalised = reactive(mind, mind.recall(x), SearchOptions(constraint="penalty"))
+    assert penalised.slack is None
+    assert torch.allclose(penalised.loss(owner, said), loss - slack.clamp_max(0))
     assert voice.temperature == 0.5
 
 
 def test_a_preemptive_sentence_is_judged_by_the_likeliest_reply() -> None:
     agent, mind, x = agents()
     said = Utterance(torch.tensor([[8, EOS], [9, EOS]]), torch.tensor([2, 2]))
-    found = preemptive(mind, mind.recall(x), OPTIONS, 5)(torch.arange(2), said)
+    found = preemptive(mind, mind.recall(x), OPTIONS, 5).loss(torch.arange(2), said)
     voice = Voice(agent)
     for place in range(2):
         so_far = trimmed(x[place : place + 1])
@@ -224,7 +249,7 @@ def test_a_preemptive_sentence_is_judged_by_the_likeliest_reply() -> None:
         full = torch.cat([so_far[:, :HEAD], torch.tensor([words])], 1)
         with torch.no_grad():
             own, other, _ = scores(full, small_task().decide(full, agent(full)))
-        assert (float(found.loss[place]) < 0) == bool(other > own)
+        assert (float(found[place]) < 0) == bool(other > own)
 
 
 def attacked(name: str, model: torch.nn.Module, seed: int = 0, **options: Any) -> tuple[Step, View, View]:
@@ -309,7 +334,7 @@ class Gullible:
 def test_an_adversary_learns_what_words_and_decisions_alone_teach_it() -> None:
     task, agent = small_task(), small_agent(0, 1.0)
     rules = robustplug.build("vicinity", "rules", turns=3, words=3)
-    target = OwnAgent(Gullible(), task.info.words)
+    target = OwnAgent(Gullible(), task.info)
     options = AdversaryOptions(epochs=6, batch=32, lr=2.0, people=0)
     learned = trained_adversary(target, agent, task, rules, options, torch.device("cpu"))
     x = task.scenarios("test")
@@ -369,13 +394,18 @@ class Greedy(Stubborn):
 
 def test_an_agent_of_ones_own_is_asked_dialogue_by_dialogue() -> None:
     task = small_task()
-    model = OwnAgent(Stubborn(), task.info.words)
+    model = OwnAgent(Stubborn(), task.info)
     x = stack(
         row(task.info.words, "THEM: deal <eos> YOU: <selection>", (1, 2, 2, 4, 0, 3, 0, 1, 4)),
-        row(task.info.words, "YOU: <selection>"),
+        row(task.info.words, ""),
     )
-    # After two turns it takes what it values; before that it agrees on nothing, which is not allowed here.
+    # It takes what it values, and is not asked before anyone has spoken.
     assert task.decide(x, model(x)).tolist()[0] == 1 * 25 + 0 * 5 + 2
+    early = row(task.info.words, "YOU: <selection>")
+    with pytest.raises(Refused, match="walk_away = true"):
+        model(early)
+    free = OwnAgent(Stubborn(), dataclasses.replace(task.info, walk_away=True))
+    assert decide(free(early).choice, early, True).tolist() == [WALK_AWAY]
     target, noise = as_speaker(model, task), draw_noise(4, 6, 6, stream(0, "own"))
     talk = play(
         task.scenarios("test")[:4], target, Voice(small_agent(5)), torch.zeros(4, dtype=torch.int64), noise
@@ -383,14 +413,14 @@ def test_an_agent_of_ones_own_is_asked_dialogue_by_dialogue() -> None:
     first = [turns(line)[0] for line in talk.words.tolist()]
     assert all(task.info.words.decode(said) == ["i", "want", "the", "hats"] for _, said in first)
     with pytest.raises(Refused, match="decided to take"):
-        OwnAgent(Greedy(), task.info.words)(x)
+        OwnAgent(Greedy(), task.info)(x)
     with pytest.raises(TypeError, match="no method speak and none decide"):
-        OwnAgent(object(), task.info.words)  # type: ignore[arg-type]
+        OwnAgent(object(), task.info)  # type: ignore[arg-type]
 
 
 def test_white_box_attacks_find_the_weak_spot_of_an_open_agent_and_refuse_a_closed_one() -> None:
     words = small_task().info.words
-    model = OwnAgent(Open(), words)
+    model = OwnAgent(Open(), small_task().info)
     speaker: dict[str, Any] = {"speaker": "target"}
     _, _, view = attacked("reactive-attack", model, turns=0, changes=1, **speaker)
     for line in view.x.tolist():
@@ -401,7 +431,7 @@ def test_white_box_attacks_find_the_weak_spot_of_an_open_agent_and_refuse_a_clos
     assert own.tolist() == [0] * 10
     assert other.tolist() == [10] * 10
     with pytest.raises(Refused, match="no method logits"):
-        attacked("reactive-attack", OwnAgent(Stubborn(), words))
+        attacked("reactive-attack", OwnAgent(Stubborn(), small_task().info))
     _, _, preempted = attacked("preemptive-attack", model, turns=0, changes=1, **speaker)
     assert allowed(preempted.x, 6, 6).all()
 

@@ -1,0 +1,137 @@
+"""Seq2Sick: attacks on models that translate, and such a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from robustplug.api import Component, hookimpl
+
+from .attack_options import GreedyOptions, Seq2SickOptions
+from .options import (
+    HuggingFaceOptions,
+    ReplacementOptions,
+    Seq2SeqOptions,
+    SyntheticOptions,
+    TranslationLossOptions,
+    TranslationOptions,
+)
+
+PAPER = "Cheng et al. 2020, Seq2Sick, arXiv:1803.01128; Cheng 2021, doctoral thesis, §3.1"
+LPM15 = "Luong et al. 2015, Effective Approaches to Attention-based NMT, arXiv:1508.04025"
+TASKS = ("synthetic-translation", "translation")
+_HERE = "robustplug_seq2sick"
+
+LETTER = {"lr": [0.5], "lambda1": 1.0, "overwrite": True, "patience": 0}
+"""Algorithm 6 to the letter."""
+OFFICIAL = {
+    "steps": 200,
+    "lr": [0.1, 0.5],
+    "lambda1": 1.0,
+    "lambda2": 0.0,
+    "mask": False,
+    "specials": True,
+    "largest": 1.0,
+    "reset": False,
+    "patience": 200,
+}
+
+
+@hookimpl
+def robustplug_tasks() -> Iterable[Component]:
+    """Offer translation, of aligned files and into a made-up language."""
+    yield Component(
+        "synthetic-translation",
+        f"{_HERE}.task:synthetic",
+        SyntheticOptions,
+        "a small English into a made-up language with agreement and another word order: nothing to download",
+        trial={"sentences": 24, "keyword_above": 1},
+    )
+    yield Component(
+        "translation",
+        f"{_HERE}.task:translation",
+        TranslationOptions,
+        "aligned text files, by default Multi30k, English to German",
+        "Elliott et al. 2016, Multi30K, arXiv:1605.00459",
+    )
+
+
+@hookimpl
+def robustplug_models() -> Iterable[Component]:
+    """Offer models that translate."""
+    yield Component(
+        "lstm-attention",
+        f"{_HERE}.model:LstmAttention",
+        Seq2SeqOptions,
+        "LSTM encoder, LSTM decoder with attention and input feeding",
+        LPM15,
+        {"word": 8, "hidden": 12, "dropout": 0.0, "beam": 2, "longer": 2},
+        tasks=TASKS,
+    )
+    yield Component(
+        "huggingface",
+        f"{_HERE}.huggingface:HuggingFace",
+        HuggingFaceOptions,
+        "an encoder-decoder of Hugging Face (Marian, T5, BART and others) in a local folder, or a new BART",
+        trial={"layers": 1, "width": 12, "beam": 2, "longer": 2},
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_vicinities() -> Iterable[Component]:
+    """Offer sentences with replaced words."""
+    yield Component(
+        "word-replacement",
+        f"{_HERE}.training:WordReplacement",
+        ReplacementOptions,
+        "words replaced by other words, one for one",
+        PAPER,
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_output_maps() -> Iterable[Component]:
+    """Offer teacher forcing."""
+    yield Component(
+        "teacher-forcing",
+        f"{_HERE}.training:TeacherForcing",
+        summary="logits of each word of the known translation",
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_losses() -> Iterable[Component]:
+    """Offer the loss of translations."""
+    yield Component(
+        "translation",
+        f"{_HERE}.training:TranslationLoss",
+        TranslationLossOptions,
+        "mean cross entropy of the words",
+        tasks=TASKS,
+    )
+
+
+@hookimpl
+def robustplug_perturbations() -> Iterable[Component]:
+    """Offer attacks on translations."""
+    yield Component(
+        "seq2sick",
+        f"{_HERE}.attack:Seq2Sick",
+        Seq2SickOptions,
+        "projected gradient descent on embeddings: no word in its place, or keywords",
+        PAPER,
+        {"steps": 2, "lr": [0.3]},
+        variants={"paper": LETTER, "official": OFFICIAL},
+        tasks=TASKS,
+    )
+    yield Component(
+        "greedy-replacement",
+        f"{_HERE}.greedy:GreedyReplacement",
+        GreedyOptions,
+        "replace the word whose absence helps most, by the best of the frequent ones: no gradients",
+        "Cheng 2021, doctoral thesis, §3.2.2 (YCH18 with <PAD>)",
+        {"rounds": 1, "words": 3},
+        tasks=TASKS,
+    )

@@ -1,0 +1,157 @@
+"""Seq2Sick: projected gradient descent in the space of embeddings (thesis §3.1.2, Algorithm 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from robustplug.api import Step, Vicinity, View
+
+from .goals import Goal
+from .projection import distance_gradient, largest_gradient, nearest, shrunk
+from .victim import Aimed, Victim, attackable
+from .words import lengths, trimmed
+
+if TYPE_CHECKING:
+    from .attack_options import Seq2SickOptions
+
+
+@dataclass
+class _Best:
+    """The best sentence so far of each row: a success with the fewest changed words.
+
+    Attributes:
+        x: int64 (N, S); the original where there is no success.
+        changed: words changed, (N,); infinite where there is no success.
+        since: iterations since it was found, (N,).
+    """
+
+    x: Tensor
+    changed: Tensor
+    since: Tensor
+
+
+class Seq2Sick(Aimed):
+    """Replace words so that the translation has no word in its place, or all keywords.
+
+    All sentences of a batch are attacked together; one that is broken leaves it.
+
+    Args:
+        options: of the component.
+    """
+
+    def __init__(self, options: Seq2SickOptions) -> None:
+        super().__init__(options)
+        self.options = options
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        """Return the view at sentences that reach the goal, and at the original ones where none was found.
+
+        Raises:
+            Refused: the model does not translate from embeddings.
+        """
+        goal = self._goal(step, view)
+        origin, radius = trimmed(view.origin), step.radii(view, vicinity)
+        best = _Best(
+            origin.clone(),
+            torch.full((len(origin),), torch.inf, device=origin.device),
+            torch.zeros(len(origin), dtype=torch.int64, device=origin.device),
+        )
+        with step.attack_mode():
+            search = _Search(Victim(step, self.options), goal, origin, radius, best, self.options)
+            rows = attackable(goal, origin, radius)
+            for lr in self.options.lr:
+                search.descend(rows[best.changed[rows].isinf()], lr)
+        x = view.origin.clone()
+        x[:, : origin.shape[1]] = best.x
+        return view.replace(x=x)
+
+
+class _Search:
+    """Descend for some sentences, and keep what was found in `best`."""
+
+    def __init__(
+        self,
+        victim: Victim,
+        goal: Goal,
+        origin: Tensor,
+        radius: Tensor,
+        best: _Best,
+        options: Seq2SickOptions,
+    ) -> None:
+        self.victim, self.goal, self.origin, self.radius = victim, goal, origin, radius
+        self.best, self.options = best, options
+        table = victim.table
+        self.unit = table[victim.usable].square().sum(1).mean().sqrt()
+        self.table = table / self.unit
+        self.allowed = torch.ones_like(victim.usable) if options.specials else victim.usable
+        self.start = self.table[origin]
+        self.delta = torch.zeros_like(self.start)
+        self.sizes = lengths(origin)
+        self.there = torch.arange(origin.shape[1], device=origin.device) < self.sizes[:, None]
+        self.words = origin.clone()
+
+    def descend(self, rows: Tensor, lr: float) -> None:
+        """Go down for the sentences `rows`, until each is broken or the iterations are over."""
+        o = self.options
+        if o.reset:
+            self.delta[rows], self.words[rows] = 0, self.origin[rows]
+        for _ in range(o.steps):
+            if not len(rows):
+                return
+            self._iterate(rows, lr)
+            self.best.since[rows] += 1
+            found = self.best.changed[rows].isfinite()
+            rows = rows[~(found & (self.best.since[rows] > o.patience))]
+        # The last δ was not tried yet.
+        self._try(rows, self.words[rows])
+
+    def _move(self, rows: Tensor, delta: Tensor) -> None:
+        """Note δ and the words nearest to X + δ; the original word may stay, whatever it is."""
+        self.delta[rows] = delta
+        moved = (delta != 0).any(2) & self.there[rows]
+        start, words = self.start[rows][moved], self.origin[rows]
+        points, own = start + delta[moved], words[moved]
+        other = nearest(points, self.table, self.allowed)
+        nearer = (points - self.table[other]).norm(dim=1) < delta[moved].norm(dim=1)
+        words[moved] = torch.where(nearer, other, own)
+        self.words[rows] = words
+
+    def _iterate(self, rows: Tensor, lr: float) -> None:
+        o, delta, start = self.options, self.delta[rows], self.start[rows]
+        words = self.words[rows]
+        point = self.table[words] if o.project else start + delta
+        point = point.detach().requires_grad_()
+        goal = self.goal.rows(rows)
+        # The shortest rows may all be left: what is behind the longest costs time.
+        longest = int(self.sizes[rows].max())
+        found = self.victim.translate(point[:, :longest] * self.unit, self.sizes[rows])
+        hit = goal.reached(found.words)
+        self._try(rows[hit], words[hit])
+        gradient = self.victim.step.gradient(self.victim.loss(goal, found).sum(), point)
+        delta = shrunk(delta, lr * o.lambda1)
+        if o.largest:
+            gradient = gradient + o.largest * largest_gradient(delta)
+        if o.lambda2:
+            gradient = gradient + o.lambda2 * distance_gradient(start + delta, self.table, self.allowed)
+        delta = (delta - lr * gradient) * self.there[rows][..., None]
+        self._move(rows, delta)
+        if o.overwrite:
+            self.delta[rows] = self.table[self.words[rows]] - start
+
+    def _try(self, rows: Tensor, words: Tensor) -> None:
+        """Keep sentences that are legal, change fewer words than the best so far, and break the model."""
+        changed = words != self.origin[rows]
+        count = changed.sum(1)
+        legal = (self.victim.usable[words] | ~changed).all(1)
+        worth = legal & (count > 0) & (count <= self.radius[rows]) & (count < self.best.changed[rows])
+        rows, words, count = rows[worth], words[worth], count[worth]
+        if not len(rows):
+            return
+        good = self.victim.breaks(self.goal.rows(rows), words)
+        rows = rows[good]
+        self.best.x[rows], self.best.changed[rows] = words[good], count[good].float()
+        self.best.since[rows] = -1

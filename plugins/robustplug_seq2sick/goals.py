@@ -1,0 +1,130 @@
+"""What attacks on translations want, and when they have it (thesis §2.2 and §3.1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustplug.api import View, stream
+
+from .words import PAD, lengths, widened
+
+
+class Goal(NamedTuple):
+    """Hold the goal of an attack on each sentence.
+
+    Attributes:
+        said: the translation of the original sentence, int64 (N, T).
+        keywords: words that shall appear in the translation, int64 (N, K), padded; K = 0 for a translation
+            that shall have no word of `said` in its place.
+    """
+
+    said: Tensor
+    keywords: Tensor
+
+    @classmethod
+    def of(cls, view: View) -> Goal | None:
+        """Return the goal that an attack has stated in the view's info; None where nobody has one."""
+        if "said" not in view.info:
+            return None
+        return cls(view.info["said"], view.info["keywords"])
+
+    def rows(self, keep: Tensor) -> Goal:
+        """Return the goals of some sentences."""
+        return Goal(self.said[keep], self.keywords[keep])
+
+    def possible(self) -> Tensor:
+        """Tell which sentences can be attacked: those that had a translation, and get keywords if asked."""
+        there = lengths(self.said) > 0
+        return there & (self.keywords != PAD).all(1) if self.keywords.shape[1] else there
+
+    def reached(self, words: Tensor) -> Tensor:
+        """Tell which translations, int64 (N, T'), reach the goal: bool (N,).
+
+        Non-overlapping: no position has the same word as before. Keywords: all of them are there. A
+        translation without any word reaches nothing.
+        """
+        there = (lengths(words) > 0) & self.possible()
+        if self.keywords.shape[1]:
+            found = (words[:, :, None] == self.keywords[:, None]).any(1)
+            return there & found.all(1)
+        width = max(words.shape[1], self.said.shape[1])
+        said = widened(self.said, width)
+        return there & ~((widened(words, width) == said) & (said != PAD)).any(1)
+
+
+def non_overlapping_loss(logits: Tensor, words: Tensor, said: Tensor, margin: float = 0.0) -> Tensor:
+    """Return Σ_t max(−ε, z_t[s_t] − max_{y≠s_t} z_t[y]) of each sentence, (N,): Eq. 2.8.
+
+    t goes to the end of the shorter translation; behind it nothing can be the same.
+
+    Args:
+        logits: z, of the attacked sentence, (N, T + 1, V).
+        words: its likeliest words, int64 (N, T).
+        said: s, int64 (N, M).
+        margin: ε ≥ 0.
+    """
+    width = min(words.shape[1], said.shape[1])
+    s, z = said[:, :width, None], logits[:, :width]
+    there = (s[..., 0] != PAD) & (words[:, :width] != PAD)
+    own = z.gather(2, s)[..., 0]
+    others = z.scatter(2, s, -torch.inf).amax(2)
+    return (own - others).clamp_min(-margin).masked_fill(~there, 0).sum(1)
+
+
+def keyword_loss(
+    logits: Tensor, words: Tensor, keywords: Tensor, margin: float = 0.0, mask: bool = True
+) -> Tensor:
+    """Return Σ_i min_t m_t(max(−ε, max_{y≠k_i} z_t[y] − z_t[k_i])) of each sentence, (N,): Eq. 2.12.
+
+    m_t keeps keyword i off positions whose likeliest word is another keyword, Eq. 2.11; read to the letter,
+    which would also take its own position from a keyword that is there already, no loss could reach 0. A
+    keyword that no position is left for may take any.
+
+    Args:
+        logits: z, of the attacked sentence, (N, T + 1, V); the last place of each is that of </s>.
+        words: its likeliest words, int64 (N, T).
+        keywords: k, int64 (N, K).
+        margin: ε ≥ 0.
+        mask: use m; without it this is Eq. 2.10.
+    """
+    places = torch.arange(logits.shape[1], device=words.device)
+    there = places <= lengths(words)[:, None]
+    columns = []
+    for number in range(keywords.shape[1]):
+        k = keywords[:, number, None, None].expand(-1, logits.shape[1], 1)
+        own = logits.gather(2, k)[..., 0]
+        others = logits.scatter(2, k, -torch.inf).amax(2)
+        columns.append((others - own).clamp_min(-margin))
+    hinge = torch.stack(columns, 2).masked_fill(~there[..., None], torch.inf)
+    if mask:
+        best = F.pad(words, (0, logits.shape[1] - words.shape[1]), value=PAD)
+        here = best[..., None] == keywords[:, None]
+        taken = here.any(2, keepdim=True) & ~here
+        free = hinge.masked_fill(taken, torch.inf)
+        hinge = torch.where(free.isfinite().any(1, keepdim=True), free, hinge)
+    return hinge.amin(1).sum(1)
+
+
+def draw_keywords(said: Tensor, index: Tensor, candidates: tuple[int, ...], count: int, seed: int) -> Tensor:
+    """Draw the keywords of each sentence, int64 (N, K): different words that its translation does not have.
+
+    The choice depends on seed and index alone, so that all attacks get the same keywords. Sentences for which
+    there are not enough words get padding.
+
+    Args:
+        said: translations of the original sentences, int64 (N, T).
+        index: of the samples, int64 (N,).
+        candidates: numbers of the words to draw from.
+        count: K.
+        seed: of the choice.
+    """
+    rows = []
+    for own, sample in zip(said.tolist(), index.tolist(), strict=True):
+        order = torch.randperm(len(candidates), generator=stream(seed, "keywords", sample)).tolist()
+        found = [candidates[place] for place in order if candidates[place] not in own][:count]
+        rows.append(found + [PAD] * (count - len(found)))
+    return torch.tensor(rows, dtype=torch.int64, device=said.device).view(len(said), count)

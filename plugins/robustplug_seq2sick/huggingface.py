@@ -1,0 +1,266 @@
+"""Encoder-decoders of Hugging Face (Marian, T5, BART and others) in a local folder, as models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from robustplug.api import TaskInfo
+
+from .model import Embedded, Forced
+from .search import Translation, beam_search, greedy
+from .words import BEGIN, END, PAD, SPECIALS, UNKNOWN, Words, lengths, trimmed
+
+if TYPE_CHECKING:
+    from .options import HuggingFaceOptions
+
+INSTALL = 'this needs transformers: pip install "robustplug[text]"'
+
+
+def load_tokenizer(folder: str) -> Any:
+    """Load the tokenizer of a local folder; nothing is downloaded, and no code in it is run.
+
+    Raises:
+        ImportError: transformers is not installed.
+        ValueError: there is no tokenizer in it.
+    """
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder} is no folder with a tokenizer")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder} holds no tokenizer that can be read: {_first_line(error)}") from error
+
+
+def load_model(folder: str) -> Any:
+    """Load the encoder-decoder of a local folder; nothing is downloaded, unpickled or run.
+
+    Raises:
+        ImportError: transformers is not installed.
+        ValueError: there is none in it, or its weights are no safetensors.
+    """
+    try:
+        from transformers import AutoModelForSeq2SeqLM
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    if not (Path(folder) / "config.json").is_file():
+        raise ValueError(f"{folder} holds no Hugging Face model: there is no config.json in it")
+    try:
+        return AutoModelForSeq2SeqLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{folder} holds no encoder-decoder in safetensors that can be read: {_first_line(error)}"
+        ) from error
+
+
+def new_model(words: int, layers: int, width: int) -> Any:
+    """Make a BART with random weights, for so many words (Lewis et al. 2020, arXiv:1910.13461).
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    try:
+        from transformers import BartConfig, BartForConditionalGeneration
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    both = {"layers": layers, "ffn_dim": 4 * width, "attention_heads": max(1, width // 32)}
+    sides = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in both.items()}
+    numbers = {"pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END, "forced_eos_token_id": None}
+    configured: Any = BartConfig
+    config = configured(
+        vocab_size=words, d_model=width, decoder_start_token_id=BEGIN, init_std=0.1, **numbers, **sides
+    )
+    return BartForConditionalGeneration(config)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def has_tokenizer(folder: str) -> bool:
+    """Tell whether a folder holds a tokenizer besides the model."""
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "source.spm", "spiece.model")
+    return any((Path(folder) / name).is_file() for name in names)
+
+
+class HuggingFace(nn.Module):
+    """Translate with an encoder-decoder, in the words of a task.
+
+    The numbers of words are the task's; tables map them to those of the model. With a tokenizer, the task
+    must use it, too (`task.vocabulary = "tokenizer"`). Without one the numbers are the same, and the model's
+    config must name pad, start and end as the task does: 0, 2 and 3.
+
+    Args:
+        options: of the component.
+        info: of a translation task.
+
+    Raises:
+        ImportError: transformers is not installed.
+        ValueError: the folder holds no such model, or it does not fit the task.
+    """
+
+    known: Tensor
+    said: Tensor
+    before: Tensor
+    behind: Tensor
+
+    def __init__(self, options: HuggingFaceOptions, *, info: TaskInfo) -> None:
+        super().__init__()
+        source, target = getattr(info, "source", None), getattr(info, "target", None)
+        if not isinstance(source, Words) or not isinstance(target, Words):
+            raise ValueError('this model needs a task with words, such as "translation"')
+        self.options = options
+        folder, most = options.folder, max(len(source), len(target))
+        self.inner: Any = (
+            new_model(most, options.layers, options.width) if folder is None else load_model(folder)
+        )
+        config = self.inner.config
+        start = config.decoder_start_token_id
+        self._specials = {PAD: config.pad_token_id, BEGIN: start, END: config.eos_token_id}
+        if folder is not None and has_tokenizer(folder):
+            known, said, before, behind = self._by_tokenizer(folder, source, target)
+        else:
+            known, said, before, behind = self._as_they_are(source, target)
+        tables = {"known": known, "said": said, "before": before, "behind": behind}
+        for name, values in tables.items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.int64))
+        self.scale = self._find_scale()
+
+    def _by_tokenizer(self, folder: str, source: Words, target: Words) -> tuple[list[int], ...]:
+        if not source.pieces:
+            raise ValueError(
+                f'{folder} has a tokenizer: set task.vocabulary = "tokenizer" and task.tokenizer = "{folder}"'
+            )
+        tokenizer = load_tokenizer(folder)
+        specials = {**self._specials, UNKNOWN: tokenizer.unk_token_id}
+        if specials[UNKNOWN] is None:
+            specials[UNKNOWN] = specials[PAD]
+
+        def table(words: Words) -> list[int]:
+            found = tokenizer.convert_tokens_to_ids(list(words.all[len(SPECIALS) :]))
+            return [*(specials[number] for number in range(len(SPECIALS))), *found]
+
+        plain = tokenizer("a", add_special_tokens=False).input_ids
+        framed = tokenizer("a").input_ids
+        at = next(place for place in range(len(framed)) if framed[place : place + len(plain)] == plain)
+        asked = tokenizer(self.options.prefix, add_special_tokens=False).input_ids
+        return table(source), table(target), framed[:at] + asked, framed[at + len(plain) :]
+
+    def _as_they_are(self, source: Words, target: Words) -> tuple[list[int], ...]:
+        folder, size = self.options.folder, self.inner.config.vocab_size
+        most = max(len(source), len(target))
+        if self.options.prefix:
+            raise ValueError(f"{folder} has no tokenizer, so that a prefix cannot be read")
+        if self._specials != {PAD: PAD, BEGIN: BEGIN, END: END} or size < most:
+            raise ValueError(
+                f"{folder} has no tokenizer, so that its words must be the task's: {most} of them (it has "
+                f"{size}), pad_token_id 0, decoder_start_token_id 2, eos_token_id 3"
+            )
+        return list(range(len(source))), list(range(len(target))), [], [END]
+
+    @torch.no_grad()
+    def _find_scale(self) -> float:
+        """Return what the encoder multiplies its embeddings with before it takes them as `inputs_embeds`."""
+        encoder = self.inner.get_encoder()
+        training = encoder.training
+        encoder.eval()
+        words = torch.cat([self.before, self.known[-3:], self.behind])[None]
+        expected = encoder(input_ids=words)[0]
+        table = encoder.get_input_embeddings()
+        try:
+            for scale in (1.0, float(getattr(encoder, "embed_scale", 1.0) or 1.0)):
+                found = encoder(inputs_embeds=table(words) * scale)[0]
+                if torch.allclose(found, expected, atol=1e-4):
+                    return scale
+        finally:
+            encoder.train(training)
+        raise ValueError(f"{self.options.folder}: the encoder does not take embeddings as it takes words")
+
+    def _embed(self, words: Tensor) -> Tensor:
+        """Return what the encoder makes of numbers of its own, (…, d)."""
+        embedded: Tensor = self.inner.get_encoder().get_input_embeddings()(words)
+        return embedded * self.scale
+
+    def vectors(self) -> Tensor:
+        """Return the embedding of each word of the task's source, (V, d)."""
+        return self._embed(self.known)
+
+    def limits(self, sizes: Tensor) -> Tensor:
+        """Return how many words a translation may have at most, (N,); none if the sentence has none."""
+        return torch.where(sizes > 0, 2 * sizes + self.options.longer, 0)
+
+    def forward(self, x: Tensor | Forced | Embedded) -> Tensor | Translation:
+        """Translate; see `LstmAttention.forward`."""
+        if isinstance(x, Forced):
+            source, target = trimmed(x.source), trimmed(x.target)
+            return self._read(self._embed(self.known[source]), lengths(source)).forced(target)
+        if isinstance(x, Embedded):
+            return self._differentiable(self._read(x.vectors, x.sizes), x.limits)
+        x = trimmed(x)
+        sizes = lengths(x)
+        reader = self._read(self._embed(self.known[x]), sizes)
+        if self.training:
+            return self._differentiable(reader, self.limits(sizes))
+        with torch.no_grad():
+            return beam_search(reader, self.limits(sizes), self.options.beam)
+
+    def _differentiable(self, reader: Reader, limits: Tensor) -> Translation:
+        """Say the likeliest words, then run the decoder once over all of them: each step runs it anew."""
+        with torch.no_grad():
+            words = trimmed(greedy(reader, limits).words)
+        return Translation(words, reader.forced(words))
+
+    def _read(self, vectors: Tensor, sizes: Tensor) -> Reader:
+        """Encode sentences, with what the tokenizer puts before and behind them."""
+        count, first = len(vectors), len(self.before)
+        before = self._embed(self.before)[None].expand(count, -1, -1)
+        room = vectors.new_zeros(count, len(self.behind), vectors.shape[2])
+        whole = torch.cat([before, vectors, room], 1)
+        rows = torch.arange(count, device=vectors.device)
+        for number, vector in enumerate(self._embed(self.behind)):
+            whole = whole.index_put((rows, first + sizes + number), vector.expand(count, -1))
+        places = torch.arange(whole.shape[1], device=vectors.device)
+        mask = (places < (first + sizes + len(self.behind))[:, None]).long()
+        # What is masked must be finite, and is best nothing at all.
+        encoded = self.inner.get_encoder()(inputs_embeds=whole * mask[..., None], attention_mask=mask)[0]
+        return Reader(self, encoded, mask)
+
+
+class Reader:
+    """Decode some sentences; the state is the words so far. See `search`."""
+
+    def __init__(self, model: HuggingFace, encoded: Tensor, mask: Tensor) -> None:
+        self.model, self.encoded, self.mask = model, encoded, mask
+
+    def begin(self) -> Tensor:
+        """Return no words."""
+        return torch.zeros(len(self.encoded), 0, dtype=torch.int64, device=self.encoded.device)
+
+    def step(self, rows: Tensor, state: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of the next word after one more, and the words so far."""
+        state = torch.cat([state, words[:, None]], 1)
+        return self._logits(self.encoded[rows], self.mask[rows], state)[:, -1], state
+
+    def forced(self, target: Tensor) -> Tensor:
+        """Return the logits (N, T + 1, V) of each word of translations (N, T), and of </s>."""
+        before = torch.nn.functional.pad(target, (1, 0), value=BEGIN)
+        return self._logits(self.encoded, self.mask, before)
+
+    def _logits(self, encoded: Tensor, mask: Tensor, words: Tensor) -> Tensor:
+        model = self.model
+        found: Tensor = model.inner(
+            encoder_outputs=(encoded,),
+            attention_mask=mask,
+            decoder_input_ids=model.said[words],
+            use_cache=False,
+        ).logits
+        return found[..., model.said]

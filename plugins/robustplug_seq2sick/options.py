@@ -1,0 +1,141 @@
+"""Options of tasks, model and training. Importing this does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from robustplug.api import Count, Decay, Natural, NonNegative
+
+
+@dataclass(frozen=True)
+class VocabularyOptions:
+    """Options of both tasks.
+
+    Attributes:
+        unknown_below: words that occur at most this often in the training text are unknown.
+        longest: most words of a sentence. Longer training pairs are left out, longer sentences of the other
+            splits are cut.
+        keyword_above: words of the output that occur more often than this in the training text …
+        stop_words: … and are not among so many most frequent ones may become targeted keywords.
+    """
+
+    unknown_below: Natural = 1
+    longest: Count = 60
+    keyword_above: Natural = 10
+    stop_words: Natural = 100
+
+
+@dataclass(frozen=True)
+class TranslationOptions(VocabularyOptions):
+    """Options of `translation`.
+
+    Attributes:
+        root: folder of the files, or of a folder `folder` that has them; by default the variable
+            ROBUSTPLUG_DATA, else "data".
+        folder: looked for in `root`.
+        source, target: suffixes of the files, such as "en" and "de".
+        train, validation, test: names of the files, without suffix.
+        vocabulary: "words", as the text is split by spaces; "sentencepiece", trained on the training text
+            (needs robustplug[text]); or "tokenizer".
+        pieces: size of each vocabulary of sentencepiece.
+        tokenizer: folder of a Hugging Face tokenizer, for `vocabulary = "tokenizer"` (needs
+            robustplug[text]).
+    """
+
+    root: str | None = None
+    folder: str = "multi30k"
+    source: str = "en"
+    target: str = "de"
+    train: str = "train"
+    validation: str = "val"
+    test: str = "test_2016_flickr"
+    vocabulary: Literal["words", "sentencepiece", "tokenizer"] = "words"
+    pieces: Count = 4000
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.vocabulary == "tokenizer") != (self.tokenizer is not None):
+            raise ValueError('vocabulary = "tokenizer" and the folder `tokenizer` go together')
+
+
+@dataclass(frozen=True)
+class SyntheticOptions(VocabularyOptions):
+    """Options of `synthetic-translation`.
+
+    Attributes:
+        sentences: to learn from; an eighth as many others for validation, and for the test.
+        sentence_seed: of what is generated; independent of the run's seed.
+    """
+
+    unknown_below: Natural = 0
+    stop_words: Natural = 10
+    sentences: Count = 6000
+    sentence_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Seq2SeqOptions:
+    """Options of `lstm-attention`.
+
+    Attributes:
+        word: size of the embeddings; that of the output is also its last layer.
+        hidden: of the decoder; each direction of the encoder has half of it. Even.
+        dropout: of embeddings, and of the attentional vector.
+        init: weights start uniform between −init and init.
+        beam: width of the beam that sentences are translated with.
+        longer: a translation has at most so many words more than twice the sentence.
+    """
+
+    word: Count = 256
+    hidden: Count = 256
+    dropout: Decay = 0.3
+    init: NonNegative = 0.1
+    beam: Count = 5
+    longer: Natural = 10
+
+    def __post_init__(self) -> None:
+        if self.hidden % 2:
+            raise ValueError("hidden must be even: each direction of the encoder has half of it")
+
+
+@dataclass(frozen=True)
+class TranslationLossOptions:
+    """Options of `translation`, the loss.
+
+    Attributes:
+        smoothing: α, weight of the uniform distribution over all words.
+    """
+
+    smoothing: Decay = 0.0
+
+
+@dataclass(frozen=True)
+class ReplacementOptions:
+    """Options of `word-replacement`.
+
+    Attributes:
+        eps: most words of a sentence that may be replaced.
+    """
+
+    eps: NonNegative = 1000.0
+
+
+@dataclass(frozen=True)
+class HuggingFaceOptions:
+    """Options of `huggingface`.
+
+    Attributes:
+        folder: with config.json, weights as safetensors, and the tokenizer if there is one; None for a small
+            BART with random weights and the task's words, to be trained.
+        layers, width: of such a BART: layers of encoder and decoder each, and size of its embeddings.
+        prefix: text before each sentence, such as "translate English to German: " for T5.
+        beam, longer: as in `lstm-attention`.
+    """
+
+    folder: str | None = None
+    layers: Count = 2
+    width: Count = 128
+    prefix: str = ""
+    beam: Count = 5
+    longer: Natural = 10

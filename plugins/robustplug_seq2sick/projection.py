@@ -1,0 +1,44 @@
+"""The parts of Algorithm 6 that know nothing of models: projection, group lasso, gradient regularisation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def nearest(points: Tensor, table: Tensor, allowed: Tensor) -> Tensor:
+    """Return the word whose embedding is nearest to each point, int64 (…).
+
+    Args:
+        points: (…, d).
+        table: embeddings, (V, d).
+        allowed: words that may be chosen, bool (V,).
+    """
+    distances = table.square().sum(1).masked_fill(~allowed, torch.inf) - 2 * points @ table.T
+    return distances.argmin(-1)
+
+
+def shrunk(delta: Tensor, amount: float) -> Tensor:
+    """Return the proximal step of amount · Σ_i ‖δ_i‖, (N, S, d): Algorithm 6, lines 5 to 8."""
+    norms = delta.norm(dim=-1, keepdim=True)
+    return torch.where(norms > amount, delta * (1 - amount / norms.clamp_min(1e-12)), 0.0)
+
+
+def distance_gradient(points: Tensor, table: Tensor, allowed: Tensor) -> Tensor:
+    """Return the gradient of Σ_i min_j ‖p_i − w_j‖ with respect to points, (…, d): Eq. 3.4, third term.
+
+    It is a unit vector away from the nearest embedding, and 0 at an embedding.
+
+    Args:
+        points, table, allowed: as in `nearest`.
+    """
+    away = points - table[nearest(points, table, allowed)]
+    norms = away.norm(dim=-1, keepdim=True)
+    # Rounding leaves a direction, though none is meant, where a point is an embedding.
+    return torch.where(norms > 1e-6, away / norms.clamp_min(1e-12), 0.0)
+
+
+def largest_gradient(delta: Tensor) -> Tensor:
+    """Return the gradient of the largest entry of each sentence's δ, (N, S, d)."""
+    flat = delta.flatten(1)
+    return torch.zeros_like(flat).scatter(1, flat.argmax(1, keepdim=True), 1.0).view_as(delta)

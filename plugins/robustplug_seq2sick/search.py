@@ -1,0 +1,163 @@
+"""Decode: the likeliest word each time, or a beam; sentences of a batch never see one another.
+
+A decoder is any object with
+
+    begin()          -> the state before the first word, a tree of tensors with N rows
+    step(rows, state, words) -> (logits (R, V), state) after one more word of the sentences `rows`
+
+where `rows`, int64 (R,), name the sentence that each row of the state belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from robustplug.api import take
+
+from .words import BEGIN, END, PAD
+
+
+class Decoder(Protocol):
+    """See the module."""
+
+    def begin(self) -> Any:
+        """Return the state of all sentences before the first word."""
+        ...
+
+    def step(self, rows: Tensor, state: Any, words: Tensor) -> tuple[Tensor, Any]:
+        """Return the logits (R, V) of the next word, and the state, after one more word (R,)."""
+        ...
+
+
+class Translation(NamedTuple):
+    """Hold translations.
+
+    Attributes:
+        words: int64 (N, T), without </s>, then padding.
+        logits: of each word and of </s>, (N, T + 1, V), after the likeliest words so far; None if a beam
+            was searched.
+    """
+
+    words: Tensor
+    logits: Tensor | None = None
+
+
+def never_said(logits: Tensor, last: Tensor | None = None) -> Tensor:
+    """Set the logits (R, V) of what may not be said to -inf.
+
+    Args:
+        logits: of the next word.
+        last: rows that must end now, bool (R,).
+    """
+    hidden = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+    hidden[[PAD, BEGIN]] = True
+    if last is None or not last.any():
+        return logits.masked_fill(hidden, -torch.inf)
+    others = torch.ones_like(hidden)
+    others[END] = False
+    return logits.masked_fill(torch.where(last[:, None], others, hidden), -torch.inf)
+
+
+def greedy(decoder: Decoder, limits: Tensor) -> Translation:
+    """Say the likeliest word each time, up to </s>; the logits keep their graph.
+
+    Args:
+        decoder: of N sentences.
+        limits: most words of each translation, int64 (N,); 0 for an empty one.
+    """
+    state, count = decoder.begin(), len(limits)
+    rows = torch.arange(count, device=limits.device)
+    words = torch.full_like(rows, BEGIN)
+    said: list[Tensor] = []
+    logits: list[Tensor] = []
+    going = torch.ones(count, dtype=torch.bool, device=limits.device)
+    for place in range(int(limits.max()) + 1 if count else 0):
+        scores, state = decoder.step(rows, state, words)
+        logits.append(scores)
+        words = never_said(scores.detach(), limits <= place).argmax(1)
+        going = going & (words != END)
+        said.append(words.masked_fill(~going, PAD))
+        if not going.any():
+            break
+    if not said:
+        return Translation(limits.new_full((count, 1), PAD))
+    # The last column is </s> everywhere.
+    table = torch.stack(said, 1)[:, :-1] if len(said) > 1 else torch.stack(said, 1)
+    return Translation(table, torch.stack(logits, 1))
+
+
+class Beam(NamedTuple):
+    """Hold the state of a search over sentences that are not done.
+
+    Attributes:
+        rows: their numbers, int64 (A,).
+        state: of the decoder, A·K rows.
+        words: so far, int64 (A, K, t).
+        scores: sums of log-probabilities, (A, K).
+    """
+
+    rows: Tensor
+    state: Any
+    words: Tensor
+    scores: Tensor
+
+
+@torch.no_grad()
+def beam_search(decoder: Decoder, limits: Tensor, width: int) -> Translation:
+    """Search for the translation of the largest mean log-probability of its words and </s>.
+
+    A sentence is done when as many translations of it have ended as the beam is wide, and its best one is
+    returned; the others go on without it.
+
+    Args:
+        decoder: of N sentences.
+        limits: most words of each translation, int64 (N,).
+        width: K, of the beam.
+    """
+    count, device = len(limits), limits.device
+    most = int(limits.max()) if count else 0
+    best = torch.full((count, max(1, most)), PAD, device=device)
+    best_score = torch.full((count,), -torch.inf, device=device)
+    ended = torch.zeros(count, dtype=torch.int64, device=device)
+    rows = torch.arange(count, device=device)
+    scores = torch.full((count, width), -torch.inf, device=device)
+    scores[:, 0] = 0
+    start = take(decoder.begin(), rows.repeat_interleave(width))
+    beam = Beam(rows, start, torch.full((count, width, 1), BEGIN, device=device), scores)
+    for place in range(most + 1):
+        if not len(beam.rows):
+            break
+        flat = beam.rows.repeat_interleave(width)
+        logits, state = decoder.step(flat, beam.state, beam.words[:, :, -1].flatten())
+        logits = never_said(logits.log_softmax(1), (limits <= place)[flat])
+        total = beam.scores[..., None] + logits.view(len(beam.rows), width, -1)
+        values, flat_choice = total.flatten(1).topk(2 * width, 1)
+        parent, word = flat_choice // total.shape[2], flat_choice % total.shape[2]
+        ends = (word == END) & values.isfinite()
+        # Of those that end here only ones within the beam count.
+        ends &= torch.arange(2 * width, device=device) < width
+        final = torch.where(ends, values / (place + 1), -torch.inf)
+        top, which = final.max(1)
+        better = top > best_score[beam.rows]
+        winners = beam.words.gather(1, parent.gather(1, which[:, None])[..., None].expand(-1, -1, place + 1))[
+            :, 0, 1:
+        ]
+        chosen = beam.rows[better]
+        best[chosen] = PAD
+        best[chosen, :place] = winners[better]
+        best_score[chosen] = top[better]
+        ended[beam.rows] += ends.sum(1)
+        values = values.masked_fill(word == END, -torch.inf)
+        scores, kept = values.topk(width, 1)
+        parent, word = parent.gather(1, kept), word.gather(1, kept)
+        going = (ended[beam.rows] < width) & scores.isfinite().any(1)
+        offset = torch.arange(len(beam.rows), device=device)[:, None] * width
+        words = beam.words.gather(1, parent[..., None].expand(-1, -1, place + 1))
+        words = torch.cat([words, word[..., None]], 2)
+        beam = Beam(
+            beam.rows[going], take(state, (offset + parent)[going].flatten()), words[going], scores[going]
+        )
+    return Translation(best)

@@ -1,0 +1,192 @@
+"""Translation as a task."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from robustplug.api import Batch, Feed, Measure, Split, TaskInfo, View, index_batches, stream
+
+from .data import Pair, find_folder, read_pairs
+from .goals import Goal
+from .language import Trigrams
+from .measures import measure, pool
+from .search import Translation
+from .synthetic import Speaker
+from .tell import tell
+from .tokens import vocabularies
+from .training import exact
+from .words import SPACE, UNKNOWN, Words, lengths, padded, widened
+
+if TYPE_CHECKING:
+    from .options import SyntheticOptions, TranslationOptions, VocabularyOptions
+
+# Letters that a keyword must have at least: shorter words mean little alone.
+KEYWORD_LETTERS = 3
+
+
+@dataclass(frozen=True)
+class TranslationInfo(TaskInfo):
+    """Describe a translation task to models and attacks.
+
+    Attributes:
+        source, target: the vocabularies.
+        keywords: numbers of the words of the target that attacks may ask for.
+    """
+
+    source: Words = field(default_factory=lambda: Words(()))
+    target: Words = field(default_factory=lambda: Words(()))
+    keywords: tuple[int, ...] = ()
+
+
+class TranslationTask:
+    """Serve sentences as x, int64 (N, S), and their translations as y, (N, T), both padded at the end.
+
+    Args:
+        options: of either task.
+        pairs: of the splits.
+        source, target: vocabularies.
+    """
+
+    default_model = "lstm-attention"
+
+    def __init__(
+        self,
+        options: VocabularyOptions,
+        pairs: Mapping[Split, Sequence[Pair]],
+        source: Words,
+        target: Words,
+    ) -> None:
+        self._data: dict[Split, tuple[Tensor, Tensor]] = {}
+        for split, members in pairs.items():
+            rows = [(source.encode(pair.source), target.encode(pair.target)) for pair in members]
+            self._data[split] = _fitting(rows, split, options.longest)
+        y = self._data["train"][1]
+        self._lengths = {split: lengths(data[0]) for split, data in self._data.items()}
+        counts = torch.bincount(y.flatten(), minlength=len(target))
+        self.info = TranslationInfo(
+            sizes={split: len(data[0]) for split, data in self._data.items()},
+            source=source,
+            target=target,
+            keywords=keyword_candidates(target, counts, options.keyword_above, options.stop_words),
+        )
+
+    def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        """Yield batches; those to train on are of sentences of similar lengths."""
+        x, y = self._data[split]
+        for rows in index_batches(len(x), feed, self._lengths[split]):
+            yield Batch(x[rows].to(feed.device), y[rows].to(feed.device), rows.to(feed.device))
+
+    def score(self, view: View, output: Any) -> Tensor:
+        """Tell for each sentence whether an attack's goal is not reached: bool (N,).
+
+        Where nobody has a goal: whether the translation is exactly that of the data, without unknown words.
+        """
+        if not isinstance(output, Translation):
+            return exact(output, view.y)
+        goal = Goal.of(view)
+        if goal is not None:
+            kept: Tensor = ~goal.reached(output.words)
+            return kept
+        width = max(output.words.shape[1], view.y.shape[1])
+        right: Tensor = (widened(output.words, width) == widened(view.y, width)).all(1)
+        known: Tensor = (view.y != UNKNOWN).all(1)
+        return right & known
+
+    def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
+        """Measure translations, and what attacks did to sentences; see `measures`."""
+        return measure(view, output, self.info.source, self.info.target, self.trigrams)
+
+    def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
+        """Return BLEU, perplexity and the like of a whole row; see `measures`."""
+        return pool(values)
+
+    def tell(self, view: View, output: Any) -> Sequence[str]:
+        """Show sentence and translation, before and after an attack, as Table 3.6 does."""
+        return tell(view, output, self.info.source, self.info.target)
+
+    @functools.cached_property
+    def trigrams(self) -> Trigrams:
+        """Return a language model of the training sentences."""
+        x, _ = self._data["train"]
+        return Trigrams(x, len(self.info.source))
+
+
+def keyword_candidates(words: Words, counts: Tensor, above: int, stop_words: int) -> tuple[int, ...]:
+    """Return which words attacks may ask for, the most frequent first.
+
+    They are words of at least 3 letters and of letters only that occur more than `above` times, without the
+    `stop_words` most frequent of all words (thesis §3.1.4: "after removing the stop words").
+
+    Args:
+        words: the vocabulary of the output.
+        counts: how often each occurs, int64 (V,).
+        above, stop_words: see there.
+    """
+    order = counts.argsort(descending=True, stable=True).tolist()
+    usable = words.usable().tolist()
+    ranked = [number for number in order if usable[number]]
+    found = []
+    for number in ranked[stop_words:]:
+        word = words.all[number]
+        whole = not words.pieces or word.startswith(SPACE)
+        letters = word.removeprefix(SPACE)
+        if whole and letters.isalpha() and len(letters) >= KEYWORD_LETTERS and counts[number] > above:
+            found.append(number)
+    return tuple(found)
+
+
+def _fitting(
+    rows: Sequence[tuple[list[int], list[int]]], split: Split, longest: int
+) -> tuple[Tensor, Tensor]:
+    """Leave out what cannot be learned from, and cut what is too long."""
+    kept = list(rows)
+    if split == "train":
+        kept = [pair for pair in rows if all(0 < len(side) <= longest for side in pair)]
+        if not kept:
+            raise ValueError(f"no training pair has between 1 and {longest} words on both sides")
+        what = f"were left out: a side is empty, or longer than {longest} words (task.longest)"
+    else:
+        kept = [(source[:longest], target) for source, target in rows]
+        what = f"were cut to {longest} words (task.longest)"
+    changed = len(rows) - len(kept) or sum(len(source) > longest for source, _ in rows)
+    if changed:
+        warnings.warn(f"{split}: {changed} of {len(rows)} sentences {what}", stacklevel=2)
+    return padded([source for source, _ in kept]), padded([target for _, target in kept])
+
+
+def translation(options: TranslationOptions) -> TranslationTask:
+    """Build the task of aligned files.
+
+    Raises:
+        DataMissing: a file is not there.
+        BrokenData: files are not aligned text; each line is named.
+    """
+    folder = find_folder(options)
+    names: dict[Split, str] = {
+        "train": options.train,
+        "validation": options.validation,
+        "test": options.test,
+    }
+    pairs = {
+        split: read_pairs(folder / f"{name}.{options.source}", folder / f"{name}.{options.target}")
+        for split, name in names.items()
+    }
+    return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]))
+
+
+def synthetic(options: SyntheticOptions) -> TranslationTask:
+    """Build the task of the made-up language."""
+    held_out = max(1, options.sentences // 8)
+    sizes: dict[Split, int] = {"train": options.sentences, "validation": held_out, "test": held_out}
+    pairs: dict[Split, list[Pair]] = {}
+    for split, size in sizes.items():
+        speaker = Speaker(stream(options.sentence_seed, "sentences", split))
+        pairs[split] = [speaker.sentence() for _ in range(size)]
+    return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]))

@@ -1,0 +1,97 @@
+"""Show a sentence and its translation, before and after an attack, side by side (Tables 3.6 to 3.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from robustplug.api import View
+
+from .goals import Goal
+from .measures import bleu
+from .search import Translation
+from .words import Words
+
+LEFT, RIGHT = "«", "»"
+_WIDTH = len("attacked input") + 1
+LINE = 96
+"""Columns of a line, after which the words go on below."""
+
+
+def tell(view: View, output: Any, source: Words, target: Words) -> list[str]:
+    """Write down what became of each sentence; "" where there is no translation."""
+    if not isinstance(output, Translation):
+        return [""] * len(view)
+    goal = Goal.of(view)
+    origin, x, words, y = (rows.tolist() for rows in (view.origin, view.x, output.words, view.y))
+    if goal is None:
+        return [
+            _lines(
+                [
+                    ("input", source.text(x[row])),
+                    ("output", target.text(words[row])),
+                    ("reference", target.text(y[row])),
+                ]
+            )
+            for row in range(len(view))
+        ]
+    reached, possible, said = (
+        goal.reached(output.words).tolist(),
+        goal.possible().tolist(),
+        goal.said.tolist(),
+    )
+    return [
+        "\n".join(
+            [
+                *side_by_side(source.decode(origin[row]), source.decode(x[row])),
+                _lines([("output", target.text(said[row])), ("attacked output", target.text(words[row]))]),
+                _lines([("", _verdict(goal.keywords[row], target, possible[row], reached[row]))]),
+                _lines([("", _price(origin[row], x[row], source))]),
+            ]
+        )
+        for row in range(len(view))
+    ]
+
+
+def side_by_side(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """Write two sentences of equally many words one above the other, what was changed between « and »."""
+    pairs = [
+        (first, second) if first == second else (first, f"{LEFT}{second}{RIGHT}")
+        for first, second in zip(before, after, strict=True)
+    ]
+    columns = [(a.ljust(len(b)), b.ljust(len(a))) for a, b in pairs]
+    lines: list[list[tuple[str, str]]] = [[]]
+    for column in columns:
+        used = sum(len(first) + 1 for first, _ in lines[-1])
+        if lines[-1] and used + len(column[0]) > LINE - _WIDTH - 4:
+            lines.append([])
+        lines[-1].append(column)
+    return [
+        _line(name, " ".join(column[side] for column in line).rstrip())
+        for line in lines
+        for side, name in enumerate(("input", "attacked input"))
+    ]
+
+
+def _verdict(keywords: Tensor, target: Words, possible: bool, reached: bool) -> str:
+    wanted = ", ".join(f"“{target.text([word])}”" for word in keywords.tolist() if word)
+    goal = f"keywords {wanted}" if len(keywords) else "no word in its place"
+    if not possible:
+        return f"{goal}: nothing to attack, the translation is empty or no keyword is left"
+    return f"{goal}: {'reached' if reached else 'not reached'}"
+
+
+def _price(before: Sequence[int], after: Sequence[int], source: Words) -> str:
+    changed = sum(first != second for first, second in zip(before, after, strict=True))
+    total = len(source.decode(before))
+    return f"{changed} of {total} words changed, BLEU {bleu(source.text(after), source.text(before)):.3f}"
+
+
+def _lines(parts: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(_line(name, text) for name, text in parts)
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:{_WIDTH}}  {text}".rstrip()

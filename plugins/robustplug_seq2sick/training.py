@@ -1,0 +1,122 @@
+"""The slots that models of translation are trained with, and the vicinity that attacks stay in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustplug.api import Batch, Refused, Step, View
+
+from .model import Forced
+from .search import Translation
+from .words import END, PAD, UNKNOWN, lengths, trimmed
+
+if TYPE_CHECKING:
+    from .options import ReplacementOptions, TranslationLossOptions
+
+
+def with_end(target: Tensor) -> Tensor:
+    """Return translations (N, T) without the padding that all share, and </s> behind each: (N, T' + 1)."""
+    target = F.pad(trimmed(target), (0, 1), value=PAD)
+    return target.scatter(1, lengths(target)[:, None], END)
+
+
+def token_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the mean cross entropy of the words of each translation, </s> included: (N,).
+
+    Args:
+        logits: (N, T + 1, V).
+        target: int64 (N, T) or wider.
+        smoothing: α of (1 − α)·one-hot + α/V.
+    """
+    words = with_end(target)
+    losses = F.cross_entropy(
+        logits.flatten(0, 1),
+        words.flatten(),
+        reduction="none",
+        ignore_index=PAD,
+        label_smoothing=smoothing,
+    )
+    return losses.view(words.shape).sum(1) / lengths(words)
+
+
+def exact(logits: Tensor, target: Tensor) -> Tensor:
+    """Tell for each translation whether all its words are the likeliest ones after those before: bool (N,).
+
+    One with an unknown word is never right.
+    """
+    words = with_end(target)
+    return (((logits.argmax(2) == words) | (words == PAD)) & (words != UNKNOWN)).all(1)
+
+
+class TeacherForcing:
+    """g∘f: the logits of the words of the known translation, (N, T + 1, V)."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return the logits."""
+        return step.forward(Forced(view.x, view.y))
+
+
+class TranslationLoss:
+    """The mean cross entropy of the words of a translation."""
+
+    def __init__(self, options: TranslationLossOptions) -> None:
+        self.smoothing = options.smoothing
+
+    def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
+        """Return the loss of each sentence; where the model has translated by itself, it is asked again."""
+        if isinstance(output, Translation):
+            return token_loss(step.forward(Forced(view.x, target)), target)
+        return token_loss(output, target, self.smoothing)
+
+
+class WordReplacement:
+    """Sentences in which words were replaced by other words of the vocabulary, one for one.
+
+    The distance is the number of positions that differ.
+    """
+
+    norm: float | None = None
+
+    def __init__(self, options: ReplacementOptions) -> None:
+        self.eps = options.eps
+
+    def sample(self, step: Step, batch: Batch) -> Batch:
+        """Return the batch itself."""
+        return batch
+
+    def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
+        """Tell for each sentence whether at most `radius` words were replaced, by no special word."""
+        if x.shape != origin.shape:
+            raise Refused("an attack must return rows of the shape that it got")
+        changed = x != origin
+        fine = ~changed | ((x >= 0) & (x > END) & (origin != PAD))
+        return fine.all(1) & (changed.sum(1) <= radius)
+
+    def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
+        """Return the sentence with all but the first `radius` of its legal replacements undone."""
+        changed = (x != origin) & (x > END) & (origin != PAD)
+        kept = changed & (changed.long().cumsum(1) <= radius[:, None])
+        return torch.where(kept, x, origin)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Refuse.
+
+        Raises:
+            Refused: words are no directions.
+        """
+        raise Refused("sentences have no directions; use an attack made for sentences, such as seq2sick")
+
+    def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
+        """Refuse.
+
+        Raises:
+            Refused: the vicinity does not know the vocabulary.
+        """
+        raise Refused("random words would be another attack; use one made for sentences, such as seq2sick")

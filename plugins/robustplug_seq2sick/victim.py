@@ -1,0 +1,103 @@
+"""The model under attack, as attacks see it: embeddings, translations, and how good these are for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from robustplug.api import Cost, Refused, Step, View
+
+from .goals import Goal, draw_keywords, keyword_loss, non_overlapping_loss
+from .model import Embedded
+from .search import Translation
+from .words import Words, lengths
+
+if TYPE_CHECKING:
+    from .attack_options import GoalOptions
+
+
+class Victim:
+    """Ask a model to translate, and count it.
+
+    Args:
+        step: whose model is attacked.
+        options: of the attack's goal.
+
+    Raises:
+        Refused: the model does not translate from embeddings, or the task has no words.
+    """
+
+    def __init__(self, step: Step, options: GoalOptions) -> None:
+        self.step, self.options = step, options
+        info: Any = step.task.info
+        model: Any = step.model
+        source = getattr(info, "source", None)
+        if not isinstance(source, Words):
+            raise Refused('this attack needs sentences: task "translation" or "synthetic-translation"')
+        if not hasattr(model, "vectors") or not hasattr(model, "limits"):
+            raise Refused("this attack needs a model with vectors() and limits(), such as lstm-attention")
+        self._limits: Any = model.limits
+        with torch.no_grad():
+            self.table: Tensor = model.vectors().detach()
+        self.usable = source.usable().to(self.table.device)
+
+    def translate(self, vectors: Tensor, sizes: Tensor) -> Translation:
+        """Return the likeliest words of sentences given as embeddings (N, S, d), and their logits."""
+        found: Translation = self.step.forward(Embedded(vectors, sizes, self._limits(sizes)))
+        return found
+
+    def loss(self, goal: Goal, found: Translation) -> Tensor:
+        """Return the loss that an attack descends, of each sentence, (N,)."""
+        o = self.options
+        assert found.logits is not None
+        if goal.keywords.shape[1]:
+            return keyword_loss(found.logits, found.words, goal.keywords, o.margin, o.mask)
+        return non_overlapping_loss(found.logits, found.words, goal.said, o.margin)
+
+    def breaks(self, goal: Goal, x: Tensor) -> Tensor:
+        """Tell whether the translations that the model really gives of words (N, S) reach the goal."""
+        with torch.no_grad():
+            found: Translation = self.step.forward(x)
+        return goal.reached(found.words)
+
+
+class Aimed:
+    """What all attacks on translations share: a goal, stated before they start.
+
+    Args:
+        options: of the attack.
+    """
+
+    def __init__(self, options: GoalOptions) -> None:
+        self.goal = options
+
+    def aim(self, step: Step, view: View) -> Mapping[str, Any]:
+        """Return the translations of the clean sentences, "said", and the "keywords" to force."""
+        candidates = getattr(step.task.info, "keywords", ())
+        o = self.goal
+        with step.attack_mode(), torch.no_grad():
+            found = step.forward(view.origin)
+        if not isinstance(found, Translation):
+            raise Refused("this attack needs a model that translates, such as lstm-attention")
+        said = found.words
+        return {
+            "said": said,
+            "keywords": draw_keywords(said, view.index, candidates, o.keywords, o.keyword_seed),
+        }
+
+    def cost(self, target: Cost) -> Cost:
+        """Count nothing: it depends on when each sentence is broken."""
+        return Cost.unknown()
+
+    def _goal(self, step: Step, view: View) -> Goal:
+        """Return the goal in the view's info; where the engine did not ask for it, that of `aim`."""
+        goal = Goal.of(view)
+        return Goal(**self.aim(step, view)) if goal is None else goal
+
+
+def attackable(goal: Goal, x: Tensor, radius: Tensor) -> Tensor:
+    """Return the rows that an attack can do something about, int64: with words, a goal and a radius."""
+    return ((lengths(x) > 0) & goal.possible() & (radius >= 1)).nonzero()[:, 0]
