@@ -27,7 +27,7 @@ def start(run: RunInfo) -> None:
     if run.folder in _open:  # an interrupted run that goes on in the same process
         _open.pop(run.folder).close()
     folder = str(Path(run.folder) / FOLDER)
-    _open[run.folder] = SummaryWriter(folder, purge_step=run.resumed_at_epoch)  # type: ignore[no-untyped-call]
+    _open[run.folder] = SummaryWriter(folder, purge_step=run.resumed_at_epoch)
 
 
 def epoch(run: RunInfo, report: EpochReport) -> None:

@@ -305,8 +305,8 @@ def run_study(
             reporter.done(at + 1, outcomes[at])
 
         with _going_on():
-            for at, job in list(jobs.items()):
-                if job is None:
+            for at, lacking in list(jobs.items()):
+                if lacking is None:
                     del jobs[at]
                     start(at)
                     done(at, Failure(outcomes[at].reason, ""))

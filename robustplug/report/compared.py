@@ -64,6 +64,10 @@ def value_text(value: Value | None) -> str:
     )
 
 
+def _value_cell(value: Value | None) -> Cell:
+    return Cell(value_text(value), value is not None and value.best)
+
+
 def _accuracies(comparison: Comparison, number: int) -> Sheet:
     group = comparison.groups[number]
     shown = _all_columns(group)
@@ -71,7 +75,7 @@ def _accuracies(comparison: Comparison, number: int) -> Sheet:
     graded, several = any(e.grades for e in group.entries), _several(group)
     for at, entry in enumerate(group.entries):
         cells = [Cell(entry.name), Cell(str(entry.meta.get("method") or entry.meta.get("model") or ""))]
-        cells += [Cell(value_text(c.values[at]), bool(c.values[at] and c.values[at].best)) for c in shown]  # type: ignore[union-attr]
+        cells += [_value_cell(column.values[at]) for column in shown]
         if several:
             cells.append(Cell(str(len(entry.results))))
         if any(group.pareto):
@@ -108,11 +112,10 @@ def _legend(group: Group) -> Iterator[str]:
 
 def _compute(group: Group) -> Sheet:
     assert group.robust is not None
-    known = [at for at, cost in enumerate(group.costs) if cost is not None]
+    known = [(cost.passes, at, cost) for at, cost in enumerate(group.costs) if cost is not None]
     lines = []
-    for at in sorted(known, key=lambda at: group.costs[at].passes):  # type: ignore[union-attr]
-        cost, value = group.costs[at], group.robust.values[at]
-        assert cost is not None
+    for _, at, cost in sorted(known, key=lambda item: item[:2]):
+        value = group.robust.values[at]
         assert value is not None
         numbers = (
             f"{cost.epochs:g}",

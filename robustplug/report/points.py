@@ -62,8 +62,14 @@ def point_picture(title: str, points: Sequence[Point], x_label: str, y_label: st
             elinewidth=0.6,
         )
         if point.marked or len(points) <= _NAMED:
-            place = {"xytext": (6, 5), "textcoords": "offset points"}
-            ax.annotate(_plain(point.name), (point.x, point.y), **place, fontsize="small", color=colour)  # type: ignore[arg-type]
+            ax.annotate(
+                _plain(point.name),
+                (point.x, point.y),
+                xytext=(6, 5),
+                textcoords="offset points",
+                fontsize="small",
+                color=colour,
+            )
     joined = sorted((point.x, point.y) for point in points if point.marked)
     ax.plot([x for x, _ in joined], [y for _, y in joined], color=_MARKED, linewidth=1, alpha=0.6, zorder=0)
     values = [point.x for point in points]

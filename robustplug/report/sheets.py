@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -66,8 +67,8 @@ def rich_tables(sheet: Sheet, width: int) -> list[Table | Text]:
         chosen = [*range(sheet.labels), *part]
         for at in chosen:
             # As Text, for brackets in a label would be taken for markup.
-            justify = "left" if at < sheet.labels else "right"
-            table.add_column(Text(sheet.heads[at]), justify=justify, overflow="fold")  # type: ignore[arg-type]
+            justify: Literal["left", "right"] = "left" if at < sheet.labels else "right"
+            table.add_column(Text(sheet.heads[at]), justify=justify, overflow="fold")
         for line, shown in zip(sheet.lines, texts, strict=True):
             table.add_row(*(Text(shown[at], style="bold green" if line[at].best else "") for at in chosen))
         tables.append(table)

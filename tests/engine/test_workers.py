@@ -130,7 +130,12 @@ def test_what_fails_or_dies_is_told_and_the_others_go_on(tmp_path: Path) -> None
 def test_an_interrupt_stops_all_and_starts_no_more(tmp_path: Path) -> None:
     jobs = {number: job(tmp_path, STOPS) for number in range(3)}
     signals = [signal.SIGTERM]  # a second one would kill this process
-    notes, ended = run_all(jobs, [{}, {}], lambda: signals and signal.raise_signal(signals.pop()))
+
+    def interrupt() -> None:
+        while signals:
+            signal.raise_signal(signals.pop())
+
+    notes, ended = run_all(jobs, [{}, {}], interrupt)
     assert notes[-1] == (143, "interrupted")
     assert ended == {}
     assert {number for number, _ in notes[:-1]} <= {0, 1}

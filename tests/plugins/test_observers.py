@@ -93,7 +93,8 @@ def test_a_run_goes_on_without_an_observer_that_is_not_installed(
             return lambda *_: None
 
     monkeypatch.setattr(host(), "_dropped", set())
-    trained = robustplug.train(tiny(), out=tmp_path / "run", observers=[name], reporter=Reporter())
+    reporter: Any = Reporter()
+    trained = robustplug.train(tiny(), out=tmp_path / "run", observers=[name], reporter=reporter)
     assert trained.result.attacks[0].name == "clean"
     (line,) = warned
     assert f'pip install "robustplug[{name}]"' in line

@@ -28,7 +28,7 @@ def row(name: str, right: Sequence[bool], **changes: Any) -> AttackResult:
 
 
 def pgd(right: Sequence[bool], steps: int = 10, **changes: Any) -> AttackResult:
-    said = {"options": {"use": "pgd", "steps": steps}, "threat": LINF, "chain": "main"}
+    said: dict[str, Any] = {"options": {"use": "pgd", "steps": steps}, "threat": LINF, "chain": "main"}
     return replace(row(f"pgd (steps={steps})", right), **{**said, **changes})
 
 
