@@ -71,7 +71,8 @@ def _value_cell(value: Value | None) -> Cell:
 def _accuracies(comparison: Comparison, number: int) -> Sheet:
     group = comparison.groups[number]
     shown = _all_columns(group)
-    heads, lines = ["run", "method", *(column.name for column in shown)], []
+    heads = ["run", "method", *(column.name for column in shown)]
+    lines: list[tuple[Cell, ...]] = []
     graded, several = any(e.grades for e in group.entries), _several(group)
     for at, entry in enumerate(group.entries):
         cells = [Cell(entry.name), Cell(str(entry.meta.get("method") or entry.meta.get("model") or ""))]
