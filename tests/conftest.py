@@ -13,6 +13,8 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+# Before pytest-xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The tests of a file share what is costly to make, so one process runs them; the conformance kit,
     # the longest file, shares nothing.

@@ -43,12 +43,12 @@ class AdversaryOptions:
     speaker: str = "target"
     adversary: str | None = None
     epochs: Count = 4
-    batch: Count = 64
+    batch: Count = 16
     lr: Positive = 0.1
     clip: Positive = 1.0
     gamma: Discount = 0.95
     reward: Literal["advantage", "official"] = "advantage"
-    people: Natural = 16
+    people: Natural = 4
     people_weight: NonNegative = 1.25
     seed: int = 0
 

@@ -163,7 +163,7 @@ class ReinforceOptions(MethodOptions):
             every 4 negotiations with learning rate 0.1: 1.25 for each.
     """
 
-    people: Natural = 16
+    people: Natural = 4
     people_weight: NonNegative = 1.25
     vicinity: Use = use("rules")
     perturbation: Use = use("roll-out")

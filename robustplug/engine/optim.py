@@ -121,6 +121,7 @@ class Optimizers:
             if self.clip_grad_norm is not None:
                 params = [p for entry in optim.param_groups for p in entry["params"]]
                 torch.nn.utils.clip_grad_norm_(params, self.clip_grad_norm)
+            start_momentum(optim)
             optim.step()
 
     def state(self) -> dict[str, Any]:
@@ -142,3 +143,18 @@ def _like(value: Any, parameter: Tensor) -> Any:
     if isinstance(value, Tensor) and value.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     return value
+
+
+def start_momentum(optim: torch.optim.Optimizer) -> None:
+    """Give parameters of SGD that have their first gradient later than others a momentum of 0.
+
+    Passes of one group may reach different parameters. torch's fused SGD takes momenta of all or of none.
+    """
+    if not isinstance(optim, torch.optim.SGD):
+        return
+    for entry in optim.param_groups:
+        moved = [p for p in entry["params"] if p.grad is not None]
+        new = [p for p in moved if optim.state.get(p, {}).get("momentum_buffer") is None]
+        if entry["momentum"] and 0 < len(new) < len(moved):
+            for parameter in new:
+                optim.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

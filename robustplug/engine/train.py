@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,6 @@ from .assemble import Parts, assemble, build_part
 from .collapse import collapsed
 from .environment import describe_environment
 from .errors import Interrupted, RunError
-from .evaluate import Attack, Evaluation
 from .fitting import Fitting, refuse_what_has_no_effect
 from .folder import (
     CHECKPOINTS,
@@ -49,6 +48,7 @@ from .reporting import Reporter, Silent
 from .results import Asked, evaluate_parts, result_to_json
 from .session import Session
 from .signals import StopRequest, stop_requests
+from .validate import selection_score, validate
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
@@ -76,20 +76,6 @@ class Trained:
     result: Result
     history: Sequence[EpochReport]
     main: bool = True
-
-
-def selection_score(select: str, epoch: int, validation: Mapping[str, float]) -> float | None:
-    """Return what the epoch to keep has most of; None where it was not measured.
-
-    Args:
-        select: `train.select`.
-        epoch: epochs done.
-        validation: of this epoch.
-    """
-    if select == "last":
-        return float(epoch)
-    found = validation.get(select)
-    return -found if found is not None and select == "loss" else found
 
 
 class Training:
@@ -314,7 +300,7 @@ class Training:
         totals = loop.means.totals()
         flat = self.processes.total([number for pair in totals.values() for number in pair])
         train = {key: flat[2 * n] / flat[2 * n + 1] for n, key in enumerate(totals)}
-        validation = self._validate(session)
+        validation = validate(self.parts, session, self.processes, self._kept)
         session.epoch, session.batch = session.epoch + 1, 0
         loop.means = type(loop.means)()
         score = selection_score(recipe.train.select, session.epoch, validation)
@@ -338,37 +324,6 @@ class Training:
                     "is kept"
                 )
             self._pass_on_warnings()
-
-    def _validate(self, session: Session) -> dict[str, float]:
-        options, epochs = self.parts.recipe.validate, self.parts.recipe.train.epochs
-        last = session.epoch + 1 == epochs
-        if not self.parts.task.info.sizes["validation"] or not (
-            last or (session.epoch + 1) % options.every == 0
-        ):
-            return {}
-        attack = build_part(options.attack, "perturbation", "validate.attack")
-        evaluation = Evaluation(
-            self.parts.method.export(session.weights()),
-            self.parts.task,
-            self.parts.method.vicinity,
-            build_part(self.parts.recipe.evaluate.loss, "loss", "evaluate.loss"),
-            derive(self.parts.recipe.seed, "validate", session.epoch),
-            self.processes,
-            losses=self.parts.recipe.train.select == "loss",
-        )
-        attacks = [Attack(options.attack.name, {}, attack)]
-        rows = evaluation.run("validation", attacks, options.batch_size, options.samples)
-        if rows[1].skipped:
-            raise RunError(
-                f'validate.attack cannot be run: {rows[1].skipped}; choose another, or "none". {self._kept()}'
-            )
-        found = {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
-        if evaluation.losses:
-            found["loss"] = rows[0].measures["loss"].mean
-        # Means over the samples that were right to begin with would flatter.
-        whole = rows if rows[1].attempted == rows[0].attempted else rows[:1]
-        measured = {name: measure for row in whole for name, measure in row.measures.items()}
-        return {**{name: measure.mean for name, measure in measured.items() if measure.count}, **found}
 
     def _kept(self) -> str:
         known = checkpoint.names(self._checkpoints)

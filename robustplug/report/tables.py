@@ -35,8 +35,11 @@ def accuracy_text(accuracy: float, samples: int) -> Text:
 def threat_text(threat: Mapping[str, Any]) -> str:
     """Return "linf, eps = 0.1 (25.5/255)"."""
     eps = threat.get("eps")
-    size = "" if eps is None else f", eps = {eps:.4g} ({eps * 255:.3g}/255)"
-    return f"{threat['use']}{size}"
+    if eps is None:
+        return str(threat["use"])
+    # Above 1 it is no distance of pixels.
+    fraction = f" ({eps * 255:.3g}/255)" if eps <= 1 else ""
+    return f"{threat['use']}, eps = {eps:.4g}{fraction}"
 
 
 def result_tables(result: Result) -> list[Table | Text]:
@@ -178,8 +181,12 @@ def caption(result: Result) -> str:
     lines = [f"Threat model: {threat_text(result.threat)}{inputs}."]
     if any(row.chain for row in result.attacks):
         lines.append("The rows of a section run one after the other, each on what those above left right.")
-    if any(not row.chain for row in result.attacks[1:]):
-        lines.append("A row of its own runs on all samples that are right when clean.")
+    alone = [row for row in result.attacks[1:] if not row.chain]
+    if alone:
+        right = result.samples - result.attacks[0].broken
+        more = any(row.attempted > right for row in alone)
+        others = ", or on all where they are shifted or the attack has a goal of its own" if more else ""
+        lines.append(f"A row of its own runs on all samples that are right when clean{others}.")
     lines.append("Accuracy is that of all samples; forwards and backwards are per sample of the split.")
     training = result.meta.get("training") or {}
     if training:

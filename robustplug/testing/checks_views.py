@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from unittest import SkipTest
+from unittest import SkipTest, mock
 
 import numpy as np
 import torch
@@ -250,26 +251,27 @@ def calls_go_through_the_step(subject: Subject) -> None:
     bench.model.register_forward_hook(note)
     for step in bench.steps(1):
         rows = 0
-        counted = _rows_forwarded(step)
-        bench.update(step)
+        with _rows_forwarded() as counted:
+            bench.update(step)
         require(
             rows == counted(), f"{rows} rows went through the model, but {counted()} through step.forward"
         )
 
 
-def _rows_forwarded(step: Step) -> Callable[[], int]:
-    """Count the rows that a step sends through its model; other networks are the method's own."""
-    forward, rows = step.forward, 0
+@contextlib.contextmanager
+def _rows_forwarded() -> Iterator[Callable[[], int]]:
+    """Count the rows that steps, a method's own ones too, send through their model, not other networks."""
+    forward, rows = Step.forward, 0
 
-    def count(x: Any, variant: Any = None, module: nn.Module | None = None) -> Any:
+    def count(step: Step, x: Any, variant: Any = None, module: nn.Module | None = None) -> Any:
         nonlocal rows
         before = step.meter.forwards
-        output = forward(x, variant, module)
+        output = forward(step, x, variant, module)
         rows += step.meter.forwards - before if module is None or module is step.model else 0
         return output
 
-    vars(step)["forward"] = count
-    return lambda: rows
+    with mock.patch.object(Step, "forward", count):
+        yield lambda: rows
 
 
 UPDATE_CHECKS = (

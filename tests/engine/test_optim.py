@@ -198,3 +198,16 @@ def test_parameters_that_a_pass_does_not_update_are_frozen_for_it() -> None:
     with pytest.raises(RuntimeError, match="boom"):
         boom()
     assert (one.requires_grad, still.requires_grad, two.requires_grad) == (True, False, True)
+
+
+def test_passes_may_reach_different_parameters_of_a_group() -> None:
+    first, later = parameter(1.0), parameter(1.0)
+    optim = optimizers(ParamGroup("model", [first, later]), momentum=0.9, nesterov=True)
+    set_gradients(1.0, first)
+    optim.step({"model"})
+    optim.zero_grad()
+    set_gradients(1.0, first, later)
+    optim.step({"model"})
+    # lr · (g + momentum · buffer): 1.9 in a first step, 2.71 in a second.
+    assert float(later) == pytest.approx(1 - 0.19)
+    assert float(first) == pytest.approx(1 - 0.19 - 0.271)

@@ -18,10 +18,13 @@ import pytest
 import torch
 
 import robustplug
+from robustplug.engine import train as engine_train
+from robustplug.engine.assemble import Parts
 from robustplug.engine.loop import Loop
 from robustplug.engine.processes import Processes
 from robustplug.engine.session import Session
 from robustplug.engine.train import Training
+from robustplug.engine.validate import validate
 from robustplug.state import MethodState
 
 from .learned import DRAWS, LEARNED
@@ -71,7 +74,7 @@ class Spy:
         self.mismatches, self.compared, self.weights = 0, 0, list[bool]()
         self.root = str(runs)
         sys.addaudithook(self.audit)
-        synchronize, validate = Processes.synchronize, Training._validate
+        synchronize = Processes.synchronize
 
         def compare(processes: Processes, state: MethodState) -> None:
             synchronize(processes, state)
@@ -82,14 +85,16 @@ class Spy:
                     self.mismatches + (not torch.equal(one, two)),
                 )
 
-        def agree(training: Training, session: Session) -> dict[str, float]:
+        def agree(
+            parts: Parts, session: Session, processes: Processes, kept: Callable[[], str]
+        ) -> dict[str, float]:
             for value in session.weights().state_dict().values():
-                one, two = training.processes.gather(value[None])
+                one, two = processes.gather(value[None])
                 self.weights.append(torch.equal(one, two))
-            return validate(training, session)
+            return validate(parts, session, processes, kept)
 
         patch.setattr(Processes, "synchronize", compare)
-        patch.setattr(Training, "_validate", agree)
+        patch.setattr(engine_train, "validate", agree)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[2], int):

@@ -83,6 +83,9 @@ def test_the_caption_names_threat_range_and_normalisation() -> None:
     assert "each on what those above left right" in said
     assert "A row of its own" in said
     assert "A row of its own" not in caption(result((ROWS[0], ROWS[2])))
+    assert "right when clean, or on all" in said
+    assert "right when clean." in caption(result((ROWS[0], row("alone", attempted=9))))
+    assert "255" not in caption(replace(result(), threat={"use": "words", "eps": 1000}))
 
 
 def test_an_audit_is_a_table_with_a_grade() -> None:

@@ -222,12 +222,6 @@ def test_a_state_dict(tmp_path: Path) -> None:
     ascends(target)
 
 
-def test_the_task_must_be_one_of_images() -> None:
-    for info in (type(INFO)({}, classes=2), type(INFO)({}, shape=(3,))):
-        with pytest.raises(RunError, match="classifiers of images"):
-            load_target(small(), info)
-
-
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(RunError, match="not int"):
         load_target(3, INFO)  # type: ignore[arg-type]

@@ -1,0 +1,76 @@
+"""Measure the model between epochs, and say how good a checkpoint of it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ..random import derive
+from .assemble import build_part
+from .errors import RunError
+from .evaluate import Attack, Evaluation
+
+if TYPE_CHECKING:
+    from .assemble import Parts
+    from .processes import Processes
+    from .session import Session
+
+
+def selection_score(select: str, epoch: int, validation: Mapping[str, float]) -> float | None:
+    """Return what the epoch to keep has most of; None where it was not measured.
+
+    Args:
+        select: `train.select`.
+        epoch: epochs done.
+        validation: of this epoch.
+    """
+    if select == "last":
+        return float(epoch)
+    found = validation.get(select)
+    return -found if found is not None and select == "loss" else found
+
+
+def validate(
+    parts: Parts, session: Session, processes: Processes, kept: Callable[[], str]
+) -> dict[str, float]:
+    """Measure accuracy and what else the task measures on the validation split, if that is due.
+
+    Args:
+        parts: of the run.
+        session: at the end of an epoch.
+        processes: batches are shared out over them.
+        kept: says which checkpoint is left when this fails.
+
+    Returns:
+        As in EpochReport; empty when nothing is due.
+
+    Raises:
+        RunError: the attack cannot be run.
+    """
+    options, epochs = parts.recipe.validate, parts.recipe.train.epochs
+    last = session.epoch + 1 == epochs
+    if not parts.task.info.sizes["validation"] or not (last or (session.epoch + 1) % options.every == 0):
+        return {}
+    attack = build_part(options.attack, "perturbation", "validate.attack")
+    evaluation = Evaluation(
+        parts.method.export(session.weights()),
+        parts.task,
+        parts.method.vicinity,
+        build_part(parts.recipe.evaluate.loss, "loss", "evaluate.loss"),
+        derive(parts.recipe.seed, "validate", session.epoch),
+        processes,
+        losses=parts.recipe.train.select == "loss",
+    )
+    attacks = [Attack(options.attack.name, {}, attack)]
+    rows = evaluation.run("validation", attacks, options.batch_size, options.samples)
+    if rows[1].skipped:
+        raise RunError(
+            f'validate.attack cannot be run: {rows[1].skipped}; choose another, or "none". {kept()}'
+        )
+    found = {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
+    if evaluation.losses:
+        found["loss"] = rows[0].measures["loss"].mean
+    # Means over the samples that were right to begin with would flatter.
+    whole = rows if rows[1].attempted == rows[0].attempted else rows[:1]
+    measured = {name: measure for row in whole for name, measure in row.measures.items()}
+    return {**{name: measure.mean for name, measure in measured.items() if measure.count}, **found}
