@@ -307,7 +307,8 @@ def study(
     """
     from .engine.folder import write_text
     from .engine.observers import check_observers
-    from .engine.study import STUDIES, Commands, SilentStudy, run_study
+    from .engine.study import STUDIES, SilentStudy, run_study
+    from .engine.work import Commands
     from .recipe import read_study
     from .report.compared import comparison_page
     from .report.study import study_figure, title_of

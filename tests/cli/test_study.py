@@ -357,7 +357,17 @@ def test_side_by_side_gives_the_same_bits_and_ctrl_c_keeps_what_is_finished(
     cli: Invoke, studied: Studied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = [sys.executable, "-m", "robustplug", "study", studied.file, "--processes", "2", "--out", "two"]
+    study = [
+        sys.executable,
+        "-m",
+        "robustplug",
+        "study",
+        str(studied.file),
+        "--processes",
+        "2",
+        "--out",
+        "two",
+    ]
     with subprocess.Popen(study, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         process.stderr.readline()  # one is done

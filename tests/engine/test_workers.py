@@ -168,7 +168,7 @@ def test_what_a_run_reports_passes_through_unchanged() -> None:
         getattr(relay, name)(*given)
     for line in lines:
         assert line.count("\n") == 1
-        pass_on(json.loads(line), Listener())  # type: ignore[arg-type]
+        pass_on(json.loads(line), Listener())
     assert heard == said
 
 

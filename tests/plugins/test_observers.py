@@ -62,7 +62,8 @@ def test_tensorboard_has_the_curves_also_of_a_run_that_went_on(tmp_path: Path) -
     assert {"train/accuracy/adv", "lr", "seconds"} <= set(found)
     tests = {tag: values for tag, values in found.items() if tag.startswith("test/")}
     assert list(tests) == ["test/clean", "test/pgd (steps=5)"]
-    assert tests["test/clean"] == [(2, pytest.approx(0.9))]
+    ((step, value),) = tests["test/clean"]
+    assert (step, value) == (2, pytest.approx(0.9))
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from robustplug.report import board as module
 from robustplug.report.board import Line, StudyBoard, duration, left
 from robustplug.types import EpochReport, Progress, RunInfo
 
@@ -46,7 +45,7 @@ def outcome(name: str, status: str = "not started", **more: Any) -> Any:
 
 def test_the_table_says_what_runs_failed_waits_and_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("robustplug.report.board.time.perf_counter", lambda: now[0])
     file = io.StringIO()
     board = StudyBoard(Console(file=file, width=120, height=12))
     names = ["old", "[bold]x", "broken", "now", *(f"later-{number}" for number in range(30))]

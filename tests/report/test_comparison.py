@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from robustplug.report.compared import (
 from robustplug.report.comparison import Comparison, compare
 from robustplug.report.sheets import rich_tables
 from robustplug.report.statistics import front, mcnemar, mean_interval, welch
+from robustplug.types import Result
 
 from .runs import LINF, TRAINING, bits, pgd, plain, result, row, run, study
 
@@ -180,7 +182,7 @@ def test_a_suite_is_compared_instead_and_costs_are_those_of_the_run(tmp_path: Pa
 
 
 def test_a_study_gives_a_line_for_each_cell(tmp_path: Path) -> None:
-    cells = {
+    cells: dict[str, Sequence[Result | None]] = {
         "lr=1": [plain(80, 50), plain(90, 60), plain(85, 55)],
         "lr=2": [plain(81, 20), None, plain(83, 21)],
     }
