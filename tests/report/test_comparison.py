@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from scipy.stats import ttest_ind
 
 from robustplug.report.compared import (
     comparison_csv,
@@ -49,6 +50,8 @@ def test_intervals_and_tests_over_seeds() -> None:
     assert (low, high) == pytest.approx((0.6 - 4.302653 * 0.1 / 3**0.5, 0.6 + 4.302653 * 0.1 / 3**0.5))
     assert mean_interval([0.99, 1.0])[1] == 1
     assert welch([0.5, 0.51, 0.52], [0.7, 0.71, 0.72]) < 0.001 < 0.3 < welch([0.5, 0.6], [0.5, 0.61])
+    for one, other in itertools.permutations(([0.5, 0.52, 0.6], [0.61, 0.62], [0.3, 0.9, 0.5, 0.55]), 2):
+        assert welch(one, other) == pytest.approx(ttest_ind(one, other, equal_var=False).pvalue)
     assert (welch([0.5, 0.5], [0.5, 0.5]), welch([0.5, 0.5], [0.6, 0.6])) == (1, 0)
 
 
