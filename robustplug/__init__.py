@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .run import audit, build, evaluate, study, train
+    from .run import audit, build, compare, evaluate, study, train
 
 __version__ = "0.1.0"
-__all__ = ["audit", "build", "evaluate", "study", "train"]
+__all__ = ["audit", "build", "compare", "evaluate", "study", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -37,6 +37,9 @@ REGISTRATION_HOOKS: dict[Kind, str] = {
 }
 
 
+OBSERVER_HOOKS = ("robustplug_run_start", "robustplug_epoch_end", "robustplug_run_end")
+
+
 @dataclass(frozen=True)
 class PluginReport:
     """What became of one entry point.
@@ -129,6 +132,11 @@ class PluginHost:
                 self.warnings.append(
                     f'plugin "{impl.plugin_name}" failed in robustplug_commands: {_one_line(error)}'
                 )
+
+    def observers(self) -> list[str]:
+        """List the plugins that observe runs, but for the built-in one."""
+        names = {impl.plugin_name for hook in OBSERVER_HOOKS for impl in self._impls(hook)}
+        return sorted(names - {BUILTIN})
 
     def run_start(self, run: RunInfo) -> None:
         """Tell the observers that a run starts."""

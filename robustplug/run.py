@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .engine.reporting import Reporter
     from .engine.study import StudyReporter
     from .engine.train import Trained
+    from .report.comparison import Comparison
     from .targets import Classifier
     from .types import Result, Split
 
@@ -30,6 +31,7 @@ def train(
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool | str | Path = False,
+    observers: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> Trained:
     """Train a recipe in a run folder and evaluate it.
@@ -39,18 +41,21 @@ def train(
         overrides: "key=value" each, as with --set.
         out: run folder; None for runs/NAME, runs/NAME-2, ….
         resume: True, or the folder of the run to go on with.
+        observers: plugins that are asked to observe the run, for example "tensorboard".
         reporter: hears of progress; None for silence.
 
     Raises:
         RecipeError: the recipe has problems; all are listed.
-        RunError: the run cannot go on.
+        RunError: the run cannot go on, or there is no such observer.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
     """
+    from .engine.observers import check_observers
     from .engine.open import choose_run
     from .engine.train import Training
 
+    check_observers(observers)
     chosen, folder = choose_run(recipe, overrides, out, resume)
-    return Training(chosen, folder, resume is not False, reporter).run()
+    return Training(chosen, folder, resume is not False, reporter, observers).run()
 
 
 def build(kind: Kind, name: str, /, **options: Any) -> Any:
@@ -278,31 +283,57 @@ def study(
     source: str | Path | Mapping[str, Any],
     *,
     out: str | Path | None = None,
+    processes: int | None = None,
+    observers: Sequence[str] = (),
     reporter: StudyReporter | None = None,
 ) -> Studied:
     """Run all cells of a study that are not finished, each in a run folder of its own.
 
     A run that fails does not stop the others. The result is in result.json of the study's folder,
-    written after every run, and drawn in figures/study.png.
+    written after every run, drawn in figures/study.png, and compared in comparison.html.
 
     Args:
         source: TOML file, name of a bundled study, or the same tables as a mapping.
         out: folder of the study; None for studies/NAME.
+        processes: runs at a time, each in a process of its own, with the same results as one after the
+            other; None for the number of GPUs, or 1.
+        observers: plugins that are asked to observe its runs, for example "tensorboard".
         reporter: hears of progress; None for silence.
 
     Raises:
         RecipeError: the study or a cell's recipe has problems; all are listed, and nothing was run.
-        RunError: there are several processes, or the folder cannot be written.
+        RunError: there are several processes, the folder cannot be written, or there is no such observer.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
-    from .engine.study import STUDIES, Commands, SilentStudy, run_study
+    from .engine.folder import write_text
+    from .engine.observers import check_observers
+    from .engine.study import STUDIES, SilentStudy, run_study
+    from .engine.work import Commands
     from .recipe import read_study
-    from .report.study import study_figure
+    from .report.compared import comparison_page
+    from .report.study import study_figure, title_of
 
+    check_observers(observers)
     known = read_study(source)
     folder = STUDIES / known.name if out is None else Path(out)
-    result = run_study(known, folder, Commands(train, evaluate, audit), reporter or SilentStudy())
+    commands = Commands(train, evaluate, audit)
+    result = run_study(known, folder, commands, reporter or SilentStudy(), processes, observers)
     study_figure(result, folder / "figures" / "study.png")
+    found = [compare([folder], suite) for suite in dict.fromkeys(["", known.suite_name])]
+    if any(comparison.groups for comparison in found):
+        write_text(folder / "comparison.html", comparison_page(title_of(result), found))
     runs = [run for cell in result["cells"] for run in cell["runs"]]
     failed = {Path(run["folder"]).name: run["reason"] for run in runs if run["status"] == "failed"}
     return Studied(folder, result, failed)
+
+
+def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
+    """Compare run folders, the cells of study folders, and JSON files of evaluations.
+
+    Args:
+        paths: of folders and files; what cannot be read is left out, and the result says why.
+        suite: compare what `evaluate` found with this suite instead of the runs' own evaluations.
+    """
+    from .report.comparison import compare as compare_runs
+
+    return compare_runs(paths, suite)

@@ -220,7 +220,16 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Tell observers which run this is: plain values only."""
+    """Tell observers which run this is: plain values only.
+
+    Attributes:
+        name: of the recipe.
+        folder: of the run.
+        method, task, model: names of the components; "" for the task's own model.
+        epochs: that the run will have.
+        resumed_at_epoch: whole epochs that were done when the run was resumed; None for a new run.
+        observers: names of the plugins that were asked to observe it, besides those that always do.
+    """
 
     name: str
     folder: str
@@ -229,6 +238,7 @@ class RunInfo:
     model: str
     epochs: int
     resumed_at_epoch: int | None = None
+    observers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

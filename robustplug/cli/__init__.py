@@ -12,8 +12,10 @@ from ..recipe.errors import RecipeError
 from ..registry import DuplicateComponent, UnknownComponent, did_you_mean
 from .audit import audit
 from .check import check
+from .compare import compare
 from .components import components
 from .evaluate import evaluate
+from .new_plugin import new_plugin
 from .plugins import plugins
 from .ranks import first_process
 from .recipes import recipes
@@ -112,5 +114,18 @@ def main() -> None:
     """
 
 
-for command in (train, evaluate, audit, study, validate, components, show, plugins, recipes, check):
+for command in (
+    train,
+    evaluate,
+    audit,
+    compare,
+    study,
+    validate,
+    components,
+    show,
+    plugins,
+    recipes,
+    check,
+    new_plugin,
+):
     main.add_command(command)

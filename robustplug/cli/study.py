@@ -18,15 +18,31 @@ if TYPE_CHECKING:
 @click.argument("file")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the study.")
 @click.option("--list", "listing", is_flag=True, help="Print the runs and how far each is; run nothing.")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    help="Runs at a time, each in a process of its own.  [default: the number of GPUs, or 1]",
+)
+@click.option(
+    "--observe", "observers", multiple=True, metavar="PLUGIN", help="tensorboard or mlflow; may be repeated."
+)
 @click.option("--quiet", "-q", is_flag=True, help="Print the result only.")
 @click.pass_context
-def study(ctx: click.Context, file: str, out: Path | None, listing: bool, quiet: bool) -> None:
+def study(
+    ctx: click.Context,
+    file: str,
+    out: Path | None,
+    listing: bool,
+    processes: int | None,
+    observers: tuple[str, ...],
+    quiet: bool,
+) -> None:
     """Train and evaluate a recipe in many variants and with several seeds.
 
     FILE is a TOML file, or the name of a bundled study; see: robustplug recipes list --studies
 
     Finished runs are not run again, unfinished ones go on, and one that fails does not stop the others.
-    Everything goes to studies/NAME.
+    Everything goes to studies/NAME, at the end with comparison.html.
 
     \b
     robustplug study mine.toml --list
@@ -39,13 +55,13 @@ def study(ctx: click.Context, file: str, out: Path | None, listing: bool, quiet:
         return
     from rich.console import Console
 
-    from ..report.study import RichStudyReporter, study_tables
+    from ..report.board import StudyBoard
+    from ..report.study import study_tables
     from ..run import study as run_study
 
     console = Console()
-    reporter = RichStudyReporter(Console(stderr=True, quiet=quiet or not first_process()))
-    with reporter:
-        studied = run_study(file, out=out, reporter=reporter)
+    with StudyBoard(Console(stderr=True, quiet=quiet or not first_process())) as board:
+        studied = run_study(file, out=out, processes=processes, observers=observers, reporter=board)
     console.print(*study_tables(studied.result, console.width), sep="\n")
     console.print(f"Everything is in {studied.folder}", highlight=False, soft_wrap=True)
     if studied.failed:

@@ -20,9 +20,17 @@ import click
     metavar="[RUN]",
     help="Go on with a run folder, or with the recipe's newest run.",
 )
+@click.option(
+    "--observe", "observers", multiple=True, metavar="PLUGIN", help="tensorboard or mlflow; may be repeated."
+)
 @click.option("--quiet", "-q", is_flag=True, help="Print the result only.")
 def train(
-    recipe: str | None, overrides: tuple[str, ...], out: Path | None, resume: str | None, quiet: bool
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: str | None,
+    observers: tuple[str, ...],
+    quiet: bool,
 ) -> None:
     """Train a recipe, then evaluate it on the test split."""
     if recipe is None and resume is None:
@@ -40,6 +48,7 @@ def train(
             overrides=overrides,
             out=out,
             resume=False if resume is None else resume or True,
+            observers=observers,
             reporter=reporter,
         )
     if trained.main:

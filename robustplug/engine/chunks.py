@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -15,6 +16,12 @@ def standing_batches(batches: Iterable[Batch], standing: Tensor) -> Iterator[Bat
     for batch in batches:
         rows = standing[batch.index.cpu()].to(batch.index.device)
         yield Batch(take(batch.x, rows), take(batch.y, rows), batch.index[rows])
+
+
+def sample_lines(batch: Batch) -> list[str]:
+    """Return a line for each sample by which it is known: its index, and its label if that is a number."""
+    numbers = batch.y.tolist() if isinstance(batch.y, Tensor) else [None] * len(batch)
+    return [json.dumps(pair) for pair in zip(batch.index.tolist(), numbers, strict=True)]
 
 
 def regroup(batches: Iterable[Batch], size: int) -> Iterator[Batch]:

@@ -20,9 +20,10 @@ from ..errors import Refused
 from ..method import Objective
 from ..protocols import AimingPerturbation, MeasuringTask, PoolingTask, TellingTask
 from ..random import derive, isolated, stream
+from ..recipe.write import digest
 from ..step import Meter, Step
 from ..types import AttackResult, Batch, Feed, Measure, Split, View, take
-from .chunks import regroup, standing_batches
+from .chunks import regroup, sample_lines, standing_batches
 from .journal import Chunk, Journal, Quiet
 from .precision import in_channels_last
 from .processes import Processes, in_float32
@@ -87,6 +88,7 @@ class Evaluation:
         losses: also measure the loss of each sample.
         journal: file that notes what is done, so that a killed evaluation goes on; None for none.
         identity: what the journal's notes hold for; another identity starts anew.
+        samples_digest: of the indices and labels of the samples that the last run was on.
     """
 
     model: nn.Module
@@ -99,6 +101,7 @@ class Evaluation:
     journal: Path | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     losses: bool = False
+    samples_digest: str = ""
 
     def run(
         self, split: Split, attacks: Sequence[Attack], batch_size: int, samples: int | None = None
@@ -128,10 +131,12 @@ class Evaluation:
             for number, attack in enumerate(rows):
                 all_count = attack.shift is not None or isinstance(attack.perturbation, AimingPerturbation)
                 start = chains.get(attack.chain, everyone if all_count else clean)
-                result, right = _Row(self, split, feed, attack, number, start, journal).run()
+                row = _Row(self, split, feed, attack, number, start, journal)
+                result, right = row.run()
                 results.append(result)
                 if number == 0:
                     clean = right
+                    self.samples_digest = digest(sorted(self.processes.gather_lines(row.seen)))
                 elif attack.chain and not result.skipped:
                     chains[attack.chain] = right
         journal.close()
@@ -177,6 +182,7 @@ class _Row:
     number: int
     start: Tensor
     journal: Journal | Quiet
+    seen: list[str] = field(default_factory=list)
 
     def run(self) -> tuple[AttackResult, Tensor]:
         """Return the result, and which samples are right, bool (size,)."""
@@ -255,6 +261,8 @@ class _Row:
         batches = standing_batches(evaluation.task.batches(self.split, feed), self.start)
         done = 0
         for number, batch in enumerate(regroup(batches, feed.batch_size)):
+            if not self.number:
+                self.seen += sample_lines(batch)
             chunk = self.journal.chunk(self.number, number)
             if chunk is None:
                 chunk = self._attacked(batch, attack, number)

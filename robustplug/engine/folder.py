@@ -68,6 +68,17 @@ def writing(what: str, kept: str = "") -> Iterator[None]:
         raise RunError(f"cannot write {what}: {reason}.{note}") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; its folder is made if it is not there.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with writing(f"the file {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.encode())
+
+
 def write_result(file: Path, body: Mapping[str, Any]) -> None:
     """Write a result as JSON; the folder is made if it is not there.
 

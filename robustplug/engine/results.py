@@ -109,6 +109,7 @@ def evaluate_parts(
             "rows": None if asked.suite is None else digest(options_to_mapping(asked.suite)),
             "evaluation": evaluation_digest(parts.recipe),
         },
+        "samples_digest": evaluation.samples_digest,
         "worst_cases": worst_cases(rows),
         "corruptions": corruption_summary(rows, asked.reference),
         "seconds": time.perf_counter() - started,

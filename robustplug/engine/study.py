@@ -6,8 +6,7 @@ import contextlib
 import json
 import os
 import statistics
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -22,6 +21,8 @@ from .folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_j
 from .open import differences, stored_recipe
 from .reporting import Reporter, Silent
 from .results import evaluation_digest, result_from_json
+from .work import Commands, Failure, Job, carry_out
+from .workers import places, run_side_by_side, visible_gpus
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
@@ -34,33 +35,31 @@ STUDIES, RUNS, FAILURE = Path("studies"), "runs", "failure.txt"
 Status = Literal["not started", "unfinished", "trained", "finished", "another recipe", "failed"]
 
 
-class StudyReporter(Reporter, Protocol):
-    """Hear of a study's progress, besides that of its runs."""
+class StudyReporter(Protocol):
+    """Hear of a study's progress; runs may be at work side by side."""
 
-    def cell(self, number: int, total: int, name: str) -> None:
-        """Hear which run of how many is at work now; numbers start at 1."""
+    def plan(self, outcomes: Sequence[Outcome], places: int) -> None:
+        """Hear how far each run is, and how many run at a time, before anything is run."""
 
-    def done(self, number: int, total: int, outcome: Outcome) -> None:
+    def start(self, number: int, name: str) -> Reporter:
+        """Hear that a run starts, and give who hears of its progress; numbers start at 1."""
+
+    def done(self, number: int, outcome: Outcome) -> None:
         """Hear how a run ended."""
 
 
-class SilentStudy(Silent):
+class SilentStudy:
     """Say nothing."""
 
-    def cell(self, number: int, total: int, name: str) -> None:
+    def plan(self, outcomes: Sequence[Outcome], places: int) -> None:
         """Ignore it."""
 
-    def done(self, number: int, total: int, outcome: Outcome) -> None:
+    def start(self, number: int, name: str) -> Reporter:
         """Ignore it."""
+        return Silent()
 
-
-@dataclass(frozen=True)
-class Commands:
-    """Hold what a cell is run with: the functions of the Python API."""
-
-    train: Callable[..., Any]
-    evaluate: Callable[..., Any]
-    audit: Callable[..., Any]
+    def done(self, number: int, outcome: Outcome) -> None:
+        """Ignore it."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,14 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
     }
 
 
-def run_study(study: Study, folder: Path, commands: Commands, reporter: StudyReporter) -> dict[str, Any]:
+def run_study(
+    study: Study,
+    folder: Path,
+    commands: Commands,
+    reporter: StudyReporter,
+    processes: int | None = None,
+    observers: Sequence[str] = (),
+) -> dict[str, Any]:
     """Run what is not finished of a study, and write result.json after every run.
 
     Args:
@@ -264,6 +270,9 @@ def run_study(study: Study, folder: Path, commands: Commands, reporter: StudyRep
         folder: of the study.
         commands: what trains, evaluates and audits.
         reporter: hears of progress.
+        processes: runs at a time, each in a process of its own, with a GPU of its own where there are
+            several; None for as many as there are GPUs. A single one is run in this process.
+        observers: plugins that are asked to observe the runs.
 
     Returns:
         What result.json holds; runs that failed say why.
@@ -275,19 +284,38 @@ def run_study(study: Study, folder: Path, commands: Commands, reporter: StudyRep
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError(
-            "a study runs in one process: start it without torchrun and accelerate launch, or train its "
-            "cells one by one"
+            "a study is started in one process: without torchrun and accelerate launch; --processes says "
+            "how many of its runs are made at a time"
         )
     with locked(folder):
-        runs = runs_of(study, folder)
-        outcomes = [look(study, run) for run in runs]
-        waiting = [at for at, outcome in enumerate(outcomes) if outcome.status != "finished"]
+        outcomes = [look(study, run) for run in runs_of(study, folder)]
+        jobs = {
+            at: _job(study, each, observers) for at, each in enumerate(outcomes) if each.status != "finished"
+        }
+        on_gpus = any(each.run.recipe.train.device in ("auto", "cuda") for each in outcomes)
+        where = places(processes, visible_gpus() if on_gpus else [])[: max(1, len(jobs))]
+        reporter.plan(outcomes, len(where))
+
+        def start(at: int) -> Reporter:
+            return reporter.start(at + 1, outcomes[at].run.name)
+
+        def done(at: int, failure: Failure | None) -> None:
+            outcomes[at] = _ended(study, outcomes[at].run, failure)
+            _write(study, folder, outcomes)
+            reporter.done(at + 1, outcomes[at])
+
         with _going_on():
-            for at in waiting:
-                reporter.cell(at + 1, len(runs), runs[at].name)
-                outcomes[at] = _run(study, outcomes[at], commands, reporter)
-                _write(study, folder, outcomes)
-                reporter.done(at + 1, len(runs), outcomes[at])
+            for at, lacking in list(jobs.items()):
+                if lacking is None:
+                    del jobs[at]
+                    start(at)
+                    done(at, Failure(outcomes[at].reason, ""))
+            work = {at: job for at, job in jobs.items() if job is not None}
+            if len(where) > 1:
+                run_side_by_side(work, where, start, done)
+            else:
+                for at, job in work.items():
+                    done(at, carry_out(job, commands, start(at)))
         return _write(study, folder, outcomes)
 
 
@@ -310,35 +338,33 @@ def _write(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> dict[str,
     return body
 
 
-def _run(study: Study, before: Outcome, commands: Commands, reporter: StudyReporter) -> Outcome:
-    """Do what a run lacks; whatever goes wrong is its own failure and not that of the study."""
+def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
+    """Return what a run lacks; None for one that cannot be made, since its folder holds another one."""
     run = before.run
     if before.status == "another recipe":
-        return Outcome(run, "failed", before.reason)
-    try:
-        if before.status != "trained":
-            resume = before.status == "unfinished"
-            mapping = recipe_to_mapping(run.recipe)
-            commands.train(mapping, out=run.folder, resume=resume, reporter=reporter)
-        more = {"out": run.folder / EVALUATIONS, "device": run.recipe.train.device, "reporter": reporter}
-        if study.suite and _current(study, run, study.suite_name) is None:
-            commands.evaluate(run.folder, suite=study.suite, **more)
-        if study.audit and _current(study, run, AUDIT) is None:
-            commands.audit(run.folder, **more)
-    except Interrupted:
-        raise
-    except Exception as error:
-        return _failed(study, run, error)
-    with contextlib.suppress(OSError):
-        (run.folder / FAILURE).unlink(missing_ok=True)
-    return look(study, run)
+        return None
+    lacks = {name: before.status != "trained" or _current(study, run, name) is None for name in _asked(study)}
+    return Job(
+        recipe_to_mapping(run.recipe),
+        str(run.folder),
+        train=before.status != "trained",
+        resume=before.status == "unfinished",
+        suite=str(study.suite) if study.suite and lacks[study.suite_name] else None,
+        audit=lacks.get(AUDIT, False),
+        device=run.recipe.train.device,
+        observers=list(observers),
+    )
 
 
-def _failed(study: Study, run: Run, error: Exception) -> Outcome:
-    """Keep the traceback of a failed run in its folder, and what it had come to."""
+def _ended(study: Study, run: Run, failure: Failure | None) -> Outcome:
+    """Look at a run that ended; of one that failed keep the traceback, and what it had come to."""
     kept = look(study, run)
-    with contextlib.suppress(OSError):
-        run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / FAILURE).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-    return Outcome(run, "failed", reason, kept.seconds, kept.accuracies, kept.audit)
+    if failure is None:
+        with contextlib.suppress(OSError):
+            (run.folder / FAILURE).unlink(missing_ok=True)
+        return kept
+    if failure.details:
+        with contextlib.suppress(OSError):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            (run.folder / FAILURE).write_text(failure.details, encoding="utf-8")
+    return Outcome(run, "failed", failure.reason, kept.seconds, kept.accuracies, kept.audit)

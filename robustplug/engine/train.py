@@ -86,12 +86,18 @@ class Training:
         folder: the run folder.
         resume: go on from its newest whole checkpoint instead of refusing a folder with a run.
         reporter: hears of progress, on the main process.
+        observers: plugins that are asked to observe the run.
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, resume: bool = False, reporter: Reporter | None = None
+        self,
+        recipe: Recipe,
+        folder: Path,
+        resume: bool = False,
+        reporter: Reporter | None = None,
+        observers: Sequence[str] = (),
     ) -> None:
-        self.folder, self.resume = folder, resume
+        self.folder, self.resume, self.observers = folder, resume, tuple(observers)
         self.reporter: Reporter = reporter or Silent()
         self.processes: Processes = start(recipe.train.device, "float32")
         if not self.processes.main:
@@ -131,6 +137,7 @@ class Training:
             recipe.task.name,
             recipe.model.name if recipe.model else "",
             recipe.train.epochs,
+            observers=self.observers,
         )
         if self.resume:
             self._restore(session)

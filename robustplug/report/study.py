@@ -1,64 +1,19 @@
-"""What a study shows: a table in the terminal, a figure, and lines while it is at work."""
+"""What a study ends in: a table in the terminal, and a figure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..types import EpochReport, RunInfo
-from ..types import Progress as Position
-from .console import RichReporter, validation_text
 from .figures import Line, Panel, bar_figure, line_figure
-
-if TYPE_CHECKING:
-    from ..engine.study import Outcome
 
 # Characters of a table beside the text of a cell: two blanks and a line.
 _FRAME = 3
-
-
-class RichStudyReporter(RichReporter):
-    """Show which run of a study is at work above its progress bar, and print a line for each at its end."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._at = ""
-
-    def _render(self) -> Group:
-        return Group(Text(self._at, style="bold", overflow="ellipsis", no_wrap=True), super()._render())
-
-    def cell(self, number: int, total: int, name: str) -> None:
-        """Name the run that is at work."""
-        # The evaluation of the next run may start with a row of the same name.
-        self._at, self._attack = f"{number}/{total} {name}", ""
-
-    def begin(self, run: RunInfo, progress: Position) -> None:
-        """Start the bar of a run."""
-        self._line = self._validation = ""
-        total = progress.epochs * progress.batches
-        done = progress.epoch * progress.batches + progress.batch
-        self._show(f"epoch {progress.epoch + 1}/{progress.epochs}", total, done)
-
-    def epoch(self, report: EpochReport, epochs: int) -> None:
-        """Show the validation of a run."""
-        self._validation = f"validation {validation_text(report.validation)}" if report.validation else ""
-
-    def done(self, number: int, total: int, outcome: Outcome) -> None:
-        """Print a line for a run that ended."""
-        head = f"{number}/{total} {outcome.run.name} · "
-        if outcome.status == "failed":
-            self.console.print(Text(f"{head}failed: {outcome.reason}", style="red"))
-            return
-        parts = [validation_text(dict(list(outcome.accuracies.items())[:3]))]
-        if outcome.seconds is not None:
-            parts.append(f"trained in {outcome.seconds:.1f} s")
-        self.console.print(Text(head + " · ".join(part for part in parts if part)))
 
 
 def spread_text(spread: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import robustplug.run
 from robustplug.engine.errors import RunError
 from robustplug.engine.folder import locked
 from robustplug.engine.study import accuracies_of, spread_of
-from robustplug.report.study import RichStudyReporter
+from robustplug.report.board import RunReporter
 from robustplug.types import AttackResult, Result
 
 from .conftest import Invoke, run_cli
@@ -132,6 +134,9 @@ def test_the_output_is_the_table(studied: Studied) -> None:
     assert "4/4 lr=0.2, seed=1 · clean" in studied.output
     assert studied.output.splitlines()[-1].endswith(str(Path("studies") / "mine"))
     assert (studied.folder / "figures" / "study.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    page = (studied.folder / "comparison.html").read_text()
+    assert "suite fast" in page
+    assert page.count("<td>lr=0.05</td>") == 4
 
 
 def test_what_is_finished_is_not_run_again(studied: Studied, cli: Invoke) -> None:
@@ -256,14 +261,14 @@ def test_an_interrupted_study_goes_on_to_the_same_result(
     assert whole.exit_code == 0, whole.output
     heard = []
 
-    def stop(self: RichStudyReporter, *_: Any) -> None:
-        heard.append(self._at)
-        if self._at.startswith("2/2") and len(heard) > 2:
+    def stop(self: RunReporter, *_: Any) -> None:
+        heard.append(self.line.name)
+        if self.line.name == "lr=0.2, seed=0" and len(heard) > 2:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RichStudyReporter, "epoch", lambda *_: None)
-        patch.setattr(RichStudyReporter, "batch", stop)
+        patch.setattr(RunReporter, "epoch", lambda *_: None)
+        patch.setattr(RunReporter, "batch", stop)
         patch.setattr("robustplug.engine.train.REFRESH", -1.0)
         result = cli("study", file)
     assert result.exit_code == 130, result.output
@@ -345,6 +350,34 @@ def test_two_studies_do_not_work_in_one_folder(tmp_path: Path, monkeypatch: pyte
     file = write(tmp_path, 'base = "cat"\nSET')
     with locked(tmp_path / "there"), pytest.raises(RunError, match="another process"):
         robustplug.run.study(file, out="there")
+
+
+@pytest.mark.slow
+def test_side_by_side_gives_the_same_bits_and_ctrl_c_keeps_what_is_finished(
+    cli: Invoke, studied: Studied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = [sys.executable, "-m", "robustplug", "study", str(studied.file), "--out", "two"]
+    study += ["--processes", "2"]
+    with subprocess.Popen(study, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # one is done
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert "give the same command again" in said
+    listed = cli("study", studied.file, "--list", "--out", "two").output
+    assert 1 <= listed.count(": finished") < 4
+    assert ": failed" not in listed
+    result = cli("study", studied.file, "--processes", "2", "--out", "two")
+    assert result.exit_code == 0, result.output
+    assert [run["status"] for run in flat(read(tmp_path / "two"))] == ["finished"] * 4
+    for name in RUNS:
+        one, two = studied.folder / "runs" / name, tmp_path / "two" / "runs" / name
+        assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+        assert [row["right"] for row in read(one)["attacks"]] == [
+            row["right"] for row in read(two)["attacks"]
+        ]
 
 
 @pytest.mark.slow

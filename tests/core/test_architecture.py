@@ -109,6 +109,7 @@ ABOVE = {
     "plugins.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
     "hookspecs.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
     "run.py": ["cli", "testing", "builtin"],
+    "worker.py": ["cli", "testing", "builtin"],
     "testing": ["cli"],
 }
 

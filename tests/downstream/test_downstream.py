@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import shutil
-import subprocess
 import sys
-import venv
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-import robustplug
 from robustplug.cli.show import method_card
 from robustplug.component import slots
 from robustplug.plugins import PluginHost, host
 from robustplug.recipe import read_recipe
 from robustplug.registry import Registry, registry
 
+from .conftest import ROOT, Environment
+
 EXAMPLE = Path(__file__).parent / "robustplug_example"
-ROOT = Path(robustplug.__file__).parents[1]
 
 
 @pytest.fixture
@@ -65,40 +63,12 @@ Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Build and install robustplug and the example in a fresh environment; gives a way to run things in it.
-
-    Nothing is downloaded: the libraries are those of the environment that runs the tests.
-    """
-    pytest.importorskip("hatchling")
-    root = tmp_path_factory.mktemp("downstream")
-    project = shutil.copytree(EXAMPLE, root / "project", ignore=shutil.ignore_patterns("__pycache__"))
-    venv.create(root / "venv", with_pip=True)
-    scripts = root / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "ROBUSTPLUG"))}
-    env |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-
-    def run(command: str, *arguments: str | Path, code: int = 0) -> str:
-        done = subprocess.run(
-            [scripts / command, *arguments],
-            cwd=project,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == code, f"{command} {arguments}:\n{done.stdout}"
-        return done.stdout
-
-    packages = run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    Path(packages, "libraries.pth").write_text("".join(f"{path}\n" for path in libraries))
-    offline = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    run("python", *offline, ROOT)
-    run("python", *offline, project)
-    return run
+def installed(environment: Environment) -> Run:
+    """Install the example; gives a way to run things in its folder."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    project = shutil.copytree(EXAMPLE, environment.folder / "project", ignore=ignored)
+    environment.run("python", "-m", "pip", "install", project)
+    return functools.partial(environment.run, cwd=project)
 
 
 def test_the_wheel_of_robustplug_holds_plugins_recipes_and_cards(installed: Run) -> None:
@@ -108,8 +78,12 @@ def test_the_wheel_of_robustplug_holds_plugins_recipes_and_cards(installed: Run)
     for folder in sorted((ROOT / "plugins").glob("robustplug_*")):
         built = {path.name for path in (packages / folder.name).iterdir()}
         assert {path.name for path in folder.iterdir() if path.name != "__pycache__"} <= built
-    bundled = {path.name for path in (packages / "robustplug" / "recipes").glob("*.toml")}
-    assert bundled == {path.name for path in (ROOT / "recipes").glob("*.toml")}
+    for name in ("recipes", "templates"):
+        packed, ours = (
+            {p.relative_to(top) for p in top.rglob("*") if p.suffix != ".pyc"}
+            for top in (packages / "robustplug" / name, ROOT / name)
+        )
+        assert {path for path in packed ^ ours if path.name != "__pycache__"} == set()
 
 
 def test_the_installed_example_is_listed(installed: Run) -> None:

@@ -1,0 +1,68 @@
+"""robustplug compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--suite", default="", metavar="NAME", help="Compare what evaluate --suite NAME found.")
+@click.option("--csv", "csv_file", type=_FILE, help="Write the numbers here, too.")
+@click.option("--markdown", "markdown_file", type=_FILE, help="Write the tables here, too.")
+@click.option("--html", "html_file", type=_FILE, help="Write tables and figures here, too.")
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    runs: tuple[str, ...],
+    suite: str,
+    csv_file: Path | None,
+    markdown_file: Path | None,
+    html_file: Path | None,
+) -> None:
+    """Compare runs and studies: accuracies with intervals, the Pareto front, and what training cost.
+
+    RUN is a run folder, a study folder, or the JSON file of an evaluation. What was evaluated on other
+    samples, or under other attacks, is not compared, and what differs is said. What cannot be read is
+    named and left out (exit code 1; 2 when nothing is left).
+
+    \b
+    robustplug compare runs/cat-digits runs/trades-digits
+    robustplug compare studies/methods --html methods.html
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from ..engine.errors import RunError
+    from ..engine.folder import write_text
+    from ..report.compared import (
+        comparison_csv,
+        comparison_markdown,
+        comparison_notes,
+        comparison_page,
+        comparison_sheets,
+    )
+    from ..report.comparison import compare as compare_runs
+    from ..report.sheets import rich_tables
+
+    found = compare_runs(runs, suite)
+    if not found.groups:
+        lines = "\n".join(f"{name} {reason}" for name, reason in found.left_out.items())
+        raise RunError(f"there is nothing to compare:\n{lines}")
+    console = Console()
+    for sheet in comparison_sheets(found):
+        console.print(*rich_tables(sheet, console.width), sep="\n")
+    for note in comparison_notes(found):
+        console.print(Text(note, style="yellow"))
+    if csv_file is not None:
+        write_text(csv_file, comparison_csv(found))
+    if markdown_file is not None:
+        write_text(markdown_file, comparison_markdown(found))
+    if html_file is not None:
+        write_text(html_file, comparison_page(f"Comparison: {', '.join(runs)}", [found]))
+    if found.left_out:
+        ctx.exit(1)

@@ -1,0 +1,39 @@
+"""robustplug new-plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: robustplug-NAME]"
+)
+def new_plugin(name: str, out: Path | None) -> None:
+    """Write a package with a method of your own, which installs and passes its tests as it is.
+
+    NAME is that of the method, in kebab-case. The package holds declaration, method, method card, recipe,
+    tests with the conformance kit, and a CI file.
+
+    \b
+    robustplug new-plugin my-method
+    """
+    from ..scaffold import problems_of, write_plugin
+
+    folder = Path(f"robustplug-{name}") if out is None else out
+    problems = problems_of(name, folder)
+    if problems:
+        raise click.UsageError("\n".join(problems))
+    try:
+        files = write_plugin(name, folder)
+    except OSError as error:
+        raise click.UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
+    for file in files:
+        click.echo(file)
+    click.echo(
+        f'\nNext:\n  cd {folder}\n  pip install -e ".[test]"\n  pytest\n'
+        f"  robustplug train --recipe recipes/{name}-digits.toml"
+    )

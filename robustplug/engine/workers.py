@@ -1,0 +1,175 @@
+"""Run the jobs of a study side by side, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
+
+from .errors import Interrupted
+from .reporting import Reporter
+from .signals import stop_requests
+from .work import Failure, Job, pass_on
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+COMMAND = (sys.executable, "-m", "robustplug.worker")
+# Characters of what a process wrote to its standard error that are kept when it dies.
+_KEPT = 4000
+
+
+def places(processes: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """Return what is set in the environment of each process that runs at a time.
+
+    Args:
+        processes: at a time; None for one a GPU, and one where there is none.
+        gpus: names of the GPUs, as in CUDA_VISIBLE_DEVICES; they are shared out in turn.
+    """
+    count = max(1, len(gpus)) if processes is None else processes
+    return [{VISIBLE: gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
+
+
+def visible_gpus() -> list[str]:
+    """Return the names of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return (named or [str(number) for number in range(count)])[:count]
+
+
+@dataclass
+class _Worker:
+    """One process at work, where it runs, and what it last said."""
+
+    number: int
+    place: int
+    process: subprocess.Popen[str]
+    errors: IO[bytes]
+    reporter: Reporter
+    ended: Mapping[str, Any] = field(default_factory=dict)
+
+    def failure(self) -> Failure | None:
+        """Return why it failed, or None; an interrupt is no failure."""
+        kind = self.ended.get("kind")
+        if kind in ("done", "stopped"):
+            return None
+        if kind == "failed":
+            return Failure(self.ended["reason"], self.ended["details"])
+        self.errors.seek(0)
+        said = self.errors.read().decode(errors="replace")[-_KEPT:]
+        code = self.process.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        last = next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
+        return Failure(f"its process {how}: {last}", said)
+
+
+def run_side_by_side(
+    jobs: Mapping[int, Job],
+    where: Sequence[Mapping[str, str]],
+    start: Callable[[int], Reporter],
+    done: Callable[[int, Failure | None], None],
+) -> None:
+    """Run jobs in processes, as many at a time as there are places.
+
+    Args:
+        jobs: by number, in the order in which they start.
+        where: environment of each place, over that of this process.
+        start: hears the number of a job that starts, and gives who hears of its progress.
+        done: hears the number of a job that ended, and why it failed.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; every process was asked to stop at its next batch and has ended. A
+            second one kills them.
+    """
+    heard: queue.Queue[tuple[_Worker, Mapping[str, Any] | None]] = queue.Queue()
+    waiting, free = list(jobs), list(range(len(where)))
+    running: list[_Worker] = []
+    with stop_requests() as stop, _killed_at_the_end(running):
+        asked = False
+        while running or (waiting and not asked):
+            while waiting and free and not asked:
+                number, place = waiting.pop(0), free.pop(0)
+                running.append(_started(number, place, jobs[number], where[place], start(number), heard))
+            if stop.signal and not asked:
+                asked = True
+                for worker in running:
+                    _close(worker)
+            with contextlib.suppress(queue.Empty):
+                # With a limit, so that signals are heard of everywhere.
+                worker, message = heard.get(timeout=0.2)
+                if message is None:
+                    worker.process.wait()
+                    _close(worker)
+                    running.remove(worker)
+                    free.append(worker.place)
+                    if worker.ended.get("kind") != "stopped":
+                        done(worker.number, worker.failure())
+                    worker.errors.close()
+                elif message["kind"] in ("done", "failed", "stopped"):
+                    worker.ended = message
+                else:
+                    pass_on(message, worker.reporter)
+        if asked:
+            raise Interrupted("stopped", 128 + stop.signal)
+
+
+@contextlib.contextmanager
+def _killed_at_the_end(running: Sequence[_Worker]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for worker in running:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def _started(
+    number: int,
+    place: int,
+    job: Job,
+    environment: Mapping[str, str],
+    reporter: Reporter,
+    heard: queue.Queue[tuple[_Worker, Mapping[str, Any] | None]],
+) -> _Worker:
+    errors = tempfile.TemporaryFile()  # noqa: SIM115, closed when the worker has ended
+    process = subprocess.Popen(
+        COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, **environment},
+        # Ctrl-C in a terminal goes to the whole group; the study alone hears it, and asks them to stop.
+        start_new_session=True,
+    )
+    worker = _Worker(number, place, process, errors, reporter)
+    threading.Thread(target=_listen, args=(worker, heard), daemon=True).start()
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):  # it is gone already, and what it said will tell why
+        process.stdin.write(json.dumps(asdict(job)) + "\n")
+        process.stdin.flush()
+    return worker
+
+
+def _listen(worker: _Worker, heard: queue.Queue[tuple[_Worker, Mapping[str, Any] | None]]) -> None:
+    assert worker.process.stdout is not None
+    with worker.process.stdout as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):  # cut off when it was killed
+                heard.put((worker, json.loads(line)))
+    heard.put((worker, None))
+
+
+def _close(worker: _Worker) -> None:
+    assert worker.process.stdin is not None
+    with contextlib.suppress(OSError):
+        worker.process.stdin.close()

@@ -1,0 +1,217 @@
+"""What a study shows while it is at work: a table of its runs, and a line for each that ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..types import EpochReport, RunInfo
+from ..types import Progress as Position
+from .console import loss_parts, validation_text
+
+if TYPE_CHECKING:
+    from ..engine.study import Outcome
+
+# Lines of the terminal that are not rows of the table.
+_AROUND = 6
+# Of runs that wait, and of those that are done, so many are listed at most.
+_LISTED = 5
+# A share of a training below it says little of how long the whole takes.
+_TELLING = 0.02
+
+
+@dataclass
+class Line:
+    """Hold what is known of one run.
+
+    Attributes:
+        name: of the run.
+        state: "waiting", "running", "done" or "failed".
+        note: what it is at, how it ended, or why it failed.
+        began: when it started, in seconds; 0 before.
+        share: of its training that is done.
+        seconds: that it took.
+    """
+
+    name: str
+    state: str = "waiting"
+    note: str = ""
+    began: float = 0.0
+    share: float = 0.0
+    seconds: float = 0.0
+
+
+class RunReporter:
+    """Hear of the progress of one run, and note it in its line.
+
+    Args:
+        line: of the run.
+        console: for warnings.
+    """
+
+    def __init__(self, line: Line, console: Console) -> None:
+        self.line, self._console = line, console
+        self._done = self._validation = ""
+
+    def begin(self, run: RunInfo, progress: Position) -> None:
+        """Note that training starts, or goes on."""
+        self._at(progress)
+
+    def batch(self, progress: Position, means: Mapping[str, float]) -> None:
+        """Note how far training is."""
+        self._at(progress, loss_parts(means))
+
+    def _at(self, progress: Position, said: str = "") -> None:
+        self.line.share = (progress.epoch + progress.batch / max(1, progress.batches)) / max(
+            1, progress.epochs
+        )
+        parts = [
+            f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}",
+            said,
+            self._validation,
+        ]
+        self.line.note = " · ".join(part for part in parts if part)
+
+    def epoch(self, report: EpochReport, epochs: int) -> None:
+        """Note the validation."""
+        self._validation = f"validation {validation_text(report.validation)}" if report.validation else ""
+        self.line.share = (report.epoch + 1) / epochs
+
+    def attack(self, name: str, done: int, total: int) -> None:
+        """Note how far the evaluation is."""
+        self.line.note = f"evaluating: {name} {done}/{total}"
+
+    def warn(self, message: str) -> None:
+        """Print a yellow line."""
+        self._console.print(Text(f"{self.line.name}: {message}", style="yellow"))
+
+
+def left(lines: Sequence[Line], places: int, now: float) -> tuple[float | None, bool]:
+    """Return how many seconds the runs that are not done will take, and whether it may well be more.
+
+    A run is taken to last as long as those that ended did in the mean. Before one has ended, the trainings
+    under way tell how long a training takes, and evaluations come on top.
+
+    Args:
+        lines: of all runs.
+        places: runs at a time.
+        now: the time, on the clock of `Line.began`.
+    """
+    ended = [line.seconds for line in lines if line.state in ("done", "failed") and line.seconds]
+    running = [line for line in lines if line.state == "running"]
+    if ended:
+        whole = sum(ended) / len(ended)
+    else:
+        guesses = [(now - line.began) / line.share for line in running if line.share >= _TELLING]
+        if not guesses:
+            return None, True
+        whole = sum(guesses) / len(guesses)
+    waiting = sum(line.state == "waiting" for line in lines)
+    rest = [max(0.0, whole - (now - line.began)) for line in running]
+    total = sum(rest) + waiting * whole
+    return max([total / max(1, places), *rest]), not ended
+
+
+def duration(seconds: float) -> str:
+    """Return "48 s", "12 min", "3 h 05 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class StudyBoard:
+    """Show the runs of a study in a live table, or line by line where there is no terminal.
+
+    Args:
+        console: where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.lines: list[Line] = []
+        self._places, self._began = 1, time.perf_counter()
+        self._live: Live | None = None
+
+    def __enter__(self) -> StudyBoard:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def plan(self, outcomes: Sequence[Outcome], places: int) -> None:
+        """List the runs, and start the live table."""
+        self._places, self._began = places, time.perf_counter()
+        self.lines = [
+            Line(each.run.name, "done" if each.status == "finished" else "waiting") for each in outcomes
+        ]
+        waiting = sum(line.state == "waiting" for line in self.lines)
+        if waiting and self.console.is_terminal and not self.console.quiet:
+            self._live = Live(
+                get_renderable=self.render, console=self.console, refresh_per_second=4, transient=True
+            )
+            self._live.start()
+
+    def start(self, number: int, name: str) -> RunReporter:
+        """Show a run that starts."""
+        line = self.lines[number - 1]
+        line.state, line.note, line.began = "running", "starting", time.perf_counter()
+        return RunReporter(line, self.console)
+
+    def done(self, number: int, outcome: Outcome) -> None:
+        """Print a line for a run that ended."""
+        line = self.lines[number - 1]
+        line.seconds = time.perf_counter() - line.began
+        head = f"{number}/{len(self.lines)} {line.name} · "
+        if outcome.status == "failed":
+            line.state, line.note = "failed", outcome.reason
+            self.console.print(Text(f"{head}failed: {outcome.reason}", style="red"))
+            return
+        parts = [validation_text(dict(list(outcome.accuracies.items())[:3]))]
+        if outcome.seconds is not None:
+            parts.append(f"trained in {outcome.seconds:.1f} s")
+        line.state, line.note = "done", " · ".join(part for part in parts if part)
+        self.console.print(Text(head + line.note))
+
+    def render(self) -> Group:
+        """Return the table: what runs, what failed and why, what is done, what waits, and the time left."""
+        now = time.perf_counter()
+        counts = {state: sum(line.state == state for line in self.lines) for state in _STYLES}
+        said = [f"{count} {state}" for state, count in counts.items() if count]
+        seconds, more = left(self.lines, self._places, now)
+        said.append(f"{duration(now - self._began)} so far")
+        said.append(
+            "time left not known yet" if seconds is None else f"{'over ' * more}{duration(seconds)} left"
+        )
+        table = Table(box=None, pad_edge=False, expand=True, show_header=False)
+        table.add_column(no_wrap=True, width=8)
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column(no_wrap=True, justify="right", width=11)
+        table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
+        for line in self._listed():
+            took = now - line.began if line.state == "running" else line.seconds
+            style = _STYLES[line.state]
+            cells = (line.state, line.name, duration(took) if took else "", line.note)
+            table.add_row(*(Text(cell, style=style) for cell in cells))
+        return Group(Text(" · ".join(said), style="bold"), table)
+
+    def _listed(self) -> list[Line]:
+        """Choose the lines that fit: what runs and what failed first, then some of the others."""
+        room = max(3, self.console.height - _AROUND)
+        by_state = {state: [line for line in self.lines if line.state == state] for state in _STYLES}
+        ended = sorted(by_state["done"], key=lambda line: line.began)
+        chosen = [*by_state["running"], *by_state["failed"]][:room]
+        chosen += by_state["waiting"][: min(_LISTED, room - len(chosen))]
+        return chosen + ended[::-1][: min(_LISTED, room - len(chosen))]
+
+
+_STYLES = {"running": "bold", "failed": "red", "waiting": "dim", "done": "green"}

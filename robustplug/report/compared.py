@@ -1,0 +1,263 @@
+"""A comparison as tables, as CSV, and as a page with its figures."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+from collections.abc import Iterator, Sequence
+
+from .comparison import Column, Comparison, Group, Value
+from .points import Point, point_picture
+from .sheets import Cell, Sheet, html_table, markdown
+from .tables import threat_text
+
+TIED, FRONT = "≈", "◆"
+
+
+def comparison_sheets(comparison: Comparison) -> list[Sheet]:
+    """Lay a comparison out: for each group the accuracies, and accuracy against the cost of training."""
+    sheets = []
+    for number, group in enumerate(comparison.groups):
+        sheets.append(_accuracies(comparison, number))
+        if group.robust is not None and any(group.costs):
+            sheets.append(_compute(group))
+    return sheets
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """Say which lines are not compared with one another and why, and what was left out."""
+    groups = comparison.groups
+    lines = []
+    for number, group in enumerate(groups[1:], start=2):
+        other = groups[0]
+        keys = dict.fromkeys([*other.setting, *group.setting])
+        apart = [
+            f"{key} {group.setting.get(key, 'unknown')} instead of {other.setting.get(key, 'unknown')}"
+            for key in keys
+            if group.setting.get(key) != other.setting.get(key)
+        ]
+        lines.append(f"Table {number} cannot be compared with table 1: {', '.join(map(_short, apart))}.")
+    return [*lines, *(f"left out: {name} {reason}" for name, reason in comparison.left_out.items())]
+
+
+def _short(text: str) -> str:
+    """Cut digests, of which nobody reads more than the first characters."""
+    return " ".join(word[:12] if len(word) == 64 else word for word in text.split())
+
+
+def title_of(comparison: Comparison, number: int) -> str:
+    """Return "table 1 · digits test split, 360 samples · suite quick"."""
+    setting = comparison.groups[number].setting
+    table = f"table {number + 1} · " if len(comparison.groups) > 1 else ""
+    suite = f" · suite {comparison.suite}" if comparison.suite else ""
+    return f"{table}{setting['task']} {setting['split']} split, {setting['samples']} samples{suite}"
+
+
+def value_text(value: Value | None) -> str:
+    """Return "82.5% (78–86)", with ≈ where it is not told apart from the best, "–" for none."""
+    if value is None:
+        return "–"
+    return (
+        f"{value.mean:.1%} ({value.low * 100:.0f}–{value.high * 100:.0f}){f' {TIED}' if value.tied else ''}"
+    )
+
+
+def _value_cell(value: Value | None) -> Cell:
+    return Cell(value_text(value), value is not None and value.best)
+
+
+def _accuracies(comparison: Comparison, number: int) -> Sheet:
+    group = comparison.groups[number]
+    shown = _all_columns(group)
+    heads = ["run", "method", *(column.name for column in shown)]
+    lines: list[tuple[Cell, ...]] = []
+    graded, several = any(e.grades for e in group.entries), _several(group)
+    for at, entry in enumerate(group.entries):
+        cells = [Cell(entry.name), Cell(str(entry.meta.get("method") or entry.meta.get("model") or ""))]
+        cells += [_value_cell(column.values[at]) for column in shown]
+        if several:
+            cells.append(Cell(str(len(entry.results))))
+        if any(group.pareto):
+            cells.append(Cell(FRONT if group.pareto[at] else ""))
+        if graded:
+            cells.append(Cell(", ".join(entry.grades)))
+        lines.append(tuple(cells))
+    heads += ["seeds"] * several + ["front"] * any(group.pareto) + ["audit"] * graded
+    notes = tuple(_legend(group)) + group.notes
+    return Sheet(title_of(comparison, number), tuple(heads), tuple(lines), notes, labels=2)
+
+
+def _several(group: Group) -> bool:
+    return any(len(entry.results) > 1 for entry in group.entries)
+
+
+def _legend(group: Group) -> Iterator[str]:
+    over = "Student's over the seeds, of one run Wilson's over the samples" if _several(group) else "Wilson's"
+    yield f"Accuracy with its 95 % interval ({over})."
+    if len(group.entries) > 1:
+        test = "Welch's test over seeds" if _several(group) else "McNemar's exact test"
+        yield (
+            f"Bold or *: the best. {TIED}: not told apart from it (p ≥ 0.05, {test}; not corrected for the "
+            "number of comparisons)."
+        )
+    if group.robust is None:
+        yield "No attack was run alike on all of them: there is no front of clean and robust accuracy."
+    elif any(group.pareto):
+        yield (
+            f"{FRONT}: on the Pareto front of clean and robust accuracy; robust is {group.robust.name} at "
+            f"{threat_text(group.threat)}."
+        )
+
+
+def _compute(group: Group) -> Sheet:
+    assert group.robust is not None
+    known = [(cost.passes, at, cost) for at, cost in enumerate(group.costs) if cost is not None]
+    lines = []
+    for _, at, cost in sorted(known, key=lambda item: item[:2]):
+        value = group.robust.values[at]
+        assert value is not None
+        numbers = (
+            f"{cost.epochs:g}",
+            f"{cost.forwards:,.1f}",
+            f"{cost.backwards:,.1f}",
+            f"{cost.seconds:,.1f}",
+        )
+        lines.append(
+            (
+                Cell(group.entries[at].name),
+                *map(Cell, numbers),
+                Cell(value_text(value).removesuffix(f" {TIED}"), value.best),
+                Cell(FRONT if group.frugal[at] else ""),
+            )
+        )
+    heads = ("run", "epochs", "forwards", "backwards", "seconds", group.robust.name, "front")
+    notes = [
+        "Forwards and backwards are those of the whole training, per training sample; seconds are those of "
+        f"the machine it ran on. {FRONT}: no other has as much robust accuracy for as few passes."
+    ]
+    unknown = [e.name for e, cost in zip(group.entries, group.costs, strict=True) if cost is None]
+    if unknown:
+        notes.append(f"Without passes that were counted: {', '.join(unknown)}.")
+    return Sheet("robust accuracy by the cost of training", heads, tuple(lines), tuple(notes))
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """Return a comparison as Markdown."""
+    notes = [f"- {note}\n" for note in comparison_notes(comparison)]
+    return "\n".join([*map(markdown, comparison_sheets(comparison)), *(["".join(notes)] if notes else [])])
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """Return a comparison as CSV: a line for each run and row of its evaluation; shares are in [0, 1]."""
+    file = io.StringIO()
+    heads = ["table", "run", "folder", "method", "task", "split", "samples", "seeds", "row", "threat"]
+    heads += ["accuracy", "low", "high", "best", "tied", "pareto", "audit"]
+    heads += ["epochs", "forwards", "backwards", "seconds"]
+    writer = csv.DictWriter(file, heads, lineterminator="\n")
+    writer.writeheader()
+    for number, group in enumerate(comparison.groups, start=1):
+        for column in _all_columns(group):
+            for at, value in enumerate(column.values):
+                if value is None:
+                    continue
+                entry, cost = group.entries[at], group.costs[at]
+                setting = {key: group.setting[key] for key in ("task", "split", "samples")}
+                spent = (
+                    {}
+                    if cost is None
+                    else {
+                        name: getattr(cost, name) for name in ("epochs", "forwards", "backwards", "seconds")
+                    }
+                )
+                writer.writerow(
+                    {
+                        **setting,
+                        **spent,
+                        "table": number,
+                        "run": entry.name,
+                        "folder": entry.folder,
+                        "method": entry.meta.get("method"),
+                        "seeds": len(entry.results),
+                        "row": column.name,
+                        "threat": threat_text(column.threat) if column.threat else "",
+                        "accuracy": value.mean,
+                        "low": value.low,
+                        "high": value.high,
+                        "best": int(value.best),
+                        "tied": int(value.tied),
+                        "pareto": int(group.pareto[at]),
+                        "audit": " ".join(entry.grades),
+                    }
+                )
+    return file.getvalue()
+
+
+def _all_columns(group: Group) -> list[Column]:
+    """Return the columns, and the worst case where it is not one of them, as the last row of a chain is."""
+    robust = group.robust
+    more = robust is not None and robust.values not in [column.values for column in group.columns]
+    return [*group.columns, *([robust] if robust is not None and more else [])]
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70rem; padding: 1rem; color: #111; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; }
+th, td { border-bottom: 1px solid #bbb; padding: .25rem .6rem; text-align: left; vertical-align: top; }
+.number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
+img { max-width: 100%; height: auto; } p { max-width: 50rem; }
+"""
+
+
+def comparison_page(title: str, comparisons: Sequence[Comparison]) -> str:
+    """Return one self-contained HTML page with the tables and figures of some comparisons."""
+    parts = [f"<h1>{html.escape(title)}</h1>\n"]
+    for comparison in comparisons:
+        parts += [f"<p>{html.escape(note)}</p>\n" for note in comparison_notes(comparison)]
+        for number, group in enumerate(comparison.groups):
+            parts.append(html_table(_accuracies(comparison, number)))
+            parts += [_image(*figure) for figure in _figures(group)]
+            if group.robust is not None and any(group.costs):
+                parts.append(html_table(_compute(group)))
+    body = "".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+
+
+def _image(caption: str, picture: bytes) -> str:
+    data = base64.b64encode(picture).decode()
+    return f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{data}">\n'
+
+
+def _figures(group: Group) -> Iterator[tuple[str, bytes]]:
+    """Draw clean against robust accuracy, and robust accuracy against the passes of training."""
+    if group.robust is None or len(group.entries) < 2:
+        return
+    label, names = f"{group.robust.name} (%)", [entry.name for entry in group.entries]
+    robust = [_percent(value) for value in group.robust.values if value is not None]
+    if any(group.pareto):
+        clean = [_percent(value) for value in group.columns[0].values if value is not None]
+        points = [
+            Point(name, x, y, x_bar, y_bar, on)
+            for name, (x, x_bar), (y, y_bar), on in zip(names, clean, robust, group.pareto, strict=True)
+        ]
+        title = "Clean against robust accuracy"
+        yield title, point_picture(title, points, "clean accuracy (%)", label)
+    points = [
+        Point(name, cost.passes, y, (0.0, 0.0), bar, on)
+        for name, cost, (y, bar), on in zip(names, group.costs, robust, group.frugal, strict=True)
+        if cost is not None
+    ]
+    if len(points) > 1:
+        title = "Robust accuracy against the cost of training"
+        yield title, point_picture(title, points, "forwards and backwards per training sample", label)
+
+
+def _percent(value: Value) -> tuple[float, tuple[float, float]]:
+    """Return a value and the lengths of its error bar, in per cent."""
+    below, above = max(0.0, value.mean - value.low), max(0.0, value.high - value.mean)
+    return 100 * value.mean, (100 * below, 100 * above)

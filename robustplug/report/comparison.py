@@ -1,0 +1,346 @@
+"""Compare runs: what can be compared, the values, which of them are best, and what differs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..types import AttackResult
+from .entries import Entry, read_entries
+from .statistics import LEVEL, front, mcnemar, share_interval, welch
+from .tables import threat_text
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Value:
+    """Hold an accuracy of one line in one column.
+
+    Attributes:
+        mean: over the runs of the line.
+        low, high: its 95 % interval.
+        shares: accuracy of each run.
+        right: for each run, whether each sample is right.
+        best: no other line has more.
+        tied: it is not told apart from the best.
+    """
+
+    mean: float
+    low: float
+    high: float
+    shares: tuple[float, ...]
+    right: tuple[tuple[bool, ...], ...] = field(repr=False)
+    best: bool = False
+    tied: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """Hold one row of the evaluations, the same attack on the same samples in every line.
+
+    Attributes:
+        name: of the row.
+        threat: of the row; empty for none.
+        attacked: it is of an attack on samples that were not shifted.
+        values: one a line; None for a line that was not evaluated so.
+    """
+
+    name: str
+    threat: Mapping[str, Any]
+    attacked: bool
+    values: tuple[Value | None, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Hold what training cost, means over the runs of a line.
+
+    Attributes:
+        epochs: that were trained.
+        forwards, backwards: per training sample over all epochs.
+        seconds: wall time.
+    """
+
+    epochs: float
+    forwards: float
+    backwards: float
+    seconds: float
+
+    @property
+    def passes(self) -> float:
+        """Return forwards and backwards together."""
+        return self.forwards + self.backwards
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hold lines that were evaluated on the same samples.
+
+    Attributes:
+        setting: what is the same: task, split, samples.
+        entries: the lines.
+        columns: what at least two of them have, or all of a single one.
+        robust: worst case of the attacks that all lines have at one threat model; None for none.
+        threat: that threat model.
+        pareto: of each line, whether none has more of both clean and robust accuracy.
+        costs: of each line; None where it is not known or nothing was differentiated.
+        frugal: of each line, whether none has as much robust accuracy for as few passes.
+        notes: what was not compared, and why.
+    """
+
+    setting: Mapping[str, Any]
+    entries: tuple[Entry, ...]
+    columns: tuple[Column, ...]
+    robust: Column | None
+    threat: Mapping[str, Any]
+    pareto: tuple[bool, ...]
+    costs: tuple[Cost | None, ...]
+    frugal: tuple[bool, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Hold what `compare` found.
+
+    Attributes:
+        groups: of lines that can be compared with one another; several when samples differ.
+        left_out: why, by the name of what could not be read.
+        suite: that the values are of; "" for the runs' own evaluations.
+    """
+
+    groups: tuple[Group, ...]
+    left_out: Mapping[str, str]
+    suite: str = ""
+
+
+def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
+    """Compare run folders, the cells of study folders, and JSON files of evaluations.
+
+    Lines are only compared where they were evaluated on the same samples, and columns where the attack
+    and the threat model are the same; what differs is said.
+
+    Args:
+        paths: of folders and files.
+        suite: compare what `evaluate --suite` found instead of the runs' own evaluations.
+    """
+    entries, left_out = read_entries(paths, suite)
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(_canonical(setting_of(entry, entries)), []).append(entry)
+    found = (_group(setting_of(members[0], entries), members) for members in groups.values())
+    return Comparison(tuple(found), left_out, suite)
+
+
+def setting_of(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return what must be the same for two lines to be compared.
+
+    The samples are told apart by the digest of their indices and labels, or, where a result is older
+    than that, by the options of the task.
+    """
+    first, task = entry.results[0], entry.meta["task"]
+    peers = [other for other in entries if other.meta["task"] == task]
+    same = {f"task.{key}": value for key, value in entry.data.items() if key != "use"}
+    if all(peer.meta.get("samples_digest") for peer in peers):
+        same = {"samples_digest": entry.meta["samples_digest"]}
+    return {"task": task, "split": first.split, "samples": first.samples, **same}
+
+
+def _group(setting: Mapping[str, Any], entries: Sequence[Entry]) -> Group:
+    rows = [_rows(entry) for entry in entries]
+    columns = []
+    for key in dict.fromkeys(key for found in rows for key in found):
+        present = [key in found for found in rows]
+        first = next(found[key][0] for found in rows if key in found)
+        if sum(present) < min(2, len(entries)):
+            continue
+        values = [_value(found[key]) if key in found else None for found in rows]
+        attacked = bool(first.options) and not first.shift
+        columns.append(Column(first.name, first.threat, attacked, _marked(values)))
+    notes = [*_options_that_differ(entries), *_not_compared(entries, rows)]
+    robust, threat = _worst_case(columns)
+    costs = tuple(_cost(entry) for entry in entries)
+    return Group(
+        setting,
+        tuple(entries),
+        tuple(_told_apart(columns)),
+        robust,
+        threat,
+        _pareto(columns, robust, len(entries)),
+        costs,
+        _frugal(robust, costs),
+        tuple(notes),
+    )
+
+
+def _rows(entry: Entry) -> dict[str, list[AttackResult]]:
+    """Return the rows that all runs of a line have, by what makes them the same attack.
+
+    What a row of a chain left depends on the rows before it, which are therefore part of what it is.
+    """
+    found: dict[str, list[AttackResult]] = {}
+    for result in entry.results:
+        before: dict[str, list[Any]] = {}
+        for row in result.attacks:
+            if row.skipped:
+                continue
+            # Labels say what the options do not: the model that examples were made on.
+            own = [row.name, row.options, row.threat, row.shift]
+            chain = [*before.get(row.chain, []), own] if row.chain else [own]
+            if row.chain:
+                before[row.chain] = chain
+            found.setdefault(_canonical(chain), []).append(row)
+    return {key: rows for key, rows in found.items() if len(rows) == len(entry.results)}
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _value(rows: Sequence[AttackResult]) -> Value:
+    shares = tuple(row.accuracy for row in rows)
+    interval = share_interval(shares, len(rows[0].right))
+    return Value(statistics.fmean(shares), *interval, shares, tuple(row.right for row in rows))
+
+
+def differ(one: Value, other: Value) -> bool:
+    """Tell whether two values differ by more than chance.
+
+    Two runs by McNemar's exact test on the same samples, several runs each by Welch's test on their
+    accuracies, one run and several by whether their intervals overlap.
+    """
+    if len(one.shares) == len(other.shares) == 1:
+        return mcnemar(one.right[0], other.right[0]) < LEVEL
+    if min(len(one.shares), len(other.shares)) > 1:
+        return welch(one.shares, other.shares) < LEVEL
+    return one.low > other.high or other.low > one.high
+
+
+def _marked(values: Sequence[Value | None]) -> tuple[Value | None, ...]:
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return tuple(values)
+    top = max(known, key=lambda value: value.mean)
+    return tuple(
+        None
+        if value is None
+        else _with_marks(value, value.mean == top.mean, value.mean != top.mean and not differ(value, top))
+        for value in values
+    )
+
+
+def _with_marks(value: Value, best: bool, tied: bool) -> Value:
+    return Value(value.mean, value.low, value.high, value.shares, value.right, best, tied)
+
+
+def _worst_case(columns: Sequence[Column]) -> tuple[Column | None, Mapping[str, Any]]:
+    """Return what withstood all attacks that every line has at the threat model that most of these have."""
+    shared = [column for column in columns if column.attacked and None not in column.values]
+    if not shared:
+        return None, {}
+    counts = Counter(_canonical(column.threat) for column in shared)
+    chosen = counts.most_common(1)[0][0]
+    members = [column for column in shared if _canonical(column.threat) == chosen]
+    values = []
+    for line in zip(*(column.values for column in members), strict=True):
+        known = [value for value in line if value is not None]
+        right = tuple(
+            tuple(all(sample) for sample in zip(*(value.right[run] for value in known), strict=True))
+            for run in range(len(known[0].right))
+        )
+        shares = tuple(sum(run) / len(run) for run in right)
+        values.append(Value(statistics.fmean(shares), *share_interval(shares, len(right[0])), shares, right))
+    name = members[0].name if len(members) == 1 else f"worst case of {len(members)} attacks"
+    return Column(name, members[0].threat, True, _marked(values)), members[0].threat
+
+
+def _told_apart(columns: Sequence[Column]) -> Iterator[Column]:
+    """Add to names that are there twice what tells them apart."""
+    names = Counter(column.name for column in columns)
+    seen: Counter[str] = Counter()
+    for column in columns:
+        name = column.name
+        if names[name] > 1:
+            name = f"{name} · {threat_text(column.threat)}" if column.threat else name
+            seen[name] += 1
+            name = name if seen[name] == 1 else f"{name} {seen[name]}"
+        yield Column(name, column.threat, column.attacked, column.values)
+
+
+def _options_that_differ(entries: Sequence[Entry]) -> Iterator[str]:
+    """Say which options of the task differ although labels and indices do not."""
+    known = [entry for entry in entries if entry.data]
+    for key in dict.fromkeys(key for entry in known for key in entry.data):
+        said = {entry.name: json.dumps(entry.data.get(key)) for entry in known}
+        if len({*said.values()}) > 1:
+            yield f"task.{key} differs: {'; '.join(f'{value} in {name}' for name, value in said.items())}."
+
+
+def _not_compared(entries: Sequence[Entry], rows: Sequence[Mapping[str, list[AttackResult]]]) -> list[str]:
+    """Say which rows some lines lack or have otherwise, those of the same reason together."""
+    said: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for found in rows for key in found):
+        having = [entry.name for entry, found in zip(entries, rows, strict=True) if key in found]
+        if len(having) == len(entries):
+            continue
+        row = next(found[key][0] for found in rows if key in found)
+        alike = [
+            other[0]
+            for found in rows
+            for theirs, other in found.items()
+            if theirs != key and other[0].name == row.name
+        ]
+        where = sorted({_threat(other) for other in alike} - {_threat(row)})
+        others = f"; elsewhere at {' and '.join(where)}" if where else ""
+        others = others or ("; elsewhere after other attacks" if alike else "")
+        reason = f"only run on {', '.join(having)} at {_threat(row)}{others}"
+        said.setdefault(reason, []).append(row.name)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}."
+        for reason, names in said.items()
+    ]
+
+
+def _threat(row: AttackResult) -> str:
+    shift = " · ".join(str(value) for value in row.shift.values())
+    return threat_text(row.threat) if row.threat else shift or "no threat model"
+
+
+def _cost(entry: Entry) -> Cost | None:
+    trained = [result.meta.get("training") or {} for result in entry.results]
+    try:
+        epochs = [float(one["epochs"]) for one in trained]
+        per_epoch = [
+            (float(one["forwards_per_sample"]), float(one["backwards_per_sample"])) for one in trained
+        ]
+        seconds = statistics.fmean(float(one["seconds"]) for one in trained)
+    except (KeyError, TypeError, ValueError):
+        return None
+    forwards = statistics.fmean(n * pair[0] for n, pair in zip(epochs, per_epoch, strict=True))
+    backwards = statistics.fmean(n * pair[1] for n, pair in zip(epochs, per_epoch, strict=True))
+    return Cost(statistics.fmean(epochs), forwards, backwards, seconds) if forwards + backwards else None
+
+
+def _pareto(columns: Sequence[Column], robust: Column | None, count: int) -> tuple[bool, ...]:
+    clean = next((column for column in columns if column.name == CLEAN and not column.threat), None)
+    if robust is None or clean is None or None in clean.values:
+        return (False,) * count
+    pairs = zip(clean.values, robust.values, strict=True)
+    return tuple(front([(a.mean, b.mean) for a, b in pairs if a is not None and b is not None]))
+
+
+def _frugal(robust: Column | None, costs: Sequence[Cost | None]) -> tuple[bool, ...]:
+    if robust is None:
+        return (False,) * len(costs)
+    known = [at for at, cost in enumerate(costs) if cost is not None]
+    points = [
+        (-cost.passes, value.mean) for cost, value in zip(costs, robust.values, strict=True) if cost and value
+    ]
+    best = dict(zip(known, front(points), strict=True))
+    return tuple(best.get(at, False) for at in range(len(costs)))

@@ -1,0 +1,166 @@
+"""Read what is to be compared: run folders, the cells of studies, and results of evaluations."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..engine.folder import EVALUATIONS, RECIPE, RESULT, holds_run, is_finished
+from ..engine.results import result_from_json
+from ..types import Result
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Hold one line of a comparison: a run, or a cell of a study with all its seeds.
+
+    Attributes:
+        name: for people; no two lines have the same.
+        folder: of the run or of the study, or the file that was read.
+        results: of each seed.
+        data: options of the task, if they are known.
+        grades: of the audits, one a seed that has one.
+    """
+
+    name: str
+    folder: Path
+    results: tuple[Result, ...]
+    data: Mapping[str, Any]
+    grades: tuple[str, ...] = ()
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """Return what the first result says of its model."""
+        return self.results[0].meta
+
+
+class Unusable(Exception):
+    """Something cannot be compared; the message says why."""
+
+
+def read_entries(paths: Sequence[str | Path], suite: str = "") -> tuple[list[Entry], dict[str, str]]:
+    """Read folders and files; what cannot be used is left out, and why is said.
+
+    Args:
+        paths: run folders, study folders, and JSON files of evaluations.
+        suite: read what `evaluate --suite` found instead of the runs' own evaluations; "audit" and
+            "evaluation" (`evaluate` without a suite) are such names, too.
+
+    Returns:
+        the entries in order, and reasons by the name of what was left out.
+    """
+    entries: list[Entry] = []
+    left_out: dict[str, str] = {}
+    for path in dict.fromkeys(Path(path) for path in paths):
+        try:
+            entries += _read(path, suite, left_out)
+        except Unusable as reason:
+            left_out[str(path)] = str(reason)
+    names = Counter(entry.name for entry in entries)
+    return [
+        replace(entry, name=f"{entry.folder}: {entry.name}" if _has_cells(entry) else str(entry.folder))
+        if names[entry.name] > 1
+        else entry
+        for entry in entries
+    ], left_out
+
+
+def _has_cells(entry: Entry) -> bool:
+    return entry.folder.is_dir() and not holds_run(entry.folder)
+
+
+def _read(path: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
+    if path.is_file():
+        body = _json(path)
+        yield Entry(path.stem, path, (_result(body, path),), {}, _grades(body))
+    elif holds_run(path):
+        yield _of_run(path, suite)
+    elif (path / RESULT).is_file():
+        yield from _of_study(path, suite, left_out)
+    elif not path.exists():
+        raise Unusable("is not there")
+    else:
+        raise Unusable("holds neither a run nor a finished study")
+
+
+def _of_run(folder: Path, suite: str) -> Entry:
+    if not is_finished(folder):
+        raise Unusable(f"is not finished: go on with robustplug train --resume {folder}")
+    own = _json(folder / RESULT)
+    file = folder / EVALUATIONS / f"{suite}.json" if suite else folder / RESULT
+    if not file.is_file():
+        raise Unusable(f"has no such evaluation: robustplug evaluate {folder} --suite {suite}")
+    result = _result(_json(file), file)
+    # An evaluation of its own does not say what training cost.
+    training = _result(own, folder / RESULT).meta.get("training", {})
+    result = replace(result, meta={**result.meta, "training": training})
+    return Entry(folder.name, folder, (result,), _task(folder), _grades(own))
+
+
+def _of_study(folder: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
+    body = _json(folder / RESULT)
+    try:
+        cells = [
+            (str(cell["name"] or body["base"]), [(folder / run["folder"], run) for run in cell["runs"]])
+            for cell in body["cells"]
+        ]
+        failed = {path: str(run["reason"]) for _, runs in cells for path, run in runs if run["reason"]}
+    except (KeyError, TypeError) as error:
+        raise Unusable(f"{folder / RESULT} is the result of no study") from error
+    for name, runs in cells:
+        seeds = []
+        for path, _ in runs:
+            try:
+                if path in failed:
+                    raise Unusable(f"failed: {failed[path]}")
+                if not holds_run(path):
+                    raise Unusable("was not started")
+                seeds.append(_of_run(path, suite))
+            except Unusable as reason:
+                left_out[str(path)] = str(reason)
+        if seeds:
+            results = tuple(seed.results[0] for seed in seeds)
+            if len({(one.split, one.samples, one.meta.get("samples_digest")) for one in results}) > 1:
+                left_out[f"{folder}: {name}"] = "its runs were evaluated on different samples"
+                continue
+            grades = tuple(grade for seed in seeds for grade in seed.grades)
+            yield Entry(name, folder, results, seeds[0].data, grades)
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Unusable(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(body, dict):
+        raise Unusable(f"{path.name} is no result")
+    return body
+
+
+def _result(body: Mapping[str, Any], path: Path) -> Result:
+    try:
+        result = result_from_json(body)
+    except ValueError as error:
+        raise Unusable(f"{path.name} cannot be read: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unusable(f"{path.name} is no result of an evaluation") from error
+    if not result.attacks or result.attacks[0].skipped:
+        raise Unusable(f"{path.name} has no accuracy of unperturbed samples")
+    return result
+
+
+def _task(folder: Path) -> Mapping[str, Any]:
+    try:
+        return dict(tomllib.loads((folder / RECIPE).read_text(encoding="utf-8"))["task"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Unusable(f"{RECIPE} cannot be read: {error}") from error
+
+
+def _grades(body: Mapping[str, Any]) -> tuple[str, ...]:
+    audit = body.get("audit")
+    return (str(audit["grade"]),) if isinstance(audit, dict) and "grade" in audit else ()

@@ -1,0 +1,74 @@
+"""Write a new plugin: a package of its own, which installs and passes its tests as it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import robustplug
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# How names of dotfiles start in the template, since packaging tools like to leave such files out.
+_DOT = "dot-"
+
+
+def template() -> Path:
+    """Return the folder of the template: a plugin that is named my-method."""
+    package = Path(robustplug.__file__).parent
+    folder = package / "templates" / "plugin"
+    return folder if folder.is_dir() else package.parent / "templates" / "plugin"
+
+
+def problems_of(name: str, folder: Path) -> list[str]:
+    """List why no plugin of this name can be written to a folder."""
+    from .component import KINDS
+    from .plugins import host
+    from .registry import registry
+
+    found = []
+    if not _NAME.fullmatch(name):
+        found.append(f'the name "{name}" is not kebab-case, starting with a letter, for example "my-method"')
+    kinds = [kind for kind in KINDS if name in registry().names(kind)]
+    if name in {report.name for report in host().reports}:
+        found.append(f'a plugin named "{name}" is installed: choose another name')
+    elif kinds:
+        found.append(
+            f'there is a {" and a ".join(kinds).replace("_", " ")} named "{name}": choose another name'
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        found.append(f"{folder} is there already: choose another folder with --out")
+    return found
+
+
+def write_plugin(name: str, folder: Path) -> list[Path]:
+    """Write the template under a name, and return the files.
+
+    Args:
+        name: of the plugin and its method, kebab-case.
+        folder: is made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    names = {
+        "my-method": name,
+        "my_method": name.replace("-", "_"),
+        "MyMethod": "".join(part.capitalize() for part in name.split("-")),
+    }
+
+    def named(text: str) -> str:
+        for old, new in names.items():
+            text = text.replace(old, new)
+        return text
+
+    written = []
+    for source in sorted(path for path in template().rglob("*") if path.is_file()):
+        parts = source.relative_to(template()).parts
+        if "__pycache__" in parts:
+            continue
+        plain = (f".{part.removeprefix(_DOT)}" if part.startswith(_DOT) else part for part in parts)
+        target = folder.joinpath(*map(named, plain))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(named(source.read_text(encoding="utf-8")), encoding="utf-8")
+        written.append(target)
+    return written

@@ -1,0 +1,60 @@
+"""The process that makes one run of a study; started by `robustplug study`, not by hand.
+
+It reads a job from its standard input and tells of its progress on its standard output, a line of JSON
+each. When the input ends, because the study is stopped or gone, it stops as on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import signal
+import sys
+import threading
+
+from .engine.errors import Interrupted
+from .engine.work import Commands, Job, Relay, carry_out
+
+
+def main() -> None:
+    """Do the job that stands in the first line of the input."""
+    # Whatever libraries print must not come between the messages.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as messages:
+        os.dup2(2, 1)
+        # Started in the background, a process ignores Ctrl-C; this one must hear of it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        relay = Relay(messages.write)
+        job = Job(**json.loads(_first_line()))
+        working = threading.Event()
+        working.set()
+        threading.Thread(target=_stop_at_end_of_input, args=(working,), daemon=True).start()
+        try:
+            from .run import audit, evaluate, train
+
+            failure = carry_out(job, Commands(train, evaluate, audit), relay)
+            working.clear()
+        except (Interrupted, KeyboardInterrupt):
+            relay.send("stopped")
+            sys.exit(130)
+        if failure is not None:
+            relay.send("failed", reason=failure.reason, details=failure.details)
+        else:
+            relay.send("done")
+
+
+def _first_line() -> bytes:
+    # Unbuffered: a thread that waits in a buffered reader would hang the end of the process.
+    with open(0, "rb", buffering=0, closefd=False) as file:
+        return file.readline()
+
+
+def _stop_at_end_of_input(working: threading.Event) -> None:
+    while os.read(0, 1):
+        pass
+    if working.is_set():
+        _thread.interrupt_main()
+
+
+if __name__ == "__main__":
+    main()

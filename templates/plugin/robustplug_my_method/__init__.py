@@ -1,0 +1,34 @@
+"""The declarations of my-method: what `robustplug show my-method` tells; importing this costs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from robustplug.api import Component, MethodOptions, UnitInterval, Use, hookimpl, use
+
+PAPER = "Goodfellow, Shlens & Szegedy 2015, Explaining and Harnessing Adversarial Examples, arXiv:1412.6572"
+
+
+@dataclass(frozen=True)
+class MyMethodOptions(MethodOptions):
+    """Options of `my-method`.
+
+    Attributes:
+        alpha: α, weight of the loss on the samples as they are; 1 − α is that on perturbed ones.
+    """
+
+    alpha: UnitInterval = 0.5
+    perturbation: Use = use("fgsm")
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer my-method."""
+    yield Component(
+        "my-method",
+        "robustplug_my_method.method:MyMethod",
+        MyMethodOptions,
+        "cross entropy on the samples as they are and on perturbed ones, weighed by α",
+        PAPER,
+    )

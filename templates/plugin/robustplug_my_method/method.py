@@ -1,0 +1,29 @@
+"""What my-method computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from robustplug.api import Batch, Cost, Method, Step, View
+
+from . import MyMethodOptions
+
+
+class MyMethod(Method[MyMethodOptions]):
+    """Minimise α·CE(f(x), y) + (1 − α)·CE(f(x'), y): Goodfellow et al. 2015, §6."""
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the view of the samples as they are with weight α, and the perturbed one with 1 − α.
+
+        Args:
+            step: this update.
+            point: the samples, inputs (N, C, H, W) in [0, 1].
+        """
+        alpha = self.options.alpha
+        clean = View.of(point)
+        adv = self.perturbation(step, View.of(point, "adv"), self.vicinity)
+        return [clean.replace(weight=alpha), adv.replace(weight=1 - alpha)]
+
+    def cost(self) -> Cost:
+        """Count the attack, and a forward and a backward of both views."""
+        return self.perturbation.cost(Cost(0, 0)) + (2, 2)
