@@ -19,6 +19,48 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     Args:
         values: at least two, of runs with different seeds.
     """
+    from scipy.stats import t
+
+    mean, half = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    half *= float(t.ppf(1 - LEVEL / 2, len(values) - 1))
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def share_interval(values: Sequence[float], samples: int) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy: Wilson's over samples for one run, else Student's over runs.
+
+    Args:
+        values: accuracy of each run.
+        samples: that each was evaluated on.
+    """
+    if len(values) > 1:
+        return mean_interval(values)
+    return wilson_interval(round(values[0] * samples), samples)
+
+
+def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
+    """Return the p-value of McNemar's exact test that two models are right equally often.
+
+    McNemar 1947, Note on the sampling error of the difference between correlated proportions.
+
+    Args:
+        one, other: which samples each is right on, the same samples in the same order.
+    """
+    from scipy.stats import binomtest
+
+    only_one = sum(a and not b for a, b in zip(one, other, strict=True))
+    only_other = sum(b and not a for a, b in zip(one, other, strict=True))
+    if not only_one + only_other:
+        return 1.0
+    return float(binomtest(only_one, only_one + only_other).pvalue)
+
+
+def welch(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the p-value of Welch's test that two means of at least two values each are equal.
+
+    Welch 1947, The generalization of "Student's" problem when several different population variances
+    are involved.
+    """
     from scipy.stats import ttest_ind
 
     if len({*one}) == len({*other}) == 1:
