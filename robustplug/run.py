@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .engine.reporting import Reporter
     from .engine.study import StudyReporter
     from .engine.train import Trained
+    from .report.computed import LeftOut
     from .targets import Classifier
     from .types import Result, Split
 
@@ -306,3 +307,59 @@ def study(
     runs = [run for cell in result["cells"] for run in cell["runs"]]
     failed = {Path(run["folder"]).name: run["reason"] for run in runs if run["status"] == "failed"}
     return Studied(folder, result, failed)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a report leaves behind.
+
+    Attributes:
+        page: the HTML file.
+        left_out: what the page lacks, with the command that brings it, if there is one.
+    """
+
+    page: Path
+    left_out: Sequence[LeftOut]
+
+
+def report(
+    folder: str | Path,
+    *,
+    out: str | Path | None = None,
+    samples: int | None = None,
+    compute: bool = True,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Reported:
+    """Write one self-contained HTML page about a run or a study, and its figures as PNG and SVG.
+
+    Args:
+        folder: of the run or the study.
+        out: folder of index.html and figures/; None for report/ in the folder.
+        samples: to measure accuracy against eps, steps and restarts with, however long it takes; None for
+            what takes seconds.
+        compute: compute what a run's folder does not hold; of a study nothing is computed.
+        device: "auto", "cpu", "cuda" or "mps".
+        reporter: hears of progress.
+
+    Raises:
+        RunError: the folder holds neither, or the page cannot be written.
+    """
+    from .engine.folder import holds_run, write_atomic, writing
+    from .engine.reporting import Silent
+    from .report.computed import Commands
+    from .report.run_page import PAGE, run_report
+    from .report.study_page import study_report
+
+    folder = Path(folder)
+    target = folder / "report" if out is None else Path(out)
+    left_out: list[LeftOut] = []
+    if holds_run(folder):
+        commands = Commands(evaluate, open_evaluation)
+        text, left_out = run_report(folder, target, commands, samples, compute, device, reporter or Silent())
+    else:
+        text = study_report(folder, target)
+    with writing(f"the page in {target}"):
+        target.mkdir(parents=True, exist_ok=True)
+        write_atomic(target / PAGE, text.encode())
+    return Reported(target / PAGE, left_out)

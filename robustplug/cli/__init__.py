@@ -17,6 +17,7 @@ from .evaluate import evaluate
 from .plugins import plugins
 from .ranks import first_process
 from .recipes import recipes
+from .report import report
 from .show import show
 from .study import study
 from .train import train
@@ -112,5 +113,5 @@ def main() -> None:
     """
 
 
-for command in (train, evaluate, audit, study, validate, components, show, plugins, recipes, check):
+for command in (train, evaluate, audit, report, study, validate, components, show, plugins, recipes, check):
     main.add_command(command)

@@ -128,10 +128,22 @@ def _x_axis(ax: Axes, x: Sequence[float]) -> None:
     if min(x) > 0 and max(x) / min(x) >= _LOGARITHMIC:
         ax.set_xscale("log")
         ax.xaxis.set_minor_locator(ticker.NullLocator())
+        shown = _apart(sorted(set(x)))
+        ax.set_xticks(shown, [number(value) for value in shown])
+    elif len(set(x)) <= 8:
+        ax.set_xticks(sorted(set(x)), [number(value) for value in sorted(set(x))])
     elif all(float(value).is_integer() for value in x):
         ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    if len(set(x)) <= 8:
-        ax.set_xticks(sorted(set(x)), [number(value) for value in sorted(set(x))])
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Return the values of a logarithmic axis that are far enough from one another to be written."""
+    least = math.log(values[-1] / values[0]) / 9
+    shown = [values[0]]
+    for value in values[1:]:
+        if math.log(value / shown[-1]) >= least:
+            shown.append(value)
+    return shown
 
 
 def _panel_words(panel: Panel, x: Sequence[float], y_label: str) -> str:
@@ -313,7 +325,7 @@ def image_figure(path: Path, title: str, rows: Mapping[str, Sequence[tuple[str, 
         RunError: the file cannot be written.
     """
     columns = max(len(images) for images in rows.values())
-    figure = new_figure(1.0 * columns + 0.6, 1.35 * len(rows) + 0.5)
+    figure = new_figure(0.95 * columns + 0.4, 1.35 * len(rows) + 0.5)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for ax in line:

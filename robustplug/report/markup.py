@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from itertools import pairwise
 
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +28,7 @@ def text_html(text: Text | str) -> str:
     # Spans may overlap: a piece between two of their ends has one set of styles.
     ends = sorted({0, len(text.plain), *(at for span in text.spans for at in (span.start, span.end))})
     parts = []
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in pairwise(ends):
         styles = " ".join(str(span.style) for span in text.spans if span.start <= start and end <= span.end)
         parts.append(_styled(text_html(text.plain[start:end]), styles))
     return _styled("".join(parts), str(text.style))
@@ -42,7 +43,7 @@ def _styled(content: str, styles: str) -> str:
 
 
 def table_html(table: Table) -> str:
-    """Return a table of the terminal as HTML: the first column names the rows; the caption lies below it."""
+    """Return a table of the terminal as HTML: its first column names the rows, its title is a heading."""
     heads, numeric = [], []
     for column in table.columns:
         numeric.append(' class="n"' if column.justify == "right" else "")
@@ -59,25 +60,21 @@ def table_html(table: Table) -> str:
         if row.end_section:
             bodies.append("</tbody>\n<tbody>\n")
     bodies.append("</tbody>")
-    title = "" if table.title is None else f"<caption>{text_html(_shown(table.title))}</caption>"
+    # A caption would be cut off where the table is wider than the page; a heading is not.
+    title = "" if table.title is None else f"<h3>{text_html(_shown(table.title))}</h3>\n"
     note = "" if table.caption is None else f'<p class="note">{text_html(_shown(table.caption))}</p>\n'
-    return (
-        _framed(
-            f"<table>{title}\n<thead><tr>{''.join(heads)}</tr></thead>\n{''.join(bodies)}</table>",
-            _plain(table.title) or "table",
-        )
-        + note
-    )
+    head = f"<thead><tr>{''.join(heads)}</tr></thead>"
+    frame = _framed(f"<table>\n{head}\n{''.join(bodies)}</table>", _plain(table.title) or "table")
+    return title + frame + note
 
 
 def pairs_html(pairs: Mapping[str, str], title: str) -> str:
-    """Return names and values as a table of two columns."""
+    """Return names and values as a table of two columns; the title is not shown, only read out."""
     rows = "".join(
         f'<tr><th scope="row">{text_html(name)}</th><td>{text_html(value)}</td></tr>\n'
         for name, value in pairs.items()
     )
-    caption = f"<caption>{escape(title)}</caption>"
-    return _framed(f'<table class="pairs">{caption}\n<tbody>\n{rows}</tbody></table>', title)
+    return _framed(f'<table class="pairs">\n<tbody>\n{rows}</tbody></table>', title)
 
 
 def _framed(table: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a run or a study has left in its folder, as a report needs it; what cannot be read is said, not raised."""
+"""What a run or a study has left in its folder; what cannot be read of it is said, not raised."""
 
 from __future__ import annotations
 
@@ -73,6 +73,13 @@ def read_material(folder: Path) -> Material:
             audit = more.get(AUDIT, audit)
     found.audit = _audit(audit, found.problems)
     return found
+
+
+def read_extra(material: Material, name: str, path: Path) -> None:
+    """Add an evaluation that lies elsewhere, if it is there."""
+    body = _json(path, material.problems)
+    if body and (result := _result(path, body, material.problems)) is not None:
+        material.evaluations[name] = result
 
 
 def read_study(folder: Path) -> Json:

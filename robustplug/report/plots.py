@@ -180,15 +180,17 @@ def surface_figure(
     flat.clabel(lines, fontsize="x-small")
     box = [-radius, radius, radius, -radius, -radius], [-radius, -radius, radius, radius, -radius]
     flat.plot(*box, color="black", linewidth=1.2, linestyle="--", label=f"ε = {number(radius)}")
-    flat.plot([0], [0], marker="x", color="black", linestyle="", label="the sample")
+    flat.plot([0], [0], marker="x", color="black", linestyle="", label="the samples")
     flat.legend(fontsize="small", loc="upper left")
     flat.set(xlabel=plain(labels[0]), ylabel=plain(labels[1]), aspect="equal")
     figure.colorbar(filled, ax=flat, label=plain(labels[2]), shrink=0.9)
-    columns = [[value for value in along] for _ in along]
+    columns = [list(along) for _ in along]
     rows = [[value] * len(along) for value in along]
     solid.plot_surface(
         *(_array(each) for each in (columns, rows, heights)), cmap="viridis", edgecolor="#00000030", lw=0.2
     )
+    # A little smaller, so that the label of the heights is not cut off.
+    solid.set_box_aspect(None, zoom=0.85)
     solid.set_xlabel(plain(labels[0].partition(" (")[0]), fontsize="small")
     solid.set_ylabel(plain(labels[1].partition(" (")[0]), fontsize="small")
     solid.set_zlabel(plain(labels[2]), fontsize="small")

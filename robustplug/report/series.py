@@ -57,9 +57,7 @@ def find_series(results: Mapping[str, Result], axis: Axis) -> list[Series]:
             value = row.threat.get("eps") if axis == "eps" else row.options.get(axis)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 groups.setdefault(_key(row, axis), {})[float(value)] = row
-        for rows in groups.values():
-            if len(rows) >= ENOUGH:
-                found.append(_series(suite, result, rows, axis))
+        found += [_series(suite, result, rows, axis) for rows in groups.values() if len(rows) >= ENOUGH]
     return found
 
 
