@@ -93,7 +93,7 @@ def run_report(
         Section("Training", figures_html(training)),
         Section("Inside the model", figures_html(list(own.values()))),
         Section("More figures", figures_html(found)),
-        Section("Recipe", f"<pre><code>{escape(material.recipe)}</code></pre>\n"),
+        Section("Recipe", recipe_html(material.recipe)),
         Section("Environment", environment_html(material.environment)),
         Section("Left out", left_out_html(computing.left_out, material.problems)),
     ]
@@ -240,6 +240,11 @@ def audit_html(audit: Mapping[str, Any]) -> str:
     return f"<p>{text}</p>\n{table_html(audit_table(audit))}"
 
 
+def recipe_html(text: str) -> str:
+    """Return a recipe as it stands in its file, in as many columns as there is room for."""
+    return f'<pre class="recipe"><code>{escape(text)}</code></pre>\n'
+
+
 def environment_html(environment: Mapping[str, Any]) -> str:
     """Return versions and device."""
     if not environment:
@@ -249,9 +254,11 @@ def environment_html(environment: Mapping[str, Any]) -> str:
         for key, value in flat(environment).items()
         if not key.startswith("plugins.")
     }
-    plugins = flat(environment.get("plugins", {}))
-    if plugins:
-        pairs["plugins"] = ", ".join(f"{name} ({version})" for name, version in plugins.items())
+    packages: dict[str, list[str]] = {}
+    for name, package in flat(environment.get("plugins", {})).items():
+        packages.setdefault(str(package), []).append(name)
+    if packages:
+        pairs["plugins"] = "; ".join(f"{', '.join(names)} ({package})" for package, names in packages.items())
     return pairs_html(pairs, "Where and with what it was trained")
 
 

@@ -17,7 +17,7 @@ from .markup import escape, table_html, text_html
 from .material import Material, flat, read_material, read_study
 from .page import Section, figures_html, page, read_picture
 from .plots import Point, radar_figure, trade_off_figure
-from .run_page import FIGURES, MADE_BY, environment_html, facts_html
+from .run_page import FIGURES, MADE_BY, environment_html, facts_html, recipe_html
 from .study import study_figure, study_tables, title_of
 
 # A radar with fewer axes is a line, and more of them than this on a page tell nobody anything.
@@ -74,7 +74,7 @@ def study_report(folder: Path, out: Path) -> str:
     content = table_html(table) if isinstance(table, Table) else ""
     content += "".join(f"<p>{text_html(note)}</p>\n" for note in notes if isinstance(note, Text))
     first = runs[0] if runs else None
-    recipe = "" if first is None else f"<pre><code>{escape(first.recipe)}</code></pre>\n"
+    recipe = "" if first is None else recipe_html(first.recipe)
     if first is not None and len(runs) > 1:
         recipe = f"<p>That of the first run, {escape(first.folder.name)}.</p>\n{recipe}{_differing(cells)}"
     sections = [
