@@ -13,7 +13,18 @@ import robustplug
 
 from .conftest import Install, Invoke
 
-COMMANDS = ["check", "components", "evaluate", "plugins", "recipes", "show", "study", "train", "validate"]
+COMMANDS = [
+    "check",
+    "components",
+    "evaluate",
+    "plugins",
+    "recipes",
+    "report",
+    "show",
+    "study",
+    "train",
+    "validate",
+]
 HEAVY = {"torch", "torchvision", "numpy", "pydantic", "rich", "accelerate", "sklearn", "matplotlib"}
 HELP = [sys.executable, "-m", "robustplug", "--help"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -30,7 +31,7 @@ def test_28_lines_differ_without_their_colours_mattering_alone() -> None:
     found = looks(28)
     assert len({(look.colour, look.dash) for look in found}) == 28
     # In print without colour, neighbours differ still.
-    assert all(a.dash != b.dash and a.marker != b.marker for a, b in zip(found, found[1:], strict=False))
+    assert all(a.dash != b.dash and a.marker != b.marker for a, b in pairwise(found))
 
 
 def test_a_course_is_told_by_its_ends_and_extremes() -> None:

@@ -69,7 +69,7 @@ def test_the_landscape_of_images_stays_within_them() -> None:
     step.model.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
     vicinity.eps = 2.0
     landscape(step, view, vicinity, 0, True)
-    assert all(0 <= float(x.min()) and float(x.max()) <= 1 for x in seen)
+    assert all(float(x.min()) >= 0 and float(x.max()) <= 1 for x in seen)
     assert len(seen) == GRID * GRID + 1
 
 
