@@ -78,11 +78,14 @@ class Computing:
         known = {key: value for key, value in self.material.evaluations.items() if key != MEASURED}
         results = known if self.material.result is None else {"": self.material.result, **known}
         lacking = [axis for axis in AXES if not find_series(results, axis)]
+        if "eps" in lacking and (self.material.result is None or "eps" not in self.material.result.threat):
+            lacking.remove("eps")
+            self.left_out.append(LeftOut(_SHOWS["eps"], "the threat model has no ε"))
         before = self.material.evaluations.get(MEASURED)
         if before is not None and self.samples is None:
-            lacking = [axis for axis in lacking if not find_series({MEASURED: before}, axis)]
-            if not lacking:
-                return
+            # What is made again is made whole: a part would take the place of all.
+            measured = {MEASURED: before}
+            lacking = lacking if any(not find_series(measured, axis) for axis in lacking) else []
         chosen = self._affordable(lacking, self.samples or SAMPLES)
         if not chosen:
             return
@@ -107,33 +110,36 @@ class Computing:
     def probes(self, folder: Path) -> Iterator[tuple[Path, str]]:
         """Draw the loss around samples, and adversarial examples; yield paths and notes."""
         parts = self._affordable(["landscape", "examples"], _TRIED)
-        if not parts:
-            return
         name = title_of(self.material)
+        drawn: list[str] = []
         try:
+            if not parts:
+                return
             opened = self.commands.open_evaluation(
                 self.material.folder, attacks=[_ATTACK], samples=_TRIED, device=self.device
             )
+            attack, shape = opened.attacks[0], opened.shape
+            if shape is None:
+                raise Refused("its inputs have no fixed shape")
+            images = len(shape) == 3 and shape[0] in (1, 3)
             with opened.running():
-                found = next(opened.steps(opened.attacks[0], 0), None)
+                found = next(opened.steps(attack, 0), None)
                 if found is None:
                     raise Refused("none of the first samples is right")
                 step, view, vicinity = found
-                info = opened.evaluation.task.info
-                images = info.shape is not None and len(info.shape) == 3 and info.shape[0] in (1, 3)
-                if info.shape is None:
-                    raise Refused("its inputs are no tensors of a fixed shape")
                 if "landscape" in parts:
-                    norm = str(opened.attacks[0].threat.get("use", "")) or "ε"
-                    shape = landscape(step, view, vicinity, opened.evaluation.seed, images)
-                    yield from draw_landscape(shape, name, norm, folder)
-                if "examples" in parts and images:
+                    surface = landscape(step, view, vicinity, opened.evaluation.seed, images)
+                    yield from draw_landscape(surface, name, str(attack.threat.get("use", "ε")), folder)
+                    drawn.append("landscape")
+                if "examples" in parts and not images:
+                    raise Refused("the inputs are no images")
+                if "examples" in parts:
                     shown = examples(opened, step, view, vicinity)
-                    yield from draw_examples(shown, opened.attacks[0].label, name, folder)
-                elif "examples" in parts:
-                    self.left_out.append(LeftOut(_SHOWS["examples"], "the inputs are no images"))
-        except (Refused, RecipeError, RunError) as error:
-            self.left_out += [LeftOut(_SHOWS[part], _why(error)) for part in parts]
+                    yield from draw_examples(shown, attack.label, name, folder)
+        except Exception as error:  # a part that cannot be computed must not cost the page
+            known = isinstance(error, Refused | RecipeError | RunError)
+            why = _why(error) if known else f"{type(error).__name__}: {_why(error)}"
+            self.left_out += [LeftOut(_SHOWS[part], why) for part in parts if part not in drawn]
 
     def _affordable(self, parts: Sequence[str], samples: int) -> list[str]:
         """Return the parts that take seconds, going by the run's own evaluation; note the others."""

@@ -68,7 +68,8 @@ def _images(results: Mapping[str, Result]) -> bool:
 
 def title_of(material: Material) -> str:
     """Return what figures call a run: its recipe's name, or else that of its folder."""
-    return str(material.result.meta["name"]) if material.result is not None else material.folder.name
+    own = material.folder.resolve().name
+    return own if material.result is None else str(material.result.meta.get("name", own))
 
 
 def draw_training(material: Material, folder: Path) -> Drawn:

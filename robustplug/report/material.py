@@ -139,7 +139,9 @@ def _history(folder: Path, body: Json, problems: list[str]) -> Sequence[Json]:
     known = {
         each["epoch"]: each
         for each in found
-        if isinstance(each, dict) and {"epoch", "train", "validation", "lr"} <= each.keys()
+        if isinstance(each, dict)
+        and {"epoch", "train", "validation", "lr"} <= each.keys()
+        and all(isinstance(each[key], dict) for key in ("train", "validation"))
     }
     return [known[epoch] for epoch in sorted(known)]
 

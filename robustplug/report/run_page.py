@@ -86,8 +86,10 @@ def run_report(
     if material.result is None:
         command = f"robustplug train --resume {folder}"
         computing.left_out.append(LeftOut("the evaluation", "the run is not finished", command))
+    # First, for it may find problems.
+    results = _results(material)
     sections = [
-        Section("Results", _results(material)),
+        Section("Results", results),
         Section("Audit", audit_html(material.audit)),
         Section("Robustness", figures_html(robustness)),
         Section("Training", figures_html(training)),
@@ -104,7 +106,11 @@ def _results(material: Material) -> str:
     """Return the evaluations; of what was measured for the figures the table is folded up."""
     parts = []
     for name, result in material.results.items():
-        content = evaluation_html(result)
+        try:
+            content = evaluation_html(result)
+        except (KeyError, TypeError, ValueError) as error:
+            material.problems.append(f"the evaluation {name or 'of the run'} cannot be shown: {error!r}")
+            continue
         if name == MEASURED:
             title = f"Measured for this page with {result.samples} samples"
             content = f"<details><summary>{title}</summary>\n{content}</details>\n"
@@ -133,6 +139,9 @@ def _inner(material: Material, figures: Path, computing: Computing) -> list[Pict
         names = [path.name for path in sorted(Path(drawn).iterdir()) if path.suffix in (".png", ".svg")]
         with writing(f"the figures in {figures}"):
             figures.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                # A drawing of ours would be shown instead of a picture that has none.
+                (figures / name).with_suffix(".svg").unlink(missing_ok=True)
             for name in names:
                 shutil.copyfile(Path(drawn, name), figures / name)
     paths = {Path(name).stem: figures / name for name in names if name.endswith(".png")}
@@ -179,7 +188,7 @@ def _lead(material: Material) -> str:
     if result is None:
         return '<p class="subtitle">The run is not finished: there is no result yet.</p>\n'
     meta = result.meta
-    said = f"{meta['method']} on {meta['task']}, {meta.get('model') or 'no model of its own'}"
+    said = f"{meta.get('method')} on {meta.get('task')}, {meta.get('model') or 'no model of its own'}"
     said += f" · {result.split} split, {result.samples} samples · threat model {threat_text(result.threat)}"
     clean = result.attacks[0]
     facts = [("clean accuracy", *_share(clean.accuracy, result.samples))]

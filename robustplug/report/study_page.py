@@ -36,9 +36,9 @@ class Cell:
     name: str
     runs: Sequence[Material]
 
-    def mean(self, values: Mapping[str, float] | Sequence[float]) -> tuple[float, float]:
+    def mean(self, values: Sequence[float]) -> tuple[float, float]:
         """Return mean and sample standard deviation of some values; NaN where there is none."""
-        known = [value for value in values if isinstance(value, float) and not math.isnan(value)]
+        known = [value for value in values if not math.isnan(value)]
         deviation = statistics.stdev(known) if len(known) > 1 else math.nan
         return (statistics.fmean(known) if known else math.nan), deviation
 
