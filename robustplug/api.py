@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Vicinity,
     )
     from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
+    from .report.batchnorm import batchnorm_figure
     from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .report.tables import wilson_interval
     from .run import open_evaluation
@@ -101,6 +102,7 @@ _LAZY = {
         "Vicinity",
     ),
     "random": ("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
+    "report.batchnorm": ("batchnorm_figure",),
     "report.figures": (
         "Line",
         "Panel",
@@ -189,6 +191,7 @@ __all__ = [
     "View",
     "as_rows",
     "attack_by_radius",
+    "batchnorm_figure",
     "beta",
     "build",
     "check_arguments",

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
 
     from .component import Component
+    from .engine.open import OpenedRun
     from .types import EpochReport, Result, RunInfo
 
 ENTRY_POINT_GROUP = "robustplug"
@@ -86,6 +89,19 @@ def robustplug_schedules() -> Iterable[Component]:
 @hookspec
 def robustplug_commands(cli: click.Group) -> None:
     """Add commands to the command line."""
+
+
+@hookspec
+def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
+    """Draw what the plugin knows of a run into a folder, for the page of `robustplug report`.
+
+    Called for every run, also of other methods. Each PNG in the folder, or the SVG of the same name beside
+    it, is shown with the title and the description in its metadata, which the figures of `robustplug.api`
+    have. One that is named like a figure of the report itself takes its place. This is for what takes
+    seconds: what takes longer belongs into a command, and is returned as (what it shows, the command).
+    Figures that a command has left in the run's `figures/` or `evaluations/figures/` are on the page, too.
+    """
+    return ()
 
 
 @hookspec

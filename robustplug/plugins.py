@@ -16,8 +16,11 @@ from .component import Component, Kind
 from .registry import Registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
 
+    from .engine.open import OpenedRun
     from .types import EpochReport, Result, RunInfo
 
 BUILTIN = "builtin"
@@ -137,6 +140,20 @@ class PluginHost:
         """List the plugins that observe runs, but for the built-in one."""
         names = {impl.plugin_name for hook in OBSERVER_HOOKS for impl in self._impls(hook)}
         return sorted(names - {BUILTIN})
+
+    def figures(self, run: OpenedRun, folder: Path) -> list[tuple[str, str]]:
+        """Let every plugin draw what it knows of a run; return what there is besides, and its command."""
+        more: list[tuple[str, str]] = []
+        for impl in self._impls("robustplug_figures"):
+            arguments = {"run": run, "folder": folder}
+            try:
+                offered: Any = impl.function(*(arguments[name] for name in impl.argnames))
+                more += [(str(what), str(command)) for what, command in offered or ()]
+            except (Exception, SystemExit) as error:
+                self.warnings.append(
+                    f'plugin "{impl.plugin_name}" failed in robustplug_figures: {_one_line(error)}'
+                )
+        return more
 
     def run_start(self, run: RunInfo) -> None:
         """Tell the observers that a run starts."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .engine.study import StudyReporter
     from .engine.train import Trained
     from .report.comparison import Comparison
+    from .report.computed import LeftOut
     from .targets import Classifier
     from .types import Result, Split
 
@@ -290,7 +291,7 @@ def study(
     """Run all cells of a study that are not finished, each in a run folder of its own.
 
     A run that fails does not stop the others. The result is in result.json of the study's folder,
-    written after every run, drawn in figures/study.png, and compared in comparison.html.
+    written after every run, and its cells are compared on the page report/index.html.
 
     Args:
         source: TOML file, name of a bundled study, or the same tables as a mapping.
@@ -305,23 +306,17 @@ def study(
         RunError: there are several processes, the folder cannot be written, or there is no such observer.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
-    from .engine.folder import write_text
     from .engine.observers import check_observers
     from .engine.study import STUDIES, SilentStudy, run_study
     from .engine.work import Commands
     from .recipe import read_study
-    from .report.compared import comparison_page
-    from .report.study import study_figure, title_of
 
     check_observers(observers)
     known = read_study(source)
     folder = STUDIES / known.name if out is None else Path(out)
     commands = Commands(train, evaluate, audit)
     result = run_study(known, folder, commands, reporter or SilentStudy(), processes, observers)
-    study_figure(result, folder / "figures" / "study.png")
-    found = [compare([folder], suite) for suite in dict.fromkeys(["", known.suite_name])]
-    if any(comparison.groups for comparison in found):
-        write_text(folder / "comparison.html", comparison_page(title_of(result), found))
+    report(folder)
     runs = [run for cell in result["cells"] for run in cell["runs"]]
     failed = {Path(run["folder"]).name: run["reason"] for run in runs if run["status"] == "failed"}
     return Studied(folder, result, failed)
@@ -337,3 +332,59 @@ def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
     from .report.comparison import compare as compare_runs
 
     return compare_runs(paths, suite)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a report leaves behind.
+
+    Attributes:
+        page: the HTML file.
+        left_out: what the page lacks, with the command that brings it, if there is one.
+    """
+
+    page: Path
+    left_out: Sequence[LeftOut]
+
+
+def report(
+    folder: str | Path,
+    *,
+    out: str | Path | None = None,
+    samples: int | None = None,
+    compute: bool = True,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Reported:
+    """Write one self-contained HTML page about a run or a study, and its figures as PNG and SVG.
+
+    Args:
+        folder: of the run or the study.
+        out: folder of index.html and figures/; None for report/ in the folder.
+        samples: to measure accuracy against eps, steps and restarts with, however long it takes; None for
+            what takes seconds.
+        compute: compute what a run's folder does not hold; of a study nothing is computed.
+        device: "auto", "cpu", "cuda" or "mps".
+        reporter: hears of progress.
+
+    Raises:
+        RunError: the folder holds neither, or the page cannot be written.
+    """
+    from .engine.folder import holds_run, write_atomic, writing
+    from .engine.reporting import Silent
+    from .report.computed import Commands
+    from .report.run_page import PAGE, run_report
+    from .report.study_page import study_report
+
+    folder = Path(folder)
+    target = folder / "report" if out is None else Path(out)
+    left_out: list[LeftOut] = []
+    if holds_run(folder):
+        commands = Commands(evaluate, open_evaluation)
+        text, left_out = run_report(folder, target, commands, samples, compute, device, reporter or Silent())
+    else:
+        text = study_report(folder, target)
+    with writing(f"the page in {target}"):
+        target.mkdir(parents=True, exist_ok=True)
+        write_atomic(target / PAGE, text.encode())
+    return Reported(target / PAGE, left_out)

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Literal
 from robustplug.api import Component, Count, Positive, hookimpl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
+
+    from robustplug.api import OpenedRun
 
 _OPT = "Cheng et al. 2019, Query-Efficient Hard-label Black-box Attack, arXiv:1807.04457"
 _SIGN = "Cheng et al. 2020, Sign-OPT: A Query-Efficient Hard-label Adversarial Attack, arXiv:1909.10773"
@@ -211,6 +215,15 @@ def robustplug_perturbations() -> Iterable[Component]:
     ):
         trial = {"queries": 40, "starts": 10}
         yield Component(name, f"robustplug_hardlabel.peers:{factory}", PeerOptions, summary, paper, trial)
+
+
+@hookimpl
+def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
+    """Say how distortion against queries is drawn; it takes too long for every page."""
+    drawn = any((run.folder / "evaluations" / "figures").glob("hard-label-distance-*.png"))
+    if drawn or run.task.info.shape is None or run.task.info.classes is None:
+        return ()
+    return [("distortion against queries", f"robustplug hard-label curves {run.folder} --samples 50")]
 
 
 @hookimpl

@@ -20,7 +20,11 @@ from robustplug.api import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
+
+    from robustplug.api import OpenedRun
 
 PAPER = "Balaji et al. 2019, Instance Adaptive Adversarial Training, arXiv:1910.08051"
 
@@ -102,6 +106,19 @@ def robustplug_methods() -> Iterable[Component]:
             excludes={"mixtures": "a radius is remembered for each sample, and a mixture is several"},
         ),
     )
+
+
+@hookimpl
+def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
+    """Draw the radii as the newest checkpoint has them."""
+    from robustplug.api import open_run
+
+    from .commands import draw_radii
+    from .method import Iaat
+
+    if isinstance(run.method, Iaat):
+        draw_radii(open_run(run.folder, run.device, last=True), folder)
+    return ()
 
 
 @hookimpl

@@ -32,21 +32,33 @@ def radii(run: Path) -> None:
     Figures 7, 8 and 2 of the paper: figures/radii-*.png in the run folder. The numbers go to its
     result.json, as "radii".
     """
-    from robustplug.api import Line, Panel, histogram_figure, line_figure, note_in_result, open_run
-
-    from .method import Iaat
+    from robustplug.api import note_in_result, open_run
 
     opened = open_run(run, last=True)
     if not (run / "result.json").is_file():
         raise click.UsageError(f"{run} is not finished: robustplug train --resume {run}")
-    method = opened.method
-    if not isinstance(method, Iaat):
+    body = draw_radii(opened, run / "figures")
+    if body is None:
         raise click.UsageError(f"{run} was not trained with iaat")
-    last = method.eps.values.cpu()
-    traces = _traces(len(last))
-    figures = run / "figures"
     for problem in opened.problems:
         click.echo(problem, err=True)
+    note_in_result(run, "radii", body)
+    for epoch, mean in zip(body["epochs"], body["mean"], strict=True):
+        click.echo(f"after epoch {epoch:4}: mean ε = {mean:.4f} = {PIXEL * mean:.2f}/255")
+    click.echo(f"{run / 'figures'}")
+
+
+def draw_radii(opened: OpenedRun, figures: Path) -> dict[str, Any] | None:
+    """Draw what `radii` draws into a folder and return the numbers; None for a run without radii."""
+    from robustplug.api import Line, Panel, histogram_figure, line_figure
+
+    from .method import Iaat
+
+    method = opened.method
+    if not isinstance(method, Iaat):
+        return None
+    last = method.eps.values.cpu()
+    traces = _traces(len(last))
     epochs, values = _history(method, opened.epochs)
     means = values.mean(1).tolist()
     body = {
@@ -56,7 +68,6 @@ def radii(run: Path) -> None:
         "least": _extreme(last, largest=False),
         "most": _extreme(last, largest=True),
     }
-    note_in_result(run, "radii", body)
     lines = [Line(f"sample {index}", (PIXEL * values[:, index]).tolist()) for index in traces]
     panels = [
         Panel("mean", [Line("all samples", [PIXEL * mean for mean in means])]),
@@ -67,9 +78,7 @@ def radii(run: Path) -> None:
     groups = {f"after epoch {epochs[at]}": (PIXEL * values[at]).tolist() for at in chosen}
     histogram_figure(figures / "radii-histograms.png", f"Radii of {opened.name}", groups, "ε · 255")
     _draw_extremes(opened, body, figures / "radii-samples.png")
-    for epoch, mean in zip(epochs, means, strict=True):
-        click.echo(f"after epoch {epoch:4}: mean ε = {mean:.4f} = {PIXEL * mean:.2f}/255")
-    click.echo(f"{figures}")
+    return body
 
 
 def _history(method: Iaat, epochs: int) -> tuple[list[int], Tensor]:

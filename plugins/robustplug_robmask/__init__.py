@@ -19,7 +19,11 @@ from robustplug.api import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
+
+    from robustplug.api import OpenedRun
 
 PAPER = "Cheng 2021, doctoral thesis, chapter 6: RobMask"
 _ADVPROP = "Xie et al. 2020, Adversarial Examples Improve Image Recognition, arXiv:1911.09665"
@@ -107,6 +111,16 @@ def robustplug_methods() -> Iterable[Component]:
         {"perturbation": {"steps": 2}},
         traits=_TRAITS,
     )
+
+
+@hookimpl
+def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
+    """Draw the first BatchNorm layer under the masks of no attack and of the strongest."""
+    from .commands import draw_masks
+
+    if not draw_masks(run, folder) or (run.folder / "figures" / "masks.png").is_file():
+        return ()
+    return [("accuracy under the masks of several ε", f"robustplug mask sweep {run.folder}")]
 
 
 @hookimpl

@@ -64,6 +64,25 @@ def sweep(run: Path, radii: list[float], samples: int | None) -> None:
     _report(opened, models, "eps", run / "masks.json", run / "figures" / "masks.png", samples)
 
 
+def draw_masks(opened: OpenedRun, folder: Path) -> bool:
+    """Draw the first BatchNorm layer under two masks, thesis Fig. 6.1; tell whether there are masks."""
+    from robustplug.api import batchnorm_figure
+
+    from .masks import fold
+    from .method import RobMask
+
+    if not isinstance(opened.method, RobMask):
+        return False
+    largest = float(opened.method.vicinity.eps)
+    models = {
+        "mask of ε = 0": fold(opened.trained, 0.0),
+        f"mask of ε = {largest:.4g}": fold(opened.trained, 1.0),
+    }
+    return batchnorm_figure(
+        folder / "batchnorm.png", f"Masks of the first BatchNorm layer, {opened.name}", models
+    )
+
+
 @mask.command()
 @click.argument("run_a", type=click.Path(path_type=Path))
 @click.argument("run_b", type=click.Path(path_type=Path))

@@ -21,7 +21,6 @@ from robustplug.api import take
 
 from .words import BEGIN, END, PAD
 
-
 GOING = 0.75
 """When no more than this share of the sentences go on, the others leave the batch."""
 

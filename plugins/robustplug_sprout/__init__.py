@@ -20,7 +20,11 @@ from robustplug.api import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
+
+    from robustplug.api import OpenedRun
 
 PAPER = "Cheng et al. 2021, Self-Progressing Robust Training, arXiv:2012.11769"
 _METHOD = "robustplug_sprout.method"
@@ -125,6 +129,15 @@ def robustplug_methods() -> Iterable[Component]:
         PAPER,
         variants={"paper": {}, "official": OFFICIAL},
     )
+
+
+@hookimpl
+def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
+    """Draw the correlogram of β."""
+    from .commands import draw_beta
+
+    draw_beta(run, folder)
+    return ()
 
 
 @hookimpl

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from robustplug.api import OpenedRun
 
 
 @click.group()
@@ -19,25 +23,33 @@ def correlogram(run: Path) -> None:
 
     They go to result.json of the run folder, as "beta", and to figures/beta.png.
     """
-    from robustplug.api import matrix_figure, note_in_result, open_run
+    from robustplug.api import note_in_result, open_run
+
+    body = draw_beta(open_run(run), run / "figures")
+    if body is None:
+        raise click.UsageError(f"{run} has no β: its label map is not dirichlet, or its alpha is 0")
+    note_in_result(run, "beta", body)
+    for name, value in sorted(zip(body["classes"], body["values"], strict=True), key=lambda pair: -pair[1]):
+        click.echo(f"{name:>16}  {value:.4g}")
+    click.echo(f"{run / 'figures' / 'beta.png'}")
+
+
+def draw_beta(opened: OpenedRun, folder: Path) -> dict[str, Any] | None:
+    """Draw the products of the learned β into beta.png and return them; None for a run without β."""
+    from robustplug.api import matrix_figure
 
     from .analysis import products
     from .method import DirichletLabels
 
-    opened = open_run(run)
     labels = opened.method.label_map
     if not isinstance(labels, DirichletLabels) or not labels.learns:
-        raise click.UsageError(f"{run} has no β: its label map is not dirichlet, or its alpha is 0")
+        return None
     beta = labels.beta.detach().cpu()
     matrix = products(beta).tolist()
     info = opened.task.info
     names = list(info.class_names) or [str(number) for number in range(len(beta))]
-    note_in_result(run, "beta", {"classes": names, "values": beta.tolist(), "products": matrix})
-    figure = run / "figures" / "beta.png"
-    matrix_figure(figure, f"β_s · β_t of {opened.name}", names, names, matrix, "{:.3g}")
-    for name, value in sorted(zip(names, beta.tolist(), strict=True), key=lambda pair: -pair[1]):
-        click.echo(f"{name:>16}  {value:.4g}")
-    click.echo(f"{figure}")
+    matrix_figure(folder / "beta.png", f"β_s · β_t of {opened.name}", names, names, matrix, "{:.3g}")
+    return {"classes": names, "values": beta.tolist(), "products": matrix}
 
 
 @sprout.command()

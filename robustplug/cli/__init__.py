@@ -19,6 +19,7 @@ from .new_plugin import new_plugin
 from .plugins import plugins
 from .ranks import first_process
 from .recipes import recipes
+from .report import report
 from .show import show
 from .study import study
 from .train import train
@@ -119,6 +120,7 @@ for command in (
     evaluate,
     audit,
     compare,
+    report,
     study,
     validate,
     components,

@@ -63,6 +63,6 @@ def compare(
     if markdown_file is not None:
         write_text(markdown_file, comparison_markdown(found))
     if html_file is not None:
-        write_text(html_file, comparison_page(f"Comparison: {', '.join(runs)}", [found]))
+        write_text(html_file, comparison_page(f"Comparison of {', '.join(runs)}", found))
     if found.left_out:
         ctx.exit(1)

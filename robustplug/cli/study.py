@@ -42,7 +42,7 @@ def study(
     FILE is a TOML file, or the name of a bundled study; see: robustplug recipes list --studies
 
     Finished runs are not run again, unfinished ones go on, and one that fails does not stop the others.
-    Everything goes to studies/NAME, at the end with comparison.html.
+    Everything goes to studies/NAME, at the end with the page report/index.html, which compares its cells.
 
     \b
     robustplug study mine.toml --list

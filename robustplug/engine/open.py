@@ -183,6 +183,7 @@ class OpenedRun:
         parts: its recipe, task and method, with the method's memory and parameters as trained.
         processes: says where the models are.
         epochs: whole epochs that it has been trained for.
+        folder: of the run.
         problems: what is wrong with newer checkpoints.
     """
 
@@ -191,6 +192,7 @@ class OpenedRun:
     parts: Parts
     processes: Processes
     epochs: int
+    folder: Path
     problems: Sequence[str] = ()
 
     @property
@@ -255,7 +257,13 @@ def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> Op
     processes = start(device, "float32")
     found = load_run(Path(folder), recipe, processes, last)
     return OpenedRun(
-        found.exported, found.trained, found.parts, processes, found.epochs, tuple(found.problems)
+        found.exported,
+        found.trained,
+        found.parts,
+        processes,
+        found.epochs,
+        Path(folder),
+        tuple(found.problems),
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from ..engine.folder import writing
 from .comparison import Column, Comparison, Group, Value
-from .points import Point, point_picture
-from .sheets import Cell, Sheet, html_table, markdown
+from .markup import escape
+from .page import Section, figures_html, page, read_picture
+from .plots import Point, trade_off_figure
+from .sheets import Cell, Sheet, markdown, sheet_html
 from .tables import threat_text
 
 TIED, FRONT = "≈", "◆"
@@ -201,39 +204,39 @@ def _all_columns(group: Group) -> list[Column]:
     return [*group.columns, *([robust] if robust is not None and more else [])]
 
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70rem; padding: 1rem; color: #111; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; }
-th, td { border-bottom: 1px solid #bbb; padding: .25rem .6rem; text-align: left; vertical-align: top; }
-.number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
-img { max-width: 100%; height: auto; } p { max-width: 50rem; }
-"""
+def comparison_html(comparison: Comparison, figures: Path) -> str:
+    """Return a comparison as the content of a page's section.
+
+    Args:
+        comparison: to show.
+        figures: folder that its figures are written to, as PNG and SVG.
+
+    Raises:
+        RunError: a figure cannot be written.
+    """
+    parts = [f'<p class="doubt">{escape(note)}</p>\n' for note in comparison_notes(comparison)]
+    for number, group in enumerate(comparison.groups):
+        parts.append(sheet_html(_accuracies(comparison, number)))
+        if group.robust is not None and any(group.costs):
+            parts.append(sheet_html(_compute(group)))
+        name = "-".join(word for word in (comparison.suite, str(number + 1) if number else "") if word)
+        drawn = _draw(group, figures, f"-{name}" if name else "", title_of(comparison, number))
+        parts.append(figures_html([read_picture(path) for path in drawn]))
+    return "".join(parts)
 
 
-def comparison_page(title: str, comparisons: Sequence[Comparison]) -> str:
-    """Return one self-contained HTML page with the tables and figures of some comparisons."""
-    parts = [f"<h1>{html.escape(title)}</h1>\n"]
-    for comparison in comparisons:
-        parts += [f"<p>{html.escape(note)}</p>\n" for note in comparison_notes(comparison)]
-        for number, group in enumerate(comparison.groups):
-            parts.append(html_table(_accuracies(comparison, number)))
-            parts += [_image(*figure) for figure in _figures(group)]
-            if group.robust is not None and any(group.costs):
-                parts.append(html_table(_compute(group)))
-    body = "".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
-    )
+def comparison_page(title: str, comparison: Comparison) -> str:
+    """Return one self-contained HTML page with the tables and figures of a comparison.
+
+    Raises:
+        RunError: there is no room for temporary files.
+    """
+    with writing("figures"), TemporaryDirectory() as folder:
+        content = comparison_html(comparison, Path(folder))
+    return page(title, "", [Section("Comparison", content)])
 
 
-def _image(caption: str, picture: bytes) -> str:
-    data = base64.b64encode(picture).decode()
-    return f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{data}">\n'
-
-
-def _figures(group: Group) -> Iterator[tuple[str, bytes]]:
+def _draw(group: Group, folder: Path, name: str, title: str) -> Iterator[Path]:
     """Draw clean against robust accuracy, and robust accuracy against the passes of training."""
     if group.robust is None or len(group.entries) < 2:
         return
@@ -242,19 +245,22 @@ def _figures(group: Group) -> Iterator[tuple[str, bytes]]:
     if any(group.pareto):
         clean = [_percent(value) for value in group.columns[0].values if value is not None]
         points = [
-            Point(name, x, y, x_bar, y_bar, on)
+            Point(name, x, y, on, x_bar, y_bar)
             for name, (x, x_bar), (y, y_bar), on in zip(names, clean, robust, group.pareto, strict=True)
         ]
-        title = "Clean against robust accuracy"
-        yield title, point_picture(title, points, "clean accuracy (%)", label)
+        path = folder / f"trade-off{name}.png"
+        trade_off_figure(path, f"Clean and robust accuracy, {title}", points, "clean accuracy (%)", label)
+        yield path
     points = [
-        Point(name, cost.passes, y, (0.0, 0.0), bar, on)
+        Point(name, cost.passes, y, on, y_bar=bar)
         for name, cost, (y, bar), on in zip(names, group.costs, robust, group.frugal, strict=True)
         if cost is not None
     ]
     if len(points) > 1:
-        title = "Robust accuracy against the cost of training"
-        yield title, point_picture(title, points, "forwards and backwards per training sample", label)
+        path = folder / f"equal-compute{name}.png"
+        x_label = "forwards and backwards per training sample"
+        trade_off_figure(path, f"Robust accuracy by passes, {title}", points, x_label, label)
+        yield path
 
 
 def _percent(value: Value) -> tuple[float, tuple[float, float]]:

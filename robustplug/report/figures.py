@@ -1,30 +1,24 @@
-"""Figures of plain numbers, written as PNG; equal numbers give equal files.
-
-Figures are drawn without pyplot, so that neither a display nor global state is touched.
-"""
+"""Figures of plain numbers, written as PNG and SVG; equal numbers give equal files."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.folder import write_atomic, writing
+from .canvas import course, legend_label, logarithmic, looks, new_figure, number, plain, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-_DPI = 150
-# From this ratio of the largest to the smallest value on, an axis of positive values is logarithmic.
-_LOGARITHMIC = 50
+    from .canvas import Look
+
 # Longer lines are drawn without a mark at each value.
 _MARKED = 40
-# In inches: beyond it a picture is too large to be opened everywhere.
-_TALLEST = 200.0
+# Descriptions tell of so many lines, and count the rest.
+_TOLD = 8
 
 
 @dataclass(frozen=True)
@@ -35,19 +29,22 @@ class Line:
         label: for the legend.
         y: a value for each x; NaN where there is none.
         error: half the length of each error bar; NaN where there is none.
+        ends: instead of `error`, the lower and the upper end of each error bar.
     """
 
     label: str
     y: Sequence[float]
     error: Sequence[float] = ()
+    ends: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Hold the lines of one panel, and its title."""
+    """Hold the lines of one panel, its title, and the label of its y axis where it has one of its own."""
 
     title: str
     lines: Sequence[Line]
+    y_label: str = ""
 
 
 def line_figure(
@@ -59,60 +56,108 @@ def line_figure(
     y_label: str,
     y_range: tuple[float, float] | None = None,
     legend: str = "",
+    marks: Mapping[str, float] | None = None,
 ) -> None:
     """Draw panels of lines over the same x.
 
     Args:
-        path: of the PNG; its folder is made.
+        path: of the PNG; its folder is made, and an SVG of the same name is written beside it.
         title: of the figure.
         x: values, in any order.
         panels: at least one, each with at least one line.
-        x_label, y_label: of the axes.
+        x_label, y_label: of the axes, with their units.
         y_range: of all panels; None for what fits.
         legend: title of the legends.
+        marks: places on the x axis, by their name in the legend.
 
     Raises:
         RunError: the file cannot be written.
     """
-    from matplotlib import ticker
-
-    columns = min(len(panels), 3)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
     count = math.ceil(len(panels) / columns)
-    figure = _figure(4.2 * columns + 1.2, 3.6 * count + 0.4)
+    figure = new_figure(4.2 * columns + 1.2, 3.6 * count + 0.4)
     axes = figure.subplots(count, columns, squeeze=False)
-    order = sorted(range(len(x)), key=lambda at: x[at])
-    colours = _colours(max(len(panel.lines) for panel in panels))
-    for at, ax in enumerate(axes.flat):
-        if at >= len(panels):
-            ax.set_axis_off()
-            continue
-        for line, colour in zip(panels[at].lines, colours, strict=False):
-            error = [line.error[i] for i in order] if line.error else None
-            ax.errorbar(
-                [x[i] for i in order],
-                [line.y[i] for i in order],
-                yerror_of(error),
-                color=colour,
-                marker="o" if len(x) <= _MARKED else "",
-                markersize=4,
-                capsize=3,
-                label=_label(line.label),
-            )
-        if min(x) > 0 and max(x) / min(x) >= _LOGARITHMIC:
-            ax.set_xscale("log")
-            ax.xaxis.set_minor_locator(ticker.NullLocator())
-        if len(set(x)) <= 8:
-            ax.set_xticks(sorted(set(x)), [f"{value:.4g}" for value in sorted(set(x))])
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    told = []
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        for line, look in zip(panel.lines, looks(len(panel.lines)), strict=True):
+            _draw_line(ax, x, line, look)
+        for name, place in (marks or {}).items():
+            ax.axvline(place, color="#555555", linewidth=1, dashes=(1, 2), label=legend_label(name))
+        _x_axis(ax, x)
         if y_range is not None:
             ax.set_ylim(*y_range)
-        _style(ax, panels[at].title, x_label, y_label)
-        ax.legend(title=_text(legend) or None, fontsize="small", title_fontsize="small")
-    _save(figure, path, title)
+        own = panel.y_label or y_label
+        style(ax, panel.title, x_label, own)
+        if len(panel.lines) > 1 or panel.lines[0].label or marks:
+            ax.legend(title=plain(legend) or None, fontsize="small", title_fontsize="small")
+        told.append(_panel_words(panel, x, own))
+    places = "".join(f" {name} is at {number(place)}." for name, place in (marks or {}).items())
+    save(figure, path, title, f"{title}, against {x_label}. {' '.join(told)}{places}")
 
 
-def yerror_of(error: Sequence[float] | None) -> Sequence[float] | None:
+def _draw_line(ax: Axes, x: Sequence[float], line: Line, look: Look) -> None:
+    """Draw a line through the values that are there."""
+    order = [at for at in sorted(range(len(x)), key=lambda at: x[at]) if not math.isnan(line.y[at])]
+    errors: Any = yerror_of([line.error[at] for at in order]) if line.error else None
+    if line.ends:
+        pairs = [(line.y[at], *line.ends[at]) for at in order]
+        # An end may lie beyond its value by rounding.
+        errors = [[max(0.0, y - low) for y, low, _ in pairs], [max(0.0, high - y) for y, _, high in pairs]]
+    ax.errorbar(
+        [x[at] for at in order],
+        [line.y[at] for at in order],
+        errors,
+        color=look.colour,
+        linestyle=look.dash,
+        marker=look.marker if len(x) <= _MARKED else "",
+        markersize=4,
+        linewidth=1.4,
+        elinewidth=0.8,
+        capsize=2.5,
+        label=legend_label(line.label),
+    )
+
+
+def _x_axis(ax: Axes, x: Sequence[float]) -> None:
+    from matplotlib import ticker
+
+    if logarithmic(x):
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
+        shown = _apart(sorted(set(x)))
+        ax.set_xticks(shown, [number(value) for value in shown])
+    elif len(set(x)) <= 8:
+        ax.set_xticks(sorted(set(x)), [number(value) for value in sorted(set(x))])
+    elif all(float(value).is_integer() for value in x):
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Return the values of a logarithmic axis that are far enough from one another to be written."""
+    least = math.log(values[-1] / values[0]) / 9
+    shown = [values[0]]
+    for value in values[1:]:
+        if math.log(value / shown[-1]) >= least:
+            shown.append(value)
+    return shown
+
+
+def _panel_words(panel: Panel, x: Sequence[float], y_label: str) -> str:
+    order = sorted(range(len(x)), key=lambda at: x[at])
+    lines = [
+        f"{line.label or y_label} {course([x[at] for at in order], [line.y[at] for at in order])}"
+        for line in panel.lines[:_TOLD]
+    ]
+    more = len(panel.lines) - len(lines)
+    head = f"{panel.title}, {y_label}" if panel.title else y_label
+    return f"{head}: {'; '.join(lines)}{f'; and {more} more lines' if more else ''}."
+
+
+def yerror_of(error: Sequence[float]) -> Sequence[float] | None:
     """Return error bars, or None when there is none at all."""
-    return None if error is None or all(math.isnan(value) for value in error) else error
+    return None if all(math.isnan(value) for value in error) else error
 
 
 def bar_figure(
@@ -137,22 +182,32 @@ def bar_figure(
         RunError: the file cannot be written.
     """
     height = 0.8 / max(1, len(series))
-    figure = _figure(8.0, min(_TALLEST, 1.6 + len(groups) * max(0.4, 0.22 * len(series))))
+    figure = new_figure(8.0, 1.6 + len(groups) * max(0.4, 0.22 * len(series)))
     ax = figure.subplots()
-    colours = _colours(len(series))
-    for number, (name, (values, errors)) in enumerate(series.items()):
-        offset = (number - (len(series) - 1) / 2) * height
-        places = [at + offset for at in range(len(groups))]
+    told = []
+    for at, ((name, (values, errors)), look) in enumerate(
+        zip(series.items(), looks(len(series)), strict=True)
+    ):
+        offset = (at - (len(series) - 1) / 2) * height
+        places = [place + offset for place in range(len(groups))]
         # NaN has no length: the bar is not there, and so is said nothing of.
-        ax.barh(places, values, height, color=colours[number], label=_label(name))
+        bars: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "lw": 0.5}
+        ax.barh(places, values, height, **bars, label=legend_label(name))
         ax.errorbar(values, places, xerr=yerror_of(errors), fmt="none", ecolor="black", capsize=2, lw=1)
-    ax.set_yticks(range(len(groups)), [_text(group) for group in groups])
+        known = [
+            f"{' '.join(group.split())} {number(value)}"
+            for group, value in zip(groups, values, strict=True)
+            if not math.isnan(value)
+        ]
+        told.append(f"{name}: {', '.join(known) or 'no values'}.")
+    ax.set_yticks(range(len(groups)), [plain(group) for group in groups])
     ax.set_ylim(len(groups) - 0.5, -0.5)
     if x_range is not None:
         ax.set_xlim(*x_range)
-    _style(ax, "", x_label, "")
-    ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
-    _save(figure, path, title)
+    style(ax, "", x_label, "")
+    # Below, so that the bars have the whole width also where the page is narrow.
+    ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.12 * 4 / figure.get_figheight()))
+    save(figure, path, title, f"{title}: {x_label} as bars. {' '.join(told)}")
 
 
 def matrix_figure(
@@ -187,30 +242,40 @@ def matrix_figure(
     width = margin + 1.8 + len(column_labels) * max(0.6, 0.1 * longest + 0.2)
     # Column labels are slanted, so they take about 0.7 of their length.
     below = 0.065 * max(map(len, column_labels), default=1)
-    figure = _figure(min(_TALLEST, width), min(_TALLEST, 1.2 + below + 0.45 * len(row_labels)))
+    figure = new_figure(width, 1.2 + below + 0.45 * len(row_labels))
     ax = figure.subplots()
     image = ax.imshow(values, cmap="viridis", aspect="auto")
     known = [value for row in values for value in row if not math.isnan(value)]
     # White letters on the dark half of the colours, black ones on the bright half.
     bright = min(known, default=0.0) + 0.6 * (max(known, default=0.0) - min(known, default=0.0))
-    ax.set_xticks(range(len(column_labels)), [_text(label) for label in column_labels])
+    ax.set_xticks(range(len(column_labels)), [plain(label) for label in column_labels])
     ax.tick_params(axis="x", rotation=45)
     for label in ax.get_xticklabels():
         label.set(horizontalalignment="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(row_labels)), [_text(label) for label in row_labels])
+    ax.set_yticks(range(len(row_labels)), [plain(label) for label in row_labels])
     for at, row in enumerate(values):
         for column, value in enumerate(row):
             ax.text(
                 column,
                 at,
-                _text(texts[at][column]),
+                plain(texts[at][column]),
                 ha="center",
                 va="center",
                 color="white" if value < bright else "black",
                 fontsize="small",
             )
     figure.colorbar(image, ax=ax)
-    _save(figure, path, title)
+    told = [
+        f"{row} and {column} {text}"
+        for row, line in zip(row_labels, texts, strict=True)
+        for column, text in zip(column_labels, line, strict=True)
+        if text and len(row_labels) * len(column_labels) <= _TOLD
+    ]
+    if not told and known:
+        told = [
+            f"{len(row_labels)} by {len(column_labels)} values {number(min(known))} to {number(max(known))}"
+        ]
+    save(figure, path, title, f"{title}: a matrix of numbers. {', '.join(told)}.")
 
 
 def histogram_figure(
@@ -228,15 +293,22 @@ def histogram_figure(
     Raises:
         RunError: the file cannot be written.
     """
-    figure = _figure(6.0, 1.1 + 1.5 * len(groups))
+    figure = new_figure(6.0, 1.1 + 1.5 * len(groups))
     axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True)
     least = min(min(values) for values in groups.values())
     most = max(max(values) for values in groups.values())
     for ax, (name, values) in zip(axes.flat, groups.items(), strict=True):
-        ax.hist(values, bins=bins, range=(least, most if most > least else least + 1))
-        _style(ax, name, "", "samples")
-    axes.flat[-1].set_xlabel(_text(label))
-    _save(figure, path, title)
+        ax.hist(
+            values, bins=bins, range=(least, most if most > least else least + 1), color=looks(1)[0].colour
+        )
+        style(ax, name, "", "samples")
+    axes.flat[-1].set_xlabel(plain(label))
+    told = [
+        f"{name}: {len(values)} samples, from {number(min(values))} to {number(max(values))}, "
+        f"mean {number(sum(values) / len(values))}."
+        for name, values in groups.items()
+    ]
+    save(figure, path, title, f"{title}: histograms of {label}. {' '.join(told)}")
 
 
 def image_figure(path: Path, title: str, rows: Mapping[str, Sequence[tuple[str, Any]]]) -> None:
@@ -251,64 +323,21 @@ def image_figure(path: Path, title: str, rows: Mapping[str, Sequence[tuple[str, 
         RunError: the file cannot be written.
     """
     columns = max(len(images) for images in rows.values())
-    figure = _figure(0.9 * columns + 0.4, 1.3 * len(rows) + 0.5)
+    figure = new_figure(0.95 * columns + 0.4, 1.35 * len(rows) + 0.5)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for ax in line:
-            ax.set_axis_off()
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
         for ax, (caption, image) in zip(line, images, strict=False):
             grey = len(image) == 1
             ax.imshow(
                 image[0] if grey else image.transpose(1, 2, 0), cmap="gray" if grey else None, vmin=0, vmax=1
             )
-            ax.set_title(_text(caption), fontsize="x-small")
-        line[0].text(
-            -0.1, 0.5, _text(name), transform=line[0].transAxes, ha="right", va="center", fontsize="small"
-        )
-    _save(figure, path, title)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-
-
-def _save(figure: Figure, path: Path, title: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure.suptitle(_text(title))
-    FigureCanvasAgg(figure)
-    picture = BytesIO()
-    # Without the version of matplotlib, which is all that would differ between two machines' files.
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    with writing(f"the figure {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, picture.getvalue())
-
-
-def _style(ax: Axes, title: str, x_label: str, y_label: str) -> None:
-    ax.set(title=_text(title), xlabel=_text(x_label), ylabel=_text(y_label))
-    ax.grid(alpha=0.3)
-    ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-
-
-def _colours(count: int) -> list[Any]:
-    """Return colours that can be told apart: of ten, of twenty, or of a range."""
-    from matplotlib import colormaps
-
-    if count <= 20:
-        return list(colormaps["tab10" if count <= 10 else "tab20"].colors)  # type: ignore[attr-defined]
-    return [colormaps["turbo"](at / (count - 1)) for at in range(count)]
-
-
-def _text(text: str) -> str:
-    """Return a text in which nothing is read as a formula."""
-    return text.replace("$", r"\$")
-
-
-def _label(text: str) -> str:
-    """Return a text for a legend, where matplotlib hides names that start with an underscore."""
-    return _text(f" {text}" if text.startswith("_") else text)
+            ax.set_title(plain(caption), fontsize="small")
+        line[0].set_ylabel(plain(name), fontsize="small")
+    told = [
+        f"{name}: {', '.join(' '.join(caption.split()) for caption, _ in images)}."
+        for name, images in rows.items()
+    ]
+    save(figure, path, title, f"{title}: rows of images with their captions. {' '.join(told)}")

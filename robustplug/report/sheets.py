@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
+
+from .markup import escape, table_html
 
 # Characters of a table beside the text of a cell: two blanks and a line.
 _FRAME = 3
@@ -94,22 +95,10 @@ def markdown(sheet: Sheet) -> str:
     return f"### {text(Cell(sheet.title))}\n\n" + "\n".join(rows) + "\n" + notes
 
 
-def html_table(sheet: Sheet) -> str:
-    """Return a sheet as HTML; the best of a column is bold."""
-
-    def cell(tag: str, text: str, at: int, best: bool = False) -> str:
-        shown = html.escape(text)
-        kind = "" if at < sheet.labels else ' class="number"'
-        return f"<{tag}{kind}>{f'<b>{shown}</b>' if best else shown}</{tag}>"
-
-    head = "".join(cell("th", text, at) for at, text in enumerate(sheet.heads))
-    body = "".join(
-        f"<tr>{''.join(cell('td', one.text, at, one.best) for at, one in enumerate(line))}</tr>\n"
-        for line in sheet.lines
-    )
-    notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in sheet.notes)
-    return (
-        f"<h2>{html.escape(sheet.title)}</h2>\n"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody></table></div>\n{notes}"
-    )
+def sheet_html(sheet: Sheet) -> str:
+    """Return a sheet as HTML, as the terminal would show it if it were wide enough."""
+    # One table as wide as it must be: the page lets it scroll.
+    table, *notes = rich_tables(sheet, 100_000)
+    assert isinstance(table, Table)
+    said = "".join(f'<p class="note">{escape(str(note))}</p>\n' for note in notes)
+    return table_html(table) + said

@@ -20,6 +20,7 @@ COMMANDS = [
     "evaluate",
     "plugins",
     "recipes",
+    "report",
     "show",
     "study",
     "train",

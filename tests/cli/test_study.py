@@ -133,10 +133,12 @@ def test_the_output_is_the_table(studied: Studied) -> None:
         assert text in line
     assert "4/4 lr=0.2, seed=1 · clean" in studied.output
     assert studied.output.splitlines()[-1].endswith(str(Path("studies") / "mine"))
-    assert (studied.folder / "figures" / "study.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    page = (studied.folder / "comparison.html").read_text()
+    report = studied.folder / "report"
+    for name in ("study", "trade-off", "equal-compute", "trade-off-fast"):
+        assert (report / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    page = (report / "index.html").read_text()
     assert "suite fast" in page
-    assert page.count("<td>lr=0.05</td>") == 4
+    assert page.count('<th scope="row">lr=0.05</th>') == 4
 
 
 def test_what_is_finished_is_not_run_again(studied: Studied, cli: Invoke) -> None:

@@ -79,7 +79,7 @@ def test_every_command_of_the_page_works(environment: Environment) -> None:
     assert "failed" not in output
     page = (project / "compared.html").read_text()
     assert all(name in page for name in ("start", "focus-0.2"))
-    assert (project / "studies" / "study" / "comparison.html").is_file()
+    assert (project / "studies" / "study" / "report" / "index.html").is_file()
     names = {
         command.split()[1]
         for block in BLOCKS

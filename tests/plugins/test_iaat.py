@@ -200,7 +200,7 @@ def test_the_radii_are_drawn_and_kept(tmp_path: Path) -> None:
     assert body["mean"][0] == pytest.approx(8 / 255, rel=1e-3)
     assert body["least"][0]["eps"] <= body["most"][0]["eps"]
     assert [len(trace) for trace in body["samples"].values()] == [4, 4, 4]
-    names = sorted(path.name for path in (folder / "figures").iterdir())
+    names = sorted(path.name for path in (folder / "figures").glob("*.png"))
     assert names == ["radii-histograms.png", "radii-progress.png", "radii-samples.png"]
     other = robustplug.train({**recipe, "method": {"use": "erm"}}, out=tmp_path / "erm").folder
     assert CliRunner().invoke(main, ["iaat", "radii", str(other)]).exit_code == 2

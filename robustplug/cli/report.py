@@ -1,0 +1,52 @@
+"""robustplug report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .ranks import first_process
+
+
+@click.command()
+@click.argument("folder", metavar="RUN|STUDY", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the page.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    help="Measure accuracy with so many samples, however long it takes.",
+)
+@click.option("--saved", is_flag=True, help="Compute nothing; show what the folder holds.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+)
+@click.option("--quiet", "-q", is_flag=True, help="Print the file only.")
+def report(
+    folder: Path, out: Path | None, samples: int | None, saved: bool, device: str, quiet: bool
+) -> None:
+    """Write one HTML page with the tables, figures, audit, recipe and environment of a run or a study.
+
+    The page needs neither a network nor anything beside it. Accuracy against eps, steps and restarts, the
+    loss around samples and adversarial examples are computed where that takes seconds; what is left out is
+    listed with the command that brings it. Written to report/index.html in the folder; the figures lie in
+    report/figures as PNG and SVG, too.
+
+    \b
+    robustplug report runs/cat-digits
+    robustplug report studies/methods --out methods-report
+    """
+    from rich.console import Console
+
+    from ..report.console import RichReporter
+    from ..run import report as write_report
+
+    with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:
+        done = write_report(
+            folder, out=out, samples=samples, compute=not saved, device=device, reporter=reporter
+        )
+    if not quiet:
+        for each in done.left_out:
+            why = f": {each.why}" if each.why else ""
+            click.echo(f"left out: {each.what}{why}.{f' {each.command}' if each.command else ''}", err=True)
+    click.echo(done.page)

@@ -1,0 +1,90 @@
+"""Tables and texts of the terminal as HTML, so that both say the same."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from itertools import pairwise
+
+from rich.table import Table
+from rich.text import Text
+
+# What a colour of the terminal means on a page; words say it too.
+_CLASSES = {"red": "bad", "yellow": "doubt", "green": "good", "dim": "dim"}
+
+
+def escape(text: str) -> str:
+    """Return a text as HTML; control characters, which a page must not hold, become visible."""
+    shown = "".join(
+        chr(0x2400 + ord(char)) if ord(char) < 32 and char not in "\n\t" else char for char in text
+    )
+    return html.escape(shown)
+
+
+def text_html(text: Text | str) -> str:
+    """Return a text with its styles as HTML; ends of lines stay."""
+    if isinstance(text, str):
+        return escape(text).replace("\n", "<br>")
+    # Spans may overlap: a piece between two of their ends has one set of styles.
+    ends = sorted({0, len(text.plain), *(at for span in text.spans for at in (span.start, span.end))})
+    parts = []
+    for start, end in pairwise(ends):
+        styles = " ".join(str(span.style) for span in text.spans if span.start <= start and end <= span.end)
+        parts.append(_styled(text_html(text.plain[start:end]), styles))
+    return _styled("".join(parts), str(text.style))
+
+
+def _styled(content: str, styles: str) -> str:
+    words = styles.split()
+    names = [_CLASSES[word] for word in words if word in _CLASSES]
+    if names:
+        content = f'<span class="{" ".join(names)}">{content}</span>'
+    return f"<strong>{content}</strong>" if "bold" in words else content
+
+
+def table_html(table: Table) -> str:
+    """Return a table of the terminal as HTML: its first column names the rows, its title is a heading."""
+    heads, numeric = [], []
+    for column in table.columns:
+        numeric.append(' class="n"' if column.justify == "right" else "")
+        heads.append(f'<th scope="col"{numeric[-1]}>{text_html(_shown(column.header))}</th>')
+    bodies = ["<tbody>\n"]
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    for (first, *others), row in zip(rows, table.rows, strict=True):
+        cells = [f'<th scope="row">{text_html(_shown(first))}</th>']
+        cells += [
+            f"<td{kind}>{text_html(_shown(cell))}</td>"
+            for kind, cell in zip(numeric[1:], others, strict=True)
+        ]
+        bodies.append(f"<tr>{''.join(cells)}</tr>\n")
+        if row.end_section:
+            bodies.append("</tbody>\n<tbody>\n")
+    bodies.append("</tbody>")
+    # A caption would be cut off where the table is wider than the page; a heading is not.
+    title = "" if table.title is None else f"<h3>{text_html(_shown(table.title))}</h3>\n"
+    note = "" if table.caption is None else f'<p class="note">{text_html(_shown(table.caption))}</p>\n'
+    head = f"<thead><tr>{''.join(heads)}</tr></thead>"
+    frame = _framed(f"<table>\n{head}\n{''.join(bodies)}</table>", _plain(table.title) or "table")
+    return title + frame + note
+
+
+def pairs_html(pairs: Mapping[str, str], title: str) -> str:
+    """Return names and values as a table of two columns; the title is not shown, only read out."""
+    rows = "".join(
+        f'<tr><th scope="row">{text_html(name)}</th><td>{text_html(value)}</td></tr>\n'
+        for name, value in pairs.items()
+    )
+    return _framed(f'<table class="pairs">\n<tbody>\n{rows}</tbody></table>', title)
+
+
+def _framed(table: str, name: str) -> str:
+    """Let a table that is too wide scroll within its frame, also from the keyboard."""
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(name)}">{table}</div>\n'
+
+
+def _shown(value: object) -> Text | str:
+    return value if isinstance(value, Text) else str(value)
+
+
+def _plain(value: object) -> str:
+    return "" if value is None else value.plain if isinstance(value, Text) else str(value)

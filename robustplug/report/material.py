@@ -1,0 +1,171 @@
+"""What a run or a study has left in its folder; what cannot be read of it is said, not raised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..engine.audit import NAME as AUDIT
+from ..engine.errors import RunError
+from ..engine.folder import ENVIRONMENT, EVALUATIONS, METRICS, RECIPE, RESULT, holds_run
+from ..engine.results import result_from_json
+from ..types import Result
+
+Json = Mapping[str, Any]
+
+
+@dataclass
+class Material:
+    """Hold what a run folder holds.
+
+    Attributes:
+        folder: of the run.
+        recipe: text of the resolved recipe.
+        environment: versions and device; empty when it is not known.
+        history: reports of the epochs, in order.
+        result: of the run's own evaluation; None while it is not finished.
+        evaluations: those of suites and of the audit, by name.
+        audit: findings; empty for none.
+        problems: what could not be read, a sentence each.
+    """
+
+    folder: Path
+    recipe: str
+    environment: Json = field(default_factory=dict)
+    history: Sequence[Json] = ()
+    result: Result | None = None
+    evaluations: dict[str, Result] = field(default_factory=dict)
+    audit: Json = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """Return all evaluations, that of the run itself under ""."""
+        return ({"": self.result} if self.result is not None else {}) | self.evaluations
+
+
+def read_material(folder: Path) -> Material:
+    """Read a run folder, finished or not.
+
+    Raises:
+        RunError: it holds no run.
+    """
+    if not holds_run(folder):
+        raise RunError(f"{folder} holds no run: there is no {RECIPE} in it")
+    try:
+        text = (folder / RECIPE).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RunError(f"{folder / RECIPE} cannot be read: {error}") from error
+    found = Material(folder, text)
+    body = _json(folder / RESULT, found.problems)
+    found.environment = _json(folder / ENVIRONMENT, found.problems)
+    found.history = _history(folder, body, found.problems)
+    found.result = _result(folder / RESULT, body, found.problems)
+    audit = body.get(AUDIT)
+    for path in sorted((folder / EVALUATIONS).glob("*.json")):
+        more = _json(path, found.problems)
+        if "attacks" in more and (result := _result(path, more, found.problems)) is not None:
+            found.evaluations[path.stem] = result
+        if path.stem == AUDIT:
+            audit = more.get(AUDIT, audit)
+    found.audit = _audit(audit, found.problems)
+    return found
+
+
+def read_extra(material: Material, name: str, path: Path) -> None:
+    """Add an evaluation that lies elsewhere, if it is there."""
+    body = _json(path, material.problems)
+    if body and (result := _result(path, body, material.problems)) is not None:
+        material.evaluations[name] = result
+
+
+def read_study(folder: Path) -> Json:
+    """Read the result of a study.
+
+    Raises:
+        RunError: it is not there, or is the result of no study.
+    """
+    problems: list[str] = []
+    body = _json(folder / RESULT, problems)
+    if problems:
+        raise RunError(problems[0])
+    if not {"cells", "axes", "rows", "seeds", "base", "name"} <= body.keys():
+        raise RunError(f"{folder} holds neither a run nor a study")
+    return body
+
+
+def _json(path: Path, problems: list[str]) -> Json:
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        problems.append(f"{path} cannot be read: {error}")
+        return {}
+    if not isinstance(body, dict):
+        problems.append(f"{path} holds no table")
+        return {}
+    return body
+
+
+def _result(path: Path, body: Json, problems: list[str]) -> Result | None:
+    if not body:
+        return None
+    try:
+        return result_from_json(body)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problems.append(f"{path} is no result: {error}")
+        return None
+
+
+def _history(folder: Path, body: Json, problems: list[str]) -> Sequence[Json]:
+    """Return the epochs: those of the result, or of the metrics while the run goes on."""
+    found = body.get("history")
+    if not found:
+        found = []
+        try:
+            lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+        except OSError:
+            lines = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                problems.append(f"line {number} of {folder / METRICS} cannot be read")
+    # A run that was resumed has reported some epochs twice: the last report holds.
+    known = {
+        each["epoch"]: each
+        for each in found
+        if isinstance(each, dict)
+        and {"epoch", "train", "validation", "lr"} <= each.keys()
+        and all(isinstance(each[key], dict) for key in ("train", "validation"))
+    }
+    return [known[epoch] for epoch in sorted(known)]
+
+
+def _audit(body: Any, problems: list[str]) -> Json:
+    if body is None:
+        return {}
+    try:
+        for finding in body["findings"]:
+            _ = finding["check"], finding["verdict"], finding["measured"].items()
+            _ = finding["meaning"], finding["advice"]
+        _ = body["grade"], body["verdict"], float(body["accuracy"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problems.append(f"the findings of the audit cannot be read: {error!r}")
+        return {}
+    return dict(body)
+
+
+def flat(table: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a tree of tables by their dotted keys; lists are leaves."""
+    if not isinstance(table, Mapping):
+        return {prefix: table}
+    return {
+        key: leaf
+        for name, value in table.items()
+        for key, leaf in flat(value, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

@@ -1,0 +1,141 @@
+"""One self-contained HTML page: no network, no JavaScript, nothing outside of it is linked."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import __version__
+from ..engine.errors import RunError
+from .markup import escape
+
+# A picture beyond this many bytes is not put into a page.
+LARGEST = 8_000_000
+# A wider figure, in CSS pixels, takes the whole width of the page.
+_HALF = 640
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Hold a figure's file, as a page shows it.
+
+    Attributes:
+        name: of the file, without its suffix.
+        title: of the figure.
+        titled: the title is written in the picture itself.
+        description: for those who do not see it.
+        width, height: in CSS pixels, as large as it was made.
+        data: of the file.
+        kind: media type.
+        note: below the title, what to look at.
+    """
+
+    name: str
+    title: str
+    description: str
+    width: int
+    height: int
+    data: bytes
+    kind: str
+    titled: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Hold a part of a page: its title, and what stands below as HTML."""
+
+    title: str
+    content: str
+
+    @property
+    def name(self) -> str:
+        """Return what links within the page call it."""
+        return "-".join(self.title.lower().split())
+
+
+def read_picture(path: Path, note: str = "") -> Picture:
+    """Read a PNG figure; of an SVG beside it, which is sharp at any size, the drawing is taken.
+
+    Title and description are those in the PNG's metadata, or else made of its name.
+
+    Raises:
+        RunError: it is no picture, or too large.
+    """
+    from PIL import Image
+
+    try:
+        if path.stat().st_size > LARGEST:
+            raise RunError(f"{path.name} is larger than {LARGEST // 10**6} MB")
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()
+            said = {str(key): str(value) for key, value in image.info.items()}
+            # Of a picture that does not say how fine it is, a pixel is a pixel.
+            dots = image.info.get("dpi", (96, 96))[0] or 96
+            width, height = (max(1, round(size * 96 / dots)) for size in image.size)
+        data, kind = path.read_bytes(), "image/png"
+        drawing = path.with_suffix(".svg")
+        if drawing.is_file() and drawing.stat().st_size <= LARGEST // 4:
+            data, kind = drawing.read_bytes(), "image/svg+xml"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RunError(f"{path.name} cannot be read: {error}") from error
+    titled = "Title" in said
+    title = said.get("Title") or path.stem.replace("-", " ").replace("_", " ")
+    words = said.get("Description") or f"Figure {path.stem}; its file has no description."
+    return Picture(path.stem, title, words, width, height, data, kind, titled, note)
+
+
+def figure_html(picture: Picture) -> str:
+    """Return a figure with its caption; its data is within."""
+    wide = ' class="broad"' if picture.width > _HALF else ""
+    data = base64.b64encode(picture.data).decode()
+    # A title that is drawn is not said twice.
+    title = "" if picture.titled else f"<b>{escape(picture.title)}.</b>"
+    caption = " ".join(part for part in (title, escape(picture.note)) if part)
+    said = f"<figcaption>{caption}</figcaption>" if caption else ""
+    least = round(0.6 * picture.width)
+    return (
+        f'<figure{wide} id="figure-{escape(picture.name)}">'
+        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(picture.title)}">'
+        f'<img src="data:{picture.kind};base64,{data}" alt="{escape(picture.description)}" '
+        f'width="{picture.width}" height="{picture.height}" style="min-width: {least}px"></div>'
+        f"{said}</figure>\n"
+    )
+
+
+def figures_html(pictures: Sequence[Picture]) -> str:
+    """Return figures, side by side where there is room."""
+    return f'<div class="figures">\n{"".join(map(figure_html, pictures))}</div>\n' if pictures else ""
+
+
+def page(title: str, lead: str, sections: Sequence[Section], note: str = "") -> str:
+    """Return a whole page.
+
+    Args:
+        title: of the page.
+        lead: HTML below the title: the most important in short.
+        sections: in order; those without content are left out.
+        note: behind the last line, which says what made the page.
+    """
+    shown = [section for section in sections if section.content]
+    links = "".join(f'<li><a href="#{each.name}">{escape(each.title)}</a></li>' for each in shown)
+    body = "".join(
+        f'<section id="{each.name}">\n<h2>{escape(each.title)}</h2>\n{each.content}</section>\n'
+        for each in shown
+    )
+    made_by = f"Made by robustplug {__version__}. {note}".rstrip()
+    style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
+    # The policy is a second lock: nothing is fetched or run even if something was not escaped.
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
+        f"<style>\n{style}</style>\n</head>\n<body>\n"
+        f"<header>\n<h1>{escape(title)}</h1>\n{lead}</header>\n"
+        f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n{body}</main>\n'
+        f"<footer><p>{escape(made_by)}</p></footer>\n</body>\n</html>\n"
+    )

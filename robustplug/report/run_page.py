@@ -1,0 +1,281 @@
+"""The page of a run."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from ..engine.errors import RunError
+from ..engine.folder import EVALUATIONS, writing
+from ..types import AttackResult, Result
+from .batchnorm import batchnorm_figure
+from .computed import MEASURED, Commands, Computing, LeftOut
+from .drawn import draw_sweeps, draw_training, title_of
+from .markup import escape, pairs_html, table_html, text_html
+from .material import Material, flat, read_extra, read_material
+from .page import Picture, Section, figures_html, page, read_picture
+from .tables import (
+    audit_table,
+    corruption_table,
+    measure_table,
+    result_table,
+    skipped_lines,
+    threat_text,
+    wilson_interval,
+    worst_case_lines,
+)
+
+if TYPE_CHECKING:
+    from ..engine.open import OpenedRun
+    from ..engine.reporting import Reporter
+
+FIGURES, PAGE = "figures", "index.html"
+BESIDE = "The files beside this page hold the figures as PNG and SVG."
+
+
+def run_report(
+    folder: Path,
+    out: Path,
+    commands: Commands,
+    samples: int | None,
+    compute: bool,
+    device: str,
+    reporter: Reporter,
+) -> tuple[str, list[LeftOut]]:
+    """Return the page of a run, and what it lacks; its figures are written beside it.
+
+    Args:
+        folder: of the run.
+        out: folder of the report.
+        commands: of the Python API.
+        samples: to measure accuracy with; None for what takes seconds.
+        compute: compute what the run's folder does not hold.
+        device: "auto", "cpu", "cuda" or "mps".
+        reporter: hears of progress.
+
+    Raises:
+        RunError: the folder holds no run, or a file cannot be written.
+    """
+    material, figures = read_material(folder), out / FIGURES
+    read_extra(material, MEASURED, out / f"{MEASURED}.json")
+    computing = Computing(material, out, commands, samples, device, reporter)
+    probes: list[tuple[Path, str]] = []
+    inner: list[Picture] = []
+    if compute and material.result is not None:
+        computing.sweeps()
+        probes = list(computing.probes(figures))
+        inner = _inner(material, figures, computing)
+    elif material.result is not None:
+        command = f"robustplug report {folder}"
+        computing.left_out.append(LeftOut("what has to be computed", "left out by --saved", command))
+    robustness = _pictures([*draw_sweeps(material, figures), *probes], material)
+    training = _pictures(draw_training(material, figures), material)
+    own = {each.name: each for each in inner}
+    # What a plugin draws under the name of a figure of ours is the better one.
+    robustness = [own.pop(each.name, each) for each in robustness]
+    training = [own.pop(each.name, each) for each in training]
+    found = _found(material, {*own, *(each.name for each in (*robustness, *training))})
+    if not material.audit and material.result is not None:
+        computing.left_out.append(LeftOut("the audit", "it was not run", f"robustplug audit {folder}"))
+    if material.result is None:
+        command = f"robustplug train --resume {folder}"
+        computing.left_out.append(LeftOut("the evaluation", "the run is not finished", command))
+    # First, for it may find problems.
+    results = _results(material)
+    sections = [
+        Section("Results", results),
+        Section("Audit", audit_html(material.audit)),
+        Section("Robustness", figures_html(robustness)),
+        Section("Training", figures_html(training)),
+        Section("Inside the model", figures_html(list(own.values()))),
+        Section("More figures", figures_html(found)),
+        Section("Recipe", recipe_html(material.recipe)),
+        Section("Environment", environment_html(material.environment)),
+        Section("Left out", left_out_html(computing.left_out, material.problems)),
+    ]
+    return page(title_of(material), _lead(material), sections, BESIDE), computing.left_out
+
+
+def _results(material: Material) -> str:
+    """Return the evaluations; of what was measured for the figures the table is folded up."""
+    parts = []
+    for name, result in material.results.items():
+        try:
+            content = evaluation_html(result)
+        except (KeyError, TypeError, ValueError) as error:
+            material.problems.append(f"the evaluation {name or 'of the run'} cannot be shown: {error!r}")
+            continue
+        if name == MEASURED:
+            title = f"Measured for this page with {result.samples} samples"
+            content = f"<details><summary>{title}</summary>\n{content}</details>\n"
+        parts.append(content)
+    return "".join(parts)
+
+
+def _inner(material: Material, figures: Path, computing: Computing) -> list[Picture]:
+    """Draw the model's BatchNorm and what plugins know of the run."""
+    from ..engine.open import open_run
+    from ..plugins import host
+
+    try:
+        opened = open_run(material.folder, computing.device)
+    except Exception as error:  # a page without a model is better than no page
+        material.problems.append(f"the model cannot be opened: {error}")
+        return []
+    path = figures / "batchnorm.png"
+    notes = {}
+    if batchnorm_figure(path, f"First BatchNorm layer, {opened.name}", _models(opened)):
+        notes[path.stem] = "Running statistics, rescaling γ and shift β of each channel."
+    # Theirs are drawn elsewhere first, so that only those of this run are shown.
+    with tempfile.TemporaryDirectory() as drawn:
+        more = host().figures(opened, Path(drawn))
+        computing.left_out += [LeftOut(what, "", command) for what, command in more]
+        names = [path.name for path in sorted(Path(drawn).iterdir()) if path.suffix in (".png", ".svg")]
+        with writing(f"the figures in {figures}"):
+            figures.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                # A drawing of ours would be shown instead of a picture that has none.
+                (figures / name).with_suffix(".svg").unlink(missing_ok=True)
+            for name in names:
+                shutil.copyfile(Path(drawn, name), figures / name)
+    paths = {Path(name).stem: figures / name for name in names if name.endswith(".png")}
+    own = {path.stem: path} if path.stem in notes else {}
+    return _pictures([(each, notes.get(stem, "")) for stem, each in {**own, **paths}.items()], material)
+
+
+def _models(opened: OpenedRun) -> dict[str, Any]:
+    """Return the run's model, and the one that it was fine-tuned from if that is at hand."""
+    from ..engine.open import open_model
+    from ..errors import Refused
+
+    models = {"trained": opened.model}
+    start = opened.recipe.model.start if opened.recipe.model is not None else None
+    if start is not None:
+        try:
+            models["before fine-tuning"] = open_model(start, opened.task.info, opened.device)
+        except Refused:
+            return models
+    return models
+
+
+def _found(material: Material, shown: set[str]) -> list[Picture]:
+    """Read the figures that commands have left in the run's folder."""
+    folders = [material.folder / FIGURES, material.folder / EVALUATIONS / FIGURES]
+    paths = [path for folder in folders for path in sorted(folder.glob("*.png")) if path.stem not in shown]
+    return _pictures([(path, "") for path in paths], material)
+
+
+def _pictures(drawn: Iterable[tuple[Path, str]], material: Material) -> list[Picture]:
+    """Read figures; one that cannot be read costs a line."""
+    found = []
+    for path, note in drawn:
+        try:
+            found.append(read_picture(path, note))
+        except RunError as error:
+            material.problems.append(f"the figure {error}")
+    return found
+
+
+def _lead(material: Material) -> str:
+    """Return what is most important of a run: what it is, and its accuracies."""
+    result = material.result
+    if result is None:
+        return '<p class="subtitle">The run is not finished: there is no result yet.</p>\n'
+    meta = result.meta
+    said = f"{meta.get('method')} on {meta.get('task')}, {meta.get('model') or 'no model of its own'}"
+    said += f" · {result.split} split, {result.samples} samples · threat model {threat_text(result.threat)}"
+    clean = result.attacks[0]
+    facts = [("clean accuracy", *_share(clean.accuracy, result.samples))]
+    chains = meta.get("worst_cases") or ()
+    if chains:
+        count = len(chains[0]["attacks"])
+        name = "under attack" if count == 1 else f"under {count} attacks together"
+        facts.append((name, *_share(chains[0]["accuracy"], result.samples)))
+    if material.audit:
+        facts.append(("audit", f"grade {material.audit['grade']}", str(material.audit["verdict"])))
+    else:
+        facts.append(("audit", "–", "not audited"))
+    training = meta.get("training") or {}
+    if training:
+        facts.append(("training", f"{training['seconds']:.0f} s", f"{training['epochs']} epochs"))
+    return f'<p class="subtitle">{escape(said)}</p>\n{facts_html(facts)}'
+
+
+def _share(share: float, samples: int) -> tuple[str, str]:
+    low, high = wilson_interval(round(share * samples), samples)
+    return f"{share:.1%}", f"95 %: {low * 100:.0f}–{high * 100:.0f} %"
+
+
+def facts_html(facts: Iterable[tuple[str, str, str]]) -> str:
+    """Return some facts, (name, value, note) each, that a reader should see first."""
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for name, value, note in facts
+    )
+    return f'<dl class="facts">{cells}</dl>\n'
+
+
+def evaluation_html(result: Result) -> str:
+    """Return the tables of an evaluation, and what its task tells."""
+    parts = [table_html(result_table(result))]
+    if result.meta.get("corruptions"):
+        parts.append(table_html(corruption_table(result)))
+    if any(measure.count for row in result.attacks for measure in row.measures.values()):
+        parts.append(table_html(measure_table(result)))
+    parts += [f"<p>{text_html(line)}</p>\n" for line in worst_case_lines(result)]
+    parts += [f'<p class="doubt">{text_html(line)}</p>\n' for line in skipped_lines(result)]
+    parts += [_told(row) for row in result.attacks if row.example]
+    return "".join(parts)
+
+
+def _told(row: AttackResult) -> str:
+    return f'<h3>{escape(row.name)}: one sample</h3>\n<pre class="talk">{escape(row.example)}</pre>\n'
+
+
+def audit_html(audit: Mapping[str, Any]) -> str:
+    """Return the findings of an audit."""
+    if not audit:
+        return ""
+    styles = {"A": "good", "B": "good", "C": "doubt", "D": "bad", "F": "bad"}
+    grade = escape(str(audit["grade"]))
+    kind = styles.get(str(audit["grade"]), "dim")
+    text = f'Grade <strong class="{kind}">{grade}</strong>: {escape(str(audit["verdict"]))}.'
+    return f"<p>{text}</p>\n{table_html(audit_table(audit))}"
+
+
+def recipe_html(text: str) -> str:
+    """Return a recipe as it stands in its file, in as many columns as there is room for."""
+    return f'<pre class="recipe"><code>{escape(text)}</code></pre>\n'
+
+
+def environment_html(environment: Mapping[str, Any]) -> str:
+    """Return versions and device."""
+    if not environment:
+        return ""
+    pairs = {
+        key.removeprefix("packages."): "–" if value is None else str(value)
+        for key, value in flat(environment).items()
+        if not key.startswith("plugins.")
+    }
+    packages: dict[str, list[str]] = {}
+    for name, package in flat(environment.get("plugins", {})).items():
+        packages.setdefault(str(package), []).append(name)
+    if packages:
+        pairs["plugins"] = "; ".join(f"{', '.join(names)} ({package})" for package, names in packages.items())
+    return pairs_html(pairs, "Where and with what it was trained")
+
+
+def left_out_html(left_out: Iterable[LeftOut], problems: Iterable[str]) -> str:
+    """Return what the page lacks, and how to get it."""
+    items = []
+    for each in left_out:
+        why = f": {escape(each.why)}" if each.why else ""
+        command = f" <code>{escape(each.command)}</code>" if each.command else ""
+        items.append(f"<li>{escape(each.what)}{why}.{command}</li>\n")
+    items += [f'<li class="doubt">{text_html(Text(problem))}</li>\n' for problem in problems]
+    return f"<ul>\n{''.join(items)}</ul>\n" if items else ""
