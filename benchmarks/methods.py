@@ -1,0 +1,193 @@
+"""Every method within one budget of passes per training sample: accuracies, audit, time.
+
+    ROBUSTPLUG_DATA=data python benchmarks/methods.py --out studies/methods-mnist --write docs/results.md
+    ROBUSTPLUG_DATA=data python benchmarks/methods.py --task cifar10 --model resnet18 --eps 8/255 …
+
+A pass is a forward or a backward of one sample. Each method's passes are counted in an epoch of 256 samples;
+it is then trained for as many epochs as the budget allows, with the same optimizer, schedule and batch size.
+The same command goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import shlex
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import robustplug
+from robustplug.recipe import bundled_recipes
+
+METHODS = [
+    "erm",
+    "label-smoothing",
+    "mixup",
+    "gaussian",
+    "stability",
+    "sprout",
+    "advprop",
+    "fast-at",
+    "n-fgsm",
+    "fast-trades",
+    "backward-smoothing",
+    "free-at",
+    "bilateral",
+    "interpolated",
+    "cat",
+    "robmask",
+    "pgd-at",
+    "trades",
+    "iaat",
+]
+SUITE = "methods"
+
+
+def method_of(recipe: str, eps: float | str) -> dict[str, Any]:
+    """Return the method of a bundled recipe at another radius."""
+    method: dict[str, Any] = tomllib.loads(bundled_recipes()[recipe].read_text(encoding="utf-8"))["method"]
+    vicinity = method["vicinity"]
+    while "inner" in vicinity:
+        vicinity = vicinity["inner"]
+    vicinity["eps"] = eps
+    return method
+
+
+def base_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what all methods share of their recipes."""
+    return {
+        "task": {"use": options.task, "train_samples": options.samples},
+        "model": {"use": options.model},
+        "optimizer": {"use": "sgd", "lr": options.lr},
+        "schedule": {"use": "cosine"},
+        "train": {"batch_size": 128, "device": options.device},
+        "validate": {"samples": 500},
+        "evaluate": {"samples": options.test, "attack": []},
+    }
+
+
+def passes_of(method: Mapping[str, Any], base: Mapping[str, Any]) -> float:
+    """Count forwards and backwards of a sample in an epoch, in one short epoch."""
+    recipe = {
+        **base,
+        "method": method,
+        "task": {**base["task"], "train_samples": 256},
+        "train": {**base["train"], "epochs": 1},
+        "validate": {"samples": 8, "attack": {"use": "none"}},
+        "evaluate": {"samples": 8, "attack": []},
+    }
+    with TemporaryDirectory() as folder:
+        training = robustplug.train(recipe, out=Path(folder) / "run").result.meta["training"]
+    return float(training["forwards_per_sample"] + training["backwards_per_sample"])
+
+
+def cases(options: argparse.Namespace, base: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the methods as cases of a study, each with its epochs."""
+    found = []
+    for name in options.methods:
+        method = method_of(name, options.eps)
+        passes = passes_of(method, base)
+        epochs = max(1, round(options.budget / passes))
+        print(f"{name:20} {passes:5.1f} passes a sample and epoch, {epochs} epochs", flush=True)
+        found.append({"label": name, "set": {"method": method, "train": {"epochs": epochs}}})
+    return found
+
+
+def table(folder: Path, studied: Mapping[str, Any]) -> list[str]:
+    """Return the finished cells as a Markdown table."""
+    names = ["clean", "PGD-100×5", "AutoAttack", "Sign-OPT"]
+    heads = ["method", *names, "audit", "epochs", "forwards", "backwards", "minutes"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for cell in studied["cells"]:
+        (run,) = cell["runs"]
+        if run["status"] != "finished":
+            lines.append(
+                f"| `{cell['name'].partition('=')[2]}` | {run['status']}: {run['reason']} |" + " |" * 8
+            )
+            continue
+        result = json.loads((folder / run["folder"] / "result.json").read_text(encoding="utf-8"))
+        training = result["meta"]["training"]
+        epochs = training["epochs"]
+        accuracies = [f"{100 * run['accuracies'][name]:.1f}" for name in names]
+        counts = [f"{epochs * training[f'{way}s_per_sample']:.0f}" for way in ("forward", "backward")]
+        cells = [*accuracies, run["audit"]["grade"], str(epochs), *counts, f"{training['seconds'] / 60:.1f}"]
+        lines.append(f"| `{cell['labels']['method']}` | {' | '.join(cells)} |")
+    return lines
+
+
+def section(options: argparse.Namespace, lines: list[str]) -> str:
+    """Return a section of the page of results: what was run, when, and the table."""
+    import torch
+
+    command = shlex.join(["python", *sys.argv])
+    return "\n".join(
+        [
+            f"## {options.task}, {options.model}",
+            "",
+            f"{options.samples} training images, L∞ ε = {options.eps}, about {options.budget} passes a "
+            f"training sample, seed {options.seed}, the first {options.test} test images (accuracies in %); "
+            "Sign-OPT within 2,000 queries at L2 ε = 1. The checkpoint is that of the best robust validation "
+            "accuracy.",
+            "",
+            f"`{command}`, {datetime.date.today().isoformat()}, torch {torch.__version__}, "
+            f"{platform.machine()}, {torch.get_num_threads()} threads.",
+            "",
+            *lines,
+            "",
+        ]
+    )
+
+
+def put(path: Path, text: str) -> None:
+    """Write a section into a page, in the place of the one with the same heading."""
+    heading = text.partition("\n")[0]
+    parts = path.read_text(encoding="utf-8").split("\n## ") if path.exists() else ["# Results"]
+    kept = [part for part in parts[1:] if f"## {part.partition(chr(10))[0]}" != heading]
+    sections = [parts[0].rstrip(), *(f"## {part.rstrip()}" for part in kept), text.rstrip()]
+    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--task", default="mnist")
+    parser.add_argument("--model", default="small-cnn")
+    parser.add_argument("--eps", default="0.1")
+    parser.add_argument("--samples", type=int, default=20000, help="training images")
+    parser.add_argument("--test", type=int, default=500, help="test images")
+    parser.add_argument("--budget", type=int, default=120, help="passes per training sample")
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--methods", nargs="*", default=METHODS, metavar="RECIPE")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the study")
+    parser.add_argument("--write", type=Path, help="page to put the table on")
+    options = parser.parse_args()
+
+    base, plan = base_of(options), options.out.with_suffix(".json")
+    if not plan.exists():
+        plan.parent.mkdir(parents=True, exist_ok=True)
+        plan.write_text(json.dumps(cases(options, base), indent=1), encoding="utf-8")
+    study = {
+        "name": options.out.name,
+        "base": "erm",
+        "seeds": [options.seed],
+        "suite": SUITE,
+        "audit": True,
+        "set": base,
+        "axis": [{"name": "method", "case": json.loads(plan.read_text(encoding="utf-8"))}],
+    }
+    studied = robustplug.study(study, out=options.out).result
+    lines = table(options.out, studied)
+    print("\n".join(lines))
+    if options.write:
+        put(options.write, section(options, lines))
+
+
+if __name__ == "__main__":
+    main()
