@@ -46,8 +46,8 @@ class Seq2SickOptions(GoalOptions):
 
     steps: Count = 100
     lr: tuple[Positive, ...] = (0.1, 0.3, 1.0)
-    lambda1: NonNegative = 2.0
-    lambda2: NonNegative = 1.0
+    lambda1: NonNegative = 1.0
+    lambda2: NonNegative = 0.2
     project: bool = True
     overwrite: bool = False
     specials: bool = False
