@@ -21,7 +21,7 @@ LPM15 = "Luong et al. 2015, Effective Approaches to Attention-based NMT, arXiv:1
 TASKS = ("synthetic-translation", "translation")
 _HERE = "robustplug_seq2sick"
 
-LETTER = {"lr": [0.5], "lambda1": 1.0, "overwrite": True, "patience": 0}
+LETTER = {"lr": [0.5], "lambda1": 1.0, "lambda2": 1.0, "overwrite": True, "patience": 0}
 """Algorithm 6 to the letter."""
 OFFICIAL = {
     "steps": 200,
