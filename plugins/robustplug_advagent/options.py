@@ -112,18 +112,19 @@ class RollOutOptions:
 
     Attributes:
         against: run folder of the other side; None for a copy of the agent as it starts.
-        learns: the other side learns, too, in a pass of its own.
-        complement: who takes what the other's decision leaves: "nobody", so that both decide; the "learner",
-            which is then the adversary; or the "other" side.
+        learns: the other side learns, too, in a pass of its own: it is an adversary, which takes there what
+            the agent's decision leaves.
+        complement: who takes what the other's decision leaves: "nobody", so that both decide; or the
+            "learner", which is then the adversary.
     """
 
     against: str | None = None
     learns: bool = False
-    complement: Literal["nobody", "learner", "other"] = "nobody"
+    complement: Literal["nobody", "learner"] = "nobody"
 
     def __post_init__(self) -> None:
-        if self.learns and self.complement != "other":
-            raise ValueError('learns goes with complement = "other": the side that learns is the adversary')
+        if self.learns and self.complement == "learner":
+            raise ValueError('learns goes with complement = "nobody": the other side is the adversary')
 
 
 @dataclass(frozen=True)
@@ -142,13 +143,13 @@ class ReturnsOptions:
     """Options of `returns`.
 
     Attributes:
-        reward: of the learner: its own "score"; its "advantage" over the other side (Eq. 3.7); or, for an
-            adversary, the "official" one, which takes the target's probabilities.
+        reward: of an adversary: its "advantage" over the other side (Eq. 3.7), or the "official" one, which
+            takes the target's probabilities. That of an agent is always its own score.
         gamma: γ, discount of each word before the last.
         standardise: divide by the deviation of the rewards, as the authors' code does.
     """
 
-    reward: Literal["score", "advantage", "official"] = "score"
+    reward: Literal["advantage", "official"] = "advantage"
     gamma: Discount = 0.95
     standardise: bool = False
 
@@ -177,12 +178,10 @@ class RlAttackMethodOptions(ReinforceOptions):
     """Options of `rl-attack`, the method: those of `self-play`."""
 
     perturbation: Use = use("roll-out", complement="learner")
-    label_map: Use = use("returns", reward="advantage")
 
 
 @dataclass(frozen=True)
 class HardeningOptions(ReinforceOptions):
     """Options of `hardening`: those of `self-play`."""
 
-    perturbation: Use = use("roll-out", complement="other", learns=True)
-    label_map: Use = use("returns", reward="advantage")
+    perturbation: Use = use("roll-out", learns=True)

@@ -99,9 +99,6 @@ class RollOut:
         first = torch.randint(2, (len(x),), generator=step.rng, device=x.device)
         said = play(x, Voice(mine), Voice(theirs), first, noise).rows_so_far()
         step.meter.forwards += len(x)
-        takes = self.options.complement
-        if takes == "other" and not swap:
-            return view.replace(x=said)
         # What the other side decides, from what it sees.
         seen = swapped(said)
         with torch.no_grad(), without_dropout(theirs):
@@ -110,9 +107,9 @@ class RollOut:
             ).choice
         judged = decision_scores(choice, seen[:, COUNTS], task.info.walk_away)
         decision = judged.argmax(1)
-        if takes == "nobody":
+        if not swap and self.options.complement == "nobody":
             return view.replace(x=with_claims(said, claim_of(decision)))
-        # The learner takes what that leaves.
+        # An adversary takes what that leaves.
         info = {**view.info, "decision_scores": judged}
         return view.replace(x=with_claims(said, pieces(decision)), info=info)
 
@@ -173,17 +170,15 @@ class Returns:
         task = step.task
         assert isinstance(task, NegotiationTask)
         if "decision_scores" in view.info:
-            # The learner takes the rest: what the other side decided is settled from its side.
+            # An adversary takes the rest: what the other side decided is settled from its side.
             seen = swapped(view.x)
             judged = view.info["decision_scores"]
             if self.options.reward == "official":
                 return official_reward(seen, judged)
             other, own, _ = scores(seen, judged.argmax(1))
-        else:
-            # With gradients, so that the objective, which needs them, shares this output.
-            decision = task.decide(view.x, step.output(view))
-            own, other, _ = scores(view.x, decision)
-        return (own - other if self.options.reward == "advantage" else own).float()
+            return (own - other).float()
+        # With gradients, so that the objective, which needs them, shares this output.
+        return scores(view.x, task.decide(view.x, step.output(view)))[0].float()
 
 
 class Reinforce(Method[ReinforceOptions]):

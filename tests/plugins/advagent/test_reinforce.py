@@ -12,7 +12,7 @@ from robustplug_advagent.loss import Target, outcome_loss, said_equally, word_lo
 from robustplug_advagent.policy import Baseline, discounts, official_reward, policy_words, without_dropout
 from robustplug_advagent.reinforce import Reinforce, other_side
 from robustplug_advagent.rules import own_words
-from robustplug_advagent.scenarios import WALK_AWAY, gains, legal
+from robustplug_advagent.scenarios import WALK_AWAY, gains, legal, pieces
 from robustplug_advagent.task import NegotiationTask
 from robustplug_advagent.voice import draw
 
@@ -156,9 +156,21 @@ def test_hardening_updates_the_agent_then_its_adversary() -> None:
         assert view.role == ("people" if pass_.name.endswith("people") else "talk")
         assert any(p.grad is not None and bool(p.grad.any()) for p in learner.parameters())
         assert all(p.grad is None for p in other.parameters())
-        # The target decides by itself; the adversary takes the rest, in its own view too.
-        if pass_.name in ("target", "adversary"):
-            assert bool((view.x[:, 9:12] == -1).all()) == (pass_.name == "target")
+        if view.role == "talk":
+            reward = built.label_map.reward(now, view)  # type: ignore[attr-defined]
+            claimed, counts = view.x[:, 9:12], view.x[:, :3]
+            theirs = (claimed * view.x[:, 6:9]).sum(1)
+            if learner is step.model:
+                # Both decide: its own score, and nothing where they do not agree.
+                decision = step.task.decide(view.x, now.output(view))  # type: ignore[attr-defined]
+                agreed = (pieces(decision) + claimed == counts).all(1)
+                own = (pieces(decision) * view.x[:, 3:6]).sum(1)
+                assert torch.equal(reward, torch.where(agreed, own, 0).float())
+            else:
+                # The adversary takes what the target leaves.
+                assert ((claimed >= 0) & (claimed <= counts)).all()
+                left = ((counts - claimed) * view.x[:, 3:6]).sum(1)
+                assert torch.equal(reward, (left - theirs).float())
 
 
 def test_other_tasks_and_vicinities_are_refused() -> None:
