@@ -84,7 +84,7 @@ class SearchOptions:
 
     speaker: str = "target"
     changes: Count = 2
-    kappa: NonNegative = 5.0
+    kappa: NonNegative = 1.0
     search: Literal["pad", "every"] = "pad"
     constraint: Literal["checked", "penalty"] = "checked"
     objective: Literal["margin", "official"] = "margin"
