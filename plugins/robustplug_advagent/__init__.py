@@ -53,7 +53,7 @@ def robustplug_tasks() -> Iterable[Component]:
         ScriptedOptions,
         "negotiation with dialogues that a script makes up: nothing to download",
         LYD17,
-        {"dialogues": 11, "scenarios": 8, "train_scenarios": 22, "unknown_below": 1},
+        {"dialogues": 11, "scenarios": 8, "train_scenarios": 11, "unknown_below": 1},
     )
     yield Component(
         "negotiation",
@@ -134,7 +134,7 @@ def robustplug_output_maps() -> Iterable[Component]:
 @hookimpl
 def robustplug_methods() -> Iterable[Component]:
     """Offer self-play, the RL attack as training, and adversarial training."""
-    method, trial = f"{_HERE}.reinforce:Reinforce", {"people": 4, "vicinity": {"turns": 6, "words": 6}}
+    method, trial = f"{_HERE}.reinforce:Reinforce", {"people": 4, "vicinity": {"turns": 4, "words": 3}}
     yield Component(
         "self-play",
         method,
