@@ -106,7 +106,7 @@ class _Search:
             self._iterate(rows, lr)
             self.best.since[rows] += 1
             found = self.best.changed[rows].isfinite()
-            rows = rows[~(found & (self.best.since[rows] > o.patience))]
+            rows = rows[~(found & (self.best.since[rows] >= o.patience))]
         # The last δ was not tried yet.
         self._try(rows, self.words[rows])
 

@@ -97,6 +97,19 @@ def test_patience_finds_sentences_with_fewer_changes() -> None:
     assert int(after.sum()) < int(before.sum())
 
 
+def test_without_patience_a_success_is_the_last_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    iterate, after_success = _Search._iterate, []
+
+    def counted(search: _Search, rows: Tensor, lr: float) -> None:
+        after_success.append(bool(search.best.changed[rows].isfinite().any()))
+        iterate(search, rows, lr)
+
+    monkeypatch.setattr(_Search, "_iterate", counted)
+    view, _ = attacked(first_batch(4), attack(steps=40))
+    assert bool((view.x != view.origin).any())
+    assert not any(after_success)
+
+
 @pytest.mark.parametrize("name", ["seq2sick", "greedy-replacement"])
 def test_empty_long_and_unknown_sentences(name: str) -> None:
     batch = first_batch(3)
