@@ -106,7 +106,7 @@ class _Search:
             self._iterate(rows, lr)
             self.best.since[rows] += 1
             found = self.best.changed[rows].isfinite()
-            rows = rows[~(found & (self.best.since[rows] > o.patience))]
+            rows = rows[~(found & (self.best.since[rows] >= o.patience))]
         # The last δ was not tried yet.
         self._try(rows, self.words[rows])
 
@@ -132,9 +132,9 @@ class _Search:
         hit = goal.reached(found.words)
         self._try(rows[hit], words[hit])
         gradient = self.victim.step.gradient(self.victim.loss(goal, found).sum(), point)
-        delta = shrunk(delta, lr * o.lambda1)
         if o.largest:
             gradient = gradient + o.largest * largest_gradient(delta)
+        delta = shrunk(delta, lr * o.lambda1)
         if o.lambda2:
             away = start + delta - self.table[self._nearest(rows, delta)]
             gradient = gradient + o.lambda2 * distance_gradient(away)

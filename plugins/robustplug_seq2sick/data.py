@@ -74,9 +74,9 @@ def read_pairs(source: Path, target: Path) -> list[Pair]:
 
 def _lines(path: Path, problems: list[str]) -> list[str]:
     # Not splitlines(): what it takes for ends of lines may stand within a sentence, and would misalign.
-    raw = path.read_bytes().removesuffix(b"\n")
+    raw = path.read_bytes()
     found = []
-    for number, line in enumerate(raw.split(b"\n") if raw else [], 1):
+    for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n") if raw else [], 1):
         try:
             text = line.decode("utf-8").removesuffix("\r").removeprefix("\ufeff" if number == 1 else "")
         except UnicodeDecodeError as error:

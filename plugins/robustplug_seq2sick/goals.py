@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from robustplug.api import View, stream
+from robustplug.api import stream
 
 from .search import Scores
-from .words import PAD, lengths, widened
+from .words import PAD, Words, lengths, widened
 
 
 class Goal(NamedTuple):
@@ -20,21 +21,24 @@ class Goal(NamedTuple):
         said: the translation of the original sentence, int64 (N, T).
         keywords: words that shall appear in the translation, int64 (N, K), padded; K = 0 for a translation
             that shall have no word of `said` in its place.
+        joins: pieces that go on with the word before them, bool (V,); None if there are no pieces.
     """
 
     said: Tensor
     keywords: Tensor
+    joins: Tensor | None = None
 
     @classmethod
-    def of(cls, view: View) -> Goal | None:
-        """Return the goal that an attack has stated in the view's info; None where nobody has one."""
-        if "said" not in view.info:
+    def of(cls, info: Mapping[str, Any], target: Words) -> Goal | None:
+        """Return the goal that an attack has stated in a view's info; None where nobody has one."""
+        if "said" not in info:
             return None
-        return cls(view.info["said"], view.info["keywords"])
+        joins = target.joins()
+        return cls(info["said"], info["keywords"], None if joins is None else joins.to(info["said"].device))
 
     def rows(self, keep: Tensor) -> Goal:
         """Return the goals of some sentences."""
-        return Goal(self.said[keep], self.keywords[keep])
+        return Goal(self.said[keep], self.keywords[keep], self.joins)
 
     def watched(self) -> Tensor:
         """Return the words of the output that a loss looks at in each place, int64 (N, P, J)."""
@@ -48,13 +52,16 @@ class Goal(NamedTuple):
     def reached(self, words: Tensor) -> Tensor:
         """Tell which translations, int64 (N, T'), reach the goal: bool (N,).
 
-        Non-overlapping: no position has the same word as before. Keywords: all of them are there. A
-        translation without any word reaches nothing.
+        Non-overlapping: no position has the same word as before. Keywords: all of them are there, as words:
+        a piece that the next one makes a longer word of does not count. A translation without any word
+        reaches nothing.
         """
         there = (lengths(words) > 0) & self.possible()
         if self.keywords.shape[1]:
-            found = (words[:, :, None] == self.keywords[:, None]).any(1)
-            return there & found.all(1)
+            found = words[:, :, None] == self.keywords[:, None]
+            if self.joins is not None:
+                found &= ~self.joins[widened(words, words.shape[1] + 1)[:, 1:], None]
+            return there & found.any(1).all(1)
         width = max(words.shape[1], self.said.shape[1])
         said = widened(self.said, width)
         return there & ~((widened(words, width) == said) & (said != PAD)).any(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import TaskInfo
+from robustplug.api import Refused, TaskInfo
 
 from .model import Embedded, Forced
 from .search import Scores, Translation, beam_search, greedy
@@ -53,9 +53,11 @@ def load_model(folder: str) -> Any:
     if not (Path(folder) / "config.json").is_file():
         raise ValueError(f"{folder} holds no Hugging Face model: there is no config.json in it")
     try:
-        return AutoModelForSeq2SeqLM.from_pretrained(
+        found: Any = AutoModelForSeq2SeqLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
+        # Weights stored in half precision would stay so.
+        return found.float()
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{folder} holds no encoder-decoder in safetensors that can be read: {_first_line(error)}"
@@ -112,6 +114,7 @@ class HuggingFace(nn.Module):
     said: Tensor
     before: Tensor
     behind: Tensor
+    opening: Tensor
 
     def __init__(self, options: HuggingFaceOptions, *, info: TaskInfo) -> None:
         super().__init__()
@@ -133,6 +136,11 @@ class HuggingFace(nn.Module):
         tables = {"known": known, "said": said, "before": before, "behind": behind}
         for name, values in tables.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.int64))
+        # Models of many languages are told by a forced first word which one to speak.
+        forced = self.inner.generation_config.forced_bos_token_id
+        opening = torch.tensor([start] if forced is None else [start, forced])
+        self.register_buffer("opening", opening)
+        self._room = getattr(config, "max_position_embeddings", None)
         self.scale = self._find_scale()
 
     def _by_tokenizer(self, folder: str, source: Words, target: Words) -> tuple[list[int], ...]:
@@ -196,7 +204,10 @@ class HuggingFace(nn.Module):
 
     def limits(self, sizes: Tensor) -> Tensor:
         """Return how many words a translation may have at most, (N,); none if the sentence has none."""
-        return torch.where(sizes > 0, 2 * sizes + self.options.longer, 0)
+        limits = 2 * sizes + self.options.longer
+        if self._room is not None:
+            limits = limits.clamp_max(self._room - len(self.opening))
+        return torch.where(sizes > 0, limits, 0)
 
     def forward(self, x: Tensor | Forced | Embedded) -> Tensor | Translation:
         """Translate; see `LstmAttention.forward`."""
@@ -219,6 +230,18 @@ class HuggingFace(nn.Module):
             words = trimmed(greedy(reader, limits, watched).words)
         return Translation(words, Scores.of(reader.forced(words), watched))
 
+    def check_room(self, length: int) -> None:
+        """Refuse sentences of too many words.
+
+        Raises:
+            Refused: the model has fewer positions.
+        """
+        if self._room is not None and length > self._room:
+            raise Refused(
+                f"a sentence has {length} words, special ones included, and the model takes {self._room} at "
+                "most: lower task.longest"
+            )
+
     def _read(self, vectors: Tensor, sizes: Tensor) -> Reader:
         """Encode sentences, with what the tokenizer puts before and behind them."""
         count, first = len(vectors), len(self.before)
@@ -228,6 +251,7 @@ class HuggingFace(nn.Module):
         rows = torch.arange(count, device=vectors.device)
         for number, vector in enumerate(self._embed(self.behind)):
             whole = whole.index_put((rows, first + sizes + number), vector.expand(count, -1))
+        self.check_room(whole.shape[1])
         places = torch.arange(whole.shape[1], device=vectors.device)
         mask = (places < (first + sizes + len(self.behind))[:, None]).long()
         # What is masked must be finite, and is best nothing at all.
@@ -264,11 +288,12 @@ class Reader:
         return self._logits(self.encoded, self.mask, before)
 
     def _logits(self, encoded: Tensor, mask: Tensor, words: Tensor) -> Tensor:
+        """Return the logits of the next word after each of some words, (N, T), of which the first is <s>."""
         model = self.model
+        opening = model.opening.expand(len(words), -1)
+        asked = torch.cat([opening, model.said[words[:, 1:]]], 1)
+        model.check_room(asked.shape[1])
         found: Tensor = model.inner(
-            encoder_outputs=(encoded,),
-            attention_mask=mask,
-            decoder_input_ids=model.said[words],
-            use_cache=False,
+            encoder_outputs=(encoded,), attention_mask=mask, decoder_input_ids=asked, use_cache=False
         ).logits
-        return found[..., model.said]
+        return found[:, opening.shape[1] - 1 :, model.said]

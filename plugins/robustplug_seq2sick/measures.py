@@ -67,7 +67,7 @@ def measure(view: View, output: Any, source: Words, target: Words, trigrams: Tri
     known = [target.text(row).replace(SPECIALS[UNKNOWN], "<?>") for row in view.y.tolist()]
     parts = torch.tensor([bleu_parts(*pair) for pair in zip(said, known, strict=True)], dtype=torch.float64)
     found = dict(zip(PARTS, parts.view(-1, len(PARTS)).unbind(1), strict=True))
-    goal = Goal.of(view)
+    goal = Goal.of(view.info, target)
     if goal is not None:
         reached = goal.reached(output.words).cpu()
         before, after = ([source.text(row) for row in rows.tolist()] for rows in (view.origin, view.x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -173,7 +174,10 @@ class LstmAttention(nn.Module):
         # Each row is turned round within its own length: padding stays at the end, and packing, whose
         # backward pass is slow on CPUs, is not needed.
         turned = torch.where(there, sizes[:, None] - 1 - steps, steps)
-        onward, back = self.onward(inputs)[0], self.returning(_places(inputs, turned))[0]
+        # cuDNN goes back through an LSTM only while it is trained; attacks do so in eval mode.
+        attacked = torch.is_grad_enabled() and not self.training
+        with torch.backends.cudnn.flags(enabled=False) if attacked else nullcontext():
+            onward, back = self.onward(inputs)[0], self.returning(_places(inputs, turned))[0]
         ends = torch.arange(len(sizes), device=sizes.device), sizes - 1
         read = torch.cat([onward[ends], back[ends]], 1)
         values = torch.cat([onward, _places(back, turned)], 2)

@@ -90,7 +90,7 @@ class TranslationTask:
         """
         if not isinstance(output, Translation):
             return exact(output, view.y)
-        goal = Goal.of(view)
+        goal = Goal.of(view.info, self.info.target)
         if goal is not None:
             kept: Tensor = ~goal.reached(output.words)
             return kept

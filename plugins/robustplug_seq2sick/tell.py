@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
-
-from torch import Tensor
 
 from robustplug.api import View
 
 from .goals import Goal
 from .measures import bleu
 from .search import Translation
-from .words import Words
+from .words import PAD, Words
 
 LEFT, RIGHT = "«", "»"
 _WIDTH = len("attacked input") + 1
-LINE = 96
-"""Columns of a line, after which the words go on below."""
+_MARGIN = _WIDTH + 4
+LINE = 79
+"""Columns of a line, after which the words go on below: a terminal of 80 must not break the lines itself."""
 
 
 def tell(view: View, output: Any, source: Words, target: Words) -> list[str]:
     """Write down what became of each sentence; "" where there is no translation."""
     if not isinstance(output, Translation):
         return [""] * len(view)
-    goal = Goal.of(view)
+    goal = Goal.of(view.info, target)
     origin, x, words, y = (rows.tolist() for rows in (view.origin, view.x, output.words, view.y))
     if goal is None:
         return [
@@ -37,17 +37,13 @@ def tell(view: View, output: Any, source: Words, target: Words) -> list[str]:
             )
             for row in range(len(view))
         ]
-    reached, possible, said = (
-        goal.reached(output.words).tolist(),
-        goal.possible().tolist(),
-        goal.said.tolist(),
-    )
+    reached, said = goal.reached(output.words).tolist(), goal.said.tolist()
     return [
         "\n".join(
             [
                 *side_by_side(source.decode(origin[row]), source.decode(x[row])),
                 _lines([("output", target.text(said[row])), ("attacked output", target.text(words[row]))]),
-                _lines([("", _verdict(goal.keywords[row], target, possible[row], reached[row]))]),
+                _lines([("", _verdict(goal.keywords[row].tolist(), target, any(said[row]), reached[row]))]),
                 _lines([("", _price(origin[row], x[row], source))]),
             ]
         )
@@ -65,7 +61,7 @@ def side_by_side(before: Sequence[str], after: Sequence[str]) -> list[str]:
     lines: list[list[tuple[str, str]]] = [[]]
     for column in columns:
         used = sum(len(first) + 1 for first, _ in lines[-1])
-        if lines[-1] and used + len(column[0]) > LINE - _WIDTH - 4:
+        if lines[-1] and used + len(column[0]) > LINE - _MARGIN:
             lines.append([])
         lines[-1].append(column)
     return [
@@ -75,11 +71,13 @@ def side_by_side(before: Sequence[str], after: Sequence[str]) -> list[str]:
     ]
 
 
-def _verdict(keywords: Tensor, target: Words, possible: bool, reached: bool) -> str:
-    wanted = ", ".join(f"“{target.text([word])}”" for word in keywords.tolist() if word)
-    goal = f"keywords {wanted}" if len(keywords) else "no word in its place"
-    if not possible:
-        return f"{goal}: nothing to attack, the translation is empty or no keyword is left"
+def _verdict(keywords: Sequence[int], target: Words, said: bool, reached: bool) -> str:
+    wanted = ", ".join(f"“{target.text([word])}”" for word in keywords if word != PAD)
+    goal = f"keywords {wanted}" if keywords else "no word in its place"
+    if not said:
+        return f"{goal}: nothing to attack, the translation is empty"
+    if PAD in keywords:
+        return f"{goal}: nothing to attack, there are not {len(keywords)} keywords that it does not have"
     return f"{goal}: {'reached' if reached else 'not reached'}"
 
 
@@ -94,4 +92,8 @@ def _lines(parts: Sequence[tuple[str, str]]) -> str:
 
 
 def _line(name: str, text: str) -> str:
-    return f"  {name:{_WIDTH}}  {text}".rstrip()
+    first, rest = f"  {name:{_WIDTH}}  ", " " * _MARGIN
+    # Words that are padded stand below others: only what is too long is broken.
+    if _MARGIN + len(text) <= LINE:
+        return f"{first}{text}".rstrip()
+    return textwrap.fill(text, LINE, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)

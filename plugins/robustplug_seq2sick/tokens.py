@@ -60,7 +60,9 @@ def sentence_pieces(lines: Sequence[str], size: int) -> Words:
             character_coverage=1.0,
         )
     except RuntimeError as error:
-        raise ValueError(f"sentencepiece: {str(error).splitlines()[0]}; change task.pieces") from error
+        # What stands before is a place in its source.
+        said = str(error).splitlines()[0].rpartition("] ")[2]
+        raise ValueError(f"sentencepiece: {said}; change task.pieces") from error
     processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
     own = [piece for number, piece in enumerate(pieces) if not _special(processor, number)]
@@ -94,7 +96,8 @@ def tokenizer_words(folder: str) -> tuple[Words, Words]:
     tokens = [token for token, _ in sorted(known.items(), key=lambda item: item[1])]
     own = tuple(token for token in tokens if token not in SPECIALS)
     all_words = (*SPECIALS, *own)
-    special = set(tokenizer.all_special_tokens)
+    added = tokenizer.added_tokens_decoder.values()
+    special = {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
     forbidden = frozenset(number for number, token in enumerate(all_words) if token in special)
 
     def split(text: str, side: str) -> list[str]:

@@ -76,9 +76,17 @@ class Aimed:
         self.goal = options
 
     def aim(self, step: Step, view: View) -> Mapping[str, Any]:
-        """Return the translations of the clean sentences, "said", and the "keywords" to force."""
-        candidates = getattr(step.task.info, "keywords", ())
-        o = self.goal
+        """Return the translations of the clean sentences, "said", and the "keywords" to force.
+
+        Raises:
+            Refused: the model does not translate, or the task has too few words that may be keywords.
+        """
+        candidates, o = getattr(step.task.info, "keywords", ()), self.goal
+        if len(candidates) < o.keywords:
+            raise Refused(
+                f"keywords = {o.keywords}, but {len(candidates)} words of the task may be keywords: ask for "
+                "fewer, or lower task.keyword_above or task.stop_words"
+            )
         with step.attack_mode(), torch.no_grad():
             found = step.forward(view.origin)
         if not isinstance(found, Translation):
@@ -95,8 +103,10 @@ class Aimed:
 
     def _goal(self, step: Step, view: View) -> Goal:
         """Return the goal in the view's info; where the engine did not ask for it, that of `aim`."""
-        goal = Goal.of(view)
-        return Goal(**self.aim(step, view)) if goal is None else goal
+        target: Words = getattr(step.task.info, "target", None) or Words(())
+        goal = Goal.of(view.info, target) or Goal.of(self.aim(step, view), target)
+        assert goal is not None
+        return goal
 
 
 def attackable(goal: Goal, x: Tensor, radius: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ class Words:
     _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_numbers", {word: number for number, word in enumerate(self.all)})
+        # A text may hold "<pad>" or "</s>" as a word: it is no special word there.
+        own = list(enumerate(self.all))[len(SPECIALS) :]
+        object.__setattr__(self, "_numbers", {word: number for number, word in own})
 
     def __len__(self) -> int:
         return len(self.all)
@@ -65,6 +67,13 @@ class Words:
         """Tell whether a word, or a piece that begins one, has this number."""
         return not self.pieces or self.all[number].startswith(MARKS)
 
+    def joins(self) -> Tensor | None:
+        """Tell which pieces go on with the word before them, bool (V,); None if there are no pieces."""
+        if not self.pieces:
+            return None
+        inside = [not word.startswith(MARKS) and word[:1].isalnum() for word in self.all]
+        return torch.tensor(inside)
+
     def usable(self) -> Tensor:
         """Tell which words may stand in a sentence: bool (V,)."""
         found = torch.ones(len(self), dtype=torch.bool)
@@ -73,10 +82,18 @@ class Words:
 
 
 def word_vocabulary(lines: Iterable[Sequence[str]], threshold: int) -> Words:
-    """Return the words that occur more than `threshold` times, most frequent first, then by the alphabet."""
-    counts = Counter(word for line in lines for word in line)
+    """Return the words that occur more than `threshold` times, most frequent first, then by the alphabet.
+
+    Raises:
+        ValueError: there are none.
+    """
+    counts = Counter(word for line in lines for word in line if word not in SPECIALS)
     kept = sorted((-count, word) for word, count in counts.items() if count > threshold)
-    return Words((*SPECIALS, *(word for _, word in kept if word not in SPECIALS)))
+    if not kept:
+        raise ValueError(
+            f"no word of the training text occurs more than {threshold} times: lower unknown_below"
+        )
+    return Words((*SPECIALS, *(word for _, word in kept)))
 
 
 def lengths(rows: Tensor) -> Tensor:

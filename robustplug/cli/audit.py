@@ -47,7 +47,8 @@ def audit(
     if not first_process():
         return
     body = {**result_to_json(found.result), "audit": found.to_json()}
-    Console().print(*result_tables(found.result), audit_table(body["audit"]), sep="\n")
+    console = Console()
+    console.print(*result_tables(found.result, console.width), audit_table(body["audit"]), sep="\n")
     if json_file is not None:
         with writing(f"the audit to {json_file}"):
             write_json(json_file, body)

@@ -111,7 +111,8 @@ def evaluate(
         )
     if not first_process():
         return
-    Console().print(*result_tables(result), sep="\n")
+    console = Console()
+    console.print(*result_tables(result, console.width), sep="\n")
     if json_file is not None:
         with writing(f"the result to {json_file}"):
             write_json(json_file, result_to_json(result))

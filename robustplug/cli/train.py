@@ -52,5 +52,5 @@ def train(
             reporter=reporter,
         )
     if trained.main:
-        console.print(*result_tables(trained.result), sep="\n")
+        console.print(*result_tables(trained.result, console.width), sep="\n")
         console.print(f"Everything is in {trained.folder}", highlight=False, soft_wrap=True)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .markup import escape, table_html
 
-# Characters of a table beside the text of a cell: two blanks and a line.
-_FRAME = 3
+# What a column gets of a terminal that is too narrow: one that names lines, and the heading of another.
+_LABEL, _HEAD = 14, 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,53 @@ class Sheet:
     labels: int = 1
 
 
+def parted(table: Table, width: int, labels: int = 1) -> list[Table]:
+    """Lay a table out for a terminal; columns that do not fit go into further tables.
+
+    Args:
+        table: of the terminal.
+        width: of the terminal.
+        labels: columns at the left that come again in each table, and whose text may be folded.
+    """
+    frame = table.padding[1] + table.padding[3] + 1
+    needs = [frame + _widest(column) for column in table.columns]
+    named = sum(min(need, frame + _LABEL) for need in needs[:labels])
+    parts: list[list[int]] = []
+    left = 0
+    for at in range(labels, len(needs)):
+        if not parts or needs[at] > left:
+            parts.append([])
+            left = width - 1 - named
+        parts[-1].append(at)
+        left -= needs[at]
+    tables = []
+    for part in parts or [[]]:
+        one = Table(box=table.box, padding=table.padding, title_justify="left", caption_justify="left")
+        room = width - 1 - sum(needs[at] for at in part)
+        most = None if sum(needs[:labels]) <= room else max(_LABEL, room // labels - frame)
+        for at in (*range(labels), *part):
+            column = table.columns[at]
+            one.add_column(
+                column.header,
+                justify=column.justify,
+                no_wrap=column.no_wrap,
+                overflow="fold",
+                max_width=most if at < labels else None,
+            )
+        cells = zip(*(table.columns[at].cells for at in (*range(labels), *part)), strict=True)
+        for row, line in zip(table.rows, cells, strict=True):
+            one.add_row(*line, style=row.style, end_section=row.end_section)
+        tables.append(one)
+    tables[0].title, tables[-1].caption = table.title, table.caption
+    return tables
+
+
+def _widest(column: Column) -> int:
+    """Return the characters of the longest line of a column; a long heading may be folded."""
+    lines = [line for cell in column.cells for line in str(cell).split("\n")]
+    return max([min(len(str(column.header)), _HEAD), *map(len, lines)])
+
+
 def rich_tables(sheet: Sheet, width: int) -> list[Table | Text]:
     """Lay a sheet out for a terminal; columns that do not fit go into further tables.
 
@@ -49,31 +96,23 @@ def rich_tables(sheet: Sheet, width: int) -> list[Table | Text]:
         sheet: the best of a column is bold, and has a star where there are no colours.
         width: of the terminal.
     """
-    texts = [[f"{cell.text} *" if cell.best else cell.text for cell in line] for line in sheet.lines]
-    needs = [
-        _FRAME + max([min(len(head), 20), *(len(line[at]) for line in texts)])
-        for at, head in enumerate(sheet.heads)
-    ]
-    parts: list[list[int]] = []
-    left = 0
-    for at in range(sheet.labels, len(sheet.heads)):
-        if not parts or needs[at] > left:
-            parts.append([])
-            left = width - 1 - sum(needs[: sheet.labels])
-        parts[-1].append(at)
-        left -= needs[at]
-    tables: list[Table | Text] = []
-    for part in parts or [[]]:
-        table = Table(title=None if tables else Text(sheet.title), title_justify="left")
-        chosen = [*range(sheet.labels), *part]
-        for at in chosen:
-            # As Text, for brackets in a label would be taken for markup.
-            justify: Literal["left", "right"] = "left" if at < sheet.labels else "right"
-            table.add_column(Text(sheet.heads[at]), justify=justify, overflow="fold")
-        for line, shown in zip(sheet.lines, texts, strict=True):
-            table.add_row(*(Text(shown[at], style="bold green" if line[at].best else "") for at in chosen))
-        tables.append(table)
-    return [*tables, *map(Text, sheet.notes)]
+    return [*parted(_table(sheet), width, sheet.labels), *map(Text, sheet.notes)]
+
+
+def _table(sheet: Sheet) -> Table:
+    table = Table(title=Text(sheet.title), title_justify="left")
+    for at, head in enumerate(sheet.heads):
+        # As Text, for brackets in a label would be taken for markup.
+        justify: Literal["left", "right"] = "left" if at < sheet.labels else "right"
+        table.add_column(Text(head), justify=justify)
+    for line in sheet.lines:
+        table.add_row(
+            *(
+                Text(f"{cell.text} *" if cell.best else cell.text, style="bold green" if cell.best else "")
+                for cell in line
+            )
+        )
+    return table
 
 
 def markdown(sheet: Sheet) -> str:
@@ -96,9 +135,6 @@ def markdown(sheet: Sheet) -> str:
 
 
 def sheet_html(sheet: Sheet) -> str:
-    """Return a sheet as HTML, as the terminal would show it if it were wide enough."""
-    # One table as wide as it must be: the page lets it scroll.
-    table, *notes = rich_tables(sheet, 100_000)
-    assert isinstance(table, Table)
-    said = "".join(f'<p class="note">{escape(str(note))}</p>\n' for note in notes)
-    return table_html(table) + said
+    """Return a sheet as HTML: one table as wide as it must be, which the page lets scroll."""
+    said = "".join(f'<p class="note">{escape(note)}</p>\n' for note in sheet.notes)
+    return table_html(_table(sheet)) + said

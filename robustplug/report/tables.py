@@ -11,6 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..types import AttackResult, Measure, Result
+from .sheets import parted
+
+SYMMETRIC = 0.005
+"""The parts of an interval above and below a mean are the same if they differ by less."""
 
 
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -42,13 +46,18 @@ def threat_text(threat: Mapping[str, Any]) -> str:
     return f"{threat['use']}, eps = {eps:.4g}{fraction}"
 
 
-def result_tables(result: Result) -> list[Table | Text]:
-    """Lay out an evaluation: its rows, a matrix of corruptions, and what they say together."""
-    parts: list[Table | Text] = [result_table(result)]
+def result_tables(result: Result, width: int) -> list[Table | Text]:
+    """Lay out an evaluation: its rows, a matrix of corruptions, and what they say together.
+
+    Args:
+        result: of the evaluation.
+        width: of the terminal; columns that do not fit go into further tables.
+    """
+    parts: list[Table | Text] = [*parted(result_table(result), width)]
     if result.meta.get("corruptions"):
-        parts.append(corruption_table(result))
+        parts += parted(corruption_table(result), width)
     if any(measure.count for row in result.attacks for measure in row.measures.values()):
-        parts.append(measure_table(result))
+        parts += parted(measure_table(result), width)
     parts += [Text(line) for line in worst_case_lines(result)]
     parts += [Text(text) for text in examples(result)]
     return [*parts, *(Text(line, style="yellow") for line in skipped_lines(result))]
@@ -100,7 +109,10 @@ def measure_table(result: Result) -> Table:
     """Lay out what the task measures besides right and wrong: means over the samples of each row."""
     rows = [row for row in result.attacks if any(measure.count for measure in row.measures.values())]
     names = list(dict.fromkeys(name for row in rows for name in row.measures))
-    note = "± half of the 95 % confidence interval of the mean, over the samples that a row was run on."
+    note = (
+        "Below each number its 95 % confidence interval, ± half of it where it is symmetric; over the "
+        "samples that a row was run on."
+    )
     table = Table(title="measured", caption=note, title_justify="left", caption_justify="left")
     # Without lines between columns, half a dozen of them fit 80 characters.
     table.box, table.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
@@ -114,11 +126,15 @@ def measure_table(result: Result) -> Table:
 
 
 def measure_text(measure: Measure) -> str:
-    """Return "4.95" and on a second line "±0.16", or "" for a mean of nothing."""
+    """Return "4.95" and on a second line "±0.16" or "4.61–5.02", or "" for a mean of nothing."""
     if not measure.count:
         return ""
-    half = "" if math.isnan(measure.high) else f"\n±{measure.high - measure.mean:.2f}"
-    return f"{measure.mean:.2f}{half}"
+    # What rounds to 0 has no sign.
+    mean, low, high = (f"{round(n, 2) + 0.0:.2f}" for n in (measure.mean, measure.low, measure.high))
+    if math.isnan(measure.high):
+        return mean
+    above, below = measure.high - measure.mean, measure.mean - measure.low
+    return f"{mean}\n" + (f"±{above:.2f}" if abs(above - below) < SYMMETRIC else f"{low}–{high}")
 
 
 def examples(result: Result) -> list[str]:

@@ -21,7 +21,7 @@ from robustplug.component import Component, NoOptions
 from robustplug.engine.evaluate import Attack, Evaluation, mean_of
 from robustplug.engine.processes import start
 from robustplug.engine.results import result_from_json, result_to_json
-from robustplug.report.tables import measure_table, measure_text, result_tables
+from robustplug.report.tables import measure_table, measure_text, result_tables, wilson_interval
 from robustplug.step import Step
 from robustplug.types import Cost, Measure, Result, View
 
@@ -50,6 +50,12 @@ def telling() -> Telling:
     return Telling(
         {"train": data, "validation": data, "test": data}, class_names=["left", "right"], default_model="none"
     )
+
+
+def printed(*parts: Any, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(*parts, sep="\n")
+    return console.export_text()
 
 
 def told(_: object) -> Telling:
@@ -113,6 +119,11 @@ def test_a_mean_of_one_has_no_interval_and_one_of_none_no_mean() -> None:
     assert mean_of(torch.tensor([torch.nan])).count == 0
     assert measure_text(mean_of(torch.tensor([]))) == ""
     assert measure_text(Measure(4.954, 4.8, 5.108, 9)) == "4.95\n±0.15"
+    # The interval of a share, or of a perplexity, is not symmetric; that of all of them has nothing above.
+    assert measure_text(Measure(100.0, 97.2226, 100 * wilson_interval(135, 135)[1], 135)) == (
+        "100.00\n97.22–100.00"
+    )
+    assert measure_text(Measure(-0.001, -0.004, 0.002, 9)) == "0.00\n±0.00"
 
 
 def test_measures_and_examples_survive_json_a_kill_and_reach_the_tables(tmp_path: Path) -> None:
@@ -129,7 +140,7 @@ def test_measures_and_examples_survive_json_a_kill_and_reach_the_tables(tmp_path
     table = measure_table(result)
     assert [column.header for column in table.columns] == ["attack", "samples", "brightness", "bright"]
     assert table.row_count == 2
-    texts = [part.plain for part in result_tables(result) if hasattr(part, "plain")]
+    texts = [part.plain for part in result_tables(result, 80) if hasattr(part, "plain")]
     assert any("sample 0" in text for text in texts)
 
 
@@ -139,15 +150,37 @@ def test_seven_measures_fit_a_terminal_and_none_make_no_table() -> None:
     (clean,) = evaluation().run("test", [], 23)
     attacked = dataclasses.replace(clean, name="Reactive attack", measures=measures, attempted=500)
     meta = {"name": "run", "task": "telling", "input_range": None, "seconds": 1.0}
-    console = Console(width=80, file=io.StringIO())
-    console.print(measure_table(Result("test", 500, {"use": "rules"}, (attacked,), meta)))
-    assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
+    shown = printed(measure_table(Result("test", 500, {"use": "rules"}, (attacked,), meta)), width=80)
+    lines = shown.splitlines()
     assert all(name in lines[2] for name in ("attack", "samples", *names))
     assert lines[4].split()[-7:] == ["500", *["54.32"] * 6]
     silent = dataclasses.replace(clean, measures={"turns": mean_of(torch.tensor([torch.nan]))})
-    parts = result_tables(Result("test", 500, {"use": "rules"}, (silent,), meta))
+    parts = result_tables(Result("test", 500, {"use": "rules"}, (silent,), meta), 80)
     assert not any(getattr(part, "title", "") == "measured" for part in parts)
+
+
+@pytest.mark.parametrize("width", [100, 80, 60, 40])
+def test_a_narrow_terminal_gets_more_tables_and_nothing_is_cut(width: int) -> None:
+    names = ("BLEU", "input BLEU", "words changed", "success %", "perplexity", "perplexity before")
+    measures = {name: Measure(1012.69, 748.86, 1369.48, 500) for name in names}
+    (clean,) = evaluation().run("test", [], 23)
+    rows = [
+        dataclasses.replace(clean, name=name, measures=measures, seconds=1234.5, example="")
+        for name in ("clean", "1-keyword · no gradient regularisation")
+    ]
+    meta = {"name": "run", "task": "telling", "input_range": None, "seconds": 1.0}
+    shown = printed(
+        *result_tables(Result("test", 500, {"use": "words"}, tuple(rows), meta), width), width=width
+    )
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    heads = [line for line in shown.splitlines() if "attack " in line]
+    told = " ".join(heads)
+    assert all(name in told for name in ("accuracy (95 %)", "backwards", "time", "samples", *names))
+    words = shown.split()
+    # Each table names its rows, and each measure has its number and interval in both.
+    assert words.count("regularisation") == len(heads)
+    assert words.count("1012.69") == words.count("748.86–1369.48") == 2 * len(names)
 
 
 def test_a_journal_keeps_measures_and_examples(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def text(*parts: Any) -> str:
 
 
 def test_corruptions_are_a_matrix_of_their_own() -> None:
-    shown = text(*result_tables(result()))
+    shown = text(*result_tables(result(), 140))
     assert "fog 1" not in shown
     fog = next(line for line in shown.splitlines() if "fog" in line)
     assert [cell.strip() for cell in fog.split("│")[2:-1]] == [
@@ -65,7 +65,7 @@ def test_corruptions_are_a_matrix_of_their_own() -> None:
 
 
 def test_a_chain_is_summed_up_and_what_was_skipped_is_said() -> None:
-    shown = " ".join(text(*result_tables(result())).split())
+    shown = " ".join(text(*result_tables(result(), 140)).split())
     assert "Worst case of 2 attacks at linf, eps = 0.1 (25.5/255): 60.0%" in shown
     assert "1 skipped, so it may be too high" in shown
     assert skipped_lines(result()) == [

@@ -7,19 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import robustplug
 from robustplug.api import Batch, Refused, View
 from robustplug.engine.evaluate import Attack, Evaluation
 from robustplug.engine.processes import start
+from robustplug_seq2sick.attack import _Best, _Search
 from robustplug_seq2sick.goals import Goal
+from robustplug_seq2sick.model import Embedded
 from robustplug_seq2sick.search import Translation
-from robustplug_seq2sick.words import PAD, UNKNOWN, lengths
+from robustplug_seq2sick.victim import Victim
+from robustplug_seq2sick.words import BEGIN, PAD, UNKNOWN, lengths
 
 from .models import attacked, first_batch, step_of, trained
 
 SHORT: dict[str, Any] = {"steps": 12, "lr": [0.3], "patience": 0}
+
+
+def goal_of(view: View) -> Goal | None:
+    return Goal.of(view.info, trained()[0].info.target)
 
 
 def attack(name: str = "seq2sick", **options: Any) -> Any:
@@ -44,7 +51,7 @@ ABLATIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", ABLATIONS, ids=str)
 def test_what_is_returned_reaches_the_goal_by_beam_search_or_is_the_original(options: dict[str, Any]) -> None:
     view, words = attacked(first_batch(12), attack(**options))
-    goal = Goal.of(view)
+    goal = goal_of(view)
     assert goal is not None
     reached, moved = goal.reached(words), (view.x != view.origin).any(1)
     assert torch.equal(reached, moved)
@@ -90,6 +97,19 @@ def test_patience_finds_sentences_with_fewer_changes() -> None:
     assert int(after.sum()) < int(before.sum())
 
 
+def test_without_patience_a_success_is_the_last_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    iterate, after_success = _Search._iterate, []
+
+    def counted(search: _Search, rows: Tensor, lr: float) -> None:
+        after_success.append(bool(search.best.changed[rows].isfinite().any()))
+        iterate(search, rows, lr)
+
+    monkeypatch.setattr(_Search, "_iterate", counted)
+    view, _ = attacked(first_batch(4), attack(steps=40))
+    assert bool((view.x != view.origin).any())
+    assert not any(after_success)
+
+
 @pytest.mark.parametrize("name", ["seq2sick", "greedy-replacement"])
 def test_empty_long_and_unknown_sentences(name: str) -> None:
     batch = first_batch(3)
@@ -117,6 +137,71 @@ def test_a_model_without_words_is_refused() -> None:
     step = step_of(batch, Other())
     with pytest.raises(Refused, match="a model that translates"):
         attack().aim(step, View.of(batch, "adv"))
+
+
+@pytest.mark.parametrize("name", ["seq2sick", "greedy-replacement"])
+def test_more_keywords_than_there_are_words_are_refused(name: str) -> None:
+    """Else every sentence would count as one that the attack could not break."""
+    with pytest.raises(Refused, match=r"keywords = 9, but 8 words .* lower task.keyword_above"):
+        attacked(first_batch(2), attack(name, keywords=9))
+
+
+def transcribed(x: Tensor, keyword: int, steps: int, lr: float, lambda1: float, lambda2: float) -> list[int]:
+    """Algorithm 6 with Eq. 2.9 and 3.4 for one sentence, δ going on from where it was."""
+    _, model = trained()
+    unit = model.vectors()[4:].square().sum(1).mean().sqrt().detach()
+    table = (model.vectors() / unit).detach()
+    usable, delta = range(4, len(table)), torch.zeros(len(x), table.shape[1])
+
+    def nearest(point: Tensor, own: int) -> int:
+        words: list[int] = sorted({*usable, own})
+        return words[int((point - table[words]).norm(dim=1).argmin())]
+
+    words = x.tolist()
+    for _ in range(steps):
+        leaf = table[words].clone().requires_grad_()
+        size = torch.tensor([len(x)])
+        none = torch.zeros(1, 1, 0, dtype=torch.int64)
+        spoken = model(Embedded(leaf[None] * unit, size, model.limits(size), none)).words
+        reader = model.reader(leaf[None] * unit, size)
+        logits, state, before = [], reader.begin(), BEGIN
+        for word in [*spoken[0][spoken[0] != PAD].tolist(), None]:
+            state = reader.after(reader.memory, state, model.target(torch.tensor([before])))
+            logits.append(reader.logits(state.feed)[0])
+            before = word
+        terms = []
+        for z in logits:
+            others = torch.cat([z[:keyword], z[keyword + 1 :]])
+            terms.append((others.max() - z[keyword]).clamp_min(0))
+        (gradient,) = torch.autograd.grad(torch.stack(terms).min(), leaf)
+        for i in range(len(x)):
+            norm = float(delta[i].norm())
+            delta[i] = delta[i] * (1 - lr * lambda1 / norm) if norm > lr * lambda1 else 0.0
+            away = table[x[i]] + delta[i] - table[nearest(table[x[i]] + delta[i], int(x[i]))]
+            pull = away / away.norm() if float(away.norm()) > 1e-6 else 0.0 * away
+            delta[i] -= lr * (gradient[i] + lambda2 * pull)
+        words = [nearest(table[x[i]] + delta[i], int(x[i])) for i in range(len(x))]
+    return words
+
+
+@pytest.mark.parametrize(("lambda1", "lambda2"), [(1.0, 0.2), (0.3, 0.0), (0.0, 1.0)])
+def test_the_iterations_are_algorithm_6(lambda1: float, lambda2: float) -> None:
+    batch = first_batch(4)
+    step = step_of(batch)
+    made = attack(keywords=1, lambda1=lambda1, lambda2=lambda2, lr=[0.4], steps=6)
+    goal = Goal(**made.aim(step, View.of(batch, "adv")))
+    x = batch.x[:, : int(lengths(batch.x).max())]
+    # No success is noted, so that no sentence leaves.
+    count = torch.zeros(len(x))
+    best = _Best(x.clone(), count, count.long())
+    with step.attack_mode():
+        search = _Search(Victim(step, made.options), goal, x, count + 9, best, made.options)
+        for _ in range(6):
+            search._iterate(torch.arange(len(x)), 0.4)
+    assert bool((search.words != x).any())
+    for row, size in enumerate(lengths(x).tolist()):
+        expected = transcribed(x[row, :size], int(goal.keywords[row, 0]), 6, 0.4, lambda1, lambda2)
+        assert search.words[row, :size].tolist() == expected
 
 
 def evaluation(journal: Path | None = None) -> Evaluation:
@@ -153,14 +238,14 @@ def test_an_evaluation_counts_all_sentences_and_goes_on_after_a_kill(tmp_path: P
 
 def test_a_loss_that_falls_is_what_the_greedy_search_finds() -> None:
     view, words = attacked(first_batch(6), attack("greedy-replacement", rounds=6, words=110))
-    goal = Goal.of(view)
+    goal = goal_of(view)
     assert goal is not None
     assert int(goal.reached(words).sum()) >= 3
 
 
 def test_training_and_evaluating_by_recipe(tmp_path: Path) -> None:
     small = ["task.sentences=40", "model.word=8", "model.hidden=8", "train.epochs=1", "train.batch_size=32"]
-    few = ["validate.samples=4", "evaluate.samples=1"]
+    few = ["validate.samples=4", "evaluate.samples=1", "task.keyword_above=1"]
     run = robustplug.train("seq2seq-synthetic", overrides=[*small, *few], out=tmp_path / "run")
     assert run.history[0].validation.keys() >= {"loss", "BLEU", "clean"}
     short = {"use": "seq2sick", "steps": 2, "lr": [0.3]}

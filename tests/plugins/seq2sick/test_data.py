@@ -56,6 +56,7 @@ def test_the_folder_is_found_in_the_data_root(tmp_path: Path, monkeypatch: pytes
         (b"a\n\xff\xfe\n", b"x\ny\n", r"a\.en:2: not UTF-8"),
         (b"a\nb\n", b"x\n\x00\x01\n", r"a\.de:2: holds control characters"),
         (b"", b"", "are empty"),
+        (b"\n", b"", r"a\.en:1: has no counterpart"),
     ],
 )
 def test_what_is_not_aligned_text_is_named(tmp_path: Path, english: bytes, german: bytes, said: str) -> None:
@@ -89,6 +90,16 @@ def test_rare_words_are_unknown() -> None:
     assert words.encode("a c b") == [4, UNKNOWN, 5]
 
 
+def test_special_words_in_a_text_are_unknown_words() -> None:
+    words = word_vocabulary([["a", "<pad>", "</s>", "<pad>"]], 0)
+    assert words.encode("a <pad> </s> <s> a") == [4, UNKNOWN, UNKNOWN, UNKNOWN, 4]
+
+
+def test_a_text_whose_words_are_all_too_rare_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="occurs more than 50 times: lower unknown_below"):
+        task(folder(tmp_path), unknown_below=50)
+
+
 def test_keywords_are_words_of_letters_that_are_frequent_but_not_the_most_frequent() -> None:
     words = word_vocabulary([["ein", "ein", "ein", "haus", "haus", "ab", "ab", "12b", "12b", "rar"]], 0)
     counts = torch.zeros(len(words), dtype=torch.int64)
@@ -106,7 +117,7 @@ def test_pieces_bring_the_text_back() -> None:
     words = sentence_pieces(lines, 20)
     assert words.text(words.encode("the dog sleeps .")) == "the dog sleeps ."
     assert sentence_pieces(lines, 20) == words
-    with pytest.raises(ValueError, match=r"sentencepiece: .*task.pieces"):
+    with pytest.raises(ValueError, match=r"^sentencepiece: Vocabulary size too high .*task.pieces"):
         sentence_pieces(lines, 4000)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from robustplug_seq2sick.goals import Goal, draw_keywords, keyword_loss, non_overlapping_loss
 from robustplug_seq2sick.projection import distance_gradient, half_gaps, largest_gradient, nearest, shrunk
 from robustplug_seq2sick.search import Scores
+from robustplug_seq2sick.words import SPECIALS, Words
 
 SIZE = 11
 
@@ -96,6 +97,21 @@ def test_goals_are_reached_by_what_the_thesis_says() -> None:
     assert wanted.reached(torch.tensor([[8, 4, 7], [7, 7, 7], [7, 8, 0]])).tolist() == [True, False, False]
     missing = Goal(original, torch.tensor([[7, 0], [7, 8], [7, 8]]))
     assert missing.possible().tolist() == [False, True, False]
+
+
+def test_a_piece_that_becomes_a_longer_word_is_no_keyword() -> None:
+    words = Words((*SPECIALS, "▁hund", "e", "▁die", ".", "▁a"), pieces=True)
+    assert words.joins() is not None
+    info = {"said": torch.tensor([[6]] * 4), "keywords": torch.tensor([[4]] * 4)}
+    goal = Goal.of(info, words)
+    assert goal is not None
+    # hunde; hund.; hunde hund; hund at the end.
+    spoken = torch.tensor([[4, 5, 8], [4, 7, 0], [4, 5, 4], [6, 4, 0]])
+    assert goal.reached(spoken).tolist() == [False, True, True, True]
+    assert goal.rows(torch.tensor([0])).reached(spoken[:1]).tolist() == [False]
+    whole = Goal.of(info, Words(words.all))
+    assert whole is not None
+    assert bool(whole.reached(spoken).all())
 
 
 def test_keywords_depend_on_the_sample_alone_and_are_new() -> None:

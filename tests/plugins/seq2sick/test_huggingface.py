@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import robustplug
-from robustplug.api import Feed, isolated
+from robustplug.api import Feed, Refused, isolated
 from robustplug_seq2sick.model import Embedded, Forced
 from robustplug_seq2sick.words import lengths
 
@@ -200,6 +200,38 @@ def test_a_tiny_model_is_trained_and_attacked_from_its_folder(tmp_path: Path) ->
     assert [row.skipped for row in result.attacks] == ["", "", ""]
     assert [row.right for row in again.attacks] == [row.right for row in result.attacks]
     assert result.attacks[1].attempted == 4
+
+
+def test_a_forced_first_word_is_said_and_not_shown(tmp_path: Path) -> None:
+    task, _ = opened("bart", tmp_path / "bart")
+    settings = tmp_path / "bart" / "generation_config.json"
+    settings.write_text(settings.read_text().replace("{", '{"forced_bos_token_id": 7,', 1))
+    model = robustplug.build("model", "huggingface", folder=str(tmp_path / "bart"), info=task.info).eval()
+    batch = next(iter(task.batches("test", Feed(batch_size=1))))
+    words = batch.x[0, : int(lengths(batch.x)[0])].tolist()
+    known = batch.y[0, : int(lengths(batch.y)[0])].tolist()
+    with torch.no_grad():
+        ours = model(Forced(batch.x, batch.y))[0]
+        asked = {
+            "input_ids": torch.tensor([[*words, 3]]),
+            "decoder_input_ids": torch.tensor([[2, 7, *known]]),
+        }
+        theirs = model.inner(**asked).logits[0, 1:, : len(task.info.target)]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_half_precision_becomes_float32_and_too_long_sentences_are_refused(tmp_path: Path) -> None:
+    task = small_task()
+    folder = tiny("bart", max(len(task.info.source), len(task.info.target)), tmp_path / "half")
+    transformers.BartForConditionalGeneration.from_pretrained(folder).half().save_pretrained(folder)
+    model = robustplug.build("model", "huggingface", folder=str(folder), beam=2, info=task.info).eval()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    # A translation ends where the model's positions do; what cannot be read is named.
+    assert model.limits(torch.tensor([5, 40])).tolist() == [20, 63]
+    with torch.no_grad():
+        model(torch.full((1, 40), 5))
+        with pytest.raises(Refused, match=r"has 65 words, .* 64 at most: lower task.longest"):
+            model(torch.full((1, 64), 5))
 
 
 def test_what_is_no_such_folder_is_refused(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_changed_words_are_marked_one_above_the_other() -> None:
     assert first == "  input            a dog        runs"
     assert second == "  attacked input   a «mountain» runs"
     long = ["word"] * 60
-    assert max(map(len, side_by_side(long, long))) <= 100
+    assert max(map(len, side_by_side(long, long))) < 80
 
 
 def test_an_attack_is_told_with_goal_and_price() -> None:
@@ -119,5 +119,11 @@ def test_an_attack_is_told_with_goal_and_price() -> None:
     assert "keywords “red”, “park”" in tell(view(AFTER, **wanted), Translation(rows(OUTPUT)), WORDS, WORDS)[0]
     plain = tell(view(TEXT), Translation(rows(OUTPUT)), WORDS, WORDS)[0]
     assert plain.splitlines()[-1] == "  reference        a dog runs in the park ."
+    endless = Translation(torch.full((4, 40), WORDS.encode("park")[0]))
+    wide = tell(view(AFTER, **SAID), endless, WORDS, WORDS)
+    assert max(len(line) for text in wide for line in text.splitlines()) < 80
+    few = {**SAID, "keywords": torch.tensor([[WORDS.encode("red")[0], 0]] * 4)}
+    lacking = tell(view(AFTER, **few), Translation(rows(OUTPUT)), WORDS, WORDS)[0]
+    assert "there are not 2 keywords that it does not have" in " ".join(lacking.split())
     nothing = {**SAID, "said": torch.zeros(4, 9, dtype=torch.int64)}
     assert "nothing to attack" in tell(view(AFTER, **nothing), Translation(rows(OUTPUT)), WORDS, WORDS)[0]

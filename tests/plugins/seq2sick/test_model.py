@@ -131,6 +131,22 @@ def test_the_words_of_vectors_are_those_of_words_and_the_graph_reaches_them() ->
     assert not gradient[~there].any()
 
 
+def test_cudnn_is_left_out_where_it_has_no_backward_pass() -> None:
+    """In eval mode cuDNN refuses to go back through an LSTM; elsewhere it is wanted."""
+    _, model = trained()
+    x, seen = first_batch(2).x, []
+    hook = model.onward.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    with torch.no_grad():
+        model(x)
+    sizes = lengths(x)
+    model(Embedded(model.vectors()[x], sizes, model.limits(sizes), NONE.expand(2, 1, 0)))
+    model.train()
+    model(Forced(x, x))
+    model.eval()
+    hook.remove()
+    assert seen == [True, False, True]
+
+
 def test_an_empty_sentence_has_an_empty_translation() -> None:
     _, model = trained()
     x = first_batch(2).x.clone()
