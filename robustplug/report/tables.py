@@ -129,12 +129,13 @@ def measure_text(measure: Measure) -> str:
     """Return "4.95" and on a second line "±0.16" or "4.61–5.02", or "" for a mean of nothing."""
     if not measure.count:
         return ""
+    above, below = measure.high - measure.mean, measure.mean - measure.low
     # What rounds to 0 has no sign.
-    mean, low, high = (f"{round(n, 2) + 0.0:.2f}" for n in (measure.mean, measure.low, measure.high))
+    numbers = (measure.mean, measure.low, measure.high, above)
+    mean, low, high, half = (f"{round(number, 2) + 0.0:.2f}" for number in numbers)
     if math.isnan(measure.high):
         return mean
-    above, below = measure.high - measure.mean, measure.mean - measure.low
-    return f"{mean}\n" + (f"±{above:.2f}" if abs(above - below) < SYMMETRIC else f"{low}–{high}")
+    return f"{mean}\n" + (f"±{half}" if abs(above - below) < SYMMETRIC else f"{low}–{high}")
 
 
 def examples(result: Result) -> list[str]:

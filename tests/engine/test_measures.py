@@ -124,6 +124,8 @@ def test_a_mean_of_one_has_no_interval_and_one_of_none_no_mean() -> None:
         "100.00\n97.22–100.00"
     )
     assert measure_text(Measure(-0.001, -0.004, 0.002, 9)) == "0.00\n±0.00"
+    # Rounding may leave the end of an interval below the mean.
+    assert measure_text(Measure(100.0, 99.99999, 99.99999, 38)) == "100.00\n±0.00"
 
 
 def test_measures_and_examples_survive_json_a_kill_and_reach_the_tables(tmp_path: Path) -> None:
