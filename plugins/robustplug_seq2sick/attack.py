@@ -93,6 +93,7 @@ class _Search:
         self.sizes = lengths(origin)
         self.there = torch.arange(origin.shape[1], device=origin.device) < self.sizes[:, None]
         self.words = origin.clone()
+        self.asked, self.gradient = torch.full_like(origin, -1), torch.zeros_like(self.start)
         self.gap = half_gaps(origin, self.table, self.allowed)
 
     def descend(self, rows: Tensor, lr: float) -> None:
@@ -122,16 +123,13 @@ class _Search:
 
     def _iterate(self, rows: Tensor, lr: float) -> None:
         o, delta, start = self.options, self.delta[rows], self.start[rows]
-        words = self.words[rows]
-        point = self.table[words] if o.project else start + delta
-        point = point.detach().requires_grad_()
-        goal = self.goal.rows(rows)
-        # The shortest rows may all be left: what is behind the longest costs time.
-        longest = int(self.sizes[rows].max())
-        found = self.victim.translate(goal, point[:, :longest] * self.unit, self.sizes[rows])
-        hit = goal.reached(found.words)
-        self._try(rows[hit], words[hit])
-        gradient = self.victim.step.gradient(self.victim.loss(goal, found).sum(), point)
+        if o.project:
+            # The gradient is that at the nearest words: while these are the same, so is it.
+            fresh = (self.words[rows] != self.asked[rows]).any(1)
+            self._ask(rows[fresh], self.table[self.words[rows[fresh]]])
+        else:
+            self._ask(rows, start + delta)
+        gradient = self.gradient[rows]
         if o.largest:
             gradient = gradient + o.largest * largest_gradient(delta)
         delta = shrunk(delta, lr * o.lambda1)
@@ -141,6 +139,20 @@ class _Search:
         delta = (delta - lr * gradient) * self.there[rows][..., None]
         self.words[rows] = self._nearest(rows, delta)
         self.delta[rows] = self.table[self.words[rows]] - start if o.overwrite else delta
+
+    def _ask(self, rows: Tensor, point: Tensor) -> None:
+        """Note the gradient of the loss at X + δ, and try the words of those that reach their goals there."""
+        if not len(rows):
+            return
+        words, goal = self.words[rows], self.goal.rows(rows)
+        point = point.detach().requires_grad_()
+        # The shortest rows may all be left: what is behind the longest costs time.
+        longest = int(self.sizes[rows].max())
+        found = self.victim.translate(goal, point[:, :longest] * self.unit, self.sizes[rows])
+        hit = goal.reached(found.words)
+        self._try(rows[hit], words[hit])
+        self.gradient[rows] = self.victim.step.gradient(self.victim.loss(goal, found).sum(), point)
+        self.asked[rows] = words
 
     def _try(self, rows: Tensor, words: Tensor) -> None:
         """Keep sentences that are legal, change fewer words than the best so far, and break the model."""

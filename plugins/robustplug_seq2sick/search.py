@@ -21,6 +21,9 @@ from robustplug.api import take
 
 from .words import BEGIN, END, PAD
 
+UNSAID = (PAD, BEGIN)
+"""Words that no translation has."""
+
 GOING = 0.75
 """When no more than this share of the sentences go on, the others leave the batch."""
 
@@ -93,20 +96,19 @@ def _watched(watched: Tensor, place: int) -> Tensor:
     return watched[:, min(place, watched.shape[1] - 1)]
 
 
-def never_said(logits: Tensor, last: Tensor | None = None) -> Tensor:
-    """Set the logits (R, V) of what may not be said to -inf.
+def never_said(logits: Tensor, last: Tensor) -> Tensor:
+    """Set the logits (R, V) of what may not be said to -inf, in place.
 
     Args:
         logits: of the next word.
         last: rows that must end now, bool (R,).
     """
-    hidden = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-    hidden[[PAD, BEGIN]] = True
-    if last is None or not last.any():
-        return logits.masked_fill(hidden, -torch.inf)
-    others = torch.ones_like(hidden)
-    others[END] = False
-    return logits.masked_fill(torch.where(last[:, None], others, hidden), -torch.inf)
+    logits[:, list(UNSAID)] = -torch.inf
+    if last.any():
+        ends = logits[last, END]
+        logits[last] = -torch.inf
+        logits[last, END] = ends
+    return logits
 
 
 def greedy(decoder: Decoder, limits: Tensor, watched: Tensor) -> Translation:
@@ -129,10 +131,12 @@ def greedy(decoder: Decoder, limits: Tensor, watched: Tensor) -> Translation:
     for place in range(int(limits.max()) + 1 if count else 0):
         vectors, state = decoder.step(rows, state, words)
         with torch.no_grad():
-            all_logits = decoder.logits(vectors)
-            top = all_logits.topk(2, 1).indices
-            words = never_said(all_logits, limits[rows] <= place).argmax(1)
-        own = decoder.some(vectors, torch.cat([top, _watched(watched[rows], place)], 1))
+            # One more than may never be said: a word is among them.
+            top = decoder.logits(vectors).topk(len(UNSAID) + 1, 1).indices
+            fine = (top[..., None] != torch.tensor(UNSAID, device=top.device)).all(2)
+            words = top.gather(1, fine.int().argmax(1, keepdim=True))[:, 0]
+            words = words.masked_fill(limits[rows] <= place, END)
+        own = decoder.some(vectors, torch.cat([top[:, :2], _watched(watched[rows], place)], 1))
         logits.append(own.new_zeros(count, own.shape[1]).index_copy(0, rows, own))
         best.append(torch.full_like(limits, PAD).index_copy(0, rows, top[:, 0]))
         going = going & (words != END)
