@@ -34,17 +34,18 @@ def attacked(task: Any, model: Any, batch: Batch, attack: Any) -> tuple[Tensor, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--run", help="run folder of a model to attack")
-    parser.add_argument("--sentences", type=int, default=64, help="attacked as one batch")
+    parser.add_argument("--sentences", type=int, default=256, help="attacked as one batch")
     parser.add_argument("--alone", type=int, default=12, help="of these, attacked one at a time")
     parser.add_argument("--keywords", type=int, default=1)
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.run is None:
             quick = ["train.epochs=2", "validate.samples=8", "evaluate.samples=8"]
             robustplug.train("seq2seq-synthetic", overrides=quick, out=folder)
         opened = open_run(options.run or folder)
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     attack = robustplug.build("perturbation", "seq2sick", keywords=options.keywords, steps=options.steps)
     batch = next(iter(opened.task.batches("test", Feed(batch_size=options.sentences))))
     rows = [slice(row, row + 1) for row in range(min(options.alone, len(batch)))]
@@ -54,7 +55,7 @@ def main() -> None:
     results = [attacked(opened.task, opened.model, single, attack) for single in singles]
     alone = sum(result[1] for result in results)
     same = sum(bool(torch.equal(result[0][0], together[row])) for row, result in enumerate(results))
-    print(f"torch {torch.__version__}, 1 thread, {options.run or 'seq2seq-synthetic, 2 epochs'}")
+    print(f"torch {torch.__version__}, {options.threads} threads, {options.run or 'seq2seq-synthetic, 2 epochs'}")
     print(
         f"one batch of {len(batch)}:    {1000 * seconds / len(batch):8.1f} ms a sentence, {passes} backwards"
     )
