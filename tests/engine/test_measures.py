@@ -20,7 +20,7 @@ from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.component import Component, NoOptions
 from robustplug.engine.evaluate import Attack, Evaluation, mean_of
 from robustplug.engine.processes import start
-from robustplug.engine.results import result_from_json, result_to_json
+from robustplug.engine.result_file import result_from_json, result_to_json
 from robustplug.report.tables import measure_table, measure_text, result_tables
 from robustplug.step import Step
 from robustplug.types import Cost, Measure, Result, View
@@ -129,7 +129,7 @@ def test_measures_and_examples_survive_json_a_kill_and_reach_the_tables(tmp_path
     table = measure_table(result)
     assert [column.header for column in table.columns] == ["attack", "samples", "brightness", "bright"]
     assert table.row_count == 2
-    texts = [part.plain for part in result_tables(result) if hasattr(part, "plain")]
+    texts = [part.plain for part in result_tables(result, 80) if hasattr(part, "plain")]
     assert any("sample 0" in text for text in texts)
 
 
@@ -146,7 +146,7 @@ def test_seven_measures_fit_a_terminal_and_none_make_no_table() -> None:
     assert all(name in lines[2] for name in ("attack", "samples", *names))
     assert lines[4].split()[-7:] == ["500", *["54.32"] * 6]
     silent = dataclasses.replace(clean, measures={"turns": mean_of(torch.tensor([torch.nan]))})
-    parts = result_tables(Result("test", 500, {"use": "rules"}, (silent,), meta))
+    parts = result_tables(Result("test", 500, {"use": "rules"}, (silent,), meta), 80)
     assert not any(getattr(part, "title", "") == "measured" for part in parts)
 
 
