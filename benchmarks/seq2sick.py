@@ -55,7 +55,8 @@ def main() -> None:
     results = [attacked(opened.task, opened.model, single, attack) for single in singles]
     alone = sum(result[1] for result in results)
     same = sum(bool(torch.equal(result[0][0], together[row])) for row, result in enumerate(results))
-    print(f"torch {torch.__version__}, {options.threads} threads, {options.run or 'seq2seq-synthetic, 2 epochs'}")
+    name = options.run or "seq2seq-synthetic, 2 epochs"
+    print(f"torch {torch.__version__}, {options.threads} threads, {name}")
     print(
         f"one batch of {len(batch)}:    {1000 * seconds / len(batch):8.1f} ms a sentence, {passes} backwards"
     )

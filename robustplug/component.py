@@ -121,7 +121,15 @@ def use(name: str, /, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """The five slots of a method; a method's own options add to them and change their defaults."""
+    """The five slots of a method; a method's own options add to them and change their defaults.
+
+    Attributes:
+        vicinity: V, where virtual samples come from, and what a legal perturbation is.
+        perturbation: which point of V is trained on.
+        label_map: h, from labels to targets.
+        output_map: g, from the model to outputs.
+        loss: ℓ, of each sample.
+    """
 
     vicinity: Use = use("linf")
     perturbation: Use = use("none")

@@ -97,6 +97,7 @@ def open_subject(
         RunError: the model cannot be read, or the device is not there.
         TypeError: the task is missing.
     """
+    from .engine.folder import is_finished
     from .engine.open import load_run, only_evaluate_changed, stored_recipe
     from .engine.processes import start
 
@@ -112,10 +113,15 @@ def open_subject(
     processes = start(device, "float32")
     if folder is None:
         return _loaded(model, network, recipe, processes, reporter)
-    parts, exported, problems, *_ = load_run(folder, recipe, processes)
-    for problem in problems:
+    found = load_run(folder, recipe, processes)
+    for problem in found.problems:
         reporter.warn(problem)
-    return Subject(parts, exported, folder, {}, processes)
+    if not is_finished(folder):
+        reporter.warn(
+            f"{folder} is not finished: its checkpoint after {found.epochs} of {recipe.train.epochs} epochs "
+            f"is used; go on with robustplug train --resume {folder}"
+        )
+    return Subject(found.parts, found.exported, folder, {}, processes)
 
 
 def _run_folder(model: Any, network: Network) -> Path | None:

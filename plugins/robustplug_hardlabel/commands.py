@@ -43,7 +43,9 @@ def curves(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Draw distortion and success rate against queries, for each attack of a suite.
+    """Draw distortion and success rate against queries.
+
+    There is a line for each attack of a suite.
 
     MODEL is as for evaluate. Attacks run on the samples that are right, each to the end of its queries.
     Written to hard-label.json and figures/, and for a run folder to its result.json, too.

@@ -21,13 +21,15 @@ SHOWN = 8
 
 @click.group()
 def iaat() -> None:
-    """Look at the radii that IAAT has found for the training samples."""
+    """Look at the radii that IAAT has found."""
 
 
 @iaat.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def radii(run: Path) -> None:
-    """Draw the radii: mean and three samples over time, histograms, and extreme samples.
+    """Draw the radii that IAAT has found.
+
+    Mean and three samples over time, histograms, and extreme samples.
 
     Figures 7, 8 and 2 of the paper: figures/radii-*.png in the run folder. The numbers go to its
     result.json, as "radii".

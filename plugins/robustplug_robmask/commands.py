@@ -33,7 +33,7 @@ def numbers(_: click.Context, parameter: click.Parameter, text: str) -> list[flo
 
 @click.group()
 def mask() -> None:
-    """Evaluate a range of masks, the rescalings of BatchNorm, without training again."""
+    """Evaluate many masks, rescalings of BatchNorm, of one model."""
 
 
 @mask.command()
@@ -41,7 +41,9 @@ def mask() -> None:
 @click.option("--eps", "radii", default="0:8/255:2/255", callback=numbers, show_default=True)
 @click.option("--samples", type=click.IntRange(min=1), help="Use only the first test samples.")
 def sweep(run: Path, radii: list[float], samples: int | None) -> None:
-    """Evaluate RUN, trained with robmask or advprop, under the masks of several ε.
+    """Evaluate RUN under the masks of several ε.
+
+    RUN is trained with robmask or advprop.
 
     Each model is an ordinary one, with its mask folded into BatchNorm. The attacks are those of the run's
     recipe, in its threat model. Written to masks.json and figures/masks.png in the run folder.
@@ -92,7 +94,9 @@ def draw_masks(opened: OpenedRun, folder: Path) -> bool:
 @click.option("--samples", type=click.IntRange(min=1), help="Use only the first test samples.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("masks"), show_default=True)
 def interpolate(run_a: Path, run_b: Path, shares: list[float], samples: int | None, out: Path) -> None:
-    """Evaluate what lies between the BatchNorm layers of RUN_A (p = 1) and RUN_B (p = 0).
+    """Evaluate what lies between the BatchNorm of two runs.
+
+    p = 1 is that of RUN_A, p = 0 that of RUN_B.
 
     The runs differ in BatchNorm alone: one was fine-tuned from the other with train.only = "batchnorm".
     The attacks are those of RUN_A's recipe. Written to result.json and masks.png in the folder of --out.

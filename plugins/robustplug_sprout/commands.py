@@ -19,7 +19,7 @@ def sprout() -> None:
 @sprout.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def correlogram(run: Path) -> None:
-    """Draw the products of the learned β, the label correlation of Figure 8.
+    """Draw the products of the learned β (Figure 8).
 
     They go to result.json of the run folder, as "beta", and to figures/beta.png.
     """
@@ -57,7 +57,7 @@ def draw_beta(opened: OpenedRun, folder: Path) -> dict[str, Any] | None:
 @click.option("--samples", type=click.IntRange(min=1), help="Use only the first test samples.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("sprout-cosine"), show_default=True)
 def cosine(runs: tuple[Path, ...], samples: int | None, out: Path) -> None:
-    """Compare the input gradients of RUNS by their mean cosine, as Table 7 does.
+    """Compare input gradients by their cosine (Table 7).
 
     The matrix goes to result.json and cosine.png in the folder of --out.
     """

@@ -26,7 +26,7 @@ def audit(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Find out whether robustness is real, or whether gradients are masked.
+    """Find out whether robustness is real or gradients are masked.
 
     MODEL is as for evaluate. Each check has a verdict, all together a grade from A to F.
 
@@ -35,8 +35,9 @@ def audit(
     """
     from rich.console import Console
 
+    from ..engine.audit import NAME
     from ..engine.folder import write_json, writing
-    from ..engine.results import result_to_json
+    from ..engine.result_file import result_to_json
     from ..report.console import RichReporter
     from ..report.tables import audit_table, result_tables
     from ..run import audit as run_audit
@@ -49,6 +50,7 @@ def audit(
     body = {**result_to_json(found.result), "audit": found.to_json()}
     console = Console()
     console.print(*result_tables(found.result, console.width), audit_table(body["audit"]), sep="\n")
+    console.print(f"Written to {folder / f'{NAME}.json'}", highlight=False, soft_wrap=True)
     if json_file is not None:
         with writing(f"the audit to {json_file}"):
             write_json(json_file, body)

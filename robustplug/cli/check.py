@@ -11,7 +11,10 @@ from ..component import KINDS
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
 def check(name: str, kind: str | None) -> None:
-    """Run the conformance kit on a component; exit code 1 when a check fails."""
+    """Run the conformance kit on a component.
+
+    The exit code is 1 when a check fails.
+    """
     from rich.console import Console
     from rich.markup import escape
 

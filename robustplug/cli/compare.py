@@ -24,11 +24,12 @@ def compare(
     markdown_file: Path | None,
     html_file: Path | None,
 ) -> None:
-    """Compare runs and studies: accuracies with intervals, the Pareto front, and what training cost.
+    """Compare runs and studies.
 
-    RUN is a run folder, a study folder, or the JSON file of an evaluation. What was evaluated on other
-    samples, or under other attacks, is not compared, and what differs is said. What cannot be read is
-    named and left out (exit code 1; 2 when nothing is left).
+    The tables hold accuracies with intervals, the Pareto front, and what training cost. RUN is a run
+    folder, a study folder, or the JSON file of an evaluation. What was evaluated on other samples, or
+    under other attacks, is not compared, and what differs is said. What cannot be read is named and left
+    out (exit code 1; 2 when nothing is left).
 
     \b
     robustplug compare runs/cat-digits runs/trades-digits

@@ -10,7 +10,7 @@ from ..component import KINDS
 @click.command()
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
 def components(kind: str | None) -> None:
-    """List what is installed: methods, attacks, tasks, models and the rest."""
+    """List the installed methods, attacks, tasks, models and so on."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -19,11 +19,13 @@ def components(kind: str | None) -> None:
 
     known = registry()
     table = Table(box=None, pad_edge=False)
-    for name in ("kind", "name", "from", "summary"):
+    for name in ("name", "plugin", "summary"):
         table.add_column(name, overflow="fold")
     for each, members in known.by_kind().items():
-        if kind in (None, each):
+        if kind in (None, each) and members:
+            table.add_row(Text(f"\n{each}", style="bold underline"))
             for member in members:
-                owner = known.owners[each, member.name]
-                table.add_row(each, Text(member.name, style="bold"), owner, Text(member.summary))
+                table.add_row(
+                    Text(member.name, style="bold"), known.owners[each, member.name], Text(member.summary)
+                )
     Console().print(table)

@@ -80,10 +80,11 @@ def evaluate(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Evaluate a run folder or a model file; a killed evaluation goes on when started again.
+    """Evaluate a run folder or a model file under attacks.
 
-    MODEL is a run folder, a file (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost),
-    torchvision:NAME, or a folder that the component --model reads.
+    A killed evaluation goes on when the same command is given again. MODEL is a run folder, a file
+    (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost), torchvision:NAME, or a folder that
+    the component --model reads.
 
     \b
     robustplug evaluate runs/cat-digits --suite standard
@@ -92,7 +93,7 @@ def evaluate(
     from rich.console import Console
 
     from ..engine.folder import write_json, writing
-    from ..engine.results import result_to_json
+    from ..engine.result_file import result_to_json
     from ..report.console import RichReporter
     from ..report.tables import result_tables
     from ..run import evaluate as run_evaluate
@@ -113,6 +114,8 @@ def evaluate(
         return
     console = Console()
     console.print(*result_tables(result, console.width), sep="\n")
+    written = folder / f"{result.meta['suite'] or 'evaluation'}.json"
+    console.print(f"Written to {written}", highlight=False, soft_wrap=True)
     if json_file is not None:
         with writing(f"the result to {json_file}"):
             write_json(json_file, result_to_json(result))

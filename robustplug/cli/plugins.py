@@ -7,7 +7,7 @@ import click
 
 @click.command()
 def plugins() -> None:
-    """List the installed plugins, and what is wrong with those that do not work."""
+    """List the installed plugins and what is wrong with them."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

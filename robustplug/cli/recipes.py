@@ -21,7 +21,7 @@ def _one_of(one: bool, other: bool, *names: str) -> None:
 @click.option("--suites", is_flag=True, help="List the evaluation suites instead.")
 @click.option("--studies", is_flag=True, help="List the studies instead.")
 def list_recipes(suites: bool, studies: bool) -> None:
-    """List the bundled recipes, evaluation suites or studies, with the first line of each."""
+    """List the bundled recipes, evaluation suites or studies."""
     from ..recipe import bundled_recipes, bundled_studies, bundled_suites
 
     _one_of(suites, studies, "--suites", "--studies")
@@ -40,7 +40,10 @@ def list_recipes(suites: bool, studies: bool) -> None:
 @click.option("--suite", is_flag=True, help="NAME is that of an evaluation suite.")
 @click.option("--study", is_flag=True, help="NAME is that of a study.")
 def copy_recipe(name: str, target: Path | None, suite: bool, study: bool) -> None:
-    """Copy a bundled recipe to TARGET, by default NAME.toml here; never over a file."""
+    """Copy a bundled recipe.
+
+    TARGET is by default NAME.toml here; a file that is there already is kept.
+    """
     from ..recipe import RecipeError, find_recipe, find_study, find_suite
     from ..recipe.errors import Problem
 

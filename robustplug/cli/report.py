@@ -25,12 +25,12 @@ from .ranks import first_process
 def report(
     folder: Path, out: Path | None, samples: int | None, saved: bool, device: str, quiet: bool
 ) -> None:
-    """Write one HTML page with the tables, figures, audit, recipe and environment of a run or a study.
+    """Write one HTML page about a run or a study.
 
-    The page needs neither a network nor anything beside it. Accuracy against eps, steps and restarts, the
-    loss around samples and adversarial examples are computed where that takes seconds; what is left out is
-    listed with the command that brings it. Written to report/index.html in the folder; the figures lie in
-    report/figures as PNG and SVG, too.
+    It holds tables, figures, audit, recipe and environment, and needs neither a network nor anything
+    beside it. Accuracy against eps, steps and restarts, the loss around samples and adversarial examples
+    are computed where that takes seconds; what is left out is listed with the command that brings it.
+    Written to report/index.html in the folder; the figures lie in report/figures as PNG and SVG, too.
 
     \b
     robustplug report runs/cat-digits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..hookspecs import ENTRY_POINT_GROUP
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
 @click.option("--card/--no-card", default=True, help="With the plugin's method card.")
 def show(name: str, kind: str | None, card: bool) -> None:
-    """Show a component: its options, its paper, and its method card."""
+    """Show the options, paper and method card of a component."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -75,7 +76,9 @@ def _inline(value: Any) -> str:
 
 def option_type(annotation: Any) -> str:
     """Return an option's annotation as text; options are annotated in files with postponed evaluation."""
-    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    text = re.sub(r"Literal\[([^\]]*)\]", lambda found: found[1].replace("'", '"'), text)
+    return re.sub(r"\bUse\b", "component", text)
 
 
 def default_text(component: Component, item: dataclasses.Field[Any]) -> str:

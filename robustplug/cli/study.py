@@ -37,7 +37,7 @@ def study(
     observers: tuple[str, ...],
     quiet: bool,
 ) -> None:
-    """Train and evaluate a recipe in many variants and with several seeds.
+    """Train and evaluate variants of a recipe with several seeds.
 
     FILE is a TOML file, or the name of a bundled study; see: robustplug recipes list --studies
 

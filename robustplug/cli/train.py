@@ -7,7 +7,20 @@ from pathlib import Path
 import click
 
 
-@click.command()
+class _Train(click.Command):
+    """Say how a recipe is named to those who write it without --recipe."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "extra argument" not in error.message:
+                raise
+            hint = "a recipe is named with --recipe, for example: robustplug train --recipe cat"
+            raise click.UsageError(f"{error.message}; {hint}", ctx) from error
+
+
+@click.command(cls=_Train)
 @click.option("--recipe", "-r", help="TOML file, or the name of a bundled recipe.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated."

@@ -16,7 +16,10 @@ import click
 def validate(
     recipe: str | None, overrides: tuple[str, ...], resolved: bool, schema: bool, suite: bool
 ) -> None:
-    """Check a recipe and list all its problems, or print the schema that editors complete from."""
+    """Check a recipe and list all its problems.
+
+    With --schema print the schema that editors complete from.
+    """
     if schema:
         import json
 

@@ -23,7 +23,8 @@ from . import verdicts
 from .assemble import Parts, build_part
 from .evaluate import Evaluation, plain_objective
 from .folder import write_json, writing
-from .results import Asked, evaluate_and_write, prepare_evaluation, result_to_json
+from .result_file import result_to_json
+from .results import Asked, evaluate_and_write, prepare_evaluation
 from .verdicts import Finding
 
 if TYPE_CHECKING:

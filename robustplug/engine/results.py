@@ -1,26 +1,24 @@
-"""Evaluate the parts of a run as its recipe or a suite asks, and write results as JSON."""
+"""Evaluate the parts of a run as its recipe or a suite asks."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
-from ..types import AttackResult, EpochReport, Measure, Result
+from ..types import Result
 from .assemble import Parts, build_part, threat_of
 from .environment import describe_environment
 from .evaluate import Attack, Evaluation
 from .folder import locked, write_json, writing
 from .journal import discard
+from .result_file import result_to_json
 from .rows import chain_of_attacks, suite_attacks
 from .summary import ReferenceErrors, corruption_summary, worst_cases
 from .transfer import weights_digest
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from .processes import Processes
     from .reporting import Reporter
     from .transfer import Source
-
-FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -178,41 +174,3 @@ def evaluation_digest(recipe: Recipe) -> str:
     options = recipe.evaluate
     table = {"split": options.split, "samples": options.samples, "seed": recipe.seed}
     return digest({**table, "threat": use_to_mapping(threat_of(recipe))})
-
-
-def result_to_json(result: Result, history: Sequence[EpochReport] = ()) -> dict[str, Any]:
-    """Return a result as JSON; `right`, a bit for each sample in order, is in base64.
-
-    Bit i of byte i // 8, counted from the highest, is sample i.
-    """
-    body = asdict(result)
-    for row in body["attacks"]:
-        row["right"] = base64.b64encode(np.packbits(np.array(row["right"], dtype=bool)).tobytes()).decode()
-    return {"format": FORMAT, **body, "history": [asdict(report) for report in history]}
-
-
-def result_from_json(body: Mapping[str, Any]) -> Result:
-    """Undo `result_to_json`.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is no result, or one of another format.
-    """
-    if body["format"] != FORMAT:
-        raise ValueError(f"the result has format {body['format']}, not {FORMAT}: evaluate the model again")
-    samples = int(body["samples"])
-    rows = tuple(AttackResult(**_row(row, samples)) for row in body["attacks"])
-    return Result(body["split"], samples, body["threat"], rows, body["meta"])
-
-
-def _row(row: Mapping[str, Any], samples: int) -> dict[str, Any]:
-    packed = np.frombuffer(base64.b64decode(row["right"], validate=True), dtype=np.uint8)
-    right = np.unpackbits(packed, count=samples).astype(bool) if len(packed) else np.zeros(0, dtype=bool)
-    accuracy = math.nan if row["accuracy"] is None else row["accuracy"]
-    numbers = {name: {**body, **_unknown(body)} for name, body in row.get("measures", {}).items()}
-    measures = {name: Measure(**body) for name, body in numbers.items()}
-    return {**row, "right": tuple(right.tolist()), "accuracy": accuracy, "measures": measures}
-
-
-def _unknown(body: Mapping[str, Any]) -> dict[str, float]:
-    """Return NaN for each number that JSON could not write."""
-    return {name: math.nan for name, value in body.items() if value is None}

@@ -20,14 +20,15 @@ from .errors import Interrupted, RunError
 from .folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_json, writing
 from .open import differences, stored_recipe
 from .reporting import Reporter, Silent
-from .results import evaluation_digest, result_from_json
+from .result_file import result_from_json
+from .results import evaluation_digest
 from .work import Commands, Failure, Job, carry_out
 from .workers import places, run_side_by_side, visible_gpus
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
     from ..recipe.study import Cell, Study
-    from ..types import Result
+    from ..types import AttackResult, Result
 
 FORMAT = 1
 STUDIES, RUNS, FAILURE = Path("studies"), "runs", "failure.txt"
@@ -102,6 +103,7 @@ class Outcome:
     reason: str = ""
     seconds: float | None = None
     accuracies: Mapping[str, float] = field(default_factory=dict)
+    threats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     audit: Mapping[str, str] | None = None
 
 
@@ -142,7 +144,10 @@ def look(study: Study, run: Run) -> Outcome:
     seconds = own.meta.get("training", {}).get("seconds")
     status: Status = "finished" if complete else "trained"
     audit = _read_audit(run.folder) if study.audit and _current(study, run, AUDIT) else None
-    return Outcome(run, status, "", seconds, accuracies_of(results), audit)
+    rows = rows_of(results)
+    accuracies = {name: row.accuracy for name, row in rows.items()}
+    threats = {name: row.threat for name, row in rows.items() if row.threat}
+    return Outcome(run, status, "", seconds, accuracies, threats, audit)
 
 
 def _asked(study: Study) -> list[str]:
@@ -181,8 +186,8 @@ def _read_audit(folder: Path) -> Mapping[str, str] | None:
     return None
 
 
-def accuracies_of(results: Sequence[tuple[str, Result]]) -> dict[str, float]:
-    """Return the accuracies of results by row.
+def rows_of(results: Sequence[tuple[str, Result]]) -> dict[str, AttackResult]:
+    """Return the rows of results by name.
 
     Rows of the same name are told apart: by the suite they are of, and then by number. The clean
     accuracy of a suite is that of the run.
@@ -190,7 +195,7 @@ def accuracies_of(results: Sequence[tuple[str, Result]]) -> dict[str, float]:
     Args:
         results: each with the name of its suite, "" for the run's own, which comes first.
     """
-    found: dict[str, float] = {}
+    found: dict[str, AttackResult] = {}
     for suite, result in results:
         for row in result.attacks:
             if row.skipped or (suite and row.name == "clean"):
@@ -200,7 +205,7 @@ def accuracies_of(results: Sequence[tuple[str, Result]]) -> dict[str, float]:
             while unique in found:
                 number += 1
                 unique = f"{name} {number}"
-            found[unique] = row.accuracy
+            found[unique] = row
     return found
 
 
@@ -249,6 +254,7 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
                     name: spread_of([o.accuracies[name] for o in by_cell[cell.slug] if name in o.accuracies])
                     for name in rows
                 },
+                "threats": {name: threat for o in by_cell[cell.slug] for name, threat in o.threats.items()},
             }
             for cell in study.cells
         ],
@@ -367,4 +373,4 @@ def _ended(study: Study, run: Run, failure: Failure | None) -> Outcome:
         with contextlib.suppress(OSError):
             run.folder.mkdir(parents=True, exist_ok=True)
             (run.folder / FAILURE).write_text(failure.details, encoding="utf-8")
-    return Outcome(run, "failed", failure.reason, kept.seconds, kept.accuracies, kept.audit)
+    return Outcome(run, "failed", failure.reason, kept.seconds, kept.accuracies, kept.threats, kept.audit)

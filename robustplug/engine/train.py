@@ -45,7 +45,8 @@ from .optim import Optimizers
 from .precision import choose_channels_last, choose_precision, fitting_threads
 from .processes import Processes, start
 from .reporting import Reporter, Silent
-from .results import Asked, evaluate_parts, result_to_json
+from .result_file import result_to_json
+from .results import Asked, evaluate_parts
 from .session import Session
 from .signals import StopRequest, stop_requests
 from .validate import selection_score, validate

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from .suite import Suite
 
 Converted = TypeVar("Converted")
+_SIGNS = {"base": "study", "row": "suite", "task": "recipe", "method": "recipe"}
+_USES = {
+    "recipe": "robustplug train --recipe {}",
+    "suite": "robustplug evaluate RUN --suite {}",
+    "study": "robustplug study {}",
+}
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -122,7 +128,17 @@ def read_recipe(
         RecipeError: with every problem, each with its line or its override.
     """
     data, lines, path = open_tables(find_recipe(source))
+    _check_kind(data, "recipe", path)
     return _finish(data, overrides, path, lines, recipe_converter(registry, starts))
+
+
+def _check_kind(data: Mapping[str, Any], wanted: str, path: str) -> None:
+    """Refuse a file that is another one of recipe, suite and study, instead of naming all that it lacks."""
+    kinds = {kind for key, kind in _SIGNS.items() if key in data}
+    if len(kinds) == 1 and wanted not in kinds:
+        kind = kinds.pop()
+        hint = f"use it with: {_USES[kind].format(path)}"
+        raise RecipeError([Problem("", f"is a {kind}, not a {wanted}", hint=hint)], path)
 
 
 def recipe_from_mapping(
@@ -157,6 +173,7 @@ def read_suite(
         data, path = copy_tables(source), "suite"
     else:
         data, lines, path = open_tables(find_suite(source))
+        _check_kind(data, "suite", path)
 
     def convert(table: Mapping[str, Any]) -> tuple[Suite | None, list[Finding]]:
         from .convert import convert_suite
@@ -181,6 +198,7 @@ def read_study(source: str | Path | Mapping[str, Any], registry: Registry | None
         data, path, folder = copy_tables(source), "study", Path()
     else:
         data, lines, path = open_tables(find_study(source))
+        _check_kind(data, "study", path)
         folder = Path(path).parent
 
     def convert(table: Mapping[str, Any]) -> tuple[Study | None, list[Finding]]:

@@ -174,13 +174,17 @@ class StudyBoard:
         head = f"{number}/{len(self.lines)} {line.name} · "
         if outcome.status == "failed":
             line.state, line.note = "failed", outcome.reason
-            self.console.print(Text(f"{head}failed: {outcome.reason}", style="red"))
+            self._print(Text(f"{head}failed: {outcome.reason}", style="red"))
             return
-        parts = [validation_text(dict(list(outcome.accuracies.items())[:3]))]
+        parts = [", ".join(f"{name} {value:.1%}" for name, value in list(outcome.accuracies.items())[:3])]
         if outcome.seconds is not None:
             parts.append(f"trained in {outcome.seconds:.1f} s")
         line.state, line.note = "done", " · ".join(part for part in parts if part)
-        self.console.print(Text(head + line.note))
+        self._print(Text(head + line.note))
+
+    def _print(self, line: Text) -> None:
+        """Print a line; in a file it stays one."""
+        self.console.print(line, soft_wrap=not self.console.is_terminal)
 
     def render(self) -> Group:
         """Return the table: what runs, what failed and why, what is done, what waits, and the time left."""

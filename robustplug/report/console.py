@@ -89,12 +89,9 @@ class RichReporter:
     def begin(self, run: RunInfo, progress: Position) -> None:
         """Say what is trained and where."""
         again = "" if run.resumed_at_epoch is None else f", going on at epoch {progress.epoch + 1}"
-        self.console.print(
-            Text.assemble(
-                (run.method, "bold"),
-                f" on {run.task} with {run.model}, {run.epochs} epochs → {run.folder}{again}",
-            )
-        )
+        epochs = f"{run.epochs} epoch{'s' * (run.epochs != 1)}"
+        said = f" on {run.task} with {run.model}, {epochs} → {run.folder}{again}"
+        self._print(Text.assemble((run.method, "bold"), said))
         total = progress.epochs * progress.batches
         done = progress.epoch * progress.batches + progress.batch
         self._show(f"epoch {progress.epoch + 1}/{progress.epochs}", total, done)
@@ -116,9 +113,7 @@ class RichReporter:
         if report.validation:
             line += f" · validation {validation_text(report.validation)}"
         line += f" · {report.seconds:.1f} s"
-        self.console.print(
-            Text(line + (" · best" if report.best else ""), style="" if report.best else "dim")
-        )
+        self._print(Text(line + (" · best" if report.best else ""), style="" if report.best else "dim"))
 
     def attack(self, name: str, done: int, total: int) -> None:
         """Move the bar of the evaluation."""
@@ -130,4 +125,8 @@ class RichReporter:
 
     def warn(self, message: str) -> None:
         """Print a yellow line."""
-        self.console.print(Text(message, style="yellow"))
+        self._print(Text(message, style="yellow"))
+
+    def _print(self, line: Text) -> None:
+        """Print a line; in a file it stays one."""
+        self.console.print(line, soft_wrap=not self.console.is_terminal)

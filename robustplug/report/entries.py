@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.folder import EVALUATIONS, RECIPE, RESULT, holds_run, is_finished
-from ..engine.results import result_from_json
+from ..engine.result_file import result_from_json
 from ..types import Result
 
 
@@ -76,8 +76,12 @@ def _has_cells(entry: Entry) -> bool:
 
 def _read(path: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
     if path.is_file():
-        body = _json(path)
-        yield Entry(path.stem, path, (_result(body, path),), {}, _grades(body))
+        try:
+            body = _json(path)
+            yield Entry(path.stem, path, (_result(body, path),), {}, _grades(body))
+        except Unusable as reason:
+            # Its name is said already.
+            raise Unusable(str(reason).removeprefix(f"{path.name} ")) from reason
     elif holds_run(path):
         yield _of_run(path, suite)
     elif (path / RESULT).is_file():
@@ -135,8 +139,10 @@ def _of_study(folder: Path, suite: str, left_out: dict[str, str]) -> Iterator[En
 def _json(path: Path) -> Mapping[str, Any]:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Unusable(f"{path.name} cannot be read: {error}") from error
+    except OSError as error:
+        raise Unusable(f"{path.name} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise Unusable(f"{path.name} is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise Unusable(f"{path.name} is no result")
     return body

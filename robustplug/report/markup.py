@@ -11,6 +11,8 @@ from rich.text import Text
 
 # What a colour of the terminal means on a page; words say it too.
 _CLASSES = {"red": "bad", "yellow": "doubt", "green": "good", "dim": "dim"}
+# A table with a longer cell is one of sentences, whose rows a narrow page shows one below the other.
+_PROSE = 60
 
 
 def escape(text: str) -> str:
@@ -64,7 +66,9 @@ def table_html(table: Table) -> str:
     title = "" if table.title is None else f"<h3>{text_html(_shown(table.title))}</h3>\n"
     note = "" if table.caption is None else f'<p class="note">{text_html(_shown(table.caption))}</p>\n'
     head = f"<thead><tr>{''.join(heads)}</tr></thead>"
-    frame = _framed(f"<table>\n{head}\n{''.join(bodies)}</table>", _plain(table.title) or "table")
+    prose = not any(numeric) and any(len(str(cell)) > _PROSE for row in table.columns for cell in row.cells)
+    kind = ' class="prose"' if prose else ""
+    frame = _framed(f"<table{kind}>\n{head}\n{''.join(bodies)}</table>", _plain(table.title) or "table")
     return title + frame + note
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..engine.audit import NAME as AUDIT
 from ..engine.errors import RunError
 from ..engine.folder import ENVIRONMENT, EVALUATIONS, METRICS, RECIPE, RESULT, holds_run
-from ..engine.results import result_from_json
+from ..engine.result_file import result_from_json
 from ..types import Result
 
 Json = Mapping[str, Any]
@@ -88,6 +88,8 @@ def read_study(folder: Path) -> Json:
     Raises:
         RunError: it is not there, or is the result of no study.
     """
+    if not folder.is_dir():
+        raise RunError(f"{folder} holds neither a run nor a study")
     problems: list[str] = []
     body = _json(folder / RESULT, problems)
     if problems:

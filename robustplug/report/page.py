@@ -121,6 +121,7 @@ def page(title: str, lead: str, sections: Sequence[Section], note: str = "") -> 
     """
     shown = [section for section in sections if section.content]
     links = "".join(f'<li><a href="#{each.name}">{escape(each.title)}</a></li>' for each in shown)
+    contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n' if len(shown) > 1 else ""
     body = "".join(
         f'<section id="{each.name}">\n<h2>{escape(each.title)}</h2>\n{each.content}</section>\n'
         for each in shown
@@ -136,6 +137,6 @@ def page(title: str, lead: str, sections: Sequence[Section], note: str = "") -> 
         f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
         f"<style>\n{style}</style>\n</head>\n<body>\n"
         f"<header>\n<h1>{escape(title)}</h1>\n{lead}</header>\n"
-        f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n<main>\n{body}</main>\n'
+        f"{contents}<main>\n{body}</main>\n"
         f"<footer><p>{escape(made_by)}</p></footer>\n</body>\n</html>\n"
     )

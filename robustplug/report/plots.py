@@ -138,6 +138,10 @@ def radar_figure(
         ax.set_ylim(0, 1)
         ax.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize="x-small", color="#555555")
         ax.set_xticks(angles, [plain(label) for label in axes], fontsize="small")
+        # A label at the side would lie on the circle.
+        for angle, label in zip(angles, ax.get_xticklabels(), strict=True):
+            side = math.sin(angle)
+            label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
         ax.set_title(f"{plain(name)}\nmean {score:.2f}", fontsize="medium")
         pairs = ", ".join(
             f"{' '.join(axis.split())} {'missing' if math.isnan(value) else f'{value:.2f}'}"
@@ -190,7 +194,7 @@ def surface_figure(
         *(_array(each) for each in (columns, rows, heights)), cmap="viridis", edgecolor="#00000030", lw=0.2
     )
     # A little smaller, so that the label of the heights is not cut off.
-    solid.set_box_aspect(None, zoom=0.85)
+    solid.set_box_aspect(None, zoom=0.78)
     solid.set_xlabel(plain(labels[0].partition(" (")[0]), fontsize="small")
     solid.set_ylabel(plain(labels[1].partition(" (")[0]), fontsize="small")
     solid.set_zlabel(plain(labels[2]), fontsize="small")

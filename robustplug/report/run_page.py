@@ -79,7 +79,9 @@ def run_report(
     # What a plugin draws under the name of a figure of ours is the better one.
     robustness = [own.pop(each.name, each) for each in robustness]
     training = [own.pop(each.name, each) for each in training]
-    found = _found(material, {*own, *(each.name for each in (*robustness, *training))})
+    shown = {*own, *(each.name for each in (*robustness, *training))}
+    # What an earlier report computed is saved, too.
+    found = _found(material, shown, () if compute else (figures,))
     if not material.audit and material.result is not None:
         computing.left_out.append(LeftOut("the audit", "it was not run", f"robustplug audit {folder}"))
     if material.result is None:
@@ -106,7 +108,7 @@ def _results(material: Material) -> str:
     parts = []
     for name, result in material.results.items():
         try:
-            content = evaluation_html(result)
+            content = evaluation_html(result, name)
         except (KeyError, TypeError, ValueError) as error:
             material.problems.append(f"the evaluation {name or 'of the run'} cannot be shown: {error!r}")
             continue
@@ -163,9 +165,9 @@ def _models(opened: OpenedRun) -> dict[str, Any]:
     return models
 
 
-def _found(material: Material, shown: set[str]) -> list[Picture]:
-    """Read the figures that commands have left in the run's folder."""
-    folders = [material.folder / FIGURES, material.folder / EVALUATIONS / FIGURES]
+def _found(material: Material, shown: set[str], more: Iterable[Path]) -> list[Picture]:
+    """Read the figures that commands have left in the run's folder, and those in more folders."""
+    folders = [material.folder / FIGURES, material.folder / EVALUATIONS / FIGURES, *more]
     paths = [path for folder in folders for path in sorted(folder.glob("*.png")) if path.stem not in shown]
     return _pictures([(path, "") for path in paths], material)
 
@@ -202,7 +204,13 @@ def _lead(material: Material) -> str:
         facts.append(("audit", "–", "not audited"))
     training = meta.get("training") or {}
     if training:
-        facts.append(("training", f"{training['seconds']:.0f} s", f"{training['epochs']} epochs"))
+        facts.append(
+            (
+                "training",
+                f"{training['seconds']:.0f} s",
+                f"{training['epochs']} epoch{'s' * (training['epochs'] != 1)}",
+            )
+        )
     return f'<p class="subtitle">{escape(said)}</p>\n{facts_html(facts)}'
 
 
@@ -220,9 +228,13 @@ def facts_html(facts: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="facts">{cells}</dl>\n'
 
 
-def evaluation_html(result: Result) -> str:
-    """Return the tables of an evaluation, and what its task tells."""
-    parts = [table_html(result_table(result))]
+def evaluation_html(result: Result, name: str) -> str:
+    """Return the tables of an evaluation, and what its task tells; its name is that of its file."""
+    rows = result_table(result)
+    if name and not result.meta.get("suite"):
+        # Else it would have the title of the run's own evaluation.
+        rows.title = f"{rows.title} · {EVALUATIONS}/{name}.json"
+    parts = [table_html(rows)]
     if result.meta.get("corruptions"):
         parts.append(table_html(corruption_table(result)))
     if any(measure.count for row in result.attacks for measure in row.measures.values()):
@@ -239,18 +251,14 @@ def _told(row: AttackResult) -> str:
 
 def audit_html(audit: Mapping[str, Any]) -> str:
     """Return the findings of an audit."""
-    if not audit:
-        return ""
-    styles = {"A": "good", "B": "good", "C": "doubt", "D": "bad", "F": "bad"}
-    grade = escape(str(audit["grade"]))
-    kind = styles.get(str(audit["grade"]), "dim")
-    text = f'Grade <strong class="{kind}">{grade}</strong>: {escape(str(audit["verdict"]))}.'
-    return f"<p>{text}</p>\n{table_html(audit_table(audit))}"
+    return table_html(audit_table(audit)) if audit else ""
 
 
 def recipe_html(text: str) -> str:
     """Return a recipe as it stands in its file, in as many columns as there is room for."""
-    return f'<pre class="recipe"><code>{escape(text)}</code></pre>\n'
+    # A table of the recipe is not parted between two columns.
+    tables = "".join(f"<span>{escape(table)}\n\n</span>" for table in text.strip().split("\n\n"))
+    return f'<pre class="recipe"><code>{tables}</code></pre>\n'
 
 
 def environment_html(environment: Mapping[str, Any]) -> str:

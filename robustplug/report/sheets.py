@@ -63,7 +63,8 @@ def parted(table: Table, width: int, labels: int = 1) -> list[Table]:
         left -= needs[at]
     tables = []
     for part in parts or [[]]:
-        one = Table(box=table.box, padding=table.padding, title_justify="left", caption_justify="left")
+        one = Table(box=table.box, padding=table.padding, show_edge=table.show_edge)
+        one.title_justify = one.caption_justify = "left"
         room = width - 1 - sum(needs[at] for at in part)
         most = None if sum(needs[:labels]) <= room else max(_LABEL, room // labels - frame)
         for at in (*range(labels), *part):

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .figures import Line, Panel, bar_figure, line_figure
+from .tables import threat_text
 
 # Characters of a table beside the text of a cell: two blanks and a line.
 _FRAME = 3
@@ -54,6 +55,7 @@ def study_tables(body: Mapping[str, Any], width: int) -> list[Table | Text]:
     if len(body["seeds"]) > 1:
         seeds = f"Mean and sample standard deviation over {len(body['seeds'])} seeds"
         parts.append(Text(f"{seeds}; fewer where a cell failed." if _failures(body) else f"{seeds}."))
+    parts += [Text(line, style="yellow") for line in _threats_that_differ(body)]
     return [*parts, *(Text(line, style="red") for line in _failures(body))]
 
 
@@ -87,6 +89,24 @@ def _chunks(columns: Sequence[tuple[str, list[str]]], width: int) -> list[list[t
         chunks[-1].append((head, texts))
         left -= needs
     return chunks
+
+
+def _threats_that_differ(body: Mapping[str, Any]) -> list[str]:
+    """Say which rows stand for another threat model in some cells than in others, those alike together."""
+    said: dict[str, list[str]] = {}
+    for row in body["rows"]:
+        cells: dict[str, list[str]] = {}
+        for cell in body["cells"]:
+            # Studies that were made before their results kept it say nothing.
+            threat = cell.get("threats", {}).get(row)
+            if threat:
+                cells.setdefault(threat_text(threat), []).append(str(cell["name"]))
+        if len(cells) > 1:
+            where = "; ".join(f"{threat}: {', '.join(names)}" for threat, names in cells.items())
+            said.setdefault(where, []).append(row)
+    return [
+        f"Not the same threat model in all cells: {', '.join(rows)}. {where}." for where, rows in said.items()
+    ]
 
 
 def _failures(body: Mapping[str, Any]) -> list[str]:

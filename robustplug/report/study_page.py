@@ -107,7 +107,11 @@ def _lead(body: Mapping[str, Any], runs: Sequence[Material]) -> str:
     failed = statuses.count("failed")
     seconds = sum(run["seconds"] or 0.0 for cell in body["cells"] for run in cell["runs"])
     facts = [
-        ("cells", str(len(body["cells"])), f"{len(body['axes'])} axes"),
+        (
+            "cells",
+            str(len(body["cells"])),
+            f"{len(body['axes'])} {'axis' if len(body['axes']) == 1 else 'axes'}",
+        ),
         ("seeds", str(len(body["seeds"])), ", ".join(map(str, body["seeds"]))),
         ("runs", str(len(statuses)), f"{failed} failed" if failed else "none failed"),
         (
@@ -148,6 +152,7 @@ def _radar(cells: Sequence[Cell], folder: Path, name: str) -> list[tuple[Path, s
         for axis in dict.fromkeys(axis for each in values.values() for axis in each)
         if all(not math.isnan(each.get(axis, math.nan)) for each in values.values())
         and max(each[axis] for each in values.values()) > 0
+        and _alike(axis, cells[:_RADARS])
     ]
     if len(axes) < _AXES or len(values) < 2:
         return []
@@ -158,6 +163,19 @@ def _radar(cells: Sequence[Cell], folder: Path, name: str) -> list[tuple[Path, s
     radar_figure(path, f"All dimensions at once, {name}", axes, shapes, note)
     left = len(cells) - len(values)
     return [(path, note + (f" The first {len(values)} cells; {left} more are not drawn." if left else ""))]
+
+
+def _alike(axis: str, cells: Sequence[Cell]) -> bool:
+    """Tell whether a worst case was found in one threat model in all cells; all else is alike."""
+    threats = [
+        chain["threat"]
+        for cell in cells
+        for run in cell.runs
+        for name, result in run.results.items()
+        for chain in (result.meta.get("worst_cases") or ())[: None if name else 1]
+        if axis == (str(chain["chain"]) if name else "attacks")
+    ]
+    return all(threat == threats[0] for threat in threats)
 
 
 def _dimensions(cell: Cell) -> dict[str, float]:

@@ -16,6 +16,10 @@ from .sheets import parted
 SYMMETRIC = 0.005
 """The parts of an interval above and below a mean are the same if they differ by less."""
 
+# In a terminal of fewer columns there are no lines between those of a table; the names of its rows have as
+# many characters at least.
+_NARROW, _ATTACK = 76, 10
+
 
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
     """Return the Wilson score interval of a share, 95 % by default.
@@ -53,7 +57,10 @@ def result_tables(result: Result, width: int) -> list[Table | Text]:
         result: of the evaluation.
         width: of the terminal; columns that do not fit go into further tables.
     """
-    parts: list[Table | Text] = [*parted(result_table(result), width)]
+    rows = result_table(result)
+    if width < _NARROW:
+        rows.box, rows.padding, rows.show_edge = box.SIMPLE_HEAD, (0, 0), False
+    parts: list[Table | Text] = [*parted(rows, width)]
     if result.meta.get("corruptions"):
         parts += parted(corruption_table(result), width)
     if any(measure.count for row in result.attacks for measure in row.measures.values()):
@@ -81,7 +88,7 @@ def result_table(result: Result) -> Table:
     suite = f" · suite {meta['suite']}" if meta.get("suite") else ""
     title = f"{meta['name']} · {meta['task']} {result.split} split, {result.samples} samples{suite}"
     table = Table(title=title, caption=caption(result), title_justify="left", caption_justify="left")
-    table.add_column("attack", overflow="fold")
+    table.add_column("attack", overflow="fold", min_width=_ATTACK)
     for name in ("accuracy (95 %)", "broken", "forwards", "backwards", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     chain = ""
@@ -208,9 +215,9 @@ def caption(result: Result) -> str:
     training = result.meta.get("training") or {}
     if training:
         lines.append(
-            f"Training: {training['epochs']} epochs in {training['seconds']:.0f} s, "
-            f"{training['forwards_per_sample']:.1f} forwards and {training['backwards_per_sample']:.1f} "
-            "backwards per sample and epoch."
+            f"Training: {training['epochs']} epoch{'s' * (training['epochs'] != 1)} in "
+            f"{training['seconds']:.0f} s, {training['forwards_per_sample']:.1f} forwards and "
+            f"{training['backwards_per_sample']:.1f} backwards per sample and epoch."
         )
     lines.append(f"Evaluation: {result.meta['seconds']:.1f} s.")
     rejected = sum(row.rejected for row in result.attacks)
@@ -230,19 +237,21 @@ def normalisation_text(result: Result) -> str:
     return f"normalisation {where} (mean {numbers})"
 
 
+_GRADES = {"A": "green", "B": "green", "C": "yellow", "D": "bold red", "F": "bold red"}
 _MARKS = {"pass": ("pass", "green"), "warning": ("doubt", "yellow"), "failure": ("FAIL", "bold red")}
 
 
 def audit_table(audit: Mapping[str, Any]) -> Table:
     """Lay out an audit as `Audit.to_json` gives it: a row for each check."""
-    title = f"audit: grade {audit['grade']}, {audit['verdict']}"
+    grade = str(audit["grade"])
+    title = Text.assemble("audit: grade ", (grade, _GRADES.get(grade, "")), f", {audit['verdict']}")
     caption = f"{audit['accuracy']:.1%} of the samples withstood every attack of the audit."
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for name in ("check", "verdict", "measured", "what it means, and what to do"):
         table.add_column(name, overflow="fold")
     for finding in audit["findings"]:
         word, style = _MARKS.get(finding["verdict"], (finding["verdict"], "dim"))
-        measured = "\n".join(f"{name} {_number(value)}" for name, value in finding["measured"].items())
+        measured = "\n".join(f"{name}: {_number(value)}" for name, value in finding["measured"].items())
         said = " ".join(part for part in (finding["meaning"], finding["advice"]) if part)
         table.add_row(finding["check"], Text(word, style=style), measured, said)
     return table

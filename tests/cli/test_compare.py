@@ -21,11 +21,13 @@ def test_runs_are_compared_and_written_where_asked(cli: Invoke, tmp_path: Path) 
 
 def test_what_cannot_be_read_is_named_and_the_rest_compared(cli: Invoke, tmp_path: Path) -> None:
     good, unfinished = run(tmp_path / "good", plain(90, 50)), run(tmp_path / "half", None)
-    result = cli("compare", good, unfinished, tmp_path / "absent")
+    (tmp_path / "mine.toml").write_text("a = 1")
+    result = cli("compare", good, unfinished, tmp_path / "absent", tmp_path / "mine.toml")
     assert result.exit_code == 1
     assert "90.0%" in result.output
     assert f"robustplug train --resume {unfinished}" in result.output
     assert "absent is not there" in result.output
+    assert f"{tmp_path / 'mine.toml'} is not JSON" in " ".join(result.output.split())
 
 
 def test_nothing_to_compare_is_an_error(cli: Invoke, tmp_path: Path) -> None:

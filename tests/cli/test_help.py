@@ -44,6 +44,9 @@ def test_help_lists_the_commands(cli: Invoke) -> None:
     listed = re.findall(r"^  ([a-z-]+) {2,}\S", result.output.partition("Commands:")[2], re.M)
     assert set(COMMANDS) <= set(listed)
     assert listed == sorted(listed)
+    for name in ("", *listed):
+        # A first sentence that is too long for its line is cut.
+        assert not re.search(r"^  .*\.\.\.$", cli(*name.split(), "--help").output, re.M), name
     assert cli("-h").output == result.output
 
 

@@ -17,7 +17,7 @@ import pytest
 import robustplug.run
 from robustplug.engine.errors import RunError
 from robustplug.engine.folder import locked
-from robustplug.engine.study import accuracies_of, spread_of
+from robustplug.engine.study import rows_of, spread_of
 from robustplug.report.board import RunReporter
 from robustplug.types import AttackResult, Result
 
@@ -405,7 +405,8 @@ def row(name: str, accuracy: float, skipped: str = "") -> AttackResult:
 def test_rows_of_one_name_are_numbered_and_those_of_a_suite_named() -> None:
     own = Result("test", 1, {}, (row("clean", 0.9), row("pgd", 0.5), row("pgd", 0.4)))
     suite = Result("test", 1, {}, (row("clean", 0.8), row("pgd", 0.3), row("aa", float("nan"), "no plugin")))
-    assert accuracies_of([("", own), ("fast", suite)]) == {
+    rows = rows_of([("", own), ("fast", suite)])
+    assert {name: row.accuracy for name, row in rows.items()} == {
         "clean": 0.9,
         "pgd": 0.5,
         "pgd 2": 0.4,

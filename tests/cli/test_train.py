@@ -168,6 +168,7 @@ WRONG = {
     "resume of an absent folder": (["--resume", "runs/absent"], "holds no run"),
     "resume of a recipe without a run": (["--recipe", "cat", "--resume"], "no run to resume"),
     "a folder": (["--recipe", "."], "is a folder"),
+    "a recipe without its option": (["cat"], "named with --recipe"),
     "model that does not fit": (
         ["--recipe", "cat", "--set", "model.use=torchvision", "--set", "model.name=no_such_net"],
         "model",

@@ -53,7 +53,12 @@ def test_the_files_of_the_page_make_a_method(focus: Path) -> None:
     registry = PluginHost([(point, "robustplug-focus", "0.1.0")]).registry()
     assert not registry.broken
     component = registry.get("method", "focus")
-    quick = {"views_stay_in_the_vicinity", "options_round_trip", "gradients_reach_the_declared_groups"}
+    quick = {
+        "views_stay_in_the_vicinity",
+        "model_is_restored_after_views",
+        "options_round_trip",
+        "gradients_reach_the_declared_groups",
+    }
     with offered("method", component):
         checks = [check for check in all_checks("focus", "method") if check.name in quick]
         assert len(checks) == len(quick)

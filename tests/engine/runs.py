@@ -17,7 +17,6 @@ TASK = {"use": "digits", "validation": 64, "test": 1600}
 MODEL = {"use": "small-cnn", "width": 4, "hidden": 16}
 BATCHES = 4
 # Those for images; a method for certain tasks is tried on these by its own plugin's tests.
-METHODS = [name for name in registry().names("method") if not registry().get("method", name).tasks]
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

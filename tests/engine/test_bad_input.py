@@ -14,6 +14,7 @@ import robustplug
 from robustplug.component import Component, NoOptions
 from robustplug.engine.checkpoint import load, load_newest
 from robustplug.engine.errors import RunError
+from robustplug.engine.reporting import Silent
 from robustplug.errors import Refused
 from robustplug.recipe import RecipeError
 from robustplug.types import TaskInfo
@@ -114,6 +115,19 @@ def test_a_changed_recipe_is_not_resumed_and_every_difference_is_listed(tmp_path
     ]
     with pytest.raises(RunError, match="leave out --set"):
         robustplug.train(resume=tmp_path / "run", overrides=["train.epochs=9"])
+
+
+def test_the_evaluation_of_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    class Heard(Silent):
+        said = ""
+
+        def warn(self, message: str) -> None:
+            self.said += message
+
+    unfinished(tiny(), tmp_path / "run")
+    robustplug.evaluate(tmp_path / "run", samples=4, reporter=(heard := Heard()))
+    assert "is not finished: its checkpoint after" in heard.said
+    assert f"robustplug train --resume {tmp_path / 'run'}" in heard.said
 
 
 def test_what_a_run_chose_by_itself_is_no_difference(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from robustplug.component import Use
 from robustplug.engine.chunks import regroup
 from robustplug.engine.evaluate import Attack, Evaluation
 from robustplug.engine.processes import start
-from robustplug.engine.results import result_from_json, result_to_json
+from robustplug.engine.result_file import result_from_json, result_to_json
 from robustplug.engine.rows import use_label
 from robustplug.recipe import RecipeError, resolve
 from robustplug.step import Step

@@ -84,7 +84,7 @@ def test_an_epoch_fits_the_model_once_to_all_samples(tmp_path: Path) -> None:
     assert seed != seed2
     assert len(trained.history) == 2
     assert trained.history[-1].validation["clean"] > 0.7
-    assert trained.history[-1].train["accuracy/adv"] > 0.8
+    assert trained.history[-1].train["accuracy/clean"] > 0.8
     assert trained.result.attacks[0].accuracy > 0.7
     assert trained.result.meta["training"]["backwards_per_sample"] == 0
     assert trained.result.meta["normalisation"] == {}

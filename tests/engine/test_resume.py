@@ -13,7 +13,7 @@ from robustplug.engine.folder import write_atomic
 from robustplug.engine.session import Session
 from robustplug.engine.train import Training
 
-from .runs import BATCHES, METHODS, merged, newest, outcome, tiny
+from .runs import BATCHES, merged, newest, outcome, tiny
 
 SCHEDULE = {"use": "warm-up", "epochs": 1, "then": {"use": "cosine"}}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -66,8 +66,10 @@ def check_resume(recipe: dict[str, Any], tmp_path: Path, kills: tuple[int, ...])
         assert outcome(folder) == expected, f"killed after checkpoint {count}"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_resumes_within_an_epoch_between_epochs_and_before_the_evaluation(
+# One of each kind of state: none, memories, what is left of a batch, learned labels, two BatchNorms. The
+# conformance kit resumes every method, but not from files.
+@pytest.mark.parametrize("method", ["erm", "cat", "free-at", "sprout", "robmask"])
+def test_methods_resume_within_an_epoch_between_epochs_and_before_the_evaluation(
     method: str, tmp_path: Path
 ) -> None:
     check_resume(tiny(method), tmp_path, (2, 4, 8))

@@ -11,7 +11,7 @@ import torch
 
 import robustplug
 from robustplug.engine.errors import RunError
-from robustplug.engine.results import result_from_json
+from robustplug.engine.result_file import result_from_json
 from robustplug.types import Result
 
 from .runs import read_json, timeless, tiny

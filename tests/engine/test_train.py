@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import robustplug
 from robustplug.component import Component, MethodOptions
 from robustplug.engine import train as engine_train
-from robustplug.engine.results import result_from_json
+from robustplug.engine.result_file import result_from_json
 from robustplug.engine.train import Trained
 from robustplug.method import Method
 from robustplug.recipe import read_recipe

@@ -9,7 +9,7 @@ import pytest
 
 import robustplug
 from robustplug.component import Use
-from robustplug.recipe import RecipeError, bundled_recipes, find_recipe, read_recipe
+from robustplug.recipe import RecipeError, bundled_recipes, find_recipe, read_recipe, read_study
 
 from .fakes import TEXT, Pgd, fake_registry
 
@@ -138,6 +138,19 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     assert "is a folder" in str(failure(tmp_path))
     (tmp_path / "recipe.toml").write_text(TEXT)
     assert str(tmp_path / "recipe.toml") in str(failure(tmp_path))
+
+
+def test_another_kind_of_file_is_told_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    for text, read, said in (
+        ('base = "cat"\n[set]\nseed = 1', read_recipe, "is a study, not a recipe"),
+        ('[task]\nuse = "digits"', read_study, "is a recipe, not a study"),
+        ("[[row]]", read_study, "is a suite, not a study"),
+    ):
+        file.write_text(text)
+        with pytest.raises(RecipeError, match=said) as caught:
+            read(file)
+        assert "use it with: robustplug" in str(caught.value)
 
 
 def test_bundled_recipes_are_found_from_any_folder(bundle: Path) -> None:

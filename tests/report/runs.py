@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustplug.engine.folder import write_json
-from robustplug.engine.results import result_to_json
+from robustplug.engine.result_file import result_to_json
 from robustplug.types import AttackResult, Result
 
 LINF = {"use": "linf", "eps": 0.1}

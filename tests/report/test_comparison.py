@@ -219,7 +219,7 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
     found = compare([good, *wrong, good])
     assert [entry.name for entry in found.groups[0].entries] == ["good"]
     assert list(found.left_out) == [str(path) for path in wrong]
-    reasons = ["robustplug train --resume", "cannot be read", "evaluate the model again", "neither a run"]
+    reasons = ["robustplug train --resume", "is not JSON", "evaluate the model again", "neither a run"]
     reasons += ["the result of no study", "is no result", "is not there"]
     assert all(part in text for part, text in zip(reasons, found.left_out.values(), strict=True))
     assert all(

@@ -88,8 +88,11 @@ def test_styles_of_a_text_become_words_and_classes() -> None:
 def test_a_page_says_its_language_and_lets_nothing_in() -> None:
     outline = Outline(page("t", "", [Section("One two", "<p>x</p>"), Section("Empty", "")], "me"))
     assert outline.all("html")[0]["lang"] == "en"
-    assert {"header", "nav", "main", "footer"} <= {tag for tag, _ in outline.tags}
-    assert [link["href"] for link in outline.all("a")] == ["#one-two"]
+    assert {"header", "main", "footer"} <= {tag for tag, _ in outline.tags}
+    assert not outline.all("nav")
+    two = Outline(page("t", "", [Section("One two", "x"), Section("Three", "y")]))
+    assert [link["href"] for link in two.all("a")] == ["#one-two", "#three"]
+    assert two.all("nav")
     assert outline.all("section") == [{"id": "one-two"}]
     (policy,) = (each["content"] for each in outline.all("meta") if "http-equiv" in each)
     assert policy.startswith("default-src 'none'")

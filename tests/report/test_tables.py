@@ -64,6 +64,15 @@ def test_corruptions_are_a_matrix_of_their_own() -> None:
     assert "Mean corruption error, not normalised: 40.0%" in shown
 
 
+def test_a_narrow_terminal_shows_every_column_and_name() -> None:
+    console = Console(file=io.StringIO(), width=66, record=True)
+    console.print(*result_tables(result((*ROWS[:2], row("pgd (steps=50)", seconds=23.3))), 66), sep="\n")
+    lines = console.export_text().splitlines()
+    assert lines[1].split() == ["attack", "accuracy", "(95", "%)", "broken", "forwards", "backwards", "time"]
+    (attacked,) = (line for line in lines if line.lstrip().startswith("pgd"))
+    assert attacked.split() == ["pgd", "(steps=50)", "50.0%", "(24–76)", "1/10", "1.0", "1.0", "23.3", "s"]
+
+
 def test_a_chain_is_summed_up_and_what_was_skipped_is_said() -> None:
     shown = " ".join(text(*result_tables(result(), 140)).split())
     assert "Worst case of 2 attacks at linf, eps = 0.1 (25.5/255): 60.0%" in shown
@@ -100,5 +109,12 @@ def test_an_audit_is_a_table_with_a_grade() -> None:
     shown = text(
         audit_table({"grade": "D", "verdict": "in doubt", "accuracy": 0.1, "findings": [finding, passed]})
     )
-    for part in ("grade D, in doubt", "FAIL", "Square 25.0%", "size 12.5", "It masks. Look closer.", "10.0%"):
+    for part in (
+        "grade D, in doubt",
+        "FAIL",
+        "Square: 25.0%",
+        "size: 12.5",
+        "It masks. Look closer.",
+        "10.0%",
+    ):
         assert part in shown
