@@ -60,9 +60,16 @@ def new_figure(width: float, height: float) -> Figure:
 
 def style(ax: Axes, title: str, x_label: str, y_label: str) -> None:
     """Label axes, and leave out what carries nothing."""
+    from matplotlib.ticker import ScalarFormatter
+
     ax.set(title=plain(title), xlabel=plain(x_label), ylabel=plain(y_label))
     ax.grid(alpha=0.3)
     ax.set_axisbelow(True)
+    for axis in (ax.xaxis, ax.yaxis):
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, ScalarFormatter):
+            # Whole numbers at the ticks, instead of what to add to them in a corner.
+            formatter.set_useOffset(False)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
 

@@ -249,9 +249,10 @@ def matrix_figure(
     # White letters on the dark half of the colours, black ones on the bright half.
     bright = min(known, default=0.0) + 0.6 * (max(known, default=0.0) - min(known, default=0.0))
     ax.set_xticks(range(len(column_labels)), [plain(label) for label in column_labels])
-    ax.tick_params(axis="x", rotation=45)
-    for label in ax.get_xticklabels():
-        label.set(horizontalalignment="right", rotation_mode="anchor")
+    if max(map(len, column_labels), default=0) > 3:
+        ax.tick_params(axis="x", rotation=45)
+        for label in ax.get_xticklabels():
+            label.set(horizontalalignment="right", rotation_mode="anchor")
     ax.set_yticks(range(len(row_labels)), [plain(label) for label in row_labels])
     for at, row in enumerate(values):
         for column, value in enumerate(row):

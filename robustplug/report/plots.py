@@ -187,6 +187,8 @@ def surface_figure(
     flat.plot([0], [0], marker="x", color="black", linestyle="", label="the samples")
     flat.legend(fontsize="small", loc="upper left")
     flat.set(xlabel=plain(labels[0]), ylabel=plain(labels[1]), aspect="equal")
+    for axis in (flat.xaxis, flat.yaxis):
+        axis.set_major_locator(ticker.MaxNLocator(4))
     figure.colorbar(filled, ax=flat, label=plain(labels[2]), shrink=0.9)
     columns = [list(along) for _ in along]
     rows = [[value] * len(along) for value in along]
@@ -194,10 +196,10 @@ def surface_figure(
         *(_array(each) for each in (columns, rows, heights)), cmap="viridis", edgecolor="#00000030", lw=0.2
     )
     # A little smaller, so that the label of the heights is not cut off.
-    solid.set_box_aspect(None, zoom=0.78)
-    solid.set_xlabel(plain(labels[0].partition(" (")[0]), fontsize="small")
-    solid.set_ylabel(plain(labels[1].partition(" (")[0]), fontsize="small")
-    solid.set_zlabel(plain(labels[2]), fontsize="small")
+    solid.set_box_aspect(None, zoom=0.72)
+    solid.set_xlabel(plain(labels[0].partition(" (")[0]), fontsize="small", labelpad=8)
+    solid.set_ylabel(plain(labels[1].partition(" (")[0]), fontsize="small", labelpad=8)
+    solid.set_zlabel(plain(labels[2]), fontsize="small", labelpad=6)
     for axis in (solid.xaxis, solid.yaxis, solid.zaxis):
         axis.set_major_locator(ticker.MaxNLocator(4))
         axis.set_tick_params(labelsize="x-small")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_other_numbers_give_another_figure(tmp_path: Path) -> None:
     matrix(one)
     matrix(other, [[1, 2, 3], [4, 5, 6]])
     assert one.read_bytes() != other.read_bytes()
+
+
+def test_ticks_are_whole_numbers_without_an_offset(tmp_path: Path) -> None:
+    lines = [Line("", [25.493, 25.5])]
+    line_figure(tmp_path / "a.png", "t", [1, 2], [Panel("", lines)], "x", "y")
+    # matplotlib writes each text also as a comment beside its paths.
+    words = re.findall(r"<!-- (.*?) -->", (tmp_path / "a.svg").read_text())
+    assert any(word.startswith("25.49") for word in words)
+    assert not any("+" in word for word in words)
 
 
 def test_panels_that_do_not_fill_a_row_are_drawn(tmp_path: Path) -> None:
