@@ -11,13 +11,3 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-# Before pytest-xdist reads the marks.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The tests of a file share what is costly to make, so one process runs them; the conformance kit,
-    # the longest file, shares nothing.
-    for item in items:
-        if item.path.name != "test_conformance.py":
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))

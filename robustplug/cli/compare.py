@@ -58,7 +58,7 @@ def compare(
     for sheet in comparison_sheets(found):
         console.print(*rich_tables(sheet, console.width), sep="\n")
     for note in comparison_notes(found):
-        console.print(Text(note, style="yellow"))
+        console.print(Text(note, style="yellow"), soft_wrap=True)
     if csv_file is not None:
         write_text(csv_file, comparison_csv(found))
     if markdown_file is not None:

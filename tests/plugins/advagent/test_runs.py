@@ -68,7 +68,7 @@ def test_an_imitator_learns_its_words_and_keeps_the_epoch_of_the_best_decisions(
     assert 1 < found["low"] < found["value"] < found["high"] < len(small_task().info.words)
 
 
-@pytest.mark.parametrize("method", ["self-play", "hardening"])
+@pytest.mark.parametrize("method", ["hardening"])
 def test_learning_from_negotiations_survives_a_kill_bit_for_bit(
     method: str, imitator: Path, tmp_path: Path
 ) -> None:
