@@ -210,4 +210,4 @@ def test_passes_may_reach_different_parameters_of_a_group() -> None:
     optim.step({"model"})
     # lr · (g + momentum · buffer): 1.9 in a first step, 2.71 in a second.
     assert float(later.detach()) == pytest.approx(1 - 0.19)
-    assert float(first) == pytest.approx(1 - 0.19 - 0.271)
+    assert float(first.detach()) == pytest.approx(1 - 0.19 - 0.271)

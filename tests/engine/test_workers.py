@@ -143,8 +143,13 @@ def test_an_interrupt_stops_all_and_starts_no_more(tmp_path: Path) -> None:
 
 def test_a_second_interrupt_kills(tmp_path: Path) -> None:
     deaf = "say('warn', message='up')\nsys.stdin.read()\nsay('warn', message='no')\nwait_for('never')"
-    with pytest.raises(KeyboardInterrupt):
-        run_all({0: job(tmp_path, deaf)}, [{}], lambda: signal.raise_signal(signal.SIGINT))
+    # A shell that starts the tests in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_all({0: job(tmp_path, deaf)}, [{}], lambda: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert threading.active_count() < 20
 
 
