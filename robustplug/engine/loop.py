@@ -50,8 +50,8 @@ def loss_of(step: Step, views: Sequence[View], share: float = 1.0) -> Tensor:
         if len(views) > 1:
             step.log(f"loss/{view.role}", losses)
         with torch.no_grad():
-            # What nothing has moved is clean, whatever it is there for.
-            role = "clean" if view.x is view.origin else view.role
+            # What neither a vicinity nor a perturbation has moved is clean, whatever it is there for.
+            role = "clean" if view.x is step.batch.x else view.role
             step.log(f"accuracy/{role}", step.score(view, output))
     assert total is not None, "a method gave no view"
     return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -219,3 +220,16 @@ def test_the_loss_is_the_weighted_sum_of_the_views_means() -> None:
     assert list(used) == views
     assert {"loss/clean", "loss/adv", "accuracy/clean", "accuracy/adv"} <= step.logged.keys()
     assert step.logged["loss/adv"].item() == pytest.approx(losses[1].mean().item())
+
+
+@pytest.mark.parametrize(("noise", "named"), [(0.0, "accuracy/clean"), (0.3, "accuracy/adv")])
+def test_only_samples_that_nothing_has_moved_are_called_clean(noise: float, named: str) -> None:
+    step = step_on(Counted())
+    # A vicinity that adds noise makes the point that a view starts from: the view is not moved from there.
+    point = step.batch if not noise else dataclasses.replace(step.batch, x=step.batch.x + noise)
+    method: Any = SimpleNamespace(
+        vicinity=SimpleNamespace(sample=lambda step, batch: point),
+        views=lambda step, point: [View.of(point, "adv")],
+    )
+    training_loss(method, step)
+    assert {name for name in step.logged if name.startswith("accuracy/")} == {named}
