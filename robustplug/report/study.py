@@ -11,10 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .figures import Line, Panel, bar_figure, line_figure
+from .sheets import parted
 from .tables import threat_text
-
-# Characters of a table beside the text of a cell: two blanks and a line.
-_FRAME = 3
 
 
 def spread_text(spread: Mapping[str, Any]) -> str:
@@ -32,31 +30,33 @@ def study_tables(body: Mapping[str, Any], width: int) -> list[Table | Text]:
         body: as result.json holds it.
         width: of the terminal; columns that do not fit go into further tables.
     """
+    return [*parted(study_table(body), width, labels=len(body["axes"]) or 1), *study_notes(body)]
+
+
+def study_table(body: Mapping[str, Any]) -> Table:
+    """Return the result of a study, as result.json holds it, as one table."""
     axes = [str(axis["name"]) for axis in body["axes"]]
-    keys = [[str(cell["labels"][axis]) for axis in axes] or [str(body["base"])] for cell in body["cells"]]
-    heads = axes or ["recipe"]
     columns = list(_columns(body))
-    used = 1 + sum(
-        _FRAME + max(len(text) for text in (head, *(key[at] for key in keys)))
-        for at, head in enumerate(heads)
-    )
-    parts: list[Table | Text] = []
-    for chunk in _chunks(columns, width - used) or [[]]:
-        # As Text, for brackets in a label would be taken for markup.
-        table = Table(title=None if parts else Text(title_of(body)), title_justify="left")
-        for head in heads:
-            table.add_column(Text(head), overflow="fold")
-        for name, _ in chunk:
-            table.add_column(Text(name), justify="right", overflow="fold")
-        for at, (key, cell) in enumerate(zip(keys, body["cells"], strict=True)):
-            style = "red" if any(run["status"] == "failed" for run in cell["runs"]) else ""
-            table.add_row(*map(Text, [*key, *(texts[at] for _, texts in chunk)]), style=style)
-        parts.append(table)
+    # As Text, for brackets in a label would be taken for markup.
+    table = Table(title=Text(title_of(body)), title_justify="left")
+    for head in axes or ["recipe"]:
+        table.add_column(Text(head), overflow="fold")
+    for name, _ in columns:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for at, cell in enumerate(body["cells"]):
+        key = [str(cell["labels"][axis]) for axis in axes] or [str(body["base"])]
+        style = "red" if any(run["status"] == "failed" for run in cell["runs"]) else ""
+        table.add_row(*map(Text, [*key, *(texts[at] for _, texts in columns)]), style=style)
+    return table
+
+
+def study_notes(body: Mapping[str, Any]) -> list[Text]:
+    """Say what the numbers of a study are, where they do not compare, and what failed."""
+    notes = [Text(line, style="yellow") for line in _threats_that_differ(body)]
     if len(body["seeds"]) > 1:
         seeds = f"Mean and sample standard deviation over {len(body['seeds'])} seeds"
-        parts.append(Text(f"{seeds}; fewer where a cell failed." if _failures(body) else f"{seeds}."))
-    parts += [Text(line, style="yellow") for line in _threats_that_differ(body)]
-    return [*parts, *(Text(line, style="red") for line in _failures(body))]
+        notes.insert(0, Text(f"{seeds}; fewer where a cell failed." if _failures(body) else f"{seeds}."))
+    return [*notes, *(Text(line, style="red") for line in _failures(body))]
 
 
 def title_of(body: Mapping[str, Any]) -> str:
@@ -75,20 +75,6 @@ def _columns(body: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     ]
     if any(grades):
         yield "audit", grades
-
-
-def _chunks(columns: Sequence[tuple[str, list[str]]], width: int) -> list[list[tuple[str, list[str]]]]:
-    """Part columns so that those of each part fit, but for a head that is folded, and one is always there."""
-    chunks: list[list[tuple[str, list[str]]]] = []
-    left = 0
-    for head, texts in columns:
-        needs = _FRAME + max(min(len(head), 20), *map(len, texts), 1)
-        if not chunks or needs > left:
-            chunks.append([])
-            left = width
-        chunks[-1].append((head, texts))
-        left -= needs
-    return chunks
 
 
 def _threats_that_differ(body: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from .material import Material, flat, read_material, read_study
 from .page import Section, figures_html, page, read_picture
 from .plots import radar_figure
 from .run_page import BESIDE, FIGURES, environment_html, facts_html, recipe_html
-from .study import study_figure, study_tables, title_of
+from .study import study_figure, study_notes, study_table, title_of
 
 # A radar with fewer axes is a line, and more of them than this on a page tell nobody anything.
 _AXES, _RADARS = 3, 16
@@ -70,10 +70,8 @@ def study_report(folder: Path, out: Path) -> str:
             pictures.append(read_picture(path, note))
         except RunError as error:
             problems.append(f"the figure {error}")
-    # One table as wide as it must be: the page lets it scroll.
-    table, *notes = study_tables(body, 100_000)
-    content = table_html(table) if isinstance(table, Table) else ""
-    content += "".join(f"<p>{text_html(note)}</p>\n" for note in notes if isinstance(note, Text))
+    content = table_html(study_table(body))
+    content += "".join(f"<p>{text_html(note)}</p>\n" for note in study_notes(body))
     suites = dict.fromkeys(["", *(name for run in runs for name in run.evaluations)])
     comparisons = [compare([folder], suite) for suite in suites]
     compared = "".join(comparison_html(each, figures) for each in comparisons if each.groups)
