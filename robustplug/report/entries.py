@@ -76,12 +76,8 @@ def _has_cells(entry: Entry) -> bool:
 
 def _read(path: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
     if path.is_file():
-        try:
-            body = _json(path)
-            yield Entry(path.stem, path, (_result(body, path),), {}, _grades(body))
-        except Unusable as reason:
-            # Its name is said already.
-            raise Unusable(str(reason).removeprefix(f"{path.name} ")) from reason
+        body = _json(path)
+        yield Entry(path.stem, path, (_result(body),), {}, _grades(body))
     elif holds_run(path):
         yield _of_run(path, suite)
     elif (path / RESULT).is_file():
@@ -95,19 +91,19 @@ def _read(path: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
 def _of_run(folder: Path, suite: str) -> Entry:
     if not is_finished(folder):
         raise Unusable(f"is not finished: go on with robustplug train --resume {folder}")
-    own = _json(folder / RESULT)
+    own = _json(folder / RESULT, f"{RESULT} ")
     file = folder / EVALUATIONS / f"{suite}.json" if suite else folder / RESULT
     if not file.is_file():
         raise Unusable(f"has no such evaluation: robustplug evaluate {folder} --suite {suite}")
-    result = _result(_json(file), file)
+    result = _result(_json(file, f"{file.name} "), f"{file.name} ")
     # An evaluation of its own does not say what training cost.
-    training = _result(own, folder / RESULT).meta.get("training", {})
+    training = _result(own, f"{RESULT} ").meta.get("training", {})
     result = replace(result, meta={**result.meta, "training": training})
     return Entry(folder.name, folder, (result,), _task(folder), _grades(own))
 
 
 def _of_study(folder: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
-    body = _json(folder / RESULT)
+    body = _json(folder / RESULT, f"{RESULT} ")
     try:
         cells = [
             (str(cell["name"] or body["base"]), [(folder / run["folder"], run) for run in cell["runs"]])
@@ -136,27 +132,28 @@ def _of_study(folder: Path, suite: str, left_out: dict[str, str]) -> Iterator[En
             yield Entry(name, folder, results, seeds[0].data, grades)
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def _json(path: Path, name: str = "") -> Mapping[str, Any]:
+    """Read a file; `name` comes before what is wrong with it, where only its folder is named else."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Unusable(f"{path.name} cannot be read: {error.strerror or error}") from error
+        raise Unusable(f"{name}cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise Unusable(f"{path.name} is not JSON: {error}") from error
+        raise Unusable(f"{name}is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise Unusable(f"{path.name} is no result")
+        raise Unusable(f"{name}is no result")
     return body
 
 
-def _result(body: Mapping[str, Any], path: Path) -> Result:
+def _result(body: Mapping[str, Any], name: str = "") -> Result:
     try:
         result = result_from_json(body)
     except ValueError as error:
-        raise Unusable(f"{path.name} cannot be read: {error}") from error
+        raise Unusable(f"{name}cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise Unusable(f"{path.name} is no result of an evaluation") from error
+        raise Unusable(f"{name}is no result of an evaluation") from error
     if not result.attacks or result.attacks[0].skipped:
-        raise Unusable(f"{path.name} has no accuracy of unperturbed samples")
+        raise Unusable(f"{name}has no accuracy of unperturbed samples")
     return result
 
 
