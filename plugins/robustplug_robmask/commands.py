@@ -109,7 +109,7 @@ def interpolate(run_a: Path, run_b: Path, shares: list[float], samples: int | No
     if any(not 0 <= p <= 1 for p in shares):
         raise click.BadParameter("shares are between 0 and 1", param_hint="--p")
     try:
-        models = [(p, between(first.model, second.model, p).eval()) for p in shares]
+        models = [(p, between(first.model, second.model, p)) for p in shares]
     except Refused as reason:
         raise click.UsageError(f"{run_a} and {run_b}: {reason}") from None
     _report(first, models, "p", out / "result.json", out / "masks.png", samples)

@@ -275,6 +275,8 @@ class Page(HTMLParser):
         elif tag not in ("meta", "link"):
             self.open.append(tag)
         assert "onload" not in dict(attrs)
+        # Nothing outside of the page is linked.
+        assert (dict(attrs).get("href") or "#").startswith(("#", "data:"))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
