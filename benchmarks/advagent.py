@@ -25,7 +25,7 @@ from robustplug_advagent.task import NegotiationTask
 from robustplug_advagent.voice import Voice
 
 # Rows of a batch of the supervised recipes.
-BATCH = 64
+BATCH = 32
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -38,7 +38,7 @@ def imitate(agent: Agent, task: NegotiationTask, batches: int) -> float:
     """Imitate people for so many batches, and return the seconds that a whole epoch would take."""
     method = robustplug.build("method", "erm", vicinity={"use": "rules"}, loss={"use": "dialogue"})
     prepare(method, agent, task)
-    optimizer = torch.optim.AdamW(agent.parameters(), lr=0.002, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(agent.parameters(), lr=0.0015, weight_decay=0.0)
     agent.train()
     done, spent = 0, 0.0
     with isolated(0):

@@ -63,11 +63,11 @@ def base_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return what all methods share of their recipes."""
     return {
         "task": {"use": options.task, "train_samples": options.samples},
-        "model": {"use": options.model},
+        "model": {"use": options.model, **({"width": options.width} if options.width else {})},
         "optimizer": {"use": "sgd", "lr": options.lr},
         "schedule": {"use": "cosine"},
         "train": {"batch_size": 128, "device": options.device},
-        "validate": {"samples": 500},
+        "validate": {"samples": 250},
         "evaluate": {"samples": options.test, "attack": []},
     }
 
@@ -95,7 +95,11 @@ def cases(options: argparse.Namespace, base: Mapping[str, Any]) -> list[dict[str
         passes = passes_of(method, base)
         epochs = max(1, round(options.budget / passes))
         print(f"{name:20} {passes:5.1f} passes a sample and epoch, {epochs} epochs", flush=True)
-        found.append({"label": name, "set": {"method": method, "train": {"epochs": epochs}}})
+        # Validation attacks, too: some eight times, however many the epochs.
+        every = {"every": max(1, epochs // 8)}
+        found.append(
+            {"label": name, "set": {"method": method, "train": {"epochs": epochs}, "validate": every}}
+        )
     return found
 
 
@@ -128,7 +132,7 @@ def section(options: argparse.Namespace, lines: list[str]) -> str:
     command = shlex.join(["python", *sys.argv])
     return "\n".join(
         [
-            f"## {options.task}, {options.model}",
+            f"## {options.task}, {options.model}{f' of width {options.width}' if options.width else ''}",
             "",
             f"{options.samples} training images, L∞ ε = {options.eps}, about {options.budget} passes a "
             f"training sample, seed {options.seed}, the first {options.test} test images (accuracies in %); "
@@ -157,6 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--task", default="mnist")
     parser.add_argument("--model", default="small-cnn")
+    parser.add_argument("--width", type=int, help="of the model")
     parser.add_argument("--eps", default="0.1")
     parser.add_argument("--samples", type=int, default=20000, help="training images")
     parser.add_argument("--test", type=int, default=500, help="test images")
@@ -164,6 +169,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--processes", type=int, help="methods at a time (default: one a GPU)")
     parser.add_argument("--methods", nargs="*", default=METHODS, metavar="RECIPE")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
     parser.add_argument("--write", type=Path, help="page to put the table on")
@@ -182,7 +188,7 @@ def main() -> None:
         "set": base,
         "axis": [{"name": "method", "case": json.loads(plan.read_text(encoding="utf-8"))}],
     }
-    studied = robustplug.study(study, out=options.out).result
+    studied = robustplug.study(study, out=options.out, processes=options.processes).result
     lines = table(options.out, studied)
     print("\n".join(lines))
     if options.write:
