@@ -146,11 +146,13 @@ class ReturnsOptions:
         reward: of an adversary: its "advantage" over the other side (Eq. 3.7), or the "official" one, which
             takes the target's probabilities. That of an agent is always its own score.
         gamma: γ, discount of each word before the last.
+        memory: how many rewards the mean that is subtracted reaches back; None for all so far.
         standardise: divide by the deviation of the rewards, as the authors' code does.
     """
 
     reward: Literal["advantage", "official"] = "advantage"
     gamma: Discount = 0.95
+    memory: Count | None = None
     standardise: bool = False
 
 
@@ -182,6 +184,10 @@ class RlAttackMethodOptions(ReinforceOptions):
 
 @dataclass(frozen=True)
 class HardeningOptions(ReinforceOptions):
-    """Options of `hardening`: those of `self-play`."""
+    """Options of `hardening`: those of `self-play`.
+
+    Both sides learn, so that what was earned long ago says nothing: rewards are compared with recent ones.
+    """
 
     perturbation: Use = use("roll-out", learns=True)
+    label_map: Use = use("returns", memory=1024)

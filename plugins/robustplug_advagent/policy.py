@@ -37,14 +37,15 @@ def policy_words(logits: Tensor, x: Tensor, temperature: float = TEMPERATURE) ->
 
 
 class Baseline:
-    """Subtract the mean of all rewards so far.
+    """Subtract the running mean of the rewards so far.
 
     Args:
         seen: count, sum and sum of squares of the rewards, float64 (3,); changed in place.
+        memory: how many rewards the mean reaches back: older ones fade away. None for all alike.
     """
 
-    def __init__(self, seen: Tensor) -> None:
-        self.seen = seen
+    def __init__(self, seen: Tensor, memory: int | None = None) -> None:
+        self.seen, self.memory = seen, memory
 
     def advantage(self, reward: Tensor, standardise: bool = False) -> Tensor:
         """Count rewards (N,) in, and return r − µ (Eq. 3.8), divided by their deviation if asked."""
@@ -52,6 +53,8 @@ class Baseline:
         self.seen += torch.stack([torch.ones_like(exact), exact, exact.square()]).sum(1)
         mean = self.seen[1] / self.seen[0]
         result = exact - mean
+        if self.memory is not None and self.seen[0] > self.memory:
+            self.seen *= self.memory / self.seen[0]
         if standardise:
             result /= (self.seen[2] / self.seen[0] - mean.square()).clamp_min(0).sqrt().clamp_min(1e-4)
         return result.float()

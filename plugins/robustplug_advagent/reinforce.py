@@ -140,7 +140,7 @@ class Policy:
 class Returns:
     """h = advantage · γ^(T−t) · one-hot(word) for dialogues that were rolled out; else imitation.
 
-    The advantage is the reward less the mean of all rewards so far, which is checkpointed.
+    The advantage is the reward less the running mean of the rewards so far, which is checkpointed.
     """
 
     def __init__(self, options: ReturnsOptions) -> None:
@@ -159,7 +159,7 @@ class Returns:
         assert isinstance(state, nn.Module)
         reward = self.reward(step, view)
         seen = state.get_buffer("rewards")[int(adversary_learns(step))]
-        advantage = Baseline(seen).advantage(reward, self.options.standardise)
+        advantage = Baseline(seen, self.options.memory).advantage(reward, self.options.standardise)
         step.log(f"reward/{step.pass_.name}", reward)
         words = view.x[:, HEAD:]
         weights = advantage[:, None] * discounts(own_words(words), self.options.gamma)

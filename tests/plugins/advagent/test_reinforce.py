@@ -52,6 +52,17 @@ def test_rewards_are_compared_with_the_mean_of_all_so_far() -> None:
     assert torch.isclose(Baseline(seen).advantage(torch.tensor([5.0]), standardise=True)[0], expected)
 
 
+def test_old_rewards_fade_away_where_memory_is_short() -> None:
+    seen = torch.zeros(3, dtype=torch.float64)
+    Baseline(seen, memory=4).advantage(torch.zeros(100))
+    # Of four rewards that are remembered and one that is new.
+    assert Baseline(seen, memory=4).advantage(torch.tensor([10.0])).tolist() == [8.0]
+    for _ in range(40):
+        last = Baseline(seen, memory=4).advantage(torch.tensor([10.0]))
+    assert float(last) < 0.01
+    assert seen[0] == 4
+
+
 def test_the_last_own_word_counts_most() -> None:
     own = torch.tensor([[False, True, True, False, True], [False] * 5])
     assert torch.allclose(discounts(own, 0.5)[0], torch.tensor([0, 0.25, 0.5, 0, 1]))
