@@ -128,7 +128,7 @@ def _report(
 
     rows: list[dict[str, Any]] = []
     for value, model in models:
-        result = opened.evaluate(model.eval(), samples)
+        result = opened.evaluate(model, samples)
         accuracies = {
             f"{at}. {row.name}" if at else row.name: row.accuracy for at, row in enumerate(result.attacks)
         }
