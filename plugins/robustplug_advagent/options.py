@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from robustplug.api import Bounds, Count, Decay, MethodOptions, Natural, NonNegative, Positive, Use, use
+from robustplug.api import (
+    Bounds,
+    Count,
+    Decay,
+    MethodOptions,
+    Natural,
+    NonNegative,
+    Positive,
+    UnitInterval,
+    Use,
+    use,
+)
 
 Discount = Annotated[float, Bounds(gt=0, le=1)]
 """γ: above 0, and at most 1."""
@@ -144,13 +155,16 @@ class ReturnsOptions:
 
     Attributes:
         reward: of an adversary: its "advantage" over the other side (Eq. 3.7), or the "official" one, which
-            takes the target's probabilities. That of an agent is always its own score.
+            takes the target's probabilities.
+        rivalry: share of the other side's score that is taken off an agent's own: 0 is the standard policy
+            gradient (§3.2.4), 1 what Eq. 3.13 asks for. Without an agreement the reward is 0.
         gamma: γ, discount of each word before the last.
         memory: how many rewards the mean that is subtracted reaches back; None for all so far.
         standardise: divide by the deviation of the rewards, as the authors' code does.
     """
 
     reward: Literal["advantage", "official"] = "advantage"
+    rivalry: UnitInterval = 0.0
     gamma: Discount = 0.95
     memory: Count | None = None
     standardise: bool = False
@@ -187,7 +201,8 @@ class HardeningOptions(ReinforceOptions):
     """Options of `hardening`: those of `self-play`.
 
     Both sides learn, so that what was earned long ago says nothing: rewards are compared with recent ones.
+    An agent that learns from its own score alone gives in to whoever insists, hence the rivalry.
     """
 
     perturbation: Use = use("roll-out", learns=True)
-    label_map: Use = use("returns", memory=1024)
+    label_map: Use = use("returns", memory=1024, rivalry=0.5)

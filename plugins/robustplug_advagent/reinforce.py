@@ -178,7 +178,8 @@ class Returns:
             other, own, _ = scores(seen, judged.argmax(1))
             return (own - other).float()
         # With gradients, so that the objective, which needs them, shares this output.
-        return scores(view.x, task.decide(view.x, step.output(view)))[0].float()
+        own, other, _ = scores(view.x, task.decide(view.x, step.output(view)))
+        return own.float() - self.options.rivalry * other.float()
 
 
 class Reinforce(Method[ReinforceOptions]):

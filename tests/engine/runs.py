@@ -16,7 +16,6 @@ from robustplug.registry import registry
 TASK = {"use": "digits", "validation": 64, "test": 1600}
 MODEL = {"use": "small-cnn", "width": 4, "hidden": 16}
 BATCHES = 4
-# Those for images; a method for certain tasks is tried on these by its own plugin's tests.
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -174,11 +174,11 @@ def test_hardening_updates_the_agent_then_its_adversary() -> None:
             claimed, counts = view.x[:, 9:12], view.x[:, :3]
             theirs = (claimed * view.x[:, 6:9]).sum(1)
             if learner is step.model:
-                # Both decide: its own score, and nothing where they do not agree.
+                # Both decide: its own score less half of the other's, and nothing where they do not agree.
                 decision = step.task.decide(view.x, now.output(view))  # type: ignore[attr-defined]
                 agreed = (pieces(decision) + claimed == counts).all(1)
                 own = (pieces(decision) * view.x[:, 3:6]).sum(1)
-                assert torch.equal(reward, torch.where(agreed, own, 0).float())
+                assert torch.equal(reward, torch.where(agreed, own - theirs / 2, 0.0))
             else:
                 # The adversary takes what the target leaves.
                 assert ((claimed >= 0) & (claimed <= counts)).all()
