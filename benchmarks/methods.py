@@ -3,21 +3,23 @@
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --out studies/methods-mnist --write docs/results.md
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --task cifar10 --model resnet18 --eps 8/255 …
 
-A pass is a forward or a backward of one sample. Each method's passes are counted in an epoch of 256 samples;
-it is then trained for as many epochs as the budget allows, with the same optimizer, schedule and batch size.
+A pass is a forward or a backward of one sample. What a method's epochs cost is counted on 256 samples; it is
+then trained for as many epochs as the budget allows, with the same optimizer, schedule and batch size.
 The same command goes on after a kill.
 """
 
 from __future__ import annotations
 
 import argparse
+import bisect
 import datetime
+import functools
 import json
 import platform
 import shlex
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,19 +75,29 @@ def base_of(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def passes_of(method: Mapping[str, Any], base: Mapping[str, Any]) -> float:
-    """Count forwards and backwards of a sample in an epoch, in one short epoch."""
+def passes_of(method: Mapping[str, Any], base: Mapping[str, Any], epochs: int) -> float:
+    """Count forwards and backwards of a sample in all of so many epochs, on 256 samples."""
     recipe = {
         **base,
         "method": method,
         "task": {**base["task"], "train_samples": 256},
-        "train": {**base["train"], "epochs": 1},
-        "validate": {"samples": 8, "attack": {"use": "none"}},
+        "train": {**base["train"], "epochs": epochs},
+        "validate": {"samples": 8, "attack": {"use": "none"}, "every": epochs},
         "evaluate": {"samples": 8, "attack": []},
     }
     with TemporaryDirectory() as folder:
         training = robustplug.train(recipe, out=Path(folder) / "run").result.meta["training"]
-    return float(training["forwards_per_sample"] + training["backwards_per_sample"])
+    return epochs * float(training["forwards_per_sample"] + training["backwards_per_sample"])
+
+
+def epochs_of(method: Mapping[str, Any], base: Mapping[str, Any], budget: int) -> tuple[int, float]:
+    """Return how many epochs come closest to the budget, and the passes that they take."""
+    passes: Callable[[int], float] = functools.cache(lambda epochs: passes_of(method, base, epochs))
+    most = max(1, round(budget / passes(1)))
+    # Epochs may cost more after a warm-up.
+    enough = 1 + bisect.bisect_left(range(1, most), budget, key=passes) if passes(most) > budget else most
+    epochs = min(enough, max(1, enough - 1), key=lambda epochs: abs(passes(epochs) - budget))
+    return epochs, passes(epochs)
 
 
 def cases(options: argparse.Namespace, base: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -93,9 +105,8 @@ def cases(options: argparse.Namespace, base: Mapping[str, Any]) -> list[dict[str
     found = []
     for name in options.methods:
         method = method_of(name, options.eps)
-        passes = passes_of(method, base)
-        epochs = max(1, round(options.budget / passes))
-        print(f"{name:20} {passes:5.1f} passes a sample and epoch, {epochs} epochs", flush=True)
+        epochs, passes = epochs_of(method, base, options.budget)
+        print(f"{name:20} {epochs} epochs, {passes:.1f} passes a sample", flush=True)
         settings = {"method": method, "train": {"epochs": epochs}, "validate": {"every": epochs}}
         found.append({"label": name, "set": settings})
     return found
