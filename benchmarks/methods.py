@@ -95,7 +95,7 @@ def epochs_of(method: Mapping[str, Any], base: Mapping[str, Any], budget: int) -
     passes: Callable[[int], float] = functools.cache(lambda epochs: passes_of(method, base, epochs))
     most = max(1, round(budget / passes(1)))
     # Epochs may cost more after a warm-up.
-    enough = 1 + bisect.bisect_left(range(1, most), budget, key=passes) if passes(most) > budget else most
+    enough = 1 + bisect.bisect_left(range(1, most), float(budget), key=passes) if passes(most) > budget else most
     epochs = min(enough, max(1, enough - 1), key=lambda epochs: abs(passes(epochs) - budget))
     return epochs, passes(epochs)
 
