@@ -90,12 +90,12 @@ def passes_of(method: Mapping[str, Any], base: Mapping[str, Any], epochs: int) -
     return epochs * float(training["forwards_per_sample"] + training["backwards_per_sample"])
 
 
-def epochs_of(method: Mapping[str, Any], base: Mapping[str, Any], budget: int) -> tuple[int, float]:
+def epochs_of(method: Mapping[str, Any], base: Mapping[str, Any], budget: float) -> tuple[int, float]:
     """Return how many epochs come closest to the budget, and the passes that they take."""
     passes: Callable[[int], float] = functools.cache(lambda epochs: passes_of(method, base, epochs))
     most = max(1, round(budget / passes(1)))
     # Epochs may cost more after a warm-up.
-    enough = 1 + bisect.bisect_left(range(1, most), float(budget), key=passes) if passes(most) > budget else most
+    enough = most if passes(most) <= budget else 1 + bisect.bisect_left(range(1, most), budget, key=passes)
     epochs = min(enough, max(1, enough - 1), key=lambda epochs: abs(passes(epochs) - budget))
     return epochs, passes(epochs)
 
