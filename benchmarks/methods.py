@@ -126,7 +126,9 @@ def table(folder: Path, studied: Mapping[str, Any]) -> list[str]:
         result = json.loads((folder / run["folder"] / "result.json").read_text(encoding="utf-8"))
         training = result["meta"]["training"]
         epochs = training["epochs"]
-        accuracies = [f"{100 * run['accuracies'][name]:.1f}" for name in names]
+        # AutoAttack's attacks are a row each, what is left after the last one counts.
+        found = {name.partition(" · ")[0]: accuracy for name, accuracy in run["accuracies"].items()}
+        accuracies = [f"{100 * found[name]:.1f}" for name in names]
         counts = [f"{epochs * training[f'{way}s_per_sample']:.0f}" for way in ("forward", "backward")]
         cells = [*accuracies, run["audit"]["grade"], str(epochs), *counts, f"{training['seconds'] / 60:.1f}"]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
