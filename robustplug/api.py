@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .guard import attack_by_radius, guarded
     from .method import Method, Objective, prepare
+    from .modes import evaluating
     from .protocols import (
         AimingPerturbation,
         LabelMap,
@@ -89,6 +90,7 @@ _LAZY = {
     "guard": ("attack_by_radius", "guarded"),
     "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "method": ("Method", "Objective", "prepare"),
+    "modes": ("evaluating",),
     "protocols": (
         "AimingPerturbation",
         "LabelMap",
@@ -201,6 +203,7 @@ __all__ = [
     "dirichlet",
     "dlr",
     "epoch_batches",
+    "evaluating",
     "gamma",
     "guarded",
     "histogram_figure",

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from robustplug.api import evaluating
+
 from .agent import Agent, gru_weights
 from .layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU
 
@@ -218,11 +220,6 @@ class Voice:
     @torch.no_grad()
     def choice(self, x: Tensor) -> Tensor:
         """Return the logits of outcomes after whole dialogues."""
-        agent = self.agent
-        training = agent.training
-        agent.eval()
-        try:
-            found: Tensor = agent(x).choice
-        finally:
-            agent.train(training)
+        with evaluating(self.agent):
+            found: Tensor = self.agent(x).choice
         return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import Refused, TaskInfo
+from robustplug.api import Refused, TaskInfo, evaluating
 
 from .model import Embedded, Forced
 from .search import Scores, Translation, beam_search, greedy
@@ -179,18 +179,14 @@ class HuggingFace(nn.Module):
     def _find_scale(self) -> float:
         """Return what the encoder multiplies its embeddings with before it takes them as `inputs_embeds`."""
         encoder = self.inner.get_encoder()
-        training = encoder.training
-        encoder.eval()
         words = torch.cat([self.before, self.known[-3:], self.behind])[None]
-        expected = encoder(input_ids=words)[0]
         table = encoder.get_input_embeddings()
-        try:
+        with evaluating(encoder):
+            expected = encoder(input_ids=words)[0]
             for scale in (1.0, float(getattr(encoder, "embed_scale", 1.0) or 1.0)):
                 found = encoder(inputs_embeds=table(words) * scale)[0]
                 if torch.allclose(found, expected, atol=1e-4):
                     return scale
-        finally:
-            encoder.train(training)
         raise ValueError(f"{self.options.folder}: the encoder does not take embeddings as it takes words")
 
     def _embed(self, words: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..component import Use, build, innermost
 from ..errors import Refused
 from ..method import prepare
+from ..modes import evaluating
 from ..random import derive, isolated
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
@@ -147,15 +148,12 @@ def check_outputs(parts: Parts, device: torch.device) -> None:
     batch = next(iter(parts.task.batches("train", feed)), None)
     if batch is None:
         raise RecipeError([Problem("task", "the training split is empty", None, None)], "task")
-    training = parts.model.training
     try:
-        with torch.no_grad(), isolated(0, device):
-            output = parts.model.eval()(batch.x)
+        with evaluating(parts.model), torch.no_grad(), isolated(0, device):
+            output = parts.model(batch.x)
     except (RuntimeError, ValueError) as error:
         why = f"{name} cannot take inputs of shape {tuple(batch.x.shape[1:])}: {str(error).splitlines()[0]}"
         raise RecipeError([Problem("model", why, None, None)], f'model "{name}"') from error
-    finally:
-        parts.model.train(training)
     expected = (len(batch), info.classes)
     if not isinstance(output, Tensor) or tuple(output.shape) != expected:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

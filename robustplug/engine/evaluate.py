@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import Refused
 from ..method import Objective
+from ..modes import evaluating
 from ..protocols import AimingPerturbation, MeasuringTask, PoolingTask, TellingTask
 from ..random import derive, isolated, stream
 from ..recipe.write import digest
@@ -145,14 +146,8 @@ class Evaluation:
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
         """Put the model in eval mode, float32 and the faster layout for a block, and back afterwards."""
-        flags = [(module, module.training) for module in self.model.modules()]
-        try:
-            self.model.eval()
-            with in_float32(self.model), in_channels_last(self.model):
-                yield
-        finally:
-            for module, training in flags:
-                module.training = training
+        with evaluating(self.model), in_float32(self.model), in_channels_last(self.model):
+            yield
 
     def _journal(self, split: Split, rows: Sequence[Attack], feed: Feed) -> Journal | Quiet:
         if self.journal is None:

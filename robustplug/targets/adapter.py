@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..modes import evaluating
 from . import TargetKind
 
 Key = str | int | None
@@ -137,22 +137,6 @@ class Adapter(nn.Module):
         """Return x with rows of zeros up to the smallest batch."""
         missing = self.sizes.least - len(x)
         return x if missing <= 0 else torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode for a block, and each of its parts back afterwards.
-
-    Raises:
-        AttributeError, NotImplementedError: some part of it has no modes.
-    """
-    flags = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in flags:
-            part.training = training
 
 
 def manageable(module: nn.Module) -> Callable[[Tensor], Any]:

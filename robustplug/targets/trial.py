@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.errors import RunError
+from ..modes import evaluating
 from ..random import isolated, stream
-from .adapter import Adapter, Key, as_tensor, evaluating
+from .adapter import Adapter, Key, as_tensor
 from .contents import first_line
 
 # Share of the largest logit: other sums of the same numbers, TensorFloat-32 included, stay below it.

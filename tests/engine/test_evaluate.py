@@ -249,7 +249,7 @@ def test_a_model_that_was_trained_in_bfloat16_is_evaluated_in_float32(
     x = all_samples().x
     expected = plain(x).detach()
     model = wrap(autocasting(plain))
-    assert not torch.equal(model(x).float(), expected)
+    assert not torch.allclose(model(x).float(), expected, atol=1e-5, rtol=0)
     heard: list[Tensor] = []
 
     class Listen(Fake):
@@ -259,8 +259,9 @@ def test_a_model_that_was_trained_in_bfloat16_is_evaluated_in_float32(
 
     evaluation(model).run("test", [Attack("listen", {}, Listen(lambda view: view))], 30)
     assert heard
-    assert all(difference.dtype == torch.float32 and not difference.any() for difference in heard)
-    assert not torch.equal(model(x).float(), expected), "afterwards it autocasts again"
+    # Sums of batches of other sizes may differ in their last bit: which do is the processor's choice.
+    assert all(difference.dtype == torch.float32 and difference.abs().max() < 1e-6 for difference in heard)
+    assert not torch.allclose(model(x).float(), expected, atol=1e-5, rtol=0), "afterwards it autocasts again"
 
 
 def test_a_forward_that_a_user_put_on_a_module_is_used() -> None:
