@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import RunError
-from .folder import write_atomic
+from .folder import MODEL, write_atomic
 
 FORMAT = 1
 _MARK = "$tensor"
@@ -144,7 +144,9 @@ def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
         except (ValueError, OSError) as error:
             problems.append(f"checkpoint {name} cannot be used: {error}")
     detail = "; ".join(problems) or "it holds none"
-    raise RunError(f"no checkpoint in {folder} can be used: {detail}")
+    exported = folder.parent / MODEL
+    rest = f". Its weights are in {exported}, too: robustplug evaluate {exported} --task … --model …"
+    raise RunError(f"no checkpoint in {folder} can be used: {detail}{rest if exported.is_file() else ''}")
 
 
 def prune(folder: Path, keep: set[str], newest: int = 2) -> None:

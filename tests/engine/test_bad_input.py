@@ -255,7 +255,7 @@ def test_a_run_without_a_whole_checkpoint_cannot_be_evaluated(tmp_path: Path) ->
         path.write_bytes(b"")
     with pytest.raises(RunError, match="no checkpoint in .* can be used"):
         load_newest(tmp_path / "run" / "checkpoints")
-    with pytest.raises(RunError, match="no checkpoint in .* can be used"):
+    with pytest.raises(RunError, match=r"no checkpoint in .*evaluate .*model\.safetensors --task"):
         robustplug.evaluate(tmp_path / "run")
     with pytest.raises(RunError, match="holds no run"):
         robustplug.evaluate(tmp_path / "nowhere")
