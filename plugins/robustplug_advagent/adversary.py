@@ -16,7 +16,7 @@ from .attack_options import AdversaryOptions
 from .layout import COUNTS, HEAD, THEM, swapped, turns
 from .loss import said_equally, word_loss
 from .policy import Baseline, discounts, official_reward, policy_words, without_dropout
-from .rules import Rules, own_words
+from .rules import Rules, drawn_words
 from .runs import load_agent
 from .scenarios import decision_scores, scores
 from .talk import draw_noise, play
@@ -110,7 +110,8 @@ def _train(
             x, reward = negotiated(target, agent, scenarios[rows], task, rules, options.reward, rng)
             advantage = baseline.advantage(reward, standardise=options.reward == "official")
             words = x[:, HEAD:]
-            weights = advantage[:, None] * discounts(own_words(words), options.gamma)
+            drawn = drawn_words(words, rules.turns, rules.words)
+            weights = advantage[:, None] * discounts(drawn, options.gamma)
             with torch.enable_grad(), without_dropout(agent):
                 logits = policy_words(agent.next_words(x), x)
                 length = logits.shape[1]

@@ -28,7 +28,7 @@ from .layout import COUNTS, HEAD, swapped, trimmed
 from .loss import Target, said_equally
 from .options import ReinforceOptions
 from .policy import Baseline, discounts, official_reward, policy_words, without_dropout
-from .rules import own_words
+from .rules import drawn_words
 from .runs import load_agent
 from .scenarios import decision_scores, pieces, scores, without_dialogue
 from .talk import claim_of, draw_noise, play, with_claims
@@ -157,12 +157,14 @@ class Returns:
             return Target(said_equally(view.x), view.y)
         state = getattr(step.method, "state", None)
         assert isinstance(state, nn.Module)
+        _, rules = negotiating(step.task, getattr(step.method, "vicinity", None))
         reward = self.reward(step, view)
         seen = state.get_buffer("rewards")[int(adversary_learns(step))]
         advantage = Baseline(seen, self.options.memory).advantage(reward, self.options.standardise)
         step.log(f"reward/{step.pass_.name}", reward)
         words = view.x[:, HEAD:]
-        weights = advantage[:, None] * discounts(own_words(words), self.options.gamma)
+        drawn = drawn_words(words, rules.turns, rules.words)
+        weights = advantage[:, None] * discounts(drawn, self.options.gamma)
         return Target(weights, None)
 
     def reward(self, step: Step, view: View) -> Tensor:

@@ -47,6 +47,23 @@ def own_words(words: Tensor) -> Tensor:
     return found.there & (found.speaker == YOU) & (words != YOU)
 
 
+def drawn_words(words: Tensor, turns: int, most: int) -> Tensor:
+    """Tell which of the own words were drawn, so that they can be learned from: bool (N, T).
+
+    What the rules put into a mouth was no choice: <selection> when turns run out, <eos> when words do. To
+    punish it would take away the probability of ending a dialogue, which makes the next one longer still.
+
+    Args:
+        words: int64 (N, T).
+        turns: most turns of a dialogue.
+        most: words of a turn.
+    """
+    found = parts(words)
+    places = torch.arange(words.shape[1], device=words.device)
+    said_for_it = (found.turn == turns - 1) | (places - found.start == most + 1)
+    return own_words(words) & ~said_for_it
+
+
 def allowed(x: Tensor, turns: int, words: int) -> Tensor:
     """Tell which dialogues follow the rules: bool (N,).
 

@@ -350,6 +350,15 @@ def test_an_adversary_learns_what_words_and_decisions_alone_teach_it() -> None:
     assert all(deal in said for said in found)
 
 
+def test_an_adversary_learns_nothing_from_a_word_that_the_rules_chose() -> None:
+    task, target = small_task(), small_agent()
+    rules = robustplug.build("vicinity", "rules", turns=1, words=3)
+    options = AdversaryOptions(epochs=1, batch=32, lr=2.0, people=0)
+    learned = trained_adversary(Voice(target), target, task, rules, options, torch.device("cpu"))
+    for before, after in zip(target.parameters(), learned.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
 def test_attacks_refuse_what_is_no_negotiation() -> None:
     with pytest.raises(Refused, match="there is no finished run|holds no"):
         attacked("rl-attack", small_agent(), speaker="absent")

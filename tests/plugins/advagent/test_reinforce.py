@@ -110,7 +110,7 @@ def test_the_official_reward_is_that_of_the_code() -> None:
 
 def method(name: str, **options: Any) -> tuple[Reinforce, Step, NegotiationTask]:
     task, agent = small_task(), small_agent()
-    built: Reinforce = robustplug.build("method", name, vicinity=RULES, **options)
+    built: Reinforce = robustplug.build("method", name, **{"vicinity": RULES, **options})
     prepare(built, agent, task)
     batch = next(iter(task.batches("train", Feed(batch_size=16))))
     return built, Step(agent.train(), built, task, batch, stream(0, "step")), task
@@ -134,6 +134,17 @@ def test_self_play_is_cross_entropy_with_the_advantage_as_label() -> None:
     # Nobody learns to decide from words alone.
     assert not any(name.startswith(("outcomes", "decider", "onward")) for name in moved)
     assert not any(p.requires_grad for p in other_side(step).parameters())
+
+
+@pytest.mark.parametrize("name", ["self-play", "rl-attack"])
+def test_nothing_is_learned_from_a_word_that_the_rules_chose(name: str) -> None:
+    """Of one turn, <selection> is said for the agent: punishing it would only make dialogues endless."""
+    built, step, _ = method(name, people=0, vicinity={**RULES, "turns": 1})
+    built.state.get_buffer("rewards")[0] = torch.tensor([100.0, 900.0, 8100.0])
+    loss, (view,) = training_loss(built, step)
+    assert bool(own_words(view.x[:, HEAD:]).any())
+    torch.autograd.backward(loss)
+    assert not any(p.grad is not None and bool(p.grad.any()) for p in step.model.parameters())
 
 
 def test_an_adversary_takes_what_the_target_leaves() -> None:

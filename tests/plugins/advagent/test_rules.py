@@ -7,8 +7,8 @@ import torch
 
 import robustplug
 from robustplug.api import Refused, stream
-from robustplug_advagent.layout import HEAD, PAD
-from robustplug_advagent.rules import allowed, own_words
+from robustplug_advagent.layout import EOS, HEAD, PAD, THEM, YOU
+from robustplug_advagent.rules import allowed, drawn_words, own_words
 from robustplug_advagent.talk import NOTHING
 
 from .agents import row, small_task
@@ -91,3 +91,14 @@ def test_own_words_are_those_after_you() -> None:
     mine = [word for word, is_own in zip(text, own, strict=True) if is_own]
     assert mine == ["i", "want", "the", "book", "<eos>", "<selection>"]
     assert not own_words(torch.tensor([[PAD, PAD]])).any()
+
+
+def test_what_the_rules_put_into_a_mouth_was_not_drawn() -> None:
+    x = row(small_task().info.words, LEGAL[2])
+    words = x[:, HEAD:]
+    own, turns = own_words(words), int(((words == YOU) | (words == THEM)).sum())
+    assert torch.equal(drawn_words(words, turns + 1, 9), own), "one more turn was possible"
+    last = torch.zeros_like(own)
+    last[0, int((words[0] != PAD).sum()) - 1] = True
+    assert torch.equal(drawn_words(words, turns, 9), own & ~last), "turns ran out"
+    assert torch.equal(drawn_words(words, turns + 1, 4), own & (words != EOS)), "words ran out"
