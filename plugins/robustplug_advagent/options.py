@@ -201,7 +201,7 @@ class HardeningOptions(ReinforceOptions):
     """Options of `hardening`: those of `self-play`.
 
     Both sides learn, so that what was earned long ago says nothing: rewards are compared with recent ones.
-    An agent that learns from its own score alone gives in to whoever insists, hence the rivalry.
+    To an agent that learns from its own score alone a bad agreement is better than none, hence the rivalry.
     """
 
     perturbation: Use = use("roll-out", learns=True)
