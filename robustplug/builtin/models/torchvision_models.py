@@ -9,6 +9,7 @@ import torch
 import torchvision.models
 from torch import nn
 
+from ...modes import evaluating
 from ...registry import did_you_mean
 from ...types import TaskInfo
 from . import Torchvision
@@ -77,7 +78,5 @@ def _try_shapes(network: nn.Module, task: ImageTask) -> None:
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     empty = {name: value.detach().to("meta") for name, value in state.items()}
     image = torch.empty(1, task.channels, task.height, task.width, device="meta")
-    network.eval()
-    with torch.no_grad():
+    with evaluating(network), torch.no_grad():
         torch.func.functional_call(network, empty, (image,))
-    network.train()
