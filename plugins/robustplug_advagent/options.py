@@ -13,7 +13,6 @@ from robustplug.api import (
     Natural,
     NonNegative,
     Positive,
-    UnitInterval,
     Use,
     use,
 )
@@ -123,8 +122,8 @@ class RollOutOptions:
 
     Attributes:
         against: run folder of the other side; None for a copy of the agent as it starts.
-        learns: the other side learns, too, in a pass of its own: it is an adversary, which takes there what
-            the agent's decision leaves.
+        learns: the other side learns, too, in passes of its own: it is an adversary, which takes what the
+            agent's decision leaves, and S_adv − S_ori is what one gains and the other loses (Eq. 3.13).
         complement: who takes what the other's decision leaves: "nobody", so that both decide; or the
             "learner", which is then the adversary.
     """
@@ -155,16 +154,14 @@ class ReturnsOptions:
 
     Attributes:
         reward: of an adversary: its "advantage" over the other side (Eq. 3.7), or the "official" one, which
-            takes the target's probabilities.
-        rivalry: share of the other side's score that is taken off an agent's own: 0 is the standard policy
-            gradient (§3.2.4), 1 what Eq. 3.13 asks for. Without an agreement the reward is 0.
+            takes the target's probabilities. An agent's own is its advantage over an adversary, and its score
+            where both decide, 0 without an agreement.
         gamma: γ, discount of each word before the last.
         memory: how many rewards the mean that is subtracted reaches back; None for all so far.
         standardise: divide by the deviation of the rewards, as the authors' code does.
     """
 
     reward: Literal["advantage", "official"] = "advantage"
-    rivalry: UnitInterval = 0.0
     gamma: Discount = 0.95
     memory: Count | None = None
     standardise: bool = False
@@ -201,8 +198,7 @@ class HardeningOptions(ReinforceOptions):
     """Options of `hardening`: those of `self-play`.
 
     Both sides learn, so that what was earned long ago says nothing: rewards are compared with recent ones.
-    To an agent that learns from its own score alone a bad agreement is better than none, hence the rivalry.
     """
 
     perturbation: Use = use("roll-out", learns=True)
-    label_map: Use = use("returns", memory=1024, rivalry=0.5)
+    label_map: Use = use("returns", memory=1024)

@@ -24,7 +24,7 @@ from robustplug.api import (
 )
 
 from .agent import Agent, Reading
-from .layout import COUNTS, HEAD, swapped, trimmed
+from .layout import CLAIM, COUNTS, HEAD, swapped, trimmed
 from .loss import Target, said_equally
 from .options import ReinforceOptions
 from .policy import Baseline, discounts, official_reward, policy_words, without_dropout
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 ADVERSARY = "adversary"
 """The other side's parameters, where it learns."""
+PARTNER = "partner"
+"""The pass in which an agent that is hardened negotiates with one that does not learn, and both decide."""
 PEOPLE = "people"
 """How the names of passes end in which people are imitated."""
 
@@ -57,16 +59,17 @@ def network(step: Step) -> nn.Module:
 
 
 def other_side(step: Step) -> nn.Module:
-    """Return the other side's network, which the perturbation keeps in the method's state."""
+    """Return the other side's network in this pass, which the perturbation keeps in the method's state."""
     state = getattr(step.method, "state", None)
     assert isinstance(state, nn.Module)
-    return state.get_submodule("other_side")
+    return state.get_submodule(PARTNER if step.pass_.name == PARTNER else "other_side")
 
 
 class RollOut:
     """Make a dialogue of each scenario: the learner negotiates with the other side.
 
-    x becomes the dialogue as the learner sees it, with what the other side takes.
+    x becomes the dialogue as the learner sees it, with what the other side takes; an adversary, against
+    which the agent learns, takes whatever that leaves.
     """
 
     def __init__(self, options: RollOutOptions) -> None:
@@ -74,6 +77,8 @@ class RollOut:
 
     def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
         """Keep the other side in the method's state: a run's agent, or a copy of the model as it starts.
+
+        Where it learns, it is kept once more as it starts.
 
         Raises:
             Refused: there is no such run, or the model is no agent.
@@ -84,6 +89,8 @@ class RollOut:
         device = model.vocabulary.device
         other = copy.deepcopy(model) if o.against is None else load_agent(o.against, task.info, device)
         state.add_module("other_side", other.requires_grad_(o.learns))
+        if o.learns:
+            state.add_module(PARTNER, copy.deepcopy(other).requires_grad_(False))
         return [ParamGroup(ADVERSARY, tuple(other.parameters()))] if o.learns else []
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
@@ -99,6 +106,8 @@ class RollOut:
         first = torch.randint(2, (len(x),), generator=step.rng, device=x.device)
         said = play(x, Voice(mine), Voice(theirs), first, noise).rows_so_far()
         step.meter.forwards += len(x)
+        if self.options.learns and not swap and step.pass_.name != PARTNER:
+            return view.replace(x=said)
         # What the other side decides, from what it sees.
         seen = swapped(said)
         with torch.no_grad(), without_dropout(theirs):
@@ -147,8 +156,8 @@ class Returns:
         self.options = options
 
     def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
-        """Keep count, sum and sum of squares of the rewards of each pass."""
-        state.register_buffer("rewards", torch.zeros(2, 3, dtype=torch.float64))
+        """Keep count, sum and sum of squares of the rewards of each pass: agent's, adversary's, partner's."""
+        state.register_buffer("rewards", torch.zeros(3, 3, dtype=torch.float64))
         return []
 
     def __call__(self, step: Step, view: View) -> Target:
@@ -159,7 +168,8 @@ class Returns:
         assert isinstance(state, nn.Module)
         _, rules = negotiating(step.task, getattr(step.method, "vicinity", None))
         reward = self.reward(step, view)
-        seen = state.get_buffer("rewards")[int(adversary_learns(step))]
+        row = 2 if step.pass_.name == PARTNER else int(adversary_learns(step))
+        seen = state.get_buffer("rewards")[row]
         advantage = Baseline(seen, self.options.memory).advantage(reward, self.options.standardise)
         step.log(f"reward/{step.pass_.name}", reward)
         words = view.x[:, HEAD:]
@@ -181,7 +191,8 @@ class Returns:
             return (own - other).float()
         # With gradients, so that the objective, which needs them, shares this output.
         own, other, _ = scores(view.x, task.decide(view.x, step.output(view)))
-        return own.float() - self.options.rivalry * other.float()
+        against = (view.x[:, CLAIM] < 0).all(1)
+        return torch.where(against, own - other, own).float()
 
 
 class Reinforce(Method[ReinforceOptions]):
@@ -189,7 +200,11 @@ class Reinforce(Method[ReinforceOptions]):
 
     Each batch makes an update on roll-outs, then one on dialogues of people. In one update the gradient of
     the roll-outs, which is some thirty times as long, would leave next to nothing of the other's when both
-    are clipped. Where the other side learns, too, its two updates follow (Eq. 3.13).
+    are clipped.
+
+    Where the other side learns, too (Eq. 3.13), the agent also negotiates with what that was at the start,
+    by the standard policy gradient of §3.2.4: against an adversary alone it would learn what beats this
+    one, and forget how to agree. The adversary's two updates follow.
     """
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
@@ -210,7 +225,10 @@ class Reinforce(Method[ReinforceOptions]):
         else:
             learners = {"main": "model"}
         kinds = ("", f"-{PEOPLE}") if self.options.people else ("",)
-        return [Pass(name + kind, frozenset({group})) for name, group in learners.items() for kind in kinds]
+        found = [Pass(name + kind, frozenset({group})) for name, group in learners.items() for kind in kinds]
+        if ADVERSARY in learners:
+            found.insert(1, Pass(PARTNER))
+        return found
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the dialogues rolled out, or some of people to imitate."""

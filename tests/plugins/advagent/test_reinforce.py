@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import robustplug
-from robustplug.api import Feed, Refused, Step, prepare, stream, training_loss
+from robustplug.api import Feed, Refused, Step, View, prepare, stream, training_loss
+from robustplug.recipe import RecipeError
 from robustplug_advagent.layout import DISAGREE, HEAD, SPECIALS, YOU
 from robustplug_advagent.loss import Target, outcome_loss, said_equally, word_loss
 from robustplug_advagent.policy import Baseline, discounts, official_reward, policy_words, without_dropout
@@ -164,37 +166,65 @@ def test_hardening_updates_the_agent_then_its_adversary() -> None:
     passes = built.passes(step.progress)
     assert [pass_.name for pass_ in passes] == [
         "target",
+        "partner",
         "target-people",
         "adversary",
         "adversary-people",
     ]
+    networks = {"model": step.model, "adversary": built.state.get_submodule("other_side")}
+    partner = built.state.get_submodule("partner")
+    assert not any(p.requires_grad for p in partner.parameters())
     for pass_ in passes:
-        learner = other_side(step) if pass_.name.startswith("adversary") else step.model
-        assert pass_.update == {"model" if learner is step.model else "adversary"}
-        other = step.model if learner is not step.model else other_side(step)
-        for parameter in [*step.model.parameters(), *other_side(step).parameters()]:
-            parameter.grad = None
+        learner = "adversary" if pass_.name.startswith("adversary") else "model"
+        assert pass_.update == {learner}
+        for network in networks.values():
+            network.zero_grad()
         now = Step(step.model, built, step.task, step.batch, stream(1, "step"), pass_=pass_)
         loss, (view,) = training_loss(built, now)
         torch.autograd.backward(loss)
         assert view.role == ("people" if pass_.name.endswith("people") else "talk")
-        assert any(p.grad is not None and bool(p.grad.any()) for p in learner.parameters())
-        assert all(p.grad is None for p in other.parameters())
-        if view.role == "talk":
-            reward = built.label_map.reward(now, view)  # type: ignore[attr-defined]
-            claimed, counts = view.x[:, 9:12], view.x[:, :3]
-            theirs = (claimed * view.x[:, 6:9]).sum(1)
-            if learner is step.model:
-                # Both decide: its own score less half of the other's, and nothing where they do not agree.
-                decision = step.task.decide(view.x, now.output(view))  # type: ignore[attr-defined]
-                agreed = (pieces(decision) + claimed == counts).all(1)
-                own = (pieces(decision) * view.x[:, 3:6]).sum(1)
-                assert torch.equal(reward, torch.where(agreed, own - theirs / 2, 0.0))
-            else:
-                # The adversary takes what the target leaves.
-                assert ((claimed >= 0) & (claimed <= counts)).all()
-                left = ((counts - claimed) * view.x[:, 3:6]).sum(1)
-                assert torch.equal(reward, (left - theirs).float())
+        moved = {
+            name
+            for name, network in networks.items()
+            if any(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
+        }
+        assert moved == {learner}
+
+
+def hardening_in(name: str) -> tuple[View, Tensor, Tensor]:
+    """Return a view of a pass of `hardening`, its rewards, and the agent's decisions as pieces."""
+    built, step, task = method("hardening", people=0)
+    pass_ = next(pass_ for pass_ in built.passes(step.progress) if pass_.name == name)
+    now = Step(step.model, built, task, step.batch, stream(1, "step"), pass_=pass_)
+    (view,) = built.views(now, now.batch)
+    with torch.no_grad(), without_dropout(step.model):
+        taken = pieces(task.decide(view.x, step.model(view.x)))
+    return view, built.label_map.reward(now, view), taken  # type: ignore[attr-defined]
+
+
+def test_what_the_agent_that_is_hardened_gains_its_adversary_loses() -> None:
+    view, reward, taken = hardening_in("target")
+    # Whatever the agent leaves is the adversary's: it claims nothing of its own.
+    assert (view.x[:, 9:12] == -1).all()
+    left = ((view.x[:, :3] - taken) * view.x[:, 6:9]).sum(1)
+    assert torch.equal(reward, ((taken * view.x[:, 3:6]).sum(1) - left).float())
+
+    view, reward, _ = hardening_in("adversary")
+    claimed, counts = view.x[:, 9:12], view.x[:, :3]
+    assert ((claimed >= 0) & (claimed <= counts)).all()
+    left = ((counts - claimed) * view.x[:, 3:6]).sum(1)
+    assert torch.equal(reward, (left - (claimed * view.x[:, 6:9]).sum(1)).float())
+
+
+def test_with_its_partner_the_agent_that_is_hardened_must_agree() -> None:
+    view, reward, taken = hardening_in("partner")
+    agreed = (taken + view.x[:, 9:12] == view.x[:, :3]).all(1)
+    assert torch.equal(reward, ((taken * view.x[:, 3:6]).sum(1) * agreed).float())
+
+
+def test_an_adversary_that_learns_takes_the_rest_already() -> None:
+    with pytest.raises(RecipeError, match="the other side is the adversary"):
+        robustplug.build("perturbation", "roll-out", learns=True, complement="learner")
 
 
 def test_other_tasks_and_vicinities_are_refused() -> None:
