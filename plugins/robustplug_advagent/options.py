@@ -124,8 +124,9 @@ class RollOutOptions:
         against: run folder of the other side; None for a copy of the agent as it starts.
         learns: the other side learns, too, in passes of its own: it is an adversary, which takes what the
             agent's decision leaves, and S_adv − S_ori is what one gains and the other loses (Eq. 3.13).
-        complement: who takes what the other's decision leaves: "nobody", so that both decide; or the
-            "learner", which is then the adversary.
+            A copy that does not learn is the agent's partner, with which both decide.
+        complement: who takes what the decision of a side that does not learn leaves: "nobody", so that both
+            decide; or the "learner", which is then the adversary.
     """
 
     against: str | None = None
