@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -183,23 +184,23 @@ def test_hardening_updates_the_agent_then_its_adversary() -> None:
         loss, (view,) = training_loss(built, now)
         torch.autograd.backward(loss)
         assert view.role == ("people" if pass_.name.endswith("people") else "talk")
-        moved = {
-            name
-            for name, network in networks.items()
-            if any(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
-        }
-        assert moved == {learner}
+        assert any(p.grad is not None and bool(p.grad.any()) for p in networks[learner].parameters())
+        others = [network for name, network in networks.items() if name != learner]
+        assert all(p.grad is None for network in [*others, partner] for p in network.parameters())
 
 
-def hardening_in(name: str) -> tuple[View, Tensor, Tensor]:
-    """Return a view of a pass of `hardening`, its rewards, and the agent's decisions as pieces."""
+def hardening_in(name: str, mute_adversary: bool = False) -> tuple[View, Callable[[View], Tensor], Tensor]:
+    """Return a view of a pass of `hardening`, what is rewarded, and the agent's decisions as pieces."""
     built, step, task = method("hardening", people=0)
+    if mute_adversary:
+        for parameter in built.state.get_submodule("other_side").parameters():
+            torch.nn.init.zeros_(parameter)
     pass_ = next(pass_ for pass_ in built.passes(step.progress) if pass_.name == name)
     now = Step(step.model, built, task, step.batch, stream(1, "step"), pass_=pass_)
     (view,) = built.views(now, now.batch)
     with torch.no_grad(), without_dropout(step.model):
         taken = pieces(task.decide(view.x, step.model(view.x)))
-    return view, built.label_map.reward(now, view), taken  # type: ignore[attr-defined]
+    return view, lambda view: built.label_map.reward(now, view), taken  # type: ignore[attr-defined]
 
 
 def test_what_the_agent_that_is_hardened_gains_its_adversary_loses() -> None:
@@ -207,19 +208,33 @@ def test_what_the_agent_that_is_hardened_gains_its_adversary_loses() -> None:
     # Whatever the agent leaves is the adversary's: it claims nothing of its own.
     assert (view.x[:, 9:12] == -1).all()
     left = ((view.x[:, :3] - taken) * view.x[:, 6:9]).sum(1)
-    assert torch.equal(reward, ((taken * view.x[:, 3:6]).sum(1) - left).float())
+    assert torch.equal(reward(view), ((taken * view.x[:, 3:6]).sum(1) - left).float())
 
     view, reward, _ = hardening_in("adversary")
     claimed, counts = view.x[:, 9:12], view.x[:, :3]
     assert ((claimed >= 0) & (claimed <= counts)).all()
     left = ((counts - claimed) * view.x[:, 3:6]).sum(1)
-    assert torch.equal(reward, (left - (claimed * view.x[:, 6:9]).sum(1)).float())
+    assert torch.equal(reward(view), (left - (claimed * view.x[:, 6:9]).sum(1)).float())
 
 
 def test_with_its_partner_the_agent_that_is_hardened_must_agree() -> None:
     view, reward, taken = hardening_in("partner")
-    agreed = (taken + view.x[:, 9:12] == view.x[:, :3]).all(1)
-    assert torch.equal(reward, ((taken * view.x[:, 3:6]).sum(1) * agreed).float())
+    assert (view.x[:, 9:12] >= 0).all()
+    # Agents that know nothing do not agree: the first partners want what the agent leaves, others nothing.
+    x = view.x.clone()
+    x[:, 9:12] = 0
+    x[:8, 9:12] = (x[:, :3] - taken)[:8]
+    agreed = (taken + x[:, 9:12] == x[:, :3]).all(1)
+    assert agreed[:8].all()
+    assert not agreed.all()
+    own = (taken * x[:, 3:6]).sum(1)
+    assert own[:8].any()
+    assert torch.equal(reward(view.replace(x=x)), (own * agreed).float())
+
+
+@pytest.mark.parametrize(("name", "same"), [("target", False), ("partner", True)])
+def test_a_partner_does_not_become_what_the_adversary_becomes(name: str, same: bool) -> None:
+    assert torch.equal(hardening_in(name)[0].x, hardening_in(name, mute_adversary=True)[0].x) == same
 
 
 def test_an_adversary_that_learns_takes_the_rest_already() -> None:
