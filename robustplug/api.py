@@ -29,18 +29,13 @@ from .traits import Traits, self_trained
 
 if TYPE_CHECKING:
     from .cli.evaluate import model_options, result_folder
-    from .data import epoch_batches, index_batches
-    from .engine.folder import note_in_result, write_result
-    from .engine.loop import training_loss
-    from .engine.open import OpenedRun, open_model, open_run
-    from .engine.opened import OpenedEvaluation
-    from .engine.transfer import weights_digest
-    from .ensemble import Ensemble
-    from .functional import as_rows, cross_entropy, dlr, kl_divergence, margin
-    from .guard import attack_by_radius, guarded
-    from .method import Method, Objective, prepare
-    from .modes import evaluating
-    from .protocols import (
+    from .core.batches import epoch_batches, index_batches
+    from .core.ensemble import Ensemble
+    from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
+    from .core.guard import attack_by_radius, guarded
+    from .core.method import Method, Objective, prepare
+    from .core.modes import evaluating
+    from .core.protocols import (
         AimingPerturbation,
         LabelMap,
         LearnedSlot,
@@ -49,18 +44,13 @@ if TYPE_CHECKING:
         Perturbation,
         Schedule,
         SelfTrained,
-        Task,
         Vicinity,
     )
-    from .random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
-    from .report.batchnorm import batchnorm_figure
-    from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
-    from .report.tables import wilson_interval
-    from .run import open_evaluation
-    from .signatures import check_arguments, scaled_step
-    from .state import MethodState, PerSample
-    from .step import Meter, Step
-    from .types import (
+    from .core.random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
+    from .core.state import MethodState, PerSample
+    from .core.step import Meter, Step
+    from .core.task import Task
+    from .core.types import (
         AttackResult,
         Batch,
         Cost,
@@ -77,21 +67,31 @@ if TYPE_CHECKING:
         View,
         take,
     )
+    from .engine.folder import note_in_result, write_result
+    from .engine.loop import training_loss
+    from .engine.open import OpenedRun, open_model, open_run
+    from .engine.opened import OpenedEvaluation
+    from .engine.transfer import weights_digest
+    from .report.batchnorm import batchnorm_figure
+    from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
+    from .report.tables import wilson_interval
+    from .run import open_evaluation
+    from .signatures import check_arguments, scaled_step
 
 _LAZY = {
     "cli.evaluate": ("model_options", "result_folder"),
-    "data": ("epoch_batches", "index_batches"),
+    "core.batches": ("epoch_batches", "index_batches"),
     "engine.folder": ("note_in_result", "write_result"),
     "engine.loop": ("training_loss",),
     "engine.open": ("OpenedRun", "open_model", "open_run"),
     "engine.opened": ("OpenedEvaluation",),
     "engine.transfer": ("weights_digest",),
-    "ensemble": ("Ensemble",),
-    "guard": ("attack_by_radius", "guarded"),
-    "functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
-    "method": ("Method", "Objective", "prepare"),
-    "modes": ("evaluating",),
-    "protocols": (
+    "core.ensemble": ("Ensemble",),
+    "core.guard": ("attack_by_radius", "guarded"),
+    "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
+    "core.method": ("Method", "Objective", "prepare"),
+    "core.modes": ("evaluating",),
+    "core.protocols": (
         "AimingPerturbation",
         "LabelMap",
         "LearnedSlot",
@@ -100,10 +100,19 @@ _LAZY = {
         "Perturbation",
         "Schedule",
         "SelfTrained",
-        "Task",
         "Vicinity",
     ),
-    "random": ("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
+    "core.task": ("Task",),
+    "core.random": (
+        "beta",
+        "derive",
+        "dirichlet",
+        "gamma",
+        "isolated",
+        "normal_like",
+        "stream",
+        "uniform_like",
+    ),
     "report.batchnorm": ("batchnorm_figure",),
     "report.figures": (
         "Line",
@@ -116,9 +125,9 @@ _LAZY = {
     "report.tables": ("wilson_interval",),
     "run": ("open_evaluation",),
     "signatures": ("check_arguments", "scaled_step"),
-    "state": ("MethodState", "PerSample"),
-    "step": ("Meter", "Step"),
-    "types": (
+    "core.state": ("MethodState", "PerSample"),
+    "core.step": ("Meter", "Step"),
+    "core.types": (
         "AttackResult",
         "Batch",
         "Cost",

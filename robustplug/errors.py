@@ -1,4 +1,4 @@
-"""What components raise for the engine to explain. Importing this does not import torch."""
+"""What is raised to be explained, not to be traced. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -16,3 +16,19 @@ class Refused(ValueError):
 
     An evaluation notes the reason in the attack's row and goes on with the next.
     """
+
+
+class RunError(Exception):
+    """A run cannot go on; the message says why, what is kept, and how to mend it."""
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after its checkpoint was written.
+
+    Attributes:
+        exit_code: 128 plus the signal's number.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

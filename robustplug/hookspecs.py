@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import click
 
     from .component import Component
+    from .core.types import EpochReport, Result, RunInfo
     from .engine.open import OpenedRun
-    from .types import EpochReport, Result, RunInfo
 
 ENTRY_POINT_GROUP = "robustplug"
 

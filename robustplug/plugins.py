@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import click
 
+    from .core.types import EpochReport, Result, RunInfo
     from .engine.open import OpenedRun
-    from .types import EpochReport, Result, RunInfo
 
 BUILTIN = "builtin"
 ALLOW_LIST = "ROBUSTPLUG_PLUGINS"

@@ -15,15 +15,15 @@ from .subject import Network, Reference, as_table, open_sources, open_subject, t
 if TYPE_CHECKING:
     from torch import nn
 
+    from .core.reporting import Reporter
+    from .core.types import Result, Split
     from .engine.audit import Audit
     from .engine.opened import OpenedEvaluation
-    from .engine.reporting import Reporter
     from .engine.study import StudyReporter
     from .engine.train import Trained
     from .report.comparison import Comparison
     from .report.computed import LeftOut
     from .targets import Classifier
-    from .types import Result, Split
 
 
 def train(
@@ -121,8 +121,8 @@ def evaluate(
         RecipeError: an attack, the suite, the vicinity or the task is wrong.
         RunError: the model cannot be read, or the device is not there.
     """
+    from .core.reporting import Silent
     from .engine.precision import fitting_threads
-    from .engine.reporting import Silent
     from .engine.results import Asked, evaluate_and_write
     from .engine.summary import read_reference
     from .recipe import read_suite, use_to_mapping
@@ -182,10 +182,10 @@ def audit(
         RecipeError: the vicinity or the task is wrong.
         RunError: the model cannot be read, or the device is not there.
     """
+    from .core.reporting import Silent
     from .engine.audit import NAME, audit_parts
     from .engine.folder import note_in_result
     from .engine.precision import fitting_threads
-    from .engine.reporting import Silent
     from .engine.results import Asked
 
     network = Network(task, architecture, weights, mean, std)
@@ -229,8 +229,8 @@ def open_evaluation(
 
     Args and raises: as for `evaluate`.
     """
+    from .core.reporting import Silent
     from .engine.opened import OpenedEvaluation
-    from .engine.reporting import Silent
     from .engine.results import Asked, describe, prepare_evaluation
     from .engine.rows import chain_of_attacks, suite_attacks
     from .recipe import read_suite, use_to_mapping
@@ -370,8 +370,8 @@ def report(
     Raises:
         RunError: the folder holds neither, or the page cannot be written.
     """
+    from .core.reporting import Silent
     from .engine.folder import holds_run, write_atomic, writing
-    from .engine.reporting import Silent
     from .report.computed import Commands
     from .report.run_page import PAGE, run_report
     from .report.study_page import study_report

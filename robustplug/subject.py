@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .engine.errors import RunError
+from .errors import RunError
 from .recipe import recipe_from_mapping, recipe_to_mapping
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from .core.reporting import Reporter
     from .engine.assemble import Parts
     from .engine.processes import Processes
-    from .engine.reporting import Reporter
     from .engine.transfer import Source
     from .targets import Classifier
 
@@ -181,7 +181,7 @@ def _loaded(model: Any, network: Network, recipe: Any, processes: Processes, rep
 
 def typical_input(parts: Parts) -> Any:
     """Return the inputs of a training batch, to choose the number of threads by."""
-    from .types import Feed
+    from .core.types import Feed
 
     feed = Feed(batch_size=parts.recipe.train.batch_size)
     return next(iter(parts.task.batches("train", feed))).x

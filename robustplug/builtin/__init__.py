@@ -12,7 +12,7 @@ from ..options import Bounds, Decay, FractionText, NonNegative, Positive, UnitIn
 from ..traits import Traits
 
 if TYPE_CHECKING:
-    from ..types import EpochReport, RunInfo
+    from ..core.types import EpochReport, RunInfo
 
 _HERE = "robustplug.builtin"
 

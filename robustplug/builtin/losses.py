@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..functional import cross_entropy, dlr, kl_divergence, margin
+from ..core.functional import cross_entropy, dlr, kl_divergence, margin
 
 if TYPE_CHECKING:
-    from ..step import Step
-    from ..types import View
+    from ..core.step import Step
+    from ..core.types import View
     from . import MarginOptions
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..random import normal_like, uniform_like
-from ..types import Batch
+from ..core.random import normal_like, uniform_like
+from ..core.types import Batch
 
 if TYPE_CHECKING:
-    from ..step import Step
+    from ..core.step import Step
     from . import BallOptions
 
 # A projected point may leave the ball by the rounding of one float32 subtraction in [0, 1].

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from .. import __version__
+from ..errors import Interrupted, RunError
 from ..recipe.errors import RecipeError
 from ..registry import DuplicateComponent, UnknownComponent, did_you_mean
 from .audit import audit
@@ -88,12 +88,9 @@ def known_exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that needs no traceback, or None for a bug."""
     if isinstance(error, RecipeError | UnknownComponent | DuplicateComponent):
         return 2
-    loaded = sys.modules.get(f"{__package__.rpartition('.')[0]}.engine.errors")
-    if loaded is None:
-        return None
-    if isinstance(error, loaded.Interrupted):
-        return int(error.exit_code)
-    return 2 if isinstance(error, loaded.RunError) else None
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    return 2 if isinstance(error, RunError) else None
 
 
 def echo_warnings() -> None:

@@ -38,8 +38,8 @@ def compare(
     from rich.console import Console
     from rich.text import Text
 
-    from ..engine.errors import RunError
     from ..engine.folder import write_text
+    from ..errors import RunError
     from ..report.compared import (
         comparison_csv,
         comparison_markdown,

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from ..component import Use, build, innermost
+from ..core.method import prepare
+from ..core.modes import evaluating
+from ..core.random import derive, isolated
+from ..core.types import Feed
 from ..errors import Refused
-from ..method import prepare
-from ..modes import evaluating
-from ..random import derive, isolated
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
-from ..types import Feed
 
 if TYPE_CHECKING:
-    from ..method import Method
-    from ..protocols import Task
+    from ..core.method import Method
+    from ..core.task import Task
+    from ..core.types import ParamGroup
     from ..recipe.options import Recipe
-    from ..types import ParamGroup
 
 
 def with_model(recipe: Recipe, task: Task) -> Recipe:

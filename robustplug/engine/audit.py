@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..core.functional import margin
+from ..core.random import derive, isolated, stream
+from ..core.step import Step
+from ..core.types import Batch, Feed, Result, View
 from ..errors import Refused
-from ..functional import margin
-from ..random import derive, isolated, stream
 from ..recipe.load import read_suite
 from ..recipe.write import use_to_mapping
-from ..step import Step
-from ..types import Batch, Feed, Result, View
 from . import verdicts
 from .assemble import Parts, build_part
 from .evaluate import Evaluation, plain_objective
@@ -28,8 +28,8 @@ from .results import Asked, evaluate_and_write, prepare_evaluation
 from .verdicts import Finding
 
 if TYPE_CHECKING:
+    from ..core.reporting import Reporter
     from .processes import Processes
-    from .reporting import Reporter
 
 NAME = "audit"
 # Samples whose gradients and outputs are looked at.

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import RunError
+from ..errors import RunError
 from .folder import MODEL, write_atomic
 
 FORMAT = 1

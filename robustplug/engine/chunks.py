@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..types import Batch, take
+from ..core.types import Batch, take
 
 
 def standing_batches(batches: Iterable[Batch], standing: Tensor) -> Iterator[Batch]:

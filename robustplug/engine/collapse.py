@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..types import EpochReport
+from ..core.types import EpochReport
 
 # Wong et al. 2020 stop Fast AT when the robust accuracy of an epoch falls by more than 0.2.
 DROP = 0.2

@@ -16,22 +16,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..core.method import Objective
+from ..core.modes import evaluating
+from ..core.protocols import AimingPerturbation
+from ..core.random import derive, isolated, stream
+from ..core.reporting import Reporter, Silent
+from ..core.step import Meter, Step
+from ..core.task import MeasuringTask, PoolingTask, TellingTask
+from ..core.types import AttackResult, Batch, Feed, Measure, Split, View, take
 from ..errors import Refused
-from ..method import Objective
-from ..modes import evaluating
-from ..protocols import AimingPerturbation, MeasuringTask, PoolingTask, TellingTask
-from ..random import derive, isolated, stream
 from ..recipe.write import digest
-from ..step import Meter, Step
-from ..types import AttackResult, Batch, Feed, Measure, Split, View, take
 from .chunks import regroup, sample_lines, standing_batches
 from .journal import Chunk, Journal, Quiet
 from .precision import in_channels_last
 from .processes import Processes, in_float32
-from .reporting import Reporter, Silent
 
 if TYPE_CHECKING:
-    from ..protocols import Loss, Perturbation, Task, Vicinity
+    from ..core.protocols import Loss, Perturbation, Vicinity
+    from ..core.task import Task
     from .transfer import Source
 
 

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import Refused
-from ..protocols import SelfTrained
-from ..random import derive, isolated
+from ..core.protocols import SelfTrained
+from ..core.random import derive, isolated
+from ..core.step import Step
+from ..core.types import Batch, Progress, View
+from ..errors import Refused, RunError
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.options import Recipe, TrainOptions
-from ..step import Step
-from ..types import Batch, Progress, View
-from .errors import RunError
 from .loop import Loop, loss_of
 
 if TYPE_CHECKING:
-    from ..types import ParamGroup
+    from ..core.types import ParamGroup
     from .assemble import Parts
 
 _SETTINGS = ("clip_grad_norm", "ema_decay", "checkpoint_batches")

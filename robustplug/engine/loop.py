@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..random import derive, isolated
-from ..step import Meter, Step
-from ..types import Batch, Pass, Progress, View
-from .errors import RunError
+from ..core.random import derive, isolated
+from ..core.step import Meter, Step
+from ..core.types import Batch, Pass, Progress, View
+from ..errors import RunError
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
-    from ..method import Method
-    from ..protocols import Task
+    from ..core.method import Method
+    from ..core.task import Task
     from .optim import Optimizers
     from .processes import Processes
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..errors import RunError
 from ..plugins import host
 from ..registry import did_you_mean
-from .errors import RunError
 
 
 def check_observers(names: Sequence[str]) -> None:

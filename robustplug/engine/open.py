@@ -8,23 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import Refused
+from ..core.types import Feed
+from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.load import read_recipe, recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
-from ..types import Feed
 from . import checkpoint
-from .errors import RunError
 from .folder import CHECKPOINTS, MODEL, RECIPE, holds_run, is_finished, latest_folder, new_folder
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ..method import Method
-    from ..protocols import Task
+    from ..core.method import Method
+    from ..core.task import Task
+    from ..core.types import Result, TaskInfo
     from ..recipe.options import Recipe
-    from ..types import Result, TaskInfo
     from .assemble import Parts
     from .processes import Processes
 
@@ -227,8 +226,8 @@ class OpenedRun:
             model: of the same task, in eval mode.
             samples: use only the first so many; None for what the recipe says.
         """
+        from ..core.reporting import Silent
         from .precision import fitting_threads
-        from .reporting import Silent
         from .results import Asked, evaluate_parts
 
         parts = self.parts
@@ -278,7 +277,7 @@ def open_model(folder: str | Path, info: TaskInfo, device: torch.device | str = 
     Raises:
         Refused: the folder holds no finished run, or the weights do not fit this task.
     """
-    from ..random import isolated
+    from ..core.random import isolated
     from ..targets.weights import fit, read_state
     from .assemble import build_part
 

@@ -7,17 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Refused
-from ..random import derive, stream
-from ..step import Step
-from ..types import Batch, Feed, Split, View
+from ..core.random import derive, stream
+from ..core.step import Step
+from ..core.types import Batch, Feed, Split, View
+from ..errors import Refused, RunError
 from .chunks import regroup, standing_batches
-from .errors import RunError
 from .evaluate import Attack, Evaluation, plain_objective
 from .precision import fitting_threads
 
 if TYPE_CHECKING:
-    from ..protocols import Vicinity
+    from ..core.protocols import Vicinity
 
 
 @dataclass

@@ -14,8 +14,8 @@ from ..component import Use
 from ..registry import registry
 
 if TYPE_CHECKING:
-    from ..protocols import Schedule
-    from ..types import ParamGroup, Pass
+    from ..core.protocols import Schedule
+    from ..core.types import ParamGroup, Pass
 
 
 class Optimizers:

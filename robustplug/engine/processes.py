@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..state import MethodState
-from .errors import RunError
+from ..core.state import MethodState
+from ..errors import RunError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..types import AttackResult, EpochReport, Measure, Result
+from ..core.types import AttackResult, EpochReport, Measure, Result
 
 FORMAT = 2
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..core.types import Result
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
-from ..types import Result
 from .assemble import Parts, build_part, threat_of
 from .environment import describe_environment
 from .evaluate import Attack, Evaluation
@@ -24,10 +24,10 @@ from .summary import ReferenceErrors, corruption_summary, worst_cases
 from .transfer import weights_digest
 
 if TYPE_CHECKING:
+    from ..core.reporting import Reporter
     from ..recipe.options import Recipe
     from ..recipe.suite import Suite
     from .processes import Processes
-    from .reporting import Reporter
     from .transfer import Source
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..component import Kind, Use
-from ..ensemble import Ensemble
+from ..core.ensemble import Ensemble
 from ..errors import Refused
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
@@ -18,7 +18,7 @@ from .assemble import build_part
 from .evaluate import Attack
 
 if TYPE_CHECKING:
-    from ..protocols import Perturbation
+    from ..core.protocols import Perturbation
     from ..recipe.suite import Suite, SuiteRow
     from .transfer import Source
 

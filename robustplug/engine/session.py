@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..types import EpochReport
+from ..core.types import EpochReport
+from ..errors import RunError
 from .checkpoint import Checkpoint, fixed_shape, pack, unpack
-from .errors import RunError
 from .loop import Clock, Loop, Means
 
 if TYPE_CHECKING:

@@ -11,24 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from ..core.reporting import Reporter, Silent
+from ..errors import Interrupted, RunError
 from ..recipe.errors import RecipeError
 from ..recipe.load import read_suite
 from ..recipe.write import digest, options_to_mapping, recipe_to_mapping, use_to_mapping
 from .assemble import threat_of
 from .audit import NAME as AUDIT
-from .errors import Interrupted, RunError
 from .folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_json, writing
 from .open import differences, stored_recipe
-from .reporting import Reporter, Silent
 from .result_file import result_from_json
 from .results import evaluation_digest
 from .work import Commands, Failure, Job, carry_out
 from .workers import places, run_side_by_side, visible_gpus
 
 if TYPE_CHECKING:
+    from ..core.types import AttackResult, Result
     from ..recipe.options import Recipe
     from ..recipe.study import Cell, Study
-    from ..types import AttackResult, Result
 
 FORMAT = 1
 STUDIES, RUNS, FAILURE = Path("studies"), "runs", "failure.txt"

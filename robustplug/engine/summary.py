@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.types import AttackResult
 from ..corruptions import ALEXNET, SEVERITIES, mean_corruption_error, relative_mean_corruption_error
-from ..types import AttackResult
-from .errors import RunError
+from ..errors import RunError
 from .folder import EVALUATIONS
 
 

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from ..data import epoch_batches
-from ..errors import Refused
+from ..core.batches import epoch_batches
+from ..core.protocols import SelfTrained
+from ..core.random import derive, isolated
+from ..core.reporting import Reporter, Silent
+from ..core.types import Batch, EpochReport, Feed, Progress, Result, RunInfo
+from ..errors import Interrupted, Refused, RunError
 from ..plugins import host
-from ..protocols import SelfTrained
-from ..random import derive, isolated
 from ..recipe.write import recipe_hash, write_recipe
-from ..types import Batch, EpochReport, Feed, Progress, Result, RunInfo
 from . import checkpoint
 from .assemble import Parts, assemble, build_part
 from .collapse import collapsed
 from .environment import describe_environment
-from .errors import Interrupted, RunError
 from .fitting import Fitting, refuse_what_has_no_effect
 from .folder import (
     CHECKPOINTS,
@@ -44,7 +44,6 @@ from .open import load_start
 from .optim import Optimizers
 from .precision import choose_channels_last, choose_precision, fitting_threads
 from .processes import Processes, start
-from .reporting import Reporter, Silent
 from .result_file import result_to_json
 from .results import Asked, evaluate_parts
 from .session import Session

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import Refused
-from ..random import derive, isolated, stream
-from ..step import Meter, Step
-from ..types import Batch, Cost, Feed, Split, View
-from .errors import RunError
+from ..core.random import derive, isolated, stream
+from ..core.step import Meter, Step
+from ..core.types import Batch, Cost, Feed, Split, View
+from ..errors import Refused, RunError
 from .evaluate import plain_objective
 from .folder import write_atomic, write_json, writing
 
 if TYPE_CHECKING:
-    from ..protocols import Vicinity
+    from ..core.protocols import Vicinity
     from .evaluate import Attack, Evaluation
 
 EXAMPLES, MANIFEST = "examples", "manifest.json"

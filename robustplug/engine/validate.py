@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ..random import derive
+from ..core.random import derive
+from ..errors import RunError
 from .assemble import build_part
-from .errors import RunError
 from .evaluate import Attack, Evaluation
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..types import EpochReport, Progress, RunInfo
-from .errors import Interrupted, RunError
+from ..core.reporting import Reporter
+from ..core.types import EpochReport, Progress, RunInfo
+from ..errors import Interrupted, RunError
 from .folder import EVALUATIONS
-from .reporting import Reporter
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
-from .errors import Interrupted
-from .reporting import Reporter
+from ..core.reporting import Reporter
+from ..errors import Interrupted
 from .signals import stop_requests
 from .work import Failure, Job, pass_on
 

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..types import EpochReport, RunInfo
-from ..types import Progress as Position
+from ..core.types import EpochReport, RunInfo
+from ..core.types import Progress as Position
 from .console import loss_parts, validation_text
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..types import AttackResult
+from ..core.types import AttackResult
 from .entries import Entry, read_entries
 from .statistics import LEVEL, front, mcnemar, share_interval, welch
 from .tables import threat_text

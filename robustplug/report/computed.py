@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.errors import RunError
-from ..errors import Refused
+from ..errors import Refused, RunError
 from ..recipe.errors import RecipeError
 from .drawn import draw_examples, draw_landscape, title_of
 from .material import Material
@@ -16,7 +15,7 @@ from .probe import PASSES, examples, landscape, sweep_suite
 from .series import AXES, find_series
 
 if TYPE_CHECKING:
-    from ..engine.reporting import Reporter
+    from ..core.reporting import Reporter
 
 # Evaluation that a report makes for itself, beside its page.
 MEASURED = "measured"

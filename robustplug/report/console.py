@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as TimeLeft
 from rich.text import Text
 
-from ..types import EpochReport, RunInfo
-from ..types import Progress as Position
+from ..core.types import EpochReport, RunInfo
+from ..core.types import Progress as Position
 
 
 def loss_parts(means: Mapping[str, float]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..types import Result
+from ..core.types import Result
 from .figures import Line, Panel, line_figure
 from .material import Material
 from .probe import Examples, Landscape

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from ..core.types import EpochReport, RunInfo
 from ..engine.folder import finite
-from ..types import EpochReport, RunInfo
 
 FILE = "metrics.jsonl"
 

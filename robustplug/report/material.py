@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..core.types import Result
 from ..engine.audit import NAME as AUDIT
-from ..engine.errors import RunError
 from ..engine.folder import ENVIRONMENT, EVALUATIONS, METRICS, RECIPE, RESULT, holds_run
 from ..engine.result_file import result_from_json
-from ..types import Result
+from ..errors import RunError
 
 Json = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..engine.errors import RunError
+from ..errors import RunError
 from .markup import escape
 
 # A picture beyond this many bytes is not put into a page.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ..engine.errors import RunError
+from ..core.types import AttackResult, Result
 from ..engine.folder import EVALUATIONS, writing
-from ..types import AttackResult, Result
+from ..errors import RunError
 from .batchnorm import batchnorm_figure
 from .computed import MEASURED, Commands, Computing, LeftOut
 from .drawn import draw_sweeps, draw_training, title_of
@@ -31,8 +31,8 @@ from .tables import (
 )
 
 if TYPE_CHECKING:
+    from ..core.reporting import Reporter
     from ..engine.open import OpenedRun
-    from ..engine.reporting import Reporter
 
 FIGURES, PAGE = "figures", "index.html"
 BESIDE = "The files beside this page hold the figures as PNG and SVG."

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..types import AttackResult, Result
+from ..core.types import AttackResult, Result
 from .tables import wilson_interval
 
 Axis = Literal["eps", "steps", "restarts"]

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..engine.errors import RunError
+from ..errors import RunError
 from .compared import comparison_html
 from .comparison import compare
 from .markup import escape, table_html, text_html

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..component import Use
-    from ..types import TaskInfo
+    from ..core.types import TaskInfo
 
 TargetKind = Literal[
     "torchvision",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..modes import evaluating
+from ..core.modes import evaluating
 from . import TargetKind
 
 Key = str | int | None

@@ -10,8 +10,8 @@ from typing import Any
 import torchvision.models
 from torch import nn
 
-from ..engine.errors import RunError
-from ..random import isolated
+from ..core.random import isolated
+from ..errors import RunError
 from ..registry import did_you_mean
 from .adapter import Opened
 from .contents import PREFIX, digest, first_line

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.checkpoint import fixed_shape
-from ..engine.errors import RunError
+from ..errors import RunError
 from .contents import content_of, first_line
 
 State = Mapping[str, Tensor]

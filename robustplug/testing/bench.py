@@ -12,23 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from ..component import Component, Kind, MethodOptions, Use, build, slots
-from ..data import epoch_batches
+from ..core.batches import epoch_batches
+from ..core.method import Method, prepare
+from ..core.random import derive, isolated, stream
+from ..core.step import Meter, Step
+from ..core.types import Batch, Feed, ParamGroup, Pass, Progress, TaskInfo, View
 from ..engine.loop import Loop, Means, training_loss
 from ..engine.optim import Optimizers
 from ..engine.processes import start
 from ..engine.session import Session
 from ..errors import Refused
-from ..method import Method, prepare
-from ..random import derive, isolated, stream
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
 from ..registry import registry
-from ..step import Meter, Step
-from ..types import Batch, Feed, ParamGroup, Pass, Progress, TaskInfo, View
 from .toys import OneStep, ToyTask, toy_batchnorm, toy_norm, toy_plain
 
 if TYPE_CHECKING:
-    from ..protocols import Task
+    from ..core.task import Task
 
 EPOCHS = 2
 BATCH_SIZE = 8

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..random import isolated
-from ..step import Step
-from ..types import Cost
+from ..core.random import isolated
+from ..core.step import Step
+from ..core.types import Cost
 from .bench import Bench, Subject, differing, require, rows_of, skip_unless
 from .toys import toy_plain
 

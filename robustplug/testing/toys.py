@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..data import index_batches
-from ..random import stream
-from ..types import Batch, Cost, Feed, Split, TaskInfo, View
+from ..core.batches import index_batches
+from ..core.random import stream
+from ..core.types import Batch, Cost, Feed, Split, TaskInfo, View
 
 if TYPE_CHECKING:
-    from ..protocols import Vicinity
-    from ..step import Step
+    from ..core.protocols import Vicinity
+    from ..core.step import Step
 
 SHAPE = (3, 6, 6)
 SIZES: dict[Split, int] = {"train": 22, "validation": 8, "test": 8}

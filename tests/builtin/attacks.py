@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
+from robustplug.core.protocols import Vicinity
+from robustplug.core.random import isolated, stream
+from robustplug.core.step import Step
+from robustplug.core.types import Batch, Feed, View
 from robustplug.engine.evaluate import plain_objective
-from robustplug.protocols import Vicinity
-from robustplug.random import isolated, stream
-from robustplug.step import Step
-from robustplug.types import Batch, Feed, View
 
 EPS = {"linf": 0.1, "l2": 0.6}
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.builtin.perturbations.apgd import checkpoints
 from robustplug.builtin.perturbations.momentum import accumulate
+from robustplug.core.functional import dlr
+from robustplug.core.types import Batch
 from robustplug.errors import Refused
-from robustplug.functional import dlr
-from robustplug.types import Batch
 
 from .attacks import EPS, attacked, digits, right, step_of, trained_model
 
@@ -68,7 +68,7 @@ class SameStart:
 
         vicinity, radius = ball(norm), torch.full((len(batch),), EPS[norm])
         rng = torch.Generator().manual_seed(5)
-        view: Any = robustplug.types.View.of(batch)
+        view: Any = robustplug.core.types.View.of(batch)
         self.x = apgd.edge_point(view, vicinity, radius, rng)
         starts = dict(zip(batch.index.tolist(), self.x, strict=True))
 
@@ -197,7 +197,7 @@ def test_mi_fgsm_is_torchattacks(model: nn.Module, batch: Batch) -> None:
 def test_steps_that_are_not_needed_are_not_made(model: nn.Module, batch: Batch) -> None:
     step = step_of(model, batch)
     far = robustplug.build("vicinity", "linf", eps=1.0)
-    view = robustplug.types.View.of(batch, "adv")
+    view = robustplug.core.types.View.of(batch, "adv")
     robustplug.build("perturbation", "apgd-ce", steps=100, restarts=5)(step, view, far)
     assert step.meter.forwards < 20 * len(batch)
     assert math.isclose(step.meter.forwards, step.meter.backwards)

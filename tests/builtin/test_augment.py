@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from robustplug.builtin.tasks.augment import Augmentation, random_crop, random_flip
-from robustplug.random import stream
-from robustplug.types import Feed
+from robustplug.core.random import stream
+from robustplug.core.types import Feed
 
 
 def images(count: int = 7) -> Tensor:

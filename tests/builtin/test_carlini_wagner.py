@@ -9,9 +9,9 @@ import torch
 
 import robustplug
 from robustplug.builtin.perturbations import carlini_wagner
+from robustplug.core.functional import margin
+from robustplug.core.types import Batch, View
 from robustplug.errors import Refused
-from robustplug.functional import margin
-from robustplug.types import Batch, View
 
 from .attacks import attacked, digits, right, step_of, trained_model
 from .test_deepfool import NoGradients, ball, linear_case

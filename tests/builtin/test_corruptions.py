@@ -21,11 +21,11 @@ from robustplug.builtin.shifts import CorruptionKind, CorruptionOptions, blur, d
 from robustplug.builtin.shifts.arrays import pixel_scale
 from robustplug.builtin.shifts.corruption import KINDS, Corruption, corrupt
 from robustplug.builtin.vicinities import Linf
+from robustplug.core.random import stream
+from robustplug.core.step import Step
+from robustplug.core.types import Batch
 from robustplug.errors import Refused
-from robustplug.random import stream
-from robustplug.step import Step
 from robustplug.testing.toys import ToyTask
-from robustplug.types import Batch
 
 Levels = NDArray[np.uint8]
 

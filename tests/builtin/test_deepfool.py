@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.builtin.perturbations.deepfool import nearest_boundary
+from robustplug.core.types import Batch, View
 from robustplug.errors import Refused
-from robustplug.types import Batch, View
 
 from .attacks import step_of
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.builtin.perturbations.carlini_wagner import Adam, from_tanh_space, to_tanh_space
-from robustplug.types import Batch, View
+from robustplug.core.types import Batch, View
 
 from .attacks import attacked, digits, right, step_of, trained_model
 

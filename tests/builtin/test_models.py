@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from robustplug.builtin.models import MODELS, SmallCnn, WideResNet
 from robustplug.builtin.models.normalize import Normalized
-from robustplug.random import isolated, stream
-from robustplug.types import TaskInfo
+from robustplug.core.random import isolated, stream
+from robustplug.core.types import TaskInfo
 
 COMPONENTS = {component.name: component for component in MODELS}
 CIFAR = TaskInfo({}, shape=(3, 32, 32), classes=10)

@@ -28,12 +28,12 @@ from robustplug.builtin.shifts.base import Shift
 from robustplug.builtin.shifts.corruption import Corruption
 from robustplug.builtin.shifts.invariance import Brightness, Contrast, Grey, Rotate
 from robustplug.builtin.vicinities import L2, Linf
+from robustplug.core.random import stream
+from robustplug.core.step import Step
+from robustplug.core.types import Batch
 from robustplug.errors import BrokenData, DataMissing, Refused
-from robustplug.random import stream
 from robustplug.registry import registry
-from robustplug.step import Step
 from robustplug.testing.toys import ToyTask
-from robustplug.types import Batch
 
 ROTATE = RotateOptions(degrees=10)
 FOG = CorruptionOptions(kind="fog", severity=5)

@@ -8,8 +8,8 @@ from torch import nn
 
 import robustplug
 from robustplug.builtin.perturbations.square import corners, share, twin_bumps
+from robustplug.core.types import Batch, View
 from robustplug.errors import Refused
-from robustplug.types import Batch, View
 
 from .attacks import EPS, attacked, digits, right, step_of, trained_model
 

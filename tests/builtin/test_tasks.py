@@ -31,10 +31,10 @@ from robustplug.builtin.tasks.digits import digits
 from robustplug.builtin.tasks.image_folder import ImageFolderTask, centre_box, decode, random_box
 from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.builtin.tasks.torchvision_sets import cifar10, cifar100, fashion_mnist, mnist, read_idx, svhn
+from robustplug.core.random import stream
+from robustplug.core.task import Task
+from robustplug.core.types import Batch, Feed, Split, View
 from robustplug.errors import BrokenData, DataMissing
-from robustplug.protocols import Task
-from robustplug.random import stream
-from robustplug.types import Batch, Feed, Split, View
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

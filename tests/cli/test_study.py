@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import robustplug.run
-from robustplug.engine.errors import RunError
+from robustplug.core.types import AttackResult, Result
 from robustplug.engine.folder import locked
 from robustplug.engine.study import rows_of, spread_of
+from robustplug.errors import RunError
 from robustplug.report.board import RunReporter
-from robustplug.types import AttackResult, Result
 
 from .conftest import Invoke, run_cli
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from robustplug.data import POOL, index_batches
-from robustplug.types import Feed, take
+from robustplug.core.batches import POOL, index_batches
+from robustplug.core.types import Feed, take
 
 SIZE = 1003
 LENGTHS = torch.randint(1, 200, (SIZE,), generator=torch.Generator().manual_seed(0))

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from robustplug.core.guard import guarded
+from robustplug.core.random import isolated, stream
+from robustplug.core.step import Step
+from robustplug.core.types import Feed
 from robustplug.engine.evaluate import plain_objective
-from robustplug.guard import guarded
-from robustplug.random import isolated, stream
-from robustplug.step import Step
 from robustplug.testing import ToyTask
-from robustplug.types import Feed
 
 
 def network() -> nn.Module:

@@ -7,9 +7,9 @@ import click
 import pytest
 
 from robustplug import plugins
+from robustplug.core.types import EpochReport, Result, RunInfo
 from robustplug.plugins import ALLOW_LIST, REGISTRATION_HOOKS, PluginHost, host
 from robustplug.registry import DuplicateComponent
-from robustplug.types import EpochReport, Result, RunInfo
 
 from .fakes import HEAD, Plugin, losses, statuses
 

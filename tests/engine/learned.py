@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from robustplug.component import Component, MethodOptions
-from robustplug.method import Method
-from robustplug.protocols import Task
-from robustplug.step import Step
-from robustplug.types import Batch, ParamGroup, Pass, Progress, View
+from robustplug.core.method import Method
+from robustplug.core.step import Step
+from robustplug.core.task import Task
+from robustplug.core.types import Batch, ParamGroup, Pass, Progress, View
 
 # What each update drew, in order.
 DRAWS: list[list[float]] = []

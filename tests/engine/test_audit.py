@@ -150,5 +150,5 @@ def test_a_model_without_gradients_is_audited_with_what_can_be_run(plain: nn.Mod
 
 def test_the_refusal_of_a_model_without_gradients_says_what_to_do() -> None:
     with pytest.raises(Refused, match="black-box"):
-        step: Any = robustplug.step.Step.__new__(robustplug.step.Step)
+        step: Any = robustplug.core.step.Step.__new__(robustplug.core.step.Step)
         step.gradient(torch.zeros(()), torch.zeros(1))

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.component import Component, NoOptions
+from robustplug.core.reporting import Silent
+from robustplug.core.types import TaskInfo
 from robustplug.engine.checkpoint import load, load_newest
-from robustplug.engine.errors import RunError
-from robustplug.engine.reporting import Silent
-from robustplug.errors import Refused
+from robustplug.errors import Refused, RunError
 from robustplug.recipe import RecipeError
-from robustplug.types import TaskInfo
 
 from .runs import newest, offered, outcome, tiny
 from .test_resume import Killed, kill_after_save

@@ -13,8 +13,8 @@ import torch
 import robustplug
 from robustplug.engine import checkpoint
 from robustplug.engine.checkpoint import load, load_newest, names, pack, prune, save, unpack
-from robustplug.engine.errors import RunError
 from robustplug.engine.folder import write_atomic, write_json
+from robustplug.errors import RunError
 
 from .runs import merged, newest, outcome, read_json, tiny
 from .test_resume import Killed, kill_after_save

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.component import Component
+from robustplug.core.types import TaskInfo
 from robustplug.engine import train
-from robustplug.engine.errors import RunError
 from robustplug.engine.processes import Processes
+from robustplug.errors import RunError
 from robustplug.recipe import RecipeError
 from robustplug.traits import self_trained
-from robustplug.types import TaskInfo
 
 from .runs import merged, offered, outcome, read_json, tiny
 from .test_resume import Killed, kill_after_save

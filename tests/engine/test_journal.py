@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from robustplug.core.random import uniform_like
+from robustplug.core.step import Step
+from robustplug.core.types import AttackResult, Cost, View
 from robustplug.engine.evaluate import Attack, Evaluation
 from robustplug.engine.journal import Chunk, Journal, discard
 from robustplug.engine.processes import start
 from robustplug.errors import Refused
-from robustplug.random import uniform_like
-from robustplug.step import Step
-from robustplug.types import AttackResult, Cost, View
 
 from .runs import timeless
 from .test_evaluate import EPS, evaluation

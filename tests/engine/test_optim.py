@@ -9,10 +9,10 @@ from torch import nn
 
 import robustplug
 from robustplug.component import Use
+from robustplug.core.types import ParamGroup, Pass
 from robustplug.engine.checkpoint import pack, unpack
 from robustplug.engine.optim import Optimizers
 from robustplug.recipe import RecipeError, resolve
-from robustplug.types import ParamGroup, Pass
 
 
 def parameter(*values: float) -> nn.Parameter:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import robustplug
+from robustplug.core.types import EpochReport
 from robustplug.engine import precision, train
 from robustplug.engine.collapse import collapsed
 from robustplug.engine.precision import (
@@ -18,7 +19,6 @@ from robustplug.engine.precision import (
     has_native_bfloat16,
 )
 from robustplug.recipe import read_recipe
-from robustplug.types import EpochReport
 
 from .runs import newest, tiny
 

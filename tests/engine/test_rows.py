@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import robustplug
-from robustplug.engine.errors import RunError
+from robustplug.core.types import Result
 from robustplug.engine.result_file import result_from_json
-from robustplug.types import Result
+from robustplug.errors import RunError
 
 from .runs import read_json, timeless, tiny
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 import robustplug
-from robustplug.engine.errors import Interrupted, RunError
 from robustplug.engine.train import Training
+from robustplug.errors import Interrupted, RunError
 from robustplug.recipe import RecipeError, read_recipe, recipe_from_mapping
 
 from .runs import MODEL, outcome, read_json, tiny

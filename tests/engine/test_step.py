@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustplug.core.method import Objective
+from robustplug.core.state import MethodState
+from robustplug.core.step import BatchNormMode, Meter, Step
+from robustplug.core.types import Batch, View
 from robustplug.engine.loop import training_loss
-from robustplug.method import Objective
-from robustplug.state import MethodState
-from robustplug.step import BatchNormMode, Meter, Step
-from robustplug.types import Batch, View
 
 ROWS = 6
 

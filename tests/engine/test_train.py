@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 
 import robustplug
 from robustplug.component import Component, MethodOptions
+from robustplug.core.method import Method
+from robustplug.core.step import Step
+from robustplug.core.types import EpochReport, Progress, RunInfo, View
 from robustplug.engine import train as engine_train
 from robustplug.engine.result_file import result_from_json
 from robustplug.engine.train import Trained
-from robustplug.method import Method
 from robustplug.recipe import read_recipe
-from robustplug.step import Step
-from robustplug.types import EpochReport, Progress, RunInfo, View
 
 from .runs import BATCHES, digest, newest, offered, outcome, read_json, tiny
 

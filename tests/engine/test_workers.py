@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from robustplug.core.reporting import Silent
+from robustplug.core.types import EpochReport, Progress, RunInfo
 from robustplug.engine import workers
-from robustplug.engine.errors import Interrupted, RunError
-from robustplug.engine.reporting import Silent
 from robustplug.engine.work import Commands, Failure, Job, Relay, carry_out, pass_on
 from robustplug.engine.workers import places, run_side_by_side
-from robustplug.types import EpochReport, Progress, RunInfo
+from robustplug.errors import Interrupted, RunError
 
 # Each does what its recipe says: the code of the process that stands in for a worker.
 PROCESS = """

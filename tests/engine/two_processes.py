@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import robustplug
+from robustplug.core.state import MethodState
 from robustplug.engine import train as engine_train
 from robustplug.engine.assemble import Parts
 from robustplug.engine.loop import Loop
@@ -25,7 +26,6 @@ from robustplug.engine.processes import Processes
 from robustplug.engine.session import Session
 from robustplug.engine.train import Training
 from robustplug.engine.validate import validate
-from robustplug.state import MethodState
 
 from .learned import DRAWS, LEARNED
 from .runs import merged, offered, timeless, tiny

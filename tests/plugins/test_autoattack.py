@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
+from robustplug.core.types import Batch, Result
 from robustplug.recipe import RecipeError
-from robustplug.types import Batch, Result
 
 from ..builtin.attacks import attacked, digits, trained_model
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import robustplug
+from robustplug.core.types import Batch, View
 from robustplug.errors import Refused
 from robustplug.recipe import RecipeError
-from robustplug.types import Batch, View
 
 from ..builtin.attacks import attacked, digits, right, step_of, trained_model
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import robustplug
-from robustplug.engine.errors import RunError
+from robustplug.core.types import AttackResult, EpochReport, Result, RunInfo
 from robustplug.engine.observers import check_observers
+from robustplug.errors import RunError
 from robustplug.plugins import PluginHost, host
-from robustplug.types import AttackResult, EpochReport, Result, RunInfo
 from robustplug_mlflow.log import flat, metric_name
 from tests.engine.runs import tiny
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from robustplug.core.types import AttackResult, Result
 from robustplug.engine.folder import write_json
 from robustplug.engine.result_file import result_to_json
-from robustplug.types import AttackResult, Result
 
 LINF = {"use": "linf", "eps": 0.1}
 TRAINING = {"epochs": 2, "seconds": 3.0, "forwards_per_sample": 4.0, "backwards_per_sample": 4.0}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from robustplug.core.types import EpochReport, Progress, RunInfo
 from robustplug.report.board import Line, StudyBoard, duration, left
-from robustplug.types import EpochReport, Progress, RunInfo
 
 
 @pytest.mark.parametrize(

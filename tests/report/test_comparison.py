@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_ind
 
+from robustplug.core.types import Result
 from robustplug.report.compared import (
     comparison_csv,
     comparison_markdown,
@@ -24,7 +25,6 @@ from robustplug.report.compared import (
 from robustplug.report.comparison import Comparison, compare
 from robustplug.report.sheets import rich_tables
 from robustplug.report.statistics import front, mcnemar, mean_interval, welch
-from robustplug.types import Result
 
 from .runs import LINF, TRAINING, bits, pgd, plain, result, row, run, study
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustplug.engine.errors import RunError
+from robustplug.errors import RunError
 from robustplug.report.figures import Line, Panel, bar_figure, line_figure, matrix_figure
 
 NAN = math.nan

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from robustplug.core.types import EpochReport, RunInfo
 from robustplug.report import jsonl
-from robustplug.types import EpochReport, RunInfo
 
 
 def run(folder: Path, resumed_at: int | None = None) -> RunInfo:

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from rich.table import Table
 from rich.text import Text
 
-from robustplug.engine.errors import RunError
+from robustplug.errors import RunError
 from robustplug.report.figures import Line, Panel, line_figure
 from robustplug.report.markup import escape, pairs_html, table_html, text_html
 from robustplug.report.page import Section, figure_html, page, read_picture

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 import robustplug
+from robustplug.core.random import stream
+from robustplug.core.step import Step
+from robustplug.core.types import Batch, View
 from robustplug.engine.evaluate import plain_objective
-from robustplug.random import stream
 from robustplug.report.probe import GRID, LOSSES, examples, landscape
 from robustplug.run import open_evaluation
-from robustplug.step import Step
-from robustplug.types import Batch, View
 
 
 def linear(norm: float) -> tuple[Step, View, Any, np.ndarray[Any, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from robustplug.types import Feed
+from robustplug.core.types import Feed
 
 from .models import TASK
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from robustplug.engine.errors import RunError
+from robustplug.errors import RunError
 from robustplug.targets import load_target
 from robustplug.targets.archive import _GUARDS, _OPERATORS, _SIZES, check_archive
 

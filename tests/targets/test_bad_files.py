@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from robustplug.engine.errors import RunError
+from robustplug.core.types import TaskInfo
+from robustplug.errors import RunError
 from robustplug.targets import load_target
-from robustplug.types import TaskInfo
 
 from .conftest import WRITERS
 from .models import INFO, SMALL, bare, small, write_onnx

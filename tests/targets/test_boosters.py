@@ -14,7 +14,7 @@ import torch
 
 import robustplug
 from robustplug.api import Refused
-from robustplug.engine.errors import RunError
+from robustplug.errors import RunError
 from robustplug.targets import Target, load_target
 
 from .models import INFO, attacked, images

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from robustplug.engine.errors import RunError
+from robustplug.errors import RunError
 from robustplug.targets import load_target
 
 from .models import BARE, INFO, SMALL, attacked, bare, images, small, write_onnx

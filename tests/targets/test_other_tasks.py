@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from torch import nn
 
-from robustplug.engine.errors import RunError
+from robustplug.core.types import TaskInfo
+from robustplug.errors import RunError
 from robustplug.targets import load_target
-from robustplug.types import TaskInfo
 
 INFO = TaskInfo(sizes={"train": 1, "validation": 1, "test": 1})
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustplug.api import Refused
-from robustplug.engine.errors import RunError
+from robustplug.errors import RunError
 from robustplug.targets import load_target
 from robustplug.targets.adapter import Adapter, Sizes
 

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from robustplug.component import Use
-from robustplug.engine.errors import RunError
+from robustplug.core.types import TaskInfo
+from robustplug.errors import RunError
 from robustplug.recipe import RecipeError, resolve
 from robustplug.targets import load_target
-from robustplug.types import TaskInfo
 
 from .models import BARE, INFO, SMALL, bare, close, small
 

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from robustplug.component import Use
-from robustplug.engine.errors import RunError
-from robustplug.random import isolated
+from robustplug.core.random import isolated
+from robustplug.core.types import TaskInfo
+from robustplug.errors import RunError
 from robustplug.targets import load_target, torchvision_net
-from robustplug.types import TaskInfo
 
 from .models import images
 

@@ -8,7 +8,7 @@ from ...component import Component, MethodOptions, Use, use
 from ...options import Count, Positive
 from ...traits import Traits
 
-_METHOD = "robustplug.method:Method"
+_METHOD = "robustplug.core.method:Method"
 _SINGLE = Traits(gives=frozenset({"single-view"}))
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...method import Method
-from ...types import Batch, Cost, Pass, Progress, View
+from ...core.method import Method
+from ...core.types import Batch, Cost, Pass, Progress, View
 from . import FreeOptions
 
 if TYPE_CHECKING:
-    from ...step import Step
+    from ...core.step import Step
 
 
 class Free(Method[FreeOptions]):

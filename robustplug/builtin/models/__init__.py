@@ -4,7 +4,7 @@ Every factory is `factory(options, *, info: TaskInfo)` and returns an `nn.Module
 (N, C, H, W) in [0, 1] to logits (N, info.classes). It raises ValueError when the task is no image
 classification or its images are too small for the architecture. Convolutions start from Kaiming
 normal (fan_out), everything else from torch's defaults; the numbers come from torch's global
-generator, see `robustplug.random.isolated`.
+generator, see `robustplug.core.random.isolated`.
 """
 
 from __future__ import annotations

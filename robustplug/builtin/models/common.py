@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ...types import TaskInfo
+from ...core.types import TaskInfo
 
 
 class ImageTask(NamedTuple):

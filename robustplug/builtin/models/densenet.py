@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...types import TaskInfo
+from ...core.types import TaskInfo
 from . import ImageModel
 from .common import classifier, conv, image_task
 from .normalize import normalized

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ...types import TaskInfo
+from ...core.types import TaskInfo
 from . import ImageModel, WideResNet
 from .common import classifier, conv, image_task
 from .normalize import normalized

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ...types import TaskInfo
+from ...core.types import TaskInfo
 from . import ImageModel, ResNeXt
 from .common import classifier, conv, image_task
 from .normalize import normalized

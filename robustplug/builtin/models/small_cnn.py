@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...types import TaskInfo
+from ...core.types import TaskInfo
 from . import SmallCnn
 from .common import conv, image_task
 from .normalize import normalized

@@ -9,9 +9,9 @@ import torch
 import torchvision.models
 from torch import nn
 
-from ...modes import evaluating
+from ...core.modes import evaluating
+from ...core.types import TaskInfo
 from ...registry import did_you_mean
-from ...types import TaskInfo
 from . import Torchvision
 from .common import ImageTask, image_task
 from .normalize import normalized

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...core.functional import cross_entropy, dlr
+from ...core.random import normal_like, uniform_like
+from ...core.types import Cost
 from ...errors import Refused
-from ...functional import cross_entropy, dlr
-from ...random import normal_like, uniform_like
-from ...types import Cost
 from ..vicinities import per_sample
 from .pgd import Ascent, Best, ascend
 
 if TYPE_CHECKING:
-    from ...protocols import Vicinity
-    from ...step import Step
-    from ...types import View
+    from ...core.protocols import Vicinity
+    from ...core.step import Step
+    from ...core.types import View
     from . import ApgdOptions
 
 MOMENTUM = 0.75

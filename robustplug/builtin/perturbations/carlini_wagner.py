@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...functional import margin
-from ...types import Cost
+from ...core.functional import margin
+from ...core.types import Cost
 
 if TYPE_CHECKING:
-    from ...protocols import Vicinity
-    from ...step import Step
-    from ...types import View
+    from ...core.protocols import Vicinity
+    from ...core.step import Step
+    from ...core.types import View
     from . import CarliniWagnerOptions
 
 # Pixels at 0 and 1 have no finite preimage under tanh.

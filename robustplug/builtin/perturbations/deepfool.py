@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...core.types import Cost
 from ...errors import Refused
-from ...types import Cost
 from ..vicinities import per_sample
 
 if TYPE_CHECKING:
-    from ...protocols import Vicinity
-    from ...step import Step
-    from ...types import View
+    from ...core.protocols import Vicinity
+    from ...core.step import Step
+    from ...core.types import View
     from . import DeepFoolOptions
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...ensemble import Ensemble
+from ...core.ensemble import Ensemble
 
 if TYPE_CHECKING:
-    from ...protocols import Perturbation
+    from ...core.protocols import Perturbation
     from . import EnsembleOptions
 
 

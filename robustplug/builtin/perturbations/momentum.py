@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...types import Cost, take
+from ...core.types import Cost, take
 from ..vicinities import per_sample
 from .pgd import Ascent, Best, ascend
 
 if TYPE_CHECKING:
-    from ...protocols import Vicinity
-    from ...step import Step
-    from ...types import View
+    from ...core.protocols import Vicinity
+    from ...core.step import Step
+    from ...core.types import View
     from . import MomentumOptions
 
 

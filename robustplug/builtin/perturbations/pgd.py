@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...random import normal_like
-from ...types import Cost, take
+from ...core.random import normal_like
+from ...core.types import Cost, take
 from ..vicinities import per_sample
 
 if TYPE_CHECKING:
-    from ...protocols import Loss, Vicinity
-    from ...step import Step
-    from ...types import View
+    from ...core.protocols import Loss, Vicinity
+    from ...core.step import Step
+    from ...core.types import View
     from . import FgsmOptions, NoiseOptions, PgdOptions, Start
 
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...core.functional import margin
+from ...core.types import Cost
 from ...errors import Refused
-from ...functional import margin
-from ...types import Cost
 from ..vicinities import norms, per_sample
 from .pgd import Best
 
 if TYPE_CHECKING:
-    from ...protocols import Vicinity
-    from ...step import Step
-    from ...types import View
+    from ...core.protocols import Vicinity
+    from ...core.step import Step
+    from ...core.types import View
     from . import SquareOptions
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

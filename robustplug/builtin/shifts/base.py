@@ -12,9 +12,9 @@ from torch import Tensor
 from ...errors import Refused
 
 if TYPE_CHECKING:
-    from ...protocols import Vicinity
-    from ...step import Step
-    from ...types import Batch
+    from ...core.protocols import Vicinity
+    from ...core.step import Step
+    from ...core.types import Batch
 
 
 class Shift(abc.ABC):

@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...random import derive
+from ...core.random import derive
 from . import CorruptionKind, blur, digital, noise, spatter, weather
 from .arrays import Images, truncated
 from .base import Shift, images
 from .published import Published
 
 if TYPE_CHECKING:
-    from ...protocols import Vicinity
-    from ...types import Batch
+    from ...core.protocols import Vicinity
+    from ...core.types import Batch
     from . import CorruptionOptions
 
 

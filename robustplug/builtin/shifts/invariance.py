@@ -10,8 +10,8 @@ from torchvision.transforms.v2 import functional
 from .base import Shift, images
 
 if TYPE_CHECKING:
-    from ...protocols import Vicinity
-    from ...types import Batch
+    from ...core.protocols import Vicinity
+    from ...core.types import Batch
     from . import BrightnessOptions, ContrastOptions, GreyOptions, RotateOptions
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...errors import BrokenData, DataMissing
 
 if TYPE_CHECKING:
-    from ...types import Batch
+    from ...core.types import Batch
 
 _SEVERITIES = 5
 _MEND = "set root to the unpacked folder CIFAR-10-C (or CIFAR-100-C), or leave it out to compute them"

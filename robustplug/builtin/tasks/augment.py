@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...random import stream
-from ...types import Feed
+from ...core.random import stream
+from ...core.types import Feed
 
 
 def random_crop(x: Tensor, pad: int, top: Tensor, left: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...types import View
+from ...core.types import View
 
 # A channel that is (almost) constant is scaled by one 8-bit level instead of by its deviation.
 STD_FLOOR = 1 / 255

@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...data import index_batches
+from ...core.batches import index_batches
+from ...core.random import stream
+from ...core.types import Batch, Feed, Split, TaskInfo, View
 from ...errors import BrokenData, DataMissing
-from ...random import stream
-from ...types import Batch, Feed, Split, TaskInfo, View
 from . import ImageFolderOptions
 from .augment import random_crop, random_flip
 from .classification import channel_statistics, classification_score, stratified_split, unit_floats

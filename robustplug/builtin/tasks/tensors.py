@@ -8,8 +8,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ...data import index_batches
-from ...types import Batch, Feed, Split, TaskInfo, View
+from ...core.batches import index_batches
+from ...core.types import Batch, Feed, Split, TaskInfo, View
 from .augment import Augmentation
 from .classification import channel_statistics, classification_score, unit_floats
 

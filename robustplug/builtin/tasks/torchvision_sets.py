@@ -15,9 +15,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from ...core.random import stream
+from ...core.types import Split
 from ...errors import BrokenData, DataMissing
-from ...random import stream
-from ...types import Split
 from . import DownloadedOptions
 from .augment import Augmentation
 from .classification import stratified_split

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.api import Batch, Feed, Step, View, isolated, stream
-from robustplug.method import Objective
+from robustplug.core.method import Objective
 from robustplug_seq2sick.data import Pair
 from robustplug_seq2sick.model import Forced
 from robustplug_seq2sick.options import SyntheticOptions

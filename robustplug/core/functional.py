@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import Refused
+from ..errors import Refused
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

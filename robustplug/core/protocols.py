@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from .state import MethodState
     from .step import Step
-    from .types import Batch, Cost, Feed, Measure, ParamGroup, Split, TaskInfo, View
+    from .task import Task
+    from .types import Batch, Cost, ParamGroup, View
 
 
 class Vicinity(Protocol):
@@ -122,51 +123,6 @@ class SelfTrained(Protocol):
         ...
 
 
-class Task(Protocol):
-    """Data with stable sample indices, and how an output is scored.
-
-    `default_model` names a model component for this task.
-    """
-
-    default_model: str
-
-    @property
-    def info(self) -> TaskInfo:
-        """Describe the data; a task may say more than TaskInfo does."""
-        ...
-
-    def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
-        """Yield the batches of one epoch of a split, on `feed.device`; see `index_batches`."""
-        ...
-
-    def score(self, view: View, output: Any) -> Tensor:
-        """Tell for each sample whether the output is right: bool (N,)."""
-        ...
-
-
-@runtime_checkable
-class MeasuringTask(Protocol):
-    """A task that measures more than right and wrong: an evaluation reports the means."""
-
-    def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
-        """Return numbers of each sample by name, (N,) each; NaN for samples that have none."""
-        ...
-
-
-@runtime_checkable
-class PoolingTask(Protocol):
-    """A task that measures what is no mean over samples, such as BLEU or perplexity."""
-
-    def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
-        """Return measures of all samples of a row together.
-
-        Args:
-            values: what `measure` returned, float64 (n,) each, of all samples that the row was run on. A name
-                that starts with "_" is for this method alone: its mean is not reported.
-        """
-        ...
-
-
 @runtime_checkable
 class AimingPerturbation(Protocol):
     """An attack with a goal of its own, such as an output to force, instead of making samples wrong.
@@ -178,15 +134,6 @@ class AimingPerturbation(Protocol):
 
     def aim(self, step: Step, view: View) -> Mapping[str, Any]:
         """Return the goal of each sample, for the view's info; its tensors have N rows."""
-        ...
-
-
-@runtime_checkable
-class TellingTask(Protocol):
-    """A task that can say in words what became of a sample: an evaluation shows one for each row."""
-
-    def tell(self, view: View, output: Any) -> Sequence[str]:
-        """Return a text for each sample; it may have several lines."""
         ...
 
 

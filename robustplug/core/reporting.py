@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from ..types import EpochReport, Progress, RunInfo
+from .types import EpochReport, Progress, RunInfo
 
 
 class Reporter(Protocol):

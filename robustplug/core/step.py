@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .errors import Refused
+from ..errors import Refused
 from .state import MethodState
 from .types import Batch, Pass, Progress, View
 
 if TYPE_CHECKING:
-    from .method import Slots
-    from .protocols import Task, Vicinity
+    from .task import Task
 
 BatchNormMode = Literal["eval", "train"]
 
@@ -38,6 +37,34 @@ class _Shared(NamedTuple):
     grad: bool
     attack: str
     module: nn.Module
+
+
+class Slots(Protocol):
+    """What a Step needs of a method: the three slots between a view and its loss."""
+
+    @property
+    def label_map(self) -> Callable[[Step, View], Any]:
+        """Return h."""
+        ...
+
+    @property
+    def output_map(self) -> Callable[[Step, View], Any]:
+        """Return g∘f."""
+        ...
+
+    @property
+    def loss(self) -> Callable[[Step, View, Any, Any], Tensor]:
+        """Return the per-sample loss."""
+        ...
+
+
+class Bounded(Protocol):
+    """What a Step needs of a vicinity: the radius of views that carry none of their own."""
+
+    @property
+    def eps(self) -> float:
+        """Return the radius."""
+        ...
 
 
 @dataclass
@@ -169,7 +196,7 @@ class Step:
         """Note the mean of a per-sample quantity (N,) for the progress bar and the epoch's report."""
         self.logged[name] = values.detach().float().mean()
 
-    def radii(self, view: View, vicinity: Vicinity) -> Tensor:
+    def radii(self, view: View, vicinity: Bounded) -> Tensor:
         """Return the radius of each sample of a view, float32 (N,): its own, or the vicinity's."""
         if view.radius is not None:
             return view.radius

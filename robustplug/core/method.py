@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import nn
 
@@ -13,29 +13,11 @@ from .state import MethodState
 from .types import Batch, Cost, ParamGroup, Pass, Progress, View
 
 if TYPE_CHECKING:
-    from .protocols import LabelMap, Loss, OutputMap, Perturbation, Task, Vicinity
+    from .protocols import LabelMap, Loss, OutputMap, Perturbation, Vicinity
     from .step import Step
+    from .task import Task
 
 Options = TypeVar("Options")
-
-
-class Slots(Protocol):
-    """What a Step needs of a method: the three slots between a view and its loss."""
-
-    @property
-    def label_map(self) -> LabelMap:
-        """Return h."""
-        ...
-
-    @property
-    def output_map(self) -> OutputMap:
-        """Return g∘f."""
-        ...
-
-    @property
-    def loss(self) -> Loss:
-        """Return the per-sample loss."""
-        ...
 
 
 def prepare(method: Method[Any], model: nn.Module, task: Task) -> Sequence[ParamGroup]:

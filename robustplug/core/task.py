@@ -1,0 +1,65 @@
+"""What a task must do: give samples, score outputs, and, if it likes, measure and tell more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .types import Batch, Feed, Measure, Split, TaskInfo, View
+
+
+class Task(Protocol):
+    """Data with stable sample indices, and how an output is scored.
+
+    `default_model` names a model component for this task.
+    """
+
+    default_model: str
+
+    @property
+    def info(self) -> TaskInfo:
+        """Describe the data; a task may say more than TaskInfo does."""
+        ...
+
+    def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        """Yield the batches of one epoch of a split, on `feed.device`; see `index_batches`."""
+        ...
+
+    def score(self, view: View, output: Any) -> Tensor:
+        """Tell for each sample whether the output is right: bool (N,)."""
+        ...
+
+
+@runtime_checkable
+class MeasuringTask(Protocol):
+    """A task that measures more than right and wrong: an evaluation reports the means."""
+
+    def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
+        """Return numbers of each sample by name, (N,) each; NaN for samples that have none."""
+        ...
+
+
+@runtime_checkable
+class PoolingTask(Protocol):
+    """A task that measures what is no mean over samples, such as BLEU or perplexity."""
+
+    def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
+        """Return measures of all samples of a row together.
+
+        Args:
+            values: what `measure` returned, float64 (n,) each, of all samples that the row was run on. A name
+                that starts with "_" is for this method alone: its mean is not reported.
+        """
+        ...
+
+
+@runtime_checkable
+class TellingTask(Protocol):
+    """A task that can say in words what became of a sample: an evaluation shows one for each row."""
+
+    def tell(self, view: View, output: Any) -> Sequence[str]:
+        """Return a text for each sample; it may have several lines."""
+        ...
