@@ -33,8 +33,8 @@ import robustplug
 from robustplug.component import Use, build
 from robustplug.core.reporting import Silent
 from robustplug.core.types import AttackResult, Feed
+from robustplug.devices.precision import fitting_threads
 from robustplug.engine.evaluate import Evaluation
-from robustplug.engine.precision import fitting_threads
 from robustplug.engine.rows import chain_of_attacks
 from robustplug.recipe import resolve
 from robustplug.subject import Network, Subject, open_subject

@@ -21,7 +21,7 @@ from step_cost import RandomImages, make_model, our_step, paired
 from torch import Tensor, nn
 
 from robustplug.api import Batch
-from robustplug.engine.processes import Processes, start
+from robustplug.devices.processes import Processes, start
 
 TRADES = {"perturbation": {"steps": 10}}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.api import Batch, Feed, Split, TaskInfo, Use, View, isolated, stream
 from robustplug.core.method import prepare
+from robustplug.devices.processes import Processes, start
 from robustplug.engine.loop import Loop
 from robustplug.engine.optim import Optimizers
-from robustplug.engine.processes import Processes, start
 from robustplug.recipe import resolve
 
 STEPS = 10

@@ -122,7 +122,7 @@ def evaluate(
         RunError: the model cannot be read, or the device is not there.
     """
     from .core.reporting import Silent
-    from .engine.precision import fitting_threads
+    from .devices.precision import fitting_threads
     from .engine.results import Asked, evaluate_and_write
     from .engine.summary import read_reference
     from .recipe import read_suite, use_to_mapping
@@ -183,9 +183,9 @@ def audit(
         RunError: the model cannot be read, or the device is not there.
     """
     from .core.reporting import Silent
+    from .devices.precision import fitting_threads
     from .engine.audit import NAME, audit_parts
     from .engine.folder import note_in_result
-    from .engine.precision import fitting_threads
     from .engine.results import Asked
 
     network = Network(task, architecture, weights, mean, std)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .core.reporting import Reporter
+    from .devices.processes import Processes
     from .engine.assemble import Parts
-    from .engine.processes import Processes
     from .engine.transfer import Source
     from .targets import Classifier
 
@@ -97,9 +97,9 @@ def open_subject(
         RunError: the model cannot be read, or the device is not there.
         TypeError: the task is missing.
     """
+    from .devices.processes import start
     from .engine.folder import is_finished
     from .engine.open import load_run, only_evaluate_changed, stored_recipe
-    from .engine.processes import start
 
     folder = _run_folder(model, network)
     if folder is not None:

@@ -29,7 +29,7 @@ from .verdicts import Finding
 
 if TYPE_CHECKING:
     from ..core.reporting import Reporter
-    from .processes import Processes
+    from ..devices.processes import Processes
 
 NAME = "audit"
 # Samples whose gradients and outputs are looked at.

@@ -12,7 +12,7 @@ import torch
 from ..plugins import host
 
 if TYPE_CHECKING:
-    from .processes import Processes
+    from ..devices.processes import Processes
 
 PACKAGES = ("robustplug", "torch", "torchvision", "accelerate", "numpy", "safetensors", "scikit-learn")
 

@@ -24,12 +24,12 @@ from ..core.reporting import Reporter, Silent
 from ..core.step import Meter, Step
 from ..core.task import MeasuringTask, PoolingTask, TellingTask
 from ..core.types import AttackResult, Batch, Feed, Measure, Split, View, take
+from ..devices.precision import in_channels_last
+from ..devices.processes import Processes, in_float32
 from ..errors import Refused
 from ..recipe.write import digest
 from .chunks import regroup, sample_lines, standing_batches
 from .journal import Chunk, Journal, Quiet
-from .precision import in_channels_last
-from .processes import Processes, in_float32
 
 if TYPE_CHECKING:
     from ..core.protocols import Loss, Perturbation, Vicinity

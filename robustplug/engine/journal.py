@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from .folder import writing
 
 if TYPE_CHECKING:
-    from .processes import Processes
+    from ..devices.processes import Processes
 
 
 @dataclass(frozen=True)

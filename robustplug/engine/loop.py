@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from ..core.method import Method
     from ..core.task import Task
+    from ..devices.processes import Processes
     from .optim import Optimizers
-    from .processes import Processes
 
 
 def training_loss(method: Method[Any], step: Step, share: float = 1.0) -> tuple[Tensor, Sequence[View]]:
@@ -201,7 +201,7 @@ class Loop:
             self.check_last_loss(kept)
             self.optimizers.step(pass_.update)
             self.method.after_step(step, views)
-        self.processes.synchronize(self.method.state)
+        self.processes.synchronize(self.method.state.memories())
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.means.add({"loss": total.detach() / share, **step.logged}, len(batch))

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ..core.method import Method
     from ..core.task import Task
     from ..core.types import Result, TaskInfo
+    from ..devices.processes import Processes
     from ..recipe.options import Recipe
     from .assemble import Parts
-    from .processes import Processes
 
 RUNS = Path("runs")
 
@@ -227,7 +227,7 @@ class OpenedRun:
             samples: use only the first so many; None for what the recipe says.
         """
         from ..core.reporting import Silent
-        from .precision import fitting_threads
+        from ..devices.precision import fitting_threads
         from .results import Asked, evaluate_parts
 
         parts = self.parts
@@ -250,7 +250,7 @@ def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> Op
     Raises:
         RunError: the folder holds no run, or no checkpoint of it can be used.
     """
-    from .processes import start
+    from ..devices.processes import start
 
     recipe = stored_recipe(Path(folder))
     processes = start(device, "float32")

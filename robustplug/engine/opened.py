@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ..core.random import derive, stream
 from ..core.step import Step
 from ..core.types import Batch, Feed, Split, View
+from ..devices.precision import fitting_threads
 from ..errors import Refused, RunError
 from .chunks import regroup, standing_batches
 from .evaluate import Attack, Evaluation, plain_objective
-from .precision import fitting_threads
 
 if TYPE_CHECKING:
     from ..core.protocols import Vicinity

@@ -25,9 +25,9 @@ from .transfer import weights_digest
 
 if TYPE_CHECKING:
     from ..core.reporting import Reporter
+    from ..devices.processes import Processes
     from ..recipe.options import Recipe
     from ..recipe.suite import Suite
-    from .processes import Processes
     from .transfer import Source
 
 

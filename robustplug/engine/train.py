@@ -18,6 +18,9 @@ from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..core.reporting import Reporter, Silent
 from ..core.types import Batch, EpochReport, Feed, Progress, Result, RunInfo
+from ..devices.precision import choose_channels_last, choose_precision, fitting_threads
+from ..devices.processes import Processes, start
+from ..devices.signals import StopRequest, stop_requests
 from ..errors import Interrupted, Refused, RunError
 from ..plugins import host
 from ..recipe.write import recipe_hash, write_recipe
@@ -42,12 +45,9 @@ from .journal import discard
 from .loop import Loop
 from .open import load_start
 from .optim import Optimizers
-from .precision import choose_channels_last, choose_precision, fitting_threads
-from .processes import Processes, start
 from .result_file import result_to_json
 from .results import Asked, evaluate_parts
 from .session import Session
-from .signals import StopRequest, stop_requests
 from .validate import selection_score, validate
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from .assemble import build_part
 from .evaluate import Attack, Evaluation
 
 if TYPE_CHECKING:
+    from ..devices.processes import Processes
     from .assemble import Parts
-    from .processes import Processes
     from .session import Session
 
 

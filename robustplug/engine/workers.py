@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 from ..core.reporting import Reporter
+from ..devices.signals import stop_requests
 from ..errors import Interrupted
-from .signals import stop_requests
 from .work import Failure, Job, pass_on
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -17,9 +17,9 @@ from ..core.method import Method, prepare
 from ..core.random import derive, isolated, stream
 from ..core.step import Meter, Step
 from ..core.types import Batch, Feed, ParamGroup, Pass, Progress, TaskInfo, View
+from ..devices.processes import start
 from ..engine.loop import Loop, Means, training_loss
 from ..engine.optim import Optimizers
-from ..engine.processes import start
 from ..engine.session import Session
 from ..errors import Refused
 from ..recipe.convert import resolve

@@ -15,9 +15,9 @@ from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.component import Use
 from robustplug.core.step import Step
 from robustplug.core.types import AttackResult, Batch, Cost, Feed, View
+from robustplug.devices.processes import start
 from robustplug.engine.chunks import regroup
 from robustplug.engine.evaluate import Attack, Evaluation
-from robustplug.engine.processes import start
 from robustplug.engine.result_file import result_from_json, result_to_json
 from robustplug.engine.rows import use_label
 from robustplug.recipe import RecipeError, resolve

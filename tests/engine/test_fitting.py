@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.component import Component
 from robustplug.core.types import TaskInfo
+from robustplug.devices.processes import Processes
 from robustplug.engine import train
-from robustplug.engine.processes import Processes
 from robustplug.errors import RunError
 from robustplug.recipe import RecipeError
 from robustplug.traits import self_trained

@@ -14,9 +14,9 @@ import torch
 from robustplug.core.random import uniform_like
 from robustplug.core.step import Step
 from robustplug.core.types import AttackResult, Cost, View
+from robustplug.devices.processes import start
 from robustplug.engine.evaluate import Attack, Evaluation
 from robustplug.engine.journal import Chunk, Journal, discard
-from robustplug.engine.processes import start
 from robustplug.errors import Refused
 
 from .runs import timeless

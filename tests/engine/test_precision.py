@@ -10,14 +10,15 @@ from torch import nn
 
 import robustplug
 from robustplug.core.types import EpochReport
-from robustplug.engine import precision, train
-from robustplug.engine.collapse import collapsed
-from robustplug.engine.precision import (
+from robustplug.devices import precision
+from robustplug.devices.precision import (
     choose_channels_last,
     choose_precision,
     fitting_threads,
     has_native_bfloat16,
 )
+from robustplug.engine import train
+from robustplug.engine.collapse import collapsed
 from robustplug.recipe import read_recipe
 
 from .runs import newest, tiny

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ import pytest
 import torch
 
 import robustplug
-from robustplug.core.state import MethodState
+from robustplug.core.state import PerSample
+from robustplug.devices.processes import Processes
 from robustplug.engine import train as engine_train
 from robustplug.engine.assemble import Parts
 from robustplug.engine.loop import Loop
-from robustplug.engine.processes import Processes
 from robustplug.engine.session import Session
 from robustplug.engine.train import Training
 from robustplug.engine.validate import validate
@@ -76,9 +76,10 @@ class Spy:
         sys.addaudithook(self.audit)
         synchronize = Processes.synchronize
 
-        def compare(processes: Processes, state: MethodState) -> None:
-            synchronize(processes, state)
-            for memory in state.memories():
+        def compare(processes: Processes, memories: Iterable[PerSample]) -> None:
+            memories = list(memories)
+            synchronize(processes, memories)
+            for memory in memories:
                 one, two = processes.gather(memory.values[None])
                 self.compared, self.mismatches = (
                     self.compared + 1,

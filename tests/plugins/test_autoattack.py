@@ -135,8 +135,8 @@ def test_few_classes_skip_what_needs_more(classes: int, works: set[str]) -> None
 
     from robustplug.builtin.tasks.tensors import TensorTask
     from robustplug.component import Use
+    from robustplug.devices.processes import start
     from robustplug.engine.evaluate import Evaluation
-    from robustplug.engine.processes import start
     from robustplug.engine.rows import chain_of_attacks
     from robustplug.recipe import resolve
     from robustplug.targets import load_target

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.api import Refused
 from robustplug.builtin.models.normalize import Normalized
+from robustplug.devices.processes import start
 from robustplug.engine.evaluate import Attack, Evaluation
-from robustplug.engine.processes import start
 from robustplug.errors import RunError
 from robustplug.targets import Target, load_target
 

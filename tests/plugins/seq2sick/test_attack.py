@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.api import Batch, Refused, View
+from robustplug.devices.processes import start
 from robustplug.engine.evaluate import Attack, Evaluation
-from robustplug.engine.processes import start
 from robustplug_seq2sick.attack import _Best, _Search
 from robustplug_seq2sick.goals import Goal
 from robustplug_seq2sick.model import Embedded

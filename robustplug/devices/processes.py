@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..core.state import MethodState
 from ..errors import RunError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+class Memory(Protocol):
+    """What processes exchange of a per-sample memory."""
+
+    def synchronize(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Exchange what was written since the last call."""
+
+    def forget_writes(self) -> None:
+        """Drop the record of writes."""
 
 
 @dataclass
@@ -122,9 +131,9 @@ class Processes:
                 if buffer.is_floating_point():
                     buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
-    def synchronize(self, state: MethodState) -> None:
-        """Exchange what the processes wrote into per-sample memory."""
-        for memory in state.memories():
+    def synchronize(self, memories: Iterable[Memory]) -> None:
+        """Exchange what the processes wrote into per-sample memories."""
+        for memory in memories:
             if self.world == 1:
                 memory.forget_writes()
             else:
