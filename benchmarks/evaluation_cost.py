@@ -30,12 +30,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.component import Use, build
 from robustplug.core.reporting import Silent
 from robustplug.core.types import AttackResult, Feed
 from robustplug.devices.precision import fitting_threads
 from robustplug.engine.evaluate import Evaluation
 from robustplug.engine.rows import chain_of_attacks
+from robustplug.plugin.build import build
+from robustplug.plugin.component import Use
 from robustplug.recipe import resolve
 from robustplug.subject import Network, Subject, open_subject
 

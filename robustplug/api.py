@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .component import Component, MethodOptions, NoOptions, Use, build, use
 from .errors import BrokenData, DataMissing, Refused
-from .hookspecs import hookimpl
-from .options import (
+from .plugin.build import build
+from .plugin.component import Component, MethodOptions, NoOptions, Use, use
+from .plugin.hookspecs import hookimpl
+from .plugin.options import (
     Bounds,
     Count,
     Decay,
@@ -24,8 +25,8 @@ from .options import (
     UnitInterval,
     parse_fraction,
 )
-from .registry import did_you_mean
-from .traits import Traits, self_trained
+from .plugin.registry import did_you_mean
+from .plugin.traits import Traits, self_trained
 
 if TYPE_CHECKING:
     from .cli.evaluate import model_options, result_folder
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .core.guard import attack_by_radius, guarded
     from .core.method import Method, Objective, prepare
     from .core.modes import evaluating
+    from .core.opened_run import OpenedRun
     from .core.protocols import (
         AimingPerturbation,
         LabelMap,
@@ -69,28 +71,24 @@ if TYPE_CHECKING:
     )
     from .engine.folder import note_in_result, write_result
     from .engine.loop import training_loss
-    from .engine.open import OpenedRun, open_model, open_run
+    from .engine.open import open_model, open_run
     from .engine.opened import OpenedEvaluation
     from .engine.transfer import weights_digest
+    from .plugin.signatures import check_arguments, scaled_step
     from .report.batchnorm import batchnorm_figure
     from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .report.tables import wilson_interval
     from .run import open_evaluation
-    from .signatures import check_arguments, scaled_step
 
 _LAZY = {
     "cli.evaluate": ("model_options", "result_folder"),
     "core.batches": ("epoch_batches", "index_batches"),
-    "engine.folder": ("note_in_result", "write_result"),
-    "engine.loop": ("training_loss",),
-    "engine.open": ("OpenedRun", "open_model", "open_run"),
-    "engine.opened": ("OpenedEvaluation",),
-    "engine.transfer": ("weights_digest",),
     "core.ensemble": ("Ensemble",),
-    "core.guard": ("attack_by_radius", "guarded"),
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
+    "core.guard": ("attack_by_radius", "guarded"),
     "core.method": ("Method", "Objective", "prepare"),
     "core.modes": ("evaluating",),
+    "core.opened_run": ("OpenedRun",),
     "core.protocols": (
         "AimingPerturbation",
         "LabelMap",
@@ -102,7 +100,6 @@ _LAZY = {
         "SelfTrained",
         "Vicinity",
     ),
-    "core.task": ("Task",),
     "core.random": (
         "beta",
         "derive",
@@ -113,20 +110,9 @@ _LAZY = {
         "stream",
         "uniform_like",
     ),
-    "report.batchnorm": ("batchnorm_figure",),
-    "report.figures": (
-        "Line",
-        "Panel",
-        "histogram_figure",
-        "image_figure",
-        "line_figure",
-        "matrix_figure",
-    ),
-    "report.tables": ("wilson_interval",),
-    "run": ("open_evaluation",),
-    "signatures": ("check_arguments", "scaled_step"),
     "core.state": ("MethodState", "PerSample"),
     "core.step": ("Meter", "Step"),
+    "core.task": ("Task",),
     "core.types": (
         "AttackResult",
         "Batch",
@@ -144,6 +130,16 @@ _LAZY = {
         "View",
         "take",
     ),
+    "engine.folder": ("note_in_result", "write_result"),
+    "engine.loop": ("training_loss",),
+    "engine.open": ("open_model", "open_run"),
+    "engine.opened": ("OpenedEvaluation",),
+    "engine.transfer": ("weights_digest",),
+    "plugin.signatures": ("check_arguments", "scaled_step"),
+    "report.batchnorm": ("batchnorm_figure",),
+    "report.figures": ("Line", "Panel", "histogram_figure", "image_figure", "line_figure", "matrix_figure"),
+    "report.tables": ("wilson_interval",),
+    "run": ("open_evaluation",),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 

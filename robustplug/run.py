@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .component import Kind, Use
-from .component import build as build_resolved
+from .plugin.build import build as build_resolved
+from .plugin.component import Kind, Use
 from .recipe import resolve
 from .subject import Network, Reference, as_table, open_sources, open_subject, typical_input
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from ..component import Component, Use, use
-from ..hookspecs import hookimpl
-from ..options import Bounds, Decay, FractionText, NonNegative, Positive, UnitInterval
-from ..traits import Traits
+from ..plugin.component import Component, Use, use
+from ..plugin.hookspecs import hookimpl
+from ..plugin.options import Bounds, Decay, FractionText, NonNegative, Positive, UnitInterval
+from ..plugin.traits import Traits
 
 if TYPE_CHECKING:
     from ..core.types import EpochReport, RunInfo

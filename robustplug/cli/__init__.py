@@ -8,8 +8,8 @@ import click
 
 from .. import __version__
 from ..errors import Interrupted, RunError
+from ..plugin.registry import DuplicateComponent, UnknownComponent, did_you_mean
 from ..recipe.errors import RecipeError
-from ..registry import DuplicateComponent, UnknownComponent, did_you_mean
 from .audit import audit
 from .check import check
 from .compare import compare
@@ -34,7 +34,7 @@ class Cli(click.Group):
     def _ask_plugins(self) -> None:
         if not self._asked:
             self._asked = True
-            from ..plugins import host
+            from ..plugin.host import host
 
             host().commands(self)
 
@@ -95,7 +95,7 @@ def known_exit_code(error: Exception) -> int | None:
 
 def echo_warnings() -> None:
     """Print what went wrong with plugins, one yellow line each, once."""
-    from ..plugins import host
+    from ..plugin.host import host
 
     if host.cache_info().currsize:
         warnings = host().warnings

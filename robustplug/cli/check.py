@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..component import KINDS
+from ..plugin.component import KINDS
 
 
 @click.command()
@@ -18,7 +18,8 @@ def check(name: str, kind: str | None) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from ..registry import did_you_mean, registry
+    from ..plugin.host import registry
+    from ..plugin.registry import did_you_mean
     from ..testing import run_checks
 
     known = registry()

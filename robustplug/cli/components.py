@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..component import KINDS
+from ..plugin.component import KINDS
 
 
 @click.command()
@@ -15,7 +15,7 @@ def components(kind: str | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..registry import registry
+    from ..plugin.host import registry
 
     known = registry()
     table = Table(box=None, pad_edge=False)

@@ -12,7 +12,7 @@ from .ranks import first_process
 
 
 def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> list[float] | None:
-    from ..options import parse_fraction
+    from ..plugin.options import parse_fraction
 
     if text is None:
         return None

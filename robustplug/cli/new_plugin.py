@@ -21,7 +21,7 @@ def new_plugin(name: str, out: Path | None) -> None:
     \b
     robustplug new-plugin my-method
     """
-    from ..scaffold import problems_of, write_plugin
+    from ..plugin.scaffold import problems_of, write_plugin
 
     folder = Path(f"robustplug-{name}") if out is None else out
     problems = problems_of(name, folder)

@@ -12,8 +12,7 @@ def plugins() -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..plugins import host
-    from ..registry import registry
+    from ..plugin.host import host, registry
 
     known = registry()
     table = Table(box=None, pad_edge=False)

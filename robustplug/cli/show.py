@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from ..component import KINDS, Component, Kind, slots
-from ..hookspecs import ENTRY_POINT_GROUP
+from ..plugin.component import KINDS, Component, Kind, slots
+from ..plugin.hookspecs import ENTRY_POINT_GROUP
 
 
 @click.command()
@@ -23,7 +23,8 @@ def show(name: str, kind: str | None, card: bool) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from ..registry import did_you_mean, registry
+    from ..plugin.host import registry
+    from ..plugin.registry import did_you_mean
 
     known = registry()
     found = [(k, known.get(k, name)) for k in KINDS if kind in (None, k) and name in known.names(k)]

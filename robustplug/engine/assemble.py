@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..component import Use, build, innermost
 from ..core.method import prepare
 from ..core.modes import evaluating
 from ..core.random import derive, isolated
 from ..core.types import Feed
 from ..errors import Refused
+from ..plugin.build import build
+from ..plugin.component import Use, innermost
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 

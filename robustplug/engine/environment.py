@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..plugins import host
+from ..plugin.host import host
 
 if TYPE_CHECKING:
     from ..devices.processes import Processes

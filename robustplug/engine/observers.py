@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import RunError
-from ..plugins import host
-from ..registry import did_you_mean
+from ..plugin.host import host
+from ..plugin.registry import did_you_mean
 
 
 def check_observers(names: Sequence[str]) -> None:

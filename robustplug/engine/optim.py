@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..component import Use
-from ..registry import registry
+from ..plugin.component import Use
+from ..plugin.host import registry
 
 if TYPE_CHECKING:
     from ..core.protocols import Schedule

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..component import Kind, Use
 from ..core.ensemble import Ensemble
 from ..errors import Refused
+from ..plugin.component import Kind, Use
+from ..plugin.host import registry
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.options import as_mapping, default_of
 from ..recipe.write import use_to_mapping
-from ..registry import registry
 from .assemble import build_part
 from .evaluate import Attack
 

@@ -22,7 +22,7 @@ from ..devices.precision import choose_channels_last, choose_precision, fitting_
 from ..devices.processes import Processes, start
 from ..devices.signals import StopRequest, stop_requests
 from ..errors import Interrupted, Refused, RunError
-from ..plugins import host
+from ..plugin.host import host
 from ..recipe.write import recipe_hash, write_recipe
 from . import checkpoint
 from .assemble import Parts, assemble, build_part

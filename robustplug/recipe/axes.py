@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..options import parse_fraction
+from ..plugin.options import parse_fraction
 from .errors import Finding, KeyPath, dotted
 from .overrides import parse_key
 

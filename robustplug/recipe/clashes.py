@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..component import Component, Kind, Use, slots
-from ..registry import Registry
-from ..traits import Traits
+from ..plugin.component import Component, Kind, Use, slots
+from ..plugin.registry import Registry
+from ..plugin.traits import Traits
 from .errors import Finding, KeyPath
 from .options import Recipe
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..component import Component, Kind, Slot, Use
-from ..registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
-from ..registry import registry as installed
+from ..plugin.component import Component, Kind, Slot, Use
+from ..plugin.host import registry as installed
+from ..plugin.registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
 from .clashes import clashes, model_clashes, strangers
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .layers import ABSENT, inherited_options, layered, split_name

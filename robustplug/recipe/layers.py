@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..component import Use
+from ..plugin.component import Use
 from .options import as_mapping
 
 ABSENT: Any = object()

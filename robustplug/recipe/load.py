@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import robustplug
 
-from ..registry import Registry, did_you_mean
+from ..plugin.registry import Registry, did_you_mean
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .lines import key_lines, line_of
 from .options import Recipe

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from ..registry import did_you_mean
+from ..plugin.registry import did_you_mean
 from .errors import KeyPath, dotted
 
 _TYPES = {

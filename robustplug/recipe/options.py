@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from ..component import Use, rest_name, use
-from ..options import Count, Decay, Natural, Positive
+from ..plugin.component import Use, rest_name, use
+from ..plugin.options import Count, Decay, Natural, Positive
 
 SCHEMA = 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")

@@ -6,9 +6,9 @@ import json
 import re
 from typing import Any
 
-from ..component import Component, Kind, Slot, Use
-from ..registry import Registry
-from ..registry import registry as installed
+from ..plugin.component import Component, Kind, Slot, Use
+from ..plugin.host import registry as installed
+from ..plugin.registry import Registry
 from .options import Recipe
 from .shape import Shape, shape
 

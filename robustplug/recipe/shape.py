@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from ..component import Slot, Use, rest_name, slots
+from ..plugin.component import Slot, Use, rest_name, slots
 from .options import default_of
 
 # Field names of a pydantic model must not hide its methods ("schema", "copy"), so they get a prefix

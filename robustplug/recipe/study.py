@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from ..component import innermost
-from ..options import Natural
+from ..plugin.component import innermost
+from ..plugin.options import Natural
 from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis
 from .errors import Finding, KeyPath, RecipeError, dotted
 from .lines import line_of
@@ -23,7 +23,7 @@ from .overrides import apply_change
 from .write import use_to_mapping
 
 if TYPE_CHECKING:
-    from ..registry import Registry
+    from ..plugin.registry import Registry
 
 # Longer folder names are cut: file systems allow 255 bytes, and files in the folder need some.
 _LONGEST = 120
@@ -127,7 +127,7 @@ def convert_study(
         folder: that paths in the study are relative to.
         registry: the components to know; by default those installed.
     """
-    from ..registry import registry as installed
+    from ..plugin.host import registry as installed
     from .convert import Reader
 
     known = installed() if registry is None else registry

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from ..component import Use, use
-from ..options import Positive
+from ..plugin.component import Use, use
+from ..plugin.options import Positive
 from .errors import Finding, KeyPath
 from .options import SCHEMA, Checked, check_name, check_schema
 

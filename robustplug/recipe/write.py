@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..component import Use, rest_name, slots
+from ..plugin.component import Use, rest_name, slots
 from .errors import KeyPath, dotted
 from .options import Recipe, as_mapping, default_of
 

@@ -31,8 +31,8 @@ from .tables import (
 )
 
 if TYPE_CHECKING:
+    from ..core.opened_run import OpenedRun
     from ..core.reporting import Reporter
-    from ..engine.open import OpenedRun
 
 FIGURES, PAGE = "figures", "index.html"
 BESIDE = "The files beside this page hold the figures as PNG and SVG."
@@ -122,7 +122,7 @@ def _results(material: Material) -> str:
 def _inner(material: Material, figures: Path, computing: Computing) -> list[Picture]:
     """Draw the model's BatchNorm and what plugins know of the run."""
     from ..engine.open import open_run
-    from ..plugins import host
+    from ..plugin.host import host
 
     try:
         opened = open_run(material.folder, computing.device)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ..component import Use
     from ..core.types import TaskInfo
+    from ..plugin.component import Use
 
 TargetKind = Literal[
     "torchvision",

@@ -13,14 +13,14 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from ..builtin.models.normalize import Normalized
-from ..component import Use
 from ..core.random import isolated
 from ..core.types import TaskInfo
 from ..engine.assemble import build_part
 from ..engine.folder import holds_run
 from ..errors import RunError
+from ..plugin.component import Use
+from ..plugin.host import registry
 from ..recipe import resolve, use_to_mapping
-from ..registry import registry
 from . import Classifier, Target, TargetKind
 from .adapter import Adapter, Opened, manageable
 from .boosters import open_lightgbm, open_xgboost

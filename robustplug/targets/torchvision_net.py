@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core.random import isolated
 from ..errors import RunError
-from ..registry import did_you_mean
+from ..plugin.registry import did_you_mean
 from .adapter import Opened
 from .contents import PREFIX, digest, first_line
 from .weights import State, fit, read_state

@@ -11,7 +11,6 @@ from unittest import SkipTest
 import torch
 from torch import Tensor, nn
 
-from ..component import Component, Kind, MethodOptions, Use, build, slots
 from ..core.batches import epoch_batches
 from ..core.method import Method, prepare
 from ..core.random import derive, isolated, stream
@@ -22,9 +21,11 @@ from ..engine.loop import Loop, Means, training_loss
 from ..engine.optim import Optimizers
 from ..engine.session import Session
 from ..errors import Refused
+from ..plugin.build import build
+from ..plugin.component import Component, Kind, MethodOptions, Use, slots
+from ..plugin.host import registry
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
-from ..registry import registry
 from .toys import OneStep, ToyTask, toy_batchnorm, toy_norm, toy_plain
 
 if TYPE_CHECKING:

@@ -10,15 +10,14 @@ import sys
 from dataclasses import MISSING
 from unittest import SkipTest
 
-from ..component import Use
-from ..plugins import ALLOW_LIST, host
+from ..plugin.component import Use
+from ..plugin.host import ALLOW_LIST, host, registry
 from ..recipe.convert import resolve
 from ..recipe.write import use_to_mapping
-from ..registry import registry
 from .bench import Subject, require
 
 _NO_TORCH = (
-    "import sys; from robustplug.plugins import host; host().registry(); "
+    "import sys; from robustplug.plugin.host import host; host().registry(); "
     "print(*sorted({'torch', 'torchvision', 'pydantic'} & set(sys.modules)))"
 )
 

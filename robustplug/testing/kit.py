@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
-from ..component import KINDS, Kind
 from ..errors import Refused
-from ..registry import did_you_mean, registry
+from ..plugin.component import KINDS, Kind
+from ..plugin.host import registry
+from ..plugin.registry import did_you_mean
 from . import checks_component, checks_parts, checks_slots, checks_training, checks_views
 from .bench import Subject
 

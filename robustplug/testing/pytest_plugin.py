@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ..component import Component, Kind
+    from ..plugin.component import Component, Kind
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def robustplug_register() -> Iterator[Callable[[Kind, Component], None]]:
     Call it with a kind and a Component; recipes, `build` and the checks then know the name. A
     component that is installed under this name is hidden until the test ends.
     """
-    from ..registry import registry
+    from ..plugin.host import registry
 
     known = registry()
     before = dict(known.components), dict(known.owners), dict(known.duplicates)

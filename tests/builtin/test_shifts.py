@@ -32,7 +32,7 @@ from robustplug.core.random import stream
 from robustplug.core.step import Step
 from robustplug.core.types import Batch
 from robustplug.errors import BrokenData, DataMissing, Refused
-from robustplug.registry import registry
+from robustplug.plugin.host import registry
 from robustplug.testing.toys import ToyTask
 
 ROTATE = RotateOptions(degrees=10)

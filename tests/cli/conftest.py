@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from robustplug.cli import main
-from robustplug.plugins import host
-from robustplug.registry import registry
+from robustplug.plugin.host import host, registry
 
 Invoke = Callable[..., Result]
 Install = Callable[[str, str], str]

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from robustplug.component import KINDS
-from robustplug.plugins import ALLOW_LIST, host
-from robustplug.registry import registry
+from robustplug.plugin.component import KINDS
+from robustplug.plugin.host import ALLOW_LIST, host, registry
 
 from .conftest import Install, Invoke
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from robustplug.plugins import PluginHost
+from robustplug.plugin.host import PluginHost
 
 Point = tuple[EntryPoint, str, str]
 Plugin = Callable[[str, str], Point]

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 import robustplug
-from robustplug import api, hookspecs
-from robustplug.component import KINDS
-from robustplug.plugins import BUILTIN, REGISTRATION_HOOKS, host
-from robustplug.registry import registry
+from robustplug import api
+from robustplug.plugin import hookspecs
+from robustplug.plugin.component import KINDS
+from robustplug.plugin.host import BUILTIN, REGISTRATION_HOOKS, host, registry
 
 CORE = Path(robustplug.__file__).parent
 PLUGINS = CORE.parent / "plugins"
-CORE_FILES = sorted(CORE.rglob("*.py"))
+CORE_FILES = sorted(path for path in CORE.rglob("*.py") if "templates" not in path.parts)
 PLUGIN_FILES = sorted(PLUGINS.glob("robustplug_*/**/*.py"))
 PACKAGES = sorted(path.parent.name for path in PLUGINS.glob("robustplug_*/__init__.py"))
 
@@ -104,10 +104,9 @@ ABOVE = {
     "recipe": ["cli", "run", "api", "report", "testing", "builtin", "engine"],
     "report": ["cli", "run", "api", "testing", "builtin"],
     "builtin": ["cli", "run", "api", "testing"],
-    "component.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
-    "registry.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
-    "plugins.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
-    "hookspecs.py": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
+    "core": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing", "plugin"],
+    "devices": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing", "plugin", "core"],
+    "plugin": ["cli", "run", "api", "engine", "recipe", "builtin", "report", "testing"],
     "run.py": ["cli", "testing", "builtin"],
     "worker.py": ["cli", "testing", "builtin"],
     "testing": ["cli"],
@@ -116,7 +115,7 @@ ABOVE = {
 
 @pytest.mark.parametrize("part", ABOVE)
 def test_nothing_uses_what_lies_above_it(part: str) -> None:
-    files = sorted((CORE / part).rglob("*.py")) if not part.endswith(".py") else [CORE / part]
+    files = [path for path in CORE_FILES if path.is_relative_to(CORE / part)]
     above = [f"robustplug.{name}" for name in ABOVE[part]]
     found = {module_name(file): within(imports(file), *above) for file in files}
     assert {module: names for module, names in found.items() if names} == {}
@@ -160,7 +159,7 @@ def test_declarations_cost_neither_torch_nor_pydantic() -> None:
         "    importlib.import_module(name)\n"
         f"    loaded = [heavy for heavy in {heavy} if heavy in sys.modules]\n"
         "    assert not loaded, f'{name} imports {loaded}'\n"
-        "from robustplug.registry import registry\n"
+        "from robustplug.plugin.host import registry\n"
         "assert len(registry().names('method')) > 3, 'the registry is empty'\n"
         f"loaded = [heavy for heavy in {heavy} if heavy in sys.modules]\n"
         "assert not loaded, f'filling the registry imports {loaded}'\n"

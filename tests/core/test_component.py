@@ -6,9 +6,10 @@ from typing import Annotated, Any, Optional
 
 import pytest
 
-from robustplug import registry as registries
-from robustplug.component import Component, MethodOptions, NoOptions, Slot, Use, build, slots, use
-from robustplug.registry import Registry
+import robustplug.plugin.build as building
+from robustplug.plugin.build import build
+from robustplug.plugin.component import Component, MethodOptions, NoOptions, Slot, Use, slots, use
+from robustplug.plugin.registry import Registry
 
 
 @dataclass
@@ -123,7 +124,7 @@ def things(monkeypatch: pytest.MonkeyPatch) -> None:
     known.add("perturbation", Component("pgd", HERE, Inner), "fakes")
     known.add("schedule", Component("cosine", HERE), "fakes")
     known.add("method", Component("outer", HERE, Outer), "fakes")
-    monkeypatch.setattr(registries, "registry", lambda: known)
+    monkeypatch.setattr(building, "registry", lambda: known)
 
 
 @pytest.mark.usefixtures("things")

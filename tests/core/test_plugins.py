@@ -6,10 +6,10 @@ from importlib.metadata import EntryPoint
 import click
 import pytest
 
-from robustplug import plugins
 from robustplug.core.types import EpochReport, Result, RunInfo
-from robustplug.plugins import ALLOW_LIST, REGISTRATION_HOOKS, PluginHost, host
-from robustplug.registry import DuplicateComponent
+from robustplug.plugin import host as plugins
+from robustplug.plugin.host import ALLOW_LIST, REGISTRATION_HOOKS, PluginHost, host
+from robustplug.plugin.registry import DuplicateComponent
 
 from .fakes import HEAD, Plugin, losses, statuses
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from robustplug.component import KINDS, Component
-from robustplug.registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
+from robustplug.plugin.component import KINDS, Component
+from robustplug.plugin.registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
 
 
 def of(*names: str, **broken: str) -> Registry:

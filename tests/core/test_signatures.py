@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from robustplug.signatures import check_arguments, scaled_step
+from robustplug.plugin.signatures import check_arguments, scaled_step
 
 
 def attack(

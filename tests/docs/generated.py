@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import robustplug
-from robustplug.registry import registry
+from robustplug.plugin.host import registry
 
 ROOT = Path(robustplug.__file__).parents[1]
 FILES = (ROOT / "README.md", ROOT / "docs" / "the-loop.md")

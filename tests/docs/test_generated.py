@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from robustplug import hookspecs
+from robustplug.plugin import hookspecs
 
 from .blocks import code_blocks
 from .generated import FILES, ROOT, arxiv, made, parts

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from robustplug.registry import registry
+from robustplug.plugin.host import registry
 
 from .generated import ROOT
 

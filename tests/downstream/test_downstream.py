@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from robustplug.cli.show import method_card
-from robustplug.component import slots
-from robustplug.plugins import PluginHost, host
+from robustplug.plugin.component import slots
+from robustplug.plugin.host import PluginHost, host, registry
+from robustplug.plugin.registry import Registry
 from robustplug.recipe import read_recipe
-from robustplug.registry import Registry, registry
 
 from .conftest import ROOT, Environment
 
@@ -78,11 +78,13 @@ def test_the_wheel_of_robustplug_holds_plugins_recipes_and_cards(installed: Run)
     for folder in sorted((ROOT / "plugins").glob("robustplug_*")):
         built = {path.name for path in (packages / folder.name).iterdir()}
         assert {path.name for path in folder.iterdir() if path.name != "__pycache__"} <= built
-    for name in ("recipes", "templates"):
+    templates = Path("robustplug", "plugin", "templates")
+    for packed_in, ours_in in ((Path("robustplug", "recipes"), Path("recipes")), (templates, templates)):
         packed, ours = (
             {p.relative_to(top) for p in top.rglob("*") if p.suffix != ".pyc"}
-            for top in (packages / "robustplug" / name, ROOT / name)
+            for top in (packages / packed_in, ROOT / ours_in)
         )
+        assert ours
         assert {path for path in packed ^ ours if path.name != "__pycache__"} == set()
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from robustplug.plugins import PluginHost
+from robustplug.plugin.host import PluginHost
+from robustplug.plugin.scaffold import write_plugin
 from robustplug.recipe import read_recipe
-from robustplug.scaffold import write_plugin
 from robustplug.testing.kit import all_checks
 from tests.cli.conftest import run_cli
 from tests.engine.runs import offered

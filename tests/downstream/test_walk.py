@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from robustplug.plugins import PluginHost
+from robustplug.plugin.host import PluginHost
+from robustplug.plugin.scaffold import write_plugin
 from robustplug.recipe import RecipeError, read_study
-from robustplug.scaffold import write_plugin
 from robustplug.testing.kit import all_checks
 from tests.docs.blocks import Block, code_blocks
 from tests.engine.runs import offered

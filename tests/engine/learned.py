@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustplug.component import Component, MethodOptions
 from robustplug.core.method import Method
 from robustplug.core.step import Step
 from robustplug.core.task import Task
 from robustplug.core.types import Batch, ParamGroup, Pass, Progress, View
+from robustplug.plugin.component import Component, MethodOptions
 
 # What each update drew, in order.
 DRAWS: list[list[float]] = []

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from robustplug.component import Component, Kind
-from robustplug.registry import registry
+from robustplug.plugin.component import Component, Kind
+from robustplug.plugin.host import registry
 
 # 133 training samples: four batches of 40 an epoch, the last one of 13.
 TASK = {"use": "digits", "validation": 64, "test": 1600}

@@ -11,11 +11,11 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.component import Component, NoOptions
 from robustplug.core.reporting import Silent
 from robustplug.core.types import TaskInfo
 from robustplug.engine.checkpoint import load, load_newest
 from robustplug.errors import Refused, RunError
+from robustplug.plugin.component import Component, NoOptions
 from robustplug.recipe import RecipeError
 
 from .runs import newest, offered, outcome, tiny

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.builtin.tasks.tensors import TensorTask
-from robustplug.component import Use
 from robustplug.core.step import Step
 from robustplug.core.types import AttackResult, Batch, Cost, Feed, View
 from robustplug.devices.processes import start
@@ -20,6 +19,7 @@ from robustplug.engine.chunks import regroup
 from robustplug.engine.evaluate import Attack, Evaluation
 from robustplug.engine.result_file import result_from_json, result_to_json
 from robustplug.engine.rows import use_label
+from robustplug.plugin.component import Use
 from robustplug.recipe import RecipeError, resolve
 
 from .runs import read_json, timeless, tiny

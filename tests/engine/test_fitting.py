@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.component import Component
 from robustplug.core.types import TaskInfo
 from robustplug.devices.processes import Processes
 from robustplug.engine import train
 from robustplug.errors import RunError
+from robustplug.plugin.component import Component
+from robustplug.plugin.traits import self_trained
 from robustplug.recipe import RecipeError
-from robustplug.traits import self_trained
 
 from .runs import merged, offered, outcome, read_json, tiny
 from .test_resume import Killed, kill_after_save

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import robustplug
-from robustplug.component import Use
 from robustplug.core.types import ParamGroup, Pass
 from robustplug.engine.checkpoint import pack, unpack
 from robustplug.engine.optim import Optimizers
+from robustplug.plugin.component import Use
 from robustplug.recipe import RecipeError, resolve
 
 

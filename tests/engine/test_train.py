@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 import robustplug
-from robustplug.component import Component, MethodOptions
 from robustplug.core.method import Method
 from robustplug.core.step import Step
 from robustplug.core.types import EpochReport, Progress, RunInfo, View
 from robustplug.engine import train as engine_train
 from robustplug.engine.result_file import result_from_json
 from robustplug.engine.train import Trained
+from robustplug.plugin.component import Component, MethodOptions
 from robustplug.recipe import read_recipe
 
 from .runs import BATCHES, digest, newest, offered, outcome, read_json, tiny

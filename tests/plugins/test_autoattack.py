@@ -134,10 +134,10 @@ def test_few_classes_skip_what_needs_more(classes: int, works: set[str]) -> None
         return torch.stack([x.flatten(1)[:, k::classes].mean(1) for k in range(classes)], 1) * 10
 
     from robustplug.builtin.tasks.tensors import TensorTask
-    from robustplug.component import Use
     from robustplug.devices.processes import start
     from robustplug.engine.evaluate import Evaluation
     from robustplug.engine.rows import chain_of_attacks
+    from robustplug.plugin.component import Use
     from robustplug.recipe import resolve
     from robustplug.targets import load_target
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustplug.registry import registry
+from robustplug.plugin.host import registry
 from robustplug.testing import Check
 from robustplug.testing.kit import all_checks
 

@@ -241,4 +241,4 @@ def test_without_the_library_the_message_says_how_to_get_it(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RecipeError, match=rf"robustplug\[{library}\]"):
         robustplug.build("perturbation", library, name="FGSM")
-    assert library in robustplug.registry.registry().names("perturbation")
+    assert library in robustplug.plugin.host.registry().names("perturbation")

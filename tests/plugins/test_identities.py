@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustplug.api import View, stream
-from robustplug.component import Kind
+from robustplug.plugin.component import Kind
 from robustplug.testing import Bench, Subject, toy_plain
 
 PGD = {"use": "pgd", "steps": 2, "start": "zero"}

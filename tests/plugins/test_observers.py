@@ -13,7 +13,7 @@ import robustplug
 from robustplug.core.types import AttackResult, EpochReport, Result, RunInfo
 from robustplug.engine.observers import check_observers
 from robustplug.errors import RunError
-from robustplug.plugins import PluginHost, host
+from robustplug.plugin.host import PluginHost, host
 from robustplug_mlflow.log import flat, metric_name
 from tests.engine.runs import tiny
 

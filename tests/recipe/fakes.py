@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from robustplug.component import Component, Kind, NoOptions, Use, use
-from robustplug.options import Count, NonNegative, Positive, Real, Rest
-from robustplug.registry import Registry
+from robustplug.plugin.component import Component, Kind, NoOptions, Use, use
+from robustplug.plugin.options import Count, NonNegative, Positive, Real, Rest
+from robustplug.plugin.registry import Registry
 
 
 @dataclass(frozen=True)

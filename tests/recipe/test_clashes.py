@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from robustplug.component import Component, MethodOptions, NoOptions, Use, innermost
+from robustplug.plugin.component import Component, MethodOptions, NoOptions, Use, innermost
+from robustplug.plugin.host import registry
+from robustplug.plugin.registry import Registry
+from robustplug.plugin.traits import TRAITS, Traits, self_trained
 from robustplug.recipe import RecipeError, bundled_recipes, read_recipe, recipe_from_mapping, resolve
 from robustplug.recipe.clashes import clashes
-from robustplug.registry import Registry, registry
-from robustplug.traits import TRAITS, Traits, self_trained
 
 
 def read(method: dict[str, Any], task: str = "digits") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import robustplug
-from robustplug.component import Use
+from robustplug.plugin.component import Use
 from robustplug.recipe import RecipeError, bundled_recipes, find_recipe, read_recipe, read_study
 
 from .fakes import TEXT, Pgd, fake_registry

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from robustplug.plugin.registry import Registry
 from robustplug.recipe import recipe_from_mapping, recipe_schema, recipe_to_mapping
-from robustplug.registry import Registry
 
 from .fakes import TEXT, fake_registry
 

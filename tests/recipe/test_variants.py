@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from robustplug.component import Component
-from robustplug.options import Count
+from robustplug.plugin.component import Component
+from robustplug.plugin.options import Count
 from robustplug.recipe import RecipeError, recipe_from_mapping, recipe_schema, recipe_to_mapping
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from robustplug.component import Use
+from robustplug.plugin.component import Use
 from robustplug.recipe import (
     Recipe,
     read_recipe,

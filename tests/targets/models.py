@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.component import Use
 from robustplug.core.random import isolated, stream
 from robustplug.core.step import Step
 from robustplug.core.types import Batch, Feed, TaskInfo, View
 from robustplug.engine.evaluate import plain_objective
+from robustplug.plugin.component import Use
 
 TASK = robustplug.build("task", "digits")
 INFO: TaskInfo = TASK.info

@@ -151,7 +151,7 @@ def test_what_is_no_classifier_of_the_task(make: Callable[[], Any], message: str
 
 def test_a_component_belongs_to_a_state_dict() -> None:
     with pytest.raises(RunError, match="leave out --model"):
-        load_target(of(logistic()), INFO, model=robustplug.component.Use("small-cnn"))
+        load_target(of(logistic()), INFO, model=robustplug.plugin.component.Use("small-cnn"))
 
 
 def test_a_classifier_that_fails_is_told() -> None:

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from robustplug.component import Use
 from robustplug.core.types import TaskInfo
 from robustplug.errors import RunError
+from robustplug.plugin.component import Use
 from robustplug.recipe import RecipeError, resolve
 from robustplug.targets import load_target
 

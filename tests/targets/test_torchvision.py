@@ -13,10 +13,10 @@ import torchvision.models
 from safetensors.torch import save_file
 from torch import nn
 
-from robustplug.component import Use
 from robustplug.core.random import isolated
 from robustplug.core.types import TaskInfo
 from robustplug.errors import RunError
+from robustplug.plugin.component import Use
 from robustplug.targets import load_target, torchvision_net
 
 from .models import images

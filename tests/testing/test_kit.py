@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from robustplug.api import Component, MethodOptions, NoOptions, Real
-from robustplug.component import KINDS, Kind
+from robustplug.plugin.component import KINDS, Kind
 from robustplug.testing import checks_for, parametrize_with_checks, run_checks
 from robustplug.testing.kit import find_kind
 
@@ -251,7 +251,7 @@ def test_registered_components_are_gone_after_the_test(robustplug_register: Regi
 
 
 def _names(kind: Kind) -> list[Component]:
-    from robustplug.registry import registry
+    from robustplug.plugin.host import registry
 
     return list(registry().by_kind()[kind])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...component import Component, MethodOptions, Use, use
-from ...options import Count, Positive
-from ...traits import Traits
+from ...plugin.component import Component, MethodOptions, Use, use
+from ...plugin.options import Count, Positive
+from ...plugin.traits import Traits
 
 _METHOD = "robustplug.core.method:Method"
 _SINGLE = Traits(gives=frozenset({"single-view"}))

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...component import Component
-from ...options import Count
+from ...plugin.component import Component
+from ...plugin.options import Count
 
 
 @dataclass(frozen=True)

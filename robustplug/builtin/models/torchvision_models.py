@@ -11,7 +11,7 @@ from torch import nn
 
 from ...core.modes import evaluating
 from ...core.types import TaskInfo
-from ...registry import did_you_mean
+from ...plugin.registry import did_you_mean
 from . import Torchvision
 from .common import ImageTask, image_task
 from .normalize import normalized

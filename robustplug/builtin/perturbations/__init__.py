@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ...component import Component, Use
-from ...options import Bounds, Count, NonNegative, Positive, UnitInterval
-from ...traits import Traits
+from ...plugin.component import Component, Use
+from ...plugin.options import Bounds, Count, NonNegative, Positive, UnitInterval
+from ...plugin.traits import Traits
 
 Start = Literal["zero", "uniform", "normal"]
 

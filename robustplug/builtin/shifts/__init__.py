@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ...component import Component, Use, use
-from ...options import Bounds, Natural, NonNegative, Real
+from ...plugin.component import Component, Use, use
+from ...plugin.options import Bounds, Natural, NonNegative, Real
 
 CorruptionKind = Literal[
     "gaussian_noise",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -77,11 +76,3 @@ class Registry:
     def by_kind(self) -> Mapping[Kind, list[Component]]:
         """List all components, kinds in their usual order, names sorted."""
         return {kind: [self.components[kind, name] for name in self.names(kind)] for kind in KINDS}
-
-
-@functools.cache
-def registry() -> Registry:
-    """Return the registry of this process, filled from the installed plugins at the first call."""
-    from .plugins import host
-
-    return host().registry()

@@ -5,26 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import robustplug
+from .component import KINDS
+from .host import host, registry
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # How names of dotfiles start in the template, since packaging tools like to leave such files out.
 _DOT = "dot-"
-
-
-def template() -> Path:
-    """Return the folder of the template: a plugin that is named my-method."""
-    package = Path(robustplug.__file__).parent
-    folder = package / "templates" / "plugin"
-    return folder if folder.is_dir() else package.parent / "templates" / "plugin"
+# A plugin that is named my-method.
+TEMPLATE = Path(__file__).parent / "templates" / "method"
 
 
 def problems_of(name: str, folder: Path) -> list[str]:
     """List why no plugin of this name can be written to a folder."""
-    from .component import KINDS
-    from .plugins import host
-    from .registry import registry
-
     found = []
     if not _NAME.fullmatch(name):
         found.append(f'the name "{name}" is not kebab-case, starting with a letter, for example "my-method"')
@@ -62,8 +54,8 @@ def write_plugin(name: str, folder: Path) -> list[Path]:
         return text
 
     written = []
-    for source in sorted(path for path in template().rglob("*") if path.is_file()):
-        parts = source.relative_to(template()).parts
+    for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file()):
+        parts = source.relative_to(TEMPLATE).parts
         if "__pycache__" in parts:
             continue
         plain = (f".{part.removeprefix(_DOT)}" if part.startswith(_DOT) else part for part in parts)

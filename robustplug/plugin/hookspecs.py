@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     import click
 
+    from ..core.opened_run import OpenedRun
+    from ..core.types import EpochReport, Result, RunInfo
     from .component import Component
-    from .core.types import EpochReport, Result, RunInfo
-    from .engine.open import OpenedRun
 
 ENTRY_POINT_GROUP = "robustplug"
 

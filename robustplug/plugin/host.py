@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import click
 
-    from .core.types import EpochReport, Result, RunInfo
-    from .engine.open import OpenedRun
+    from ..core.opened_run import OpenedRun
+    from ..core.types import EpochReport, Result, RunInfo
 
 BUILTIN = "builtin"
 ALLOW_LIST = "ROBUSTPLUG_PLUGINS"
@@ -196,3 +196,9 @@ def host() -> PluginHost:
     text = os.environ.get(ALLOW_LIST)
     allowed = None if text is None else frozenset(name.strip() for name in text.split(",") if name.strip())
     return PluginHost(dict.fromkeys(points), allowed)
+
+
+@functools.cache
+def registry() -> Registry:
+    """Return the registry of this process, filled from the installed plugins at the first call."""
+    return host().registry()

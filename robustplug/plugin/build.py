@@ -1,0 +1,29 @@
+"""Build a resolved reference to a component. Importing this does not import torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .component import Kind, Use, slots
+from .host import registry
+
+
+def build(reference: Use, kind: Kind, **context: Any) -> Any:
+    """Build a resolved reference: its factory, called with its options and its built slots.
+
+    A slot that holds several components is passed as a tuple; an empty optional slot as None.
+
+    Raises:
+        TypeError: the reference has not been resolved, or the factory does not take what it gets.
+    """
+    component = registry().get(kind, reference.name)
+    if not isinstance(reference.options, component.options):
+        raise TypeError(f"{kind} {reference.name}: resolve the reference before building it")
+    parts: dict[str, Any] = {}
+    for slot in slots(component.options).values():
+        value = getattr(reference.options, slot.name)
+        if slot.many:
+            parts[slot.name] = tuple(build(item, slot.kind) for item in value)
+        else:
+            parts[slot.name] = None if value is None else build(value, slot.kind)
+    return component.load()(reference.options, **parts, **context)
