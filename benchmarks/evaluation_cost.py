@@ -37,7 +37,7 @@ from robustplug.engine.evaluate import Evaluation
 from robustplug.engine.rows import chain_of_attacks
 from robustplug.plugin.build import build
 from robustplug.plugin.component import Use
-from robustplug.recipe import resolve
+from robustplug.recipe.convert import resolve
 from robustplug.subject import Network, Subject, open_subject
 
 

@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import robustplug
-from robustplug.recipe import bundled_recipes
+from robustplug.recipe.toml.files import bundled_recipes
 
 METHODS = [
     "erm",

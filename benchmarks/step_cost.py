@@ -27,7 +27,7 @@ from robustplug.core.method import prepare
 from robustplug.devices.processes import Processes, start
 from robustplug.engine.loop import Loop
 from robustplug.engine.optim import Optimizers
-from robustplug.recipe import resolve
+from robustplug.recipe.convert import resolve
 
 STEPS = 10
 METHODS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .plugin.build import build as build_resolved
 from .plugin.component import Kind, Use
-from .recipe import resolve
+from .recipe.convert import resolve
 from .subject import Network, Reference, as_table, open_sources, open_subject, typical_input
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ def evaluate(
     from .devices.precision import fitting_threads
     from .engine.results import Asked, evaluate_and_write
     from .engine.summary import read_reference
-    from .recipe import read_suite, use_to_mapping
+    from .recipe.load import read_suite
+    from .recipe.write import use_to_mapping
 
     network = Network(task, architecture, weights, mean, std)
     changes = {
@@ -233,7 +234,8 @@ def open_evaluation(
     from .engine.opened import OpenedEvaluation
     from .engine.results import Asked, describe, prepare_evaluation
     from .engine.rows import chain_of_attacks, suite_attacks
-    from .recipe import read_suite, use_to_mapping
+    from .recipe.load import read_suite
+    from .recipe.write import use_to_mapping
 
     network = Network(task, architecture, weights, mean, std)
     changes = {
@@ -309,7 +311,7 @@ def study(
     from .engine.observers import check_observers
     from .engine.study import STUDIES, SilentStudy, run_study
     from .engine.work import Commands
-    from .recipe import read_study
+    from .recipe.study import read_study
 
     check_observers(observers)
     known = read_study(source)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RunError
-from .recipe import recipe_from_mapping, recipe_to_mapping
+from .recipe.load import recipe_from_mapping
+from .recipe.write import recipe_to_mapping
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from .. import __version__
 from ..errors import Interrupted, RunError
 from ..plugin.registry import DuplicateComponent, UnknownComponent, did_you_mean
 from ..recipe.errors import RecipeError
@@ -104,7 +103,7 @@ def echo_warnings() -> None:
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="robustplug")
+@click.version_option(package_name="robustplug", prog_name="robustplug")
 def main() -> None:
     """Robust training and honest robustness evaluation, where every method is a plugin.
 

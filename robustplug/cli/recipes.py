@@ -22,7 +22,7 @@ def _one_of(one: bool, other: bool, *names: str) -> None:
 @click.option("--studies", is_flag=True, help="List the studies instead.")
 def list_recipes(suites: bool, studies: bool) -> None:
     """List the bundled recipes, evaluation suites or studies."""
-    from ..recipe import bundled_recipes, bundled_studies, bundled_suites
+    from ..recipe.toml.files import bundled_recipes, bundled_studies, bundled_suites
 
     _one_of(suites, studies, "--suites", "--studies")
     known = bundled_suites() if suites else bundled_studies() if studies else bundled_recipes()
@@ -44,8 +44,8 @@ def copy_recipe(name: str, target: Path | None, suite: bool, study: bool) -> Non
 
     TARGET is by default NAME.toml here; a file that is there already is kept.
     """
-    from ..recipe import RecipeError, find_recipe, find_study, find_suite
-    from ..recipe.errors import Problem
+    from ..recipe.errors import Problem, RecipeError
+    from ..recipe.toml.files import find_recipe, find_study, find_suite
 
     _one_of(suite, study, "--suite", "--study")
     source = find_suite(name) if suite else find_study(name) if study else find_recipe(name)

@@ -11,7 +11,7 @@ import click
 from .ranks import first_process
 
 if TYPE_CHECKING:
-    from ..recipe import Study
+    from ..recipe.study import Study
 
 
 @click.command()
@@ -49,7 +49,7 @@ def study(
     robustplug study mine.toml
     """
     if listing:
-        from ..recipe import read_study
+        from ..recipe.study import read_study
 
         _list(read_study(file), out)
         return

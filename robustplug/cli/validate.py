@@ -23,20 +23,21 @@ def validate(
     if schema:
         import json
 
-        from ..recipe import recipe_schema
+        from ..recipe.schema import recipe_schema
 
         click.echo(json.dumps(recipe_schema(), indent=2))
         return
     if recipe is None:
         raise click.UsageError("Name a recipe, or ask for --schema.")
     if suite:
-        from ..recipe import read_suite
+        from ..recipe.load import read_suite
 
         rows = read_suite(recipe, {"use": "linf"}).row
         click.echo(f"{recipe} is valid: {len(rows)} rows")
         return
     from ..engine.assemble import build_part
-    from ..recipe import read_recipe, write_recipe
+    from ..recipe.load import read_recipe
+    from ..recipe.write import write_recipe
 
     read = read_recipe(recipe, overrides)
     build_part(read.method, "method", "method")

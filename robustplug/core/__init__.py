@@ -1,0 +1,1 @@
+"""What flows through a step: types, slots, methods, state and randomness."""

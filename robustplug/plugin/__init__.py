@@ -1,0 +1,1 @@
+"""Declare components, find plugins, load and build what they offer."""

@@ -100,9 +100,9 @@ class Component:
 class Use:
     """Refer to a component by name, with options that differ from its defaults.
 
-    `options` is the table as a recipe would write it until the reference is resolved against the
-    registry (`robustplug.recipe.resolve`); then it is an instance of the options dataclass. `start`, of
-    a model, is the run folder or file whose weights it starts from: `from` in a recipe.
+    `options` is the table as a recipe would write it until the reference is resolved against the registry
+    (`robustplug.recipe.convert.resolve`); then it is an instance of the options dataclass. `start`, of a
+    model, is the run folder or file whose weights it starts from: `from` in a recipe.
     """
 
     name: str

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..plugin.options import parse_fraction
 from .errors import Finding, KeyPath, dotted
-from .overrides import parse_key
+from .toml.overrides import parse_key
 
 # What a cell is told by the study, so that no axis may change it.
 _RESERVED = {

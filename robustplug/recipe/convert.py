@@ -21,9 +21,9 @@ from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .layers import ABSENT, inherited_options, layered, split_name
 from .messages import explain, show, table_hint, table_text
 from .options import Recipe, as_mapping
-from .overrides import LateVariant
 from .shape import PREFIX, Shape, shape
 from .suite import Suite, at_its_source, spread, sweep_findings
+from .toml.overrides import LateVariant
 
 _DEEPEST = 40
 

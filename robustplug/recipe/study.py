@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -16,10 +16,11 @@ from ..plugin.component import innermost
 from ..plugin.options import Natural
 from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis
 from .errors import Finding, KeyPath, RecipeError, dotted
-from .lines import line_of
-from .load import copy_tables, find_recipe, find_suite, open_tables, read_suite, recipe_converter
+from .load import finish, read_suite, recipe_converter
 from .options import SCHEMA, Checked, Recipe, check_name, check_schema
-from .overrides import apply_change
+from .toml.files import check_kind, copy_tables, find_recipe, find_study, find_suite, open_tables
+from .toml.lines import line_of
+from .toml.overrides import apply_change
 from .write import use_to_mapping
 
 if TYPE_CHECKING:
@@ -115,6 +116,30 @@ class Study:
     suite: Path | None = None
     suite_name: str = ""
     audit: bool = False
+
+
+def read_study(source: str | Path | Mapping[str, Any], registry: Registry | None = None) -> Study:
+    """Read a study and the recipe of each of its cells, and check all against what is installed.
+
+    Args:
+        source: path, name of a bundled study, or the same tables as a mapping.
+        registry: the components to know; by default those installed.
+
+    Raises:
+        RecipeError: with every problem of the file and of the cells, each with its line.
+    """
+    lines: Callable[[], Mapping[KeyPath, int]] = dict
+    if isinstance(source, Mapping):
+        data, path, folder = copy_tables(source), "study", Path()
+    else:
+        data, lines, path = open_tables(find_study(source))
+        check_kind(data, "study", path)
+        folder = Path(path).parent
+
+    def convert(table: Mapping[str, Any]) -> tuple[Study | None, list[Finding]]:
+        return convert_study(table, folder, registry)
+
+    return finish(data, (), path, lines, convert)
 
 
 def convert_study(

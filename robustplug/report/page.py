@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-from .. import __version__
 from ..errors import RunError
 from .markup import escape
 
@@ -126,7 +126,7 @@ def page(title: str, lead: str, sections: Sequence[Section], note: str = "") -> 
         f'<section id="{each.name}">\n<h2>{escape(each.title)}</h2>\n{each.content}</section>\n'
         for each in shown
     )
-    made_by = f"Made by robustplug {__version__}. {note}".rstrip()
+    made_by = f"Made by robustplug {version('robustplug')}. {note}".rstrip()
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     # The policy is a second lock: nothing is fetched or run even if something was not escaped.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -20,7 +20,8 @@ from ..engine.folder import holds_run
 from ..errors import RunError
 from ..plugin.component import Use
 from ..plugin.host import registry
-from ..recipe import resolve, use_to_mapping
+from ..recipe.convert import resolve
+from ..recipe.write import use_to_mapping
 from . import Classifier, Target, TargetKind
 from .adapter import Adapter, Opened, manageable
 from .boosters import open_lightgbm, open_xgboost

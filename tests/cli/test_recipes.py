@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from robustplug.recipe import bundled_recipes
+from robustplug.recipe.toml.files import bundled_recipes
 
 from .conftest import Invoke
 

@@ -327,7 +327,9 @@ def test_bundled_studies_are_listed_and_copied(
     cli: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path, "# Two rates.\n" + HEAD)
-    monkeypatch.setattr("robustplug.recipe.load._bundled", lambda inside: {"mine": file} if inside else {})
+    monkeypatch.setattr(
+        "robustplug.recipe.toml.files._bundled", lambda inside: {"mine": file} if inside else {}
+    )
     result = cli("recipes", "list", "--studies")
     assert (result.exit_code, result.output) == (0, "mine  Two rates.\n")
     result = cli("recipes", "copy", "mine", tmp_path / "copy.toml", "--study")

@@ -12,7 +12,9 @@ import pytest
 
 import robustplug
 from robustplug.cli import main
-from robustplug.recipe import RecipeError, bundled_recipes, find_recipe, read_recipe, recipe_from_mapping
+from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.load import read_recipe, recipe_from_mapping
+from robustplug.recipe.toml.files import bundled_recipes, find_recipe
 
 from .blocks import Block, calls, code_blocks, command_lines
 

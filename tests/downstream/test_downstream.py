@@ -16,7 +16,7 @@ from robustplug.cli.show import method_card
 from robustplug.plugin.component import slots
 from robustplug.plugin.host import PluginHost, host, registry
 from robustplug.plugin.registry import Registry
-from robustplug.recipe import read_recipe
+from robustplug.recipe.load import read_recipe
 
 from .conftest import ROOT, Environment
 

@@ -15,7 +15,7 @@ import pytest
 
 from robustplug.plugin.host import PluginHost
 from robustplug.plugin.scaffold import write_plugin
-from robustplug.recipe import read_recipe
+from robustplug.recipe.load import read_recipe
 from robustplug.testing.kit import all_checks
 from tests.cli.conftest import run_cli
 from tests.engine.runs import offered

@@ -14,7 +14,8 @@ import pytest
 
 from robustplug.plugin.host import PluginHost
 from robustplug.plugin.scaffold import write_plugin
-from robustplug.recipe import RecipeError, read_study
+from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.study import read_study
 from robustplug.testing.kit import all_checks
 from tests.docs.blocks import Block, code_blocks
 from tests.engine.runs import offered

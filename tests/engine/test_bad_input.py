@@ -16,7 +16,7 @@ from robustplug.core.types import TaskInfo
 from robustplug.engine.checkpoint import load, load_newest
 from robustplug.errors import Refused, RunError
 from robustplug.plugin.component import Component, NoOptions
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 
 from .runs import newest, offered, outcome, tiny
 from .test_resume import Killed, kill_after_save

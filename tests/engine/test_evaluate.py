@@ -20,7 +20,8 @@ from robustplug.engine.evaluate import Attack, Evaluation
 from robustplug.engine.result_file import result_from_json, result_to_json
 from robustplug.engine.rows import use_label
 from robustplug.plugin.component import Use
-from robustplug.recipe import RecipeError, resolve
+from robustplug.recipe.convert import resolve
+from robustplug.recipe.errors import RecipeError
 
 from .runs import read_json, timeless, tiny
 

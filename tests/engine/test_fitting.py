@@ -17,7 +17,7 @@ from robustplug.engine import train
 from robustplug.errors import RunError
 from robustplug.plugin.component import Component
 from robustplug.plugin.traits import self_trained
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 
 from .runs import merged, offered, outcome, read_json, tiny
 from .test_resume import Killed, kill_after_save

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 import robustplug
 from robustplug.cli import main
-from robustplug.recipe import recipe_from_mapping, write_recipe
+from robustplug.recipe.load import recipe_from_mapping
+from robustplug.recipe.write import write_recipe
 
 from .runs import digest, newest, outcome, tiny
 

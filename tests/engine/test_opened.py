@@ -8,7 +8,7 @@ from torch import Tensor
 
 import robustplug
 from robustplug.api import open_evaluation
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 
 
 def by_mean(x: Tensor) -> Tensor:

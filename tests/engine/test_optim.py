@@ -12,7 +12,8 @@ from robustplug.core.types import ParamGroup, Pass
 from robustplug.engine.checkpoint import pack, unpack
 from robustplug.engine.optim import Optimizers
 from robustplug.plugin.component import Use
-from robustplug.recipe import RecipeError, resolve
+from robustplug.recipe.convert import resolve
+from robustplug.recipe.errors import RecipeError
 
 
 def parameter(*values: float) -> nn.Parameter:

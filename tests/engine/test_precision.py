@@ -19,7 +19,7 @@ from robustplug.devices.precision import (
 )
 from robustplug.engine import train
 from robustplug.engine.collapse import collapsed
-from robustplug.recipe import read_recipe
+from robustplug.recipe.load import read_recipe
 
 from .runs import newest, tiny
 

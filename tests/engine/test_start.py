@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import robustplug
 from robustplug.engine.train import Training
 from robustplug.errors import Interrupted, RunError
-from robustplug.recipe import RecipeError, read_recipe, recipe_from_mapping
+from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.load import read_recipe, recipe_from_mapping
 
 from .runs import MODEL, outcome, read_json, tiny
 

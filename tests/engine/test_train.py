@@ -20,7 +20,7 @@ from robustplug.engine import train as engine_train
 from robustplug.engine.result_file import result_from_json
 from robustplug.engine.train import Trained
 from robustplug.plugin.component import Component, MethodOptions
-from robustplug.recipe import read_recipe
+from robustplug.recipe.load import read_recipe
 
 from .runs import BATCHES, digest, newest, offered, outcome, read_json, tiny
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.core.types import Batch, Result
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 
 from ..builtin.attacks import attacked, digits, trained_model
 
@@ -138,7 +138,7 @@ def test_few_classes_skip_what_needs_more(classes: int, works: set[str]) -> None
     from robustplug.engine.evaluate import Evaluation
     from robustplug.engine.rows import chain_of_attacks
     from robustplug.plugin.component import Use
-    from robustplug.recipe import resolve
+    from robustplug.recipe.convert import resolve
     from robustplug.targets import load_target
 
     x = 0.3 + 0.4 * torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from torch import nn
 import robustplug
 from robustplug.core.types import Batch, View
 from robustplug.errors import Refused
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 
 from ..builtin.attacks import attacked, digits, right, step_of, trained_model
 

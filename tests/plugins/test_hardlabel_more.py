@@ -477,7 +477,7 @@ def test_curves_of_a_model_that_is_never_right_say_so(tmp_path: Path) -> None:
 
 def test_options_of_searches_are_checked() -> None:
     for wrong in ({"target": "least"}, {"objective": "rough"}, {"queries": 0}):
-        with pytest.raises(robustplug.recipe.RecipeError):
+        with pytest.raises(robustplug.recipe.errors.RecipeError):
             attack("sign-opt", **wrong)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import robustplug
 from robustplug.api import Batch, Refused, View
 from robustplug.cli import main
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 from robustplug.testing import Bench, Subject, toy_plain
 from robustplug.testing.toys import toy_norm
 from robustplug_iaat.history import History

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.api import Refused, open_run, stream, training_loss
 from robustplug.cli import main
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 from robustplug.testing import Bench, Subject, toy_plain
 from robustplug_robmask.masks import MaskedNorm, encode, fold, interpolate, masks, put_masks, switch
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import robustplug
 from robustplug.api import Feed, TaskInfo, stream
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 from robustplug_trees.booster import BoostedTrees, weighted_labels
 
 lightgbm: Any = pytest.importorskip("lightgbm")

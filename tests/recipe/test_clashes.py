@@ -11,8 +11,11 @@ from robustplug.plugin.component import Component, MethodOptions, NoOptions, Use
 from robustplug.plugin.host import registry
 from robustplug.plugin.registry import Registry
 from robustplug.plugin.traits import TRAITS, Traits, self_trained
-from robustplug.recipe import RecipeError, bundled_recipes, read_recipe, recipe_from_mapping, resolve
 from robustplug.recipe.clashes import clashes
+from robustplug.recipe.convert import resolve
+from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.load import read_recipe, recipe_from_mapping
+from robustplug.recipe.toml.files import bundled_recipes
 
 
 def read(method: dict[str, Any], task: str = "digits") -> None:

@@ -8,15 +8,11 @@ from typing import Any
 import pytest
 
 from robustplug.plugin.component import Use
-from robustplug.recipe import (
-    RecipeError,
-    ValidateOptions,
-    recipe_from_mapping,
-    resolve,
-    use_to_mapping,
-)
-from robustplug.recipe.errors import Problem
-from robustplug.recipe.options import Recipe
+from robustplug.recipe.convert import resolve
+from robustplug.recipe.errors import Problem, RecipeError
+from robustplug.recipe.load import recipe_from_mapping
+from robustplug.recipe.options import Recipe, ValidateOptions
+from robustplug.recipe.write import use_to_mapping
 
 from .fakes import TEXT, Blend, Cat, Ce, Pgd, Sgd, Torchvision, fake_registry
 

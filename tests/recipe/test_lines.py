@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from robustplug.recipe.lines import key_lines, line_of
+from robustplug.recipe.toml.lines import key_lines, line_of
 
 TEXT = """\
 # a comment

@@ -9,7 +9,10 @@ import pytest
 
 import robustplug
 from robustplug.plugin.component import Use
-from robustplug.recipe import RecipeError, bundled_recipes, find_recipe, read_recipe, read_study
+from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.load import read_recipe
+from robustplug.recipe.study import read_study
+from robustplug.recipe.toml.files import bundled_recipes, find_recipe
 
 from .fakes import TEXT, Pgd, fake_registry
 
@@ -31,7 +34,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "cat.toml").write_text(TEXT)
     (folder / "trades-digits.toml").write_text(TEXT)
     (folder / "suites" / "strong.toml").write_text("")
-    monkeypatch.setattr(robustplug, "__file__", str(folder.parent / "robustplug" / "__init__.py"))
+    monkeypatch.setattr("robustplug.recipe.toml.files.PACKAGE", folder.parent / "robustplug")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -183,6 +186,6 @@ def test_importing_the_package_is_cheap() -> None:
         "import sys, robustplug.recipe, robustplug.recipe.load, robustplug.recipe.write\n"
         "heavy = {'torch', 'pydantic', 'pydantic_core', 'numpy', 'tomli_w'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "robustplug.recipe.find_recipe\n"
+        "robustplug.recipe.toml.files.find_recipe\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(robustplug.__file__).parents[1])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from robustplug.recipe.overrides import apply_override, parse_value
+from robustplug.recipe.toml.overrides import apply_override, parse_value
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from robustplug.plugin.registry import Registry
-from robustplug.recipe import recipe_from_mapping, recipe_schema, recipe_to_mapping
+from robustplug.recipe.load import recipe_from_mapping
+from robustplug.recipe.schema import recipe_schema
+from robustplug.recipe.write import recipe_to_mapping
 
 from .fakes import TEXT, fake_registry
 

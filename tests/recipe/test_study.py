@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-import robustplug
-from robustplug.recipe import RecipeError, Study, bundled_studies, find_study, read_study
+from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.study import Study, read_study
+from robustplug.recipe.toml.files import bundled_studies, find_study
 
 
 def study(*axes: dict[str, Any], **rest: Any) -> Study:
@@ -293,8 +294,7 @@ def test_bundled_studies_are_found_from_anywhere(tmp_path: Path, monkeypatch: py
     recipes = tmp_path / "package" / "recipes"
     (recipes / "studies").mkdir(parents=True)
     (recipes / "studies" / "mine.toml").write_text('# Mine.\nbase = "cat"\n')
-    package = tmp_path / "package" / "robustplug" / "__init__.py"
-    monkeypatch.setattr(robustplug, "__file__", str(package))
+    monkeypatch.setattr("robustplug.recipe.toml.files.PACKAGE", tmp_path / "package" / "robustplug")
     monkeypatch.chdir(tmp_path)
     assert list(bundled_studies()) == ["mine"]
     assert find_study("mine") == find_study("mine.toml") == recipes / "studies" / "mine.toml"

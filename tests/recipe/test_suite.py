@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from robustplug.recipe import RecipeError, bundled_suites, find_suite, read_suite, use_to_mapping
+from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.load import read_suite
+from robustplug.recipe.toml.files import bundled_suites, find_suite
+from robustplug.recipe.write import use_to_mapping
 
 LINF = {"use": "linf", "eps": 0.1}
 L2 = {"use": "l2", "eps": 0.5}

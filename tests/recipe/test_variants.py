@@ -9,7 +9,10 @@ import pytest
 
 from robustplug.plugin.component import Component
 from robustplug.plugin.options import Count
-from robustplug.recipe import RecipeError, recipe_from_mapping, recipe_schema, recipe_to_mapping
+from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.load import recipe_from_mapping
+from robustplug.recipe.schema import recipe_schema
+from robustplug.recipe.write import recipe_to_mapping
 
 
 def method_of(method: dict[str, Any]) -> dict[str, Any]:

@@ -9,15 +9,9 @@ from typing import Any
 import pytest
 
 from robustplug.plugin.component import Use
-from robustplug.recipe import (
-    Recipe,
-    read_recipe,
-    recipe_from_mapping,
-    recipe_hash,
-    recipe_to_mapping,
-    use_to_mapping,
-    write_recipe,
-)
+from robustplug.recipe.load import read_recipe, recipe_from_mapping
+from robustplug.recipe.options import Recipe
+from robustplug.recipe.write import recipe_hash, recipe_to_mapping, use_to_mapping, write_recipe
 
 from .fakes import TEXT, fake_registry
 

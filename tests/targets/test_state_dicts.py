@@ -13,7 +13,8 @@ from torch import Tensor
 from robustplug.core.types import TaskInfo
 from robustplug.errors import RunError
 from robustplug.plugin.component import Use
-from robustplug.recipe import RecipeError, resolve
+from robustplug.recipe.convert import resolve
+from robustplug.recipe.errors import RecipeError
 from robustplug.targets import load_target
 
 from .models import BARE, INFO, SMALL, bare, close, small

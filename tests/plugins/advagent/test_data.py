@@ -9,7 +9,7 @@ import torch
 
 import robustplug
 from robustplug.api import BrokenData, DataMissing, stream
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 from robustplug_advagent import fetch as fetching
 from robustplug_advagent.data import encode, parse_dialogue, read_dialogues, read_scenarios, vocabulary
 from robustplug_advagent.fetch import LICENCE, fetch

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import robustplug
 from robustplug.api import Feed, Refused, Step, View, prepare, stream, training_loss
-from robustplug.recipe import RecipeError
+from robustplug.recipe.errors import RecipeError
 from robustplug_advagent.layout import DISAGREE, HEAD, SPECIALS, YOU
 from robustplug_advagent.loss import Target, outcome_loss, said_equally, word_loss
 from robustplug_advagent.policy import Baseline, discounts, official_reward, policy_words, without_dropout

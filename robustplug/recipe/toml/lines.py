@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .errors import KeyPath
+from ..errors import KeyPath
 
 
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:

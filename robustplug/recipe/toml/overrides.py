@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import KeyPath, dotted
+from ..errors import KeyPath, dotted
 
 
 def parse_value(text: str) -> Any:

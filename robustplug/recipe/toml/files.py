@@ -1,0 +1,167 @@
+"""Find recipes, suites and studies, and read their tables."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...plugin.registry import did_you_mean
+from ..errors import KeyPath, Problem, RecipeError
+from .lines import key_lines
+
+PACKAGE = Path(__file__).parents[2]
+_SIGNS = {"base": "study", "row": "suite", "task": "recipe", "method": "recipe"}
+_USES = {
+    "recipe": "robustplug train --recipe {}",
+    "suite": "robustplug evaluate RUN --suite {}",
+    "study": "robustplug study {}",
+}
+
+
+def bundled_recipes() -> dict[str, Path]:
+    """List the recipes that come with robustplug, by name."""
+    return _bundled("")
+
+
+def bundled_suites() -> dict[str, Path]:
+    """List the evaluation suites that come with robustplug, by name."""
+    return _bundled("suites")
+
+
+def bundled_studies() -> dict[str, Path]:
+    """List the studies that come with robustplug, by name."""
+    return _bundled("studies")
+
+
+def _bundled(inside: str) -> dict[str, Path]:
+    folder = PACKAGE / "recipes"
+    if not folder.is_dir():
+        folder = PACKAGE.parent / "recipes"
+    return {path.stem: path for path in sorted((folder / inside).glob("*.toml"))}
+
+
+def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
+    """Find a recipe: a path that exists, or else a bundled recipe.
+
+    Bundled recipes are found from any folder, as "cat", "cat.toml" or "recipes/cat.toml".
+
+    Args:
+        name_or_path: of the recipe.
+        folder: that a path is relative to.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _find(name_or_path, bundled_recipes(), "recipe", Path("recipes"), folder)
+
+
+def find_suite(name_or_path: str | Path, folder: Path = Path()) -> Path:
+    """Find an evaluation suite: a path that exists, or else a bundled suite; see `find_recipe`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _find(name_or_path, bundled_suites(), "suite", Path("recipes/suites"), folder)
+
+
+def find_study(name_or_path: str | Path) -> Path:
+    """Find a study: a path that exists, or else a bundled study; see `find_recipe`.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _find(name_or_path, bundled_studies(), "study", Path("recipes/studies"), Path())
+
+
+_LISTED = {"recipe": "", "suite": " --suites", "study": " --studies"}
+
+
+def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home: Path, folder: Path) -> Path:
+    text, path = str(name_or_path), folder / name_or_path
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except (OSError, ValueError):
+        exists = is_folder = False
+    if exists and not is_folder:
+        return path
+    name = path.name.removesuffix(".toml")
+    if Path(name_or_path).parent in (Path(), home) and name in bundled:
+        return bundled[name]
+    if is_folder:
+        inside = path / "recipe.toml"
+        again = what == "recipe" and inside.is_file()
+        hint = f"to run it again: {inside}" if again else "give the TOML file"
+        raise RecipeError([Problem("", f"is a folder, not a {what}", hint=hint)], text)
+    close = did_you_mean(name, bundled)
+    hint = f'did you mean "{close}"? ' if close else ""
+    hint += f'List those that are bundled with "robustplug recipes list{_LISTED[what]}"'
+    raise RecipeError([Problem("", f"no such file, and no bundled {what} of this name", hint=hint)], text)
+
+
+def check_kind(data: Mapping[str, Any], wanted: str, path: str) -> None:
+    """Refuse a file that is another one of recipe, suite and study, instead of naming all that it lacks."""
+    kinds = {kind for key, kind in _SIGNS.items() if key in data}
+    if len(kinds) == 1 and wanted not in kinds:
+        kind = kinds.pop()
+        hint = f"use it with: {_USES[kind].format(path)}"
+        raise RecipeError([Problem("", f"is a {kind}, not a {wanted}", hint=hint)], path)
+
+
+def open_tables(path: Path) -> tuple[dict[str, Any], Callable[[], Mapping[KeyPath, int]], str]:
+    """Read a TOML file: its tables, named after the file if it gives no name; its lines; its path.
+
+    Raises:
+        RecipeError: it cannot be read, or is not TOML.
+    """
+    text = read_text(path)
+    data = parse(text, str(path))
+    data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip(".-") or "unnamed")
+    return data, lambda: key_lines(text), str(path)
+
+
+def read_text(path: Path) -> str:
+    """Read a file that is UTF-8.
+
+    Raises:
+        RecipeError: it cannot be read, or is not.
+    """
+    try:
+        # With a signature, as some editors write one.
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        problem = Problem("", "is not UTF-8 text", line, "save the file with encoding UTF-8")
+        raise RecipeError([problem], str(path)) from None
+    except OSError as error:
+        problem = Problem("", f"cannot be read: {error.strerror or error}")
+        raise RecipeError([problem], str(path)) from None
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """Parse TOML.
+
+    Raises:
+        RecipeError: it is none; the problem names the line.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise RecipeError([Problem("", "is nested too deeply")], source) from None
+    except ValueError as error:
+        message = str(error)
+        place = re.search(r"\(at line (\d+), column \d+\)$", message)
+        line = int(place[1]) if place else text.rstrip("\n").count("\n") + 1
+        hint = "a string needs quotes, a table header brackets: see https://toml.io"
+        raise RecipeError([Problem("", f"is not TOML: {message}", line, hint)], source) from None
+
+
+def copy_tables(value: Any) -> Any:
+    """Return a copy that is made of dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: copy_tables(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [copy_tables(item) for item in value]
+    return value
