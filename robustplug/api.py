@@ -69,7 +69,6 @@ if TYPE_CHECKING:
         View,
         take,
     )
-    from .engine.folder import note_in_result, write_result
     from .engine.loop import training_loss
     from .engine.open import open_model, open_run
     from .engine.opened import OpenedEvaluation
@@ -79,6 +78,7 @@ if TYPE_CHECKING:
     from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .report.tables import wilson_interval
     from .run import open_evaluation
+    from .runs.folder import note_in_result, write_result
 
 _LAZY = {
     "cli.evaluate": ("model_options", "result_folder"),
@@ -130,7 +130,6 @@ _LAZY = {
         "View",
         "take",
     ),
-    "engine.folder": ("note_in_result", "write_result"),
     "engine.loop": ("training_loss",),
     "engine.open": ("open_model", "open_run"),
     "engine.opened": ("OpenedEvaluation",),
@@ -140,6 +139,7 @@ _LAZY = {
     "report.figures": ("Line", "Panel", "histogram_figure", "image_figure", "line_figure", "matrix_figure"),
     "report.tables": ("wilson_interval",),
     "run": ("open_evaluation",),
+    "runs.folder": ("note_in_result", "write_result"),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 

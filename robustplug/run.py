@@ -51,8 +51,8 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
     """
     from .engine.observers import check_observers
-    from .engine.open import choose_run
     from .engine.train import Training
+    from .runs.choose import choose_run
 
     check_observers(observers)
     chosen, folder = choose_run(recipe, overrides, out, resume)
@@ -186,8 +186,8 @@ def audit(
     from .core.reporting import Silent
     from .devices.precision import fitting_threads
     from .engine.audit import NAME, audit_parts
-    from .engine.folder import note_in_result
     from .engine.results import Asked
+    from .runs.folder import note_in_result
 
     network = Network(task, architecture, weights, mean, std)
     changes = {
@@ -373,10 +373,10 @@ def report(
         RunError: the folder holds neither, or the page cannot be written.
     """
     from .core.reporting import Silent
-    from .engine.folder import holds_run, write_atomic, writing
     from .report.computed import Commands
     from .report.run_page import PAGE, run_report
     from .report.study_page import study_report
+    from .runs.folder import holds_run, write_atomic, writing
 
     folder = Path(folder)
     target = folder / "report" if out is None else Path(out)

@@ -99,8 +99,9 @@ def open_subject(
         TypeError: the task is missing.
     """
     from .devices.processes import start
-    from .engine.folder import is_finished
-    from .engine.open import load_run, only_evaluate_changed, stored_recipe
+    from .engine.open import load_run
+    from .runs.choose import only_evaluate_changed, stored_recipe
+    from .runs.folder import is_finished
 
     folder = _run_folder(model, network)
     if folder is not None:
@@ -195,8 +196,9 @@ def open_sources(folders: Sequence[str | Path], subject: Subject, reporter: Repo
         RunError: a folder holds no run, or its model does not fit the task.
     """
     from .engine.assemble import check_outputs
-    from .engine.open import load_run, stored_recipe
+    from .engine.open import load_run
     from .engine.transfer import Source, weights_digest
+    from .runs.choose import stored_recipe
 
     sources = []
     for folder in map(Path, folders):

@@ -36,11 +36,11 @@ def audit(
     from rich.console import Console
 
     from ..engine.audit import NAME
-    from ..engine.folder import write_json, writing
-    from ..engine.result_file import result_to_json
     from ..report.console import RichReporter
     from ..report.tables import audit_table, result_tables
     from ..run import audit as run_audit
+    from ..runs.folder import write_json, writing
+    from ..runs.result_file import result_to_json
 
     folder = result_folder(model, out)
     with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:

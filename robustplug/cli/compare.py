@@ -38,7 +38,6 @@ def compare(
     from rich.console import Console
     from rich.text import Text
 
-    from ..engine.folder import write_text
     from ..errors import RunError
     from ..report.compared import (
         comparison_csv,
@@ -49,6 +48,7 @@ def compare(
     )
     from ..report.comparison import compare as compare_runs
     from ..report.sheets import rich_tables
+    from ..runs.folder import write_text
 
     found = compare_runs(runs, suite)
     if not found.groups:

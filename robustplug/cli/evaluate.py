@@ -92,11 +92,11 @@ def evaluate(
     """
     from rich.console import Console
 
-    from ..engine.folder import write_json, writing
-    from ..engine.result_file import result_to_json
     from ..report.console import RichReporter
     from ..report.tables import result_tables
     from ..run import evaluate as run_evaluate
+    from ..runs.folder import write_json, writing
+    from ..runs.result_file import result_to_json
 
     folder = result_folder(model, out)
     with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:

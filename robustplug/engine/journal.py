@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .folder import writing
+from ..runs.folder import writing
 
 if TYPE_CHECKING:
     from ..devices.processes import Processes

@@ -13,12 +13,12 @@ from torch import nn
 
 from ..core.types import Result
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
+from ..runs.environment import describe_environment
+from ..runs.folder import locked, write_json, writing
+from ..runs.result_file import result_to_json
 from .assemble import Parts, build_part, threat_of
-from .environment import describe_environment
 from .evaluate import Attack, Evaluation
-from .folder import locked, write_json, writing
 from .journal import discard
-from .result_file import result_to_json
 from .rows import chain_of_attacks, suite_attacks
 from .summary import ReferenceErrors, corruption_summary, worst_cases
 from .transfer import weights_digest

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..core.types import EpochReport
 from ..errors import RunError
-from .checkpoint import Checkpoint, fixed_shape, pack, unpack
+from ..runs.checkpoint import Checkpoint, fixed_shape, pack, unpack
 from .loop import Clock, Loop, Means
 
 if TYPE_CHECKING:

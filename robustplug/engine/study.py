@@ -16,11 +16,11 @@ from ..errors import Interrupted, RunError
 from ..recipe.errors import RecipeError
 from ..recipe.load import read_suite
 from ..recipe.write import digest, options_to_mapping, recipe_to_mapping, use_to_mapping
+from ..runs.choose import differences, stored_recipe
+from ..runs.folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_json, writing
+from ..runs.result_file import result_from_json
 from .assemble import threat_of
 from .audit import NAME as AUDIT
-from .folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_json, writing
-from .open import differences, stored_recipe
-from .result_file import result_from_json
 from .results import evaluation_digest
 from .work import Commands, Failure, Job, carry_out
 from .workers import places, run_side_by_side, visible_gpus

@@ -11,7 +11,7 @@ from typing import Any
 from ..core.types import AttackResult
 from ..corruptions import ALEXNET, SEVERITIES, mean_corruption_error, relative_mean_corruption_error
 from ..errors import RunError
-from .folder import EVALUATIONS
+from ..runs.folder import EVALUATIONS
 
 
 def worst_cases(rows: Sequence[AttackResult]) -> list[dict[str, Any]]:

@@ -24,12 +24,9 @@ from ..devices.signals import StopRequest, stop_requests
 from ..errors import Interrupted, Refused, RunError
 from ..plugin.host import host
 from ..recipe.write import recipe_hash, write_recipe
-from . import checkpoint
-from .assemble import Parts, assemble, build_part
-from .collapse import collapsed
-from .environment import describe_environment
-from .fitting import Fitting, refuse_what_has_no_effect
-from .folder import (
+from ..runs import checkpoint
+from ..runs.environment import describe_environment
+from ..runs.folder import (
     CHECKPOINTS,
     ENVIRONMENT,
     JOURNAL,
@@ -41,11 +38,14 @@ from .folder import (
     write_json,
     writing,
 )
+from ..runs.result_file import result_to_json
+from .assemble import Parts, assemble, build_part
+from .collapse import collapsed
+from .fitting import Fitting, refuse_what_has_no_effect
 from .journal import discard
 from .loop import Loop
 from .open import load_start
 from .optim import Optimizers
-from .result_file import result_to_json
 from .results import Asked, evaluate_parts
 from .session import Session
 from .validate import selection_score, validate

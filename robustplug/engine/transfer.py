@@ -17,8 +17,8 @@ from ..core.random import derive, isolated, stream
 from ..core.step import Meter, Step
 from ..core.types import Batch, Cost, Feed, Split, View
 from ..errors import Refused, RunError
+from ..runs.folder import write_atomic, write_json, writing
 from .evaluate import plain_objective
-from .folder import write_atomic, write_json, writing
 
 if TYPE_CHECKING:
     from ..core.protocols import Vicinity

@@ -12,7 +12,7 @@ from typing import Any
 from ..core.reporting import Reporter
 from ..core.types import EpochReport, Progress, RunInfo
 from ..errors import Interrupted, RunError
-from .folder import EVALUATIONS
+from ..runs.folder import EVALUATIONS
 
 
 @dataclass(frozen=True)

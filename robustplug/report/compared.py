@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..engine.folder import writing
+from ..runs.folder import writing
 from .comparison import Column, Comparison, Group, Value
 from .markup import escape
 from .page import Section, figures_html, page, read_picture

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.types import Result
-from ..engine.folder import EVALUATIONS, RECIPE, RESULT, holds_run, is_finished
-from ..engine.result_file import result_from_json
+from ..runs.folder import EVALUATIONS, RECIPE, RESULT, holds_run, is_finished
+from ..runs.result_file import result_from_json
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..core.types import EpochReport, RunInfo
-from ..engine.folder import finite
+from ..runs.folder import finite
 
 FILE = "metrics.jsonl"
 

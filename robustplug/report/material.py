@@ -10,9 +10,9 @@ from typing import Any
 
 from ..core.types import Result
 from ..engine.audit import NAME as AUDIT
-from ..engine.folder import ENVIRONMENT, EVALUATIONS, METRICS, RECIPE, RESULT, holds_run
-from ..engine.result_file import result_from_json
 from ..errors import RunError
+from ..runs.folder import ENVIRONMENT, EVALUATIONS, METRICS, RECIPE, RESULT, holds_run
+from ..runs.result_file import result_from_json
 
 Json = Mapping[str, Any]
 

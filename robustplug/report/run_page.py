@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from ..core.types import AttackResult, Result
-from ..engine.folder import EVALUATIONS, writing
 from ..errors import RunError
+from ..runs.folder import EVALUATIONS, writing
 from .batchnorm import batchnorm_figure
 from .computed import MEASURED, Commands, Computing, LeftOut
 from .drawn import draw_sweeps, draw_training, title_of

@@ -16,12 +16,12 @@ from ..builtin.models.normalize import Normalized
 from ..core.random import isolated
 from ..core.types import TaskInfo
 from ..engine.assemble import build_part
-from ..engine.folder import holds_run
 from ..errors import RunError
 from ..plugin.component import Use
 from ..plugin.host import registry
 from ..recipe.convert import resolve
 from ..recipe.write import use_to_mapping
+from ..runs.folder import holds_run
 from . import Classifier, Target, TargetKind
 from .adapter import Adapter, Opened, manageable
 from .boosters import open_lightgbm, open_xgboost

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.checkpoint import fixed_shape
 from ..errors import RunError
+from ..runs.checkpoint import fixed_shape
 from .contents import content_of, first_line
 
 State = Mapping[str, Tensor]

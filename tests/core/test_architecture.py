@@ -70,7 +70,7 @@ def ids(paths: list[Path]) -> list[str]:
 
 def test_the_reading_of_imports_works(tmp_path: Path) -> None:
     names = imports(CORE / "engine" / "open.py")
-    assert {"robustplug.recipe.load.read_recipe", "robustplug.engine.checkpoint"} <= names
+    assert {"robustplug.recipe.load.read_recipe", "robustplug.runs.checkpoint"} <= names
     assert "robustplug.engine.assemble.assemble" in names
     assert "torch.nn" not in names
     assert "torch.nn" in imports(CORE / "engine" / "open.py", typing=True)

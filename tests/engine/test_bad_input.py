@@ -13,10 +13,10 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.core.reporting import Silent
 from robustplug.core.types import TaskInfo
-from robustplug.engine.checkpoint import load, load_newest
 from robustplug.errors import Refused, RunError
 from robustplug.plugin.component import Component, NoOptions
 from robustplug.recipe.errors import RecipeError
+from robustplug.runs.checkpoint import load, load_newest
 
 from .runs import newest, offered, outcome, tiny
 from .test_resume import Killed, kill_after_save

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import robustplug
-from robustplug.engine import checkpoint
-from robustplug.engine.checkpoint import load, load_newest, names, pack, prune, save, unpack
-from robustplug.engine.folder import write_atomic, write_json
 from robustplug.errors import RunError
+from robustplug.runs import checkpoint
+from robustplug.runs.checkpoint import load, load_newest, names, pack, prune, save, unpack
+from robustplug.runs.folder import write_atomic, write_json
 
 from .runs import merged, newest, outcome, read_json, tiny
 from .test_resume import Killed, kill_after_save

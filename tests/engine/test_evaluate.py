@@ -17,11 +17,11 @@ from robustplug.core.types import AttackResult, Batch, Cost, Feed, View
 from robustplug.devices.processes import start
 from robustplug.engine.chunks import regroup
 from robustplug.engine.evaluate import Attack, Evaluation
-from robustplug.engine.result_file import result_from_json, result_to_json
 from robustplug.engine.rows import use_label
 from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
+from robustplug.runs.result_file import result_from_json, result_to_json
 
 from .runs import read_json, timeless, tiny
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 import robustplug
-from robustplug.engine import checkpoint, train
-from robustplug.engine.folder import write_atomic
+from robustplug.engine import train
 from robustplug.engine.session import Session
 from robustplug.engine.train import Training
+from robustplug.runs import checkpoint
+from robustplug.runs.folder import write_atomic
 
 from .runs import BATCHES, merged, newest, outcome, tiny
 
@@ -131,7 +132,7 @@ def test_dying_while_the_result_is_written(last: str, tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
         monkeypatch.setattr(train, "write_atomic", die)
-        monkeypatch.setattr("robustplug.engine.folder.write_atomic", die)
+        monkeypatch.setattr("robustplug.runs.folder.write_atomic", die)
         robustplug.train(recipe, out=tmp_path / "killed")
     assert not (tmp_path / "killed" / last).exists()
     robustplug.train(resume=tmp_path / "killed")

@@ -11,8 +11,8 @@ import torch
 
 import robustplug
 from robustplug.core.types import Result
-from robustplug.engine.result_file import result_from_json
 from robustplug.errors import RunError
+from robustplug.runs.result_file import result_from_json
 
 from .runs import read_json, timeless, tiny
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robustplug.core.types import AttackResult, Result
-from robustplug.engine.folder import write_json
-from robustplug.engine.result_file import result_to_json
+from robustplug.runs.folder import write_json
+from robustplug.runs.result_file import result_to_json
 
 LINF = {"use": "linf", "eps": 0.1}
 TRAINING = {"epochs": 2, "seconds": 3.0, "forwards_per_sample": 4.0, "backwards_per_sample": 4.0}

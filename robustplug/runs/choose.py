@@ -1,0 +1,129 @@
+"""Which run a command is about: its folder and its recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError
+from ..recipe.errors import Problem, RecipeError
+from ..recipe.load import read_recipe, recipe_from_mapping
+from ..recipe.options import Recipe
+from ..recipe.write import recipe_to_mapping
+from .folder import RECIPE, holds_run, is_finished, latest_folder, new_folder
+
+RUNS = Path("runs")
+
+
+def as_recipe(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), starts: bool = True
+) -> Recipe:
+    """Read a recipe from a file, a bundled name, or a mapping; see `read_recipe`."""
+    if isinstance(recipe, Mapping):
+        return recipe_from_mapping(recipe, overrides, starts=starts)
+    return read_recipe(recipe, overrides, starts=starts)
+
+
+def differences(asked: Recipe, stored: Recipe) -> list[str]:
+    """List the keys in which a recipe differs from that of a run, "key: 1 → 2" each.
+
+    What was chosen when the run started ("auto", an absent model) does not count.
+    """
+
+    def flat(table: Any, prefix: str = "") -> dict[str, Any]:
+        if isinstance(table, Mapping):
+            items = table.items()
+        elif isinstance(table, list):
+            items = {str(number): value for number, value in enumerate(table)}.items()
+        else:
+            return {prefix: table}
+        return {
+            k: v for key, value in items for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()
+        }
+
+    train = stored.train
+    if asked.train.precision == "auto":
+        asked = dataclasses.replace(asked, train=dataclasses.replace(asked.train, precision=train.precision))
+    if asked.train.channels_last == "auto":
+        kept = dataclasses.replace(asked.train, channels_last=train.channels_last)
+        asked = dataclasses.replace(asked, train=kept)
+    if asked.model is None:
+        asked = dataclasses.replace(asked, model=stored.model)
+    new, old = flat(recipe_to_mapping(asked)), flat(recipe_to_mapping(stored))
+    keys = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key))
+    return [f"{key}: the run has {old.get(key)}, the recipe {new.get(key)}" for key in keys]
+
+
+def choose_run(
+    recipe: str | Path | Mapping[str, Any] | None,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    resume: bool | str | Path = False,
+) -> tuple[Recipe, Path]:
+    """Return the recipe to train and the folder to train it in.
+
+    Args:
+        recipe: file, bundled name or mapping; may be left out when a folder is resumed.
+        overrides: "key=value" each.
+        out: folder of the run; None for the first free one of runs/NAME, runs/NAME-2, ….
+        resume: False, a folder, or True for the recipe's newest run.
+
+    Raises:
+        RecipeError: the recipe has problems.
+        RunError: there is nothing to resume, or the recipe is not the run's.
+    """
+    asked = None if recipe is None else as_recipe(recipe, overrides, starts=resume is False)
+    if resume is False:
+        if asked is None:
+            raise RunError("name a recipe: robustplug train --recipe cat")
+        return asked, Path(out) if out is not None else new_folder(RUNS, asked.name)
+    if isinstance(resume, bool):
+        if out is None and asked is None:
+            raise RunError("say what to resume: robustplug train --resume runs/NAME")
+        folder = Path(out) if out is not None else latest_folder(RUNS, asked.name if asked else "")
+    else:
+        folder = Path(resume)
+    stored = stored_recipe(folder)
+    if is_finished(folder):
+        raise RunError(f"{folder} is finished; look at it with: robustplug evaluate {folder}")
+    if asked is None and overrides:
+        raise RunError("a run is resumed with the recipe it was started with: leave out --set")
+    changed = [] if asked is None else differences(asked, stored)
+    if changed:
+        raise RunError(
+            f"the recipe is not the one that {folder} was started with; leave out --recipe and --set to "
+            "go on with that one, or start anew with --out:\n  " + "\n  ".join(changed)
+        )
+    return stored, folder
+
+
+def stored_recipe(folder: Path) -> Recipe:
+    """Read the resolved recipe of a run folder.
+
+    Raises:
+        RunError: the folder holds no run.
+    """
+    if not holds_run(folder):
+        if not folder.exists():
+            raise RunError(f"{folder} holds no run: it is not there")
+        raise RunError(f"{folder} holds no run: there is no {RECIPE} in it")
+    return read_recipe(folder / RECIPE, starts=False)
+
+
+def only_evaluate_changed(name: str, overrides: Sequence[str]) -> None:
+    """Refuse overrides of a finished run that are not about its evaluation.
+
+    Raises:
+        RecipeError: naming each.
+    """
+    wrong = [text for text in overrides if not text.startswith("evaluate.")]
+    if wrong:
+        problems = [
+            Problem(
+                text.partition("=")[0], "only evaluate.* can be set for a run that is trained", override=text
+            )
+            for text in wrong
+        ]
+        raise RecipeError(problems, name)
