@@ -38,7 +38,7 @@ from robustplug.engine.rows import chain_of_attacks
 from robustplug.plugin.build import build
 from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
-from robustplug.subject import Network, Subject, open_subject
+from robustplug.subjects.subject import Network, Subject, open_subject
 
 
 def naive_pgd(

@@ -70,15 +70,16 @@ if TYPE_CHECKING:
         take,
     )
     from .engine.loop import training_loss
-    from .engine.open import open_model, open_run
     from .engine.opened import OpenedEvaluation
-    from .engine.transfer import weights_digest
+    from .evaluation.opened_run import open_run
     from .plugin.signatures import check_arguments, scaled_step
     from .report.batchnorm import batchnorm_figure
     from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .report.tables import wilson_interval
     from .run import open_evaluation
     from .runs.folder import note_in_result, write_result
+    from .subjects.formats.weights import weights_digest
+    from .subjects.trained import open_model
 
 _LAZY = {
     "cli.evaluate": ("model_options", "result_folder"),
@@ -131,15 +132,16 @@ _LAZY = {
         "take",
     ),
     "engine.loop": ("training_loss",),
-    "engine.open": ("open_model", "open_run"),
     "engine.opened": ("OpenedEvaluation",),
-    "engine.transfer": ("weights_digest",),
+    "evaluation.opened_run": ("open_run",),
     "plugin.signatures": ("check_arguments", "scaled_step"),
     "report.batchnorm": ("batchnorm_figure",),
     "report.figures": ("Line", "Panel", "histogram_figure", "image_figure", "line_figure", "matrix_figure"),
     "report.tables": ("wilson_interval",),
     "run": ("open_evaluation",),
     "runs.folder": ("note_in_result", "write_result"),
+    "subjects.formats.weights": ("weights_digest",),
+    "subjects.trained": ("open_model",),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 

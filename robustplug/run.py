@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .plugin.build import build as build_resolved
 from .plugin.component import Kind, Use
 from .recipe.convert import resolve
-from .subject import Network, Reference, as_table, open_sources, open_subject, typical_input
+from .subjects.subject import Network, Reference, as_table, open_sources, open_subject, typical_input
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .engine.train import Trained
     from .report.comparison import Comparison
     from .report.computed import LeftOut
-    from .targets import Classifier
+    from .subjects.target import Classifier
 
 
 def train(

@@ -35,9 +35,9 @@ def validate(
         rows = read_suite(recipe, {"use": "linf"}).row
         click.echo(f"{recipe} is valid: {len(rows)} rows")
         return
-    from ..engine.assemble import build_part
     from ..recipe.load import read_recipe
     from ..recipe.write import write_recipe
+    from ..subjects.assemble import build_part
 
     read = read_recipe(recipe, overrides)
     build_part(read.method, "method", "method")

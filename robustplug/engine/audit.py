@@ -21,8 +21,8 @@ from ..recipe.load import read_suite
 from ..recipe.write import use_to_mapping
 from ..runs.folder import write_json, writing
 from ..runs.result_file import result_to_json
+from ..subjects.assemble import Parts, build_part
 from . import verdicts
-from .assemble import Parts, build_part
 from .evaluate import Evaluation, plain_objective
 from .results import Asked, evaluate_and_write, prepare_evaluation
 from .verdicts import Finding

@@ -34,7 +34,7 @@ from .journal import Chunk, Journal, Quiet
 if TYPE_CHECKING:
     from ..core.protocols import Loss, Perturbation, Vicinity
     from ..core.task import Task
-    from .transfer import Source
+    from ..subjects.subject import Source
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .loop import Loop, loss_of
 
 if TYPE_CHECKING:
     from ..core.types import ParamGroup
-    from .assemble import Parts
+    from ..subjects.assemble import Parts
 
 _SETTINGS = ("clip_grad_norm", "ema_decay", "checkpoint_batches")
 

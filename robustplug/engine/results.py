@@ -16,19 +16,19 @@ from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mappi
 from ..runs.environment import describe_environment
 from ..runs.folder import locked, write_json, writing
 from ..runs.result_file import result_to_json
-from .assemble import Parts, build_part, threat_of
+from ..subjects.assemble import Parts, build_part, threat_of
+from ..subjects.formats.weights import weights_digest
 from .evaluate import Attack, Evaluation
 from .journal import discard
 from .rows import chain_of_attacks, suite_attacks
 from .summary import ReferenceErrors, corruption_summary, worst_cases
-from .transfer import weights_digest
 
 if TYPE_CHECKING:
     from ..core.reporting import Reporter
     from ..devices.processes import Processes
     from ..recipe.options import Recipe
     from ..recipe.suite import Suite
-    from .transfer import Source
+    from ..subjects.subject import Source
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.options import as_mapping, default_of
 from ..recipe.write import use_to_mapping
-from .assemble import build_part
+from ..subjects.assemble import build_part
 from .evaluate import Attack
 
 if TYPE_CHECKING:
     from ..core.protocols import Perturbation
     from ..recipe.suite import Suite, SuiteRow
-    from .transfer import Source
+    from ..subjects.subject import Source
 
 _REQUIRED: Any = object()
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from ..core.types import EpochReport
 from ..errors import RunError
-from ..runs.checkpoint import Checkpoint, fixed_shape, pack, unpack
+from ..runs.checkpoint import Checkpoint, pack, unpack
+from ..subjects.trained import load_part
 from .loop import Clock, Loop, Means
 
 if TYPE_CHECKING:
@@ -144,42 +145,3 @@ class Session:
     def weights(self) -> nn.Module:
         """Return the model to evaluate: the averaged one, if any."""
         return self.loop.model if self.loop.ema is None else self.loop.ema.module
-
-
-def load_part(checkpoint: Checkpoint, part: str, module: nn.Module) -> None:
-    """Copy one part of a checkpoint into a module.
-
-    Args:
-        checkpoint: source.
-        part: "model", "ema" or "state".
-        module: of the same names and shapes.
-
-    Raises:
-        RunError: names or shapes differ.
-    """
-    own = module.state_dict()
-    prefix = f"{part}/"
-    saved = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
-    if {k: fixed_shape(k, v) for k, v in own.items()} != {k: fixed_shape(k, v) for k, v in saved.items()}:
-        raise RunError(f"checkpoint {checkpoint.name} does not fit this {part}")
-    try:
-        module.load_state_dict(saved)
-    except RuntimeError as error:
-        raise RunError(f"checkpoint {checkpoint.name} does not fit this {part}: {error}") from error
-
-
-def trained_weights(checkpoint: Checkpoint, model: nn.Module, state: nn.Module) -> nn.Module:
-    """Load a checkpoint for evaluation and return the model, with averaged weights if it has any.
-
-    Raises:
-        RunError: the checkpoint is not of this model and method.
-    """
-    load_part(checkpoint, "state", state)
-    if any(key.startswith("ema/") for key in checkpoint.tensors):
-        from torch.optim.swa_utils import AveragedModel
-
-        averaged = AveragedModel(model)
-        load_part(checkpoint, "ema", averaged)
-        return averaged.module
-    load_part(checkpoint, "model", model)
-    return model

@@ -19,7 +19,7 @@ from ..recipe.write import digest, options_to_mapping, recipe_to_mapping, use_to
 from ..runs.choose import differences, stored_recipe
 from ..runs.folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_json, writing
 from ..runs.result_file import result_from_json
-from .assemble import threat_of
+from ..subjects.assemble import threat_of
 from .audit import NAME as AUDIT
 from .results import evaluation_digest
 from .work import Commands, Failure, Job, carry_out

@@ -39,12 +39,12 @@ from ..runs.folder import (
     writing,
 )
 from ..runs.result_file import result_to_json
-from .assemble import Parts, assemble, build_part
+from ..subjects.assemble import Parts, assemble, build_part
+from ..subjects.trained import load_start
 from .collapse import collapsed
 from .fitting import Fitting, refuse_what_has_no_effect
 from .journal import discard
 from .loop import Loop
-from .open import load_start
 from .optim import Optimizers
 from .results import Asked, evaluate_parts
 from .session import Session

@@ -6,12 +6,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.random import derive, isolated, stream
 from ..core.step import Meter, Step
@@ -22,37 +21,10 @@ from .evaluate import plain_objective
 
 if TYPE_CHECKING:
     from ..core.protocols import Vicinity
+    from ..subjects.subject import Source
     from .evaluate import Attack, Evaluation
 
 EXAMPLES, MANIFEST = "examples", "manifest.json"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Name a model that adversarial examples are made on.
-
-    Attributes:
-        name: for the table.
-        module: plain module, in eval mode, on the device of the evaluation.
-        folder: examples are kept below it and used again.
-        identity: the SHA-256 of its weights.
-    """
-
-    name: str
-    module: nn.Module
-    folder: Path
-    identity: str
-
-
-def weights_digest(module: nn.Module) -> str:
-    """Return the SHA-256 of a module's parameters and buffers, names and shapes included."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        if not isinstance(value, Tensor):
-            continue
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Transferred:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from ..core.random import derive
 from ..errors import RunError
-from .assemble import build_part
+from ..subjects.assemble import build_part
 from .evaluate import Attack, Evaluation
 
 if TYPE_CHECKING:
     from ..devices.processes import Processes
-    from .assemble import Parts
+    from ..subjects.assemble import Parts
     from .session import Session
 
 

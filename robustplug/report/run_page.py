@@ -121,7 +121,7 @@ def _results(material: Material) -> str:
 
 def _inner(material: Material, figures: Path, computing: Computing) -> list[Picture]:
     """Draw the model's BatchNorm and what plugins know of the run."""
-    from ..engine.open import open_run
+    from ..evaluation.opened_run import open_run
     from ..plugin.host import host
 
     try:
@@ -152,8 +152,8 @@ def _inner(material: Material, figures: Path, computing: Computing) -> list[Pict
 
 def _models(opened: OpenedRun) -> dict[str, Any]:
     """Return the run's model, and the one that it was fine-tuned from if that is at hand."""
-    from ..engine.open import open_model
     from ..errors import Refused
+    from ..subjects.trained import open_model
 
     models = {"trained": opened.model}
     start = opened.recipe.model.start if opened.recipe.model is not None else None

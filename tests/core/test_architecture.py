@@ -69,11 +69,11 @@ def ids(paths: list[Path]) -> list[str]:
 
 
 def test_the_reading_of_imports_works(tmp_path: Path) -> None:
-    names = imports(CORE / "engine" / "open.py")
-    assert {"robustplug.recipe.load.read_recipe", "robustplug.runs.checkpoint"} <= names
-    assert "robustplug.engine.assemble.assemble" in names
+    names = imports(CORE / "subjects" / "trained.py")
+    assert {"robustplug.runs.choose.stored_recipe", "robustplug.runs.checkpoint"} <= names
+    assert "robustplug.subjects.assemble.assemble" in names
     assert "torch.nn" not in names
-    assert "torch.nn" in imports(CORE / "engine" / "open.py", typing=True)
+    assert "torch.nn" in imports(CORE / "subjects" / "trained.py", typing=True)
     assert "robustplug.builtin.tasks.TASKS" in imports(CORE / "builtin" / "__init__.py")
     assert len(CORE_FILES) > 50
     assert PACKAGES

@@ -21,11 +21,11 @@ import robustplug
 from robustplug.core.state import PerSample
 from robustplug.devices.processes import Processes
 from robustplug.engine import train as engine_train
-from robustplug.engine.assemble import Parts
 from robustplug.engine.loop import Loop
 from robustplug.engine.session import Session
 from robustplug.engine.train import Training
 from robustplug.engine.validate import validate
+from robustplug.subjects.assemble import Parts
 
 from .learned import DRAWS, LEARNED
 from .runs import merged, offered, timeless, tiny

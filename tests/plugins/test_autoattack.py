@@ -139,7 +139,7 @@ def test_few_classes_skip_what_needs_more(classes: int, works: set[str]) -> None
     from robustplug.engine.rows import chain_of_attacks
     from robustplug.plugin.component import Use
     from robustplug.recipe.convert import resolve
-    from robustplug.targets import load_target
+    from robustplug.subjects.loading import load_target
 
     x = 0.3 + 0.4 * torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     data = (x, model(x).argmax(1))

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from robustplug.errors import RunError
-from robustplug.targets import load_target
-from robustplug.targets.archive import _GUARDS, _OPERATORS, _SIZES, check_archive
+from robustplug.subjects.formats.archive import _GUARDS, _OPERATORS, _SIZES, check_archive
+from robustplug.subjects.loading import load_target
 
 from .models import INFO, bare, close
 from .test_bad_files import Boom, rewritten

@@ -15,7 +15,7 @@ from torch import nn
 
 from robustplug.core.types import TaskInfo
 from robustplug.errors import RunError
-from robustplug.targets import load_target
+from robustplug.subjects.loading import load_target
 
 from .conftest import WRITERS
 from .models import INFO, SMALL, bare, small, write_onnx

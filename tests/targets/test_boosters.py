@@ -15,7 +15,8 @@ import torch
 import robustplug
 from robustplug.api import Refused
 from robustplug.errors import RunError
-from robustplug.targets import Target, load_target
+from robustplug.subjects.loading import load_target
+from robustplug.subjects.target import Target
 
 from .models import INFO, attacked, images
 from .tables import decisions, lightgbm, margins, saved, xgboost

@@ -15,7 +15,7 @@ import torch
 import robustplug
 from robustplug.api import Refused
 from robustplug.errors import RunError
-from robustplug.targets import load_target
+from robustplug.subjects.loading import load_target
 
 from .models import INFO, attacked, images
 from .tables import flat, rows

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.api import Refused
-from robustplug.builtin.models.normalize import Normalized
+from robustplug.core.normalize import Normalized
 from robustplug.devices.processes import start
 from robustplug.engine.evaluate import Attack, Evaluation
 from robustplug.errors import RunError
-from robustplug.targets import Target, load_target
+from robustplug.subjects.loading import load_target
+from robustplug.subjects.target import Target
 
 from .conftest import WRITERS
 from .models import INFO, SMALL, TASK, attacked, bare, close, images, losses, small, write_onnx
@@ -228,7 +229,9 @@ def test_what_is_no_model_is_refused() -> None:
 
 
 def test_importing_is_light() -> None:
-    code = "import sys, robustplug.targets; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = (
+        "import sys, robustplug.subjects.target; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 

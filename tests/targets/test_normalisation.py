@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from robustplug.errors import RunError
-from robustplug.targets import load_target
+from robustplug.subjects.loading import load_target
 
 from .models import BARE, INFO, SMALL, attacked, bare, images, small, write_onnx
 

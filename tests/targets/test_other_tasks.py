@@ -9,7 +9,7 @@ from torch import nn
 
 from robustplug.core.types import TaskInfo
 from robustplug.errors import RunError
-from robustplug.targets import load_target
+from robustplug.subjects.loading import load_target
 
 INFO = TaskInfo(sizes={"train": 1, "validation": 1, "test": 1})
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from robustplug.api import Refused
 from robustplug.errors import RunError
-from robustplug.targets import load_target
-from robustplug.targets.adapter import Adapter, Sizes
+from robustplug.subjects.formats.adapter import Adapter, Sizes
+from robustplug.subjects.loading import load_target
 
 from .models import INFO, attacked, bare, close, images, write_onnx
 

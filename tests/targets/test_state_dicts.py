@@ -15,7 +15,7 @@ from robustplug.errors import RunError
 from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
-from robustplug.targets import load_target
+from robustplug.subjects.loading import load_target
 
 from .models import BARE, INFO, SMALL, bare, close, small
 

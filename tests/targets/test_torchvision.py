@@ -17,7 +17,8 @@ from robustplug.core.random import isolated
 from robustplug.core.types import TaskInfo
 from robustplug.errors import RunError
 from robustplug.plugin.component import Use
-from robustplug.targets import load_target, torchvision_net
+from robustplug.subjects.formats import torchvision_net
+from robustplug.subjects.loading import load_target
 
 from .models import images
 

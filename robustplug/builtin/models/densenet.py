@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...core.normalize import normalized
 from ...core.types import TaskInfo
 from . import ImageModel
 from .common import classifier, conv, image_task
-from .normalize import normalized
 
 _GROWTH = 32
 _BLOCKS = (6, 12, 24, 16)

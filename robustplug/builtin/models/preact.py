@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from ...core.normalize import normalized
 from ...core.types import TaskInfo
 from . import ImageModel, WideResNet
 from .common import classifier, conv, image_task
-from .normalize import normalized
 
 
 class PreActBlock(nn.Module):

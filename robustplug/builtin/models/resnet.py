@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from ...core.normalize import normalized
 from ...core.types import TaskInfo
 from . import ImageModel, ResNeXt
 from .common import classifier, conv, image_task
-from .normalize import normalized
 
 
 class Residual(nn.Module):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from ...core.normalize import normalized
 from ...core.types import TaskInfo
 from . import SmallCnn
 from .common import conv, image_task
-from .normalize import normalized
 
 
 def small_cnn(options: SmallCnn, *, info: TaskInfo) -> nn.Module:

@@ -10,11 +10,11 @@ import torchvision.models
 from torch import nn
 
 from ...core.modes import evaluating
+from ...core.normalize import normalized
 from ...core.types import TaskInfo
 from ...plugin.registry import did_you_mean
 from . import Torchvision
 from .common import ImageTask, image_task
-from .normalize import normalized
 
 
 def torchvision_model(options: Torchvision, *, info: TaskInfo) -> nn.Module:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from ...core.normalize import normalized
 from ...core.types import TaskInfo
 from . import ImageModel
 from .common import classifier, conv, image_task
-from .normalize import normalized
 
 _STACKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 

@@ -246,4 +246,4 @@ def test_what_is_no_such_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="no encoder-decoder in safetensors"):
         robustplug.build("model", "huggingface", folder=str(small), info=task.info)
     with pytest.raises(Exception, match="name a model component that reads one"):
-        robustplug.targets.load_target(small, task.info)
+        robustplug.subjects.loading.load_target(small, task.info)

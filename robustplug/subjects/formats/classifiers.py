@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.random import stream
-from ..errors import RunError
+from ...core.random import stream
+from ...errors import RunError
 from .adapter import Opened
 from .contents import first_line
 from .flat import check_features, flat

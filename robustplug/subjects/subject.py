@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import RunError
-from .recipe.load import recipe_from_mapping
-from .recipe.write import recipe_to_mapping
+from ..errors import RunError
+from ..recipe.load import recipe_from_mapping
+from ..recipe.write import recipe_to_mapping
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .core.reporting import Reporter
-    from .devices.processes import Processes
-    from .engine.assemble import Parts
-    from .engine.transfer import Source
-    from .targets import Classifier
+    from ..core.reporting import Reporter
+    from ..devices.processes import Processes
+    from .assemble import Parts
+    from .target import Classifier
 
 Reference = str | Mapping[str, Any]
 
@@ -68,6 +67,23 @@ class Subject:
     processes: Processes
 
 
+@dataclass(frozen=True)
+class Source:
+    """Name a model that adversarial examples are made on.
+
+    Attributes:
+        name: for the table.
+        module: plain module, in eval mode, on the device of the evaluation.
+        folder: examples are kept below it and used again.
+        identity: the SHA-256 of its weights.
+    """
+
+    name: str
+    module: nn.Module
+    folder: Path
+    identity: str
+
+
 def as_table(reference: Reference) -> dict[str, Any]:
     """Return a reference as a recipe would write it."""
     return {"use": reference} if isinstance(reference, str) else dict(reference)
@@ -98,10 +114,10 @@ def open_subject(
         RunError: the model cannot be read, or the device is not there.
         TypeError: the task is missing.
     """
-    from .devices.processes import start
-    from .engine.open import load_run
-    from .runs.choose import only_evaluate_changed, stored_recipe
-    from .runs.folder import is_finished
+    from ..devices.processes import start
+    from ..runs.choose import only_evaluate_changed, stored_recipe
+    from ..runs.folder import is_finished
+    from .trained import load_run
 
     folder = _run_folder(model, network)
     if folder is not None:
@@ -160,8 +176,8 @@ def _type_name(model: Any) -> str:
 
 
 def _loaded(model: Any, network: Network, recipe: Any, processes: Processes, reporter: Reporter) -> Subject:
-    from .engine.assemble import Parts, build_part
-    from .targets import load_target
+    from .assemble import Parts, build_part
+    from .loading import load_target
 
     task = build_part(recipe.task, "task", "task")
     method = build_part(recipe.method, "method", "method")
@@ -183,7 +199,7 @@ def _loaded(model: Any, network: Network, recipe: Any, processes: Processes, rep
 
 def typical_input(parts: Parts) -> Any:
     """Return the inputs of a training batch, to choose the number of threads by."""
-    from .core.types import Feed
+    from ..core.types import Feed
 
     feed = Feed(batch_size=parts.recipe.train.batch_size)
     return next(iter(parts.task.batches("train", feed))).x
@@ -195,10 +211,10 @@ def open_sources(folders: Sequence[str | Path], subject: Subject, reporter: Repo
     Raises:
         RunError: a folder holds no run, or its model does not fit the task.
     """
-    from .engine.assemble import check_outputs
-    from .engine.open import load_run
-    from .engine.transfer import Source, weights_digest
-    from .runs.choose import stored_recipe
+    from ..runs.choose import stored_recipe
+    from .assemble import check_outputs
+    from .formats.weights import weights_digest
+    from .trained import load_run
 
     sources = []
     for folder in map(Path, folders):

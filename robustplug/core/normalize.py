@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...core.types import TaskInfo
+from .types import TaskInfo
 
 
 class Normalized(nn.Module):

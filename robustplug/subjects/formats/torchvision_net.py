@@ -10,9 +10,9 @@ from typing import Any
 import torchvision.models
 from torch import nn
 
-from ..core.random import isolated
-from ..errors import RunError
-from ..plugin.registry import did_you_mean
+from ...core.random import isolated
+from ...errors import RunError
+from ...plugin.registry import did_you_mean
 from .adapter import Opened
 from .contents import PREFIX, digest, first_line
 from .weights import State, fit, read_state

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.modes import evaluating
-from . import TargetKind
+from ...core.modes import evaluating
+from ..target import TargetKind
 
 Key = str | int | None
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ..errors import RunError
+from ...errors import RunError
 from .adapter import Opened, Sizes, manageable
 from .archive import check_archive
 from .contents import first_line

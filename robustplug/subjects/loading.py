@@ -12,24 +12,24 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from ..builtin.models.normalize import Normalized
+from ..core.normalize import Normalized
 from ..core.random import isolated
 from ..core.types import TaskInfo
-from ..engine.assemble import build_part
 from ..errors import RunError
 from ..plugin.component import Use
 from ..plugin.host import registry
 from ..recipe.convert import resolve
 from ..recipe.write import use_to_mapping
 from ..runs.folder import holds_run
-from . import Classifier, Target, TargetKind
-from .adapter import Adapter, Opened, manageable
-from .boosters import open_lightgbm, open_xgboost
-from .classifiers import is_classifier, open_classifier
-from .contents import PREFIX, content_of, digest
-from .programs import open_export, open_program, open_script
-from .trial import Shape, check_logits, find_logits, why_no_gradients
-from .weights import fit, read_state
+from .assemble import build_part
+from .formats.adapter import Adapter, Opened, manageable
+from .formats.boosters import open_lightgbm, open_xgboost
+from .formats.classifiers import is_classifier, open_classifier
+from .formats.contents import PREFIX, content_of, digest
+from .formats.programs import open_export, open_program, open_script
+from .formats.trial import Shape, check_logits, find_logits, why_no_gradients
+from .formats.weights import fit, read_state
+from .target import Classifier, Target, TargetKind
 
 Source = nn.Module | Classifier | Callable[[Any], Any] | str | Path
 Numbers = Sequence[float] | None
@@ -38,15 +38,37 @@ Numbers = Sequence[float] | None
 _BLACK_BOXES: frozenset[TargetKind] = frozenset({"onnx", "lightgbm", "xgboost", "classifier"})
 
 
-def load(
+def load_target(
     source: Source,
     info: TaskInfo,
-    model: Use | None,
-    weights: str | None,
-    normalisation: tuple[Numbers, Numbers],
-    device: torch.device | str,
+    *,
+    model: Use | None = None,
+    weights: str | None = None,
+    mean: Numbers = None,
+    std: Numbers = None,
+    device: torch.device | str = "cpu",
 ) -> Target:
-    """Load a model and try it; see `load_target`."""
+    """Load a model and try it on a few images.
+
+    What a file is, its content says; its suffix does not matter. Python unpickles nothing but tensors
+    (`weights_only=True`), and torch.export files that would need more are refused; docs/models.md says
+    what else loading runs. Modules are moved to the device and else left as they are; those that are made
+    here are in eval mode.
+
+    Args:
+        source: a module, a fitted classifier of flat images, a function, a file, or "torchvision:NAME".
+        info: of the task: the shape of an image and the number of classes.
+        model: the component that a state dict belongs to.
+        weights: of a torchvision model: a name such as "DEFAULT", or a file with a state dict.
+        mean, std: a number for each channel; (x − mean) / std is put in front of the model.
+        device: where the model runs.
+
+    Raises:
+        RunError: the model cannot be loaded, or does not fit the task; the message names the file, what
+            is wrong with it and how to mend it.
+        RecipeError: the component or one of its options is wrong.
+    """
+    normalisation = mean, std
     if isinstance(source, str | Path) and Path(source).is_dir():
         source, model = _from_folder(Path(source), model, info), None
     if info.shape is None or info.classes is None:
@@ -130,7 +152,7 @@ def _open(
     if weights is not None and not named:
         raise RunError(f'weights are for models of torchvision, such as "{PREFIX}resnet50"; leave them out')
     if named:
-        from .torchvision_net import open_torchvision  # slow to import
+        from .formats.torchvision_net import open_torchvision  # slow to import
 
         _refuse_component(model, str(source))
         return open_torchvision(str(source).removeprefix(PREFIX), weights, shape.image, shape.classes)
@@ -174,7 +196,7 @@ def _open_file(path: Path, info: TaskInfo, shape: Shape, model: Use | None, devi
         elif content == "xgboost":
             opened = open_xgboost(path, shape)
         else:
-            from .onnx_file import open_onnx
+            from .formats.onnx_file import open_onnx
 
             opened = open_onnx(path, shape.image, device)
     opened.facts = {"sha256": digest(path), **opened.facts}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import RunError
+from ...errors import RunError
 from .adapter import Opened, Sizes
 from .contents import first_line
 from .programs import check_shape

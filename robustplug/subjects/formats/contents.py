@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from ..errors import RunError
+from ...errors import RunError
 
 Content = Literal["safetensors", "pickle", "torchscript", "export", "onnx", "lightgbm", "xgboost"]
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.modes import evaluating
-from ..core.random import isolated, stream
-from ..errors import RunError
+from ...core.modes import evaluating
+from ...core.random import isolated, stream
+from ...errors import RunError
 from .adapter import Adapter, Key, as_tensor
 from .contents import first_line
 

@@ -1,31 +1,25 @@
-"""Start, resume and load runs."""
+"""Load what training has left: a run for its evaluation, or the weights that another one starts from."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..core.types import Feed
 from ..errors import Refused, RunError
 from ..recipe.errors import RecipeError
 from ..runs import checkpoint
+from ..runs.checkpoint import Checkpoint, fixed_shape
+from ..runs.choose import stored_recipe
 from ..runs.folder import CHECKPOINTS, MODEL
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ..core.method import Method
-    from ..core.task import Task
-    from ..core.types import Result, TaskInfo
+    from ..core.types import TaskInfo
     from ..devices.processes import Processes
     from ..recipe.options import Recipe
     from .assemble import Parts
-
-from ..runs.choose import stored_recipe
 
 
 class Loaded(NamedTuple):
@@ -59,7 +53,6 @@ def load_run(folder: Path, recipe: Recipe, processes: Processes, last: bool = Fa
         RunError: no checkpoint can be used.
     """
     from .assemble import assemble
-    from .session import trained_weights
 
     parts = assemble(recipe, processes.device)
     parts.set_up(processes.device)
@@ -75,98 +68,43 @@ def load_run(folder: Path, recipe: Recipe, processes: Processes, last: bool = Fa
     return Loaded(parts, parts.method.export(model).eval(), problems, model, int(selected.meta["epoch"]))
 
 
-@dataclass(frozen=True)
-class OpenedRun:
-    """Hold a run to look at.
-
-    Attributes:
-        model: exported, in eval mode.
-        trained: as in the checkpoint, before the method's export.
-        parts: its recipe, task and method, with the method's memory and parameters as trained.
-        processes: says where the models are.
-        epochs: whole epochs that it has been trained for.
-        folder: of the run.
-        problems: what is wrong with newer checkpoints.
-    """
-
-    model: nn.Module
-    trained: nn.Module
-    parts: Parts
-    processes: Processes
-    epochs: int
-    folder: Path
-    problems: Sequence[str] = ()
-
-    @property
-    def recipe(self) -> Recipe:
-        """Return the recipe as it was resolved when the run started."""
-        return self.parts.recipe
-
-    @property
-    def name(self) -> str:
-        """Return the recipe's name."""
-        return self.parts.recipe.name
-
-    @property
-    def task(self) -> Task:
-        """Return the data."""
-        return self.parts.task
-
-    @property
-    def method(self) -> Method[Any]:
-        """Return the method."""
-        return self.parts.method
-
-    @property
-    def device(self) -> str:
-        """Return where the models are."""
-        return str(self.processes.device)
-
-    def evaluate(self, model: nn.Module, samples: int | None = None) -> Result:
-        """Evaluate a module as the run's recipe says.
-
-        Args:
-            model: of the same task, in eval mode.
-            samples: use only the first so many; None for what the recipe says.
-        """
-        from ..core.reporting import Silent
-        from ..devices.precision import fitting_threads
-        from .results import Asked, evaluate_parts
-
-        parts = self.parts
-        if samples is not None:
-            options = dataclasses.replace(parts.recipe.evaluate, samples=samples)
-            parts = dataclasses.replace(parts, recipe=dataclasses.replace(parts.recipe, evaluate=options))
-        feed = Feed(batch_size=parts.recipe.train.batch_size)
-        with fitting_threads(next(iter(parts.task.batches("train", feed))).x):
-            return evaluate_parts(parts, model, self.processes, Silent(), Asked())
-
-
-def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> OpenedRun:
-    """Open a run folder to look at what was trained.
+def load_part(checkpoint: Checkpoint, part: str, module: nn.Module) -> None:
+    """Copy one part of a checkpoint into a module.
 
     Args:
-        folder: of the run.
-        device: "auto", "cpu", "cuda" or "mps".
-        last: open the newest checkpoint instead of the selected one.
+        checkpoint: source.
+        part: "model", "ema" or "state".
+        module: of the same names and shapes.
 
     Raises:
-        RunError: the folder holds no run, or no checkpoint of it can be used.
+        RunError: names or shapes differ.
     """
-    from ..devices.processes import start
+    own = module.state_dict()
+    prefix = f"{part}/"
+    saved = {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
+    if {k: fixed_shape(k, v) for k, v in own.items()} != {k: fixed_shape(k, v) for k, v in saved.items()}:
+        raise RunError(f"checkpoint {checkpoint.name} does not fit this {part}")
+    try:
+        module.load_state_dict(saved)
+    except RuntimeError as error:
+        raise RunError(f"checkpoint {checkpoint.name} does not fit this {part}: {error}") from error
 
-    recipe = stored_recipe(Path(folder))
-    processes = start(device, "float32")
-    found = load_run(Path(folder), recipe, processes, last)
-    return OpenedRun(
-        found.exported,
-        found.trained,
-        found.parts,
-        processes,
-        found.epochs,
-        Path(folder),
-        tuple(found.problems),
-    )
+
+def trained_weights(checkpoint: Checkpoint, model: nn.Module, state: nn.Module) -> nn.Module:
+    """Load a checkpoint for evaluation and return the model, with averaged weights if it has any.
+
+    Raises:
+        RunError: the checkpoint is not of this model and method.
+    """
+    load_part(checkpoint, "state", state)
+    if any(key.startswith("ema/") for key in checkpoint.tensors):
+        from torch.optim.swa_utils import AveragedModel
+
+        averaged = AveragedModel(model)
+        load_part(checkpoint, "ema", averaged)
+        return averaged.module
+    load_part(checkpoint, "model", model)
+    return model
 
 
 def open_model(folder: str | Path, info: TaskInfo, device: torch.device | str = "cpu") -> nn.Module:
@@ -181,8 +119,8 @@ def open_model(folder: str | Path, info: TaskInfo, device: torch.device | str = 
         Refused: the folder holds no finished run, or the weights do not fit this task.
     """
     from ..core.random import isolated
-    from ..targets.weights import fit, read_state
     from .assemble import build_part
+    from .formats.weights import fit, read_state
 
     path = Path(folder)
     try:
@@ -208,8 +146,7 @@ def load_start(recipe: Recipe, model: nn.Module) -> str:
     Raises:
         RunError: they are not there, or do not fit.
     """
-    from ..targets.weights import fit, read_state
-    from .transfer import weights_digest
+    from .formats.weights import fit, read_state, weights_digest
 
     assert recipe.model is not None
     assert recipe.model.start is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import RunError
-from ..runs.checkpoint import fixed_shape
+from ...errors import RunError
+from ...runs.checkpoint import fixed_shape
 from .contents import content_of, first_line
 
 State = Mapping[str, Tensor]
@@ -159,3 +160,14 @@ def _hint(state: State, wanted: State) -> str:
     if inside == set(state):
         return "the file has a normalisation layer: --set model.normalize=true; the task must state its mean"
     return ""
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's parameters and buffers, names and shapes included."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, Tensor):
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import RunError
+from ...errors import RunError
 from .adapter import Opened
 from .contents import first_line
 from .flat import check_classes, check_features, flat

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ..errors import RunError
+from ...errors import RunError
 from .contents import first_line
 
 _WORD = r"(?!__)[A-Za-z_]\w*"

@@ -1,0 +1,1 @@
+"""Attacks on a model, and what became of each sample."""

@@ -1,0 +1,1 @@
+"""Any model and its data, opened and ready to be evaluated."""

@@ -1,0 +1,1 @@
+"""What a model may come as: weights, programs, classifiers, boosted trees."""
