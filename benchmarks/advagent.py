@@ -17,7 +17,7 @@ import torch
 
 import robustplug
 from robustplug.api import Feed, Step, View, isolated, open_run, prepare, stream, training_loss
-from robustplug.engine.evaluate import plain_objective
+from robustplug.evaluation.setting import plain_objective
 from robustplug_advagent import replace
 from robustplug_advagent.agent import Agent
 from robustplug_advagent.talk import TARGET, draw_noise, play

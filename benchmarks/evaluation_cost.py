@@ -33,8 +33,8 @@ import robustplug
 from robustplug.core.reporting import Silent
 from robustplug.core.types import AttackResult, Feed
 from robustplug.devices.precision import fitting_threads
-from robustplug.engine.evaluate import Evaluation
-from robustplug.engine.rows import chain_of_attacks
+from robustplug.evaluation.evaluate import Evaluation
+from robustplug.evaluation.rows import chain_of_attacks
 from robustplug.plugin.build import build
 from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import robustplug
 from robustplug.api import Batch, Feed, Step, View, open_run, stream
-from robustplug.engine.evaluate import plain_objective
+from robustplug.evaluation.setting import plain_objective
 
 
 def attacked(task: Any, model: Any, batch: Batch, attack: Any) -> tuple[Tensor, float, int]:

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         take,
     )
     from .engine.loop import training_loss
-    from .engine.opened import OpenedEvaluation
+    from .evaluation.opened import OpenedEvaluation
     from .evaluation.opened_run import open_run
     from .plugin.signatures import check_arguments, scaled_step
     from .report.batchnorm import batchnorm_figure
@@ -132,7 +132,7 @@ _LAZY = {
         "take",
     ),
     "engine.loop": ("training_loss",),
-    "engine.opened": ("OpenedEvaluation",),
+    "evaluation.opened": ("OpenedEvaluation",),
     "evaluation.opened_run": ("open_run",),
     "plugin.signatures": ("check_arguments", "scaled_step"),
     "report.batchnorm": ("batchnorm_figure",),

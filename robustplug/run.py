@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from .core.reporting import Reporter
     from .core.types import Result, Split
-    from .engine.audit import Audit
-    from .engine.opened import OpenedEvaluation
     from .engine.study import StudyReporter
     from .engine.train import Trained
+    from .evaluation.audit.audit import Audit
+    from .evaluation.opened import OpenedEvaluation
     from .report.comparison import Comparison
     from .report.computed import LeftOut
     from .subjects.target import Classifier
@@ -123,8 +123,8 @@ def evaluate(
     """
     from .core.reporting import Silent
     from .devices.precision import fitting_threads
-    from .engine.results import Asked, evaluate_and_write
-    from .engine.summary import read_reference
+    from .evaluation.results import Asked, evaluate_and_write
+    from .evaluation.summary import read_reference
     from .recipe.load import read_suite
     from .recipe.write import use_to_mapping
 
@@ -185,8 +185,8 @@ def audit(
     """
     from .core.reporting import Silent
     from .devices.precision import fitting_threads
-    from .engine.audit import NAME, audit_parts
-    from .engine.results import Asked
+    from .evaluation.audit.audit import NAME, audit_parts
+    from .evaluation.results import Asked
     from .runs.folder import note_in_result
 
     network = Network(task, architecture, weights, mean, std)
@@ -231,9 +231,9 @@ def open_evaluation(
     Args and raises: as for `evaluate`.
     """
     from .core.reporting import Silent
-    from .engine.opened import OpenedEvaluation
-    from .engine.results import Asked, describe, prepare_evaluation
-    from .engine.rows import chain_of_attacks, suite_attacks
+    from .evaluation.opened import OpenedEvaluation
+    from .evaluation.results import Asked, describe, prepare_evaluation
+    from .evaluation.rows import chain_of_attacks, suite_attacks
     from .recipe.load import read_suite
     from .recipe.write import use_to_mapping
 

@@ -35,7 +35,7 @@ def audit(
     """
     from rich.console import Console
 
-    from ..engine.audit import NAME
+    from ..evaluation.audit.audit import NAME
     from ..report.console import RichReporter
     from ..report.tables import audit_table, result_tables
     from ..run import audit as run_audit

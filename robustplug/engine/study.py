@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..core.reporting import Reporter, Silent
 from ..errors import Interrupted, RunError
+from ..evaluation.audit.audit import NAME as AUDIT
+from ..evaluation.results import evaluation_digest
 from ..recipe.errors import RecipeError
 from ..recipe.load import read_suite
 from ..recipe.write import digest, options_to_mapping, recipe_to_mapping, use_to_mapping
@@ -20,8 +22,6 @@ from ..runs.choose import differences, stored_recipe
 from ..runs.folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_json, writing
 from ..runs.result_file import result_from_json
 from ..subjects.assemble import threat_of
-from .audit import NAME as AUDIT
-from .results import evaluation_digest
 from .work import Commands, Failure, Job, carry_out
 from .workers import places, run_side_by_side, visible_gpus
 

@@ -22,6 +22,8 @@ from ..devices.precision import choose_channels_last, choose_precision, fitting_
 from ..devices.processes import Processes, start
 from ..devices.signals import StopRequest, stop_requests
 from ..errors import Interrupted, Refused, RunError
+from ..evaluation.journal import discard
+from ..evaluation.results import Asked, evaluate_parts
 from ..plugin.host import host
 from ..recipe.write import recipe_hash, write_recipe
 from ..runs import checkpoint
@@ -43,10 +45,8 @@ from ..subjects.assemble import Parts, assemble, build_part
 from ..subjects.trained import load_start
 from .collapse import collapsed
 from .fitting import Fitting, refuse_what_has_no_effect
-from .journal import discard
 from .loop import Loop
 from .optim import Optimizers
-from .results import Asked, evaluate_parts
 from .session import Session
 from .validate import selection_score, validate
 

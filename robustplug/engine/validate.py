@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from ..core.random import derive
 from ..errors import RunError
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.setting import Attack
 from ..subjects.assemble import build_part
-from .evaluate import Attack, Evaluation
 
 if TYPE_CHECKING:
     from ..devices.processes import Processes

@@ -79,7 +79,7 @@ class LoadedRun:
         """
         from ..core.reporting import Silent
         from ..devices.precision import fitting_threads
-        from ..engine.results import Asked, evaluate_parts
+        from .results import Asked, evaluate_parts
 
         parts = self.parts
         if samples is not None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.types import Result
-from ..engine.audit import NAME as AUDIT
 from ..errors import RunError
+from ..evaluation.audit.audit import NAME as AUDIT
 from ..runs.folder import ENVIRONMENT, EVALUATIONS, METRICS, RECIPE, RESULT, holds_run
 from ..runs.result_file import result_from_json
 

@@ -16,7 +16,7 @@ from ..core.types import View
 
 if TYPE_CHECKING:
     from ..core.protocols import Vicinity
-    from ..engine.opened import OpenedEvaluation
+    from ..evaluation.opened import OpenedEvaluation
 
 # Samples whose loss is averaged, and moves along each direction.
 LOSSES, GRID = 16, 21

@@ -12,7 +12,7 @@ from robustplug.core.protocols import Vicinity
 from robustplug.core.random import isolated, stream
 from robustplug.core.step import Step
 from robustplug.core.types import Batch, Feed, View
-from robustplug.engine.evaluate import plain_objective
+from robustplug.evaluation.setting import plain_objective
 
 EPS = {"linf": 0.1, "l2": 0.6}
 

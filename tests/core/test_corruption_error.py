@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from robustplug.builtin.shifts import CorruptionKind
-from robustplug.corruptions import (
+from robustplug.evaluation.corruptions import (
     ALEXNET,
     corruption_errors,
     mean_corruption_error,

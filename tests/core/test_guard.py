@@ -13,7 +13,7 @@ from robustplug.core.guard import guarded
 from robustplug.core.random import isolated, stream
 from robustplug.core.step import Step
 from robustplug.core.types import Feed
-from robustplug.engine.evaluate import plain_objective
+from robustplug.evaluation.setting import plain_objective
 from robustplug.testing import ToyTask
 
 

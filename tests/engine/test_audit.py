@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.engine.audit import Audit
 from robustplug.errors import Refused
+from robustplug.evaluation.audit.audit import Audit
 
 from .runs import merged, read_json
 

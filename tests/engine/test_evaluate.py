@@ -15,9 +15,10 @@ from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.core.step import Step
 from robustplug.core.types import AttackResult, Batch, Cost, Feed, View
 from robustplug.devices.processes import start
-from robustplug.engine.chunks import regroup
-from robustplug.engine.evaluate import Attack, Evaluation
-from robustplug.engine.rows import use_label
+from robustplug.evaluation.chunks import regroup
+from robustplug.evaluation.evaluate import Evaluation
+from robustplug.evaluation.rows import use_label
+from robustplug.evaluation.setting import Attack
 from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError

@@ -15,9 +15,10 @@ from robustplug.core.random import uniform_like
 from robustplug.core.step import Step
 from robustplug.core.types import AttackResult, Cost, View
 from robustplug.devices.processes import start
-from robustplug.engine.evaluate import Attack, Evaluation
-from robustplug.engine.journal import Chunk, Journal, discard
 from robustplug.errors import Refused
+from robustplug.evaluation.evaluate import Evaluation
+from robustplug.evaluation.journal import Chunk, Journal, discard
+from robustplug.evaluation.setting import Attack
 
 from .runs import timeless
 from .test_evaluate import EPS, evaluation

@@ -20,7 +20,8 @@ from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.core.step import Step
 from robustplug.core.types import Cost, Measure, Result, View
 from robustplug.devices.processes import start
-from robustplug.engine.evaluate import Attack, Evaluation, mean_of
+from robustplug.evaluation.evaluate import Evaluation, mean_of
+from robustplug.evaluation.setting import Attack
 from robustplug.plugin.component import Component, NoOptions
 from robustplug.report.tables import measure_table, measure_text, result_tables, wilson_interval
 from robustplug.runs.result_file import result_from_json, result_to_json

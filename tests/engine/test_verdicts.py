@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from robustplug.engine import verdicts
-from robustplug.engine.verdicts import Finding, Verdict
+from robustplug.evaluation.audit import verdicts
+from robustplug.evaluation.audit.verdicts import Finding, Verdict
 
 N = 100
 

@@ -135,8 +135,8 @@ def test_few_classes_skip_what_needs_more(classes: int, works: set[str]) -> None
 
     from robustplug.builtin.tasks.tensors import TensorTask
     from robustplug.devices.processes import start
-    from robustplug.engine.evaluate import Evaluation
-    from robustplug.engine.rows import chain_of_attacks
+    from robustplug.evaluation.evaluate import Evaluation
+    from robustplug.evaluation.rows import chain_of_attacks
     from robustplug.plugin.component import Use
     from robustplug.recipe.convert import resolve
     from robustplug.subjects.loading import load_target

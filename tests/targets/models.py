@@ -13,7 +13,7 @@ import robustplug
 from robustplug.core.random import isolated, stream
 from robustplug.core.step import Step
 from robustplug.core.types import Batch, Feed, TaskInfo, View
-from robustplug.engine.evaluate import plain_objective
+from robustplug.evaluation.setting import plain_objective
 from robustplug.plugin.component import Use
 
 TASK = robustplug.build("task", "digits")

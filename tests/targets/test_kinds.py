@@ -21,8 +21,9 @@ import robustplug
 from robustplug.api import Refused
 from robustplug.core.normalize import Normalized
 from robustplug.devices.processes import start
-from robustplug.engine.evaluate import Attack, Evaluation
 from robustplug.errors import RunError
+from robustplug.evaluation.evaluate import Evaluation
+from robustplug.evaluation.setting import Attack
 from robustplug.subjects.loading import load_target
 from robustplug.subjects.target import Target
 

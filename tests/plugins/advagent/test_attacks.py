@@ -10,7 +10,7 @@ from torch import Tensor
 
 import robustplug
 from robustplug.api import Refused, Step, View, stream
-from robustplug.engine.evaluate import plain_objective
+from robustplug.evaluation.setting import plain_objective
 from robustplug_advagent.adversary import best_sentences, negotiated, trained_adversary
 from robustplug_advagent.agent import Agent
 from robustplug_advagent.attack_options import AdversaryOptions, SearchOptions

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.api import Batch, Refused, View
 from robustplug.devices.processes import start
-from robustplug.engine.evaluate import Attack, Evaluation
+from robustplug.evaluation.evaluate import Evaluation
+from robustplug.evaluation.setting import Attack
 from robustplug_seq2sick.attack import _Best, _Search
 from robustplug_seq2sick.goals import Goal
 from robustplug_seq2sick.model import Embedded

@@ -15,7 +15,7 @@ from ..recipe.errors import Problem, RecipeError
 from ..recipe.options import as_mapping, default_of
 from ..recipe.write import use_to_mapping
 from ..subjects.assemble import build_part
-from .evaluate import Attack
+from .setting import Attack
 
 if TYPE_CHECKING:
     from ..core.protocols import Perturbation

@@ -18,9 +18,10 @@ from ..runs.folder import locked, write_json, writing
 from ..runs.result_file import result_to_json
 from ..subjects.assemble import Parts, build_part, threat_of
 from ..subjects.formats.weights import weights_digest
-from .evaluate import Attack, Evaluation
+from .evaluate import Evaluation
 from .journal import discard
 from .rows import chain_of_attacks, suite_attacks
+from .setting import Attack
 from .summary import ReferenceErrors, corruption_summary, worst_cases
 
 if TYPE_CHECKING:

@@ -17,12 +17,11 @@ from ..core.step import Meter, Step
 from ..core.types import Batch, Cost, Feed, Split, View
 from ..errors import Refused, RunError
 from ..runs.folder import write_atomic, write_json, writing
-from .evaluate import plain_objective
+from .setting import Attack, Setting, plain_objective
 
 if TYPE_CHECKING:
     from ..core.protocols import Vicinity
     from ..subjects.subject import Source
-    from .evaluate import Attack, Evaluation
 
 EXAMPLES, MANIFEST = "examples", "manifest.json"
 
@@ -53,7 +52,7 @@ class Transferred:
         return Cost(0, 0)
 
 
-def examples(evaluation: Evaluation, attack: Attack, source: Source, split: Split, feed: Feed) -> Transferred:
+def examples(evaluation: Setting, attack: Attack, source: Source, split: Split, feed: Feed) -> Transferred:
     """Make an attack's examples on a source model, or read those that were made before.
 
     They are kept in `source.folder`/examples/KEY: a manifest and a safetensors file for each batch, so
@@ -76,7 +75,7 @@ def examples(evaluation: Evaluation, attack: Attack, source: Source, split: Spli
 
 
 def _manifest(
-    evaluation: Evaluation, attack: Attack, source: Source, split: Split, feed: Feed
+    evaluation: Setting, attack: Attack, source: Source, split: Split, feed: Feed
 ) -> dict[str, Any]:
     return {
         "format": 1,
@@ -90,7 +89,7 @@ def _manifest(
 
 
 def _parts(
-    evaluation: Evaluation, attack: Attack, source: Source, split: Split, feed: Feed, folder: Path
+    evaluation: Setting, attack: Attack, source: Source, split: Split, feed: Feed, folder: Path
 ) -> Iterator[tuple[Tensor, Tensor]]:
     size = min(evaluation.task.info.sizes[split], feed.samples or evaluation.task.info.sizes[split])
     on_source = dataclasses.replace(evaluation, model=source.module)
@@ -110,7 +109,7 @@ def _parts(
 
 
 def _make(
-    evaluation: Evaluation, attack: Attack, source: Source, batch: Batch, number: int
+    evaluation: Setting, attack: Attack, source: Source, batch: Batch, number: int
 ) -> tuple[Tensor, Tensor]:
     assert attack.perturbation is not None
     path = ("transfer", source.identity, number, evaluation.processes.rank)

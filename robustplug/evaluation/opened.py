@@ -13,7 +13,8 @@ from ..core.types import Batch, Feed, Split, View
 from ..devices.precision import fitting_threads
 from ..errors import Refused, RunError
 from .chunks import regroup, standing_batches
-from .evaluate import Attack, Evaluation, plain_objective
+from .evaluate import Evaluation
+from .setting import Attack, plain_objective
 
 if TYPE_CHECKING:
     from ..core.protocols import Vicinity

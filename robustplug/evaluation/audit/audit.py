@@ -12,24 +12,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..core.functional import margin
-from ..core.random import derive, isolated, stream
-from ..core.step import Step
-from ..core.types import Batch, Feed, Result, View
-from ..errors import Refused
-from ..recipe.load import read_suite
-from ..recipe.write import use_to_mapping
-from ..runs.folder import write_json, writing
-from ..runs.result_file import result_to_json
-from ..subjects.assemble import Parts, build_part
+from ...core.functional import margin
+from ...core.random import derive, isolated, stream
+from ...core.step import Step
+from ...core.types import Batch, Feed, Result, View
+from ...errors import Refused
+from ...recipe.load import read_suite
+from ...recipe.write import use_to_mapping
+from ...runs.folder import write_json, writing
+from ...runs.result_file import result_to_json
+from ...subjects.assemble import Parts, build_part
+from ..evaluate import Evaluation
+from ..results import Asked, evaluate_and_write, prepare_evaluation
+from ..setting import plain_objective
 from . import verdicts
-from .evaluate import Evaluation, plain_objective
-from .results import Asked, evaluate_and_write, prepare_evaluation
 from .verdicts import Finding
 
 if TYPE_CHECKING:
-    from ..core.reporting import Reporter
-    from ..devices.processes import Processes
+    from ...core.reporting import Reporter
+    from ...devices.processes import Processes
 
 NAME = "audit"
 # Samples whose gradients and outputs are looked at.

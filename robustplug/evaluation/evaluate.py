@@ -2,109 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core.method import Objective
-from ..core.modes import evaluating
 from ..core.protocols import AimingPerturbation
 from ..core.random import derive, isolated, stream
-from ..core.reporting import Reporter, Silent
-from ..core.step import Meter, Step
-from ..core.task import MeasuringTask, PoolingTask, TellingTask
-from ..core.types import AttackResult, Batch, Feed, Measure, Split, View, take
-from ..devices.precision import in_channels_last
-from ..devices.processes import Processes, in_float32
+from ..core.step import Meter
+from ..core.task import PoolingTask
+from ..core.types import AttackResult, Batch, Feed, Measure, Split
 from ..errors import Refused
 from ..recipe.write import digest
 from .chunks import regroup, sample_lines, standing_batches
 from .journal import Chunk, Journal, Quiet
+from .judge import judge
+from .setting import CLEAN, Attack, Setting
+from .transfer import examples
 
 if TYPE_CHECKING:
-    from ..core.protocols import Loss, Perturbation, Vicinity
-    from ..core.task import Task
+    from ..core.protocols import Perturbation
     from ..subjects.subject import Source
 
 
-@dataclass(frozen=True)
-class Attack:
-    """Name a row of an evaluation.
-
-    Attributes:
-        label: for the table, for example "pgd (steps=50, restarts=5)".
-        options: resolved options, as a recipe would write them.
-        perturbation: the attack; None for none.
-        vicinity, threat: the threat model, and how a recipe would write it; None for the evaluation's.
-        shift, shift_options: the distribution shift that comes first, and how a recipe would write it.
-        chain: rows of one chain run on what those before left right; "" for a row of its own.
-        source: the model that the examples are made on; None for the model itself.
-        refused: why the row cannot be run; "" when it can.
-    """
-
-    label: str
-    options: Mapping[str, Any]
-    perturbation: Perturbation | None
-    vicinity: Vicinity | None = None
-    threat: Mapping[str, Any] = field(default_factory=dict)
-    shift: Vicinity | None = None
-    shift_options: Mapping[str, Any] = field(default_factory=dict)
-    chain: str = "main"
-    source: Source | None = None
-    refused: str = ""
-
-
-CLEAN = Attack("clean", {}, None, chain="")
-
-
-def plain_objective(loss: Loss) -> Objective:
-    """Return the objective of an evaluation: the model's own outputs against the true labels."""
-    return Objective(lambda step, view: view.y, lambda step, view: step.forward(view.x), loss)
-
-
 @dataclass
-class Evaluation:
+class Evaluation(Setting):
     """Run attacks one after the other, each on the samples that its chain left right.
 
     A chain starts with the samples that are right when clean, or with all when they are shifted first or when
     the attack has a goal of its own.
     An attack that refuses or fails costs its own row only.
-
-    Attributes:
-        model: plain module; evaluated in eval mode and float32, and put back as it was.
-        task: gives the samples and scores outputs.
-        vicinity: the threat model.
-        loss: what attacks ascend unless they have a loss of their own.
-        seed: of the attacks' noise.
-        processes: batches are shared out over them.
-        reporter: hears of progress.
-        losses: also measure the loss of each sample.
-        journal: file that notes what is done, so that a killed evaluation goes on; None for none.
-        identity: what the journal's notes hold for; another identity starts anew.
-        samples_digest: of the indices and labels of the samples that the last run was on.
     """
-
-    model: nn.Module
-    task: Task
-    vicinity: Vicinity
-    loss: Loss
-    seed: int
-    processes: Processes
-    reporter: Reporter = field(default_factory=Silent)
-    journal: Path | None = None
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    losses: bool = False
-    samples_digest: str = ""
 
     def run(
         self, split: Split, attacks: Sequence[Attack], batch_size: int, samples: int | None = None
@@ -144,12 +80,6 @@ class Evaluation:
                     chains[attack.chain] = right
         journal.close()
         return tuple(results)
-
-    @contextlib.contextmanager
-    def prepared(self) -> Iterator[None]:
-        """Put the model in eval mode, float32 and the faster layout for a block, and back afterwards."""
-        with evaluating(self.model), in_float32(self.model), in_channels_last(self.model):
-            yield
 
     def _journal(self, split: Split, rows: Sequence[Attack], feed: Feed) -> Journal | Quiet:
         if self.journal is None:
@@ -270,8 +200,6 @@ class _Row:
             yield chunk
 
     def _transferred(self, attack: Attack, source: Source) -> Perturbation:
-        from .transfer import examples
-
         return examples(self.evaluation, attack, source, self.split, self.feed)
 
     def _attacked(self, batch: Batch, attack: Attack, number: int) -> Chunk:
@@ -293,66 +221,6 @@ class _Row:
         )
 
 
-class Judged(NamedTuple):
-    """Hold what an attack did to a batch.
-
-    Attributes:
-        right: which samples are right, bool (N,).
-        legal: which results are in the vicinity, bool (N,).
-        distances: (L∞, L2) of the examples that broke a sample.
-        measures: what else the task measures, (N,) each; NaN where the result was not legal.
-        told: (broken, index, text) of the first sample that is broken, or else of the first one.
-    """
-
-    right: Tensor
-    legal: Tensor
-    distances: list[tuple[float, float]]
-    measures: Mapping[str, Tensor]
-    told: tuple[bool, int, str] | None
-
-
-def judge(
-    evaluation: Evaluation, batch: Batch, attack: Attack, rng: torch.Generator, meter: Meter, seed: int
-) -> Judged:
-    """Run an attack on a batch and judge its results."""
-    objective, task = plain_objective(evaluation.loss), evaluation.task
-    step = Step(evaluation.model, objective, task, batch, rng, meter=meter, evaluating=True, seed=seed)
-    if attack.shift is not None:
-        batch = attack.shift.sample(step, batch)
-        step.batch = batch
-    vicinity = attack.vicinity or evaluation.vicinity
-    view = View.of(batch, "clean" if attack.perturbation is None else "adv")
-    legal = torch.ones(len(batch), dtype=torch.bool, device=batch.index.device)
-    if attack.perturbation is not None:
-        if isinstance(attack.perturbation, AimingPerturbation):
-            view = view.replace(info={**view.info, **attack.perturbation.aim(step, view)})
-        origin = view
-        moved = attack.perturbation(step, view, vicinity)
-        # What the attack says counts for nothing: the original labels, origins and radii do.
-        view = origin.replace(x=moved.x)
-        legal = vicinity.contains(view.x, view.origin, step.radii(view, vicinity))
-    with torch.no_grad():
-        output = step.output(view)
-        right = step.score(view, output) | ~legal
-        measures = dict(task.measure(view, output)) if isinstance(task, MeasuringTask) else {}
-        if evaluation.losses:
-            measures["loss"] = step.loss(view, output, view.y)
-        measures = {name: values.double().masked_fill(~legal, torch.nan) for name, values in measures.items()}
-        told = _told(task, view, output, right) if isinstance(task, TellingTask) else None
-    return Judged(right, legal, _distances(view, ~right), measures, told)
-
-
-def _told(task: TellingTask, view: View, output: Any, right: Tensor) -> tuple[bool, int, str] | None:
-    """Tell of the broken sample of the lowest index, or else of the sample of the lowest one."""
-    if not len(view):
-        return None
-    broken = not bool(right.all())
-    rows = (~right).nonzero()[:, 0] if broken else torch.arange(len(view), device=right.device)
-    first = rows[view.index[rows].argmin()][None]
-    (text,) = task.tell(view.rows(first), take(output, first))
-    return broken, int(view.index[first]), text
-
-
 def mean_of(values: Tensor) -> Measure:
     """Return the mean of numbers (N,), those that are NaN left out, and its 95 % confidence interval."""
     known = values[~values.isnan()]
@@ -362,15 +230,6 @@ def mean_of(values: Tensor) -> Measure:
     mean = float(known.mean())
     half = 1.96 * float(known.std()) / math.sqrt(count) if count > 1 else float("nan")
     return Measure(mean, mean - half, mean + half, count)
-
-
-def _distances(view: View, rows: Tensor) -> list[tuple[float, float]]:
-    if not isinstance(view.x, Tensor) or not view.x.is_floating_point():
-        return []
-    moved = (take(view.x, rows) - take(view.origin, rows)).flatten(1).float()
-    if not moved.numel():
-        return []
-    return list(zip(moved.abs().amax(1).tolist(), moved.norm(dim=1).tolist(), strict=True))
 
 
 def _medians(distances: Tensor) -> dict[str, float]:

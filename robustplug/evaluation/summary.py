@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.types import AttackResult
-from ..corruptions import ALEXNET, SEVERITIES, mean_corruption_error, relative_mean_corruption_error
 from ..errors import RunError
 from ..runs.folder import EVALUATIONS
+from .corruptions import ALEXNET, SEVERITIES, mean_corruption_error, relative_mean_corruption_error
 
 
 def worst_cases(rows: Sequence[AttackResult]) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Whether robustness is real, or gradients are masked."""
