@@ -25,9 +25,9 @@ import robustplug
 from robustplug.api import Batch, Feed, Split, TaskInfo, Use, View, isolated, stream
 from robustplug.core.method import prepare
 from robustplug.devices.processes import Processes, start
-from robustplug.engine.loop import Loop
-from robustplug.engine.optim import Optimizers
 from robustplug.recipe.convert import resolve
+from robustplug.training.loop import Loop
+from robustplug.training.optim import Optimizers
 
 STEPS = 10
 METHODS: dict[str, dict[str, Any]] = {

@@ -69,7 +69,6 @@ if TYPE_CHECKING:
         View,
         take,
     )
-    from .engine.loop import training_loss
     from .evaluation.opened import OpenedEvaluation
     from .evaluation.opened_run import open_run
     from .plugin.signatures import check_arguments, scaled_step
@@ -80,6 +79,7 @@ if TYPE_CHECKING:
     from .runs.folder import note_in_result, write_result
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
+    from .training.loop import training_loss
 
 _LAZY = {
     "cli.evaluate": ("model_options", "result_folder"),
@@ -131,7 +131,6 @@ _LAZY = {
         "View",
         "take",
     ),
-    "engine.loop": ("training_loss",),
     "evaluation.opened": ("OpenedEvaluation",),
     "evaluation.opened_run": ("open_run",),
     "plugin.signatures": ("check_arguments", "scaled_step"),
@@ -142,6 +141,7 @@ _LAZY = {
     "runs.folder": ("note_in_result", "write_result"),
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
+    "training.loop": ("training_loss",),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from .core.reporting import Reporter
     from .core.types import Result, Split
     from .engine.study import StudyReporter
-    from .engine.train import Trained
     from .evaluation.audit.audit import Audit
     from .evaluation.opened import OpenedEvaluation
     from .report.comparison import Comparison
     from .report.computed import LeftOut
     from .subjects.target import Classifier
+    from .training.train import Trained
 
 
 def train(
@@ -50,9 +50,9 @@ def train(
         RunError: the run cannot go on, or there is no such observer.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
     """
-    from .engine.observers import check_observers
-    from .engine.train import Training
+    from .plugin.host import check_observers
     from .runs.choose import choose_run
+    from .training.train import Training
 
     check_observers(observers)
     chosen, folder = choose_run(recipe, overrides, out, resume)
@@ -308,9 +308,9 @@ def study(
         RunError: there are several processes, the folder cannot be written, or there is no such observer.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
-    from .engine.observers import check_observers
     from .engine.study import STUDIES, SilentStudy, run_study
     from .engine.work import Commands
+    from .plugin.host import check_observers
     from .recipe.study import read_study
 
     check_observers(observers)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from ..errors import RunError
 from . import hookspecs
 from .component import Component, Kind
-from .registry import Registry
+from .registry import Registry, did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,3 +203,24 @@ def host() -> PluginHost:
 def registry() -> Registry:
     """Return the registry of this process, filled from the installed plugins at the first call."""
     return host().registry()
+
+
+def check_observers(names: Sequence[str]) -> None:
+    """Refuse names of observers that there are not; one that does not work is told by the run itself.
+
+    Raises:
+        RunError: naming all of them, and those that there are.
+    """
+    known = host().observers()
+    broken = {report.name: report.problem for report in host().reports if report.status != "loaded"}
+    problems = []
+    for name in names:
+        if name in known:
+            continue
+        close = did_you_mean(name, known)
+        hint = f' Did you mean "{close}"?' if close else ""
+        if name in broken:
+            hint = f" The plugin of this name is not loaded: {broken[name] or 'it is not allowed'}"
+        problems.append(f'there is no observer "{name}".{hint} Installed: {", ".join(known) or "none"}.')
+    if problems:
+        raise RunError("\n".join(problems))

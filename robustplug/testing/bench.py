@@ -17,15 +17,15 @@ from ..core.random import derive, isolated, stream
 from ..core.step import Meter, Step
 from ..core.types import Batch, Feed, ParamGroup, Pass, Progress, TaskInfo, View
 from ..devices.processes import start
-from ..engine.loop import Loop, Means, training_loss
-from ..engine.optim import Optimizers
-from ..engine.session import Session
 from ..errors import Refused
 from ..plugin.build import build
 from ..plugin.component import Component, Kind, MethodOptions, Use, slots
 from ..plugin.host import registry
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
+from ..training.loop import Loop, Means, training_loss
+from ..training.optim import Optimizers
+from ..training.session import Session
 from .toys import OneStep, ToyTask, toy_batchnorm, toy_norm, toy_plain
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..core.protocols import SelfTrained
 from ..core.random import isolated, stream, uniform_like
 from ..core.types import Batch, Feed, ParamGroup, Split, TaskInfo, View, take
-from ..engine.optim import Optimizers
 from ..errors import DataMissing
 from ..plugin.build import build
 from ..plugin.component import Use
@@ -21,6 +20,7 @@ from ..plugin.traits import Traits, self_trained
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
 from ..runs.checkpoint import pack, unpack
+from ..training.optim import Optimizers
 from .bench import Subject, close, differing, leaves, require
 from .checks_views import global_rng_states
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..core.step import Step
 from ..core.types import View
-from ..engine.session import Session
 from ..runs.checkpoint import Checkpoint
+from ..training.session import Session
 from .bench import Bench, Subject, close, differing, leaves, require, rows_of, skip_unless
 from .toys import toy_linear, toy_plain
 

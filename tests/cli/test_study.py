@@ -271,7 +271,7 @@ def test_an_interrupted_study_goes_on_to_the_same_result(
     with monkeypatch.context() as patch:
         patch.setattr(RunReporter, "epoch", lambda *_: None)
         patch.setattr(RunReporter, "batch", stop)
-        patch.setattr("robustplug.engine.train.REFRESH", -1.0)
+        patch.setattr("robustplug.training.train.REFRESH", -1.0)
         result = cli("study", file)
     assert result.exit_code == 130, result.output
     assert "give the same command again" in result.output

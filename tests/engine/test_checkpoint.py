@@ -203,7 +203,7 @@ def test_a_full_disk_stops_training_and_names_the_last_good_checkpoint(
 
 
 def test_a_full_disk_at_the_end_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from robustplug.engine import train
+    from robustplug.training import train
 
     def fail(path: Path, data: bytes) -> None:
         if path.name == "model.safetensors":

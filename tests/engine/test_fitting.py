@@ -13,11 +13,11 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.core.types import TaskInfo
 from robustplug.devices.processes import Processes
-from robustplug.engine import train
 from robustplug.errors import RunError
 from robustplug.plugin.component import Component
 from robustplug.plugin.traits import self_trained
 from robustplug.recipe.errors import RecipeError
+from robustplug.training import train
 
 from .runs import merged, offered, outcome, read_json, tiny
 from .test_resume import Killed, kill_after_save

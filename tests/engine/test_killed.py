@@ -108,8 +108,8 @@ def test_ctrl_c_saves_within_the_epoch_and_says_how_to_go_on(runs: dict[str, Pat
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_at_the_next_batch(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    from robustplug.engine.loop import Loop
     from robustplug.errors import Interrupted
+    from robustplug.training.loop import Loop
 
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     update = Loop._update
@@ -131,8 +131,8 @@ def test_signals_stop_at_the_next_batch(number: signal.Signals, code: int, tmp_p
 
 
 def test_a_signal_in_the_last_batch_of_an_epoch_saves_once(tmp_path: Path) -> None:
-    from robustplug.engine.train import Training
     from robustplug.errors import Interrupted
+    from robustplug.training.train import Training
 
     save, names = Training._save, []
 

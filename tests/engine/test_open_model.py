@@ -10,7 +10,7 @@ import torch
 
 import robustplug
 from robustplug.api import Refused, open_model
-from robustplug.engine.train import Trained
+from robustplug.training.train import Trained
 
 from .runs import tiny
 

@@ -9,11 +9,11 @@ from torch import nn
 
 import robustplug
 from robustplug.core.types import ParamGroup, Pass
-from robustplug.engine.optim import Optimizers
 from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.runs.checkpoint import pack, unpack
+from robustplug.training.optim import Optimizers
 
 
 def parameter(*values: float) -> nn.Parameter:

@@ -17,9 +17,9 @@ from robustplug.devices.precision import (
     fitting_threads,
     has_native_bfloat16,
 )
-from robustplug.engine import train
-from robustplug.engine.collapse import collapsed
 from robustplug.recipe.load import read_recipe
+from robustplug.training import train
+from robustplug.training.validate import collapsed
 
 from .runs import newest, tiny
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import robustplug
-from robustplug.engine.train import Trained
+from robustplug.training.train import Trained
 
 from .learned import LEARNED
 from .runs import newest, offered, outcome, read_json, timeless

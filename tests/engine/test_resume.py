@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import robustplug
-from robustplug.engine import train
-from robustplug.engine.session import Session
-from robustplug.engine.train import Training
 from robustplug.runs import checkpoint
 from robustplug.runs.folder import write_atomic
+from robustplug.training import train
+from robustplug.training.session import Session
+from robustplug.training.train import Training
 
 from .runs import BATCHES, merged, newest, outcome, tiny
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import robustplug
-from robustplug.engine.train import Training
 from robustplug.errors import Interrupted, RunError
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import read_recipe, recipe_from_mapping
+from robustplug.training.train import Training
 
 from .runs import MODEL, outcome, read_json, tiny
 

@@ -14,7 +14,7 @@ from robustplug.core.method import Objective
 from robustplug.core.state import MethodState
 from robustplug.core.step import BatchNormMode, Meter, Step
 from robustplug.core.types import Batch, View
-from robustplug.engine.loop import training_loss
+from robustplug.training.loop import training_loss
 
 ROWS = 6
 

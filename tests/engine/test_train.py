@@ -16,11 +16,11 @@ import robustplug
 from robustplug.core.method import Method
 from robustplug.core.step import Step
 from robustplug.core.types import EpochReport, Progress, RunInfo, View
-from robustplug.engine import train as engine_train
-from robustplug.engine.train import Trained
 from robustplug.plugin.component import Component, MethodOptions
 from robustplug.recipe.load import read_recipe
 from robustplug.runs.result_file import result_from_json
+from robustplug.training import train as engine_train
+from robustplug.training.train import Trained
 
 from .runs import BATCHES, digest, newest, offered, outcome, read_json, tiny
 

@@ -20,12 +20,12 @@ import torch
 import robustplug
 from robustplug.core.state import PerSample
 from robustplug.devices.processes import Processes
-from robustplug.engine import train as engine_train
-from robustplug.engine.loop import Loop
-from robustplug.engine.session import Session
-from robustplug.engine.train import Training
-from robustplug.engine.validate import validate
 from robustplug.subjects.assemble import Parts
+from robustplug.training import train as engine_train
+from robustplug.training.loop import Loop
+from robustplug.training.session import Session
+from robustplug.training.train import Training
+from robustplug.training.validate import validate
 
 from .learned import DRAWS, LEARNED
 from .runs import merged, offered, timeless, tiny

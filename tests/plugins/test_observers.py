@@ -11,9 +11,8 @@ import pytest
 
 import robustplug
 from robustplug.core.types import AttackResult, EpochReport, Result, RunInfo
-from robustplug.engine.observers import check_observers
 from robustplug.errors import RunError
-from robustplug.plugin.host import PluginHost, host
+from robustplug.plugin.host import PluginHost, check_observers, host
 from robustplug_mlflow.log import flat, metric_name
 from tests.engine.runs import tiny
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.random import derive
+from ..core.types import EpochReport
 from ..errors import RunError
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.setting import Attack
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from ..devices.processes import Processes
     from ..subjects.assemble import Parts
     from .session import Session
+
+# Wong et al. 2020 stop Fast AT when the robust accuracy of an epoch falls by more than 0.2.
+DROP = 0.2
 
 
 def selection_score(select: str, epoch: int, validation: Mapping[str, float]) -> float | None:
@@ -75,3 +79,19 @@ def validate(
     whole = rows if rows[1].attempted == rows[0].attempted else rows[:1]
     measured = {name: measure for row in whole for name, measure in row.measures.items()}
     return {**{name: measure.mean for name, measure in measured.items() if measure.count}, **found}
+
+
+def collapsed(history: Sequence[EpochReport]) -> bool:
+    """Tell whether the last epoch shows catastrophic overfitting.
+
+    Its robust validation accuracy lies more than 0.2 below the best before it, while the robust
+    training accuracy ("accuracy/adv") is higher than in that best epoch. (Wong et al. 2020,
+    arXiv:2001.03994 §5.4.)
+    """
+    measured = [r for r in history if "robust" in r.validation and "accuracy/adv" in r.train]
+    if len(measured) < 2 or measured[-1] is not history[-1]:
+        return False
+    *before, last = measured
+    best = max(before, key=lambda report: report.validation["robust"])
+    fell = best.validation["robust"] - last.validation["robust"]
+    return fell > DROP and last.train["accuracy/adv"] > best.train["accuracy/adv"]

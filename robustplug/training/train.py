@@ -43,12 +43,11 @@ from ..runs.folder import (
 from ..runs.result_file import result_to_json
 from ..subjects.assemble import Parts, assemble, build_part
 from ..subjects.trained import load_start
-from .collapse import collapsed
 from .fitting import Fitting, refuse_what_has_no_effect
 from .loop import Loop
 from .optim import Optimizers
 from .session import Session
-from .validate import selection_score, validate
+from .validate import collapsed, selection_score, validate
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe

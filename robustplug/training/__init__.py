@@ -1,0 +1,1 @@
+"""Train a method in a run folder."""
