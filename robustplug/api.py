@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guard import attack_by_radius, guarded
     from .core.method import Method, Objective, prepare
-    from .core.modes import evaluating
+    from .core.modules import evaluating
     from .core.opened_run import OpenedRun
     from .core.protocols import (
         AimingPerturbation,
@@ -88,7 +88,7 @@ _LAZY = {
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "core.guard": ("attack_by_radius", "guarded"),
     "core.method": ("Method", "Objective", "prepare"),
-    "core.modes": ("evaluating",),
+    "core.modules": ("evaluating",),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
         "AimingPerturbation",

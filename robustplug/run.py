@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from .core.reporting import Reporter
     from .core.types import Result, Split
-    from .engine.study import StudyReporter
     from .evaluation.audit.audit import Audit
     from .evaluation.opened import OpenedEvaluation
     from .report.comparison import Comparison
     from .report.computed import LeftOut
+    from .studies.study import StudyReporter
     from .subjects.target import Classifier
     from .training.train import Trained
 
@@ -308,10 +308,10 @@ def study(
         RunError: there are several processes, the folder cannot be written, or there is no such observer.
         Interrupted: Ctrl-C or SIGTERM; the same call goes on.
     """
-    from .engine.study import STUDIES, SilentStudy, run_study
-    from .engine.work import Commands
     from .plugin.host import check_observers
     from .recipe.study import read_study
+    from .studies.study import STUDIES, SilentStudy, run_study
+    from .studies.work import Commands
 
     check_observers(observers)
     known = read_study(source)

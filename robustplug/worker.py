@@ -13,8 +13,8 @@ import signal
 import sys
 import threading
 
-from .engine.work import Commands, Job, Relay, carry_out
 from .errors import Interrupted
+from .studies.work import Commands, Job, Relay, carry_out
 
 
 def main() -> None:

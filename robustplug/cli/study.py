@@ -69,7 +69,7 @@ def study(
 
 
 def _list(known: Study, out: Path | None) -> None:
-    from ..engine.study import STUDIES, look, runs_of
+    from ..studies.study import STUDIES, look, runs_of
 
     for run in runs_of(known, STUDIES / known.name if out is None else out):
         outcome = look(known, run)

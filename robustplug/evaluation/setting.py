@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..core.method import Objective
-from ..core.modes import evaluating
+from ..core.modules import evaluating
 from ..core.reporting import Reporter, Silent
 from ..devices.precision import in_channels_last
 from ..devices.processes import Processes, in_float32

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.method import prepare
-from ..core.modes import evaluating
+from ..core.modules import evaluating
 from ..core.random import derive, isolated
 from ..core.types import Feed
 from ..errors import Refused

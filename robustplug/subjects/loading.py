@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from ..core.normalize import Normalized
+from ..core.modules import Normalized
 from ..core.random import isolated
 from ..core.types import TaskInfo
 from ..errors import RunError

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from robustplug.builtin.models import MODELS, SmallCnn, WideResNet
-from robustplug.core.normalize import Normalized
+from robustplug.core.modules import Normalized
 from robustplug.core.random import isolated, stream
 from robustplug.core.types import TaskInfo
 

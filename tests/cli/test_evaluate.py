@@ -9,7 +9,7 @@ import pytest
 
 import robustplug
 
-from ..engine.runs import tiny
+from ..training.runs import tiny
 from .conftest import Invoke
 
 SUITE = """schema = 1

@@ -16,10 +16,10 @@ import pytest
 
 import robustplug.run
 from robustplug.core.types import AttackResult, Result
-from robustplug.engine.study import rows_of, spread_of
 from robustplug.errors import RunError
 from robustplug.report.board import RunReporter
 from robustplug.runs.folder import locked
+from robustplug.studies.study import rows_of, spread_of
 
 from .conftest import Invoke, run_cli
 

@@ -18,7 +18,7 @@ from robustplug.plugin.scaffold import write_plugin
 from robustplug.recipe.load import read_recipe
 from robustplug.testing.kit import all_checks
 from tests.cli.conftest import run_cli
-from tests.engine.runs import offered
+from tests.training.runs import offered
 
 from .conftest import Environment
 from .test_downstream import EXAMPLE

@@ -18,7 +18,7 @@ from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.study import read_study
 from robustplug.testing.kit import all_checks
 from tests.docs.blocks import Block, code_blocks
-from tests.engine.runs import offered
+from tests.training.runs import offered
 
 from .conftest import ROOT, Environment
 

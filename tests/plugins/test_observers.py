@@ -14,7 +14,7 @@ from robustplug.core.types import AttackResult, EpochReport, Result, RunInfo
 from robustplug.errors import RunError
 from robustplug.plugin.host import PluginHost, check_observers, host
 from robustplug_mlflow.log import flat, metric_name
-from tests.engine.runs import tiny
+from tests.training.runs import tiny
 
 ROWS = (
     AttackResult("clean", {}, 0.9, 1, 10, 0, 1.0, 1.0, 1.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...core.normalize import normalized
+from ...core.modules import normalized
 from ...core.types import TaskInfo
 from . import SmallCnn
 from .common import conv, image_task

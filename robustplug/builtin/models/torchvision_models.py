@@ -9,8 +9,7 @@ import torch
 import torchvision.models
 from torch import nn
 
-from ...core.modes import evaluating
-from ...core.normalize import normalized
+from ...core.modules import evaluating, normalized
 from ...core.types import TaskInfo
 from ...plugin.registry import did_you_mean
 from . import Torchvision

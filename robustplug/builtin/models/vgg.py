@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...core.normalize import normalized
+from ...core.modules import normalized
 from ...core.types import TaskInfo
 from . import ImageModel
 from .common import classifier, conv, image_task

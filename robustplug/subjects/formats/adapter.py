@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...core.modes import evaluating
+from ...core.modules import evaluating
 from ..target import TargetKind
 
 Key = str | int | None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...core.modes import evaluating
+from ...core.modules import evaluating
 from ...core.random import isolated, stream
 from ...errors import RunError
 from .adapter import Adapter, Key, as_tensor

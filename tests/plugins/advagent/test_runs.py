@@ -15,8 +15,8 @@ import robustplug
 from robustplug.cli import main
 from robustplug_advagent.protocol import Goal, OwnAgent, Turn
 
-from ...engine.runs import merged, newest, outcome
-from ...engine.test_resume import Killed, kill_after_save
+from ...training.runs import merged, newest, outcome
+from ...training.test_resume import Killed, kill_after_save
 from .agents import MODEL, RULES, TASK, small_task
 
 MEASURES = ("PAR %", "adversary", "target", "advantage", "agree %", "turns")

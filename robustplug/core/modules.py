@@ -1,8 +1,9 @@
-"""Normalisation as the first layer of a model, so that attacks see inputs in [0, 1]."""
+"""Models as modules: a normalisation in front, so that attacks see inputs in [0, 1], and modes kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,3 +48,19 @@ def normalized(network: nn.Module, info: TaskInfo, enabled: bool) -> nn.Module:
     if info.shape is not None and len(info.mean) != info.shape[0]:
         raise ValueError(f"the task states {len(info.mean)} means for {info.shape[0]} channels")
     return Normalized(network, info.mean, info.std)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode for a block, and each of its parts back afterwards.
+
+    Raises:
+        AttributeError, NotImplementedError: some part of it has no modes.
+    """
+    flags = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, training in flags:
+            part.training = training

@@ -16,8 +16,8 @@ from robustplug.runs import checkpoint
 from robustplug.runs.checkpoint import load, load_newest, names, pack, prune, save, unpack
 from robustplug.runs.folder import write_atomic, write_json
 
-from .runs import merged, newest, outcome, read_json, tiny
-from .test_resume import Killed, kill_after_save
+from ..training.runs import merged, newest, outcome, read_json, tiny
+from ..training.test_resume import Killed, kill_after_save
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
 

@@ -12,7 +12,7 @@ import robustplug
 from robustplug.api import Refused, open_model
 from robustplug.training.train import Trained
 
-from .runs import tiny
+from ..training.runs import tiny
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import read_recipe, recipe_from_mapping
 from robustplug.training.train import Training
 
-from .runs import MODEL, outcome, read_json, tiny
+from ..training.runs import MODEL, outcome, read_json, tiny
 
 ONE = {"train": {"epochs": 1}}
 

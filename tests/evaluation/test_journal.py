@@ -20,7 +20,7 @@ from robustplug.evaluation.evaluate import Evaluation
 from robustplug.evaluation.journal import Chunk, Journal, discard
 from robustplug.evaluation.setting import Attack
 
-from .runs import timeless
+from ..training.runs import timeless
 from .test_evaluate import EPS, evaluation
 
 ALONE = start("cpu", "float32")

@@ -26,7 +26,7 @@ from robustplug.plugin.component import Component, NoOptions
 from robustplug.report.tables import measure_table, measure_text, result_tables, wilson_interval
 from robustplug.runs.result_file import result_from_json, result_to_json
 
-from .runs import offered, tiny
+from ..training.runs import offered, tiny
 
 SIZE = 23
 

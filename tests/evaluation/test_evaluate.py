@@ -24,7 +24,7 @@ from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.runs.result_file import result_from_json, result_to_json
 
-from .runs import read_json, timeless, tiny
+from ..training.runs import read_json, timeless, tiny
 
 EPS = 0.1
 SIZE = 23

@@ -13,7 +13,7 @@ import robustplug
 from robustplug.errors import Refused
 from robustplug.evaluation.audit.audit import Audit
 
-from .runs import merged, read_json
+from ..training.runs import merged, read_json
 
 SAMPLES = 60
 BASE = {

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.api import Refused
-from robustplug.core.normalize import Normalized
+from robustplug.core.modules import Normalized
 from robustplug.devices.processes import start
 from robustplug.errors import RunError
 from robustplug.evaluation.evaluate import Evaluation

@@ -14,7 +14,7 @@ from robustplug.core.types import Result
 from robustplug.errors import RunError
 from robustplug.runs.result_file import result_from_json
 
-from .runs import read_json, timeless, tiny
+from ..training.runs import read_json, timeless, tiny
 
 THREAT = {"use": "linf", "eps": 0.1}
 

@@ -21,7 +21,7 @@ from robustplug.recipe.load import read_recipe
 from robustplug.training import train
 from robustplug.training.validate import collapsed
 
-from .runs import newest, tiny
+from ..training.runs import newest, tiny
 
 
 def reports(*pairs: tuple[float | None, float | None]) -> list[EpochReport]:

@@ -15,10 +15,10 @@ import pytest
 
 from robustplug.core.reporting import Silent
 from robustplug.core.types import EpochReport, Progress, RunInfo
-from robustplug.engine import workers
-from robustplug.engine.work import Commands, Failure, Job, Relay, carry_out, pass_on
-from robustplug.engine.workers import places, run_side_by_side
 from robustplug.errors import Interrupted, RunError
+from robustplug.studies import workers
+from robustplug.studies.work import Commands, Failure, Job, Relay, carry_out, pass_on
+from robustplug.studies.workers import places, run_side_by_side
 
 # Each does what its recipe says: the code of the process that stands in for a worker.
 PROCESS = """

@@ -1,0 +1,1 @@
+"""Many runs of one recipe: what is to be done, and who does it."""
