@@ -72,9 +72,9 @@ if TYPE_CHECKING:
     from .evaluation.opened import OpenedEvaluation
     from .evaluation.opened_run import open_run
     from .plugin.signatures import check_arguments, scaled_step
-    from .report.batchnorm import batchnorm_figure
-    from .report.figures import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
-    from .report.tables import wilson_interval
+    from .report.figures.batchnorm import batchnorm_figure
+    from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
+    from .report.tables.results import wilson_interval
     from .run import open_evaluation
     from .runs.folder import note_in_result, write_result
     from .subjects.formats.weights import weights_digest
@@ -134,9 +134,16 @@ _LAZY = {
     "evaluation.opened": ("OpenedEvaluation",),
     "evaluation.opened_run": ("open_run",),
     "plugin.signatures": ("check_arguments", "scaled_step"),
-    "report.batchnorm": ("batchnorm_figure",),
-    "report.figures": ("Line", "Panel", "histogram_figure", "image_figure", "line_figure", "matrix_figure"),
-    "report.tables": ("wilson_interval",),
+    "report.figures.batchnorm": ("batchnorm_figure",),
+    "report.figures.charts": (
+        "Line",
+        "Panel",
+        "histogram_figure",
+        "image_figure",
+        "line_figure",
+        "matrix_figure",
+    ),
+    "report.tables.results": ("wilson_interval",),
     "run": ("open_evaluation",),
     "runs.folder": ("note_in_result", "write_result"),
     "subjects.formats.weights": ("weights_digest",),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from .core.types import Result, Split
     from .evaluation.audit.audit import Audit
     from .evaluation.opened import OpenedEvaluation
-    from .report.comparison import Comparison
-    from .report.computed import LeftOut
+    from .report.pages.computed import LeftOut
+    from .report.tables.comparison import Comparison
     from .studies.study import StudyReporter
     from .subjects.target import Classifier
     from .training.train import Trained
@@ -331,7 +331,7 @@ def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
         paths: of folders and files; what cannot be read is left out, and the result says why.
         suite: compare what `evaluate` found with this suite instead of the runs' own evaluations.
     """
-    from .report.comparison import compare as compare_runs
+    from .report.tables.comparison import compare as compare_runs
 
     return compare_runs(paths, suite)
 
@@ -373,9 +373,9 @@ def report(
         RunError: the folder holds neither, or the page cannot be written.
     """
     from .core.reporting import Silent
-    from .report.computed import Commands
-    from .report.run_page import PAGE, run_report
-    from .report.study_page import study_report
+    from .report.pages.computed import Commands
+    from .report.pages.run_page import PAGE, run_report
+    from .report.pages.study_page import study_report
     from .runs.folder import holds_run, write_atomic, writing
 
     folder = Path(folder)

@@ -262,14 +262,14 @@ def robustplug_schedules() -> Iterable[Component]:
 @hookimpl
 def robustplug_run_start(run: RunInfo) -> None:
     """Drop the metrics of epochs that will be trained again."""
-    from ..report import jsonl
+    from . import metrics
 
-    jsonl.forget_from(run)
+    metrics.forget_from(run)
 
 
 @hookimpl
 def robustplug_epoch_end(run: RunInfo, report: EpochReport) -> None:
     """Write a line of metrics."""
-    from ..report import jsonl
+    from . import metrics
 
-    jsonl.append(run, report)
+    metrics.append(run, report)

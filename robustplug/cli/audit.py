@@ -37,7 +37,7 @@ def audit(
 
     from ..evaluation.audit.audit import NAME
     from ..report.console import RichReporter
-    from ..report.tables import audit_table, result_tables
+    from ..report.tables.results import audit_table, result_tables
     from ..run import audit as run_audit
     from ..runs.folder import write_json, writing
     from ..runs.result_file import result_to_json

@@ -39,15 +39,15 @@ def compare(
     from rich.text import Text
 
     from ..errors import RunError
-    from ..report.compared import (
+    from ..report.pages.compared import (
         comparison_csv,
         comparison_markdown,
         comparison_notes,
         comparison_page,
         comparison_sheets,
     )
-    from ..report.comparison import compare as compare_runs
-    from ..report.sheets import rich_tables
+    from ..report.tables.comparison import compare as compare_runs
+    from ..report.tables.sheets import rich_tables
     from ..runs.folder import write_text
 
     found = compare_runs(runs, suite)

@@ -93,7 +93,7 @@ def evaluate(
     from rich.console import Console
 
     from ..report.console import RichReporter
-    from ..report.tables import result_tables
+    from ..report.tables.results import result_tables
     from ..run import evaluate as run_evaluate
     from ..runs.folder import write_json, writing
     from ..runs.result_file import result_to_json

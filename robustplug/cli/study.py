@@ -56,7 +56,7 @@ def study(
     from rich.console import Console
 
     from ..report.board import StudyBoard
-    from ..report.study import study_tables
+    from ..report.tables.study import study_tables
     from ..run import study as run_study
 
     console = Console()

@@ -51,7 +51,7 @@ def train(
     from rich.console import Console
 
     from ..report.console import RichReporter
-    from ..report.tables import result_tables
+    from ..report.tables.results import result_tables
     from ..run import train as run_train
 
     console = Console()

@@ -23,7 +23,12 @@ from robustplug.devices.processes import start
 from robustplug.evaluation.evaluate import Evaluation, mean_of
 from robustplug.evaluation.setting import Attack
 from robustplug.plugin.component import Component, NoOptions
-from robustplug.report.tables import measure_table, measure_text, result_tables, wilson_interval
+from robustplug.report.tables.results import (
+    measure_table,
+    measure_text,
+    result_tables,
+    wilson_interval,
+)
 from robustplug.runs.result_file import result_from_json, result_to_json
 
 from ..training.runs import offered, tiny

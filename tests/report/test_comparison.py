@@ -15,16 +15,16 @@ from rich.console import Console
 from scipy.stats import ttest_ind
 
 from robustplug.core.types import Result
-from robustplug.report.compared import (
+from robustplug.report.pages.compared import (
     comparison_csv,
     comparison_markdown,
     comparison_notes,
     comparison_page,
     comparison_sheets,
 )
-from robustplug.report.comparison import Comparison, compare
-from robustplug.report.sheets import rich_tables
-from robustplug.report.statistics import front, mcnemar, mean_interval, welch
+from robustplug.report.tables.comparison import Comparison, compare
+from robustplug.report.tables.sheets import rich_tables
+from robustplug.report.tables.statistics import front, mcnemar, mean_interval, welch
 
 from .runs import LINF, TRAINING, bits, pgd, plain, result, row, run, study
 

@@ -10,7 +10,7 @@ from rich.live import Live
 
 from robustplug.core.types import AttackResult, EpochReport, Progress, Result, RunInfo
 from robustplug.report.console import RichReporter, loss_parts, validation_text
-from robustplug.report.tables import caption, result_table, threat_text, wilson_interval
+from robustplug.report.tables.results import caption, result_table, threat_text, wilson_interval
 
 RUN = RunInfo("cat-digits", "runs/cat-digits [2]", "cat", "digits", "small-cnn", 12)
 REPORT = EpochReport(

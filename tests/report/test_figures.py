@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from robustplug.errors import RunError
-from robustplug.report.figures import Line, Panel, bar_figure, line_figure, matrix_figure
+from robustplug.report.figures.charts import Line, Panel, bar_figure, line_figure, matrix_figure
 
 NAN = math.nan
 PNG = b"\x89PNG\r\n\x1a\n"

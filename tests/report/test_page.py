@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from robustplug.errors import RunError
-from robustplug.report.figures import Line, Panel, line_figure
-from robustplug.report.markup import escape, pairs_html, table_html, text_html
-from robustplug.report.page import Section, figure_html, page, read_picture
+from robustplug.report.figures.charts import Line, Panel, line_figure
+from robustplug.report.pages.page import Section, figure_html, page, read_picture
+from robustplug.report.tables.markup import escape, pairs_html, table_html, text_html
 
 EVIL = "</pre><script>alert(1)</script>\"'&"
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from robustplug.report.batchnorm import batchnorm_figure, first_batchnorm
-from robustplug.report.canvas import course, looks
-from robustplug.report.page import read_picture
-from robustplug.report.plots import Point, radar_figure, surface_figure, trade_off_figure
+from robustplug.report.figures.batchnorm import batchnorm_figure, first_batchnorm
+from robustplug.report.figures.canvas import course, looks
+from robustplug.report.figures.plots import Point, radar_figure, surface_figure, trade_off_figure
+from robustplug.report.pages.page import read_picture
 
 
 def test_28_lines_differ_without_their_colours_mattering_alone() -> None:

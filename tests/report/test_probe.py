@@ -14,7 +14,7 @@ from robustplug.core.random import stream
 from robustplug.core.step import Step
 from robustplug.core.types import Batch, View
 from robustplug.evaluation.setting import plain_objective
-from robustplug.report.probe import GRID, LOSSES, examples, landscape
+from robustplug.report.figures.probe import GRID, LOSSES, examples, landscape
 from robustplug.run import open_evaluation
 
 

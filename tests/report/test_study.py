@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from robustplug.report import study as report
-from robustplug.report.study import spread_text, study_figure, study_tables
+from robustplug.report.figures import study as report
+from robustplug.report.figures.study import study_figure
+from robustplug.report.tables.study import spread_text, study_tables
 
 ALPHA = {"name": "alpha", "labels": ["0.1", "0.2"], "numbers": [0.1, 0.2]}
 STEPS = {"name": "steps", "labels": ["1", "2", "3"], "numbers": [1.0, 2.0, 3.0]}

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from robustplug.core.types import AttackResult, Result
 from robustplug.evaluation.summary import corruption_summary, worst_cases
-from robustplug.report.tables import audit_table, caption, result_tables, skipped_lines
+from robustplug.report.tables.results import audit_table, caption, result_tables, skipped_lines
 
 LINF = {"use": "linf", "eps": 0.1}
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from ..errors import RunError
-from .markup import escape
+from ...errors import RunError
+from ..tables.markup import escape
 
 # A picture beyond this many bytes is not put into a page.
 LARGEST = 8_000_000

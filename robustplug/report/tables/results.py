@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ..core.types import AttackResult, Measure, Result
+from ...core.types import AttackResult, Measure, Result
 from .sheets import parted
 
 SYMMETRIC = 0.005

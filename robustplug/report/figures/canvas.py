@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runs.folder import write_atomic, writing
+from ...runs.folder import write_atomic, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.types import AttackResult
+from ...core.types import AttackResult
 from .entries import Entry, read_entries
+from .results import threat_text
 from .statistics import LEVEL, front, mcnemar, share_interval, welch
-from .tables import threat_text
 
 CLEAN = "clean"
 

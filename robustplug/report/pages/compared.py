@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..runs.folder import writing
-from .comparison import Column, Comparison, Group, Value
-from .markup import escape
+from ...runs.folder import writing
+from ..figures.plots import Point, trade_off_figure
+from ..tables.comparison import Column, Comparison, Group, Value
+from ..tables.markup import escape
+from ..tables.results import threat_text
+from ..tables.sheets import Cell, Sheet, markdown, sheet_html
 from .page import Section, figures_html, page, read_picture
-from .plots import Point, trade_off_figure
-from .sheets import Cell, Sheet, markdown, sheet_html
-from .tables import threat_text
 
 TIED, FRONT = "≈", "◆"
 

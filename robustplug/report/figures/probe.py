@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..core.random import stream
-from ..core.step import Step
-from ..core.types import View
+from ...core.random import stream
+from ...core.step import Step
+from ...core.types import View
 
 if TYPE_CHECKING:
-    from ..core.protocols import Vicinity
-    from ..evaluation.opened import OpenedEvaluation
+    from ...core.protocols import Vicinity
+    from ...evaluation.opened import OpenedEvaluation
 
 # Samples whose loss is averaged, and moves along each direction.
 LOSSES, GRID = 16, 21

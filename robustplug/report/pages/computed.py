@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Refused, RunError
-from ..recipe.errors import RecipeError
-from .drawn import draw_examples, draw_landscape, title_of
-from .material import Material
-from .probe import PASSES, examples, landscape, sweep_suite
-from .series import AXES, find_series
+from ...errors import Refused, RunError
+from ...recipe.errors import RecipeError
+from ..figures.drawn import draw_examples, draw_landscape, title_of
+from ..figures.probe import PASSES, examples, landscape, sweep_suite
+from ..figures.series import AXES, find_series
+from ..material import Material
 
 if TYPE_CHECKING:
-    from ..core.reporting import Reporter
+    from ...core.reporting import Reporter
 
 # Evaluation that a report makes for itself, beside its page.
 MEASURED = "measured"

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ..core.types import AttackResult, Result
-from ..errors import RunError
-from ..runs.folder import EVALUATIONS, writing
-from .batchnorm import batchnorm_figure
-from .computed import MEASURED, Commands, Computing, LeftOut
-from .drawn import draw_sweeps, draw_training, title_of
-from .markup import escape, pairs_html, table_html, text_html
-from .material import Material, flat, read_extra, read_material
-from .page import Picture, Section, figures_html, page, read_picture
-from .tables import (
+from ...core.types import AttackResult, Result
+from ...errors import RunError
+from ...runs.folder import EVALUATIONS, writing
+from ..figures.batchnorm import batchnorm_figure
+from ..figures.drawn import draw_sweeps, draw_training, title_of
+from ..material import Material, flat, read_extra, read_material
+from ..tables.markup import escape, pairs_html, table_html, text_html
+from ..tables.results import (
     audit_table,
     corruption_table,
     measure_table,
@@ -29,10 +27,12 @@ from .tables import (
     wilson_interval,
     worst_case_lines,
 )
+from .computed import MEASURED, Commands, Computing, LeftOut
+from .page import Picture, Section, figures_html, page, read_picture
 
 if TYPE_CHECKING:
-    from ..core.opened_run import OpenedRun
-    from ..core.reporting import Reporter
+    from ...core.opened_run import OpenedRun
+    from ...core.reporting import Reporter
 
 FIGURES, PAGE = "figures", "index.html"
 BESIDE = "The files beside this page hold the figures as PNG and SVG."
@@ -121,8 +121,8 @@ def _results(material: Material) -> str:
 
 def _inner(material: Material, figures: Path, computing: Computing) -> list[Picture]:
     """Draw the model's BatchNorm and what plugins know of the run."""
-    from ..evaluation.opened_run import open_run
-    from ..plugin.host import host
+    from ...evaluation.opened_run import open_run
+    from ...plugin.host import host
 
     try:
         opened = open_run(material.folder, computing.device)
@@ -152,8 +152,8 @@ def _inner(material: Material, figures: Path, computing: Computing) -> list[Pict
 
 def _models(opened: OpenedRun) -> dict[str, Any]:
     """Return the run's model, and the one that it was fine-tuned from if that is at hand."""
-    from ..errors import Refused
-    from ..subjects.trained import open_model
+    from ...errors import Refused
+    from ...subjects.trained import open_model
 
     models = {"trained": opened.model}
     start = opened.recipe.model.start if opened.recipe.model is not None else None

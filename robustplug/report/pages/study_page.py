@@ -12,15 +12,16 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import RunError
+from ...errors import RunError
+from ..figures.plots import radar_figure
+from ..figures.study import study_figure
+from ..material import Material, flat, read_material, read_study
+from ..tables.comparison import compare
+from ..tables.markup import escape, table_html, text_html
+from ..tables.study import study_notes, study_table, title_of
 from .compared import comparison_html
-from .comparison import compare
-from .markup import escape, table_html, text_html
-from .material import Material, flat, read_material, read_study
 from .page import Section, figures_html, page, read_picture
-from .plots import radar_figure
 from .run_page import BESIDE, FIGURES, environment_html, facts_html, recipe_html
-from .study import study_figure, study_notes, study_table, title_of
 
 # A radar with fewer axes is a line, and more of them than this on a page tell nobody anything.
 _AXES, _RADARS = 3, 16

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.types import Result
-from ..runs.folder import EVALUATIONS, RECIPE, RESULT, holds_run, is_finished
-from ..runs.result_file import result_from_json
+from ...core.types import Result
+from ...runs.folder import EVALUATIONS, RECIPE, RESULT, holds_run, is_finished
+from ...runs.result_file import result_from_json
 
 
 @dataclass(frozen=True)

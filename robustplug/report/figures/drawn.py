@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.types import Result
-from .figures import Line, Panel, line_figure
-from .material import Material
+from ...core.types import Result
+from ..material import Material
+from .charts import Line, Panel, line_figure
 from .probe import Examples, Landscape
 from .series import Axis, find_series
 
@@ -155,7 +155,7 @@ def draw_landscape(found: Landscape, name: str, norm: str, folder: Path) -> Draw
 
 def draw_examples(found: Examples, attack: str, name: str, folder: Path) -> Drawn:
     """Draw samples before and after an attack, and the perturbation magnified."""
-    from .figures import image_figure
+    from .charts import image_figure
 
     path = folder / "adversarial-examples.png"
     rows = {

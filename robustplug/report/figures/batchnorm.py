@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from .figures import Line, Panel, line_figure
+from .charts import Line, Panel, line_figure
 
 Norm = nn.modules.batchnorm._BatchNorm
 
