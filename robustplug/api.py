@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import BrokenData, DataMissing, Refused
+from .errors import BrokenData, DataMissing, Refused, RunError
 from .plugin.build import build
 from .plugin.component import Component, MethodOptions, NoOptions, Use, use
 from .plugin.hookspecs import hookimpl
@@ -17,6 +17,8 @@ from .plugin.options import (
     Bounds,
     Count,
     Decay,
+    Finite,
+    FractionText,
     Natural,
     NonNegative,
     Positive,
@@ -27,6 +29,7 @@ from .plugin.options import (
 )
 from .plugin.registry import did_you_mean
 from .plugin.traits import Traits, self_trained
+from .recipe.errors import RecipeError
 
 if TYPE_CHECKING:
     from .cli.evaluate import model_options, result_folder
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guard import attack_by_radius, guarded
     from .core.method import Method, Objective, prepare
-    from .core.modules import evaluating
+    from .core.modules import Normalized, evaluating, normalized
     from .core.opened_run import OpenedRun
     from .core.protocols import (
         AimingPerturbation,
@@ -76,7 +79,7 @@ if TYPE_CHECKING:
     from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .report.tables.results import wilson_interval
     from .run import open_evaluation
-    from .runs.folder import note_in_result, write_result
+    from .runs.folder import json_text, note_in_result, write_result
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
     from .training.loop import training_loss
@@ -88,7 +91,7 @@ _LAZY = {
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "core.guard": ("attack_by_radius", "guarded"),
     "core.method": ("Method", "Objective", "prepare"),
-    "core.modules": ("evaluating",),
+    "core.modules": ("Normalized", "evaluating", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
         "AimingPerturbation",
@@ -145,7 +148,7 @@ _LAZY = {
     ),
     "report.tables.results": ("wilson_interval",),
     "run": ("open_evaluation",),
-    "runs.folder": ("note_in_result", "write_result"),
+    "runs.folder": ("json_text", "note_in_result", "write_result"),
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
     "training.loop": ("training_loss",),
@@ -166,6 +169,8 @@ __all__ = [
     "Ensemble",
     "EpochReport",
     "Feed",
+    "Finite",
+    "FractionText",
     "LabelMap",
     "LearnedSlot",
     "Line",
@@ -178,6 +183,7 @@ __all__ = [
     "Natural",
     "NoOptions",
     "NonNegative",
+    "Normalized",
     "Objective",
     "OpenedEvaluation",
     "OpenedRun",
@@ -190,9 +196,11 @@ __all__ = [
     "Positive",
     "Progress",
     "Real",
+    "RecipeError",
     "Refused",
     "Rest",
     "Result",
+    "RunError",
     "RunInfo",
     "Schedule",
     "SelfTrained",
@@ -225,12 +233,14 @@ __all__ = [
     "image_figure",
     "index_batches",
     "isolated",
+    "json_text",
     "kl_divergence",
     "line_figure",
     "margin",
     "matrix_figure",
     "model_options",
     "normal_like",
+    "normalized",
     "note_in_result",
     "open_evaluation",
     "open_model",

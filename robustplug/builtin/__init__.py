@@ -6,13 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from ..plugin.component import Component, Use, use
-from ..plugin.hookspecs import hookimpl
-from ..plugin.options import Bounds, Decay, FractionText, NonNegative, Positive, UnitInterval
-from ..plugin.traits import Traits
+from ..api import (
+    Bounds,
+    Component,
+    Decay,
+    FractionText,
+    NonNegative,
+    Positive,
+    Traits,
+    UnitInterval,
+    Use,
+    hookimpl,
+    use,
+)
 
 if TYPE_CHECKING:
-    from ..core.types import EpochReport, RunInfo
+    from ..api import EpochReport, RunInfo
 
 _HERE = "robustplug.builtin"
 

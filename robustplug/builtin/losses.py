@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..core.functional import cross_entropy, dlr, kl_divergence, margin
+from ..api import cross_entropy, dlr, kl_divergence, margin
 
 if TYPE_CHECKING:
-    from ..core.step import Step
-    from ..core.types import View
+    from ..api import Step, View
     from . import MarginOptions
 
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..core.functional import as_rows
+from ..api import as_rows
 
 if TYPE_CHECKING:
-    from ..core.step import Step
-    from ..core.types import View
+    from ..api import Step, View
     from . import SmoothOptions
 
 

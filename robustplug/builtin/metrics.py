@@ -6,8 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..core.types import EpochReport, RunInfo
-from ..runs.folder import finite
+from ..api import EpochReport, RunInfo, json_text
 
 FILE = "metrics.jsonl"
 
@@ -31,4 +30,4 @@ def forget_from(run: RunInfo) -> None:
 def append(run: RunInfo, report: EpochReport) -> None:
     """Add the line of an epoch."""
     with (Path(run.folder) / FILE).open("a") as file:
-        file.write(json.dumps(finite(asdict(report)), allow_nan=False) + "\n")
+        file.write(json_text(asdict(report)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from ..core.protocols import Schedule
+    from ..api import Schedule
     from . import AdamWOptions, CyclicOptions, SgdOptions, StepOptions, WarmUpOptions
 
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.random import normal_like, uniform_like
-from ..core.types import Batch
+from ..api import Batch, normal_like, uniform_like
 
 if TYPE_CHECKING:
-    from ..core.step import Step
+    from ..api import Step
     from . import BallOptions
 
 # A projected point may leave the ball by the rounding of one float32 subtraction in [0, 1].

@@ -52,9 +52,14 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return JSON; numbers that are not finite become null."""
+    return json.dumps(finite(value), indent=indent, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null."""
-    write_atomic(path, (json.dumps(finite(value), indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(path, json_text(value, indent=1).encode())
 
 
 @contextlib.contextmanager

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...plugin.component import Component, MethodOptions, Use, use
-from ...plugin.options import Count, Positive
-from ...plugin.traits import Traits
+from ...api import Component, Count, MethodOptions, Positive, Traits, Use, use
 
 _METHOD = "robustplug.core.method:Method"
 _SINGLE = Traits(gives=frozenset({"single-view"}))

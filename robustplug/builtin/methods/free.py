@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...core.method import Method
-from ...core.types import Batch, Cost, Pass, Progress, View
+from ...api import Batch, Cost, Method, Pass, Progress, View
 from . import FreeOptions
 
 if TYPE_CHECKING:
-    from ...core.step import Step
+    from ...api import Step
 
 
 class Free(Method[FreeOptions]):

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...plugin.component import Component
-from ...plugin.options import Count
+from ...api import Component, Count
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ...core.types import TaskInfo
+from ...api import TaskInfo
 
 
 class ImageTask(NamedTuple):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...core.modules import normalized
-from ...core.types import TaskInfo
+from ...api import TaskInfo, normalized
 from . import ImageModel
 from .common import classifier, conv, image_task
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ...core.modules import normalized
-from ...core.types import TaskInfo
+from ...api import TaskInfo, normalized
 from . import ImageModel, WideResNet
 from .common import classifier, conv, image_task
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ...core.modules import normalized
-from ...core.types import TaskInfo
+from ...api import TaskInfo, normalized
 from . import ImageModel, ResNeXt
 from .common import classifier, conv, image_task
 

@@ -9,9 +9,7 @@ import torch
 import torchvision.models
 from torch import nn
 
-from ...core.modules import evaluating, normalized
-from ...core.types import TaskInfo
-from ...plugin.registry import did_you_mean
+from ...api import TaskInfo, did_you_mean, evaluating, normalized
 from . import Torchvision
 from .common import ImageTask, image_task
 

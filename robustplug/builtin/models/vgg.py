@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...core.modules import normalized
-from ...core.types import TaskInfo
+from ...api import TaskInfo, normalized
 from . import ImageModel
 from .common import classifier, conv, image_task
 

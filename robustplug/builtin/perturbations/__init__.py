@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ...plugin.component import Component, Use
-from ...plugin.options import Bounds, Count, NonNegative, Positive, UnitInterval
-from ...plugin.traits import Traits
+from ...api import Bounds, Component, Count, NonNegative, Positive, Traits, UnitInterval, Use
 
 Start = Literal["zero", "uniform", "normal"]
 

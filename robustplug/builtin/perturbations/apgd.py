@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...core.functional import cross_entropy, dlr
-from ...core.random import normal_like, uniform_like
-from ...core.types import Cost
-from ...errors import Refused
+from ...api import Cost, Refused, cross_entropy, dlr, normal_like, uniform_like
 from ..vicinities import per_sample
 from .pgd import Ascent, Best, ascend
 
 if TYPE_CHECKING:
-    from ...core.protocols import Vicinity
-    from ...core.step import Step
-    from ...core.types import View
+    from ...api import Step, Vicinity, View
     from . import ApgdOptions
 
 MOMENTUM = 0.75

@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...core.functional import margin
-from ...core.types import Cost
+from ...api import Cost, margin
 
 if TYPE_CHECKING:
-    from ...core.protocols import Vicinity
-    from ...core.step import Step
-    from ...core.types import View
+    from ...api import Step, Vicinity, View
     from . import CarliniWagnerOptions
 
 # Pixels at 0 and 1 have no finite preimage under tanh.

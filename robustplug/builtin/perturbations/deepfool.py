@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...core.types import Cost
-from ...errors import Refused
+from ...api import Cost, Refused
 from ..vicinities import per_sample
 
 if TYPE_CHECKING:
-    from ...core.protocols import Vicinity
-    from ...core.step import Step
-    from ...core.types import View
+    from ...api import Step, Vicinity, View
     from . import DeepFoolOptions
 
 

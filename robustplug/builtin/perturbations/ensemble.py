@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...core.ensemble import Ensemble
+from ...api import Ensemble
 
 if TYPE_CHECKING:
-    from ...core.protocols import Perturbation
+    from ...api import Perturbation
     from . import EnsembleOptions
 
 

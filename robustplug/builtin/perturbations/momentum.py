@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...core.types import Cost, take
+from ...api import Cost, take
 from ..vicinities import per_sample
 from .pgd import Ascent, Best, ascend
 
 if TYPE_CHECKING:
-    from ...core.protocols import Vicinity
-    from ...core.step import Step
-    from ...core.types import View
+    from ...api import Step, Vicinity, View
     from . import MomentumOptions
 
 

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...core.random import normal_like
-from ...core.types import Cost, take
+from ...api import Cost, normal_like, take
 from ..vicinities import per_sample
 
 if TYPE_CHECKING:
-    from ...core.protocols import Loss, Vicinity
-    from ...core.step import Step
-    from ...core.types import View
+    from ...api import Loss, Step, Vicinity, View
     from . import FgsmOptions, NoiseOptions, PgdOptions, Start
 
 

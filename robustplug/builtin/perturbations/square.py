@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...core.functional import margin
-from ...core.types import Cost
-from ...errors import Refused
+from ...api import Cost, Refused, margin
 from ..vicinities import norms, per_sample
 from .pgd import Best
 
 if TYPE_CHECKING:
-    from ...core.protocols import Vicinity
-    from ...core.step import Step
-    from ...core.types import View
+    from ...api import Step, Vicinity, View
     from . import SquareOptions
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

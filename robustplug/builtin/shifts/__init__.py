@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ...plugin.component import Component, Use, use
-from ...plugin.options import Bounds, Natural, NonNegative, Real
+from ...api import Bounds, Component, Natural, NonNegative, Real, Use, use
 
 CorruptionKind = Literal[
     "gaussian_noise",

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...errors import Refused
+from ...api import Refused
 
 if TYPE_CHECKING:
-    from ...core.protocols import Vicinity
-    from ...core.step import Step
-    from ...core.types import Batch
+    from ...api import Batch, Step, Vicinity
 
 
 class Shift(abc.ABC):

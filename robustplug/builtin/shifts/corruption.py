@@ -11,15 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...core.random import derive
+from ...api import derive
 from . import CorruptionKind, blur, digital, noise, spatter, weather
 from .arrays import Images, truncated
 from .base import Shift, images
 from .published import Published
 
 if TYPE_CHECKING:
-    from ...core.protocols import Vicinity
-    from ...core.types import Batch
+    from ...api import Batch, Vicinity
     from . import CorruptionOptions
 
 

@@ -10,8 +10,7 @@ from torchvision.transforms.v2 import functional
 from .base import Shift, images
 
 if TYPE_CHECKING:
-    from ...core.protocols import Vicinity
-    from ...core.types import Batch
+    from ...api import Batch, Vicinity
     from . import BrightnessOptions, ContrastOptions, GreyOptions, RotateOptions
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BrokenData, DataMissing
+from ...api import BrokenData, DataMissing
 
 if TYPE_CHECKING:
-    from ...core.types import Batch
+    from ...api import Batch
 
 _SEVERITIES = 5
 _MEND = "set root to the unpacked folder CIFAR-10-C (or CIFAR-100-C), or leave it out to compute them"

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from ...plugin.component import Component
-from ...plugin.options import Bounds, Count, Finite, FractionText, Natural
+from ...api import Bounds, Component, Count, Finite, FractionText, Natural
 
 Share = Annotated[float, Bounds(gt=0, lt=1), Finite(), FractionText()]
 """A part of a whole: above 0 and below 1."""

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...core.random import stream
-from ...core.types import Feed
+from ...api import Feed, stream
 
 
 def random_crop(x: Tensor, pad: int, top: Tensor, left: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...core.types import View
+from ...api import View
 
 # A channel that is (almost) constant is scaled by one 8-bit level instead of by its deviation.
 STD_FLOOR = 1 / 255

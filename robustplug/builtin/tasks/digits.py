@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ...core.random import stream
+from ...api import stream
 from . import DigitsOptions
 from .augment import Augmentation
 from .classification import stratified_split

@@ -11,10 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...core.batches import index_batches
-from ...core.random import stream
-from ...core.types import Batch, Feed, Split, TaskInfo, View
-from ...errors import BrokenData, DataMissing
+from ...api import Batch, BrokenData, DataMissing, Feed, Split, TaskInfo, View, index_batches, stream
 from . import ImageFolderOptions
 from .augment import random_crop, random_flip
 from .classification import channel_statistics, classification_score, stratified_split, unit_floats

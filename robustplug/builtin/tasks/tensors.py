@@ -8,8 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ...core.batches import index_batches
-from ...core.types import Batch, Feed, Split, TaskInfo, View
+from ...api import Batch, Feed, Split, TaskInfo, View, index_batches
 from .augment import Augmentation
 from .classification import channel_statistics, classification_score, unit_floats
 

@@ -15,9 +15,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from ...core.random import stream
-from ...core.types import Split
-from ...errors import BrokenData, DataMissing
+from ...api import BrokenData, DataMissing, Split, stream
 from . import DownloadedOptions
 from .augment import Augmentation
 from .classification import stratified_split
