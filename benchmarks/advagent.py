@@ -18,11 +18,11 @@ import torch
 import robustplug
 from robustplug.api import Feed, Step, View, isolated, open_run, prepare, stream, training_loss
 from robustplug.evaluation.setting import plain_objective
-from robustplug_advagent import replace
-from robustplug_advagent.agent import Agent
-from robustplug_advagent.talk import TARGET, draw_noise, play
-from robustplug_advagent.task import NegotiationTask
-from robustplug_advagent.voice import Voice
+from robustplug_advagent.agents.agent import Agent
+from robustplug_advagent.agents.talk import TARGET, draw_noise, play
+from robustplug_advagent.agents.voice import Voice
+from robustplug_advagent.attacks.perturbations import replace
+from robustplug_advagent.dialogues.task import NegotiationTask
 
 # Rows of a batch of the supervised recipes.
 BATCH = 32

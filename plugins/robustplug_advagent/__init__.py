@@ -8,7 +8,7 @@ import click
 
 from robustplug.api import Component, hookimpl
 
-from .attack_options import (
+from .attacks.options import (
     AdversaryOptions,
     AnyTurnOptions,
     PartnerOptions,
@@ -49,7 +49,7 @@ def robustplug_tasks() -> Iterable[Component]:
     """Offer negotiation on scripted and on published dialogues."""
     yield Component(
         "scripted-negotiation",
-        f"{_HERE}.task:scripted",
+        f"{_HERE}.dialogues.task:scripted",
         ScriptedOptions,
         "negotiation with dialogues that a script makes up: nothing to download",
         LYD17,
@@ -57,7 +57,7 @@ def robustplug_tasks() -> Iterable[Component]:
     )
     yield Component(
         "negotiation",
-        f"{_HERE}.task:deal_or_no_deal",
+        f"{_HERE}.dialogues.task:deal_or_no_deal",
         DealOptions,
         "Deal or No Deal: 5,808 negotiations of people about books, hats and balls",
         LYD17,
@@ -69,7 +69,7 @@ def robustplug_models() -> Iterable[Component]:
     """Offer the negotiating agent."""
     yield Component(
         "negotiator",
-        f"{_HERE}.agent:Agent",
+        f"{_HERE}.agents.agent:Agent",
         AgentOptions,
         "reads and writes with one GRU, decides with another",
         LYD17,
@@ -83,7 +83,7 @@ def robustplug_vicinities() -> Iterable[Component]:
     """Offer the rules of the game."""
     yield Component(
         "rules",
-        f"{_HERE}.rules:Rules",
+        f"{_HERE}.dialogues.rules:Rules",
         RulesOptions,
         "the dialogues that a scenario may become under the rules of the game",
         PAPER,
@@ -97,7 +97,7 @@ def robustplug_losses() -> Iterable[Component]:
     """Offer the loss of dialogues."""
     yield Component(
         "dialogue",
-        f"{_HERE}.loss:DialogueLoss",
+        f"{_HERE}.agents.loss:DialogueLoss",
         DialogueLossOptions,
         "cross entropy of the words and of the outcome",
         LYD17,
@@ -110,7 +110,7 @@ def robustplug_label_maps() -> Iterable[Component]:
     """Offer returns as targets."""
     yield Component(
         "returns",
-        f"{_HERE}.reinforce:Returns",
+        f"{_HERE}.agents.reinforce:Returns",
         ReturnsOptions,
         "advantage · one-hot of each word that was drawn",
         PAPER,
@@ -123,7 +123,7 @@ def robustplug_output_maps() -> Iterable[Component]:
     """Offer the policy that words are drawn from."""
     yield Component(
         "policy",
-        f"{_HERE}.reinforce:Policy",
+        f"{_HERE}.agents.reinforce:Policy",
         PolicyOptions,
         "the logits that words are drawn from",
         LYD17,
@@ -134,7 +134,7 @@ def robustplug_output_maps() -> Iterable[Component]:
 @hookimpl
 def robustplug_methods() -> Iterable[Component]:
     """Offer self-play, the RL attack as training, and adversarial training."""
-    method, trial = f"{_HERE}.reinforce:Reinforce", {"people": 4, "vicinity": {"turns": 4, "words": 3}}
+    method, trial = f"{_HERE}.agents.reinforce:Reinforce", {"people": 4, "vicinity": {"turns": 4, "words": 3}}
     yield Component(
         "self-play",
         method,
@@ -172,11 +172,11 @@ def robustplug_methods() -> Iterable[Component]:
 @hookimpl
 def robustplug_perturbations() -> Iterable[Component]:
     """Offer roll-outs, partners and attacks."""
-    attacks = f"{_HERE}.attacks"
+    attacks = f"{_HERE}.attacks.perturbations"
     short = {"epochs": 1, "batch": 11, "people": 2}
     yield Component(
         "roll-out",
-        f"{_HERE}.reinforce:RollOut",
+        f"{_HERE}.agents.reinforce:RollOut",
         RollOutOptions,
         "the dialogue that the learner has with the other side",
         LYD17,

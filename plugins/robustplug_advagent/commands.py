@@ -21,9 +21,9 @@ def perplexity(runs: tuple[Path, ...], split: Any) -> None:
     """
     from robustplug.api import note_in_result, open_run
 
-    from .agent import Agent
-    from .loss import perplexity as measured
-    from .task import NegotiationTask
+    from .agents.agent import Agent
+    from .agents.loss import perplexity as measured
+    from .dialogues.task import NegotiationTask
 
     for run in runs:
         opened = open_run(run)

@@ -11,13 +11,26 @@ from torch import Tensor, nn
 
 from robustplug.api import Refused
 
-from .agent import Reading
-from .layout import COUNTS, EOS, HEAD, ITEMS, NO_AGREEMENT, OUTCOMES, OWN, PAD, SELECTION, YOU, Words, turns
-from .scenarios import GRID, WALK_AWAY
-from .voice import Utterance
+from .agents.agent import Reading
+from .agents.voice import Utterance
+from .dialogues.layout import (
+    COUNTS,
+    EOS,
+    HEAD,
+    ITEMS,
+    NO_AGREEMENT,
+    OUTCOMES,
+    OWN,
+    PAD,
+    SELECTION,
+    YOU,
+    Words,
+    turns,
+)
+from .dialogues.scenarios import GRID, WALK_AWAY
 
 if TYPE_CHECKING:
-    from .task import NegotiationInfo
+    from .dialogues.task import NegotiationInfo
 
 _FAR = -100.0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from robustplug.api import Component, hookimpl
 
-from .attack_options import GreedyOptions, Seq2SickOptions
+from .attacks.options import GreedyOptions, Seq2SickOptions
 from .options import (
     HuggingFaceOptions,
     ReplacementOptions,
@@ -60,7 +60,7 @@ def robustplug_models() -> Iterable[Component]:
     """Offer models that translate."""
     yield Component(
         "lstm-attention",
-        f"{_HERE}.model:LstmAttention",
+        f"{_HERE}.models.lstm:LstmAttention",
         Seq2SeqOptions,
         "LSTM encoder, LSTM decoder with attention and input feeding",
         LPM15,
@@ -69,7 +69,7 @@ def robustplug_models() -> Iterable[Component]:
     )
     yield Component(
         "huggingface",
-        f"{_HERE}.huggingface:HuggingFace",
+        f"{_HERE}.models.huggingface:HuggingFace",
         HuggingFaceOptions,
         "an encoder-decoder of Hugging Face (Marian, T5, BART and others) in a local folder, or a new BART",
         trial={"layers": 1, "width": 12, "beam": 2, "longer": 2},
@@ -82,7 +82,7 @@ def robustplug_vicinities() -> Iterable[Component]:
     """Offer sentences with replaced words."""
     yield Component(
         "word-replacement",
-        f"{_HERE}.training:WordReplacement",
+        f"{_HERE}.models.training:WordReplacement",
         ReplacementOptions,
         "words replaced by other words, one for one",
         PAPER,
@@ -95,7 +95,7 @@ def robustplug_output_maps() -> Iterable[Component]:
     """Offer teacher forcing."""
     yield Component(
         "teacher-forcing",
-        f"{_HERE}.training:TeacherForcing",
+        f"{_HERE}.models.training:TeacherForcing",
         summary="logits of each word of the known translation",
         tasks=TASKS,
     )
@@ -106,7 +106,7 @@ def robustplug_losses() -> Iterable[Component]:
     """Offer the loss of translations."""
     yield Component(
         "translation",
-        f"{_HERE}.training:TranslationLoss",
+        f"{_HERE}.models.training:TranslationLoss",
         TranslationLossOptions,
         "mean cross entropy of the words",
         tasks=TASKS,
@@ -118,7 +118,7 @@ def robustplug_perturbations() -> Iterable[Component]:
     """Offer attacks on translations."""
     yield Component(
         "seq2sick",
-        f"{_HERE}.attack:Seq2Sick",
+        f"{_HERE}.attacks.seq2sick:Seq2Sick",
         Seq2SickOptions,
         "projected gradient descent on embeddings: no word in its place, or keywords",
         PAPER,
@@ -128,7 +128,7 @@ def robustplug_perturbations() -> Iterable[Component]:
     )
     yield Component(
         "greedy-replacement",
-        f"{_HERE}.greedy:GreedyReplacement",
+        f"{_HERE}.attacks.greedy:GreedyReplacement",
         GreedyOptions,
         "replace the word whose absence helps most, by the best of the frequent ones: no gradients",
         "Cheng 2021, doctoral thesis, §3.2.2 (YCH18 with <PAD>)",

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from robustplug.api import Measure, View, stream, wilson_interval
 
-from .goals import Goal
-from .search import Translation
-from .words import SPECIALS, UNKNOWN, Words
+from .attacks.goals import Goal
+from .text.search import Translation
+from .text.words import SPECIALS, UNKNOWN, Words
 
 if TYPE_CHECKING:
-    from .language import Trigrams
+    from .text.language import Trigrams
 
 ORDERS = range(1, 5)
 # What corpus BLEU is made of: matches and n-grams of each order, and lengths.

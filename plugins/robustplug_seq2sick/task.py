@@ -13,16 +13,16 @@ from torch import Tensor
 
 from robustplug.api import Batch, Feed, Measure, Split, TaskInfo, View, index_batches, stream
 
-from .data import Pair, find_folder, read_pairs
-from .goals import Goal
-from .language import Trigrams
+from .attacks.goals import Goal
 from .measures import measure, pool
-from .search import Translation
-from .synthetic import Speaker
+from .models.training import exact
 from .tell import tell
+from .text.data import Pair, find_folder, read_pairs
+from .text.language import Trigrams
+from .text.search import Translation
+from .text.synthetic import Speaker
+from .text.words import UNKNOWN, Words, lengths, padded, widened
 from .tokens import vocabularies
-from .training import exact
-from .words import UNKNOWN, Words, lengths, padded, widened
 
 if TYPE_CHECKING:
     from .options import SyntheticOptions, TranslationOptions, VocabularyOptions

@@ -8,10 +8,10 @@ from typing import Any
 
 from robustplug.api import View
 
-from .goals import Goal
+from .attacks.goals import Goal
 from .measures import bleu
-from .search import Translation
-from .words import PAD, Words
+from .text.search import Translation
+from .text.words import PAD, Words
 
 LEFT, RIGHT = "«", "»"
 _WIDTH = len("attacked input") + 1

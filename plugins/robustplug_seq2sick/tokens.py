@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .data import Pair
-from .words import MARKS, SPECIALS, Words, word_vocabulary
+from .text.data import Pair
+from .text.words import MARKS, SPECIALS, Words, word_vocabulary
 
 if TYPE_CHECKING:
     from .options import VocabularyOptions
@@ -89,7 +89,7 @@ def tokenizer_words(folder: str) -> tuple[Words, Words]:
         ImportError: transformers is not installed.
         ValueError: the folder holds no tokenizer.
     """
-    from .huggingface import load_tokenizer
+    from .models.huggingface import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     known: dict[str, int] = tokenizer.get_vocab()

@@ -10,9 +10,9 @@ from torch import Tensor
 
 import robustplug
 from robustplug.api import isolated
-from robustplug_advagent.agent import Agent
-from robustplug_advagent.layout import HEAD, PAD, Words
-from robustplug_advagent.task import NegotiationTask
+from robustplug_advagent.agents.agent import Agent
+from robustplug_advagent.dialogues.layout import HEAD, PAD, Words
+from robustplug_advagent.dialogues.task import NegotiationTask
 
 TASK: dict[str, Any] = {
     "use": "scripted-negotiation",

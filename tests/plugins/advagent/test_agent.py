@@ -4,13 +4,23 @@ import pytest
 import torch
 
 from robustplug.api import TaskInfo, stream
-from robustplug_advagent.agent import GROUP, Agent
-from robustplug_advagent.layout import COUNTS, HEAD, PAD, SELECTION, THEM, YOU, lengths, swapped, trimmed
-from robustplug_advagent.mind import Mind
+from robustplug_advagent.agents.agent import GROUP, Agent
+from robustplug_advagent.agents.mind import Mind
+from robustplug_advagent.agents.talk import draw_noise, play
+from robustplug_advagent.agents.voice import Utterance, Voice, draw, forbidden
+from robustplug_advagent.dialogues.layout import (
+    COUNTS,
+    HEAD,
+    PAD,
+    SELECTION,
+    THEM,
+    YOU,
+    lengths,
+    swapped,
+    trimmed,
+)
+from robustplug_advagent.dialogues.scenarios import decision_scores
 from robustplug_advagent.options import AgentOptions
-from robustplug_advagent.scenarios import decision_scores
-from robustplug_advagent.talk import draw_noise, play
-from robustplug_advagent.voice import Utterance, Voice, draw, forbidden
 
 from .agents import small_agent, small_task
 

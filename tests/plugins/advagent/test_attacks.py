@@ -11,14 +11,14 @@ from torch import Tensor
 import robustplug
 from robustplug.api import Refused, Step, View, stream
 from robustplug.evaluation.setting import plain_objective
-from robustplug_advagent.adversary import best_sentences, negotiated, trained_adversary
-from robustplug_advagent.agent import Agent
-from robustplug_advagent.attack_options import AdversaryOptions, SearchOptions
-from robustplug_advagent.game import as_speaker
-from robustplug_advagent.layout import EOS, HEAD, PAD, SELECTION, SPECIALS, THEM, YOU, trimmed, turns
-from robustplug_advagent.mind import Mind
-from robustplug_advagent.protocol import Goal, OwnAgent, Turn
-from robustplug_advagent.replace import (
+from robustplug_advagent.agents.agent import Agent
+from robustplug_advagent.agents.mind import Mind
+from robustplug_advagent.agents.talk import draw_noise, play
+from robustplug_advagent.agents.voice import Utterance, Voice, forbidden
+from robustplug_advagent.attacks.adversary import best_sentences, negotiated, trained_adversary
+from robustplug_advagent.attacks.game import as_speaker
+from robustplug_advagent.attacks.options import AdversaryOptions, SearchOptions
+from robustplug_advagent.attacks.replace import (
     Objective,
     best,
     follow,
@@ -28,11 +28,21 @@ from robustplug_advagent.replace import (
     reactive,
     search,
 )
-from robustplug_advagent.rules import allowed
-from robustplug_advagent.scenarios import WALK_AWAY, decide, gains, legal, scores
-from robustplug_advagent.talk import draw_noise, play
-from robustplug_advagent.tell import tell
-from robustplug_advagent.voice import Utterance, Voice, forbidden
+from robustplug_advagent.dialogues.layout import (
+    EOS,
+    HEAD,
+    PAD,
+    SELECTION,
+    SPECIALS,
+    THEM,
+    YOU,
+    trimmed,
+    turns,
+)
+from robustplug_advagent.dialogues.rules import allowed
+from robustplug_advagent.dialogues.scenarios import WALK_AWAY, decide, gains, legal, scores
+from robustplug_advagent.dialogues.tell import tell
+from robustplug_advagent.protocol import Goal, OwnAgent, Turn
 
 from .agents import row, small_agent, small_task, stack
 

@@ -10,11 +10,17 @@ import torch
 import robustplug
 from robustplug.api import BrokenData, DataMissing, stream
 from robustplug.recipe.errors import RecipeError
-from robustplug_advagent import fetch as fetching
-from robustplug_advagent.data import encode, parse_dialogue, read_dialogues, read_scenarios, vocabulary
-from robustplug_advagent.fetch import LICENCE, fetch
-from robustplug_advagent.layout import DISAGREE, HEAD, SPECIALS, UNKNOWN, lengths, swapped, turns
-from robustplug_advagent.scripted import bundle, scripted_lines
+from robustplug_advagent.dialogues import fetch as fetching
+from robustplug_advagent.dialogues.data import (
+    encode,
+    parse_dialogue,
+    read_dialogues,
+    read_scenarios,
+    vocabulary,
+)
+from robustplug_advagent.dialogues.fetch import LICENCE, fetch
+from robustplug_advagent.dialogues.layout import DISAGREE, HEAD, SPECIALS, UNKNOWN, lengths, swapped, turns
+from robustplug_advagent.dialogues.scripted import bundle, scripted_lines
 
 GOOD = (
     "<input> 1 4 4 1 1 2 </input> <dialogue> THEM: i would like 4 hats <eos> YOU: deal <eos> "

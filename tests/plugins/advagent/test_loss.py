@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from robustplug_advagent.layout import HEAD, PAD
-from robustplug_advagent.loss import perplexity
+from robustplug_advagent.agents.loss import perplexity
+from robustplug_advagent.dialogues.layout import HEAD, PAD
 
 from .agents import small_agent, small_task
 

@@ -10,14 +10,20 @@ from torch import Tensor
 import robustplug
 from robustplug.api import Feed, Refused, Step, View, prepare, stream, training_loss
 from robustplug.recipe.errors import RecipeError
-from robustplug_advagent.layout import DISAGREE, HEAD, SPECIALS, YOU
-from robustplug_advagent.loss import Target, outcome_loss, said_equally, word_loss
-from robustplug_advagent.policy import Baseline, discounts, official_reward, policy_words, without_dropout
-from robustplug_advagent.reinforce import Reinforce, other_side
-from robustplug_advagent.rules import own_words
-from robustplug_advagent.scenarios import WALK_AWAY, gains, legal, pieces
-from robustplug_advagent.task import NegotiationTask
-from robustplug_advagent.voice import draw
+from robustplug_advagent.agents.loss import Target, outcome_loss, said_equally, word_loss
+from robustplug_advagent.agents.policy import (
+    Baseline,
+    discounts,
+    official_reward,
+    policy_words,
+    without_dropout,
+)
+from robustplug_advagent.agents.reinforce import Reinforce, other_side
+from robustplug_advagent.agents.voice import draw
+from robustplug_advagent.dialogues.layout import DISAGREE, HEAD, SPECIALS, YOU
+from robustplug_advagent.dialogues.rules import own_words
+from robustplug_advagent.dialogues.scenarios import WALK_AWAY, gains, legal, pieces
+from robustplug_advagent.dialogues.task import NegotiationTask
 
 from .agents import RULES, small_agent, small_task
 

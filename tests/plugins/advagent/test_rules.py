@@ -7,9 +7,9 @@ import torch
 
 import robustplug
 from robustplug.api import Refused, stream
-from robustplug_advagent.layout import EOS, HEAD, PAD, THEM, YOU
-from robustplug_advagent.rules import allowed, drawn_words, own_words
-from robustplug_advagent.talk import NOTHING
+from robustplug_advagent.agents.talk import NOTHING
+from robustplug_advagent.dialogues.layout import EOS, HEAD, PAD, THEM, YOU
+from robustplug_advagent.dialogues.rules import allowed, drawn_words, own_words
 
 from .agents import row, small_task
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from robustplug.api import stream
-from robustplug_advagent.layout import NO_AGREEMENT, OUTCOMES
-from robustplug_advagent.scenarios import (
+from robustplug_advagent.dialogues.layout import NO_AGREEMENT, OUTCOMES
+from robustplug_advagent.dialogues.scenarios import (
     GRID,
     WALK_AWAY,
     all_scenarios,

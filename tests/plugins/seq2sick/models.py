@@ -11,12 +11,12 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.api import Batch, Feed, Step, View, isolated, stream
 from robustplug.core.method import Objective
-from robustplug_seq2sick.data import Pair
-from robustplug_seq2sick.model import Forced
+from robustplug_seq2sick.models.lstm import Forced
+from robustplug_seq2sick.models.training import token_loss
 from robustplug_seq2sick.options import SyntheticOptions
 from robustplug_seq2sick.task import TranslationTask
+from robustplug_seq2sick.text.data import Pair
 from robustplug_seq2sick.tokens import vocabularies
-from robustplug_seq2sick.training import token_loss
 
 EPOCHS = 6
 ANIMALS = ("ape", "bear", "crow", "deer", "eel", "fox", "goat", "hare")

@@ -14,12 +14,12 @@ from robustplug.api import Batch, Refused, View
 from robustplug.devices.processes import start
 from robustplug.evaluation.evaluate import Evaluation
 from robustplug.evaluation.setting import Attack
-from robustplug_seq2sick.attack import _Best, _Search
-from robustplug_seq2sick.goals import Goal
-from robustplug_seq2sick.model import Embedded
-from robustplug_seq2sick.search import Translation
-from robustplug_seq2sick.victim import Victim
-from robustplug_seq2sick.words import BEGIN, PAD, UNKNOWN, lengths
+from robustplug_seq2sick.attacks.goals import Goal
+from robustplug_seq2sick.attacks.seq2sick import _Best, _Search
+from robustplug_seq2sick.attacks.victim import Victim
+from robustplug_seq2sick.models.lstm import Embedded
+from robustplug_seq2sick.text.search import Translation
+from robustplug_seq2sick.text.words import BEGIN, PAD, UNKNOWN, lengths
 
 from .models import attacked, first_batch, step_of, trained
 

@@ -10,10 +10,10 @@ import torch
 
 import robustplug
 from robustplug.api import BrokenData, DataMissing, Feed, stream
-from robustplug_seq2sick.data import Pair, read_pairs
-from robustplug_seq2sick.synthetic import ADJECTIVES, NOUNS, Speaker
 from robustplug_seq2sick.task import keyword_candidates
-from robustplug_seq2sick.words import PAD, UNKNOWN, word_vocabulary
+from robustplug_seq2sick.text.data import Pair, read_pairs
+from robustplug_seq2sick.text.synthetic import ADJECTIVES, NOUNS, Speaker
+from robustplug_seq2sick.text.words import PAD, UNKNOWN, word_vocabulary
 
 ENGLISH = "a dog runs .\nthe cat sleeps .\na dog sleeps .\n"
 GERMAN = "ein hund rennt .\ndie katze schläft .\nein hund schläft .\n"

@@ -8,10 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustplug_seq2sick.goals import Goal, draw_keywords, keyword_loss, non_overlapping_loss
-from robustplug_seq2sick.projection import distance_gradient, half_gaps, largest_gradient, nearest, shrunk
-from robustplug_seq2sick.search import Scores
-from robustplug_seq2sick.words import SPECIALS, Words
+from robustplug_seq2sick.attacks.goals import Goal, draw_keywords, keyword_loss, non_overlapping_loss
+from robustplug_seq2sick.attacks.projection import (
+    distance_gradient,
+    half_gaps,
+    largest_gradient,
+    nearest,
+    shrunk,
+)
+from robustplug_seq2sick.text.search import Scores
+from robustplug_seq2sick.text.words import SPECIALS, Words
 
 SIZE = 11
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import robustplug
 from robustplug.api import Feed, Refused, isolated
-from robustplug_seq2sick.model import Embedded, Forced
-from robustplug_seq2sick.words import lengths
+from robustplug_seq2sick.models.lstm import Embedded, Forced
+from robustplug_seq2sick.text.words import lengths
 
 from .models import small_task
 

@@ -11,11 +11,11 @@ import sacrebleu
 import torch
 
 from robustplug.api import View
-from robustplug_seq2sick.language import DISCOUNT, Trigrams
 from robustplug_seq2sick.measures import PARTS, measure, perplexity, pool
-from robustplug_seq2sick.search import Translation
 from robustplug_seq2sick.tell import side_by_side, tell
-from robustplug_seq2sick.words import BEGIN, END, UNKNOWN, word_vocabulary
+from robustplug_seq2sick.text.language import DISCOUNT, Trigrams
+from robustplug_seq2sick.text.search import Translation
+from robustplug_seq2sick.text.words import BEGIN, END, UNKNOWN, word_vocabulary
 
 TEXT = ["a dog runs in the park .", "the cat sleeps on a red mat .", "a dog sleeps .", "the cat runs ."]
 WORDS = word_vocabulary([line.split() for line in TEXT], 0)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import robustplug
-from robustplug_seq2sick.model import Embedded, Forced
-from robustplug_seq2sick.search import Scores, beam_search, greedy
-from robustplug_seq2sick.training import exact, token_loss
-from robustplug_seq2sick.words import BEGIN, END, PAD, lengths
+from robustplug_seq2sick.models.lstm import Embedded, Forced
+from robustplug_seq2sick.models.training import exact, token_loss
+from robustplug_seq2sick.text.search import Scores, beam_search, greedy
+from robustplug_seq2sick.text.words import BEGIN, END, PAD, lengths
 
 from .models import first_batch, small_task, trained
 

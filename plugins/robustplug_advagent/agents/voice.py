@@ -9,8 +9,8 @@ from torch import Tensor
 
 from robustplug.api import evaluating
 
+from ..dialogues.layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU
 from .agent import Agent, gru_weights
-from .layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU
 
 TEMPERATURE = 0.5
 """Words are drawn from softmax(z / 0.5), as in Lewis et al. 2017."""

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from robustplug.api import Step, Vicinity, View
 
+from ..text.words import PAD, lengths, trimmed
 from .goals import Goal
 from .victim import Aimed, Victim, attackable
-from .words import PAD, lengths, trimmed
 
 if TYPE_CHECKING:
-    from .attack_options import GreedyOptions
+    from .options import GreedyOptions
 
 CHUNK = 256
 """Sentences that are translated together."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from robustplug.api import Count, Natural, NonNegative, Positive
 
-from .options import Discount
+from ..options import Discount
 
 
 @dataclass(frozen=True)

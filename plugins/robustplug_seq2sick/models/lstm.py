@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from robustplug.api import TaskInfo
 
-from .search import Translation, beam_search, greedy
-from .words import BEGIN, PAD, Words, lengths, trimmed
+from ..text.search import Translation, beam_search, greedy
+from ..text.words import BEGIN, PAD, Words, lengths, trimmed
 
 if TYPE_CHECKING:
-    from .options import Seq2SeqOptions
+    from ..options import Seq2SeqOptions
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from filelock import FileLock
 from robustplug.api import BrokenData, DataMissing
 
 if TYPE_CHECKING:
-    from .options import DealOptions
+    from ..options import DealOptions
 
 SOURCE = "https://raw.githubusercontent.com/facebookresearch/end-to-end-negotiator/main/src/data/negotiate"
 LICENCE = (

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from robustplug.api import Cost, Refused, Step, View
 
+from ..models.lstm import Embedded
+from ..text.search import Translation
+from ..text.words import Words, lengths
 from .goals import Goal, draw_keywords, keyword_loss, non_overlapping_loss
-from .model import Embedded
-from .search import Translation
-from .words import Words, lengths
 
 if TYPE_CHECKING:
-    from .attack_options import GoalOptions
+    from .options import GoalOptions
 
 
 class Victim:

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from robustplug.api import Refused, Step, Vicinity, View
 
+from ..agents.agent import Agent
+from ..agents.mind import Glass, Mind
+from ..agents.talk import ADVERSARY, TARGET, Say, Talk, draw_noise, play
+from ..agents.voice import Speaker, Voice
+from ..dialogues.layout import YOU
+from ..dialogues.scenarios import without_dialogue
+from ..dialogues.task import NegotiationTask, negotiating
+from ..protocol import OwnAgent
 from .adversary import speaking
-from .agent import Agent
-from .layout import YOU
-from .mind import Glass, Mind
-from .protocol import OwnAgent
-from .scenarios import without_dialogue
-from .talk import ADVERSARY, TARGET, Say, Talk, draw_noise, play
-from .task import NegotiationTask, negotiating
-from .voice import Speaker, Voice
 
 
 class Game:

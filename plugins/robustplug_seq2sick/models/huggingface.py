@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from robustplug.api import Refused, TaskInfo, evaluating
 
-from .model import Embedded, Forced
-from .search import Scores, Translation, beam_search, greedy
-from .words import BEGIN, END, PAD, SPECIALS, UNKNOWN, Words, lengths, trimmed
+from ..text.search import Scores, Translation, beam_search, greedy
+from ..text.words import BEGIN, END, PAD, SPECIALS, UNKNOWN, Words, lengths, trimmed
+from .lstm import Embedded, Forced
 
 if TYPE_CHECKING:
-    from .options import HuggingFaceOptions
+    from ..options import HuggingFaceOptions
 
 INSTALL = 'this needs transformers: pip install "robustplug[text]"'
 

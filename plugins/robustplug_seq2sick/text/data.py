@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from robustplug.api import BrokenData, DataMissing
 
 if TYPE_CHECKING:
-    from .options import TranslationOptions
+    from ..options import TranslationOptions
 
 SHOWN = 20
 """How many broken lines an error lists."""

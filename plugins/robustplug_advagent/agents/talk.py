@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .layout import CLAIM, COUNTS, HEAD, MOST, PAD, THEM, YOU, swapped
-from .scenarios import WALK_AWAY, decide, pieces
+from ..dialogues.layout import CLAIM, COUNTS, HEAD, MOST, PAD, THEM, YOU, swapped
+from ..dialogues.scenarios import WALK_AWAY, decide, pieces
 from .voice import Memory, Speaker, Utterance, ending
 
 NOTHING = MOST + 1

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from robustplug.api import Step, View
 
+from ..dialogues.layout import DISAGREE, DISCONNECT, HEAD, PAD
 from .agent import Agent, Reading
-from .layout import DISAGREE, DISCONNECT, HEAD, PAD
 
 if TYPE_CHECKING:
-    from .options import DialogueLossOptions
+    from ..options import DialogueLossOptions
 
 
 class Target(NamedTuple):

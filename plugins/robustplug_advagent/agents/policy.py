@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .layout import HEAD, YOU
-from .scenarios import gains
+from ..dialogues.layout import HEAD, YOU
+from ..dialogues.scenarios import gains
 from .voice import TEMPERATURE, forbidden
 
 

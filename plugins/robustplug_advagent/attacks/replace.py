@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .layout import PAD, SELECTION, SPECIALS, THEM, YOU
-from .mind import Glass, Recalled
-from .scenarios import gains
-from .voice import Utterance, forbidden
+from ..agents.mind import Glass, Recalled
+from ..agents.voice import Utterance, forbidden
+from ..dialogues.layout import PAD, SELECTION, SPECIALS, THEM, YOU
+from ..dialogues.scenarios import gains
 
 if TYPE_CHECKING:
-    from .attack_options import SearchOptions
+    from .options import SearchOptions
 
 CHUNK = {"cpu": 512}
 """Sentences that are scored together, by device; elsewhere as many as MOST_CHUNK."""

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from robustplug.api import Batch, Refused, Step, View
 
-from .model import Forced
-from .search import Translation
-from .words import END, PAD, UNKNOWN, lengths, trimmed
+from ..text.search import Translation
+from ..text.words import END, PAD, UNKNOWN, lengths, trimmed
+from .lstm import Forced
 
 if TYPE_CHECKING:
-    from .options import ReplacementOptions, TranslationLossOptions
+    from ..options import ReplacementOptions, TranslationLossOptions
 
 
 def with_end(target: Tensor) -> Tensor:

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from robustplug.api import Cost, Step, Vicinity, View
 
+from ..agents.agent import Agent
+from ..agents.talk import ADVERSARY, Talk, claims, with_claims
+from ..agents.voice import Utterance, Voice, ending
+from ..dialogues.layout import EOS, PAD, lengths
 from .adversary import best_sentences, trained_adversary
-from .agent import Agent
 from .game import Game
-from .layout import EOS, PAD, lengths
 from .replace import Found, Objective, Score, preemptive, reactive, search
-from .talk import ADVERSARY, Talk, claims, with_claims
-from .voice import Utterance, Voice, ending
 
 if TYPE_CHECKING:
-    from .attack_options import (
+    from .options import (
         AdversaryOptions,
         AnyTurnOptions,
         PartnerOptions,

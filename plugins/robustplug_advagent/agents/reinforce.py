@@ -23,22 +23,22 @@ from robustplug.api import (
     View,
 )
 
+from ..dialogues.layout import CLAIM, COUNTS, HEAD, swapped, trimmed
+from ..dialogues.rules import drawn_words
+from ..dialogues.scenarios import decision_scores, pieces, scores, without_dialogue
+from ..dialogues.task import NegotiationTask, negotiating
+from ..options import ReinforceOptions
 from .agent import Agent, Reading
-from .layout import CLAIM, COUNTS, HEAD, swapped, trimmed
 from .loss import Target, said_equally
-from .options import ReinforceOptions
 from .policy import Baseline, discounts, official_reward, policy_words, without_dropout
-from .rules import drawn_words
 from .runs import load_agent
-from .scenarios import decision_scores, pieces, scores, without_dialogue
 from .talk import claim_of, draw_noise, play, with_claims
-from .task import NegotiationTask, negotiating
 from .voice import Voice
 
 if TYPE_CHECKING:
     from robustplug.api import Vicinity
 
-    from .options import PolicyOptions, ReturnsOptions, RollOutOptions
+    from ..options import PolicyOptions, ReturnsOptions, RollOutOptions
 
 ADVERSARY = "adversary"
 """The other side's parameters, where it learns."""

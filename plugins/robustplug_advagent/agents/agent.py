@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from robustplug.api import TaskInfo
 
-from .layout import COUNTS, HEAD, OUTCOMES, OWN, PAD, Words, lengths
-from .scenarios import TOTAL
+from ..dialogues.layout import COUNTS, HEAD, OUTCOMES, OWN, PAD, Words, lengths
+from ..dialogues.scenarios import TOTAL
 
 if TYPE_CHECKING:
-    from .options import AgentOptions
+    from ..options import AgentOptions
 
 
 # Rows of one pass without dropout: dialogues of similar lengths go together, which saves the padding.

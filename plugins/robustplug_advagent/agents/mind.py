@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..dialogues.layout import COUNTS, HEAD, PAD, lengths
+from ..dialogues.scenarios import decision_scores
 from .agent import gru_weights
-from .layout import COUNTS, HEAD, PAD, lengths
-from .scenarios import decision_scores
 from .voice import Heard, Utterance, Voice
 
 

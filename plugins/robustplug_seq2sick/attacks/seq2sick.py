@@ -10,13 +10,13 @@ from torch import Tensor
 
 from robustplug.api import Step, Vicinity, View
 
+from ..text.words import lengths, trimmed
 from .goals import Goal
 from .projection import distance_gradient, half_gaps, largest_gradient, nearest, shrunk
 from .victim import Aimed, Victim, attackable
-from .words import lengths, trimmed
 
 if TYPE_CHECKING:
-    from .attack_options import Seq2SickOptions
+    from .options import Seq2SickOptions
 
 
 @dataclass

@@ -12,7 +12,7 @@ from robustplug.api import Batch, Refused, Step
 from .layout import CLAIM, COUNTS, EOS, HEAD, MOST, PAD, SELECTION, THEM, UNKNOWN, YOU, lengths
 
 if TYPE_CHECKING:
-    from .options import RulesOptions
+    from ..options import RulesOptions
 
 
 class Parts(NamedTuple):

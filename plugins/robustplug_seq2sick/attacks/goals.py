@@ -10,8 +10,8 @@ from torch import Tensor
 
 from robustplug.api import stream
 
-from .search import Scores
-from .words import PAD, Words, lengths, widened
+from ..text.search import Scores
+from ..text.words import PAD, Words, lengths, widened
 
 
 class Goal(NamedTuple):

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from robustplug.api import Refused, isolated, stream, weights_digest
 
-from .agent import Agent
-from .attack_options import AdversaryOptions
-from .layout import COUNTS, HEAD, THEM, swapped, turns
-from .loss import said_equally, word_loss
-from .policy import Baseline, discounts, official_reward, policy_words, without_dropout
-from .rules import Rules, drawn_words
-from .runs import load_agent
-from .scenarios import decision_scores, scores
-from .talk import draw_noise, play
-from .task import NegotiationTask
-from .voice import Speaker, Voice
+from ..agents.agent import Agent
+from ..agents.loss import said_equally, word_loss
+from ..agents.policy import Baseline, discounts, official_reward, policy_words, without_dropout
+from ..agents.runs import load_agent
+from ..agents.talk import draw_noise, play
+from ..agents.voice import Speaker, Voice
+from ..dialogues.layout import COUNTS, HEAD, THEM, swapped, turns
+from ..dialogues.rules import Rules, drawn_words
+from ..dialogues.scenarios import decision_scores, scores
+from ..dialogues.task import NegotiationTask
+from .options import AdversaryOptions
 
 KEPT = 4
 _trained: OrderedDict[str, Agent] = OrderedDict()

@@ -19,7 +19,7 @@ from .scripted import scripted_lines
 from .tell import tell
 
 if TYPE_CHECKING:
-    from .options import DealOptions, NegotiationOptions, ScriptedOptions
+    from ..options import DealOptions, NegotiationOptions, ScriptedOptions
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Agents that negotiate: how they speak, decide and learn."""

@@ -1,0 +1,1 @@
+"""Attacks on agents that negotiate."""

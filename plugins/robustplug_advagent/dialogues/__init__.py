@@ -1,0 +1,1 @@
+"""Negotiations: scenarios, dialogues, and the rules of the game."""

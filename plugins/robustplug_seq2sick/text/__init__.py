@@ -1,0 +1,1 @@
+"""Sentences: vocabularies, data, and decoding."""
