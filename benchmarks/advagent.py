@@ -21,7 +21,7 @@ from robustplug.evaluation.setting import plain_objective
 from robustplug_advagent.agents.agent import Agent
 from robustplug_advagent.agents.talk import TARGET, draw_noise, play
 from robustplug_advagent.agents.voice import Voice
-from robustplug_advagent.attacks.perturbations import replace
+from robustplug_advagent.attacks import replace
 from robustplug_advagent.dialogues.task import NegotiationTask
 
 # Rows of a batch of the supervised recipes.

@@ -30,7 +30,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.core.reporting import Silent
 from robustplug.core.types import AttackResult, Feed
 from robustplug.devices.precision import fitting_threads
 from robustplug.evaluation.evaluate import Evaluation
@@ -38,7 +37,7 @@ from robustplug.evaluation.rows import chain_of_attacks
 from robustplug.plugin.build import build
 from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
-from robustplug.subjects.subject import Network, Subject, open_subject
+from robustplug.subjects.subject import Subject, open_subject
 
 
 def naive_pgd(
@@ -105,7 +104,7 @@ class Bench:
 
     @classmethod
     def of(cls, run: Path, samples: int | None, eps: float | None, batch_size: int) -> Bench:
-        subject = open_subject(run, Network(), {}, None, (), "cpu", Silent())
+        subject = open_subject(run, {"device": "cpu"})
         task = subject.parts.task
         size = min(task.info.sizes["test"], samples or task.info.sizes["test"])
         (whole,) = task.batches("test", Feed(batch_size=size, samples=size))

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .plugin.build import build as build_resolved
 from .plugin.component import Kind, Use
 from .recipe.convert import resolve
-from .subjects.subject import Network, Reference, as_table, open_sources, open_subject, typical_input
+from .recipe.load import read_suite
+from .recipe.write import use_to_mapping
+from .subjects.opening import Opening, Reference, opens
+from .subjects.subject import open_sources, open_subject
+from .subjects.target import Model
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from .core.reporting import Reporter
-    from .core.types import Result, Split
+    from .core.types import Result
     from .evaluation.audit.audit import Audit
     from .evaluation.opened import OpenedEvaluation
     from .report.pages.computed import LeftOut
     from .report.tables.comparison import Comparison
     from .studies.study import StudyReporter
-    from .subjects.target import Classifier
     from .training.train import Trained
 
 
@@ -71,27 +72,16 @@ def build(kind: Kind, name: str, /, **options: Any) -> Any:
     return build_resolved(resolve(Use(name, options), kind), kind, **context)
 
 
+@opens
 def evaluate(
-    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
+    model: Model,
     *,
-    task: Reference | None = None,
     suite: str | Path | Mapping[str, Any] | None = None,
     attacks: Sequence[Reference] | None = None,
-    vicinity: Reference | None = None,
-    split: Split | None = None,
-    samples: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    architecture: Reference | None = None,
-    weights: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
     sources: Sequence[str | Path] = (),
     reference: str | Path | None = None,
     out: str | Path | None = None,
-    device: str = "auto",
-    overrides: Sequence[str] = (),
-    reporter: Reporter | None = None,
+    **opening: Unpack[Opening],
 ) -> Result:
     """Evaluate a run folder, a model file, or any module or function, under attacks.
 
@@ -99,172 +89,89 @@ def evaluate(
         model: a run folder; a file (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost) or
             "torchvision:NAME"; a module or a function from inputs in [0, 1] to logits (N, K), or to class
             numbers, integers (N,); a fitted classifier of scikit-learn.
-        task: data to evaluate a model that is no run folder on, for example "digits".
         suite: file, name of a bundled suite, or the same tables as a mapping; instead of `attacks`.
         attacks: in order, each on the samples that are still right, for example
             ["fgsm", {"use": "pgd", "steps": 20}]; None for those of the run's recipe.
-        vicinity: the threat model; None for that of the run's method, or L∞ with eps 8/255.
-        split, samples, batch_size, seed: None for those of the run's recipe, or "test", all, 256, 0.
-        architecture: model component that a state dict belongs to.
-        weights: of a torchvision model: a name such as "DEFAULT", or a file.
-        mean, std: normalisation to put in front of a model that is no run.
         sources: run folders that the suite's transfer rows make their examples on.
         reference: what corruption errors are divided by: a run folder that was evaluated with the same
             suite, or "alexnet" for ImageNet-C.
         out: folder for NAME.json and, while it is not finished, the notes that a killed evaluation goes
             on from; None for neither.
-        device: "auto", "cpu", "cuda" or "mps".
-        overrides: "key=value" each; for a run folder only of `evaluate`.
-        reporter: hears of progress.
+        opening: how the model and its data are opened; see `Opening`.
 
     Raises:
         RecipeError: an attack, the suite, the vicinity or the task is wrong.
         RunError: the model cannot be read, or the device is not there.
     """
-    from .core.reporting import Silent
     from .devices.precision import fitting_threads
     from .evaluation.results import Asked, evaluate_and_write
     from .evaluation.summary import read_reference
-    from .recipe.load import read_suite
-    from .recipe.write import use_to_mapping
 
-    network = Network(task, architecture, weights, mean, std)
-    changes = {
-        "attack": None if attacks is None else [as_table(attack) for attack in attacks],
-        "vicinity": None if vicinity is None else as_table(vicinity),
-        "split": split,
-        "samples": samples,
-        "batch_size": batch_size,
-    }
-    reporter = reporter or Silent()
-    subject = open_subject(model, network, changes, seed, overrides, device, reporter)
-    threat = use_to_mapping(subject.parts.threat)
+    subject = open_subject(model, opening, attacks)
     asked = Asked(
-        suite=None if suite is None else read_suite(suite, threat),
-        sources=open_sources(sources, subject, reporter),
+        suite=None if suite is None else read_suite(suite, use_to_mapping(subject.parts.threat)),
+        sources=open_sources(sources, subject),
         reference=None if reference is None else read_reference(reference),
-        model=subject.description,
     )
-    parts, folder = subject.parts, None if out is None else Path(out)
-    with fitting_threads(typical_input(parts)):
-        return evaluate_and_write(parts, subject.exported, subject.processes, reporter, asked, folder)
+    with fitting_threads(subject.parts.typical_input):
+        return evaluate_and_write(subject, asked, None if out is None else Path(out))
 
 
+@opens
 def audit(
-    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
+    model: Model,
     *,
-    task: Reference | None = None,
-    vicinity: Reference | None = None,
-    split: Split | None = None,
-    samples: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    architecture: Reference | None = None,
-    weights: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
     sources: Sequence[str | Path] = (),
     out: str | Path | None = None,
-    device: str = "auto",
-    overrides: Sequence[str] = (),
-    reporter: Reporter | None = None,
+    **opening: Unpack[Opening],
 ) -> Audit:
     """Audit whether a model's robustness is real, or whether its gradients are masked.
 
     Args:
-        model, task, vicinity, split, samples, batch_size, seed, architecture, weights, mean, std: as for
-            `evaluate`.
+        model: as for `evaluate`.
         sources: run folders, best plainly trained ones, whose adversarial examples are tried on it.
         out: folder for audit.json and the notes of an unfinished audit; None for neither. The finding
             is added to result.json of a run folder, too.
-        device, overrides, reporter: as for `evaluate`.
+        opening: how the model and its data are opened; see `Opening`.
 
     Raises:
         RecipeError: the vicinity or the task is wrong.
         RunError: the model cannot be read, or the device is not there.
     """
-    from .core.reporting import Silent
     from .devices.precision import fitting_threads
-    from .evaluation.audit.audit import NAME, audit_parts
+    from .evaluation.audit.audit import NAME, audit_subject
     from .evaluation.results import Asked
     from .runs.folder import note_in_result
 
-    network = Network(task, architecture, weights, mean, std)
-    changes = {
-        "vicinity": None if vicinity is None else as_table(vicinity),
-        "split": split,
-        "samples": samples,
-        "batch_size": batch_size,
-    }
-    reporter = reporter or Silent()
-    subject = open_subject(model, network, changes, seed, overrides, device, reporter)
-    asked = Asked(sources=open_sources(sources, subject, reporter), model=subject.description)
-    folder = None if out is None else Path(out)
-    with fitting_threads(typical_input(subject.parts)):
-        found = audit_parts(subject.parts, subject.exported, subject.processes, reporter, asked, folder)
-    if subject.folder is not None and folder is not None and subject.processes.main:
+    subject = open_subject(model, opening)
+    asked = Asked(sources=open_sources(sources, subject))
+    with fitting_threads(subject.parts.typical_input):
+        found = audit_subject(subject, asked, None if out is None else Path(out))
+    if subject.folder is not None and out is not None and subject.processes.main:
         note_in_result(subject.folder, NAME, found.to_json())
     return found
 
 
+@opens
 def open_evaluation(
-    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
+    model: Model,
     *,
-    task: Reference | None = None,
     suite: str | Path | Mapping[str, Any] | None = None,
     attacks: Sequence[Reference] | None = None,
-    vicinity: Reference | None = None,
-    split: Split | None = None,
-    samples: int | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    architecture: Reference | None = None,
-    weights: str | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    device: str = "auto",
-    overrides: Sequence[str] = (),
-    reporter: Reporter | None = None,
+    **opening: Unpack[Opening],
 ) -> OpenedEvaluation:
     """Open a model and attacks as `evaluate` does, for code that runs the attacks itself.
 
-    Args and raises: as for `evaluate`.
-    """
-    from .core.reporting import Silent
-    from .evaluation.opened import OpenedEvaluation
-    from .evaluation.results import Asked, describe, prepare_evaluation
-    from .evaluation.rows import chain_of_attacks, suite_attacks
-    from .recipe.load import read_suite
-    from .recipe.write import use_to_mapping
+    Args:
+        model, suite, attacks: as for `evaluate`.
+        opening: how the model and its data are opened; see `Opening`.
 
-    network = Network(task, architecture, weights, mean, std)
-    changes = {
-        "attack": None if attacks is None else [as_table(attack) for attack in attacks],
-        "vicinity": None if vicinity is None else as_table(vicinity),
-        "split": split,
-        "samples": samples,
-        "batch_size": batch_size,
-    }
-    reporter = reporter or Silent()
-    subject = open_subject(model, network, changes, seed, overrides, device, reporter)
-    parts = subject.parts
-    options, threat = parts.recipe.evaluate, use_to_mapping(parts.threat)
-    asked = Asked(model=subject.description)
-    rows = (
-        chain_of_attacks(options.attack, parts.threat, "evaluate.attack")
-        if suite is None
-        else suite_attacks(read_suite(suite, threat), parts.threat, ())
-    )
-    return OpenedEvaluation(
-        parts.recipe.name,
-        rows,
-        threat,
-        describe(parts, subject.processes, asked) | {"split": options.split, "threat": threat},
-        prepare_evaluation(parts, subject.exported, subject.processes, reporter, asked),
-        options.split,
-        options.batch_size,
-        options.samples,
-    )
+    Raises:
+        RecipeError, RunError: as `evaluate`.
+    """
+    from .evaluation.opened import open_attacks
+
+    return open_attacks(open_subject(model, opening, attacks), suite)
 
 
 @dataclass(frozen=True)

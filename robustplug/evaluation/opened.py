@@ -12,12 +12,19 @@ from ..core.step import Step
 from ..core.types import Batch, Feed, Split, View
 from ..devices.precision import fitting_threads
 from ..errors import Refused, RunError
+from ..recipe.load import read_suite
+from ..recipe.write import use_to_mapping
 from .chunks import regroup, standing_batches
 from .evaluate import Evaluation
+from .results import Asked, describe, prepare_evaluation
+from .rows import chain_of_attacks, suite_attacks
 from .setting import Attack, plain_objective
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..core.protocols import Vicinity
+    from ..subjects.subject import Subject
 
 
 @dataclass
@@ -101,3 +108,28 @@ def _flags(values: Sequence[bool]) -> Any:
     import torch
 
     return torch.tensor(values, dtype=torch.bool)
+
+
+def open_attacks(subject: Subject, suite: str | Path | Mapping[str, Any] | None) -> OpenedEvaluation:
+    """Open the attacks of a model: those of a suite, or else of its recipe.
+
+    Raises:
+        RecipeError: the suite is wrong.
+    """
+    parts, asked = subject.parts, Asked()
+    options, threat = parts.recipe.evaluate, use_to_mapping(parts.threat)
+    rows = (
+        chain_of_attacks(options.attack, parts.threat, "evaluate.attack")
+        if suite is None
+        else suite_attacks(read_suite(suite, threat), parts.threat, ())
+    )
+    return OpenedEvaluation(
+        parts.recipe.name,
+        rows,
+        threat,
+        describe(subject, asked) | {"split": options.split, "threat": threat},
+        prepare_evaluation(subject, asked),
+        options.split,
+        options.batch_size,
+        options.samples,
+    )

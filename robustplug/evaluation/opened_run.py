@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.types import Feed
 from ..runs.choose import stored_recipe
 from ..subjects.trained import load_run
 
@@ -79,15 +78,15 @@ class LoadedRun:
         """
         from ..core.reporting import Silent
         from ..devices.precision import fitting_threads
-        from .results import Asked, evaluate_parts
+        from ..subjects.subject import Subject
+        from .results import Asked, evaluate_subject
 
         parts = self.parts
         if samples is not None:
             options = dataclasses.replace(parts.recipe.evaluate, samples=samples)
             parts = dataclasses.replace(parts, recipe=dataclasses.replace(parts.recipe, evaluate=options))
-        feed = Feed(batch_size=parts.recipe.train.batch_size)
-        with fitting_threads(next(iter(parts.task.batches("train", feed))).x):
-            return evaluate_parts(parts, model, self.processes, Silent(), Asked())
+        with fitting_threads(parts.typical_input):
+            return evaluate_subject(Subject(parts, model, self.processes, Silent()), Asked())
 
 
 def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> LoadedRun:

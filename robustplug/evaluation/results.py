@@ -9,14 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from ..core.types import Result
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
 from ..runs.environment import describe_environment
 from ..runs.folder import locked, write_json, writing
 from ..runs.result_file import result_to_json
-from ..subjects.assemble import Parts, build_part, threat_of
+from ..subjects.assemble import build_part, threat_of
 from ..subjects.formats.weights import weights_digest
 from .evaluate import Evaluation
 from .journal import discard
@@ -25,11 +23,9 @@ from .setting import Attack
 from .summary import ReferenceErrors, corruption_summary, worst_cases
 
 if TYPE_CHECKING:
-    from ..core.reporting import Reporter
-    from ..devices.processes import Processes
     from ..recipe.options import Recipe
     from ..recipe.suite import Suite
-    from ..subjects.subject import Source
+    from ..subjects.subject import Source, Subject
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,6 @@ class Asked:
         sources: models that transfer rows make their examples on.
         reference: what corruption errors are divided by.
         journal: file that notes what is done; None for none.
-        model: what is known of the model, for the result.
         training: what training cost.
     """
 
@@ -49,58 +44,53 @@ class Asked:
     sources: Sequence[Source] = ()
     reference: ReferenceErrors | None = None
     journal: Path | None = None
-    model: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare_evaluation(
-    parts: Parts, exported: nn.Module, processes: Processes, reporter: Reporter, asked: Asked
-) -> Evaluation:
-    """Return the evaluation of an exported model in its threat model."""
-    recipe, options = parts.recipe, parts.recipe.evaluate
+def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
+    """Return the evaluation of a model in its threat model."""
+    parts, recipe, options = subject.parts, subject.parts.recipe, subject.parts.recipe.evaluate
     vicinity = build_part(parts.threat, "vicinity", "evaluate.vicinity")
     loss = asked.suite.loss if asked.suite is not None else options.loss
     identity = {
-        "weights": weights_digest(exported),
-        "model": dict(asked.model),
+        "weights": weights_digest(subject.exported),
+        "model": dict(subject.description),
         "data": use_to_mapping(recipe.task),
         "threat": use_to_mapping(parts.threat),
         "loss": use_to_mapping(loss),
         "sources": [source.identity for source in asked.sources],
     }
     built = build_part(loss, "loss", "evaluate.loss")
-    journal = asked.journal
     return Evaluation(
-        exported, parts.task, vicinity, built, recipe.seed, processes, reporter, journal, identity
+        subject.exported,
+        parts.task,
+        vicinity,
+        built,
+        recipe.seed,
+        subject.processes,
+        subject.reporter,
+        asked.journal,
+        identity,
     )
 
 
-def evaluate_parts(
-    parts: Parts,
-    exported: nn.Module,
-    processes: Processes,
-    reporter: Reporter,
-    asked: Asked,
-) -> Result:
-    """Evaluate an exported model as the recipe's `evaluate` table or a suite says.
+def evaluate_subject(subject: Subject, asked: Asked) -> Result:
+    """Evaluate a model as its recipe's `evaluate` table or a suite says.
 
     Args:
-        parts: of the run.
-        exported: plain module.
-        processes: share the batches.
-        reporter: hears of progress.
+        subject: the model, its data and its recipe.
         asked: what is run besides.
     """
-    started, options = time.perf_counter(), parts.recipe.evaluate
-    threat = parts.threat
+    started, parts = time.perf_counter(), subject.parts
+    options, threat = parts.recipe.evaluate, parts.threat
     attacks: list[Attack]
     if asked.suite is None:
         attacks = chain_of_attacks(options.attack, threat, "evaluate.attack")
     else:
         attacks = suite_attacks(asked.suite, threat, asked.sources)
-    evaluation = prepare_evaluation(parts, exported, processes, reporter, asked)
+    evaluation = prepare_evaluation(subject, asked)
     rows = evaluation.run(options.split, attacks, options.batch_size, options.samples)
-    meta = describe(parts, processes, asked) | {
+    meta = describe(subject, asked) | {
         "suite": None if asked.suite is None else asked.suite.name,
         "asked": {
             "rows": None if asked.suite is None else digest(options_to_mapping(asked.suite)),
@@ -114,34 +104,27 @@ def evaluate_parts(
     return Result(options.split, len(rows[0].right), use_to_mapping(threat), rows, meta)
 
 
-def evaluate_and_write(
-    parts: Parts,
-    exported: nn.Module,
-    processes: Processes,
-    reporter: Reporter,
-    asked: Asked,
-    out: Path | None,
-) -> Result:
-    """Evaluate as `evaluate_parts` does, and keep notes and result in a folder.
+def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Result:
+    """Evaluate as `evaluate_subject` does, and keep notes and result in a folder.
 
     Args:
-        parts, exported, processes, reporter, asked: as there.
+        subject, asked: as there.
         out: folder of NAME.json, where NAME is that of the suite or "evaluation"; None for none.
 
     Raises:
         RunError: the folder cannot be written, or another process evaluates in it.
     """
     if out is None:
-        return evaluate_parts(parts, exported, processes, reporter, asked)
+        return evaluate_subject(subject, asked)
     name = "evaluation" if asked.suite is None else asked.suite.name
     # What is no module has no weights by which a journal could tell it from another.
-    if asked.model.get("kind") not in ("classifier", "callable"):
+    if subject.description.get("kind") not in ("classifier", "callable"):
         asked = replace(asked, journal=out / f"{name}.journal")
     with contextlib.ExitStack() as stack:
-        if processes.main:
+        if subject.processes.main:
             stack.enter_context(locked(out, f".{name}.lock"))
-        result = evaluate_parts(parts, exported, processes, reporter, asked)
-        if processes.main:
+        result = evaluate_subject(subject, asked)
+        if subject.processes.main:
             with writing(f"the result in {out}"):
                 write_json(out / f"{name}.json", result_to_json(result))
             if asked.journal is not None:
@@ -149,9 +132,9 @@ def evaluate_and_write(
     return result
 
 
-def describe(parts: Parts, processes: Processes, asked: Asked) -> dict[str, Any]:
+def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
     """Return what a result says of its model, data and machine."""
-    recipe, info = parts.recipe, parts.task.info
+    parts, recipe, info = subject.parts, subject.parts.recipe, subject.parts.task.info
     # Not every model has the layer; trees have none.
     layers = (dict(part.named_buffers(recurse=False)).keys() for part in parts.model.modules())
     inside = any({"mean", "std"} <= names for names in layers)
@@ -165,8 +148,8 @@ def describe(parts: Parts, processes: Processes, asked: Asked) -> dict[str, Any]
         "input_range": [0.0, 1.0] if info.shape is not None else None,
         "normalisation": {"mean": list(info.mean), "std": list(info.std)} if inside else {},
         "training": dict(asked.training),
-        "environment": describe_environment(processes),
-        **({"loaded": dict(asked.model)} if asked.model else {}),
+        "environment": describe_environment(subject.processes),
+        **({"loaded": dict(subject.description)} if subject.description else {}),
     }
 
 

@@ -74,6 +74,12 @@ class Parts:
         """Return the threat model of an evaluation."""
         return threat_of(self.recipe)
 
+    @property
+    def typical_input(self) -> Any:
+        """Return the inputs of a training batch, to choose the number of threads by."""
+        feed = Feed(batch_size=self.recipe.train.batch_size)
+        return next(iter(self.task.batches("train", feed))).x
+
     def set_up(self, device: torch.device) -> Sequence[ParamGroup]:
         """Let the method prepare its state and the model, and return what to train."""
         self.model.train()  # before setup, which may put some modules in eval mode for good

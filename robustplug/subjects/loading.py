@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,8 @@ from .formats.contents import PREFIX, content_of, digest
 from .formats.programs import open_export, open_program, open_script
 from .formats.trial import Shape, check_logits, find_logits, why_no_gradients
 from .formats.weights import fit, read_state
-from .target import Classifier, Target, TargetKind
+from .target import Model, Target, TargetKind
 
-Source = nn.Module | Classifier | Callable[[Any], Any] | str | Path
 Numbers = Sequence[float] | None
 
 # Nobody expects gradients of these.
@@ -39,7 +38,7 @@ _BLACK_BOXES: frozenset[TargetKind] = frozenset({"onnx", "lightgbm", "xgboost", 
 
 
 def load_target(
-    source: Source,
+    source: Model,
     info: TaskInfo,
     *,
     model: Use | None = None,
@@ -128,7 +127,7 @@ def _from_folder(folder: Path, model: Use | None, info: TaskInfo) -> nn.Module:
 
 
 def _as_it_is(
-    source: Source, normalisation: tuple[Numbers, Numbers], weights: str | None, device: torch.device | str
+    source: Model, normalisation: tuple[Numbers, Numbers], weights: str | None, device: torch.device | str
 ) -> Target:
     """Take a module for a task without images of one size: what it is to return, only the task knows.
 
@@ -146,7 +145,7 @@ def _as_it_is(
 
 
 def _open(
-    source: Source, info: TaskInfo, shape: Shape, model: Use | None, weights: str | None, device: torch.device
+    source: Model, info: TaskInfo, shape: Shape, model: Use | None, weights: str | None, device: torch.device
 ) -> Opened:
     named = isinstance(source, str) and source.startswith(PREFIX)
     if weights is not None and not named:

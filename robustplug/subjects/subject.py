@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.reporting import Silent
 from ..errors import RunError
 from ..recipe.load import recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
+from .opening import Opening, Reference
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
     from ..core.reporting import Reporter
     from ..devices.processes import Processes
     from .assemble import Parts
-    from .target import Classifier
-
-Reference = str | Mapping[str, Any]
+    from .target import Model
 
 # What a model is evaluated with unless told otherwise.
 STRONG = [
@@ -31,40 +31,24 @@ STRONG = [
 
 
 @dataclass(frozen=True)
-class Network:
-    """Say how a model that is no run folder is read.
-
-    Attributes:
-        task: data to evaluate it on, for example "digits" or {"use": "mnist", "root": "…"}.
-        architecture: model component that a state dict belongs to.
-        weights: of a torchvision model: a name such as "DEFAULT", or a file.
-        mean, std: normalisation to put in front of the model, a number for each channel.
-    """
-
-    task: Reference | None = None
-    architecture: Reference | None = None
-    weights: str | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-
-
-@dataclass(frozen=True)
 class Subject:
     """Hold an opened model and all that its evaluation needs.
 
     Attributes:
         parts: task, method and recipe; only `task`, `vicinity` and `evaluate` matter here.
         exported: plain module.
+        processes: share the batches.
+        reporter: hears of progress.
         folder: the run folder; None for other models.
         description: what is known of a model that is no run.
-        processes: of this evaluation.
     """
 
     parts: Parts
     exported: nn.Module
-    folder: Path | None
-    description: Mapping[str, Any]
     processes: Processes
+    reporter: Reporter
+    folder: Path | None = None
+    description: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,24 +74,16 @@ def as_table(reference: Reference) -> dict[str, Any]:
 
 
 def open_subject(
-    model: nn.Module | Classifier | Callable[[Any], Any] | str | Path,
-    network: Network,
-    changes: Mapping[str, Any],
-    seed: int | None,
-    overrides: Sequence[str],
-    device: str,
-    reporter: Reporter,
+    model: Model,
+    opening: Opening,
+    attacks: Sequence[Reference] | None = None,
 ) -> Subject:
     """Open a model for evaluation.
 
     Args:
         model: a run folder; what `load_target` takes besides.
-        network: how to read a model that is no run folder.
-        changes: to the recipe's `evaluate` table; None values change nothing.
-        seed: of the attacks; None for the recipe's.
-        overrides: "key=value" each; for a run folder only of `evaluate`.
-        device: "auto", "cpu", "cuda" or "mps".
-        reporter: hears of problems.
+        opening: how model and data are opened.
+        attacks: instead of those of the recipe; None for these.
 
     Raises:
         RecipeError: an attack, the vicinity or the task is wrong.
@@ -119,18 +95,27 @@ def open_subject(
     from ..runs.folder import is_finished
     from .trained import load_run
 
-    folder = _run_folder(model, network)
+    reporter, vicinity = opening.get("reporter") or Silent(), opening.get("vicinity")
+    folder, overrides = _run_folder(model, opening), opening.get("overrides") or ()
     if folder is not None:
         table = recipe_to_mapping(stored_recipe(folder))
         only_evaluate_changed(table["name"], overrides)
     else:
-        table = _table(model, network)
+        table = _table(model, opening)
+    changes: dict[str, Any] = {
+        "attack": None if attacks is None else [as_table(attack) for attack in attacks],
+        "vicinity": None if vicinity is None else as_table(vicinity),
+        "split": opening.get("split"),
+        "samples": opening.get("samples"),
+        "batch_size": opening.get("batch_size"),
+    }
     table["evaluate"] |= {key: value for key, value in changes.items() if value is not None}
+    seed = opening.get("seed")
     table["seed"] = table.get("seed", 0) if seed is None else seed
     recipe = recipe_from_mapping(table, overrides, starts=False)
-    processes = start(device, "float32")
+    processes = start(opening.get("device") or "auto", "float32")
     if folder is None:
-        return _loaded(model, network, recipe, processes, reporter)
+        return _loaded(model, opening, recipe, processes, reporter)
     found = load_run(folder, recipe, processes)
     for problem in found.problems:
         reporter.warn(problem)
@@ -139,33 +124,34 @@ def open_subject(
             f"{folder} is not finished: its checkpoint after {found.epochs} of {recipe.train.epochs} epochs "
             f"is used; go on with robustplug train --resume {folder}"
         )
-    return Subject(found.parts, found.exported, folder, {}, processes)
+    return Subject(found.parts, found.exported, processes, reporter, folder)
 
 
-def _run_folder(model: Any, network: Network) -> Path | None:
+def _run_folder(model: Any, opening: Opening) -> Path | None:
     """Return the run folder, or None where the model is something else."""
     if not isinstance(model, str | Path) or str(model).startswith("torchvision:"):
         return None
     path = Path(model)
-    if path.is_dir() and network.architecture is not None:
+    if path.is_dir() and opening.get("architecture") is not None:
         return None  # a folder that a model component reads
-    return None if path.is_file() or (network.task is not None and not path.is_dir()) else path
+    return None if path.is_file() or (opening.get("task") is not None and not path.is_dir()) else path
 
 
-def _table(model: Any, network: Network) -> dict[str, Any]:
-    if network.task is None and isinstance(model, str | Path):
+def _table(model: Any, opening: Opening) -> dict[str, Any]:
+    task, architecture = opening.get("task"), opening.get("architecture")
+    if task is None and isinstance(model, str | Path):
         raise RunError(f"{model} is no run folder, so say what to evaluate it on: --task digits")
-    if network.task is None:
+    if task is None:
         raise TypeError('a module or function needs a task to be evaluated on, for example task="digits"')
     name = str(model) if isinstance(model, str | Path) else _type_name(model)
     table: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9_]+", "-", Path(name).stem).strip("-") or "model",
-        "task": as_table(network.task),
+        "task": as_table(task),
         "method": {"use": "erm"},
         "evaluate": {"attack": STRONG},
     }
-    if network.architecture is not None:
-        table["model"] = as_table(network.architecture)
+    if architecture is not None:
+        table["model"] = as_table(architecture)
         if isinstance(model, str | Path) and Path(model).is_dir():
             table["model"].setdefault("folder", str(model))
     return table
@@ -175,7 +161,7 @@ def _type_name(model: Any) -> str:
     return str(getattr(model, "__name__", type(model).__name__))
 
 
-def _loaded(model: Any, network: Network, recipe: Any, processes: Processes, reporter: Reporter) -> Subject:
+def _loaded(model: Any, opening: Opening, recipe: Any, processes: Processes, reporter: Reporter) -> Subject:
     from .assemble import Parts, build_part
     from .loading import load_target
 
@@ -185,27 +171,18 @@ def _loaded(model: Any, network: Network, recipe: Any, processes: Processes, rep
         model,
         task.info,
         model=recipe.model,
-        weights=network.weights,
-        mean=network.mean,
-        std=network.std,
+        weights=opening.get("weights"),
+        mean=opening.get("mean"),
+        std=opening.get("std"),
         device=processes.device,
     )
     for note in target.description.get("notes", []):
         reporter.warn(note)
-    return Subject(
-        Parts(recipe, task, method, target.module), target.module, None, target.description, processes
-    )
+    parts = Parts(recipe, task, method, target.module)
+    return Subject(parts, target.module, processes, reporter, description=target.description)
 
 
-def typical_input(parts: Parts) -> Any:
-    """Return the inputs of a training batch, to choose the number of threads by."""
-    from ..core.types import Feed
-
-    feed = Feed(batch_size=parts.recipe.train.batch_size)
-    return next(iter(parts.task.batches("train", feed))).x
-
-
-def open_sources(folders: Sequence[str | Path], subject: Subject, reporter: Reporter) -> list[Source]:
+def open_sources(folders: Sequence[str | Path], subject: Subject) -> list[Source]:
     """Open the runs that transfer rows make their examples on.
 
     Raises:
@@ -221,7 +198,7 @@ def open_sources(folders: Sequence[str | Path], subject: Subject, reporter: Repo
         recipe = stored_recipe(folder)
         parts, exported, problems, *_ = load_run(folder, recipe, subject.processes)
         for problem in problems:
-            reporter.warn(problem)
+            subject.reporter.warn(problem)
         check_outputs(
             dataclasses.replace(parts, task=subject.parts.task, model=exported), subject.processes.device
         )

@@ -7,9 +7,10 @@ does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,10 @@ class Classifier(Protocol):
     def predict(self, X: Any, /) -> Any:  # noqa: N803 - scikit-learn's name
         """Return a class number for each row (N, features)."""
         ...
+
+
+Model: TypeAlias = "nn.Module | Classifier | Callable[[Any], Any] | str | Path"
+"""What a model may come as: a module, a fitted classifier, a function, or where it is."""
 
 
 @dataclass(frozen=True)

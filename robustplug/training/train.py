@@ -23,7 +23,7 @@ from ..devices.processes import Processes, start
 from ..devices.signals import StopRequest, stop_requests
 from ..errors import Interrupted, Refused, RunError
 from ..evaluation.journal import discard
-from ..evaluation.results import Asked, evaluate_parts
+from ..evaluation.results import Asked, evaluate_subject
 from ..plugin.host import host
 from ..recipe.write import recipe_hash, write_recipe
 from ..runs import checkpoint
@@ -42,6 +42,7 @@ from ..runs.folder import (
 )
 from ..runs.result_file import result_to_json
 from ..subjects.assemble import Parts, assemble, build_part
+from ..subjects.subject import Subject
 from ..subjects.trained import load_start
 from .fitting import Fitting, refuse_what_has_no_effect
 from .loop import Loop
@@ -159,7 +160,8 @@ class Training:
         training = self._training_cost(session)
         journal = self.folder / JOURNAL
         asked = Asked(journal=journal, training=training)
-        result = evaluate_parts(self.parts, exported, self.processes, self.reporter, asked)
+        subject = Subject(self.parts, exported, self.processes, self.reporter)
+        result = evaluate_subject(subject, asked)
         if self.processes.main:
             self._write_end(exported, result, session)
             discard(journal)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.functional import margin
 from ...core.random import derive, isolated, stream
@@ -29,8 +29,7 @@ from . import verdicts
 from .verdicts import Finding
 
 if TYPE_CHECKING:
-    from ...core.reporting import Reporter
-    from ...devices.processes import Processes
+    from ...subjects.subject import Subject
 
 NAME = "audit"
 # Samples whose gradients and outputs are looked at.
@@ -95,37 +94,30 @@ class Audit:
         }
 
 
-def audit_parts(
-    parts: Parts,
-    exported: nn.Module,
-    processes: Processes,
-    reporter: Reporter,
-    asked: Asked,
-    out: Path | None,
-) -> Audit:
+def audit_subject(subject: Subject, asked: Asked, out: Path | None) -> Audit:
     """Audit an exported model in its threat model.
 
     Args:
-        parts, exported, processes, reporter: as for an evaluation.
-        asked: sources of transferred examples, and what is known of the model.
+        subject: the model, its data and its recipe.
+        asked: sources of transferred examples.
         out: folder of audit.json; None for none.
     """
-    threat = use_to_mapping(parts.threat)
+    parts, threat = subject.parts, use_to_mapping(subject.parts.threat)
     norm = build_part(parts.threat, "vicinity", "evaluate.vicinity").norm
     everything = 1.0 if norm == math.inf else _diameter(parts)
     asked = replace(asked, suite=read_suite(audit_suite(threat, everything), threat))
     started = time.perf_counter()
-    evaluation = prepare_evaluation(parts, exported, processes, reporter, replace(asked, journal=None))
+    evaluation = prepare_evaluation(subject, replace(asked, journal=None))
     with evaluation.prepared():
         looked = [_gradients(evaluation, parts), _stochastic(evaluation, parts)]
-    result = evaluate_and_write(parts, exported, processes, reporter, asked, out)
+    result = evaluate_and_write(subject, asked, out)
     findings = (*looked, *judge_rows(result))
     letter, verdict = verdicts.grade(findings)
     rows = [row.right for row in result.attacks if not row.skipped and row.name != "unbounded"]
     standing = [all(sample) for sample in zip(*rows, strict=True)]
     meta = {**result.meta, "seconds": time.perf_counter() - started}
     found = Audit(letter, verdict, findings, verdicts.accuracy(standing), replace(result, meta=meta))
-    if out is not None and processes.main:
+    if out is not None and subject.processes.main:
         with writing(f"the audit in {out}"):
             write_json(out / f"{NAME}.json", {**result_to_json(found.result), "audit": found.to_json()})
     return found
