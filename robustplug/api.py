@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from .errors import BrokenData, DataMissing, Refused, RunError
 from .plugin.build import build
 from .plugin.component import Component, MethodOptions, NoOptions, Use, use
+from .plugin.foreign import Library, LibraryAttack, LibraryOptions, classes_in
 from .plugin.hookspecs import hookimpl
+from .plugin.observers import observer_on_request
 from .plugin.options import (
     Bounds,
     Count,
@@ -173,6 +175,9 @@ __all__ = [
     "FractionText",
     "LabelMap",
     "LearnedSlot",
+    "Library",
+    "LibraryAttack",
+    "LibraryOptions",
     "Line",
     "Loss",
     "Measure",
@@ -219,6 +224,7 @@ __all__ = [
     "beta",
     "build",
     "check_arguments",
+    "classes_in",
     "cross_entropy",
     "derive",
     "did_you_mean",
@@ -242,6 +248,7 @@ __all__ = [
     "normal_like",
     "normalized",
     "note_in_result",
+    "observer_on_request",
     "open_evaluation",
     "open_model",
     "open_run",

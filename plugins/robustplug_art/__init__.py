@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from robustplug.api import Component, Rest, Traits, hookimpl
+from robustplug.api import Component, LibraryOptions, Traits, hookimpl
 
 
 @dataclass(frozen=True)
-class ArtOptions:
+class ArtOptions(LibraryOptions):
     """Options of `art`.
 
     Attributes:
-        name: of a class in art.attacks.evasion, for example "ProjectedGradientDescent".
-        arguments: of its constructor, by the library's own names; the classifier, eps and the norm are
-            passed by the adapter.
+        name: name of a class in art.attacks.evasion, for example "ProjectedGradientDescent".
+        arguments: arguments of its constructor, by the library's own names; the adapter passes the
+            classifier, eps and the norm.
     """
-
-    name: str
-    arguments: Annotated[Mapping[str, Any], Rest()] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Only a recipe that uses ART pays for its import.
-        from .attack import constructor_arguments
+        from .attack import LIBRARY
 
-        constructor_arguments(self.name, self.arguments)
+        LIBRARY.checked(self)
 
 
 @hookimpl

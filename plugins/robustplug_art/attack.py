@@ -7,19 +7,17 @@ import inspect
 import io
 import math
 import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import Cost, Refused, attack_by_radius, check_arguments, did_you_mean, scaled_step
+from robustplug.api import Library, LibraryAttack, Refused, classes_in, scaled_step
 
 if TYPE_CHECKING:
     from robustplug.api import Step, Vicinity, View
 
-    from . import ArtOptions
 
 MISSING = 'ART is not installed: pip install "robustplug[art]"'
 RESERVED = {
@@ -28,7 +26,7 @@ RESERVED = {
     "eps": "is the radius of the vicinity",
     "norm": "is that of the vicinity",
 }
-# What their signatures do not tell: they are for other data, or other frameworks.
+# For other data or other frameworks, which their signatures do not show.
 UNFIT = {
     "AdversarialPatch": "gives a patch, not an example for each sample",
     "AdversarialPatchNumpy": "gives a patch, not an example for each sample",
@@ -46,9 +44,9 @@ UNFIT = {
     "LowProFool": "is for tables",
     "TargetedUniversalPerturbation": "needs a class to be reached for each sample",
 }
-# They take a single sample a call.
+# One sample a call.
 ONE_BY_ONE = {"ShadowAttack", "SimBA"}
-# They want probabilities for outputs.
+# They expect probabilities instead of logits.
 PROBABILITIES = {"SimBA", "VirtualAdversarialMethod"}
 
 
@@ -62,8 +60,7 @@ def attack_classes() -> dict[str, type[Any]]:
         from art.attacks import EvasionAttack, evasion
     except ImportError as error:
         raise ValueError(f"{MISSING} ({error})") from error
-    found = {name: value for name, value in vars(evasion).items() if inspect.isclass(value)}
-    return {name: value for name, value in found.items() if issubclass(value, EvasionAttack)}
+    return classes_in(evasion, EvasionAttack)
 
 
 def unfit(name: str, attack: type[Any]) -> str | None:
@@ -82,57 +79,27 @@ def unfit(name: str, attack: type[Any]) -> str | None:
     return f"needs a {' and a '.join(lacking)}, not an image classifier" if lacking else None
 
 
-def constructor_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the arguments of an attack against its signature and return them converted.
-
-    Raises:
-        ValueError: no such attack, or it cannot be used here; or ART is not installed.
-        ExceptionGroup: of ValueErrors, one for each wrong argument.
-    """
-    known = attack_classes()
-    if name not in known:
-        close = did_you_mean(name, known)
-        hint = f'did you mean "{close}"?' if close else f"known: {', '.join(sorted(known))}"
-        raise ValueError(f'name: ART has no evasion attack "{name}"; {hint}')
-    why = unfit(name, known[name])
-    if why is not None:
-        raise ValueError(f"name: ART's {name} cannot be used here, since it {why}")
-    return check_arguments(known[name].__init__, arguments, RESERVED, f"ART's {name}")
+LIBRARY = Library("ART", "evasion attack", attack_classes, RESERVED, unfit)
 
 
-class Art:
-    """Run an evasion attack of ART; its results are projected into the vicinity.
+class Art(LibraryAttack):
+    """Run an evasion attack of ART.
 
-    Step sizes (`eps_step`) that are left out keep the library's ratio to eps; `batch_size` is that of the
-    call. Rows of different radii are attacked apart.
-
-    Args:
-        options: see ArtOptions.
+    A step size (`eps_step`) that is left out keeps the library's ratio to eps; `batch_size` is that of the
+    call.
     """
 
-    def __init__(self, options: ArtOptions) -> None:
-        self.name = options.name
-        self.arguments = constructor_arguments(options.name, options.arguments)
-        self.attack = attack_classes()[options.name]
+    library = LIBRARY
 
-    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the attacked point.
-
-        Raises:
-            Refused: the labels are no classes, the norm is not one of the attack, or the attack fails on
-                this model and data.
-        """
+    def refuse(self, step: Step, view: View) -> None:
+        """Refuse tasks without one class for each sample."""
         if step.task.info.classes is None or view.y.dim() != 1:
             raise Refused("ART's attacks need a classification task with one label for each sample")
 
-        def attack(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
-            return self._attacked(step, model, x, y, vicinity, eps)
-
-        return attack_by_radius(step, view, vicinity, attack)
-
-    def _attacked(
+    def attacked(
         self, step: Step, model: nn.Module, x: Tensor, y: Tensor, vicinity: Vicinity, eps: float
     ) -> Tensor:
+        """Return the examples that ART generates."""
         from art.estimators.classification import PyTorchClassifier
 
         classifier = PyTorchClassifier(
@@ -144,20 +111,12 @@ class Art:
             device_type="gpu" if x.device.type == "cuda" else "cpu",
         )
         inputs = x.detach().contiguous().cpu().numpy().astype(np.float32)
-        try:
-            with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-                # Attacks inside of attacks show progress bars whatever `verbose` says.
-                warnings.simplefilter("ignore")
-                # Rows, since some attacks know no other labels.
-                labels = np.eye(step.task.info.classes or 0, dtype=np.float32)[y.cpu().numpy()]
-                found = self._generate(classifier, inputs, labels, vicinity, eps)
-        except Refused:
-            raise
-        except Exception as error:
-            said = " ".join(str(error).split())[:200]
-            raise Refused(
-                f"ART's {self.name} fails on this model and data ({type(error).__name__}: {said})"
-            ) from error
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            # Attacks inside attacks show progress bars whatever `verbose` is.
+            warnings.simplefilter("ignore")
+            # One-hot rows: some attacks accept no other labels.
+            labels = np.eye(step.task.info.classes or 0, dtype=np.float32)[y.cpu().numpy()]
+            found = self._generate(classifier, inputs, labels, vicinity, eps)
         result = torch.from_numpy(np.asarray(found, dtype=np.float32))
         if result.shape != x.shape:
             raise Refused(f"ART's {self.name} gives no example for each sample, but {tuple(result.shape)}")
@@ -183,7 +142,3 @@ class Art:
             passed["eps_step"] = step_size
         passed = {name: value for name, value in passed.items() if name in known}
         return {**passed, **self.arguments}
-
-    def cost(self, target: Cost) -> Cost:
-        """Say that the cost is the library's affair."""
-        return Cost.unknown()
