@@ -1,10 +1,10 @@
-"""Negotiations in batches against one at a time: roll-outs, a reactive attack, an epoch of imitation.
+"""Time negotiations in batches against one at a time: roll-outs, the reactive attack, imitation.
 
     python benchmarks/advagent.py                          # a new agent of the published sizes
     python benchmarks/advagent.py runs/advagent-sv-deal    # agent and data of a supervised run
 
-Both sides of a ratio are the same code on the same machine: one at a time is a batch of one. An epoch is
-timed on its first batches.
+Both sides of a ratio run the same code on the same machine: "one at a time" is a batch of one. The time of
+an imitation epoch is extrapolated from its first batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from robustplug_advagent.agents.voice import Voice
 from robustplug_advagent.attacks import replace
 from robustplug_advagent.dialogues.task import NegotiationTask
 
-# Rows of a batch of the supervised recipes.
+# Batch size of the supervised recipes.
 BATCH = 32
 
 
@@ -35,7 +35,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def imitate(agent: Agent, task: NegotiationTask, batches: int) -> float:
-    """Imitate people for so many batches, and return the seconds that a whole epoch would take."""
+    """Imitate people for this many batches, and return the estimated seconds of a whole epoch."""
     method = robustplug.build("method", "erm", vicinity={"use": "rules"}, loss={"use": "dialogue"})
     prepare(method, agent, task)
     optimizer = torch.optim.AdamW(agent.parameters(), lr=0.0015, weight_decay=0.0)
@@ -50,7 +50,7 @@ def imitate(agent: Agent, task: NegotiationTask, batches: int) -> float:
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(agent.parameters(), 1.0)
             optimizer.step()
-            # The first batch pays for what torch sets up once.
+            # The first batch includes torch's one-time setup.
             if number:
                 done, spent = done + len(batch), spent + time.perf_counter() - started
             if number == batches:
@@ -60,7 +60,7 @@ def imitate(agent: Agent, task: NegotiationTask, batches: int) -> float:
 
 
 def roll_out(voice: Voice, task: NegotiationTask, batch: int, count: int) -> float:
-    """Return the seconds of a dialogue when `batch` of them are rolled out at once, `count` in all."""
+    """Return the seconds per dialogue when `batch` of `count` dialogues are rolled out at once."""
     x = task.scenarios("test")[:count]
     noise = draw_noise(len(x), 20, 100, stream(0, "benchmark"))
     first = torch.full((len(x),), TARGET)
@@ -74,7 +74,7 @@ def roll_out(voice: Voice, task: NegotiationTask, batch: int, count: int) -> flo
 
 
 def react(agent: Agent, task: NegotiationTask, chunk: int, count: int) -> float:
-    """Return the seconds of the reactive attack for a dialogue when `chunk` sentences are scored at once."""
+    """Return the reactive attack's seconds per dialogue when `chunk` sentences are scored at once."""
     x = task.scenarios("test")[:count]
     view = View(x, torch.full((len(x), 6), -1), "adv", x, torch.arange(len(x)))
     objective = plain_objective(robustplug.build("loss", "dialogue"))
@@ -90,9 +90,9 @@ def react(agent: Agent, task: NegotiationTask, chunk: int, count: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", nargs="?", help="folder of a supervised run")
-    parser.add_argument("--batches", type=int, default=12, help="of imitation that are timed")
+    parser.add_argument("--batches", type=int, default=12, help="number of imitation batches to time")
     parser.add_argument(
-        "--dialogues", type=int, default=256, help="rolled out at once; an eighth are attacked"
+        "--dialogues", type=int, default=256, help="number rolled out at once; an eighth is attacked"
     )
     options = parser.parse_args()
     if options.run:
@@ -105,7 +105,7 @@ def main() -> None:
     assert isinstance(agent, Agent)
     assert isinstance(task, NegotiationTask)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {name}")
-    # A new agent learns from few batches to speak; that of a run has learned it.
+    # The agent of a run is already trained, so the imitation is timed on a new one.
     learner = agent if options.run is None else robustplug.build("model", "negotiator", info=task.info)
     epoch = imitate(learner, task, options.batches)
     print(f"{'':24}{'batched':>14}{'one at a time':>16}{'ratio':>8}")

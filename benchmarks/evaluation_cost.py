@@ -1,12 +1,12 @@
-"""Time evaluations against the loops one writes by hand, on the same model, data and machine.
+"""Time evaluations against hand-written loops on the same model, data and machine.
 
     python benchmarks/evaluation_cost.py                 # trains pgd-at on digits first
     python benchmarks/evaluation_cost.py --run runs/mine
 
-- PGD with restarts: `robustplug` lets broken samples leave the batch; the naive loop runs every step of
-  every restart on every sample, and keeps for each sample whether any restart broke it.
-- AutoAttack: against `pyautoattack` called by hand; the outcome of each sample is compared.
-- Peak memory: with 1 and with 20 restarts, and with twice the batch.
+- PGD with restarts: `robustplug` drops broken samples from the batch; the naive loop runs every step of
+  every restart on every sample, and records for each sample whether any restart broke it.
+- AutoAttack: against `pyautoattack` called by hand; the outcomes of each sample are compared.
+- Peak memory: with 1 and with 20 restarts, and with twice the batch size.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def naive_pgd(
     batch_size: int,
     rng: torch.Generator,
 ) -> Tensor:
-    """Return which samples are right after PGD as one writes it by hand, bool (N,)."""
+    """Return which samples are still classified correctly after hand-written PGD, bool (N,)."""
     right = []
     for images, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
         held = model(images).argmax(1) == labels
@@ -69,7 +69,7 @@ def naive_pgd(
 
 
 def by_hand(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch_size: int) -> Tensor:
-    """Return which samples are right after pyautoattack's standard evaluation, bool (N,)."""
+    """Return which samples pyautoattack's standard evaluation does not break, bool (N,)."""
     from pyautoattack import AutoAttack
 
     attack = AutoAttack(model, norm="Linf", eps=eps, seed=0)
@@ -86,7 +86,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def peak_memory(run: Path, samples: int, batch_size: int, restarts: int) -> float:
-    """Return the peak memory in MiB of a process that evaluates with so many restarts."""
+    """Return the peak memory in MiB of a process that evaluates with this many restarts."""
     command = [sys.executable, __file__, "--run", str(run), "--samples", str(samples)]
     command += ["--batch", str(batch_size), "--steps", "5", "--restarts", str(restarts), "--peak"]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -94,7 +94,7 @@ def peak_memory(run: Path, samples: int, batch_size: int, restarts: int) -> floa
 
 @dataclass
 class Bench:
-    """A model, its data, and how both sides evaluate it."""
+    """A model, its data and the settings of the evaluation."""
 
     subject: Subject
     x: Tensor
@@ -113,7 +113,7 @@ class Bench:
         return cls(subject, whole.x, whole.y, eps, batch_size)
 
     def ours(self, attack: str, options: dict[str, Any]) -> AttackResult:
-        """Return the last row of an evaluation; data and model are loaded already, as they are by hand."""
+        """Return the last row of an evaluation; data and model are already loaded, as by hand."""
         threat = resolve(Use("linf", {"eps": self.eps}), "vicinity")
         vicinity, loss = build(threat, "vicinity"), robustplug.build("loss", "ce")
         task, processes = self.subject.parts.task, self.subject.processes
@@ -124,10 +124,10 @@ class Bench:
     def compare(
         self, what: str, attack: str, options: dict[str, Any], by_hand: Callable[[], Tensor], rounds: int
     ) -> dict[str, Any]:
-        """Time both in turn and compare what they find; times and ratio are medians over the rounds."""
+        """Time both in turn and compare their outcomes; times and ratio are medians over the rounds."""
         pairs = []
         for number in range(rounds):
-            # Whoever comes first finds another machine, so they take turns at that, too.
+            # The first to run may find the machine in a different state, so the order alternates.
             first = timed(by_hand) if number % 2 else None
             ours, result = timed(lambda: self.ours(attack, options))
             other, right = first or timed(by_hand)
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="run folder of an L-infinity model; default: train pgd-at")
     parser.add_argument("--samples", type=int, default=None)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--eps", type=float, nargs="*", default=[], help="default: that of the run")
+    parser.add_argument("--eps", type=float, nargs="*", default=[], help="default: eps of the run")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--restarts", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,11 +1,11 @@
-"""Our Sign-OPT against ART's SignOPTAttack, and OPT, on one trained model: time and median distance.
+"""Compare our Sign-OPT with ART's SignOPTAttack and with OPT on one model: time and median distance.
 
     robustplug train --recipe erm --set task.use=mnist --set task.train_samples=20000 --out runs/erm-mnist
     python benchmarks/hardlabel.py runs/erm-mnist --samples 100 --queries 8000 --art-samples 20
 
-ART attacks one image at a time, so that it is timed on fewer, the first ones, with its PyTorchClassifier.
-Queries of both are counted, and the nearest adversarial point noted, where they reach the model. The share
-of the model is the time inside its forward passes.
+ART attacks one image at a time, so it is timed on fewer images, the first ones, with its PyTorchClassifier.
+For both, queries are counted and the nearest adversarial example is recorded at the model's input. The share
+of the model is the time spent in its forward passes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def opened(options: argparse.Namespace, attacks: list[dict[str, Any]], samples: 
 
 
 def measured(evaluation: OpenedEvaluation, number: int, name: str) -> dict[str, Any]:
-    """Run an attack on the samples that are right, and return its times and distances."""
+    """Run an attack on the correctly classified samples, and return its times and distances."""
     watch = Stopwatch(evaluation.evaluation.model)
     found: list[Sample] = []
     with evaluation.running():
@@ -94,7 +94,7 @@ class Spent(BaseException):
 
 
 class Counted(nn.Module):
-    """Count the rows that reach a model, and note the nearest adversarial point of a sample."""
+    """Count the rows that reach a model, and record the nearest adversarial example of a sample."""
 
     def __init__(self, model: nn.Module, sample: Sample, label: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Counted(nn.Module):
 
 
 def measured_art(evaluation: OpenedEvaluation, queries: int) -> dict[str, Any]:
-    """Run ART's SignOPTAttack on the samples that are right, one at a time, as its users do."""
+    """Run ART's SignOPTAttack on the correctly classified samples, one at a time, as its users do."""
     from art.attacks.evasion import SignOPTAttack
     from art.estimators.classification import PyTorchClassifier
 
@@ -156,7 +156,7 @@ def summed_up(name: str, found: list[Sample], seconds: float, inside: float) -> 
     }
     shown = "  ".join(f"{mark}: {median:.4f}" for mark, median in row["median"].items())
     print(
-        f"{name:20} {len(found):4} images  {row['seconds_per_image']:.3f} s an image  "
+        f"{name:20} {len(found):4} images  {row['seconds_per_image']:.3f} s per image  "
         f"model {100 * row['model_share']:.0f} %  median L2 at queries {shown}",
         flush=True,
     )

@@ -1,11 +1,11 @@
-"""What a training step of one method costs relative to that of another.
+"""Time a training step of one method relative to that of another.
 
     python benchmarks/method_cost.py
     python benchmarks/method_cost.py --pairs sprout/erm --rounds 25
 
-Both steps run in turn, on models and a batch of the same shape. "trades-by-hand" is TRADES as one writes it
-from the paper, with f(x) computed anew in each step of the attack; ours computes it once. A method whose
-cost depends on the data, such as IAAT, is not here: its result.json says what its training took.
+Both steps run in turn, on models and a batch of the same shape. "trades-by-hand" is TRADES written directly
+from the paper: it recomputes f(x) in each step of the attack, where ours computes it once. Methods whose
+cost depends on the data, such as IAAT, are left out; their result.json reports the cost of their training.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PAIRS = (
 def trades_by_hand(
     model: nn.Module, batch: Batch, eps: float = 8 / 255, beta: float = 6
 ) -> Callable[[], None]:
-    """Return an update of TRADES with ten steps, Zhang et al. 2019, Algorithm 1, without any sharing."""
+    """Return an update of ten-step TRADES, Zhang et al. 2019, Algorithm 1, without shared forwards."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
     x, y = batch.x.contiguous(memory_format=torch.channels_last), batch.y
 

@@ -1,11 +1,11 @@
-"""Every method within one budget of passes per training sample: accuracies, audit, time.
+"""Train every method within one budget of passes per training sample: accuracies, audit, time.
 
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --out studies/methods-mnist --write docs/results.md
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --task cifar10 --model resnet18 --eps 8/255 …
 
-A pass is a forward or a backward of one sample. What a method's epochs cost is counted on 256 samples; it is
-then trained for as many epochs as the budget allows, with the same optimizer, schedule and batch size.
-The same command goes on after a kill.
+A pass is a forward or a backward of one sample. The passes of a method's epochs are counted on 256 samples.
+The method is then trained for as many epochs as the budget allows, with the same optimizer, schedule and
+batch size for all methods. After an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SUITE = "methods"
 
 
 def method_of(recipe: str, eps: float | str) -> dict[str, Any]:
-    """Return the method of a bundled recipe at another radius."""
+    """Return the method of a bundled recipe with another radius."""
     method: dict[str, Any] = tomllib.loads(bundled_recipes()[recipe].read_text(encoding="utf-8"))["method"]
     vicinity = method["vicinity"]
     while "inner" in vicinity:
@@ -62,13 +62,13 @@ def method_of(recipe: str, eps: float | str) -> dict[str, Any]:
 
 
 def base_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what all methods share of their recipes."""
+    """Return the part of the recipe that all methods share."""
     return {
         "task": {"use": options.task, "train_samples": options.samples},
         "model": {"use": options.model, **({"width": options.width} if options.width else {})},
         "optimizer": {"use": "sgd", "lr": options.lr},
         "schedule": {"use": "cosine"},
-        # The last epoch counts, so that what is evaluated has had the whole budget.
+        # The last checkpoint is evaluated, so that the model has used the whole budget.
         "train": {"batch_size": 128, "device": options.device, "select": "last"},
         "validate": {"samples": 250},
         "evaluate": {"samples": options.test, "attack": []},
@@ -76,7 +76,7 @@ def base_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def passes_of(method: Mapping[str, Any], base: Mapping[str, Any], epochs: int) -> float:
-    """Count forwards and backwards of a sample in all of so many epochs, on 256 samples."""
+    """Return the forwards plus backwards of a sample in this many epochs, counted on 256 samples."""
     recipe = {
         **base,
         "method": method,
@@ -91,7 +91,7 @@ def passes_of(method: Mapping[str, Any], base: Mapping[str, Any], epochs: int) -
 
 
 def epochs_of(method: Mapping[str, Any], base: Mapping[str, Any], budget: float) -> tuple[int, float]:
-    """Return how many epochs come closest to the budget, and the passes that they take."""
+    """Return the number of epochs closest to the budget, and the passes that they take."""
     passes: Callable[[int], float] = functools.cache(lambda epochs: passes_of(method, base, epochs))
     most = max(1, round(budget / passes(1)))
     # Epochs may cost more after a warm-up.
@@ -106,7 +106,7 @@ def cases(options: argparse.Namespace, base: Mapping[str, Any]) -> list[dict[str
     for name in options.methods:
         method = method_of(name, options.eps)
         epochs, passes = epochs_of(method, base, options.budget)
-        print(f"{name:20} {epochs} epochs, {passes:.1f} passes a sample", flush=True)
+        print(f"{name:20} {epochs} epochs, {passes:.1f} passes per sample", flush=True)
         settings = {"method": method, "train": {"epochs": epochs}, "validate": {"every": epochs}}
         found.append({"label": name, "set": settings})
     return found
@@ -126,7 +126,7 @@ def table(folder: Path, studied: Mapping[str, Any]) -> list[str]:
         result = json.loads((folder / run["folder"] / "result.json").read_text(encoding="utf-8"))
         training = result["meta"]["training"]
         epochs = training["epochs"]
-        # AutoAttack's attacks are a row each, what is left after the last one counts.
+        # Each of AutoAttack's attacks is a row; the accuracy after the last one counts.
         found = {name.partition(" · ")[0]: accuracy for name, accuracy in run["accuracies"].items()}
         accuracies = [f"{100 * found[name]:.1f}" for name in names]
         counts = [f"{epochs * training[f'{way}s_per_sample']:.0f}" for way in ("forward", "backward")]
@@ -136,7 +136,7 @@ def table(folder: Path, studied: Mapping[str, Any]) -> list[str]:
 
 
 def section(options: argparse.Namespace, lines: list[str]) -> str:
-    """Return a section of the page of results: what was run, when, and the table."""
+    """Return a section of the results page: the settings, command, date and table."""
     import torch
 
     command = shlex.join(["python", *sys.argv])
@@ -144,7 +144,7 @@ def section(options: argparse.Namespace, lines: list[str]) -> str:
         [
             f"## {options.task}, {options.model}{f' of width {options.width}' if options.width else ''}",
             "",
-            f"{options.samples} training images, L∞ ε = {options.eps}, about {options.budget} passes a "
+            f"{options.samples} training images, L∞ ε = {options.eps}, about {options.budget} passes per "
             f"training sample, seed {options.seed}, the first {options.test} test images (accuracies in %); "
             "Sign-OPT within 2,000 queries at L2 ε = 1.",
             "",
@@ -158,7 +158,7 @@ def section(options: argparse.Namespace, lines: list[str]) -> str:
 
 
 def put(path: Path, text: str) -> None:
-    """Write a section into a page, in the place of the one with the same heading."""
+    """Write a section into a page; replace the section with the same heading."""
     heading = text.partition("\n")[0]
     parts = path.read_text(encoding="utf-8").split("\n## ") if path.exists() else ["# Results"]
     kept = [part for part in parts[1:] if f"## {part.partition(chr(10))[0]}" != heading]
@@ -170,18 +170,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--task", default="mnist")
     parser.add_argument("--model", default="small-cnn")
-    parser.add_argument("--width", type=int, help="of the model")
+    parser.add_argument("--width", type=int, help="width of the model")
     parser.add_argument("--eps", default="0.1")
-    parser.add_argument("--samples", type=int, default=20000, help="training images")
-    parser.add_argument("--test", type=int, default=500, help="test images")
+    parser.add_argument("--samples", type=int, default=20000, help="number of training images")
+    parser.add_argument("--test", type=int, default=500, help="number of test images")
     parser.add_argument("--budget", type=int, default=120, help="passes per training sample")
     parser.add_argument("--lr", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--processes", type=int, help="methods at a time (default: one a GPU)")
+    parser.add_argument("--processes", type=int, help="methods trained at a time (default: one per GPU)")
     parser.add_argument("--methods", nargs="*", default=METHODS, metavar="RECIPE")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
-    parser.add_argument("--write", type=Path, help="page to put the table on")
+    parser.add_argument("--write", type=Path, help="page to write the table to")
     options = parser.parse_args()
 
     base, plan = base_of(options), options.out.with_suffix(".json")

@@ -1,9 +1,9 @@
-"""Seq2Sick on a batch of sentences against one at a time: time per sentence, on one model, in one run.
+"""Time Seq2Sick per sentence, in a batch against one at a time, on one model in one run.
 
     python benchmarks/seq2sick.py
     python benchmarks/seq2sick.py --run runs/seq2seq-multi30k --keywords 1
 
-Without a run, a model of the recipe seq2seq-synthetic is trained for two epochs first. Both ways attack the
+Without --run, a model of the recipe seq2seq-synthetic is first trained for two epochs. Both ways attack the
 same sentences with the same options and must find the same words.
 """
 
@@ -23,7 +23,7 @@ from robustplug.evaluation.setting import plain_objective
 
 
 def attacked(task: Any, model: Any, batch: Batch, attack: Any) -> tuple[Tensor, float, int]:
-    """Return the sentences that an attack finds, its seconds, and the sentences that went backwards."""
+    """Return the sentences that an attack finds, its seconds, and its backward passes, one a sentence."""
     step = Step(model, plain_objective(robustplug.build("loss", "translation")), task, batch, stream(0, "x"))
     vicinity = robustplug.build("vicinity", "word-replacement")
     began = time.perf_counter()
@@ -34,8 +34,8 @@ def attacked(task: Any, model: Any, batch: Batch, attack: Any) -> tuple[Tensor, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--run", help="run folder of a model to attack")
-    parser.add_argument("--sentences", type=int, default=256, help="attacked as one batch")
-    parser.add_argument("--alone", type=int, default=12, help="of these, attacked one at a time")
+    parser.add_argument("--sentences", type=int, default=256, help="number attacked as one batch")
+    parser.add_argument("--alone", type=int, default=12, help="number of these attacked one at a time")
     parser.add_argument("--keywords", type=int, default=1)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -58,9 +58,10 @@ def main() -> None:
     name = options.run or "seq2seq-synthetic, 2 epochs"
     print(f"torch {torch.__version__}, {options.threads} threads, {name}")
     print(
-        f"one batch of {len(batch)}:    {1000 * seconds / len(batch):8.1f} ms a sentence, {passes} backwards"
+        f"one batch of {len(batch)}:    {1000 * seconds / len(batch):8.1f} ms per sentence, "
+        f"{passes} backwards"
     )
-    print(f"one at a time, {len(singles)}: {1000 * alone / len(singles):8.1f} ms a sentence")
+    print(f"one at a time, {len(singles)}: {1000 * alone / len(singles):8.1f} ms per sentence")
     print(f"ratio: {alone / len(singles) / (seconds / len(batch)):.1f}")
     print(f"the same words for {same} of {len(singles)} sentences")
 

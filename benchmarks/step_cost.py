@@ -1,11 +1,11 @@
-"""What a training step costs beside the forward and backward passes that it must make.
+"""Time a training step against the forward and backward passes that it needs at least.
 
     python benchmarks/step_cost.py                      # ratios of this package
-    python benchmarks/step_cost.py --peers              # and side by side with torchattacks and ART
+    python benchmarks/step_cost.py --peers              # also against torchattacks and ART
 
-Each step and its bare passes run in turn, on the same model, batch, precision and layout. Two ratios:
-the median of the pairs, and that of the fastest runs, which other work on the machine disturbs less.
-`--peers` needs `pip install -e ".[benchmark]"`.
+Each step and its bare passes run in turn, on the same model, batch, precision and layout. Two ratios are
+reported: the median over the pairs, and that of the fastest runs, which other load on the machine disturbs
+less. `--peers` needs `pip install -e ".[benchmark]"`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 class RandomImages:
-    """One batch of random images: timing needs no real ones."""
+    """One batch of random images; timing needs no real data."""
 
     default_model = "small-cnn"
 
@@ -79,7 +79,7 @@ def our_step(
     processes: Processes,
     channels_last: bool,
 ) -> Callable[[], None]:
-    """Return the engine's own update of one batch."""
+    """Return the engine's update on one batch."""
     method = robustplug.build("method", name, **options)
     groups = prepare(method, model, task)
     method.state.to(processes.device)
@@ -92,7 +92,7 @@ def our_step(
 
 
 def bare_step(name: str, model: nn.Module, batch: Batch, autocast: Callable[[], Any]) -> Callable[[], None]:
-    """Return only the passes that the method must make, in its order and its modes."""
+    """Return only the passes that the method needs, in its order and modes."""
     parameters = list(model.parameters())
     x, y = batch.x, batch.y
 
@@ -159,7 +159,7 @@ def bare_step(name: str, model: nn.Module, batch: Batch, autocast: Callable[[], 
 
 
 def torchattacks_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
-    """Return PGD adversarial training as one writes it by hand with torchattacks."""
+    """Return a hand-written step of PGD adversarial training with torchattacks."""
     import torchattacks
 
     attack = torchattacks.PGD(model, eps=8 / 255, alpha=2 / 255, steps=STEPS)
@@ -176,7 +176,7 @@ def torchattacks_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
 
 
 def art_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
-    """Return a batch of ART's AdversarialTrainerMadryPGD."""
+    """Return a step of ART's AdversarialTrainerMadryPGD."""
     from art.defences.trainer import AdversarialTrainerMadryPGD
     from art.estimators.classification import PyTorchClassifier
 
@@ -193,7 +193,7 @@ def art_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
     trainer = AdversarialTrainerMadryPGD(
         classifier, nb_epochs=1, batch_size=len(batch), eps=8 / 255, eps_step=2 / 255, max_iter=STEPS
     )
-    # ART shows a progress bar for every attack; drawing it is not what is measured.
+    # ART shows a progress bar for every attack; drawing it must not be timed.
     trainer.attack.set_params(verbose=False)
     x, y = batch.x.contiguous().cpu().numpy(), batch.y.cpu().numpy()
 
@@ -247,7 +247,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="height and width of the RGB images")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--contiguous", action="store_true", help="not channels-last")
+    parser.add_argument(
+        "--contiguous", action="store_true", help="use the contiguous layout, not channels-last"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--peers", action="store_true", help="compare with torchattacks and ART, in float32")

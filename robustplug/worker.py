@@ -1,7 +1,7 @@
-"""The process that makes one run of a study; started by `robustplug study`, not by hand.
+"""The worker process for one run of a study. `robustplug study` starts it.
 
-It reads a job from its standard input and tells of its progress on its standard output, a line of JSON
-each. When the input ends, because the study is stopped or gone, it stops as on Ctrl-C.
+It reads a job from its standard input and reports progress on its standard output, each as a line of JSON.
+When the input ends, because the study has stopped or died, it stops as on Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .studies.work import Commands, Job, Relay, carry_out
 
 
 def main() -> None:
-    """Do the job that stands in the first line of the input."""
-    # Whatever libraries print must not come between the messages.
+    """Run the job in the first line of the input."""
+    # The output of libraries must not mix with the messages.
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as messages:
         os.dup2(2, 1)
-        # Started in the background, a process ignores Ctrl-C; this one must hear of it.
+        # A process that was started in the background ignores SIGINT by default.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         relay = Relay(messages.write)
         job = Job(**json.loads(_first_line()))
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _first_line() -> bytes:
-    # Unbuffered: a thread that waits in a buffered reader would hang the end of the process.
+    # Unbuffered: a thread that waits in a buffered reader would block the exit of the process.
     with open(0, "rb", buffering=0, closefd=False) as file:
         return file.readline()
 

@@ -1,4 +1,4 @@
-"""AdvAgent: negotiating agents, attacks on them, and agents hardened against these."""
+"""AdvAgent: negotiating agents, attacks on them, and agents hardened against these attacks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def robustplug_tasks() -> Iterable[Component]:
         "scripted-negotiation",
         f"{_HERE}.dialogues.task:scripted",
         ScriptedOptions,
-        "negotiation with dialogues that a script makes up: nothing to download",
+        "negotiation with scripted dialogues: nothing to download",
         LYD17,
         {"dialogues": 11, "scenarios": 8, "train_scenarios": 11, "unknown_below": 1},
     )
@@ -59,7 +59,7 @@ def robustplug_tasks() -> Iterable[Component]:
         "negotiation",
         f"{_HERE}.dialogues.task:deal_or_no_deal",
         DealOptions,
-        "Deal or No Deal: 5,808 negotiations of people about books, hats and balls",
+        "Deal or No Deal: 5,808 human negotiations about books, hats and balls",
         LYD17,
     )
 
@@ -71,7 +71,7 @@ def robustplug_models() -> Iterable[Component]:
         "negotiator",
         f"{_HERE}.agents.agent:Agent",
         AgentOptions,
-        "reads and writes with one GRU, decides with another",
+        "negotiating agent: one GRU reads and writes, another decides",
         LYD17,
         {"word": 12, "goal": 6, "reader": 16, "attention": 10, "choice": 12, "dropout": 0.0},
         tasks=TASKS,
@@ -85,7 +85,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         "rules",
         f"{_HERE}.dialogues.rules:Rules",
         RulesOptions,
-        "the dialogues that a scenario may become under the rules of the game",
+        "the dialogues that the rules of the game allow for a scenario",
         PAPER,
         {"turns": 6, "words": 8},
         tasks=TASKS,
@@ -107,12 +107,12 @@ def robustplug_losses() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_label_maps() -> Iterable[Component]:
-    """Offer returns as targets."""
+    """Offer the targets of REINFORCE."""
     yield Component(
         "returns",
         f"{_HERE}.agents.reinforce:Returns",
         ReturnsOptions,
-        "advantage · one-hot of each word that was drawn",
+        "advantage · one-hot of each drawn word",
         PAPER,
         tasks=TASKS,
     )
@@ -178,7 +178,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         "roll-out",
         f"{_HERE}.agents.reinforce:RollOut",
         RollOutOptions,
-        "the dialogue that the learner has with the other side",
+        "the dialogue between the learner and the other side",
         LYD17,
         tasks=TASKS,
     )
@@ -186,7 +186,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         "partner",
         f"{attacks}:Partner",
         PartnerOptions,
-        "negotiate with an agent that attacks nothing",
+        "negotiate with an agent that does not attack",
         LYD17,
         tasks=TASKS,
     )
@@ -231,7 +231,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         "any-turn-attack",
         f"{attacks}:AnyTurnAttack",
         AnyTurnOptions,
-        "attack at the first turn that a sentence is found for",
+        "attack at the first turn for which the search finds a sentence",
         PAPER,
         short,
         tasks=TASKS,

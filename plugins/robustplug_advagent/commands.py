@@ -1,4 +1,4 @@
-"""robustplug perplexity: how well an agent still speaks as people do."""
+"""robustplug perplexity: how well an agent predicts human dialogues."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import click
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="validation")
 def perplexity(runs: tuple[Path, ...], split: Any) -> None:
-    """Measure how well agents predict the words of people.
+    """Measure how well agents predict the words of human dialogues.
 
-    Each RUN is the folder of a trained negotiating agent. Written to its result.json, too.
+    Each RUN is the run folder of a negotiating agent. The result is also written to its result.json.
 
     \b
     robustplug perplexity runs/advagent-sv runs/advagent-rl
@@ -28,7 +28,7 @@ def perplexity(runs: tuple[Path, ...], split: Any) -> None:
     for run in runs:
         opened = open_run(run)
         if not isinstance(opened.model, Agent) or not isinstance(opened.task, NegotiationTask):
-            raise click.UsageError(f"{run} holds no negotiating agent")
+            raise click.UsageError(f"the run {run} has no negotiating agent")
         try:
             x, _ = opened.task.dialogues(split)
         except KeyError:

@@ -26,13 +26,14 @@ class NegotiationOptions:
     """Options of both tasks.
 
     Attributes:
-        learn_from: what training and validation are on: "dialogues", to imitate them, or "scenarios", to
-            negotiate about. The test is always on scenarios.
-        scenarios: generated ones for validation, and as many others for the test.
-        train_scenarios: generated ones to learn from, where none were published.
-        unknown_below: words that occur at most this often in the training dialogues are unknown.
-        walk_away: a side may decide to agree on nothing; otherwise it takes the best allocation (Eq. 3.6).
-        scenario_seed: of what is generated; independent of the run's seed.
+        learn_from: data of training and validation: "dialogues", to imitate, or "scenarios", to negotiate
+            about. The test split always has scenarios.
+        scenarios: number of generated scenarios for validation, and as many others for the test.
+        train_scenarios: number of generated scenarios for training, if none were published.
+        unknown_below: largest frequency in the training dialogues at which a word counts as unknown.
+        walk_away: whether a side may decide to agree on nothing; otherwise it takes the best allocation
+            (Eq. 3.6).
+        scenario_seed: seed of the generated data, independent of the run's seed.
     """
 
     learn_from: Literal["dialogues", "scenarios"] = "dialogues"
@@ -48,7 +49,8 @@ class ScriptedOptions(NegotiationOptions):
     """Options of `scripted-negotiation`.
 
     Attributes:
-        dialogues: to learn from, each seen by both sides; an eighth as many others for validation.
+        dialogues: number of training dialogues, each seen by both sides; an eighth as many others are made
+            for validation.
     """
 
     dialogues: Count = 1600
@@ -59,10 +61,10 @@ class DealOptions(NegotiationOptions):
     """Options of `negotiation`.
 
     Attributes:
-        root: folder with train.txt and val.txt, perhaps test.txt and selfplay.txt, or with a folder
+        root: folder with train.txt and val.txt, optionally test.txt and selfplay.txt, or with a subfolder
             "negotiate" that has them; by default the variable ROBUSTPLUG_DATA, else "data".
-        download: fetch missing files into `root`; their licence, CC BY-NC 4.0, is shown.
-        skip_malformed: leave malformed lines out instead of refusing the file.
+        download: whether to fetch missing files into `root`; their licence, CC BY-NC 4.0, is shown.
+        skip_malformed: whether to leave malformed lines out instead of refusing the file.
     """
 
     root: str | None = None
@@ -75,10 +77,10 @@ class AgentOptions:
     """Options of `negotiator`; the defaults are those of the first release of Lewis et al.
 
     Attributes:
-        word, goal, reader, attention, choice: sizes of the embedding of words, of the encoded goal, of the
-            GRU that reads and writes, of each direction of the GRU that decides, and of its last layer.
-        dropout: of embeddings, and of what decides.
-        init: weights start uniform between −init and init.
+        word, goal, reader, attention, choice: sizes of the word embedding, of the encoded goal, of the GRU
+            that reads and writes, of each direction of the GRU that decides, and of its last layer.
+        dropout: dropout rate of embeddings and of the head that decides.
+        init: bound of the initial weights, uniform between −init and init.
     """
 
     word: Count = 256
@@ -95,8 +97,8 @@ class RulesOptions:
     """Options of `rules`.
 
     Attributes:
-        turns: most turns of a dialogue; whoever's turn the last one is ends it.
-        words: most words of a turn.
+        turns: largest number of turns of a dialogue; the last turn ends it.
+        words: largest number of words of a turn.
     """
 
     turns: Count = 20
@@ -121,10 +123,10 @@ class RollOutOptions:
     """Options of `roll-out`.
 
     Attributes:
-        against: run folder of the other side; None for a copy of the agent as it starts.
-        learns: the other side learns, too, in passes of its own: it is an adversary, which takes what the
-            agent's decision leaves, and S_adv − S_ori is what one gains and the other loses (Eq. 3.13).
-            A copy that does not learn is the agent's partner, with which both decide.
+        against: run folder of the other side; None for a copy of the initial agent.
+        learns: whether the other side learns, too, in separate passes. It is then an adversary, which takes
+            what the agent's decision leaves; its reward is S_adv − S_ori, the agent's the negative
+            (Eq. 3.13). A copy that does not learn is the agent's partner: both decide.
         complement: who takes what the decision of a side that does not learn leaves: "nobody", so that both
             decide; or the "learner", which is then the adversary.
     """
@@ -135,7 +137,7 @@ class RollOutOptions:
 
     def __post_init__(self) -> None:
         if self.learns and self.complement == "learner":
-            raise ValueError('learns goes with complement = "nobody": the other side is the adversary')
+            raise ValueError('learns needs complement = "nobody": the other side is the adversary')
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class PolicyOptions:
     """Options of `policy`.
 
     Attributes:
-        temperature: that words are drawn with.
+        temperature: softmax temperature at which words are drawn.
     """
 
     temperature: Positive = 0.5
@@ -154,12 +156,12 @@ class ReturnsOptions:
     """Options of `returns`.
 
     Attributes:
-        reward: of an adversary: its "advantage" over the other side (Eq. 3.7), or the "official" one, which
-            takes the target's probabilities. An agent's own is its advantage over an adversary, and its score
-            where both decide, 0 without an agreement.
+        reward: reward of an adversary: its "advantage" over the other side (Eq. 3.7), or "official", which
+            uses the target's probabilities. The reward of an agent is its advantage over an adversary, or
+            its score if both decide, 0 without an agreement.
         gamma: γ, discount of each word before the last.
-        memory: how many rewards the mean that is subtracted reaches back; None for all so far.
-        standardise: divide by the deviation of the rewards, as the authors' code does.
+        memory: number of recent rewards in the subtracted mean; None for all so far.
+        standardise: whether to divide by the deviation of the rewards, as the authors' code does.
     """
 
     reward: Literal["advantage", "official"] = "advantage"
@@ -173,9 +175,9 @@ class ReinforceOptions(MethodOptions):
     """Options of `self-play`.
 
     Attributes:
-        people: dialogues of people that are imitated after each update, in one of its own; 0 for none.
-        people_weight: of their loss. Lewis et al. make a supervised update with learning rate 0.5 after
-            every 4 negotiations with learning rate 0.1: 1.25 for each.
+        people: number of human dialogues to imitate in a separate update after each update; 0 for none.
+        people_weight: weight of their loss. Lewis et al. make a supervised update with learning rate 0.5
+            after every 4 negotiations with learning rate 0.1: 1.25 for each.
     """
 
     people: Natural = 4
@@ -198,7 +200,7 @@ class RlAttackMethodOptions(ReinforceOptions):
 class HardeningOptions(ReinforceOptions):
     """Options of `hardening`: those of `self-play`.
 
-    Both sides learn, so that what was earned long ago says nothing: rewards are compared with recent ones.
+    Both sides learn, so old rewards are not comparable: the subtracted mean covers recent rewards only.
     """
 
     perturbation: Use = use("roll-out", learns=True)

@@ -1,4 +1,4 @@
-"""Attack an agent of your own: what it must do, and the adapter that lets it negotiate here."""
+"""Attack your own agent: the interface it needs, and the adapter that lets it negotiate here."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _FAR = -100.0
 
 @dataclass(frozen=True)
 class Goal:
-    """Tell an agent what it negotiates about.
+    """Describe to an agent what it negotiates about.
 
     Attributes:
-        counts: pieces of each item, by name: book, hat, ball.
-        values: what a piece is worth to the agent.
+        counts: number of pieces of each item, by name: book, hat, ball.
+        values: value of a piece of each item to the agent.
     """
 
     counts: Mapping[str, int]
@@ -49,11 +49,11 @@ class Goal:
 
 
 class Turn(NamedTuple):
-    """Hold what somebody said.
+    """Hold one turn of a dialogue.
 
     Attributes:
-        mine: the agent said it itself.
-        text: words, separated by spaces; "<selection>" ends the dialogue.
+        mine: whether the turn is the agent's own.
+        text: words of the turn, separated by spaces; "<selection>" ends the dialogue.
     """
 
     mine: bool
@@ -61,53 +61,53 @@ class Turn(NamedTuple):
 
 
 class NegotiatingAgent(Protocol):
-    """An agent that can be attacked; it sees one dialogue at a time and remembers nothing between calls."""
+    """An agent under attack; it sees one dialogue at a time and keeps no state between calls."""
 
     def speak(self, goal: Goal, dialogue: Sequence[Turn]) -> str:
-        """Return what to say next: words, or "<selection>" to end the dialogue."""
+        """Return the next turn: words, or "<selection>" to end the dialogue."""
         ...
 
     def decide(self, goal: Goal, dialogue: Sequence[Turn]) -> Mapping[str, int] | None:
         """Return the pieces to take of each item after the dialogue.
 
-        None, to agree on nothing, needs a task with walk_away = true.
+        Return None to agree on nothing; this needs a task with walk_away = true.
         """
         ...
 
 
 @runtime_checkable
 class OpenAgent(Protocol):
-    """An agent that also shows what it thinks, as white-box attacks need it."""
+    """An agent that also exposes its scores, for white-box attacks."""
 
     def logits(
         self, goal: Goal, dialogue: Sequence[Turn]
     ) -> tuple[Mapping[str, float], Mapping[tuple[int, int, int], float]]:
         """Return scores of the first word of the next turn, and of each allocation (books, hats, balls).
 
-        What is left out has a score of −∞. After a dialogue that ended, no word needs a score.
+        Omitted words and allocations have a score of −∞. After a dialogue that ended, no word needs a score.
         """
         ...
 
 
 class Transcripts(NamedTuple):
-    """Hold what was said in some dialogues.
+    """Hold the turns so far of some dialogues.
 
     Attributes:
-        goals: of the agent.
-        said: turns so far.
+        goals: goal of the agent in each dialogue.
+        said: turns so far of each dialogue.
     """
 
     goals: tuple[Goal, ...]
     said: tuple[tuple[Turn, ...], ...]
 
     def rows(self, keep: Tensor) -> Transcripts:
-        """Return those of some dialogues."""
+        """Return the transcripts of some dialogues."""
         places = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
         chosen = places.tolist()
         return Transcripts(tuple(self.goals[at] for at in chosen), tuple(self.said[at] for at in chosen))
 
     def put(self, rows: Tensor, new: Transcripts) -> Transcripts:
-        """Return a copy with others in some places."""
+        """Return a copy with other transcripts in some places."""
         goals, said = list(self.goals), list(self.said)
         for at, goal, turns_ in zip(rows.tolist(), *new, strict=True):
             goals[at], said[at] = goal, turns_
@@ -115,30 +115,30 @@ class Transcripts(NamedTuple):
 
 
 class OwnAgent(nn.Module):
-    """Let an agent of your own negotiate here, as the target of any attack.
+    """Adapt your own agent, so that it negotiates here as the target of any attack.
 
     Args:
-        agent: speaks and decides.
-        info: of the task, `task.info`. Words that are not in its vocabulary reach the agent, and come from
-            it, as <unk>.
+        agent: the agent, which speaks and decides.
+        info: info of the task, `task.info`. Words outside its vocabulary become <unk>, both to and from the
+            agent.
 
     Raises:
-        TypeError: the agent cannot speak or decide.
+        TypeError: the agent lacks `speak` or `decide`.
     """
 
     def __init__(self, agent: NegotiatingAgent, info: NegotiationInfo) -> None:
         super().__init__()
         missing = [name for name in ("speak", "decide") if not callable(getattr(agent, name, None))]
         if missing:
-            raise TypeError(f"{type(agent).__name__} has no method {' and none '.join(missing)}")
-        # Not as an attribute that torch looks at: an agent need not be a module.
+            raise TypeError(f"{type(agent).__name__} has no method {' and no method '.join(missing)}")
+        # Not through torch's __setattr__: an agent that is a module must not become a submodule.
         self.__dict__["agent"] = agent
         self.vocabulary, self.walk_away = info.words, info.walk_away
 
     def forward(self, x: Tensor) -> Reading:
-        """Return outcomes that say the agent's decisions after dialogues (N, 12 + T), and no words.
+        """Return the agent's decisions after dialogues (N, 12 + T) as outcome logits, without words.
 
-        It is not asked before anyone has spoken.
+        The agent is not queried for dialogues without a turn.
 
         Raises:
             Refused: a decision is not legal.
@@ -158,15 +158,15 @@ class OwnAgent(nn.Module):
         return Reading(choice.new_zeros(len(x), 1, len(self.vocabulary)), choice)
 
     def decision(self, goal: Goal, dialogue: Sequence[Turn]) -> int:
-        """Ask the agent for its decision, and return its number.
+        """Query the agent for its decision, and return the number of the decision.
 
         Raises:
-            Refused: it takes what there is not, or walks away where that is not allowed.
+            Refused: the agent takes pieces that do not exist, or walks away where that is not allowed.
         """
         taken = self.__dict__["agent"].decide(goal, dialogue)
         if taken is None:
             if not self.walk_away:
-                raise Refused("the agent agreed on nothing: allow that with the task's walk_away = true")
+                raise Refused("the agent agreed on nothing: allow that with walk_away = true in the task")
             return WALK_AWAY
         pieces = [int(taken.get(item, 0)) for item in ITEMS]
         if any(not 0 <= piece <= goal.counts[item] for item, piece in zip(ITEMS, pieces, strict=True)):
@@ -181,48 +181,48 @@ class OwnAgent(nn.Module):
         return tuple(Turn(who == YOU, " ".join(self.vocabulary.decode(said))) for who, said in turns(words))
 
     def begin(self, x: Tensor) -> Transcripts:
-        """Return transcripts in which nothing was said."""
+        """Return transcripts without turns."""
         return Transcripts(*zip(*self.told(x[:, :HEAD]), strict=True)) if len(x) else Transcripts((), ())
 
     def hear(self, heard: Transcripts, said: Utterance, who: int) -> Transcripts:
-        """Write a turn down."""
+        """Append a turn."""
         lines = [self._turns([who, *row]) for row in said.words.tolist()]
         return heard._replace(said=tuple(a + b for a, b in zip(heard.said, lines, strict=True)))
 
     def speak(self, heard: Transcripts, noise: Tensor, may_end: bool = True) -> Utterance:
-        """Ask the agent what it says in each dialogue; what is too long is cut."""
+        """Query the agent for a turn in each dialogue; turns that are too long are cut."""
         rows = [self.words_of(goal, said, noise.shape[1]) for goal, said in zip(*heard, strict=True)]
         return utterance(rows, noise.device)
 
     def words_of(self, goal: Goal, dialogue: Sequence[Turn], most: int) -> list[int]:
-        """Ask the agent for its next turn and return it as numbers, <eos> or <selection> at the end."""
+        """Query the agent for its next turn, and return it as numbers that end with <eos> or <selection>."""
         text = self.__dict__["agent"].speak(goal, dialogue).split()
         if "<selection>" in text:
             return [SELECTION]
         return [*self.vocabulary.encode(text)[: most - 1], EOS]
 
     def choice(self, x: Tensor) -> Tensor:
-        """Return outcomes that say the agent's decisions."""
+        """Return the agent's decisions as outcome logits."""
         return self.forward(x).choice
 
     def to_play(self, words: Words) -> OwnAgent:
         """Return the agent as one side of negotiations with these words.
 
         Raises:
-            Refused: it was adapted to other words.
+            Refused: it was adapted to another vocabulary.
         """
         if words != self.vocabulary:
-            raise Refused("the agent was adapted to another vocabulary than that of the task")
+            raise Refused("the agent was adapted to another vocabulary: use OwnAgent with task.info")
         return self
 
     def glass(self) -> OwnGlass:
         """Return the agent as white-box attacks see it.
 
         Raises:
-            Refused: it shows no logits.
+            Refused: it does not expose logits.
         """
         if not isinstance(self.__dict__["agent"], OpenAgent):
-            raise Refused("the agent has no method logits: only black-box attacks can be run on it")
+            raise Refused("the agent has no method logits: only black-box attacks can run on it")
         return OwnGlass(self)
 
 
@@ -231,10 +231,10 @@ class _Rows(NamedTuple):
 
 
 class OwnGlass:
-    """Ask an agent of one's own for its logits, one continuation after the other.
+    """Query an adapted agent for its logits, one continuation at a time.
 
     Args:
-        own: has `logits`.
+        own: the adapted agent; it has `logits`.
     """
 
     def __init__(self, own: OwnAgent) -> None:
@@ -242,7 +242,7 @@ class OwnGlass:
         self._open: OpenAgent = own.__dict__["agent"]
 
     def recall(self, x: Tensor) -> _Rows:
-        """Keep dialogues so far."""
+        """Keep the dialogues so far."""
         return _Rows(x)
 
     def _told(
@@ -266,14 +266,14 @@ class OwnGlass:
     def next_word(self, memory: _Rows, owner: Tensor, tail: Tensor, sizes: Tensor) -> Tensor:
         """Return the logits (C, V) of the first word of the agent's next turn."""
         found = torch.full((len(owner), len(self.own.vocabulary)), -torch.inf, device=owner.device)
-        # The name of the speaker is no turn yet.
+        # The speaker's name alone is not a turn.
         for row, (goal, dialogue) in enumerate(self._told(memory, owner, tail, sizes - 1)):
             for word, score in self._open.logits(goal, dialogue)[0].items():
                 found[row, self.own.vocabulary.encode([word])[0]] = score
         return found
 
     def reply(self, memory: _Rows, owner: Tensor, tail: Tensor, sizes: Tensor, most: int) -> Utterance:
-        """Ask the agent for its reply."""
+        """Query the agent for its reply."""
         told = self._told(memory, owner, tail, sizes)
         return utterance([self.own.words_of(goal, said, most) for goal, said in told], owner.device)
 
@@ -285,13 +285,13 @@ def goal_of(row: Sequence[int]) -> Goal:
 
 
 def place_of(pieces: Sequence[int]) -> int:
-    """Return the number of an allocation, its place in `scenarios.GRID`."""
+    """Return the number of an allocation: its row in `scenarios.GRID`."""
     books, hats, balls = pieces
     return int(25 * books + 5 * hats + balls)
 
 
 def utterance(rows: Sequence[Sequence[int]], device: Any) -> Utterance:
-    """Pad turns and return them with their sizes."""
+    """Pad turns, and return them with their sizes."""
     width = max(map(len, rows), default=1)
     words = [[*row, *[PAD] * (width - len(row))] for row in rows]
     return Utterance(

@@ -21,9 +21,9 @@ class AutoAttackOptions:
     """Options of `autoattack`.
 
     Attributes:
-        version: "standard", "plus", or "custom" for the attacks named.
-        attacks: of the custom version, in order.
-        seed: of each attack on each batch, as pyautoattack takes it.
+        version: "standard", "plus", or "custom" for the attacks in `attacks`.
+        attacks: attacks of the custom version, in order.
+        seed: seed of each attack on each batch, as in pyautoattack.
     """
 
     version: Literal["standard", "plus", "custom"] = "standard"
@@ -32,7 +32,7 @@ class AutoAttackOptions:
 
     def __post_init__(self) -> None:
         if (self.version == "custom") != bool(self.attacks):
-            raise ValueError('attacks are named for version = "custom", and only for it')
+            raise ValueError('version = "custom" needs attacks, and no other version takes them')
 
     @property
     def parts(self) -> tuple[AttackName, ...]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from . import AttackName, AutoAttackOptions
 
-# Classes that each attack needs: DLR sorts three logits, its targeted form four.
+# Least number of classes for each attack: DLR sorts three logits, targeted DLR four.
 NEEDS = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
 
 
@@ -28,12 +28,12 @@ def run_part(
     norm: str,
     eps: float,
 ) -> Tensor:
-    """Run one attack as `AutoAttack.run_standard_evaluation` of pyautoattack would on this batch.
+    """Run one attack on a batch as pyautoattack's `AutoAttack.run_standard_evaluation` does.
 
     Args:
-        name: of the attack.
+        name: name of the attack.
         options: version and seed.
-        model: from inputs in [0, 1] to logits (N, K).
+        model: maps inputs in [0, 1] to logits (N, K).
         x, y: the batch; y int64 (N,).
         norm: "Linf" or "L2".
         eps: radius.
@@ -46,7 +46,7 @@ def run_part(
     )
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
-    # With fewer classes than its usual nine targets the reference indexes past the logits.
+    # The reference code uses nine targets; with fewer wrong classes it would index past the logits.
     auto.apgd_targeted.n_target_classes = min(auto.apgd_targeted.n_target_classes, classes - 1)
     auto.fab.n_target_classes = min(auto.fab.n_target_classes, classes - 1)
     if name in ("apgd-ce", "apgd-dlr"):
@@ -71,18 +71,19 @@ class Part:
     """One attack of AutoAttack.
 
     Args:
-        name: of the attack.
-        options: of the ensemble.
+        name: name of the attack.
+        options: options of the ensemble.
     """
 
     def __init__(self, name: AttackName, options: AutoAttackOptions) -> None:
         self.name, self.options = name, options
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the attacked point; rows of different radii are attacked apart.
+        """Return the attacked view; rows with different radii are attacked separately.
 
         Raises:
-            Refused: the threat model is no L∞ or L2 ball, the labels are no classes, or there are too few.
+            Refused: the threat model is not an L∞ or L2 ball, the labels are not classes, or there are
+                too few classes.
         """
         norm = {math.inf: "Linf", 2.0: "L2"}.get(vicinity.norm or 0.0)
         classes = step.task.info.classes
@@ -103,7 +104,7 @@ class Part:
         return attack_by_radius(step, view, vicinity, attack)
 
     def cost(self, target: Cost) -> Cost:
-        """Say that the cost depends on the data."""
+        """Return an unknown cost, as it depends on the data."""
         return Cost.unknown()
 
 

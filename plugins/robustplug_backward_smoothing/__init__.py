@@ -1,4 +1,4 @@
-"""Backward Smoothing, and N-FGSM: single-step attacks from better starting points."""
+"""Backward Smoothing and N-FGSM: single-step attacks from better starting points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BackwardSmoothingOptions:
 
     Attributes:
         gamma: γ, size of the random change of the logits.
-        steps: K, gradient steps that ascend the method's objective; 0 for the initialisation alone.
+        steps: K, number of gradient steps on the method's objective; 0 for the initialisation alone.
         step_ratio: size of all steps, in units of the radius.
         batchnorm: mode of the model during the attack.
     """
@@ -35,7 +35,7 @@ class NFgsmOptions:
     """Options of `n-fgsm`.
 
     Attributes:
-        noise: k, half width of the uniform noise, in units of ε.
+        noise: k, half-width of the uniform noise, in units of ε.
         step: α, size of the gradient step, in units of ε.
         batchnorm: mode of the model during the attack.
     """
@@ -47,7 +47,7 @@ class NFgsmOptions:
 
 @dataclass(frozen=True)
 class NFgsmTrainingOptions(MethodOptions):
-    """Options of the method `n-fgsm`: the slots, with its attack, whose radius is (noise + step)·ε."""
+    """Options of the method `n-fgsm`: the slots; its attack has the radius (noise + step)·ε."""
 
     perturbation: Use = use("n-fgsm")
 
@@ -66,7 +66,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         "n-fgsm",
         f"{_HERE}:NFgsm",
         NFgsmOptions,
-        "strong noise, then one gradient step; the radius holds both",
+        "strong noise, then one gradient step; the radius covers both",
         _N_FGSM,
     )
 
@@ -78,6 +78,6 @@ def robustplug_methods() -> Iterable[Component]:
         "n-fgsm",
         "robustplug_backward_smoothing.method:NFgsmTraining",
         NFgsmTrainingOptions,
-        "adversarial training with N-FGSM, outside the ball that it defends",
+        "adversarial training with N-FGSM, whose attack may leave the ball of ε",
         _N_FGSM,
     )

@@ -19,17 +19,17 @@ def smoothing_start(
 ) -> Tensor:
     """Return ξ* + x: one step that descends KL(s(f(x) + γψ) ‖ s(f(x + ξ))) from ξ = 0, Eq. (4.4).
 
-    ψ ~ U(−1, 1) for each logit. The forward that gives f(x) also gives the gradient.
+    ψ ~ U(−1, 1) for each logit. One forward pass serves for f(x) and for the gradient.
 
     Args:
-        step, view, vicinity: as an attack gets them; in attack mode.
+        step, view, vicinity: the arguments of an attack, in attack mode.
         radius, size: radius and step size of each sample, (N,).
         gamma: γ.
     """
     x = view.origin.detach().clone().requires_grad_()
     logits = step.output(view.replace(x=x)).float()
     fixed = logits.detach()
-    # A label map that asks for f(x), as that of TRADES does, need not run the model again.
+    # A label map that needs f(x), such as TRADES', need not run the model again.
     step.offer(view.origin, fixed)
     target = (fixed + gamma * uniform_like(fixed, step.rng)).softmax(1)
     gradient = step.gradient(kl_divergence(logits, target).sum(), x)
@@ -40,7 +40,7 @@ def smoothing_start(
 def ascend(
     step: Step, view: View, vicinity: Vicinity, x: Tensor, radius: Tensor, size: Tensor, steps: int
 ) -> Tensor:
-    """Ascend the method's objective for some steps from x, each projected: Eq. (4.5) with TRADES' labels."""
+    """Ascend the method's objective from x, with projected steps: Eq. (4.5) with TRADES' labels."""
     if not steps:
         return x
     with torch.no_grad():
@@ -54,7 +54,7 @@ def ascend(
 
 
 class BackwardSmoothing:
-    """Start where the logits are randomly moved, then ascend: Algorithm 1, lines 5 and 6.
+    """Step towards randomly moved logits, then ascend: Algorithm 1, lines 5 and 6.
 
     Args:
         options: see BackwardSmoothingOptions.
@@ -64,7 +64,7 @@ class BackwardSmoothing:
         self.options = options
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the attacked point."""
+        """Return the attacked view."""
         o = self.options
         radius = step.radii(view, vicinity)
         size = o.step_ratio * radius
@@ -74,7 +74,7 @@ class BackwardSmoothing:
         return view.replace(x=x.detach())
 
     def cost(self, target: Cost) -> Cost:
-        """Count the start, the steps, and the target, of which the start gives the clean forward."""
+        """Count the start, the steps, and the target, whose clean forward is that of the start."""
         own = Cost(1 + self.options.steps, 1 + self.options.steps)
         if not self.options.steps:
             return own
@@ -84,7 +84,7 @@ class BackwardSmoothing:
 class NFgsm:
     """x + η + α·ε·direction(∇ℓ(x + η)) with η ~ U(−k·ε, k·ε), not projected onto the ball of ε.
 
-    The radius of a sample holds noise and step: ε = radius / (k + α). Points are only cut to the valid
+    The radius of a sample covers noise and step: ε = radius / (k + α). Points are only clipped to the valid
     range.
 
     Args:
@@ -100,7 +100,7 @@ class NFgsm:
         return self.options.noise + self.options.step
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the attacked point."""
+        """Return the attacked view."""
         o = self.options
         radius = step.radii(view, vicinity)
         x = vicinity.random_point(view.origin, radius * (o.noise / self.reach), step.rng)

@@ -1,4 +1,4 @@
-"""CAT: customised adversarial training, a radius and a label for each sample."""
+"""CAT: customised adversarial training, with a radius and a label for each sample."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class CatOptions(MethodOptions):
     """Options of `cat`.
 
     Attributes:
-        eta: η, growth of a sample's radius.
-        eps_max: largest radius to remember; None for the vicinity's eps.
-        adaptive: False keeps every radius at eps_max ("Adv+LS" in Table 4.6).
-        variant: rule of the radius: "paper" (Algorithm 8), "official-v1" or "official-v2" (the
+        eta: η, the growth of a sample's radius in one update.
+        eps_max: largest stored radius; None for the vicinity's eps.
+        adaptive: whether the radii change; False keeps them at eps_max ("Adv+LS" in Table 4.6).
+        variant: update rule of the radius: "paper" (Algorithm 8), "official-v1" or "official-v2" (the
             released code; see the method card).
     """
 
@@ -38,7 +38,7 @@ class CatLabelOptions:
     """Options of the label map `cat`.
 
     Attributes:
-        c: weight of a sample's radius in its label; c · radius must stay within [0, 1].
+        c: label uncertainty per unit of radius; c · radius must stay within [0, 1].
         beta: concentration of the Dirichlet distribution, the same for every class.
     """
 
@@ -51,8 +51,9 @@ class CatLossOptions:
     """Options of the loss `cat`.
 
     Attributes:
-        kappa: κ, the margin counts down to −κ.
-        margin_weight: "one" (Eq. 4.6), or "radius-sum", the released code's radius times batch size.
+        kappa: κ; the margin term is clipped below at −κ.
+        margin_weight: weight of the margin term: "one" (Eq. 4.6), or "radius-sum", the radius times the
+            batch size (released code).
     """
 
     kappa: NonNegative = 10.0
@@ -60,13 +61,16 @@ class CatLossOptions:
 
 
 _NEEDS_RADII = Traits(
-    needs={"radii": 'it reads each sample\'s own radius, which a method such as "cat" gives'}
+    needs={"radii": 'it reads a radius for each sample, which a method such as "cat" provides'}
 )
 
 
 def _loss_traits(options: CatLossOptions) -> Traits:
     needs = _NEEDS_RADII.needs if options.margin_weight == "radius-sum" else {}
-    return Traits(needs=needs, excludes={"log-g": "it would normalise again what is log g already"})
+    return Traits(
+        needs=needs,
+        excludes={"log-g": "the output map returns log g already, and this loss would normalise it again"},
+    )
 
 
 @hookimpl
@@ -76,19 +80,21 @@ def robustplug_methods() -> Iterable[Component]:
         "cat",
         f"{_METHOD}:Cat",
         CatOptions,
-        "a radius that grows until the attack succeeds, and labels as uncertain as the radius is large",
+        "a radius per sample that grows until the attack succeeds, and labels less certain for larger radii",
         PAPER,
         {"perturbation": {"steps": 2}},
         traits=Traits(
             gives=frozenset({"radii", "memory"}),
-            excludes={"mixtures": "a radius is remembered for each sample, and a mixture is several"},
+            excludes={
+                "mixtures": "it stores a radius for each sample, and a mixture combines several samples"
+            },
         ),
     )
 
 
 @hookimpl
 def robustplug_label_maps() -> Iterable[Component]:
-    """Offer h of CAT."""
+    """Offer the label map of CAT."""
     yield Component(
         "cat",
         f"{_METHOD}:CustomLabels",
@@ -106,7 +112,7 @@ def robustplug_losses() -> Iterable[Component]:
         "cat",
         f"{_METHOD}:MixedLoss",
         CatLossOptions,
-        "cross entropy plus the margin, down to −κ",
+        "cross entropy plus the margin, clipped below at −κ",
         PAPER,
         traits=_loss_traits,
     )

@@ -42,16 +42,16 @@ def custom_labels(labels: Tensor, classes: int, uncertainty: Tensor, draw: Tenso
 def next_radius(
     variant: str, radius: Tensor, trial: Tensor, fooled: Tensor, eta: float, eps_max: float
 ) -> Tensor:
-    """Return the radius to remember for each sample, (N,).
+    """Return the radius to store for each sample, (N,).
 
-    Algorithm 8: ε_i ← ε_i + η; 0 if the attack succeeded; at most ε_max. The released code's second
-    version never goes back to 0 and grows a radius when the attack succeeds instead.
+    Algorithm 8: ε_i ← ε_i + η, at most ε_max, if the attack failed; 0 if it succeeded. The second version
+    of the released code never resets a radius to 0. It grows the radius when the attack succeeds instead.
 
     Args:
         variant: "paper", "official-v1" or "official-v2".
-        radius: ε_i before.
-        trial: radius that was attacked with.
-        fooled: the attack succeeded, bool (N,).
+        radius: ε_i before the update.
+        trial: radius used by the attack.
+        fooled: whether the attack succeeded, bool (N,).
         eta: η.
         eps_max: ε_max.
     """
@@ -61,9 +61,9 @@ def next_radius(
 
 
 class CustomLabels:
-    """h: as uncertain as the sample's radius is large, Eq. (4.4); drawn anew at each call.
+    """h: labels whose uncertainty grows with the sample's radius, Eq. (4.4); drawn anew at each call.
 
-    The radius is `view.info["eps"]` where a method customises it, else the view's own.
+    The radius is `view.info["eps"]` if the method sets it, else the view's radius.
     """
 
     def __init__(self, options: CatLabelOptions) -> None:
@@ -73,14 +73,14 @@ class CustomLabels:
         """Return rows (N, K).
 
         Raises:
-            ValueError: the task is no classification.
+            ValueError: the task is not classification, or the view has no radius for each sample.
         """
         classes = step.task.info.classes
         if classes is None:
             raise ValueError("the label map cat needs a classification task")
         eps: Tensor | None = view.info.get("eps", view.radius)
         if eps is None:
-            raise ValueError("the label map cat needs views with a radius of their own")
+            raise ValueError("the label map cat needs views with a radius for each sample")
         concentration = torch.full((len(view), classes), self.beta, device=view.index.device)
         return custom_labels(view.y, classes, (self.c * eps).clamp(0, 1), dirichlet(concentration, step.rng))
 
@@ -103,7 +103,7 @@ class MixedLoss:
 
 
 class Cat(Method[CatOptions]):
-    """Attack each sample with a radius of its own; grow it on failure, forget it on success."""
+    """Attack each sample within its own radius; grow it if the attack fails, reset it if it succeeds."""
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Start every ε_i at 0 (Algorithm 8), or keep them all at ε_max."""
@@ -114,7 +114,7 @@ class Cat(Method[CatOptions]):
         return super().setup(model, task)
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the batch at its attacked points, with the radii that its labels are drawn for."""
+        """Return the attacked batch, with the radii that determine its labels."""
         o = self.options
         eps = self.eps.read(point.index)
         trial = eps + o.eta if o.adaptive else eps
@@ -135,7 +135,7 @@ class Cat(Method[CatOptions]):
         return [adv.replace(info={"eps": new})]
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
-        """Remember the radii."""
+        """Store the radii."""
         if self.options.adaptive:
             self.eps.write(views[0].index, views[0].info["eps"])
 

@@ -1,4 +1,4 @@
-"""Attacks that see nothing of a model but its decisions: OPT, Sign-OPT, SVM-OPT, RayS and their peers."""
+"""Decision-based black-box attacks: OPT, Sign-OPT, SVM-OPT, RayS and their peers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ Target = Literal["none", "random"]
 
 @dataclass(frozen=True)
 class _Descent:
-    """Options of what descends the distance to the boundary.
+    """Options of the attacks that minimise the distance to the boundary.
 
     Attributes:
-        queries: rows that the model may be asked for, for each sample, all searches included.
-        starts: random directions to begin with, or training images of the target; the best is kept.
-        target: "random" draws another class for each sample, the same for all attacks, to be reached.
-        objective: the length of a perturbation, or for L∞ threat models the smooth sum of what of it is
-            beyond eps.
+        queries: query budget of each sample, binary searches included.
+        starts: number of initial directions: random, or towards training images of the target class. The
+            best is kept.
+        target: "none" for an untargeted attack; "random" draws a target class for each sample, the same for
+            all attacks.
+        objective: "plain", the length of the perturbation; or "smooth", for L∞ threat models, the sum of the
+            squared excesses of its entries over eps.
     """
 
     queries: Count = 4000
@@ -46,8 +48,8 @@ class OptOptions(_Descent):
     """Options of `opt`.
 
     Attributes:
-        directions: q, random directions of a gradient estimate.
-        beta: β, length of the change of a direction.
+        directions: q, number of random directions of a gradient estimate.
+        beta: β, step of the finite differences.
     """
 
     directions: Count = 20
@@ -59,8 +61,8 @@ class SignOptOptions(_Descent):
     """Options of `sign-opt`.
 
     Attributes:
-        directions: Q, random directions of a gradient estimate, one query each.
-        beta: β, length of the change of a direction.
+        directions: Q, number of random directions of a gradient estimate, one query each.
+        beta: β, step of the finite differences.
     """
 
     directions: Count = 200
@@ -69,7 +71,7 @@ class SignOptOptions(_Descent):
 
 @dataclass(frozen=True)
 class SvmOptOptions(SignOptOptions):
-    """Options of `svm-opt`: those of `sign-opt`, with fewer directions for each estimate."""
+    """Options of `svm-opt`: those of `sign-opt`, with fewer directions per estimate."""
 
     directions: Count = 100
 
@@ -79,7 +81,7 @@ class ZoSignSgdOptions(SignOptOptions):
     """Options of `zo-sign-sgd`: those of `sign-opt`.
 
     Attributes:
-        oracle: "sign" asks one query for each direction, "distance" searches the boundary along it.
+        oracle: "sign", one query per direction; or "distance", a search for the boundary along each.
     """
 
     oracle: Literal["sign", "distance"] = "sign"
@@ -90,8 +92,8 @@ class RaysOptions:
     """Options of `rays`.
 
     Attributes:
-        queries: rows that the model may be asked for, for each sample.
-        tolerance: of the binary search, as a Euclidean length.
+        queries: query budget of each sample.
+        tolerance: tolerance of the binary search, as a Euclidean length.
     """
 
     queries: Count = 10_000
@@ -103,13 +105,13 @@ class ZooOptions:
     """Options of `zoo`.
 
     Attributes:
-        queries: rows that the model may be asked for, for each sample.
+        queries: query budget of each sample.
         target: as for `sign-opt`.
-        coordinates: pixels of a step, two queries each.
-        lr: of Adam.
+        coordinates: number of pixels changed in a step, two queries each.
+        lr: learning rate of Adam.
         h: step of the finite differences.
-        c: weight of the misclassification against the squared length, to begin with.
-        search_steps: values of c that are tried.
+        c: initial weight of the misclassification loss against the squared length.
+        search_steps: number of values of c to try.
     """
 
     queries: Count = 20_000
@@ -126,11 +128,11 @@ class NesOptions:
     """Options of `nes`.
 
     Attributes:
-        queries: rows that the model may be asked for, for each sample.
+        queries: query budget of each sample.
         target: as for `sign-opt`.
-        directions: n, random directions of a gradient estimate, in pairs of opposite ones.
-        sigma: σ, deviation of the directions.
-        step_ratio: step size over eps.
+        directions: n, number of random directions of a gradient estimate, in antithetic pairs.
+        sigma: σ, standard deviation of the directions.
+        step_ratio: step size divided by eps.
     """
 
     queries: Count = 4000
@@ -142,11 +144,11 @@ class NesOptions:
 
 @dataclass(frozen=True)
 class PeerOptions:
-    """Options of `boundary` and `hop-skip-jump`; the others are ART's defaults.
+    """Options of `boundary` and `hop-skip-jump`; ART's defaults apply otherwise.
 
     Attributes:
-        queries: rows that the model may be asked for, for each sample.
-        starts: random points to begin with.
+        queries: query budget of each sample.
+        starts: number of random points to try as a start.
     """
 
     queries: Count = 4000
@@ -162,16 +164,16 @@ def robustplug_perturbations() -> Iterable[Component]:
             "opt",
             "HardLabel.opt",
             OptOptions,
-            "gradient-free descent on the distance to the boundary",
+            "zeroth-order descent on the distance to the decision boundary",
             _OPT,
             {**few, "directions": 4},
         ),
-        ("sign-opt", "HardLabel.sign_opt", SignOptOptions, "the same from one query a direction", _SIGN, few),
+        ("sign-opt", "HardLabel.sign_opt", SignOptOptions, "OPT with one query per direction", _SIGN, few),
         (
             "svm-opt",
             "HardLabel.svm_opt",
             SvmOptOptions,
-            "the same with the direction that agrees best with all answers",
+            "Sign-OPT with the direction of maximum margin over all signs",
             _SIGN,
             few,
         ),
@@ -179,7 +181,7 @@ def robustplug_perturbations() -> Iterable[Component]:
             "zo-sign-sgd",
             "HardLabel.zo_sign_sgd",
             ZoSignSgdOptions,
-            "the same with the sign of the estimate",
+            "Sign-OPT with the sign of the estimate",
             "Liu et al. 2019, signSGD via Zeroth-Order Oracle, ICLR",
             few,
         ),
@@ -195,7 +197,7 @@ def robustplug_perturbations() -> Iterable[Component]:
             "zoo",
             "HardLabel.zoo",
             ZooOptions,
-            "coordinate-wise Adam on scores",
+            "score-based: coordinate-wise Adam",
             "Chen et al. 2017, ZOO, arXiv:1708.03999",
             {"queries": 60, "coordinates": 8},
         ),
@@ -203,7 +205,7 @@ def robustplug_perturbations() -> Iterable[Component]:
             "nes",
             "HardLabel.nes",
             NesOptions,
-            "projected ascent on scores with gradients from antithetic samples",
+            "score-based: projected ascent with gradients from antithetic samples",
             "Ilyas et al. 2018, arXiv:1804.08598",
             {"queries": 60, "directions": 10},
         ),
@@ -219,7 +221,7 @@ def robustplug_perturbations() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
-    """Say how distortion against queries is drawn; it takes too long for every page."""
+    """Return the command that draws distortion against queries; it takes too long for every page."""
     drawn = any((run.folder / "evaluations" / "figures").glob("hard-label-distance-*.png"))
     if drawn or run.task.info.shape is None or run.task.info.classes is None:
         return ()

@@ -27,16 +27,16 @@ EUCLIDEAN, BOTH, MAXIMUM = (2.0,), (2.0, math.inf), (math.inf,)
 
 
 class HardLabel:
-    """Search the nearest adversarial point of each sample with nothing but the model's decisions.
+    """Search for the nearest adversarial point of each sample from the model's decisions alone.
 
-    While evaluating, a search stops at the first point within the sample's radius. A point that is farther
-    is brought back into the vicinity.
+    During evaluation, a search stops at the first point within the sample's radius. A farther point is
+    projected back into the vicinity.
 
     Args:
-        name: for messages.
-        search: makes the search of a sample.
-        wanted: what it is for.
-        norms: of the threat models that it is for.
+        name: name of the attack, for messages.
+        search: factory of the search of a sample.
+        wanted: settings of the search.
+        norms: norms of the supported threat models.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class HardLabel:
 
     @property
     def queries(self) -> int:
-        """Return the budget of a sample."""
+        """Return the query budget of a sample."""
         return self.wanted.queries
 
     @classmethod
@@ -86,21 +86,21 @@ class HardLabel:
         return cls("nes", soft.nes(options), Wanted(options.queries, options.target, scores=True), BOTH)
 
     def samples(self, step: Step, view: View, vicinity: Vicinity, keep: bool = False) -> list[Sample]:
-        """Search for each sample of a view, and return what was found.
+        """Run the search of each sample of a view, and return the samples with their results.
 
         Args:
-            step, view, vicinity: as a perturbation gets them; while `step.evaluating` a search stops at
+            step, view, vicinity: the arguments of a perturbation. If `step.evaluating`, a search stops at
                 the first point within the radius.
-            keep: keep the points of the first sample's trace.
+            keep: whether to keep the points of the first sample's trace.
 
         Raises:
-            Refused: the threat model or the labels are none that it can search with.
-            SearchFailed: the model raised, or gave what is no row of scores for each point.
+            Refused: the attack does not support the threat model or the labels.
+            SearchFailed: the model raised, or did not return one row of scores per point.
         """
         norm = norm_of(self.name, vicinity, self.norms)
         wanted = self.wanted._replace(keep=keep)
         if wanted.smooth and norm == 2:
-            raise Refused(f"the smooth objective of {self.name} is for L∞ threat models")
+            raise Refused(f'the smooth objective of {self.name} needs an L∞ threat model: set it to "plain"')
         found = make_samples(step, view, vicinity, norm, wanted)
         oracle = make_oracle(step, view, found, wanted.scores)
 
@@ -113,11 +113,11 @@ class HardLabel:
         return found
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the nearest adversarial points, or what of them is legal."""
+        """Return the nearest adversarial points, projected into the vicinity."""
         return nearest(step, view, vicinity, self.samples(step, view, vicinity))
 
     def cost(self, target: Cost) -> Cost:
-        """Say that it depends on the data: a search ends when its budget does not last for its next step."""
+        """Return an unknown cost: a search ends when its budget does not cover its next step."""
         return Cost.unknown()
 
 
@@ -129,7 +129,7 @@ def norm_of(name: str, vicinity: Vicinity, norms: tuple[float, ...]) -> float:
     """Return the norm of a threat model.
 
     Raises:
-        Refused: it is none that the attack can search in.
+        Refused: the attack does not support this threat model.
     """
     if vicinity.norm is None or vicinity.norm not in norms:
         known = " or ".join("L∞" if each == math.inf else "L2" for each in norms)
@@ -138,7 +138,7 @@ def norm_of(name: str, vicinity: Vicinity, norms: tuple[float, ...]) -> float:
 
 
 def nearest(step: Step, view: View, vicinity: Vicinity, found: list[Sample]) -> View:
-    """Return a view at the points that were found; those too far are brought back into the vicinity."""
+    """Return a view at the points found; points too far away are projected back into the vicinity."""
     x = view.origin.detach().clone()
     for row, sample in enumerate(found):
         if sample.best is not None:

@@ -1,6 +1,6 @@
-"""g(θ), the distance to the decision boundary along a direction, and what descends it.
+"""g(θ), the distance to the decision boundary along a direction, and the steps that reduce it.
 
-Cheng 2021, thesis §2.4; all functions are parts of a search: they yield points and are sent decisions.
+Cheng 2021, thesis §2.4. All functions are parts of a search: they yield points and receive decisions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .pool import Array, Flags, Sample
 
 Distance = Generator[Array, Flags, float]
 
-# A boundary at more than so many times the known length is none: finding it would cost hundreds of queries.
+# A boundary beyond this multiple of the known distance counts as none: finding it takes hundreds of queries.
 FARTHEST = 4.0
 GROWTH = 0.01
 
@@ -34,19 +34,19 @@ def point(sample: Sample, theta: Array, length: float) -> Point:
 
 
 def ask(sample: Sample, theta: Array, length: float) -> Generator[Array, Flags, bool]:
-    """Ask whether x + length · θ is adversarial."""
+    """Query whether x + length · θ is adversarial."""
     flags = yield (sample.x + np.float32(length) * theta)[None]
     return bool(flags[0])
 
 
 def bisect(sample: Sample, theta: Array, low: float, high: float, tolerance: float) -> Distance:
-    """Return the upper end of a bracket of the boundary, not longer than the tolerance: lines 11-18.
+    """Return the upper end of a bracket of the boundary, at most as long as the tolerance: lines 11-18.
 
     Args:
-        sample: searched.
+        sample: the sample under attack.
         theta: direction of length 1.
-        low, high: lengths, not adversarial and adversarial.
-        tolerance: largest length of the bracket in the end.
+        low, high: a length that is not adversarial, and one that is.
+        tolerance: largest length of the final bracket.
     """
     while high - low > tolerance:
         middle = (low + high) / 2
@@ -58,9 +58,9 @@ def bisect(sample: Sample, theta: Array, low: float, high: float, tolerance: flo
 
 
 def distance(sample: Sample, theta: Array, near: float, tolerance: float) -> Distance:
-    """Return the distance to the boundary where it is close to a known one: Algorithm 2.
+    """Return the distance to the boundary, starting from a known distance nearby: Algorithm 2.
 
-    math.inf when there is no boundary.
+    Return math.inf if there is no boundary.
     """
     low = high = near
     if (yield from ask(sample, theta, near)):
@@ -88,7 +88,7 @@ def _shrink(sample: Sample, theta: Array, high: float, tolerance: float) -> Dist
 def improvement(
     sample: Sample, theta: Array, best: Point, tolerance: float
 ) -> Generator[Array, Flags, Point | None]:
-    """Return the point along a direction if its objective is below that of the best, for one query if not."""
+    """Return the point along a direction if its objective is below the best; else None, after one query."""
     length = float(sample.objective.lengths(theta[None], best.g)[0])
     if not (yield from ask(sample, theta, length)):
         return None
@@ -98,9 +98,9 @@ def improvement(
 
 
 def first_point(sample: Sample, starts: int, tolerance: float) -> Generator[Array, Flags, Point | None]:
-    """Return the best of some directions, random ones or those to images of the goal.
+    """Return the best of some directions, either random or towards images of the goal.
 
-    None when none of them leads to an adversarial point.
+    Return None if none of them leads to an adversarial point.
     """
     best: Point | None = None
     for _ in range(2 if sample.starts is None else 1):
@@ -126,15 +126,16 @@ def first_point(sample: Sample, starts: int, tolerance: float) -> Generator[Arra
 def line_search(
     sample: Sample, at: Point, gradient: Array, size: float, tolerance: float
 ) -> Generator[Array, Flags, tuple[Point, float]]:
-    """Return a better point along −gradient and the step size to begin with next time.
+    """Return a better point along −gradient and the initial step size of the next line search.
 
-    The size is doubled while that helps; where the first step does not, it is quartered until one does.
+    The step size is doubled while that helps. If the first step does not help, it is quartered until one
+    does.
 
     Args:
-        sample, at: searched, and where it is.
+        sample, at: the sample under attack, and the current point.
         gradient: estimate of ∇g.
-        size: first step.
-        tolerance: of lengths.
+        size: first step size.
+        tolerance: tolerance of lengths.
     """
     best, chosen, step = at, size, size
     for _ in range(15):

@@ -19,20 +19,26 @@ if TYPE_CHECKING:
     from .pool import Sample
 
 NAME = "hard-label"
-# Steps of a trajectory that are drawn.
+# Number of points drawn of a trajectory.
 SHOWN = 7
 
 
 @click.group("hard-label")
 def hard_label() -> None:
-    """Compare attacks that see decisions only."""
+    """Compare decision-based attacks."""
 
 
 @hard_label.command()
 @click.argument("model")
 @click.option("--suite", default=NAME, show_default=True, metavar="NAME|FILE", help="Attacks to compare.")
-@click.option("--samples", type=click.IntRange(min=1), help="Use only the first so many.")
-@click.option("--threshold", "thresholds", multiple=True, metavar="EPS", help="Distance; may be repeated.")
+@click.option("--samples", type=click.IntRange(min=1), help="Use only the first N samples.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    metavar="EPS",
+    help="Distance that counts as success; may be repeated.",
+)
 @model_options
 def curves(
     model: str,
@@ -45,10 +51,11 @@ def curves(
 ) -> None:
     """Draw distortion and success rate against queries.
 
-    There is a line for each attack of a suite.
+    The figures have one line for each attack of the suite.
 
-    MODEL is as for evaluate. Attacks run on the samples that are right, each to the end of its queries.
-    Written to hard-label.json and figures/, and for a run folder to its result.json, too.
+    MODEL is as for evaluate. The attacks run on the samples that the model classifies correctly, until the
+    query budgets are spent. The results are written to hard-label.json and figures/, and for a run folder
+    also to its result.json.
 
     \b
     robustplug hard-label curves runs/erm-digits --samples 50
@@ -83,22 +90,22 @@ def _number(text: str) -> float:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--threshold") from None
     if not 0 < value < math.inf:
-        raise click.BadParameter(f"{text} is no distance above 0", param_hint="--threshold")
+        raise click.BadParameter(f"{text} is not a finite distance above 0", param_hint="--threshold")
     return value
 
 
 def measure(
     opened: OpenedEvaluation, thresholds: list[float], keep: Callable[[dict[str, Any], str], None]
 ) -> tuple[dict[str, Any], dict[str, Sample]]:
-    """Run the attacks of an opened evaluation to the end of their queries.
+    """Run the attacks of an opened evaluation until their query budgets are spent.
 
     Args:
         opened: model and attacks.
-        thresholds: distances at which a sample counts as broken; empty for each row's eps.
-        keep: called with the result so far and a line to say, after each row.
+        thresholds: distances within which an attack counts as successful; empty for each row's eps.
+        keep: called after each row with the result so far and a line to print.
 
     Returns:
-        The result, and the first sample of each attack, with its path.
+        The result, and for each attack its first sample with its path.
     """
     from robustplug.api import Refused
 
@@ -138,7 +145,7 @@ def measure(
                 if found[0].path:
                     paths[attack.label] = found[0]
             elif not failed:
-                failed = "no sample is right"
+                failed = "no sample is classified correctly"
             if failed:
                 row["failed"] = failed
             rows.append(row)
@@ -150,7 +157,7 @@ def _search(attack: Any) -> HardLabel | Peer:
     """Return the search of a row.
 
     Raises:
-        Refused: its attack is none.
+        Refused: the row's attack is not such a search.
     """
     from robustplug.api import Refused
 
@@ -158,13 +165,13 @@ def _search(attack: Any) -> HardLabel | Peer:
     from .peers import Peer
 
     if not isinstance(attack.perturbation, HardLabel | Peer):
-        raise Refused("it is no search for the nearest adversarial point")
+        raise Refused("this attack does not search for the nearest adversarial point")
     return attack.perturbation
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """Return the lines of Table 2.2: distances and success rates at an eighth, a quarter, half and all."""
-    lines = [f"{result['right']} of {result['samples']} samples are right"]
+    """Return the lines of Table 2.2: distances and success rates at 1/8, 1/4, 1/2 and all of the queries."""
+    lines = [f"{result['right']} of {result['samples']} samples are classified correctly"]
     for row in result["rows"]:
         if "queries" not in row:
             lines.append(f"{row['name']}: not run: {row['failed']}")
@@ -221,7 +228,7 @@ def draw(folder: Path, opened: OpenedEvaluation, result: dict[str, Any], paths: 
 
 
 def _on(queries: list[int], row: dict[str, Any], values: list[float | None]) -> list[float]:
-    """Return a row's values at other numbers of queries: the last before each, NaN before the first."""
+    """Return a row's values at other query counts: the latest value up to each, NaN before the first."""
     known = [math.nan if value is None else value for value in values]
     at = -1
     found = []
@@ -233,7 +240,7 @@ def _on(queries: list[int], row: dict[str, Any], values: list[float | None]) -> 
 
 
 def _trajectory(sample: Sample, shape: tuple[int, ...]) -> list[tuple[str, Any]]:
-    """Return the sample, and some points of its search with queries and distance: Figure 2.9."""
+    """Return the sample and some points of its search, with query counts and distances: Figure 2.9."""
     path = sample.path or []
     chosen = sorted({round(at * (len(path) - 1) / (SHOWN - 1)) for at in range(SHOWN)})
     images = [("original", sample.x.reshape(shape))]

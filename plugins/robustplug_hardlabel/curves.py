@@ -1,4 +1,4 @@
-"""What searches found, against the queries that they took."""
+"""Results of searches against the number of queries."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from .pool import Sample
 
-# A multiple of eight: tables have an eighth, a quarter and a half of the queries.
+# A multiple of eight: tables show an eighth, a quarter and a half of the queries.
 POINTS = 80
 
 
 def grid(queries: int) -> list[int]:
-    """Return the numbers of queries that curves are drawn at."""
+    """Return the query counts at which curves are drawn."""
     count = min(queries, POINTS)
     return sorted({round(queries * at / count) for at in range(1, count + 1)})
 
 
 def distances_at(samples: Sequence[Sample], queries: Sequence[int]) -> Any:
-    """Return the least distance of each sample within each number of queries, (N, Q); inf for none."""
+    """Return the smallest distance of each sample within each query count, (N, Q); inf for none."""
     table = np.full((len(samples), len(queries)), math.inf)
     for row, sample in enumerate(samples):
         for asked, distance in sample.trace:
@@ -33,15 +33,15 @@ def summary(distances: Any, queries: Sequence[int], thresholds: Sequence[float])
     """Return the curves of Figures 2.6 and 2.8 and the numbers of Table 2.2.
 
     Args:
-        distances: (N, Q), as `distances_at` gives them, N at least 1.
-        queries: (Q,).
-        thresholds: distances at which a sample counts as broken.
+        distances: (N, Q), as `distances_at` returns them, N at least 1.
+        queries: query counts, (Q,).
+        thresholds: distances within which an attack counts as successful.
 
     Returns:
-        "queries"; "median" and "mean" distance, null while too few samples are broken; "success": shares
-        of broken samples by threshold.
+        "queries"; "median" and "mean" distance, null while too few attacks have succeeded; "success": success
+        rates by threshold.
     """
-    # More than half of the samples must be broken for a median, all for a mean.
+    # A median needs adversarial points of more than half of the samples, a mean those of all.
     medians, means = np.median(distances, axis=0), distances.mean(0)
     return {
         "queries": list(queries),
@@ -52,13 +52,13 @@ def summary(distances: Any, queries: Sequence[int], thresholds: Sequence[float])
 
 
 def adbd(samples: Sequence[Sample], total: int) -> float:
-    """Return the average decision boundary distance, RayS §4.1: 0 for samples that are wrong anyway.
+    """Return the average decision boundary distance, RayS §4.1; misclassified samples count as 0.
 
-    A sample that was never broken counts with the farthest corner of [0, 1]ᴰ.
+    A sample without an adversarial point counts with the distance to the farthest corner of [0, 1]ᴰ.
 
     Args:
-        samples: those that are right, searched in L∞.
-        total: all samples.
+        samples: the correctly classified samples, after a search in L∞.
+        total: number of all samples.
     """
     farthest = [float(np.maximum(sample.x, 1 - sample.x).max()) for sample in samples]
     found = [min(sample.distance, far) for sample, far in zip(samples, farthest, strict=True)]
@@ -66,5 +66,5 @@ def adbd(samples: Sequence[Sample], total: int) -> float:
 
 
 def finite(value: float) -> float | None:
-    """Return a number, or None for one that is not finite."""
+    """Return a number, or None if it is not finite."""
     return float(value) if math.isfinite(value) else None

@@ -28,12 +28,12 @@ class Smooth:
         return float(excess @ excess)
 
     def lengths(self, thetas: Array, value: float) -> Any:
-        """Return the lengths (q,) along directions (q, D) at which the objective has a value.
+        """Return the lengths (q,) along directions (q, D) at which the objective takes a value.
 
-        By Newton's method from above: the objective is convex and increasing, so that it falls to the root.
+        Newton's method starts above the root and descends to it: the objective is convex and increasing.
         """
         sizes = np.abs(thetas.astype(np.float64))
-        # The largest entry alone gives the value here, all together at least that.
+        # Here the largest entry alone reaches the value; all entries together reach at least that.
         lengths = (self.eps + np.sqrt(value)) / sizes.max(1)
         if value <= 0:
             return lengths
@@ -41,7 +41,7 @@ class Smooth:
             excess = np.maximum(lengths[:, None] * sizes - self.eps, 0)
             above = np.einsum("qd,qd->q", excess, excess) - value
             slope = 2 * np.einsum("qd,qd->q", excess, sizes)
-            # A value too small to be told from 0 is reached at ε.
+            # A value that rounds to 0 is reached at ε.
             step = np.divide(above, slope, out=np.zeros_like(above), where=slope > 0)
             lengths -= step
             if (np.abs(step) <= 1e-9 * lengths).all():

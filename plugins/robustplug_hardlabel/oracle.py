@@ -1,4 +1,4 @@
-"""From a step of the engine to samples, and to an oracle that answers for them."""
+"""Create samples from a step of the engine, and the oracle that queries the model for them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .pool import Array, Flags, Oracle, Plain, Sample
 
 
 class Wanted(NamedTuple):
-    """Say what a search is for.
+    """Hold the settings of a search.
 
     Attributes:
-        queries: for each sample.
-        target: "none", or "random": a class drawn for each sample, the same for all attacks.
-        starts: training images of the target class to begin with.
-        smooth: the smooth objective instead of the length.
-        scores: the search sees probabilities.
-        keep: keep the points of the first sample's trace.
+        queries: query budget of each sample.
+        target: "none", or "random": a target class drawn for each sample, the same for all attacks.
+        starts: number of training images of the target class to start from.
+        smooth: whether the smooth objective replaces the length.
+        scores: whether the search receives probabilities.
+        keep: whether to keep the points of the first sample's trace.
     """
 
     queries: int
@@ -35,15 +35,15 @@ class Wanted(NamedTuple):
 
 
 def make_samples(step: Step, view: View, vicinity: Vicinity, norm: float, wanted: Wanted) -> list[Sample]:
-    """Make the samples of a view, each with a generator of its own.
+    """Create the samples of a view, each with its own random generator.
 
     Raises:
-        Refused: labels are no classes, and the search needs them.
+        Refused: the search needs classes, and the labels are something else.
     """
     labels: list[int] = [-1] * len(view)
     if wanted.target != "none" or wanted.scores:
         if step.task.info.classes is None or view.y.dim() != 1:
-            raise Refused("it needs a classification task with one label for each sample")
+            raise Refused("this attack needs a classification task with one label per sample")
         labels = view.y.tolist()
     flat = view.origin.detach().float().cpu().numpy().reshape(len(view), -1)
     radii, indices = step.radii(view, vicinity).tolist(), view.index.tolist()
@@ -69,7 +69,7 @@ def make_samples(step: Step, view: View, vicinity: Vicinity, norm: float, wanted
 
 
 def _goals(step: Step, labels: list[int], indices: list[int]) -> list[int]:
-    """Draw another class for each sample, from its index alone: the same for all attacks."""
+    """Draw a target class for each sample from its index alone: the same for all attacks."""
     others = (step.task.info.classes or 0) - 1
     if others < 1:
         raise Refused("a targeted attack needs a second class")
@@ -81,7 +81,7 @@ def training_images(step: Step, classes: set[int], count: int) -> dict[int, Arra
     """Return the first training images of each class, (n, D) with n up to `count`.
 
     Raises:
-        Refused: a class has none.
+        Refused: a class has no training images.
     """
     found: dict[int, list[Array]] = {label: [] for label in classes}
     for batch in step.task.batches("train", Feed(batch_size=512)):
@@ -93,12 +93,12 @@ def training_images(step: Step, classes: set[int], count: int) -> dict[int, Arra
             break
     missing = [label for label, images in found.items() if not images]
     if missing:
-        raise Refused(f"there is no training image of class {missing[0]} to begin with")
+        raise Refused(f"no training image of class {missing[0]} exists to start from")
     return {label: np.stack(images) for label, images in found.items()}
 
 
 def make_oracle(step: Step, view: View, samples: list[Sample], scores: bool) -> Oracle:
-    """Return the oracle of a view's samples: all their queries go through here, and are counted."""
+    """Return the oracle of a view's samples; all their queries pass through it."""
     goals = torch.tensor([sample.goal for sample in samples])
 
     def ask(points: Array, numbers: Any) -> tuple[Flags, Any]:
@@ -118,15 +118,17 @@ def make_oracle(step: Step, view: View, samples: list[Sample], scores: bool) -> 
 
 
 def _check(output: Any, rows: int, classes: int | None) -> None:
-    """Refuse what is no row of scores for each point; −∞ is a score, for what cannot be.
+    """Check that an output has one row of scores per point; −∞ is a valid score, of an impossible class.
 
     Raises:
-        ValueError: saying what it is.
+        ValueError: the output is something else; the message states what.
     """
     shape = tuple(output.shape) if isinstance(output, Tensor) else ()
     if len(shape) != 2 or shape[0] != rows or (classes is not None and shape[1] != classes):
         what = shape or type(output).__name__
-        raise ValueError(f"it gave {what} for {rows} points, not a row of {classes or 'K'} scores for each")
+        raise ValueError(
+            f"it returned {what} for {rows} points, not a row of {classes or 'K'} scores for each"
+        )
     lost = int((output.isnan() | output.isposinf()).any(1).sum())
     if lost:
-        raise ValueError(f"it gave NaN or infinite scores for {lost} of {rows} points")
+        raise ValueError(f"it returned NaN or infinite scores for {lost} of {rows} points")

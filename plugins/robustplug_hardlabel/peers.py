@@ -1,4 +1,4 @@
-"""Boundary and HopSkipJump of the Adversarial Robustness Toolbox, asked through our oracle."""
+"""Boundary and HopSkipJump of the Adversarial Robustness Toolbox, run through our oracle."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .attack import nearest, norm_of
 from .oracle import Wanted, make_oracle, make_samples
 from .pool import Array, Oracle, Sample, failed
 
-# So many rounds that only the budget ends an attack.
+# Enough iterations that only the query budget ends an attack.
 ENDLESS = 10**6
 
 
 class Spent(BaseException):
-    """Say that a sample's budget is spent, past ART's handlers of exceptions."""
+    """Signal that a sample's budget is spent; as a BaseException, it passes ART's exception handlers."""
 
 
 class Peer:
-    """Run a decision-based attack of ART, one sample at a time, with a budget of queries.
+    """Run a decision-based attack of ART, one sample at a time, with a query budget.
 
     Args:
-        name: for messages.
+        name: name of the attack, for messages.
         attack: name of the class in art.attacks.evasion.
-        norms: of the threat models that it is for.
+        norms: norms of the supported threat models.
         options: see PeerOptions.
     """
 
@@ -56,7 +56,7 @@ class Peer:
         return cls("hop-skip-jump", "HopSkipJump", (2.0, math.inf), options)
 
     def samples(self, step: Step, view: View, vicinity: Vicinity, keep: bool = False) -> list[Sample]:
-        """Search for each sample of a view, and return what was found; see HardLabel.samples."""
+        """Run the search of each sample of a view, and return the samples; see HardLabel.samples."""
         norm = norm_of(self.name, vicinity, self.norms)
         found = make_samples(step, view, vicinity, norm, Wanted(self.queries, scores=True, keep=keep))
         with warnings.catch_warnings():
@@ -66,7 +66,7 @@ class Peer:
                 rng = torch.Generator().manual_seed(int(sample.rng.integers(2**62)))
                 own = dataclasses.replace(step, rng=rng)
                 oracle = make_oracle(own, view, found, scores=False)
-                # Attacks inside of attacks show progress bars whatever `verbose` says.
+                # Attacks nested in others show progress bars whatever `verbose` is.
                 with guarded(own), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
                     try:
                         self._search(own, view, oracle, number, sample)
@@ -90,7 +90,7 @@ class Peer:
             sample.note(points, flags)
             if step.evaluating and sample.distance <= sample.radius:
                 raise Spent
-            # Which other class it is, an untargeted attack does not ask.
+            # Any other class serves: the attack is untargeted.
             scores: Array = np.eye(classes, dtype=np.float32)[np.where(flags, other, sample.label)]
             return scores
 
@@ -100,7 +100,7 @@ class Peer:
         classifier = BlackBoxClassifier(predict, shape, classes, clip_values=(0.0, 1.0))
         norms = {"norm": 2 if sample.norm == 2 else math.inf} if self.name == "hop-skip-jump" else {}
         attack = self.attack(classifier, targeted=False, max_iter=ENDLESS, verbose=False, **norms)
-        # ART's labels are rows.
+        # ART expects one-hot labels.
         attack.generate(
             sample.x.reshape(1, *shape),
             np.eye(classes, dtype=np.float32)[[sample.label]],
@@ -108,9 +108,9 @@ class Peer:
         )
 
     def _first_point(self, sample: Sample, predict: Callable[[Array], Array]) -> Array | None:
-        """Return the first random image that is adversarial, as ART does, but from a seed.
+        """Return the first random image that is adversarial, as in ART, but from a seed.
 
-        None when there is none, or the sample itself is one: ART would then look without a seed.
+        Return None if there is none, or if the sample itself is adversarial; ART would then search unseeded.
         """
         if sample.left and predict(sample.x[None])[0, sample.label] == 0:
             return None
@@ -123,9 +123,9 @@ class Peer:
         return None
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the nearest adversarial points, or what of them is legal."""
+        """Return the nearest adversarial points, projected into the vicinity."""
         return nearest(step, view, vicinity, self.samples(step, view, vicinity))
 
     def cost(self, target: Cost) -> Cost:
-        """Say that it depends on the data."""
+        """Return an unknown cost: it depends on the data."""
         return Cost.unknown()

@@ -1,4 +1,4 @@
-"""Many searches at once: each asks for the decisions it needs, and one model call answers all."""
+"""Many searches at once: each requests the decisions it needs, and one model call serves them all."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Array = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 Search = Generator[Array, Any, None]
-"""Yields points (q, D), and is sent the model's reply to each: whether it is adversarial, bool (q,), or for
-searches that see scores the logarithms of the probabilities, float32 (q, K)."""
+"""Yields points (q, D) and receives the model's reply to each: whether it is adversarial, bool (q,), or in
+score-based searches the log-probabilities, float32 (q, K)."""
 
 
 class SearchFailed(RuntimeError):
-    """Say that the model could not be asked any more.
+    """Report that the model failed during a search.
 
     Attributes:
-        samples: with the best that was found until then.
+        samples: the samples, with the best points found so far.
     """
 
     def __init__(self, message: str, samples: Sequence[Sample]) -> None:
@@ -31,23 +31,23 @@ class SearchFailed(RuntimeError):
         self.samples = samples
 
 
-# Numbers of one model call on a CPU: where more leave its caches, a convolution takes twice as long.
+# Input numbers of one model call on a CPU: with more, caches overflow and convolutions take twice as long.
 NUMBERS = 2**18
-# Numbers of all samples that are searched at once; a request has up to some hundred times as many.
+# Input numbers of all samples searched at once; their requests have up to some hundred times as many.
 AT_ONCE = 2**20
-# Rows of one model call on other devices, and on a CPU the fewest and the most.
+# ROWS: rows of one model call on other devices, and at most on a CPU. FEWEST: at least on a CPU.
 ROWS, FEWEST = 1024, 32
 
 
 class Objective(Protocol):
-    """Say what a search makes small: an increasing function of the length along each direction."""
+    """The objective that a search minimises: an increasing function of the length along each direction."""
 
     def value(self, theta: Array, length: float) -> float:
         """Return the objective at length · θ, for a direction (D,) of length 1."""
         ...
 
     def lengths(self, thetas: Array, value: float) -> Any:
-        """Return the lengths (q,) along directions (q, D) at which the objective has a value."""
+        """Return the lengths (q,) along directions (q, D) at which the objective takes a value."""
         ...
 
 
@@ -65,23 +65,23 @@ class Plain:
 
 @dataclass
 class Sample:
-    """Hold one sample's search: what it may ask, and the best that it has found.
+    """Hold the state of one sample's search: its remaining budget and its best point.
 
     Attributes:
         x: the sample, (D,).
-        rng: its own generator, so that nothing depends on who shares a batch.
-        norm: 2 or math.inf: how distances are measured.
-        left: queries that it may still ask.
-        radius: of the threat model, in that norm.
-        label: its class; −1 where labels are no classes.
-        goal: class that is to be reached; −1 for any other than its own.
-        starts: images of the goal to begin with, (n, D); empty for random directions.
-        objective: what is made small.
-        best: the nearest adversarial point that was asked, as the model saw it, (D,); None for none.
-        distance: of that point.
+        rng: the sample's own random generator, so that results do not depend on the batch.
+        norm: 2 or math.inf, the norm of distances.
+        left: number of queries left.
+        radius: radius of the threat model in that norm.
+        label: class of the sample; −1 if labels are not classes.
+        goal: target class; −1 for an untargeted attack.
+        starts: images of the target class to start from, (n, D); None for random directions.
+        objective: the objective to minimise.
+        best: the nearest adversarial point queried, as the model saw it, (D,); None for none.
+        distance: distance of that point.
         trace: (queries so far, distance) at each improvement.
-        path: the points of the trace, if they are kept.
-        asked: queries so far.
+        path: the points of the trace; None if they are not kept.
+        asked: number of queries so far.
     """
 
     x: Array
@@ -121,7 +121,7 @@ class Sample:
         return self.rng.standard_normal((count, len(self.x)), dtype=np.float32)
 
     def note(self, points: Array, adversarial: Flags) -> None:
-        """Count an answered request, and keep the best of it."""
+        """Count an answered request, and keep its best point."""
         self.asked += len(points)
         self.left -= len(points)
         if adversarial.any():
@@ -136,11 +136,11 @@ class Sample:
 
 
 Oracle = Callable[[Array, npt.NDArray[np.int64]], tuple[Flags, Any]]
-"""(points (M, D) in [0, 1], number of the sample of each (M,)) -> adversarial, bool (M,), and the replies."""
+"""(points (M, D) in [0, 1], sample number of each (M,)) -> adversarial, bool (M,), and the replies."""
 
 
 def rows_of_call(width: int, cpu: bool) -> int:
-    """Return how many points of a width are asked in one model call, unless one request has more."""
+    """Return the number of points of a width in one model call, unless one request has more."""
     return min(ROWS, max(FEWEST, NUMBERS // width)) if cpu else ROWS
 
 
@@ -151,16 +151,16 @@ def run(
     enough: Callable[[int, Sample], bool],
     rows: int = ROWS,
 ) -> None:
-    """Run a search for each sample until all are done, serving the requests of all in common calls.
+    """Run a search for each sample until all are done, and serve their requests in shared model calls.
 
-    A search ends when it returns, when it asks for more than it has left, or when its result is enough.
+    A search ends when it returns, when its request exceeds its budget, or when its result is good enough.
 
     Args:
-        samples: whose `best` and `left` are updated.
-        search: makes the search of a sample.
-        oracle: asks the model.
-        enough: (number, sample) -> its best point will do.
-        rows: of one call, unless one request has more.
+        samples: the samples; their `best` and `left` are updated.
+        search: factory of the search of a sample.
+        oracle: queries the model.
+        enough: (number, sample) -> whether the best point is good enough.
+        rows: number of rows of one call, unless one request has more.
 
     Raises:
         SearchFailed: the oracle raised.
@@ -169,7 +169,7 @@ def run(
     searches: dict[int, Search] = {}
     pending: dict[int, Array] = {}
     while waiting or pending:
-        # Large inputs take turns: requests of all of them would not fit into memory.
+        # Large inputs are searched in groups: the requests of all would not fit into memory.
         while waiting and len(searches) < _room(samples):
             number = waiting.popleft()
             searches[number] = search(samples[number])
@@ -179,7 +179,7 @@ def run(
             counts = [len(pending[number]) for number in numbers]
             try:
                 flags, replies = oracle(points, np.repeat(np.array(numbers, dtype=np.int64), counts))
-            except Exception as error:  # any code may be in a model
+            except Exception as error:  # a model may run any code
                 raise failed(error, samples) from error
             start = 0
             for number, count in zip(numbers, counts, strict=True):
@@ -194,18 +194,18 @@ def run(
 
 
 def _room(samples: Sequence[Sample]) -> int:
-    """Return how many searches may run at once."""
+    """Return the number of searches that may run at once."""
     return max(1, AT_ONCE // len(samples[0].x))
 
 
 def failed(error: Exception, samples: Sequence[Sample]) -> SearchFailed:
-    """Say at which query the model failed, and keep what was found."""
+    """Return an error that reports after how many queries the model failed, with the samples so far."""
     said = next((line for line in str(error).splitlines() if line.strip()), "no message").strip()
     found = sum(sample.best is not None for sample in samples)
     asked = sum(sample.asked for sample in samples)
     return SearchFailed(
-        f"the model failed after {asked:,} queries: {type(error).__name__}: {said}; until then an "
-        f"adversarial point was found for {found} of {len(samples)} samples",
+        f"the model failed after {asked:,} queries: {type(error).__name__}: {said}; adversarial points were "
+        f"found for {found} of {len(samples)} samples before that",
         samples,
     )
 
@@ -218,7 +218,7 @@ def _advance(
     searches: dict[int, Search],
     pending: dict[int, Array],
 ) -> None:
-    """Send a search its replies, and note what it asks for next."""
+    """Send a search its replies, and store its next request."""
     try:
         request = next(one) if replies is None else one.send(replies)
     except StopIteration:
@@ -231,7 +231,7 @@ def _advance(
 
 
 def _calls(pending: dict[int, Array], most: int) -> Iterator[list[int]]:
-    """Yield the samples that share a model call, in order."""
+    """Yield the numbers of the samples that share a model call, in order."""
     numbers: list[int] = []
     rows = 0
     for number, request in list(pending.items()):

@@ -18,7 +18,7 @@ def rays(options: RaysOptions) -> Callable[[Sample], Search]:
 
 
 def _rays(sample: Sample, tolerance: float) -> Search:
-    """Flip the signs of ever smaller blocks, and keep a flip that brings the boundary nearer.
+    """Flip the signs of ever smaller blocks, and keep each flip that reduces the distance to the boundary.
 
     Lengths are Euclidean, along s/‖s‖₂, as in the authors' code.
     """

@@ -1,4 +1,4 @@
-"""Searches that see scores: ZOO and NES, for comparison with those that see decisions only."""
+"""The score-based searches ZOO and NES, for comparison with the decision-based ones."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from . import NesOptions, ZooOptions
 from .pool import Array, Sample, Search
 
-# The logarithm of a probability that is 0 in any precision.
+# A log-probability below this is 0 as a probability in any precision.
 LEAST = -1e4
 
 
 def gain(sample: Sample, logs: Array) -> Any:
-    """Return by how much the wanted classes lead, (q,): above 0 a point is adversarial.
+    """Return the margin of the adversarial classes, (q,): a point above 0 is adversarial.
 
     Chen et al. 2017, Eq. (4) and (6): untargeted max_{k≠y} log p_k − log p_y, targeted
     log p_t − max_{k≠t} log p_k.
 
     Args:
-        sample: searched.
-        logs: logarithms of the probabilities, (q, K).
+        sample: the sample under attack.
+        logs: log-probabilities, (q, K).
     """
     wanted = sample.label if sample.goal < 0 else sample.goal
     logs = logs.clip(LEAST, 0)
@@ -31,7 +31,7 @@ def gain(sample: Sample, logs: Array) -> Any:
 
 
 def likelihood(sample: Sample, logs: Array) -> Any:
-    """Return −log p_y, or log p_t of the goal t, (q,)."""
+    """Return −log p_y if untargeted, log p_t of the target class t otherwise, (q,)."""
     logs = logs.clip(LEAST, 0)
     return -logs[:, sample.label] if sample.goal < 0 else logs[:, sample.goal]
 
@@ -44,13 +44,13 @@ def zoo(options: ZooOptions) -> Callable[[Sample], Search]:
 def _zoo(sample: Sample, options: ZooOptions) -> Search:
     """Minimise ‖δ‖² + c · [−gain]₊ by coordinate-wise Adam, Chen et al. 2017, Algorithms 1 and 2.
 
-    Points are clipped to [0, 1] after each step, as the paper does for large images; c is searched for as in
-    §3.5, with an equal part of the queries for each value.
+    Points are clipped to [0, 1] after each step, as the paper does for large images. The search for c is that
+    of §3.5; each value receives an equal part of the queries.
     """
     size = len(sample.x)
     low, high, c = 0.0, np.inf, options.c
     part = sample.left // options.search_steps
-    # A step takes two queries for each coordinate, and one for where it leads.
+    # A step takes two queries per coordinate, and one at the new point.
     count = min(options.coordinates, size, (part - 1) // 2)
     if count < 1:
         return
@@ -80,7 +80,7 @@ def _zoo(sample: Sample, options: ZooOptions) -> Search:
 
 
 def _shuffled(sample: Sample, count: int) -> Iterator[Any]:
-    """Yield `count` coordinates at a time, each once before any comes again."""
+    """Yield `count` coordinates at a time, each once before any repeats."""
     while True:
         order = sample.rng.permutation(len(sample.x))
         for start in range(0, len(order) - count + 1, count):
@@ -93,15 +93,15 @@ def nes(options: NesOptions) -> Callable[[Sample], Search]:
 
 
 def _nes(sample: Sample, options: NesOptions) -> Search:
-    """Ascend the loss within the radius by gradients from antithetic samples.
+    """Ascend the loss within the radius with gradients from antithetic samples.
 
     Ilyas et al. 2018, Algorithm 1 and §2.2.
     """
     half, sigma = max(1, options.directions // 2), np.float32(options.sigma)
-    # A rounding inside of the ball.
+    # Inside the ball despite rounding.
     eps = np.float32(min(sample.radius, np.sqrt(len(sample.x))) * (1 - 1e-5))
     x, momentum = sample.x.copy(), np.zeros_like(sample.x)
-    # Points that an estimate asks for may be adversarial, too, but beyond the radius.
+    # The points of an estimate may be adversarial, too, but beyond the radius.
     while sample.distance > sample.radius:
         drawn = sample.gaussian(half)
         losses = likelihood(sample, (yield np.concatenate([x + sigma * drawn, x - sigma * drawn])))

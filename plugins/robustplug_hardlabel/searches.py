@@ -1,4 +1,4 @@
-"""The searches that descend g(θ): OPT, Sign-OPT, SVM-OPT and ZO-SignSGD, one sample each."""
+"""The searches that minimise g(θ): OPT, Sign-OPT, SVM-OPT and ZO-SignSGD, one sample each."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from . import OptOptions, SignOptOptions, ZoSignSgdOptions
 from .boundary import Point, distance, first_point, line_search, point
 from .pool import Array, Flags, Sample, Search
 
-# As in the released code: smaller steps are no steps, and then the change of the direction shrinks.
+# As in the released code: steps below STILL make no progress, and β shrinks.
 STILL, FINEST = 1e-4, 1e-8
 Estimate = Generator[Array, Flags, tuple[Array, Point]]
 Estimator = Callable[[Sample, Point, float], Estimate]
 
 
 def descend(sample: Sample, starts: int, beta: float, estimate: Estimator) -> Search:
-    """Descend g(θ) by estimated gradients and a line search: Algorithms 3 and 4 of the thesis.
+    """Minimise g(θ) with estimated gradients and a line search: Algorithms 3 and 4 of the thesis.
 
     Args:
-        sample: searched.
-        starts: random directions to begin with.
-        beta: β, length of the change of a direction; a tenth of it when nothing moves.
-        estimate: (sample, point, β) -> ĝ, and the point or a better one that it came across.
+        sample: the sample under attack.
+        starts: number of initial directions.
+        beta: β, step of the finite differences; divided by 10 when the search makes no progress.
+        estimate: (sample, point, β) -> ĝ, and the best point it found: the given one or a better one.
     """
     at = yield from first_point(sample, starts, beta / 500)
     size = 0.2
-    # A smooth objective is 0 within the radius: nothing is left to descend.
+    # A smooth objective is 0 within the radius: nothing is left to minimise.
     while at is not None and at.g > 0 and beta >= FINEST:
         gradient, met = yield from estimate(sample, at, beta)
         found, size = yield from line_search(sample, at, gradient, size, beta / 500)
@@ -60,7 +60,7 @@ def rgf(directions: int) -> Estimator:
 def _signs(sample: Sample, at: Point, beta: float, directions: int) -> Generator[Array, Flags, Array]:
     """Return s_q · u_q of some directions, (Q, D), for one query each: Eq. (2.17).
 
-    s is +1 where the point at which the objective is as before is not adversarial: g has grown.
+    The query is the point where the objective is unchanged. If it is not adversarial, g has grown: s is +1.
     """
     count = min(directions, max(1, sample.left))
     drawn = sample.gaussian(count)
@@ -86,13 +86,13 @@ def sign_mean(directions: int) -> Estimator:
 def svm_direction(signed: Array) -> Array:
     """Return the shortest z with z · (s_q u_q) ≥ 1 for all q: Eq. (2.19), (D,).
 
-    As Lawson and Hanson's problem LDP: the residual of a non-negative least squares problem gives z. Where
-    no z satisfies all, as with more directions than dimensions, it is the mean.
+    This is Lawson and Hanson's problem LDP: the residual of a non-negative least squares problem yields z. If
+    no z satisfies all constraints, as with more directions than dimensions, return the mean.
 
     Args:
         signed: X, rows s_q · u_q, (Q, D).
     """
-    # In the span of the rows, of which there are fewer than pixels; z lies in it.
+    # z lies in the span of the rows, which are fewer than the pixels: solve there.
     basis, rows = np.linalg.qr(signed.T.astype(np.float64))
     system = np.vstack([rows, np.ones(len(signed))])
     goal = np.zeros(len(system))

@@ -1,4 +1,4 @@
-"""IAAT: instance adaptive adversarial training, a radius for each sample, found by trial."""
+"""IAAT: instance adaptive adversarial training, with an individual radius for each sample."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class IaatOptions(MethodOptions):
     """Options of `iaat`.
 
     Attributes:
-        warmup: epochs of adversarial training with the same radius for all samples.
-        eps_warmup: ε_w, that radius, and what every sample starts with; None for the vicinity's eps.
-        gamma: γ, how far the candidate radii lie above and below the remembered one.
-        beta: β, weight of the chosen radius when it is smoothed into the remembered one.
-        eps_min: ε_lb, no sample has a smaller radius.
-        search: "candidates" takes the largest of ε + γ and ε that the sample withstands, else ε − γ
-            (Algorithm 2); "line" the largest of η, 2η, … up to line_max, else 0 (§5.2).
+        warmup: number of epochs of adversarial training with the same radius for all samples.
+        eps_warmup: ε_w, that radius and the initial radius of every sample; None for the vicinity's eps.
+        gamma: γ, distance of the candidate radii above and below the remembered radius.
+        beta: β, weight of the chosen radius in its average with the remembered radius.
+        eps_min: ε_lb, smallest radius of a sample.
+        search: "candidates" selects the largest of ε + γ and ε that the sample withstands, else ε − γ
+            (Algorithm 2); "line" selects the largest of η, 2η, … up to line_max, else 0 (§5.2).
         line_step: η; None for γ.
         line_max: largest radius of a line search; None for twice eps_warmup.
-        misclassified: what a sample whose clean image is misclassified is trained on: its "clean" image
-            (Algorithm 1); the "attacked" one as any other; or that with a radius that shrinks towards 0,
-            "shrinking", as in the authors' code.
-        mode: of the model while radii are chosen: "eval", or "train" as in the authors' code.
-        history: snapshots of all radii to keep, evenly spaced over the epochs; 0 keeps none.
-        selection: a weaker attack to choose radii with (§E.2); None for the training attack.
+        misclassified: training input of a sample that is misclassified when clean: "clean", its clean image
+            (Algorithm 1); "attacked", its attacked image, as for any other sample; or "shrinking", its
+            attacked image with a radius that shrinks towards 0, as in the authors' code.
+        mode: mode of the model while radii are chosen: "eval", or "train" as in the authors' code.
+        history: number of snapshots of all radii to keep, evenly spaced over the epochs; 0 keeps none.
+        selection: weaker attack to choose radii with (§E.2); None for the training attack.
     """
 
     warmup: Natural = 5
@@ -67,7 +67,7 @@ class IaatOptions(MethodOptions):
 
     def __post_init__(self) -> None:
         if self.search == "line" and self.line_step is None and not self.gamma:
-            raise ValueError("line_step must be given where gamma is 0")
+            raise ValueError('search = "line" needs line_step when gamma is 0')
         step = self.line_step or self.gamma
         if self.search == "line" and self.line_max is not None and self.line_max < step:
             raise ValueError(f"line_max must be at least the first radius of the search, {step:g}")
@@ -97,20 +97,22 @@ def robustplug_methods() -> Iterable[Component]:
         "iaat",
         "robustplug_iaat.method:Iaat",
         IaatOptions,
-        "a radius for each sample that follows what the sample withstands",
+        "adversarial training with an individual radius for each sample, as large as it withstands",
         PAPER,
         {"warmup": 1, "perturbation": {"steps": 2}, "history": 4},
         variants={"paper": {}, "official": OFFICIAL},
         traits=Traits(
             gives=frozenset({"radii", "memory"}),
-            excludes={"mixtures": "a radius is remembered for each sample, and a mixture is several"},
+            excludes={
+                "mixtures": "a radius is remembered per sample, and a mixture is made of several samples"
+            },
         ),
     )
 
 
 @hookimpl
 def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
-    """Draw the radii as the newest checkpoint has them."""
+    """Draw the radii of the newest checkpoint."""
     from robustplug.api import open_run
 
     from .commands import draw_radii

@@ -1,4 +1,4 @@
-"""robustplug iaat: what the paper shows of the radii."""
+"""robustplug iaat: the paper's figures of the radii."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ SHOWN = 8
 
 @click.group()
 def iaat() -> None:
-    """Look at the radii that IAAT has found."""
+    """Inspect the radii that IAAT found."""
 
 
 @iaat.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def radii(run: Path) -> None:
-    """Draw the radii that IAAT has found.
+    """Draw the radii that IAAT found.
 
-    Mean and three samples over time, histograms, and extreme samples.
+    Mean and three samples over time, histograms, and extreme samples: Figures 7, 8 and 2 of the paper.
 
-    Figures 7, 8 and 2 of the paper: figures/radii-*.png in the run folder. The numbers go to its
-    result.json, as "radii".
+    Writes figures/radii-*.png in the run folder, and the numbers to its result.json, as "radii".
     """
     from robustplug.api import note_in_result, open_run
 
     opened = open_run(run, last=True)
     if not (run / "result.json").is_file():
-        raise click.UsageError(f"{run} is not finished: robustplug train --resume {run}")
+        raise click.UsageError(f"{run} is not finished: finish it with robustplug train --resume {run}")
     body = draw_radii(opened, run / "figures")
     if body is None:
         raise click.UsageError(f"{run} was not trained with iaat")
@@ -51,7 +50,7 @@ def radii(run: Path) -> None:
 
 
 def draw_radii(opened: OpenedRun, figures: Path) -> dict[str, Any] | None:
-    """Draw what `radii` draws into a folder and return the numbers; None for a run without radii."""
+    """Draw the figures of `radii` into a folder and return the numbers; None for a run without radii."""
     from robustplug.api import Line, Panel, histogram_figure, line_figure
 
     from .method import Iaat
@@ -84,7 +83,7 @@ def draw_radii(opened: OpenedRun, figures: Path) -> dict[str, Any] | None:
 
 
 def _history(method: Iaat, epochs: int) -> tuple[list[int], Tensor]:
-    """Return epochs, and the radii after them, (M, N); the last row is how they are now."""
+    """Return the epochs and the radii after each, (M, N); the last row has the current radii."""
     import torch
 
     now = method.eps.values.cpu()[None]
@@ -95,7 +94,7 @@ def _history(method: Iaat, epochs: int) -> tuple[list[int], Tensor]:
 
 
 def _traces(size: int) -> list[int]:
-    """Return three samples, far from one another."""
+    """Return the indices of three samples that are far apart."""
     return sorted({0, size // 3, 2 * size // 3})
 
 
@@ -106,7 +105,7 @@ def _extreme(values: Tensor, largest: bool) -> list[dict[str, Any]]:
 
 
 def _draw_extremes(opened: OpenedRun, body: dict[str, Any], path: Path) -> None:
-    """Draw the training samples of the smallest and of the largest radii, if they are images."""
+    """Draw the training samples with the smallest and the largest radii, if they are images."""
     from robustplug.api import Feed, image_figure
 
     if opened.task.info.shape is None or len(opened.task.info.shape) != 3:

@@ -1,4 +1,4 @@
-"""Snapshots of a number for every sample, in bounded memory."""
+"""Snapshots of one value per sample, in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class History(nn.Module):
-    """Keep evenly spaced snapshots: when there are too many, drop every second and space them wider.
+    """Keep evenly spaced snapshots: when there are too many, drop every second and double the spacing.
 
     Args:
-        rows: snapshots to keep at most, an even number.
-        size: samples.
+        rows: largest number of snapshots to keep, even.
+        size: number of samples.
     """
 
     values: Tensor
@@ -20,7 +20,7 @@ class History(nn.Module):
 
     def __init__(self, rows: int, size: int) -> None:
         super().__init__()
-        # Half precision is exact to 1/2000 of a radius, and a figure shows no more.
+        # Half precision is exact to 1/2000 of a radius; figures show no more detail.
         self.register_buffer("values", torch.zeros(rows, size, dtype=torch.float16))
         self.register_buffer("epochs", torch.full((rows,), -1, dtype=torch.int64))
         self.register_buffer("spacing", torch.ones((), dtype=torch.int64))
@@ -29,8 +29,8 @@ class History(nn.Module):
         """Take a snapshot, if one is due.
 
         Args:
-            epoch: how many are done, from 1; ascending from call to call.
-            values: (N,).
+            epoch: number of finished epochs, from 1; ascending from call to call.
+            values: value of each sample, (N,).
         """
         rows, spacing = len(self.epochs), int(self.spacing)
         while (epoch - 1) // spacing >= rows:

@@ -22,14 +22,14 @@ Withstands = Callable[[Tensor, Tensor], Tensor]
 
 
 def choose_candidate(remembered: Tensor, gamma: float, withstands: Withstands) -> Tensor:
-    """Return ε + γ where the attack with it fails, else ε where that fails, else ε − γ: Algorithm 2.
+    """Return ε + γ where that attack fails, else ε where that attack fails, else ε − γ: Algorithm 2.
 
-    The attack with ε is run only on the samples that did not withstand ε + γ.
+    The attack with ε runs only on the samples that did not withstand ε + γ.
 
     Args:
         remembered: ε of each sample, (N,).
-        gamma: γ; with 0 all candidates are the same and no attack is run.
-        withstands: runs the attack on some rows.
+        gamma: γ; if it is 0, all candidates are the same and no attack runs.
+        withstands: function that runs the attack on some rows.
     """
     if not gamma:
         return remembered
@@ -45,14 +45,14 @@ def choose_candidate(remembered: Tensor, gamma: float, withstands: Withstands) -
 def line_search(size: int, step: float, largest: float, withstands: Withstands, device: Any) -> Tensor:
     """Return the largest of η, 2η, …, ε_max at which the attack fails, else 0: §5.2, (N,).
 
-    Goes down from ε_max, so that a sample leaves at its answer.
+    The search starts at ε_max, so that a sample leaves as soon as its radius is found.
 
     Args:
         size: N.
         step: η.
         largest: ε_max.
-        withstands: runs the attack on some rows.
-        device: of the radii.
+        withstands: function that runs the attack on some rows.
+        device: device of the radii.
     """
     chosen = torch.zeros(size, device=device)
     rows = torch.arange(size, device=device)
@@ -67,7 +67,7 @@ def line_search(size: int, step: float, largest: float, withstands: Withstands, 
 
 
 class Iaat(Method[IaatOptions]):
-    """Train each sample at the radius that it has been found to withstand."""
+    """Train each sample at the radius that it was found to withstand."""
 
     def __init__(self, options: IaatOptions, *, selection: Perturbation | None, **slots: Any) -> None:
         super().__init__(options, **slots)
@@ -75,7 +75,7 @@ class Iaat(Method[IaatOptions]):
 
     @property
     def _together(self) -> bool:
-        """Tell whether a sample's fate depends on the others of its batch, through BatchNorm."""
+        """Return whether the samples of a batch affect one another, through BatchNorm."""
         attacks = (self.options.perturbation, self.options.selection)
         modes = [getattr(each.options, "batchnorm", "eval") for each in attacks if each is not None]
         return "train" in (self.options.mode, *modes)
@@ -86,7 +86,10 @@ class Iaat(Method[IaatOptions]):
         self.eps_warmup = float(self.vicinity.eps if given is None else given)
         self.line_max = 2 * self.eps_warmup if self.options.line_max is None else self.options.line_max
         if self.options.search == "line" and self.line_max < (self.options.line_step or self.options.gamma):
-            raise Refused("the line search has nothing to try: line_max is below its first radius")
+            raise Refused(
+                "the line search has nothing to try: line_max is below its first radius; raise line_max or "
+                "lower line_step"
+            )
         size = task.info.sizes["train"]
         self.eps = self.state.per_sample("eps", size, self.eps_warmup)
         if self.options.history:
@@ -114,7 +117,7 @@ class Iaat(Method[IaatOptions]):
         return [view.replace(x=x)]
 
     def _radii(self, step: Step, view: View, right: Tensor) -> Tensor:
-        """Return ε_i for this update, and from then on: ε_w while warming up, else Algorithm 2."""
+        """Return ε_i, used in this update and then remembered: ε_w in the warm-up, else Algorithm 2."""
         o, before = self.options, self.eps.read(view.index)
         shrinks = o.misclassified == "shrinking"
         if step.progress.epoch < o.warmup:
@@ -137,7 +140,7 @@ class Iaat(Method[IaatOptions]):
             chosen = line_search(len(before), step_size, self.line_max, withstands, before.device)
         if shrinks:
             chosen = chosen * right
-        # A radius that stays is kept to the bit.
+        # lerp keeps an unchanged radius identical to the bit.
         return torch.lerp(before, chosen, o.beta)
 
     def _right(self, step: Step, view: View) -> Tensor:
@@ -145,11 +148,11 @@ class Iaat(Method[IaatOptions]):
             return step.score(view, step.output(view))
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
-        """Remember the radii, and at the start of an epoch those that the epoch before left."""
+        """Remember the radii; at the start of an epoch, first record those after the previous epoch."""
         if self.options.history and step.progress.batch == 0 and step.progress.epoch:
             self.history.note(step.progress.epoch, self.eps.values)
         self.eps.write(views[0].index, views[0].info["eps"])
 
     def cost(self) -> Cost:
-        """Say that it depends on how many samples withstand their first candidate."""
+        """Return an unknown cost: it depends on how many samples withstand their first candidate."""
         return Cost.unknown()

@@ -1,4 +1,4 @@
-"""RobMask, AdvProp, and the analysis of adversarial masking: the rescaling of BatchNorm as a switch."""
+"""RobMask, AdvProp, and the analysis of adversarial masking: BatchNorm's rescaling as a mask."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ADVPROP = "Xie et al. 2020, Adversarial Examples Improve Image Recognition, arX
 _METHOD = "robustplug_robmask.method"
 _TRAITS = Traits(
     gives=frozenset({"radii", "clean-view", "masks"}),
-    needs={"switches-masks": 'its masks would never be used: leave output_map as it is, "mask"'},
+    needs={"switches-masks": 'its masks would never be used: keep the default, output_map = "mask"'},
 )
 
 
@@ -39,13 +39,13 @@ class RobMaskOptions(MethodOptions):
     """Options of `robmask`; ε_max is the vicinity's eps.
 
     Attributes:
-        bases: k, columns of W and W'.
-        strengths: p of each batch: "uniform" from [0, 1], or one of the "anchors" 1/(k − 1), …, 1.
-        statistics: running mean and variance "shared" by all masks, which then mix; or "separate" norms,
-            each for the strengths up to its own.
+        bases: k, number of columns of W and W'.
+        strengths: distribution of each batch's p: "uniform" on [0, 1], or "anchors": 1/(k − 1), …, 1.
+        statistics: running mean and variance: "shared" by all masks, which may be mixtures; or "separate",
+            a norm for each basis, which covers the strengths up to its own.
         clean_weight: share of the clean view in the loss.
-        mask_lr: learning rate of W and W'; None for that of the recipe.
-        deploy: p of the mask that the exported model has: 0 for clean samples, 1 for those of ε_max.
+        mask_lr: learning rate of W and W'; None for the recipe's learning rate.
+        deploy: p of the exported model's mask: 0 for clean samples, 1 for attacks with ε_max.
     """
 
     bases: Count = 2
@@ -59,16 +59,14 @@ class RobMaskOptions(MethodOptions):
 
     def __post_init__(self) -> None:
         if self.strengths == "anchors" and self.bases < 2:
-            raise ValueError(
-                "bases must be at least 2 where strengths are anchors: the first is for clean samples"
-            )
+            raise ValueError('strengths = "anchors" needs at least 2 bases: the first is for clean samples')
 
 
 @dataclass(frozen=True)
 class AdvPropOptions(RobMaskOptions):
     """Options of `advprop`: those of `robmask`, with an auxiliary BatchNorm for attacked samples.
 
-    With more than two bases there are several auxiliary norms, each for a strength of its own.
+    With more than two bases there are several auxiliary norms, one for each strength.
     """
 
     strengths: Literal["uniform", "anchors"] = "anchors"
@@ -77,7 +75,7 @@ class AdvPropOptions(RobMaskOptions):
 
 @hookimpl
 def robustplug_output_maps() -> Iterable[Component]:
-    """Offer the model under the mask of a view."""
+    """Offer the output map that applies the mask of a view."""
     yield Component(
         "mask",
         f"{_METHOD}:MaskedOutput",
@@ -97,7 +95,7 @@ def robustplug_methods() -> Iterable[Component]:
         "robmask",
         f"{_METHOD}:RobMask",
         RobMaskOptions,
-        "BatchNorm's rescaling as a mixture of few, chosen by the strength of the attack",
+        "BatchNorm rescalings (masks) that are mixed by the strength of the attack",
         PAPER,
         {"perturbation": {"steps": 2}},
         traits=_TRAITS,
@@ -106,7 +104,7 @@ def robustplug_methods() -> Iterable[Component]:
         "advprop",
         f"{_METHOD}:RobMask",
         AdvPropOptions,
-        "an auxiliary BatchNorm for attacked samples, so that they help with clean ones",
+        "an auxiliary BatchNorm for adversarial examples, so that they improve clean accuracy",
         _ADVPROP,
         {"perturbation": {"steps": 2}},
         traits=_TRAITS,
@@ -115,7 +113,7 @@ def robustplug_methods() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
-    """Draw the first BatchNorm layer under the masks of no attack and of the strongest."""
+    """Draw the first BatchNorm layer under the masks of ε = 0 and of ε_max."""
     from .commands import draw_masks
 
     if not draw_masks(run, folder) or (run.folder / "figures" / "masks.png").is_file():

@@ -24,29 +24,31 @@ def numbers(_: click.Context, parameter: click.Parameter, text: str) -> list[flo
             return parts
         first, last, step = parts
         if step <= 0 or last < first:
-            raise ValueError("the last must not be below the first, and the step must be above 0")
+            raise ValueError("LAST must not be below FIRST, and STEP must be above 0")
     except ValueError as error:
-        raise click.BadParameter(f"{error}; write FIRST:LAST:STEP, or numbers with commas") from None
+        raise click.BadParameter(f"{error}; write FIRST:LAST:STEP, or numbers separated by commas") from None
     count = int((last - first) / step + 1e-9)
     return [round(first + step * at, 12) for at in range(count + 1)]
 
 
 @click.group()
 def mask() -> None:
-    """Evaluate many masks, rescalings of BatchNorm, of one model."""
+    """Evaluate several masks (rescalings of BatchNorm) of one model."""
 
 
 @mask.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--eps", "radii", default="0:8/255:2/255", callback=numbers, show_default=True)
-@click.option("--samples", type=click.IntRange(min=1), help="Use only the first test samples.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), help="Number of test samples, from the start of the split."
+)
 def sweep(run: Path, radii: list[float], samples: int | None) -> None:
     """Evaluate RUN under the masks of several ε.
 
-    RUN is trained with robmask or advprop.
+    RUN is the folder of a run that was trained with robmask or advprop.
 
-    Each model is an ordinary one, with its mask folded into BatchNorm. The attacks are those of the run's
-    recipe, in its threat model. Written to masks.json and figures/masks.png in the run folder.
+    Each mask is folded into plain BatchNorm before the evaluation. Attacks and threat model are those of
+    the run's recipe. The results are written to masks.json and figures/masks.png in the run folder.
     """
     from robustplug.api import open_run
 
@@ -67,7 +69,7 @@ def sweep(run: Path, radii: list[float], samples: int | None) -> None:
 
 
 def draw_masks(opened: OpenedRun, folder: Path) -> bool:
-    """Draw the first BatchNorm layer under two masks, thesis Fig. 6.1; tell whether there are masks."""
+    """Draw the first BatchNorm layer under two masks, thesis Fig. 6.1; return whether there are masks."""
     from robustplug.api import batchnorm_figure
 
     from .masks import fold
@@ -89,17 +91,24 @@ def draw_masks(opened: OpenedRun, folder: Path) -> bool:
 @click.argument("run_a", type=click.Path(path_type=Path))
 @click.argument("run_b", type=click.Path(path_type=Path))
 @click.option(
-    "--p", "shares", default="0:1:0.2", callback=numbers, show_default=True, help="Shares of RUN_A."
+    "--p",
+    "shares",
+    default="0:1:0.2",
+    callback=numbers,
+    show_default=True,
+    help="Shares of RUN_A in the interpolation.",
 )
-@click.option("--samples", type=click.IntRange(min=1), help="Use only the first test samples.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), help="Number of test samples, from the start of the split."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("masks"), show_default=True)
 def interpolate(run_a: Path, run_b: Path, shares: list[float], samples: int | None, out: Path) -> None:
-    """Evaluate what lies between the BatchNorm of two runs.
+    """Interpolate between the BatchNorm layers of two runs.
 
-    p = 1 is that of RUN_A, p = 0 that of RUN_B.
+    p = 1 is the model of RUN_A, p = 0 that of RUN_B.
 
-    The runs differ in BatchNorm alone: one was fine-tuned from the other with train.only = "batchnorm".
-    The attacks are those of RUN_A's recipe. Written to result.json and masks.png in the folder of --out.
+    The runs may differ only in BatchNorm: fine-tune one from the other with train.only = "batchnorm".
+    The attacks are those of RUN_A's recipe. The results are written to result.json and masks.png in --out.
     """
     from robustplug.api import Refused, open_run
 
@@ -107,7 +116,7 @@ def interpolate(run_a: Path, run_b: Path, shares: list[float], samples: int | No
 
     first, second = open_run(run_a), open_run(run_b)
     if any(not 0 <= p <= 1 for p in shares):
-        raise click.BadParameter("shares are between 0 and 1", param_hint="--p")
+        raise click.BadParameter("every p must be between 0 and 1", param_hint="--p")
     try:
         models = [(p, between(first.model, second.model, p)) for p in shares]
     except Refused as reason:
@@ -123,7 +132,7 @@ def _report(
     figure: Path,
     samples: int | None,
 ) -> None:
-    """Evaluate models one after the other; print, write and draw their accuracies."""
+    """Evaluate models in turn; print, write and draw their accuracies."""
     from robustplug.api import Line, Panel, line_figure, write_result
 
     rows: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""BatchNorm with several rescalings: put in, switched, folded back, and interpolated."""
+"""BatchNorm with several rescalings: insert, switch, fold and interpolate them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Norm = nn.modules.batchnorm._BatchNorm
 
 
 def encode(strength: float, bases: int, mixture: bool = True) -> list[float]:
-    """Return u of a strength p in [0, 1], k numbers that sum to 1: Eq. (6.2).
+    """Return u for a strength p in [0, 1], k numbers that sum to 1: Eq. (6.2).
 
-    For k = 2 it is [1 − p, p]. The thesis does not say how more bases are used; here the basis j is that
-    of the strength j/(k − 1), and what lies between two is a mixture of both, or with AdvProp's separate
-    norms the upper one.
+    For k = 2 it is [1 − p, p]. The thesis does not specify u for k > 2. Here basis j belongs to the
+    strength j/(k − 1). A strength between two bases mixes both; with AdvProp's separate norms it uses the
+    upper one.
 
     Args:
         strength: p = ε/ε_max.
         bases: k.
-        mixture: mix two bases, or take one.
+        mixture: whether to mix two bases or to take the upper one.
     """
     if bases == 1:
         return [1.0]
@@ -38,13 +38,13 @@ def encode(strength: float, bases: int, mixture: bool = True) -> list[float]:
 class MaskedNorm(nn.Module):
     """BatchNorm whose rescaling is γ = W u, β = W' u.
 
-    All columns of W start as the weight of the layer that is replaced, those of W' as its bias, so that
-    every mask starts as that layer.
+    All columns of W start as the weight of the replaced layer, and all columns of W' as its bias. Every mask
+    therefore starts as that layer.
 
     Args:
-        norm: the layer that is replaced; affine.
+        norm: the layer to replace; affine.
         bases: k.
-        separate: a norm for each basis: running statistics of its own, and no mixtures.
+        separate: whether each basis is a norm with its own running statistics; there are no mixtures then.
     """
 
     mean: Tensor
@@ -65,17 +65,18 @@ class MaskedNorm(nn.Module):
         self.encoding = self.encode(0.0)
 
     def encode(self, strength: float) -> list[float]:
-        """Return u of a strength p."""
+        """Return u for a strength p."""
         return encode(strength, self.weight.shape[1], mixture=not self.separate)
 
     def rescaling(self) -> tuple[Tensor, Tensor]:
-        """Return γ and β under the present mask, (C,) each."""
-        # Sums of columns, not a product with u: autocast would round that, and u would have to travel.
+        """Return γ and β of the current mask, (C,) each."""
+        # A sum of columns, not a product with u: autocast would round the product, and u would have to be
+        # moved to the device.
         return _mixture(self.weight, self.encoding), _mixture(self.bias, self.encoding)
 
     @property
     def statistics(self) -> int:
-        """Return which set of running statistics the present mask uses."""
+        """Return the index of the running statistics that the current mask uses."""
         return self.encoding.index(1.0) if self.separate else 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class MaskedNorm(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> Norm:
-        """Return a plain BatchNorm that computes what this layer does under its present mask."""
+        """Return a plain BatchNorm that is equivalent to this layer under its current mask."""
         gamma, beta = self.rescaling()
         norm: Norm = self.kind(len(gamma), self.eps, self.momentum, device=gamma.device, dtype=gamma.dtype)
         norm.weight.copy_(gamma)
@@ -115,7 +116,7 @@ def _mixture(columns: Tensor, shares: list[float]) -> Tensor:
 
 
 def _replace(model: nn.Module, change: Callable[[nn.Module], nn.Module | None]) -> None:
-    """Put what `change` gives for a module in its place, wherever that is; None leaves it."""
+    """Replace each submodule, wherever it occurs, by what `change` returns for it; None keeps it."""
     made: dict[int, nn.Module] = {}
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
@@ -130,10 +131,10 @@ def _replace(model: nn.Module, change: Callable[[nn.Module], nn.Module | None]) 
 
 
 def put_masks(model: nn.Module, bases: int, separate: bool) -> list[MaskedNorm]:
-    """Replace every affine BatchNorm of a model by one with masks, and return those.
+    """Replace every affine BatchNorm of a model by one with masks, and return the new layers.
 
     Raises:
-        Refused: there is none.
+        Refused: the model has no affine BatchNorm.
     """
 
     def change(child: nn.Module) -> nn.Module | None:
@@ -144,7 +145,7 @@ def put_masks(model: nn.Module, bases: int, separate: bool) -> list[MaskedNorm]:
     _replace(model, change)
     found = list(masks(model))
     if not found:
-        raise Refused("masks are in BatchNorm layers with weight and bias, and this model has none")
+        raise Refused("masks need BatchNorm layers with weight and bias, and this model has none")
     return found
 
 
@@ -154,13 +155,13 @@ def masks(model: nn.Module) -> Iterator[MaskedNorm]:
 
 
 def switch(model: nn.Module, strength: float) -> None:
-    """Choose the mask of a strength p in [0, 1] in all layers."""
+    """Select the mask of a strength p in [0, 1] in all layers."""
     for layer in masks(model):
         layer.encoding = layer.encode(strength)
 
 
 def fold(model: nn.Module, strength: float) -> nn.Module:
-    """Return a copy in which plain BatchNorm layers have the mask of a strength p; the model stays."""
+    """Return a copy with the mask of a strength p folded into plain BatchNorm; keep the model's masks."""
     copied = copy.deepcopy(model)
     switch(copied, strength)
     _replace(copied, lambda child: child.folded() if isinstance(child, MaskedNorm) else None)
@@ -169,17 +170,17 @@ def fold(model: nn.Module, strength: float) -> nn.Module:
 
 @torch.no_grad()
 def interpolate(first: nn.Module, second: nn.Module, p: float) -> nn.Module:
-    """Return a copy of a model whose BatchNorm layers lie between those of two: §6.2.2.
+    """Return a copy of a model whose BatchNorm layers interpolate between those of two models: §6.2.2.
 
-    γ̂ = pγ + (1 − p)γ', β̂ likewise, and the running statistics with them, so that p = 1 is the first
-    model and p = 0 the second, to the bit.
+    γ̂ = pγ + (1 − p)γ'; β̂ and the running statistics likewise. p = 1 is the first model and p = 0 the
+    second, bit for bit.
 
     Args:
-        first, second: modules that differ in their BatchNorm layers alone.
+        first, second: modules that differ only in their BatchNorm layers.
         p: share of the first.
 
     Raises:
-        Refused: they differ elsewhere, or have different architectures.
+        Refused: the modules differ elsewhere, or have different architectures.
     """
     copied = copy.deepcopy(first)
     own, other = copied.state_dict(), second.state_dict()
@@ -194,7 +195,7 @@ def interpolate(first: nn.Module, second: nn.Module, p: float) -> nn.Module:
     differing = [key for key in own if key not in inside and not torch.equal(own[key], other[key])]
     if differing:
         raise Refused(
-            f"the two models differ outside of BatchNorm, in {', '.join(differing[:3])}: fine-tune one from "
+            f"the two models differ outside BatchNorm, in {', '.join(differing[:3])}: fine-tune one from "
             'the other with train.only = "batchnorm"'
         )
     for key in inside:

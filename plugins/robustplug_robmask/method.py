@@ -1,4 +1,4 @@
-"""RobMask, thesis §6.3, Algorithm 10, and AdvProp, Xie et al. 2020, as its special case."""
+"""RobMask (thesis §6.3, Algorithm 10) and its special case AdvProp (Xie et al. 2020)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MaskedOutput:
         pass
 
     def __call__(self, step: Step, view: View) -> Any:
-        """Return the model's outputs; the mask stays as it was."""
+        """Return the model's outputs under the view's mask, then select the mask of strength 0 again."""
         strength = 0.0 if view.role == "clean" else float(view.info.get("strength", 0.0))
         switch(step.model, strength)
         try:
@@ -31,13 +31,13 @@ class MaskedOutput:
 
 
 class RobMask(Method[RobMaskOptions]):
-    """Train clean samples under the mask of 0 and attacked ones under that of their strength."""
+    """Train clean samples with the mask of strength 0, and attacked samples with that of their strength."""
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Put the masks into the model.
 
         Raises:
-            Refused: it has no BatchNorm.
+            Refused: the model has no BatchNorm with weight and bias.
         """
         o = self.options
         layers = put_masks(model, o.bases, o.statistics == "separate")
@@ -49,7 +49,7 @@ class RobMask(Method[RobMaskOptions]):
         return groups
 
     def strength(self, step: Step) -> float:
-        """Draw p of a batch."""
+        """Draw the strength p of a batch."""
         draw = float(torch.rand((), generator=step.rng, device=step.rng.device))
         if self.options.strengths == "uniform":
             return draw
@@ -57,7 +57,7 @@ class RobMask(Method[RobMaskOptions]):
         return (1 + int(draw * steps)) / steps
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the clean view, and the one attacked with ε = p·ε_max under the mask of p."""
+        """Return the clean view, and the view attacked with ε = p·ε_max under the mask of p."""
         p = self.strength(step)
         radius = torch.full((len(point),), p * float(self.vicinity.eps), device=point.index.device)
         view = View.of(point, "adv", radius=radius).replace(info={**point.info, "strength": p})
@@ -66,7 +66,7 @@ class RobMask(Method[RobMaskOptions]):
         return [View.of(point, weight=share), adv.replace(weight=1 - share)]
 
     def export(self, model: nn.Module) -> nn.Module:
-        """Return an ordinary module with the mask of `deploy`; the masks stay in the model."""
+        """Return an ordinary module with the mask of `deploy`; keep the masks in the model."""
         return fold(model, self.options.deploy)
 
     def cost(self) -> Cost:

@@ -1,4 +1,4 @@
-"""Seq2Sick: attacks on models that translate, and such a model."""
+"""Seq2Sick: attacks on translation models, and translation models to attack."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TASKS = ("synthetic-translation", "translation")
 _HERE = "robustplug_seq2sick"
 
 LETTER = {"lr": [0.5], "lambda1": 1.0, "lambda2": 1.0, "overwrite": True, "patience": 0}
-"""Algorithm 6 to the letter."""
+"""Algorithm 6 as printed."""
 OFFICIAL = {
     "steps": 200,
     "lr": [0.1, 0.5],
@@ -38,12 +38,12 @@ OFFICIAL = {
 
 @hookimpl
 def robustplug_tasks() -> Iterable[Component]:
-    """Offer translation, of aligned files and into a made-up language."""
+    """Offer the translation tasks: aligned files, and a made-up language."""
     yield Component(
         "synthetic-translation",
         f"{_HERE}.task:synthetic",
         SyntheticOptions,
-        "a small English into a made-up language with agreement and another word order: nothing to download",
+        "simple English into a made-up language with agreement and another word order; no download",
         trial={"sentences": 24, "keyword_above": 1},
     )
     yield Component(
@@ -57,7 +57,7 @@ def robustplug_tasks() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_models() -> Iterable[Component]:
-    """Offer models that translate."""
+    """Offer the translation models."""
     yield Component(
         "lstm-attention",
         f"{_HERE}.models.lstm:LstmAttention",
@@ -71,7 +71,7 @@ def robustplug_models() -> Iterable[Component]:
         "huggingface",
         f"{_HERE}.models.huggingface:HuggingFace",
         HuggingFaceOptions,
-        "an encoder-decoder of Hugging Face (Marian, T5, BART and others) in a local folder, or a new BART",
+        "a Hugging Face encoder-decoder (Marian, T5, BART and others) from a local folder, or a new BART",
         trial={"layers": 1, "width": 12, "beam": 2, "longer": 2},
         tasks=TASKS,
     )
@@ -79,7 +79,7 @@ def robustplug_models() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_vicinities() -> Iterable[Component]:
-    """Offer sentences with replaced words."""
+    """Offer the vicinity of sentences with replaced words."""
     yield Component(
         "word-replacement",
         f"{_HERE}.models.training:WordReplacement",
@@ -96,14 +96,14 @@ def robustplug_output_maps() -> Iterable[Component]:
     yield Component(
         "teacher-forcing",
         f"{_HERE}.models.training:TeacherForcing",
-        summary="logits of each word of the known translation",
+        summary="logits of each word of the reference translation",
         tasks=TASKS,
     )
 
 
 @hookimpl
 def robustplug_losses() -> Iterable[Component]:
-    """Offer the loss of translations."""
+    """Offer the translation loss."""
     yield Component(
         "translation",
         f"{_HERE}.models.training:TranslationLoss",
@@ -115,12 +115,12 @@ def robustplug_losses() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_perturbations() -> Iterable[Component]:
-    """Offer attacks on translations."""
+    """Offer the attacks on translation models."""
     yield Component(
         "seq2sick",
         f"{_HERE}.attacks.seq2sick:Seq2Sick",
         Seq2SickOptions,
-        "projected gradient descent on embeddings: no word in its place, or keywords",
+        "projected gradient descent on embeddings, with a non-overlapping or a keyword goal",
         PAPER,
         {"steps": 2, "lr": [0.3]},
         variants={"paper": LETTER, "official": OFFICIAL},
@@ -130,7 +130,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         "greedy-replacement",
         f"{_HERE}.attacks.greedy:GreedyReplacement",
         GreedyOptions,
-        "replace the word whose absence helps most, by the best of the frequent ones: no gradients",
+        "gradient-free: replaces the word whose removal helps most with the best frequent word",
         "Cheng 2021, doctoral thesis, §3.2.2 (YCH18 with <PAD>)",
         {"rounds": 1, "words": 3},
         tasks=TASKS,

@@ -1,4 +1,4 @@
-"""What is measured of translations, and of attacks on them (Tables 3.2 to 3.5)."""
+"""Measures of translations and of attacks on them (Tables 3.2 to 3.5)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .text.language import Trigrams
 
 ORDERS = range(1, 5)
-# What corpus BLEU is made of: matches and n-grams of each order, and lengths.
+# The counts behind corpus BLEU: matches and n-grams of each order, and lengths.
 PARTS = (*(f"_matches {n}" for n in ORDERS), *(f"_grams {n}" for n in ORDERS), "_length", "_reference")
 RESAMPLES = 1000
 
@@ -34,13 +34,13 @@ _BLEU = BLEU(tokenize="none", effective_order=True)
 
 
 def bleu_parts(hypothesis: str, reference: str) -> list[float]:
-    """Return what corpus BLEU sums up over sentences, in the order of PARTS."""
+    """Return the counts that corpus BLEU sums over sentences, in the order of PARTS."""
     score = _BLEU.sentence_score(hypothesis, [reference])
     return [*score.counts, *score.totals, score.sys_len, score.ref_len]
 
 
 def corpus_bleu(sums: list[float]) -> float:
-    """Return the BLEU in [0, 100] of sums of `bleu_parts`."""
+    """Return the corpus BLEU in [0, 100], from sums of `bleu_parts`."""
     whole = [round(number) for number in sums]
     score = BLEU.compute_bleu(
         correct=whole[:4], total=whole[4:8], sys_len=whole[8], ref_len=whole[9], smooth_method="exp"
@@ -49,21 +49,21 @@ def corpus_bleu(sums: list[float]) -> float:
 
 
 def measure(view: View, output: Any, source: Words, target: Words, trigrams: Trigrams) -> dict[str, Tensor]:
-    """Measure each translation, and where an attack had a goal, what became of it.
+    """Measure each translation and, where an attack had a goal, the outcome of the attack.
 
-    "input BLEU", "words changed" and the parts of the perplexity are those of successful attacks only: a
-    sentence that an attack gave up on says nothing of its price.
+    "input BLEU", "words changed" and the parts of the perplexity cover successful attacks only: a failed
+    attack has no cost to measure.
 
     Args:
-        view: x and origin are sentences, y their translations.
-        output: a Translation; of anything else there is nothing to measure.
-        source, target: vocabularies.
-        trigrams: of the source.
+        view: the attacked view; x and origin are sentences, y their translations.
+        output: a Translation; for anything else the result is empty.
+        source, target: the two vocabularies.
+        trigrams: language model of the source.
     """
     if not isinstance(output, Translation):
         return {}
     said = [target.text(row) for row in output.words.tolist()]
-    # An unknown word of the data is some word; a translation that says <unk> has not found it.
+    # <unk> in the data replaces a real word: a translation that contains <unk> has not found that word.
     known = [target.text(row).replace(SPECIALS[UNKNOWN], "<?>") for row in view.y.tolist()]
     parts = torch.tensor([bleu_parts(*pair) for pair in zip(said, known, strict=True)], dtype=torch.float64)
     found = dict(zip(PARTS, parts.view(-1, len(PARTS)).unbind(1), strict=True))
@@ -87,13 +87,13 @@ def measure(view: View, output: Any, source: Words, target: Words, trigrams: Tri
 
 
 def pool(values: Mapping[str, Tensor]) -> dict[str, Measure]:
-    """Return what is no mean: BLEU against the data, the success rate and perplexities.
+    """Return the measures that are not means: BLEU against the data, success rate and perplexities.
 
-    BLEU's interval is a bootstrap over sentences, that of the success rate Wilson's; a perplexity's is that
-    of the mean surprise of a word, by the delta method.
+    The interval of BLEU is a bootstrap over sentences, and that of the success rate is Wilson's. The
+    interval of a perplexity is that of the mean surprise per word, by the delta method.
 
     Args:
-        values: of `measure`, for all sentences of a row.
+        values: results of `measure`, for all sentences of a row.
     """
     found: dict[str, Measure] = {}
     if "_success" in values:
@@ -122,11 +122,11 @@ def _whole_bleu(parts: Tensor) -> Measure:
 
 
 def perplexity(surprise: Tensor, words: Tensor) -> Measure:
-    """Return exp(Σ surprise / Σ words) of sentences, those that are NaN left out.
+    """Return exp(Σ surprise / Σ words) over all sentences that are not NaN.
 
     Args:
         surprise: −Σ log p of each sentence, (N,).
-        words: of each sentence, (N,).
+        words: number of words of each sentence, (N,).
     """
     known = ~surprise.isnan()
     surprise, words = surprise[known], words[known]

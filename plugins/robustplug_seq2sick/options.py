@@ -1,4 +1,4 @@
-"""Options of tasks, model and training. Importing this does not import torch."""
+"""Options of the tasks, models and training slots. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class VocabularyOptions:
     """Options of both tasks.
 
     Attributes:
-        unknown_below: words that occur at most this often in the training text are unknown.
-        longest: most words of a sentence. Longer training pairs are left out, longer sentences of the other
-            splits are cut.
-        keyword_above: words of the output that occur more often than this in the training text …
-        stop_words: … and are not among so many most frequent ones may become targeted keywords.
+        unknown_below: words that occur at most this often in the training text become <unk>.
+        longest: largest number of words of a sentence. Longer training pairs are left out; longer sentences
+            of the other splits are cut.
+        keyword_above: targeted keywords occur more often than this in the target side of the training text.
+        stop_words: number of most frequent words that are never keywords.
     """
 
     unknown_below: Natural = 1
@@ -31,14 +31,14 @@ class TranslationOptions(VocabularyOptions):
     """Options of `translation`.
 
     Attributes:
-        root: folder of the files, or of a folder `folder` that has them; by default the variable
-            ROBUSTPLUG_DATA, else "data".
-        folder: looked for in `root`.
+        root: folder that contains the files, or the subfolder `folder` with the files; by default the
+            variable ROBUSTPLUG_DATA, else "data".
+        folder: name of the subfolder of `root`.
         source, target: suffixes of the files, such as "en" and "de".
         train, validation, test: names of the files, without suffix.
-        vocabulary: "words", as the text is split by spaces; "sentencepiece", trained on the training text
-            (needs robustplug[text]); or "tokenizer".
-        pieces: size of each vocabulary of sentencepiece.
+        vocabulary: "words", split at spaces; "sentencepiece", trained on the training text (needs
+            robustplug[text]); or "tokenizer".
+        pieces: size of each sentencepiece vocabulary.
         tokenizer: folder of a Hugging Face tokenizer, for `vocabulary = "tokenizer"` (needs
             robustplug[text]).
     """
@@ -56,7 +56,7 @@ class TranslationOptions(VocabularyOptions):
 
     def __post_init__(self) -> None:
         if (self.vocabulary == "tokenizer") != (self.tokenizer is not None):
-            raise ValueError('vocabulary = "tokenizer" and the folder `tokenizer` go together')
+            raise ValueError('set vocabulary = "tokenizer" and the folder `tokenizer` together')
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class SyntheticOptions(VocabularyOptions):
     """Options of `synthetic-translation`.
 
     Attributes:
-        sentences: to learn from; an eighth as many others for validation, and for the test.
-        sentence_seed: of what is generated; independent of the run's seed.
+        sentences: number of training sentences; validation and test have an eighth as many each.
+        sentence_seed: seed of the generated sentences; independent of the run's seed.
     """
 
     unknown_below: Natural = 0
@@ -79,12 +79,12 @@ class Seq2SeqOptions:
     """Options of `lstm-attention`.
 
     Attributes:
-        word: size of the embeddings; that of the output is also its last layer.
-        hidden: of the decoder; each direction of the encoder has half of it. Even.
-        dropout: of embeddings, and of the attentional vector.
-        init: weights start uniform between −init and init.
-        beam: width of the beam that sentences are translated with.
-        longer: a translation has at most so many words more than twice the sentence.
+        word: size of the embeddings; the output embedding is also the last layer.
+        hidden: size of the decoder's state, an even number; each direction of the encoder has half of it.
+        dropout: dropout rate of the embeddings and of the attentional vector.
+        init: weights are initialised uniformly between −init and init.
+        beam: beam width for translation.
+        longer: largest number of words of a translation beyond twice the length of the sentence.
     """
 
     word: Count = 256
@@ -101,7 +101,7 @@ class Seq2SeqOptions:
 
 @dataclass(frozen=True)
 class TranslationLossOptions:
-    """Options of `translation`, the loss.
+    """Options of the loss `translation`.
 
     Attributes:
         smoothing: α, weight of the uniform distribution over all words.
@@ -115,7 +115,7 @@ class ReplacementOptions:
     """Options of `word-replacement`.
 
     Attributes:
-        eps: most words of a sentence that may be replaced.
+        eps: largest number of words of a sentence that may be replaced.
     """
 
     eps: NonNegative = 1000.0
@@ -126,9 +126,9 @@ class HuggingFaceOptions:
     """Options of `huggingface`.
 
     Attributes:
-        folder: with config.json, weights as safetensors, and the tokenizer if there is one; None for a small
+        folder: folder with config.json, safetensors weights and optionally a tokenizer; None for a small
             BART with random weights and the task's words, to be trained.
-        layers, width: of such a BART: layers of encoder and decoder each, and size of its embeddings.
+        layers, width: size of the small BART: layers of encoder and decoder each, and embedding size.
         prefix: text before each sentence, such as "translate English to German: " for T5.
         beam, longer: as in `lstm-attention`.
     """

@@ -27,7 +27,7 @@ from .tokens import vocabularies
 if TYPE_CHECKING:
     from .options import SyntheticOptions, TranslationOptions, VocabularyOptions
 
-# Letters that a keyword must have at least: shorter words mean little alone.
+# Minimum number of letters of a keyword: shorter words mean little on their own.
 KEYWORD_LETTERS = 3
 
 
@@ -37,7 +37,7 @@ class TranslationInfo(TaskInfo):
 
     Attributes:
         source, target: the vocabularies.
-        keywords: numbers of the words of the target that attacks may ask for.
+        keywords: numbers of the target words that attacks may use as keywords.
     """
 
     source: Words = field(default_factory=lambda: Words(()))
@@ -49,9 +49,9 @@ class TranslationTask:
     """Serve sentences as x, int64 (N, S), and their translations as y, (N, T), both padded at the end.
 
     Args:
-        options: of either task.
-        pairs: of the splits.
-        source, target: vocabularies.
+        options: options of either task.
+        pairs: sentence pairs of each split.
+        source, target: the two vocabularies.
     """
 
     default_model = "lstm-attention"
@@ -78,15 +78,16 @@ class TranslationTask:
         )
 
     def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
-        """Yield batches; those to train on are of sentences of similar lengths."""
+        """Yield batches; training batches group sentences of similar lengths."""
         x, y = self._data[split]
         for rows in index_batches(len(x), feed, self._lengths[split]):
             yield Batch(x[rows].to(feed.device), y[rows].to(feed.device), rows.to(feed.device))
 
     def score(self, view: View, output: Any) -> Tensor:
-        """Tell for each sentence whether an attack's goal is not reached: bool (N,).
+        """Return for each sentence whether the attack's goal is not reached, bool (N,).
 
-        Where nobody has a goal: whether the translation is exactly that of the data, without unknown words.
+        Without a goal, return whether the translation equals the reference, and the reference has no
+        unknown words.
         """
         if not isinstance(output, Translation):
             return exact(output, view.y)
@@ -100,15 +101,15 @@ class TranslationTask:
         return right & known
 
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
-        """Measure translations, and what attacks did to sentences; see `measures`."""
+        """Measure translations, and the effect of attacks on sentences; see `measures`."""
         return measure(view, output, self.info.source, self.info.target, self.trigrams)
 
     def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
-        """Return BLEU, perplexity and the like of a whole row; see `measures`."""
+        """Return BLEU, perplexity and the other pooled measures of a row; see `measures`."""
         return pool(values)
 
     def tell(self, view: View, output: Any) -> Sequence[str]:
-        """Show sentence and translation, before and after an attack, as Table 3.6 does."""
+        """Show the sentence and its translation, before and after the attack, as in Table 3.6."""
         return tell(view, output, self.info.source, self.info.target)
 
     @functools.cached_property
@@ -119,15 +120,15 @@ class TranslationTask:
 
 
 def keyword_candidates(words: Words, counts: Tensor, above: int, stop_words: int) -> tuple[int, ...]:
-    """Return which words attacks may ask for, the most frequent first.
+    """Return the words that attacks may use as keywords, most frequent first.
 
-    They are words of at least 3 letters and of letters only that occur more than `above` times, without the
-    `stop_words` most frequent of all words (thesis §3.1.4: "after removing the stop words").
+    A keyword consists of at least 3 letters, and of letters only. It occurs more than `above` times, and is
+    not among the `stop_words` most frequent words (thesis §3.1.4: "after removing the stop words").
 
     Args:
-        words: the vocabulary of the output.
-        counts: how often each occurs, int64 (V,).
-        above, stop_words: see there.
+        words: vocabulary of the output.
+        counts: number of occurrences of each word, int64 (V,).
+        above, stop_words: the thresholds above.
     """
     order = counts.argsort(descending=True, stable=True).tolist()
     usable = words.usable().tolist()
@@ -144,13 +145,13 @@ def keyword_candidates(words: Words, counts: Tensor, above: int, stop_words: int
 def _fitting(
     rows: Sequence[tuple[list[int], list[int]]], split: Split, longest: int
 ) -> tuple[Tensor, Tensor]:
-    """Leave out what cannot be learned from, and cut what is too long."""
+    """Drop training pairs that are empty or too long; cut long sentences of the other splits."""
     kept = list(rows)
     if split == "train":
         kept = [pair for pair in rows if all(0 < len(side) <= longest for side in pair)]
         if not kept:
-            raise ValueError(f"no training pair has between 1 and {longest} words on both sides")
-        what = f"were left out: a side is empty, or longer than {longest} words (task.longest)"
+            raise ValueError(f"no training pair has 1 to {longest} words on both sides: raise task.longest")
+        what = f"were left out: one side is empty, or longer than {longest} words (task.longest)"
     else:
         kept = [(source[:longest], target) for source, target in rows]
         what = f"were cut to {longest} words (task.longest)"
@@ -164,8 +165,8 @@ def translation(options: TranslationOptions) -> TranslationTask:
     """Build the task of aligned files.
 
     Raises:
-        DataMissing: a file is not there.
-        BrokenData: files are not aligned text; each line is named.
+        DataMissing: a file is missing.
+        BrokenData: the files are not aligned text; the message lists the bad lines.
     """
     folder = find_folder(options)
     names: dict[Split, str] = {

@@ -17,11 +17,11 @@ LEFT, RIGHT = "«", "»"
 _WIDTH = len("attacked input") + 1
 _MARGIN = _WIDTH + 4
 LINE = 79
-"""Columns of a line, after which the words go on below: a terminal of 80 must not break the lines itself."""
+"""Columns of a line; longer text is wrapped, so that a terminal of 80 columns does not break it."""
 
 
 def tell(view: View, output: Any, source: Words, target: Words) -> list[str]:
-    """Write down what became of each sentence; "" where there is no translation."""
+    """Describe the outcome for each sentence; "" where there is no translation."""
     if not isinstance(output, Translation):
         return [""] * len(view)
     goal = Goal.of(view.info, target)
@@ -52,7 +52,7 @@ def tell(view: View, output: Any, source: Words, target: Words) -> list[str]:
 
 
 def side_by_side(before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """Write two sentences of equally many words one above the other, what was changed between « and »."""
+    """Write two sentences of equal length one above the other, with changed words between « and »."""
     pairs = [
         (first, second) if first == second else (first, f"{LEFT}{second}{RIGHT}")
         for first, second in zip(before, after, strict=True)
@@ -73,11 +73,13 @@ def side_by_side(before: Sequence[str], after: Sequence[str]) -> list[str]:
 
 def _verdict(keywords: Sequence[int], target: Words, said: bool, reached: bool) -> str:
     wanted = ", ".join(f"“{target.text([word])}”" for word in keywords if word != PAD)
-    goal = f"keywords {wanted}" if keywords else "no word in its place"
+    goal = f"keywords {wanted}" if keywords else "no word in its original place"
     if not said:
         return f"{goal}: nothing to attack, the translation is empty"
     if PAD in keywords:
-        return f"{goal}: nothing to attack, there are not {len(keywords)} keywords that it does not have"
+        return (
+            f"{goal}: nothing to attack, fewer than {len(keywords)} keywords are missing from the translation"
+        )
     return f"{goal}: {'reached' if reached else 'not reached'}"
 
 
@@ -93,7 +95,7 @@ def _lines(parts: Sequence[tuple[str, str]]) -> str:
 
 def _line(name: str, text: str) -> str:
     first, rest = f"  {name:{_WIDTH}}  ", " " * _MARGIN
-    # Words that are padded stand below others: only what is too long is broken.
+    # Wrapping would misalign the padded columns: wrap only lines that are too long.
     if _MARGIN + len(text) <= LINE:
         return f"{first}{text}".rstrip()
     return textwrap.fill(text, LINE, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""Make vocabularies: of words, of pieces by sentencepiece, or those of a Hugging Face tokenizer."""
+"""Build vocabularies: of words, of sentencepiece pieces, or of a Hugging Face tokenizer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def vocabularies(options: VocabularyOptions, pairs: Sequence[Pair]) -> tuple[Wor
     """Return the vocabularies of source and target.
 
     Args:
-        options: of the task.
-        pairs: of the training text.
+        options: options of the task.
+        pairs: sentence pairs of the training text.
 
     Raises:
-        ImportError: it needs robustplug[text], which is not installed.
-        ValueError: sentencepiece cannot make so many pieces of the text.
+        ImportError: the vocabulary needs robustplug[text], which is not installed.
+        ValueError: sentencepiece cannot make this many pieces from the text.
     """
     kind = getattr(options, "vocabulary", "words")
     sides = [[pair.source for pair in pairs], [pair.target for pair in pairs]]
@@ -39,11 +39,11 @@ def vocabularies(options: VocabularyOptions, pairs: Sequence[Pair]) -> tuple[Wor
 
 
 def sentence_pieces(lines: Sequence[str], size: int) -> Words:
-    """Train a vocabulary of pieces (Kudo & Richardson 2018, arXiv:1808.06226); the same text gives the same.
+    """Train a vocabulary of pieces, deterministic in the text (Kudo & Richardson 2018, arXiv:1808.06226).
 
     Raises:
         ImportError: sentencepiece is not installed.
-        ValueError: it cannot make so many pieces of the text.
+        ValueError: sentencepiece cannot make this many pieces from the text.
     """
     try:
         import sentencepiece
@@ -60,7 +60,7 @@ def sentence_pieces(lines: Sequence[str], size: int) -> Words:
             character_coverage=1.0,
         )
     except RuntimeError as error:
-        # What stands before is a place in its source.
+        # The prefix is a location in the source code of sentencepiece.
         said = str(error).splitlines()[0].rpartition("] ")[2]
         raise ValueError(f"sentencepiece: {said}; change task.pieces") from error
     processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
@@ -109,7 +109,7 @@ def tokenizer_words(folder: str) -> tuple[Words, Words]:
         found: str = tokenizer.convert_tokens_to_string(list(tokens))
         return found.strip()
 
-    # Tokenizers such as Marian's split the two languages in different ways.
+    # Tokenizers such as Marian's split the two languages differently.
     splits = (functools.partial(split, side=side) for side in ("text", "text_target"))
     pieces = any(token.startswith(MARKS) for token in all_words)
     source, target = (Words(all_words, pieces, own_split, join, forbidden) for own_split in splits)

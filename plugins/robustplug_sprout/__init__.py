@@ -1,4 +1,4 @@
-"""SPROUT: self-progressing robust training, with label smoothing that learns against the model."""
+"""SPROUT: self-progressing robust training, with label smoothing trained against the model."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ class DirichletOptions:
     """Options of the label map `dirichlet`.
 
     Attributes:
-        alpha: α, weight of β; 0 leaves the label as it is.
+        alpha: α, weight of β; 0 leaves the label unchanged.
         scale: s, concentration of a label: Dirichlet(s·((1 − α)·y + α·β)).
-        beta_init: first value of every β_k, or "random": U(0.5, 1.5) for each.
+        beta_init: initial value of every β_k, or "random": U(0.5, 1.5) for each.
         beta_lr: learning rate of the ascent on β; None for that of the recipe.
-        positivity: "softplus" learns β through a softplus; "clamp" learns β itself, and a concentration
-            that would fall below a small floor stays there, without a gradient.
-        draw: one sample for a mixed "label", or one for the label of each "partner", mixed afterwards.
-        inner: label map that gives y.
+        positivity: "softplus" learns β through a softplus; "clamp" learns β itself, and clamps the
+            concentration to a small floor, where it has no gradient.
+        draw: "label": one sample for the mixed label; "partner": one sample for the label of each partner,
+            mixed afterwards.
+        inner: label map that produces y.
     """
 
     alpha: UnitInterval = 0.01
@@ -59,10 +60,10 @@ class SproutOptions(MethodOptions):
     """Options of `sprout`.
 
     Attributes:
-        updates: of the weights on each batch, each with virtual samples of its own.
-        beta_steps: of the ascent on β on each batch.
-        beta_inputs: "same": the first step on β takes its gradient from the backward of the weights;
-            "clean": every step is a pass of its own over the samples as they are.
+        updates: number of updates of the weights on each batch, each with its own virtual samples.
+        beta_steps: number of ascent steps on β on each batch.
+        beta_inputs: "same": the first step on β uses the gradient from the backward pass of the weights;
+            "clean": every step is a separate pass over the clean samples.
     """
 
     updates: Count = 1
@@ -74,7 +75,7 @@ class SproutOptions(MethodOptions):
     def __post_init__(self) -> None:
         if self.beta_inputs == "same" and not self.beta_steps:
             raise ValueError(
-                'beta_steps must be at least 1 with beta_inputs = "same"; to keep β, use "clean"'
+                'beta_steps must be at least 1 with beta_inputs = "same"; to keep β fixed, use "clean"'
             )
 
 
@@ -99,15 +100,15 @@ def _label_traits(options: DirichletOptions) -> Traits:
     return Traits(
         gives=frozenset({"draws-labels"}),
         excludes={
-            "draws-labels": "the inner label map draws already",
-            "ignores-target": "the loss would not look at the drawn label, and β could not learn",
+            "draws-labels": "the inner label map already draws labels",
+            "ignores-target": "the loss ignores the drawn label, so β could not learn",
         },
     )
 
 
 @hookimpl
 def robustplug_label_maps() -> Iterable[Component]:
-    """Offer h of SPROUT."""
+    """Offer the label map of SPROUT."""
     yield Component(
         "dirichlet",
         f"{_METHOD}:DirichletLabels",
@@ -125,7 +126,7 @@ def robustplug_methods() -> Iterable[Component]:
         "sprout",
         f"{_METHOD}:Sprout",
         SproutOptions,
-        "Gaussian noise, mixup, and labels from a Dirichlet distribution that learns against the model",
+        "Gaussian noise, mixup, and labels from a Dirichlet distribution trained against the model",
         PAPER,
         variants={"paper": {}, "official": OFFICIAL},
     )

@@ -1,4 +1,4 @@
-"""What the paper looks at beside accuracies: the products of β, and angles between input gradients."""
+"""Analyses of the paper besides accuracy: products of β, and angles between input gradients."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def products(beta: Tensor) -> Tensor:
     """Return β_s·β_t, (K, K): the label covariance up to factors, Eq. (7) and Figure 8.
 
     Args:
-        beta: (K,).
+        beta: β, (K,).
     """
     return beta[:, None] * beta[None]
 
 
 def input_gradients(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the gradient of the cross entropy at each sample, rows (N, D).
+    """Return the gradient of the cross entropy with respect to each sample, rows (N, D).
 
     Args:
-        model: in eval mode, from inputs (N, …) to logits (N, K).
-        batch: with classes int64 (N,).
+        model: model in eval mode, from inputs (N, …) to logits (N, K).
+        batch: samples with classes int64 (N,).
     """
     x = batch.x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(cross_entropy(model(x), batch.y).sum(), x)
@@ -34,16 +34,16 @@ def input_gradients(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def mean_cosines(models: Sequence[nn.Module], batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    """Return the mean cosine of the input gradients of every two models, (M, M): Table 7.
+    """Return the mean cosine of the input gradients of every pair of models, (M, M): Table 7.
 
-    A sample where one of two gradients is zero has no angle and does not count.
+    A sample does not count if one of the two gradients is zero, since it has no angle.
 
     Args:
-        models: in eval mode.
-        batches: of the same task for all.
+        models: models in eval mode.
+        batches: batches of the task that all models share.
 
     Returns:
-        The means, and how many samples each is of.
+        The means, and the number of samples behind each.
     """
     count = len(models)
     sums, samples = torch.zeros(count, count, dtype=torch.float64), torch.zeros(count, count)
@@ -58,7 +58,7 @@ def mean_cosines(models: Sequence[nn.Module], batches: Iterable[Batch]) -> tuple
 
 def _units(rows: Tensor) -> Tensor:
     """Scale each row to length 1; a zero row stays zero."""
-    # In double precision, and by the largest entry first: the squares of small gradients underflow.
+    # Use double precision, and divide by the largest entry first: squares of small gradients underflow.
     rows = rows.double()
     rows = rows / rows.abs().amax(1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
     length = rows.norm(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""robustplug sprout: what the paper shows of trained models."""
+"""robustplug sprout: the paper's analyses of trained models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def sprout() -> None:
-    """Look at models trained with SPROUT as its paper does."""
+    """Analyse models trained with SPROUT, as in its paper."""
 
 
 @sprout.command()
@@ -21,7 +21,7 @@ def sprout() -> None:
 def correlogram(run: Path) -> None:
     """Draw the products of the learned β (Figure 8).
 
-    They go to result.json of the run folder, as "beta", and to figures/beta.png.
+    Writes them to result.json of the run folder, as "beta", and to figures/beta.png.
     """
     from robustplug.api import note_in_result, open_run
 
@@ -54,24 +54,24 @@ def draw_beta(opened: OpenedRun, folder: Path) -> dict[str, Any] | None:
 
 @sprout.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--samples", type=click.IntRange(min=1), help="Use only the first test samples.")
+@click.option("--samples", type=click.IntRange(min=1), help="Use only the first N test samples.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("sprout-cosine"), show_default=True)
 def cosine(runs: tuple[Path, ...], samples: int | None, out: Path) -> None:
-    """Compare input gradients by their cosine (Table 7).
+    """Compare the input gradients of runs by their cosine (Table 7).
 
-    The matrix goes to result.json and cosine.png in the folder of --out.
+    Writes the matrix to result.json and cosine.png in the folder of --out.
     """
     from robustplug.api import Feed, matrix_figure, open_run, write_result
 
     from .analysis import mean_cosines
 
     if len(runs) < 2:
-        raise click.UsageError("Name two runs or more: robustplug sprout cosine RUN RUN")
+        raise click.UsageError("Name at least two runs: robustplug sprout cosine RUN RUN")
     opened = [open_run(run) for run in runs]
     task = opened[0].task
     for run, other in zip(runs, opened, strict=True):
         if other.recipe.task != opened[0].recipe.task:
-            raise click.UsageError(f"{run} was trained on another task than {runs[0]}")
+            raise click.UsageError(f"{run} was trained on a different task from {runs[0]}")
     feed = Feed(batch_size=256, samples=samples, device=opened[0].device)
     means, counts = mean_cosines([run.model for run in opened], task.batches("test", feed))
     names = [run.name or str(run) for run in runs]

@@ -31,18 +31,18 @@ from robustplug.api import (
 
 from . import DirichletOptions, SproutOptions
 
-# Below this a gamma sample underflows in float32, and its gradient with it.
+# Below this value, a gamma sample and its gradient underflow in float32.
 FLOOR = 1e-4
 
 
 def concentration(rows: Tensor, beta: Tensor, alpha: float, scale: float) -> Tensor:
-    """Return s·((1 − α)·y + α·β), at least a small floor, shape of the rows.
+    """Return s·((1 − α)·y + α·β), clamped to a small floor, in the shape of the rows.
 
-    SPROUT §3.1 with s = 1. Its Algorithm 1 has α and 1 − α the other way round, which would leave 1 %
-    of the label with α = 0.01; the released code agrees with §3.1.
+    SPROUT §3.1 with s = 1. Its Algorithm 1 has α and 1 − α swapped, which would leave 1 % of the label
+    with α = 0.01; the released code agrees with §3.1.
 
     Args:
-        rows: y, (…, K), that sum to 1.
+        rows: labels y, rows (…, K) that sum to 1.
         beta: β, (K,).
         alpha: α in [0, 1].
         scale: s above 0.
@@ -51,14 +51,14 @@ def concentration(rows: Tensor, beta: Tensor, alpha: float, scale: float) -> Ten
 
 
 class DirichletLabels:
-    """h: a draw from Dirichlet(s·((1 − α)·y + α·β)), differentiable in β, anew at each call.
+    """h: a draw from Dirichlet(s·((1 − α)·y + α·β)), a new one at each call, differentiable in β.
 
     The parameter group "beta" ascends the loss: Eqs. (6) and (10). It is updated in every pass of a
     method that does not name it.
 
     Args:
-        options: see DirichletOptions.
-        inner: gives y.
+        options: options of the component.
+        inner: label map that produces y.
     """
 
     def __init__(self, options: DirichletOptions, *, inner: LabelMap) -> None:
@@ -66,19 +66,19 @@ class DirichletLabels:
 
     @property
     def learns(self) -> bool:
-        """Tell whether there is a β at all."""
+        """Return whether there is a β to learn."""
         return self.options.alpha > 0
 
     @property
     def beta(self) -> Tensor:
-        """Return β, (K,), differentiable in what is learnt."""
+        """Return β, (K,), differentiable in the learned parameter."""
         return F.softplus(self.raw) if self.options.positivity == "softplus" else self.raw
 
     def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
-        """Initialise β and name it as the group "beta".
+        """Initialise β and return it as the parameter group "beta".
 
         Raises:
-            ValueError: the task is no classification.
+            ValueError: the task is not a classification task.
         """
         groups = self.inner.setup(model, task, state) if isinstance(self.inner, LearnedSlot) else ()
         if task.info.classes is None:
@@ -96,7 +96,7 @@ class DirichletLabels:
         return [*groups, ParamGroup("beta", [self.raw], self.options.beta_lr, maximize=True, always=True)]
 
     def __call__(self, step: Step, view: View) -> Any:
-        """Return rows (N, K) that sum to 1; y itself where α = 0."""
+        """Return rows (N, K) that sum to 1; y itself if α = 0."""
         if not self.learns:
             return self.inner(step, view)
         if self.options.draw == "partner" and "partner-labels" in view.info:
@@ -119,10 +119,10 @@ class Sprout(Method[SproutOptions]):
         return isinstance(self.label_map, DirichletLabels) and self.label_map.learns
 
     def passes(self, progress: Progress) -> Sequence[Pass]:
-        """Return the updates of θ, which move β too or are followed by those of β alone.
+        """Return the updates of θ, which also update β or are followed by updates of β alone.
 
-        Algorithm 1 has one update, whose backward serves both. The released code makes three of θ, and
-        one of β on the samples as they are.
+        Algorithm 1 has one update, whose backward pass serves both. The released code has three updates of
+        θ, and one of β on the clean samples.
         """
         o = self.options
         same = o.beta_inputs == "same"
@@ -131,7 +131,7 @@ class Sprout(Method[SproutOptions]):
         return (main,) * o.updates + (Pass("beta", frozenset({"beta"})),) * alone
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the virtual samples, or in a pass of β alone what `beta_inputs` says."""
+        """Return the virtual samples or, in a pass of β alone, the samples that `beta_inputs` selects."""
         if step.pass_.name == "beta" and self.options.beta_inputs == "clean":
             point = step.batch
         return [self.perturbation(step, View.of(point, "adv"), self.vicinity)]
@@ -144,7 +144,7 @@ class Sprout(Method[SproutOptions]):
             step.log("beta/most", beta.amax()[None])
 
     def cost(self) -> Cost:
-        """Count the attack and the update of each pass; one of β alone needs no backward of the model."""
+        """Count the attack and the update of each pass; a pass of β alone needs no backward of the model."""
         passes = self.passes(Progress())
         alone = sum(pass_.name == "beta" for pass_ in passes)
         attack = self.perturbation.cost(Cost(0, 0))

@@ -1,4 +1,4 @@
-"""TRADES: clean accuracy and the divergence of perturbed predictions, traded by β."""
+"""TRADES: clean cross entropy plus the divergence of perturbed predictions, weighted by β."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TradesOptions(MethodOptions):
     """Options of `trades`.
 
     Attributes:
-        beta: weight of the divergence, 1/λ in the paper (1 or 6 there).
+        beta: weight of the divergence; 1/λ in the paper, where it is 1 or 6.
     """
 
     beta: NonNegative = 6.0
@@ -39,14 +39,14 @@ def robustplug_methods() -> Iterable[Component]:
         {"perturbation": {"steps": 2}},
         traits=Traits(
             gives=frozenset({"clean-view"}),
-            needs={"moves": "the divergence of a prediction from itself is 0: give it a perturbation"},
+            needs={"moves": "the divergence of a prediction from itself is 0: add a perturbation"},
         ),
     )
 
 
 @hookimpl
 def robustplug_label_maps() -> Iterable[Component]:
-    """Offer h of TRADES."""
+    """Offer the label map of TRADES."""
     yield Component(
         "trades",
         "robustplug_trades.method:CleanPrediction",
@@ -54,11 +54,11 @@ def robustplug_label_maps() -> Iterable[Component]:
         paper=PAPER,
         traits=Traits(
             gives=frozenset({"predictions"}),
-            needs={"clean-view": "without a clean view nothing would be learnt from the true labels"},
+            needs={"clean-view": "without a clean view the model would learn nothing from the true labels"},
             excludes={
-                "ignores-target": "the loss would not look at the predictions",
-                "starts-at-origin": 'there the divergence has no gradient: give the attack start = "uniform" '
-                'or "normal", or a loss of its own',
+                "ignores-target": "the loss would ignore the predictions",
+                "starts-at-origin": 'the divergence has no gradient at the origin: set start = "uniform" or '
+                '"normal", or give the attack a loss of its own',
             },
         ),
     )
@@ -66,11 +66,13 @@ def robustplug_label_maps() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_losses() -> Iterable[Component]:
-    """Offer the losses of TRADES."""
+    """Offer the loss of TRADES."""
     yield Component(
         "trades",
         "robustplug_trades.method:TradesLoss",
         summary="cross entropy for clean views, KL divergence for all others",
         paper=PAPER,
-        traits=Traits(excludes={"log-g": "it would normalise again what is log g already"}),
+        traits=Traits(
+            excludes={"log-g": "the output map returns log g already, and this loss would normalise it again"}
+        ),
     )

@@ -19,7 +19,7 @@ class CleanPrediction:
         pass
 
     def __call__(self, step: Step, view: View) -> Any:
-        """Return labels or rows (N, K); the clean forward is shared with the clean view."""
+        """Return labels or rows (N, K); share the forward pass with the clean view."""
         if view.role == "clean":
             return view.y
         return step.output(view.replace(x=view.origin, role="clean")).float().softmax(1)
@@ -50,5 +50,5 @@ class Trades(Method[TradesOptions]):
         return [View.of(point), adv.replace(weight=self.options.beta)]
 
     def cost(self) -> Cost:
-        """Count the attack, whose target costs one forward, and both views."""
+        """Count the attack, whose target takes one forward, and both views."""
         return self.perturbation.cost(Cost(1, 0)) + (2, 2)

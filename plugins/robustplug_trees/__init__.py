@@ -14,9 +14,9 @@ class LightGbmOptions:
     """Options of `lightgbm`.
 
     Attributes:
-        trees: rounds of boosting; each adds a tree for every class.
-        leaves: most leaves of a tree; its depth is not limited.
-        learning_rate: factor of each tree.
+        trees: number of boosting rounds; each adds one tree per class.
+        leaves: largest number of leaves of a tree; its depth is not limited.
+        learning_rate: factor of the output of each tree.
     """
 
     trees: Count = 100

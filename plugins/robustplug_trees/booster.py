@@ -1,4 +1,4 @@
-"""A booster of LightGBM as a module."""
+"""A LightGBM booster as a PyTorch module."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _flat(x: Tensor) -> Any:
 
 
 def weighted_labels(y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Write labels as classes: of which sample each is, the class, and its weight.
+    """Return labels as weighted classes: sample number, class and weight of each.
 
-    The cross entropy −Σ_k ỹ_k · log g_k of a row ỹ is that of the classes k, weighted with ỹ_k.
+    The cross entropy −Σ_k ỹ_k · log g_k of a row ỹ is that of the classes k, weighted by ỹ_k.
 
     Args:
-        y: int64 (N,), which need no weights, or float rows (N, K).
+        y: labels, int64 (N,), whose weights are None, or float rows (N, K).
     """
     if y.dim() == 1:
         return torch.arange(len(y), device=y.device), y, None
@@ -40,13 +40,13 @@ def weighted_labels(y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 class BoostedTrees(nn.Module):
-    """Give the raw scores (N, K) of boosted trees for images (N, C, H, W), flattened; 0 before it is fitted.
+    """Compute the raw scores (N, K) of boosted trees for flattened images (N, C, H, W); 0 before fitting.
 
     The state dict holds the text of the model, as LightGBM writes it, in one tensor of bytes.
 
     Args:
-        options: of the component.
-        features: numbers in an image.
+        options: options of the component.
+        features: number of values in an image.
         classes: K.
     """
 
@@ -57,14 +57,14 @@ class BoostedTrees(nn.Module):
         self.booster: Any = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return scores, without a graph."""
+        """Return the scores, without a graph."""
         if self.booster is None:
             return torch.zeros(len(x), self.classes, device=x.device)
         scores = self.booster.predict(_flat(x), raw_score=True, num_threads=torch.get_num_threads())
         return torch.from_numpy(scores).to(x.device, torch.float32)
 
     def fit(self, x: Tensor, y: Tensor, seed: int) -> None:
-        """Learn anew from images (N, C, H, W) and labels (N,) or (N, K); see SelfTrained.
+        """Fit all trees anew to images (N, C, H, W) and labels (N,) or (N, K); see SelfTrained.
 
         The same samples and seed give the same trees, whatever the number of threads.
         """
@@ -91,14 +91,14 @@ class BoostedTrees(nn.Module):
         self.booster = booster
 
     def get_extra_state(self) -> Tensor:
-        """Return the model's text, uint8 (bytes,); empty before it is fitted."""
+        """Return the model's text, uint8 (bytes,); empty before fitting."""
         return self.text
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the trees of a text.
+        """Load the trees from a text.
 
         Raises:
-            RuntimeError: it is no model of LightGBM, or one for other images or classes.
+            RuntimeError: the text is not a LightGBM model, or is one for other images or classes.
         """
         if not len(state):
             self.text, self.booster = state, None
@@ -107,21 +107,21 @@ class BoostedTrees(nn.Module):
         try:
             booster = library.Booster(model_str=state.cpu().numpy().tobytes().decode())
         except (library.basic.LightGBMError, ValueError) as error:
-            raise RuntimeError(f"its trees cannot be read: {error}") from error
+            raise RuntimeError(f"the trees cannot be read: {error}") from error
         sizes = (booster.num_feature(), booster.num_model_per_iteration())
         if sizes != (self.features, self.classes):
             raise RuntimeError(
-                f"its trees are for {sizes[0]} features and {sizes[1]} classes, not for {self.features} and "
+                f"the trees are for {sizes[0]} features and {sizes[1]} classes, not for {self.features} and "
                 f"{self.classes}"
             )
         self.text, self.booster = state.cpu().clone(), booster
 
 
 def boosted_trees(options: LightGbmOptions, *, info: TaskInfo) -> BoostedTrees:
-    """Build the model, not fitted yet.
+    """Build the model, which is not fitted yet.
 
     Raises:
-        ValueError: LightGBM is not installed, or the task is no classification of inputs of one size.
+        ValueError: LightGBM is not installed, or the task is not a classification of inputs of one size.
     """
     _library()
     if info.shape is None or info.classes is None:

@@ -18,14 +18,14 @@ from robustplug.api import (
 )
 
 _HERE = "robustplug_vrm"
-_IGNORED = {"ignores-target": "the loss would not look at what it answers"}
-_MOVES = {"moves": "the virtual sample would be the clean one: use vicinity gaussian, or a perturbation"}
+_IGNORED = {"ignores-target": "the loss would ignore the labels that it returns"}
+_MOVES = {"moves": "the virtual sample would equal the clean one: use vicinity gaussian, or a perturbation"}
 _MIXUP = "Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412"
 _STABILITY = "Zheng et al. 2016, Stability Training, arXiv:1604.04326"
 _BILATERAL = "Wang and Zhang 2019, Bilateral Adversarial Training, arXiv:1811.10716"
 _INTERPOLATED = "Lamb et al. 2019, Interpolated Adversarial Training, arXiv:1906.06784"
-_SEVERAL = "it asks for the class of each sample, and a mixture has several"
-_NOT_SINGLE = "a mixture has no single clean sample to be multiplied with"
+_SEVERAL = "it needs one class for each sample, and a mixture has several"
+_NOT_SINGLE = "a mixture has no single clean sample to multiply with"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class GaussianOptions:
 
     Attributes:
         sigma: Δ, standard deviation of the noise, in units of the input range.
-        inner: vicinity that samples are drawn from first, and that says what a legal perturbation is.
+        inner: vicinity that samples are drawn from first; it also defines the legal perturbations.
     """
 
     sigma: NonNegative = 0.1
@@ -46,8 +46,8 @@ class MixupOptions:
     """Options of `mixup`.
 
     Attributes:
-        a: λ ~ Beta(a, a), one for each batch; 0 mixes nothing.
-        inner: vicinity that samples are drawn from first, and that says what a legal perturbation is.
+        a: parameter of λ ~ Beta(a, a), drawn once for each batch; 0 turns mixing off.
+        inner: vicinity that samples are drawn from first; it also defines the legal perturbations.
     """
 
     a: NonNegative = 1.0
@@ -70,8 +70,8 @@ class BilateralOptions:
     """Options of `bilateral`.
 
     Attributes:
-        ratio: the label's share over the largest of another class.
-        gamma: γ, what the likeliest wrong class counts, in nats.
+        ratio: share of the true class over the largest share of another class.
+        gamma: γ, weight of the likeliest wrong class, in nats.
     """
 
     ratio: Positive = 9.0
@@ -80,7 +80,7 @@ class BilateralOptions:
 
 @dataclass(frozen=True)
 class BilateralTrainingOptions(MethodOptions):
-    """Options of `bilateral`: the slots, with both adversaries in theirs."""
+    """Options of the method `bilateral`: the slots, with the input and the label adversary."""
 
     perturbation: Use = use("pgd", steps=1, step_ratio=1.0, target="runner-up")
     label_map: Use = use("bilateral")
@@ -104,7 +104,7 @@ class InterpolatedOptions(MethodOptions):
     """Options of `interpolated`.
 
     Attributes:
-        a: λ ~ Beta(a, a), drawn for the clean and for the attacked samples.
+        a: parameter of λ ~ Beta(a, a), drawn once for the clean and once for the attacked samples.
     """
 
     a: Positive = 1.0
@@ -119,7 +119,7 @@ def _gaussian_traits(options: GaussianOptions) -> Traits:
 
 
 def _mixup_traits(options: MixupOptions) -> Traits:
-    again = {"mixtures": "the inner vicinity mixes already"}
+    again = {"mixtures": "the inner vicinity already mixes samples"}
     return Traits(frozenset({"mixtures"}), excludes=again) if options.a else _PLAIN
 
 
@@ -130,7 +130,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         "gaussian",
         f"{_HERE}.vicinities:Gaussian",
         GaussianOptions,
-        "each sample with Gaussian noise; no clipping",
+        "each sample plus Gaussian noise, without clipping",
         "Zantedeschi et al. 2017, arXiv:1707.06728",
         traits=_gaussian_traits,
     )
@@ -151,7 +151,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         "bilateral",
         f"{_HERE}.bilateral:BilateralLabels",
         BilateralOptions,
-        "the label adversary in closed form: the least likely class gets most of what the label loses",
+        "the label adversary in closed form: the least likely class gets most of what the true one loses",
         _BILATERAL,
         traits=Traits(excludes={"mixtures": _SEVERAL, "mixed-views": _SEVERAL, **_IGNORED}),
     )
@@ -162,7 +162,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         paper=_STABILITY,
         traits=Traits(
             gives=frozenset({"predictions"}),
-            needs={"clean-view": "without a clean view nothing would be learnt from the true labels"},
+            needs={"clean-view": "without a clean view the model would learn nothing from the true labels"},
             excludes={"mixtures": "a mixture has no single clean sample to agree with", **_IGNORED},
         ),
     )
@@ -170,12 +170,12 @@ def robustplug_label_maps() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_output_maps() -> Iterable[Component]:
-    """Offer g of stability training."""
+    """Offer the output map of stability training in SPROUT's Table 1."""
     yield Component(
         "product",
         f"{_HERE}.stability:Product",
         ProductOptions,
-        "log g of g = f(x) ∘ f(x')^weight, the product of the predictions at a sample and at a virtual one",
+        "log g with g = f(x) ∘ f(x')^weight, the product of the predictions at a sample and a virtual one",
         _STABILITY,
         traits=Traits(
             gives=frozenset({"log-g"}),
@@ -187,15 +187,13 @@ def robustplug_output_maps() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_losses() -> Iterable[Component]:
-    """Offer the generalised cross entropy of output maps that answer with log g."""
+    """Offer the generalised cross entropy for output maps that return log g."""
     yield Component(
         "log-likelihood",
         f"{_HERE}.stability:LogLikelihood",
-        summary="−Σ h · log g, for output maps that answer with log g",
+        summary="−Σ h · log g, for output maps that return log g",
         paper="Cheng et al. 2021, Self-Progressing Robust Training, arXiv:2012.11769, Eq. 4",
-        traits=Traits(
-            needs={"log-g": 'the output map must answer with log g, as "product" does, not with logits'}
-        ),
+        traits=Traits(needs={"log-g": 'the output map must return log g, as "product" does, not logits'}),
     )
 
 
@@ -213,7 +211,7 @@ def robustplug_methods() -> Iterable[Component]:
         "stability",
         f"{_HERE}.stability:Stability",
         StabilityOptions,
-        "cross entropy, and agreement of the predictions at a sample and at its noisy copy",
+        "cross entropy plus the divergence of the predictions at a sample and at its noisy copy",
         _STABILITY,
         traits=Traits(gives=frozenset({"clean-view"}), needs=_MOVES),
     )
@@ -221,7 +219,7 @@ def robustplug_methods() -> Iterable[Component]:
         "interpolated",
         f"{_HERE}.interpolated:Interpolated",
         InterpolatedOptions,
-        "mixup of clean and of attacked samples, half each",
+        "mixup of clean samples and of attacked samples, each with half the weight",
         _INTERPOLATED,
         {"perturbation": {"steps": 2}},
         traits=Traits(

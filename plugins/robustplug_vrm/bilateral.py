@@ -12,17 +12,18 @@ from . import BilateralOptions, BilateralTrainingOptions
 
 
 def bilateral_labels(logits: Tensor, labels: Tensor, ratio: float, gamma: float) -> Tensor:
-    """Return the adversarial labels of some samples, rows (N, K) that sum to 1.
+    """Return adversarial labels, rows (N, K) that sum to 1.
 
     With L_k = −log p_k(x): y'_k = δ·(L_k − min_{j≠y} L_j + γ) / Σ_{j≠y}(L_j − min L + γ) for the wrong
-    classes and y'_y = 1 − δ, where δ is such that y'_y is `ratio` times the largest of them. This is
-    the authors' code; the label ascends its gradient −log p, so the least likely wrong class gets most.
+    classes and y'_y = 1 − δ, where δ is such that y'_y is `ratio` times the largest y'_k. This follows
+    the authors' code. The label ascends its gradient −log p, so the least likely wrong class gets most.
 
     Args:
-        logits: at the clean samples, (N, K), K at least 2.
+        logits: logits at the clean samples, (N, K), K at least 2.
         labels: classes int64 (N,).
-        ratio: `multi` in the code, 9 there: y'_y is in [ratio / (ratio + K − 1), ratio / (ratio + 1)].
-        gamma: γ, above 0; 0.01 there.
+        ratio: `multi` in the authors' code, where it is 9. y'_y lies in
+            [ratio / (ratio + K − 1), ratio / (ratio + 1)].
+        gamma: γ, above 0; 0.01 in the authors' code.
     """
     losses = -F.log_softmax(logits.float(), 1)
     label = labels[:, None]
@@ -34,7 +35,7 @@ def bilateral_labels(logits: Tensor, labels: Tensor, ratio: float, gamma: float)
 
 
 class BilateralLabels:
-    """h: the label moved against the model, from its prediction at the clean sample in eval mode.
+    """h: adversarial labels from the model's prediction at the clean sample in eval mode.
 
     Args:
         options: see BilateralOptions.
@@ -44,7 +45,7 @@ class BilateralLabels:
         self.ratio, self.gamma = options.ratio, options.gamma
 
     def __call__(self, step: Step, view: View) -> Tensor:
-        """Return rows (N, K), constant; costs a forward."""
+        """Return rows (N, K) without a gradient; take one forward pass."""
         labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
         with step.attack_mode(), torch.no_grad():
             logits = step.output(view.replace(x=view.origin))
@@ -52,8 +53,8 @@ class BilateralLabels:
 
 
 class Bilateral(Method[BilateralTrainingOptions]):
-    """Train on attacked samples with attacked labels."""
+    """Train on adversarial examples with adversarial labels."""
 
     def cost(self) -> Cost:
-        """Count the attack, the clean prediction that the labels are made of, and the update."""
+        """Count the attack, the clean prediction for the labels, and the update."""
         return self.perturbation.cost(Cost(1, 0)) + (2, 1)

@@ -11,18 +11,18 @@ from .vicinities import draw_partners, mix
 
 
 class Interpolated(Method[InterpolatedOptions]):
-    """(L(mixup of clean) + L(mixup of attacked)) / 2, with λ and partners of its own for each."""
+    """(L(mixup of clean) + L(mixup of attacked)) / 2, with separate λ and partners."""
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return both mixtures; the attack is on samples and labels that are not mixed."""
+        """Return both mixtures; the attack precedes the mixing."""
         adv = self.perturbation(step, View.of(point, "adv"), self.vicinity)
         return [self._mixture(step, view).replace(weight=0.5) for view in (View.of(point), adv)]
 
     def _mixture(self, step: Step, view: View) -> View:
-        """Mix the rows of a view, and with them what its perturbation is measured from.
+        """Mix the rows of a view, and the origins that its perturbation is measured from.
 
         Raises:
-            ValueError: the task is no classification.
+            ValueError: the task is not classification.
         """
         classes = step.task.info.classes
         if classes is None:

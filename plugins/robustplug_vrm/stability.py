@@ -1,4 +1,4 @@
-"""Stability training, Zheng et al. 2016 (arXiv:1604.04326), and g of SPROUT's Table 1."""
+"""Stability training, Zheng et al. 2016 (arXiv:1604.04326), and its output map in SPROUT's Table 1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import ProductOptions, StabilityOptions
 
 
 def clean_view(step: Step, view: View) -> View:
-    """Return the view at the samples as the task gave them, before the vicinity drew others."""
+    """Return the view at the task's own samples, before the vicinity drew virtual ones."""
     batch = step.batch
     if len(view) == len(batch) and torch.equal(view.index, batch.index):
         return view.replace(x=batch.x, role="clean")
@@ -30,7 +30,7 @@ class StableLabels:
         pass
 
     def __call__(self, step: Step, view: View) -> Any:
-        """Return labels or rows (N, K); the clean forward is shared with the clean view."""
+        """Return labels or rows (N, K); share the forward pass with the clean view."""
         if view.role == "clean":
             return view.y
         return step.output(clean_view(step, view)).float().softmax(1)
@@ -54,10 +54,10 @@ class Product:
 
 
 class LogLikelihood:
-    """−Σ_k h_k · log g_k, SPROUT Eq. (4), for output maps that answer with log g.
+    """−Σ_k h_k · log g_k, SPROUT Eq. (4), for output maps that return log g.
 
-    To normalise the product f(x) ∘ f(x̃) would add the log of its sum, which is largest where the two
-    agree: it would reward disagreement.
+    Normalising the product f(x) ∘ f(x̃) would add the log of its sum to the loss. That sum is largest where
+    the two predictions agree, so the loss would reward disagreement.
     """
 
     def __init__(self, options: object) -> None:
@@ -73,10 +73,10 @@ class Stability(Method[StabilityOptions]):
     """L_0(x) + α·D(f(x), f(x̃)) with D(p, q) = −Σ p log q, Zheng et al. 2016's loss of a classifier."""
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the clean view with weight 1 and the one around it with weight α."""
+        """Return the clean view with weight 1 and the virtual view with weight α."""
         virtual = self.perturbation(step, View.of(point, "adv"), self.vicinity)
         return [View.of(step.batch), virtual.replace(weight=self.options.alpha)]
 
     def cost(self) -> Cost:
-        """Count the attack, whose target costs one forward, and both views."""
+        """Count the attack, whose target takes one forward, and both views."""
         return self.perturbation.cost(Cost(1, 0)) + (2, 2)

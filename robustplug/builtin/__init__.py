@@ -1,4 +1,4 @@
-"""The default plugin: it comes through the same door as every other."""
+"""The built-in plugin; it registers its components through the same hooks as every other plugin."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class MarginOptions:
     """Options of `margin`.
 
     Attributes:
-        kappa: the margin counts down to −kappa; None for no bound.
+        kappa: margins below −kappa count as −kappa; None for no bound.
     """
 
     kappa: NonNegative | None = None
@@ -65,9 +65,9 @@ class SgdOptions:
 
     Attributes:
         lr: learning rate.
-        momentum: of the gradient.
-        weight_decay: L2 regularisation.
-        nesterov: Nesterov's momentum.
+        momentum: momentum of the gradient.
+        weight_decay: weight of the L2 regularisation.
+        nesterov: whether to use Nesterov momentum.
     """
 
     lr: Positive = 0.1
@@ -86,8 +86,8 @@ class AdamWOptions:
 
     Attributes:
         lr: learning rate.
-        betas: decay of the first and second moment.
-        weight_decay: decoupled.
+        betas: decay rates of the first and second moments.
+        weight_decay: decoupled weight decay.
     """
 
     lr: Positive = 1e-3
@@ -109,7 +109,7 @@ class StepOptions:
 
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(self.milestones):
-            raise ValueError("milestones must ascend")
+            raise ValueError("milestones must be in ascending order")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class CyclicOptions:
     """Options of `cyclic`.
 
     Attributes:
-        peak: share of the run at which the rate is highest.
+        peak: fraction of the run at which the rate is highest.
     """
 
     peak: Annotated[float, Bounds(gt=0, lt=1), FractionText()] = 0.5
@@ -128,8 +128,8 @@ class WarmUpOptions:
     """Options of `warm-up`.
 
     Attributes:
-        epochs: length of the rise.
-        then: the schedule that it is multiplied with.
+        epochs: number of epochs of the linear rise.
+        then: schedule that is multiplied by the rise.
     """
 
     epochs: NonNegative = 5
@@ -175,9 +175,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         SmoothOptions,
         "label smoothing",
         "Szegedy et al. 2016, arXiv:1512.00567",
-        traits=Traits(
-            labels.gives, excludes={"ignores-target": "the loss would not look at the smoothed label"}
-        ),
+        traits=Traits(labels.gives, excludes={"ignores-target": "the loss ignores the smoothed label"}),
     )
 
 
@@ -192,7 +190,7 @@ def robustplug_output_maps() -> Iterable[Component]:
 def robustplug_losses() -> Iterable[Component]:
     """Offer losses."""
     ignores = Traits(gives=frozenset({"ignores-target"}))
-    logits = Traits(excludes={"log-g": "it would normalise again what is log g already"})
+    logits = Traits(excludes={"log-g": "the outputs are already log g; it would normalise them twice"})
     entropy = Traits(frozenset({"cross-entropy"}), excludes=logits.excludes)
     yield Component("ce", f"{_HERE}.losses:CrossEntropy", summary="cross entropy", traits=entropy)
     yield Component(
@@ -242,35 +240,35 @@ def robustplug_models() -> Iterable[Component]:
 @hookimpl
 def robustplug_optimizers() -> Iterable[Component]:
     """Offer optimizers."""
-    yield Component("sgd", f"{_HERE}.optimizers:sgd", SgdOptions, "gradient descent with momentum")
+    yield Component("sgd", f"{_HERE}.optimizers:sgd", SgdOptions, "stochastic gradient descent with momentum")
     yield Component("adamw", f"{_HERE}.optimizers:adamw", AdamWOptions, "AdamW", "arXiv:1711.05101")
 
 
 @hookimpl
 def robustplug_schedules() -> Iterable[Component]:
     """Offer learning-rate schedules."""
-    yield Component("constant", f"{_HERE}.optimizers:Constant", summary="no change")
+    yield Component("constant", f"{_HERE}.optimizers:Constant", summary="constant learning rate")
     yield Component(
         "step", f"{_HERE}.optimizers:StepDecay", StepOptions, "drops at milestones", "", {"milestones": [1]}
     )
     yield Component(
-        "cosine", f"{_HERE}.optimizers:Cosine", summary="half a cosine to 0", paper="arXiv:1608.03983"
+        "cosine", f"{_HERE}.optimizers:Cosine", summary="half a cosine from 1 to 0", paper="arXiv:1608.03983"
     )
     yield Component(
         "cyclic",
         f"{_HERE}.optimizers:Cyclic",
         CyclicOptions,
-        "a triangle from 0 over 1 to 0",
+        "one triangle: a linear rise from 0 to 1, then a linear fall to 0",
         "arXiv:2001.03994",
     )
     yield Component(
-        "warm-up", f"{_HERE}.optimizers:WarmUp", WarmUpOptions, "a linear rise, then another schedule"
+        "warm-up", f"{_HERE}.optimizers:WarmUp", WarmUpOptions, "a linear warm-up, then another schedule"
     )
 
 
 @hookimpl
 def robustplug_run_start(run: RunInfo) -> None:
-    """Drop the metrics of epochs that will be trained again."""
+    """Drop the metrics of epochs that the run trains again."""
     from . import metrics
 
     metrics.forget_from(run)
@@ -278,7 +276,7 @@ def robustplug_run_start(run: RunInfo) -> None:
 
 @hookimpl
 def robustplug_epoch_end(run: RunInfo, report: EpochReport) -> None:
-    """Write a line of metrics."""
+    """Write the metrics of the epoch."""
     from . import metrics
 
     metrics.append(run, report)

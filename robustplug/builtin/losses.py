@@ -36,7 +36,7 @@ class KLDivergence:
 
 
 class Margin:
-    """Logit margin of the strongest wrong class over the label, whatever the target."""
+    """Logit margin of the strongest wrong class over the label; the target is ignored."""
 
     def __init__(self, options: MarginOptions) -> None:
         self.kappa = options.kappa
@@ -47,7 +47,7 @@ class Margin:
 
 
 class DifferenceOfLogitsRatio:
-    """Difference of logits ratio, whatever the target: the margin, free of the scale of the logits."""
+    """Difference of logits ratio: a margin invariant to the scale of the logits; the target is ignored."""
 
     def __init__(self, options: object) -> None:
         pass

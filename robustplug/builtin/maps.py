@@ -18,20 +18,20 @@ def smooth(labels: Tensor, classes: int, alpha: float) -> Tensor:
 
     Args:
         labels: classes int64 (N,) or rows (N, K).
-        classes: K.
-        alpha: in [0, 1].
+        classes: number of classes K.
+        alpha: weight of the uniform distribution, in [0, 1].
     """
     return (1 - alpha) * as_rows(labels, classes) + alpha / classes
 
 
 class OneHot:
-    """h(y) = y, the label as the task gave it."""
+    """h(y) = y, the task's label."""
 
     def __init__(self, options: object) -> None:
         pass
 
     def __call__(self, step: Step, view: View) -> Any:
-        """Return the labels; class indices stand for one-hot rows."""
+        """Return the labels; class indices represent one-hot rows."""
         return view.y
 
 
@@ -45,7 +45,7 @@ class Smooth:
         """Return smoothed rows (N, K).
 
         Raises:
-            ValueError: the task is no classification.
+            ValueError: the task is not a classification task.
         """
         classes = step.task.info.classes
         if classes is None:

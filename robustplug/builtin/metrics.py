@@ -12,7 +12,7 @@ FILE = "metrics.jsonl"
 
 
 def forget_from(run: RunInfo) -> None:
-    """Drop the lines of epochs that a resumed run trains again, and a last line that was cut off."""
+    """Drop the lines of epochs that a resumed run trains again, and a truncated last line."""
     path = Path(run.folder) / FILE
     if not path.is_file():
         return

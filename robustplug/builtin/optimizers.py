@@ -1,4 +1,4 @@
-"""Optimizers of torch under their names, and learning-rate schedules as pure functions."""
+"""Optimizers of torch as components, and learning-rate schedules as pure functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def fusable(params: Any) -> bool:
-    """Tell whether torch has one kernel for the whole update of these parameters."""
+    """Return whether torch can update all these parameters with one fused kernel."""
     return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
 
 
@@ -35,7 +35,7 @@ def adamw(options: AdamWOptions, *, params: Any, **changes: Any) -> torch.optim.
 
 
 class Constant:
-    """Keep the learning rate."""
+    """Keep the learning rate constant."""
 
     def __init__(self, options: object) -> None:
         pass
@@ -52,7 +52,7 @@ class StepDecay:
         self.options = options
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """Return gamma to the number of milestones (epochs, counted from 0) that are reached."""
+        """Return gamma to the power of the number of milestones reached; epochs count from 0."""
         return self.options.gamma ** bisect.bisect_right(self.options.milestones, epoch)
 
 
@@ -77,18 +77,18 @@ class Cyclic:
         self.peak = options.peak
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """Return the height of the triangle, 1 at the share `peak` of the run."""
+        """Return the height of the triangle, which is 1 at the fraction `peak` of the run."""
         done = min(epoch / epochs, 1)
         return done / self.peak if done < self.peak else (1 - done) / (1 - self.peak)
 
 
 class WarmUp:
-    """Rise linearly from 0 over some epochs, then follow another schedule for the rest."""
+    """Rise linearly from 0 over the first epochs, then follow another schedule."""
 
     def __init__(self, options: WarmUpOptions, *, then: Schedule) -> None:
         self.epochs, self.then = options.epochs, then
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """Return the rising factor, then that of `then`, which sees the run's own epochs."""
+        """Return the rising factor times that of `then`, which receives the run's own epochs."""
         rise = min(epoch / self.epochs, 1) if self.epochs else 1.0
         return rise * self.then(epoch, epochs)

@@ -1,4 +1,4 @@
-"""The command line. Importing it, and --help, cost neither torch nor pydantic nor rich."""
+"""The command line. Importing it and --help load neither torch nor pydantic nor rich."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .validate import validate
 
 
 class Cli(click.Group):
-    """A group that also lists what plugins add, and turns known errors into one message."""
+    """A group that includes the commands of plugins, and turns known errors into one message."""
 
     _asked = False
 
@@ -38,12 +38,12 @@ class Cli(click.Group):
             host().commands(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """List our own commands and those of plugins."""
+        """List the built-in commands and those of plugins."""
         self._ask_plugins()
         return super().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return our own command, or else that of a plugin."""
+        """Return a built-in command, or else that of a plugin."""
         found = super().get_command(ctx, cmd_name)
         if found is None:
             self._ask_plugins()
@@ -51,7 +51,7 @@ class Cli(click.Group):
         return found
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Suggest the closest command when there is none of a name."""
+        """Suggest the closest command if a name is unknown."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -78,7 +78,7 @@ class Cli(click.Group):
 
 
 def echo_once(message: str) -> None:
-    """Print an error; of several processes that find the same one, only the first does."""
+    """Print an error, but only in the first of several processes."""
     if first_process():
         click.echo(message, err=True)
 
@@ -93,7 +93,7 @@ def known_exit_code(error: Exception) -> int | None:
 
 
 def echo_warnings() -> None:
-    """Print what went wrong with plugins, one yellow line each, once."""
+    """Print each warning about plugins once, as a yellow line."""
     from ..plugin.host import host
 
     if host.cache_info().currsize:

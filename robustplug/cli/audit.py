@@ -14,9 +14,9 @@ from .ranks import first_process
 @click.command()
 @click.argument("model")
 @click.option(
-    "--source", "sources", multiple=True, metavar="RUN", help="Try adversarial examples of this run, too."
+    "--source", "sources", multiple=True, metavar="RUN", help="Also run transfer attacks from this run."
 )
-@click.option("--samples", type=click.IntRange(min=1), help="Only the first so many.")
+@click.option("--samples", type=click.IntRange(min=1), help="Number of samples, from the start of the split.")
 @model_options
 def audit(
     model: str,
@@ -26,9 +26,9 @@ def audit(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Find out whether robustness is real or gradients are masked.
+    """Check whether robustness is real or due to gradient masking.
 
-    MODEL is as for evaluate. Each check has a verdict, all together a grade from A to F.
+    MODEL is as for evaluate. Each check has a verdict; all verdicts together determine a grade from A to F.
 
     \b
     robustplug audit runs/cat-digits --source runs/erm-digits

@@ -13,7 +13,7 @@ from ..plugin.component import KINDS
 def check(name: str, kind: str | None) -> None:
     """Run the conformance kit on a component.
 
-    The exit code is 1 when a check fails.
+    The exit code is 1 if a check fails.
     """
     from rich.console import Console
     from rich.markup import escape

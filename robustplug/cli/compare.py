@@ -11,10 +11,10 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--suite", default="", metavar="NAME", help="Compare what evaluate --suite NAME found.")
-@click.option("--csv", "csv_file", type=_FILE, help="Write the numbers here, too.")
-@click.option("--markdown", "markdown_file", type=_FILE, help="Write the tables here, too.")
-@click.option("--html", "html_file", type=_FILE, help="Write tables and figures here, too.")
+@click.option("--suite", default="", metavar="NAME", help="Compare the results of evaluate --suite NAME.")
+@click.option("--csv", "csv_file", type=_FILE, help="Also write the numbers to this file.")
+@click.option("--markdown", "markdown_file", type=_FILE, help="Also write the tables to this file.")
+@click.option("--html", "html_file", type=_FILE, help="Also write tables and figures to this file.")
 @click.pass_context
 def compare(
     ctx: click.Context,
@@ -26,10 +26,10 @@ def compare(
 ) -> None:
     """Compare runs and studies.
 
-    The tables hold accuracies with intervals, the Pareto front, and what training cost. RUN is a run
-    folder, a study folder, or the JSON file of an evaluation. What was evaluated on other samples, or
-    under other attacks, is not compared, and what differs is said. What cannot be read is named and left
-    out (exit code 1; 2 when nothing is left).
+    The tables show accuracies with intervals, the Pareto front, and the cost of training. RUN is a run
+    folder, a study folder, or the JSON file of an evaluation. Results on different samples or under
+    different attacks are not compared; notes list the differences. Inputs that cannot be read are listed
+    and left out (exit code 1; 2 if nothing is left).
 
     \b
     robustplug compare runs/cat-digits runs/trades-digits

@@ -23,17 +23,19 @@ def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> list[fl
 
 
 _MODEL_OPTIONS = (
-    click.option("--task", metavar="NAME", help="Data to evaluate a model on that is no run folder."),
-    click.option("--model", "architecture", metavar="NAME", help="Model component of a state dict."),
+    click.option("--task", metavar="NAME", help="Task with the data, if MODEL is not a run folder."),
+    click.option("--model", "architecture", metavar="NAME", help="Model component for a state dict."),
     click.option("--weights", metavar="NAME|FILE", help="Weights of a torchvision model, such as DEFAULT."),
-    click.option("--mean", callback=_numbers, metavar="M,M,M", help="Normalisation to put in front."),
-    click.option("--std", callback=_numbers, metavar="S,S,S", help="Normalisation to put in front."),
+    click.option(
+        "--mean", callback=_numbers, metavar="M,M,M", help="Mean of a normalisation to add in front."
+    ),
+    click.option("--std", callback=_numbers, metavar="S,S,S", help="Deviation of that normalisation."),
     click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Override a key, of a run evaluate.* only; may be repeated.",
+        help="Override a key (for a run folder, evaluate.* only); may be repeated.",
     ),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
@@ -43,21 +45,21 @@ _MODEL_OPTIONS = (
         "--json",
         "json_file",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Write the result here, too.",
+        help="Also write the result to this file.",
     ),
-    click.option("--quiet", "-q", is_flag=True, help="Print the result only."),
+    click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
 )
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how a model is read and where its result goes."""
+    """Add the options for opening a model and writing its result."""
     for option in reversed(_MODEL_OPTIONS):
         command = option(command)
     return command
 
 
 def result_folder(model: str, out: Path | None) -> Path:
-    """Return where the results of a model go: evaluations/ in its run folder, or here."""
+    """Return the folder for results: evaluations/ in the run folder, or in the working directory."""
     if out is not None:
         return out
     return Path(model, "evaluations") if Path(model).is_dir() else Path("evaluations", Path(model).stem)
@@ -67,7 +69,7 @@ def result_folder(model: str, out: Path | None) -> Path:
 @click.argument("model")
 @click.option("--suite", metavar="NAME|FILE", help="Rows to run; see: robustplug recipes list --suites")
 @click.option("--source", "sources", multiple=True, metavar="RUN", help="Transfer attacks from this run.")
-@click.option("--reference", metavar="RUN|alexnet", help="What corruption errors are divided by.")
+@click.option("--reference", metavar="RUN|alexnet", help="Reference that corruption errors are divided by.")
 @model_options
 def evaluate(
     model: str,
@@ -82,7 +84,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run folder or a model file under attacks.
 
-    A killed evaluation goes on when the same command is given again. MODEL is a run folder, a file
+    To resume an interrupted evaluation, run the same command again. MODEL is a run folder, a file
     (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost), torchvision:NAME, or a folder that
     the component --model reads.
 

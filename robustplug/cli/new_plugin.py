@@ -13,10 +13,10 @@ import click
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: robustplug-NAME]"
 )
 def new_plugin(name: str, out: Path | None) -> None:
-    """Write a package with a method of your own.
+    """Create a plugin package with a method of your own.
 
-    NAME is that of the method, in kebab-case. The package holds declaration, method, method card, recipe,
-    tests with the conformance kit, and a CI file; it installs and passes its tests as it is.
+    NAME is the name of the method, in kebab-case. The package contains a declaration, a method, a method
+    card, a recipe, tests with the conformance kit, and a CI file. It installs and passes its tests as is.
 
     \b
     robustplug new-plugin my-method

@@ -7,7 +7,7 @@ import click
 
 @click.command()
 def plugins() -> None:
-    """List the installed plugins and what is wrong with them."""
+    """List the installed plugins and their problems."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -26,4 +26,4 @@ def plugins() -> None:
         cells = (report.name, f"{report.distribution} {report.version}", str(count), status)
         table.add_row(*(Text(cell) for cell in cells), style=style)
     Console().print(table)
-    host().warnings.clear()  # the table has said it
+    host().warnings.clear()  # the table shows them

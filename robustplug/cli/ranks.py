@@ -1,4 +1,4 @@
-"""Of several processes that run the same command, one speaks."""
+"""Only the first of several processes that run the same command prints."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def first_process() -> bool:
-    """Tell whether this process prints and writes: torchrun and accelerate number them in RANK."""
+    """Return whether this process prints and writes; torchrun and accelerate set its number in RANK."""
     return os.environ.get("RANK", "0") == "0"

@@ -37,12 +37,12 @@ def list_recipes(suites: bool, studies: bool) -> None:
 @recipes.command("copy")
 @click.argument("name")
 @click.argument("target", required=False, type=click.Path(path_type=Path))
-@click.option("--suite", is_flag=True, help="NAME is that of an evaluation suite.")
-@click.option("--study", is_flag=True, help="NAME is that of a study.")
+@click.option("--suite", is_flag=True, help="NAME is an evaluation suite.")
+@click.option("--study", is_flag=True, help="NAME is a study.")
 def copy_recipe(name: str, target: Path | None, suite: bool, study: bool) -> None:
     """Copy a bundled recipe.
 
-    TARGET is by default NAME.toml here; a file that is there already is kept.
+    TARGET defaults to NAME.toml in the working directory. An existing file is not overwritten.
     """
     from ..recipe.errors import Problem, RecipeError
     from ..recipe.toml.files import find_recipe, find_study, find_suite
@@ -56,7 +56,7 @@ def copy_recipe(name: str, target: Path | None, suite: bool, study: bool) -> Non
         with target.open("xb") as file:
             file.write(source.read_bytes())
     except FileExistsError:
-        raise RecipeError([Problem("", "exists already; name another target")], str(target)) from None
+        raise RecipeError([Problem("", "already exists; choose another target")], str(target)) from None
     except OSError as error:
         raise RecipeError([Problem("", f"cannot be written: {error.strerror}")], str(target)) from error
     use = f"evaluate RUN --suite {target}" if suite else f"study {target}" if study else ""

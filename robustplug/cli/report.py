@@ -11,26 +11,26 @@ from .ranks import first_process
 
 @click.command()
 @click.argument("folder", metavar="RUN|STUDY", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the page.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the page.")
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
-    help="Measure accuracy with so many samples, however long it takes.",
+    help="Measure accuracy on this many samples, without time limit.",
 )
-@click.option("--saved", is_flag=True, help="Compute nothing; show what the folder holds.")
+@click.option("--saved", is_flag=True, help="Compute nothing; show what the folder contains.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
-@click.option("--quiet", "-q", is_flag=True, help="Print the file only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the path of the page.")
 def report(
     folder: Path, out: Path | None, samples: int | None, saved: bool, device: str, quiet: bool
 ) -> None:
     """Write one HTML page about a run or a study.
 
-    It holds tables, figures, audit, recipe and environment, and needs neither a network nor anything
-    beside it. Accuracy against eps, steps and restarts, the loss around samples and adversarial examples
-    are computed where that takes seconds; what is left out is listed with the command that brings it.
-    Written to report/index.html in the folder; the figures lie in report/figures as PNG and SVG, too.
+    The page contains tables, figures, audit, recipe and environment. It needs no network and no other
+    files. Accuracy against eps, steps and restarts, the loss around samples and adversarial examples are
+    computed if that takes seconds; each part that is left out is listed with the command that adds it.
+    The page is report/index.html in the folder. The figures are also in report/figures, as PNG and SVG.
 
     \b
     robustplug report runs/cat-digits

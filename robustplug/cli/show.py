@@ -17,7 +17,7 @@ from ..plugin.hookspecs import ENTRY_POINT_GROUP
 @click.command()
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
-@click.option("--card/--no-card", default=True, help="With the plugin's method card.")
+@click.option("--card/--no-card", default=True, help="Whether to show the plugin's method card.")
 def show(name: str, kind: str | None, card: bool) -> None:
     """Show the options, paper and method card of a component."""
     from rich.console import Console
@@ -45,7 +45,7 @@ def _describe(console: Any, kind: Kind, component: Component, owner: str) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    # Text, not strings: "tuple[int, ...]" would be read as markup.
+    # Text, not strings: rich would parse "tuple[int, ...]" as markup.
     console.print(
         Text.assemble((component.name, "bold"), f" · {kind.replace('_', ' ')} of the plugin {owner}")
     )
@@ -55,7 +55,7 @@ def _describe(console: Any, kind: Kind, component: Component, owner: str) -> Non
     table = Table(box=None, pad_edge=False)
     for column in ("option", "type", "default", "meaning"):
         table.add_column(column, overflow="fold")
-    # What a class does not say of its options, those that it inherits them from do.
+    # Base classes document the options that a class inherits.
     documented = [attribute_docs(each.__doc__ or "") for each in reversed(component.options.__mro__)]
     meanings = {name: text for each in documented for name, text in each.items()}
     for item in dataclasses.fields(component.options):
@@ -64,26 +64,26 @@ def _describe(console: Any, kind: Kind, component: Component, owner: str) -> Non
     if table.row_count:
         console.print(table)
     for name, options in component.variants.items():
-        console.print(Text(f'variant = "{name}" stands for: {_inline(options)}'))
+        console.print(Text(f'variant = "{name}" is short for: {_inline(options)}'))
     console.print()
 
 
 def _inline(value: Any) -> str:
-    """Return a value as TOML would write it on one line."""
+    """Return a value as one line of TOML."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + " }"
     return json.dumps(value)
 
 
 def option_type(annotation: Any) -> str:
-    """Return an option's annotation as text; options are annotated in files with postponed evaluation."""
+    """Return an option's annotation as text; postponed evaluation makes most annotations strings."""
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
     text = re.sub(r"Literal\[([^\]]*)\]", lambda found: found[1].replace("'", '"'), text)
     return re.sub(r"\bUse\b", "component", text)
 
 
 def default_text(component: Component, item: dataclasses.Field[Any]) -> str:
-    """Return an option's default as a recipe would write it."""
+    """Return an option's default in the notation of a recipe."""
     if item.default is not dataclasses.MISSING:
         value = item.default
     elif item.default_factory is not dataclasses.MISSING:
@@ -114,7 +114,7 @@ def attribute_docs(doc: str) -> dict[str, str]:
 
 
 def method_card(owner: str) -> str | None:
-    """Return the README.md beside the module of a plugin, if there is one."""
+    """Return the README.md beside the module of a plugin, or None."""
     from importlib import metadata, resources
 
     for point in metadata.entry_points(group=ENTRY_POINT_GROUP, name=owner):

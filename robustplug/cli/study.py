@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the study.")
-@click.option("--list", "listing", is_flag=True, help="Print the runs and how far each is; run nothing.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the study.")
+@click.option("--list", "listing", is_flag=True, help="Print the runs and their status; run nothing.")
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
-    help="Runs at a time, each in a process of its own.  [default: the number of GPUs, or 1]",
+    help="Number of parallel runs, each in its own process.  [default: the number of GPUs, or 1]",
 )
 @click.option(
     "--observe", "observers", multiple=True, metavar="PLUGIN", help="tensorboard or mlflow; may be repeated."
 )
-@click.option("--quiet", "-q", is_flag=True, help="Print the result only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
 @click.pass_context
 def study(
     ctx: click.Context,
@@ -41,8 +41,8 @@ def study(
 
     FILE is a TOML file, or the name of a bundled study; see: robustplug recipes list --studies
 
-    Finished runs are not run again, unfinished ones go on, and one that fails does not stop the others.
-    Everything goes to studies/NAME, at the end with the page report/index.html, which compares its cells.
+    Finished runs are not repeated, unfinished ones resume, and a failed run does not stop the others.
+    Everything is written to studies/NAME. At the end, the page report/index.html compares the cells.
 
     \b
     robustplug study mine.toml --list

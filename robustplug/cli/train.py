@@ -8,7 +8,7 @@ import click
 
 
 class _Train(click.Command):
-    """Say how a recipe is named to those who write it without --recipe."""
+    """Explain --recipe if a recipe is given without it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -16,7 +16,7 @@ class _Train(click.Command):
         except click.UsageError as error:
             if "extra argument" not in error.message:
                 raise
-            hint = "a recipe is named with --recipe, for example: robustplug train --recipe cat"
+            hint = "give the recipe with --recipe, for example: robustplug train --recipe cat"
             raise click.UsageError(f"{error.message}; {hint}", ctx) from error
 
 
@@ -31,12 +31,12 @@ class _Train(click.Command):
     is_flag=False,
     flag_value="",
     metavar="[RUN]",
-    help="Go on with a run folder, or with the recipe's newest run.",
+    help="Resume a run folder, or the recipe's newest run.",
 )
 @click.option(
     "--observe", "observers", multiple=True, metavar="PLUGIN", help="tensorboard or mlflow; may be repeated."
 )
-@click.option("--quiet", "-q", is_flag=True, help="Print the result only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
 def train(
     recipe: str | None,
     overrides: tuple[str, ...],
@@ -47,7 +47,7 @@ def train(
 ) -> None:
     """Train a recipe, then evaluate it on the test split."""
     if recipe is None and resume is None:
-        raise click.UsageError("Name a recipe, for example: robustplug train --recipe cat")
+        raise click.UsageError("Give a recipe, for example: robustplug train --recipe cat")
     from rich.console import Console
 
     from ..report.console import RichReporter

@@ -18,7 +18,7 @@ def validate(
 ) -> None:
     """Check a recipe and list all its problems.
 
-    With --schema print the schema that editors complete from.
+    With --schema, print the schema for completion in editors.
     """
     if schema:
         import json
@@ -28,7 +28,7 @@ def validate(
         click.echo(json.dumps(recipe_schema(), indent=2))
         return
     if recipe is None:
-        raise click.UsageError("Name a recipe, or ask for --schema.")
+        raise click.UsageError("Give a recipe or --schema.")
     if suite:
         from ..recipe.load import read_suite
 

@@ -1,1 +1,1 @@
-"""What flows through a step: types, slots, methods, state and randomness."""
+"""What a training step consists of: batches and views, slots, methods, state and random numbers."""

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from .types import Feed
 
-# Batches that are sorted by length together.
+# Number of batches that are sorted by length together.
 POOL = 50
 
 
 def epoch_batches(size: int, feed: Feed) -> int:
     """Count the global batches of an epoch.
 
-    While training, a last batch with fewer rows than processes is left out.
+    During training, a last batch with fewer rows than processes is dropped.
     """
     size = size if feed.samples is None else min(size, feed.samples)
     whole, rest = divmod(size, feed.batch_size)
@@ -30,15 +30,15 @@ def epoch_batches(size: int, feed: Feed) -> int:
 def index_batches(size: int, feed: Feed, lengths: Tensor | None = None) -> Iterator[Tensor]:
     """Yield the sample positions of each batch of this process, int64 (n,) on the CPU.
 
-    The order depends on seed and epoch only, never on the number of processes w. Shuffled, for
-    training, rank r takes rows r, r + w, … of each global batch; in stored order, for evaluation, it
-    takes the whole batches r, r + w, ….
+    The order depends on seed and epoch only, never on the number of processes w. In random order
+    (training), rank r takes rows r, r + w, … of each global batch. In stored order (evaluation), it takes
+    the whole batches r, r + w, ….
 
     Args:
-        size: samples of the split.
+        size: number of samples in the split.
         feed: see Feed.
-        lengths: of the samples, int64 (size,): the samples of a shuffled batch are then of similar
-            lengths, so that little of it is padding.
+        lengths: lengths of the samples, int64 (size,). If given, the samples of a shuffled batch have
+            similar lengths, which saves padding.
 
     Raises:
         ValueError: the batch size is smaller than the number of processes.
@@ -66,14 +66,14 @@ def index_batches(size: int, feed: Feed, lengths: Tensor | None = None) -> Itera
 
 
 def by_length(order: Tensor, lengths: Tensor, batch_size: int, rng: torch.Generator) -> Tensor:
-    """Rearrange an order so that the samples of each batch are of similar lengths.
+    """Rearrange an order so that the samples of each batch have similar lengths.
 
-    Each stretch of POOL batches is sorted by length; then whole batches change places. The last batch, if
-    it is smaller, stays the last.
+    Each stretch of POOL batches is sorted by length; then whole batches are permuted. A smaller last batch
+    stays last.
 
     Args:
         order: positions, int64 (n,).
-        lengths: of all samples, int64.
+        lengths: lengths of all samples, int64.
         batch_size: rows of a batch.
         rng: a generator on the CPU.
     """

@@ -1,4 +1,4 @@
-"""Attacks that work together: each on what those before it left standing."""
+"""Ensembles of attacks: each attack runs on the samples that the attacks before it did not break."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Run attacks in order, each on the samples that are still right after those before it.
+    """Run attacks in order, each on the samples that are still correct after the attacks before it.
 
-    An evaluation runs the parts as attacks of their own, over the whole split one after the other, so
-    that batches stay full and each part is reported and resumed.
+    An evaluation runs the parts as separate attacks, one after the other over the whole split. So batches
+    stay full, and each part is reported and resumed separately.
 
     Attributes:
-        parts: name and perturbation of each, in order.
+        parts: name and perturbation of each attack, in order.
     """
 
     parts: Sequence[tuple[str, Perturbation]]
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the first point that fools the model for each sample, or else that of the highest loss."""
+        """Return for each sample the first point that fools the model, or else the point of highest loss."""
         x = view.x.detach().clone()
         rows = torch.arange(len(view), device=view.index.device)
         highest = torch.full((len(view),), -torch.inf, device=view.index.device)
@@ -48,5 +48,5 @@ class Ensemble:
         return view.replace(x=x)
 
     def cost(self, target: Cost) -> Cost:
-        """Say that the cost depends on the data."""
+        """Return an unknown cost, since it depends on the data."""
         return Cost.unknown()

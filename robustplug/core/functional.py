@@ -1,4 +1,4 @@
-"""Per-sample losses of a classifier as pure functions."""
+"""Per-sample losses of a classifier, as pure functions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def as_rows(target: Tensor, classes: int) -> Tensor:
-    """Return targets as float32 rows (N, K): one-hot rows for classes, rows as they are."""
+    """Return targets as float32 rows (N, K): class numbers become one-hot rows, rows stay unchanged."""
     return F.one_hot(target, classes).float() if target.dim() == 1 else target
 
 
 def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
     """Return KL(t ‖ softmax(z)) of each sample, (N,), differentiable in both arguments.
 
-    The clamp inside the logarithm keeps the gradient finite where a target underflows to 0.
+    The clamp inside the logarithm keeps the gradient finite if a target underflows to 0.
 
     Args:
         logits: (N, K).
@@ -45,8 +45,8 @@ def margin(logits: Tensor, labels: Tensor, kappa: float | None = None) -> Tensor
 
     Args:
         logits: (N, K).
-        labels: classes int64 (N,), or rows (N, K), of which the largest entry counts.
-        kappa: None for no bound.
+        labels: classes int64 (N,), or rows (N, K), whose largest entry is taken as the label.
+        kappa: κ; None for no bound.
     """
     logits = logits.float()
     labels = (labels if labels.dim() == 1 else labels.argmax(1))[:, None]
@@ -59,12 +59,12 @@ def margin(logits: Tensor, labels: Tensor, kappa: float | None = None) -> Tensor
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the difference of logits ratio of each sample, (N,), as a loss to maximise.
 
-    −(z_y − max_{j≠y} z_j) / (z_(1) − z_(3)): Croce & Hein 2020 (arXiv:2003.01690 Eq. 6). It does not
-    change when logits are scaled or shifted.
+    −(z_y − max_{j≠y} z_j) / (z_(1) − z_(3)): Croce & Hein 2020 (arXiv:2003.01690 Eq. 6). It is invariant to
+    scaling and shifting the logits.
 
     Args:
         logits: (N, K), K at least 3.
-        labels: classes int64 (N,), or rows (N, K), of which the largest entry counts.
+        labels: classes int64 (N,), or rows (N, K), whose largest entry is taken as the label.
 
     Raises:
         Refused: there are fewer than three classes.

@@ -1,4 +1,4 @@
-"""Methods: five slots, and the state that goes with them."""
+"""Methods: the five slots and their state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Options = TypeVar("Options")
 
 
 def prepare(method: Method[Any], model: nn.Module, task: Task) -> Sequence[ParamGroup]:
-    """Set up a method and those of its slots that learn, and return all groups to train."""
+    """Set up a method and its learned slots, and return all parameter groups to train."""
     groups = list(method.setup(model, task))
     parts = (method.vicinity, method.perturbation, method.label_map, method.output_map, method.loss)
     for part in parts:
@@ -32,7 +32,7 @@ def prepare(method: Method[Any], model: nn.Module, task: Task) -> Sequence[Param
 
 @dataclass(frozen=True)
 class Objective:
-    """The three slots between a view and its loss, for evaluation and for loops of one's own."""
+    """Hold the three slots between a view and its loss, for evaluation and for custom loops."""
 
     label_map: LabelMap
     output_map: OutputMap
@@ -42,8 +42,8 @@ class Objective:
 class Method(Generic[Options]):
     """Fill the five slots; subclasses override what their paper changes.
 
-    As it stands this trains on the perturbed samples alone: with no perturbation empirical risk
-    minimisation, with PGD adversarial training.
+    This base class trains on the perturbed samples alone. Without a perturbation, that is empirical risk
+    minimisation; with PGD, it is adversarial training.
 
     Args:
         options: the component's options.
@@ -69,39 +69,39 @@ class Method(Generic[Options]):
         self.state = MethodState()
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
-        """Prepare state and model, and name the parameters to train; called once, before training.
+        """Prepare state and model, and return the parameter groups to train; called once, before training.
 
-        The only place where a method may change the model.
+        Only here may a method change the model.
         """
         return [ParamGroup("model", tuple(model.parameters()))]
 
     def passes(self, progress: Progress) -> Sequence[Pass]:
-        """Return the optimiser updates to make on one batch; as many for every batch."""
+        """Return the optimiser updates to make on one batch; their number is the same for every batch."""
         return (Pass(),)
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the views whose weighted mean losses add up to the training loss.
 
         Args:
-            step: this update.
-            point: virtual samples, from the vicinity.
+            step: the current update.
+            point: virtual samples, drawn from the vicinity.
         """
         return [self.perturbation(step, View.of(point, "adv"), self.vicinity)]
 
     def after_backward(self, step: Step, views: Sequence[View]) -> None:
-        """Act after the backward pass and before the optimiser."""
+        """Act after the backward pass and before the optimiser update."""
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
-        """Act after the optimiser; write per-sample memory here."""
+        """Act after the optimiser update; write per-sample memory here."""
 
     def export(self, model: nn.Module) -> nn.Module:
-        """Return a plain module to deploy and to evaluate; must not change `model`.
+        """Return a plain module for deployment and evaluation; must not change `model`.
 
-        The argument may be a copy of the trained model (averaged weights): find modules by name or
-        type, not by identity.
+        The argument may be a copy of the trained model (averaged weights): find modules by name or type,
+        not by identity.
         """
         return model
 
     def cost(self) -> Cost:
-        """Declare the forwards and backwards per sample that one batch costs, all passes included."""
+        """Return the forwards and backwards per sample that one batch costs, all passes included."""
         return self.perturbation.cost(Cost(0, 0)) + (1, 1)

@@ -1,4 +1,4 @@
-"""Models as modules: a normalisation in front, so that attacks see inputs in [0, 1], and modes kept."""
+"""Input normalisation inside the model, so that attacks see inputs in [0, 1], and a temporary eval mode."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def normalized(network: nn.Module, info: TaskInfo, enabled: bool) -> nn.Module:
     """Put the task's normalisation in front of a network, if enabled and if the task states one.
 
     Raises:
-        ValueError: the task's mean and std do not fit each other or its channels.
+        ValueError: the task's mean and std do not match each other or its channels.
     """
     if not enabled or not info.mean:
         return network
@@ -52,10 +52,10 @@ def normalized(network: nn.Module, info: TaskInfo, enabled: bool) -> nn.Module:
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode for a block, and each of its parts back afterwards.
+    """Put a module in eval mode for a block, and restore the mode of each part afterwards.
 
     Raises:
-        AttributeError, NotImplementedError: some part of it has no modes.
+        AttributeError, NotImplementedError: a part of the module has no modes.
     """
     flags = [(part, part.training) for part in module.modules()]
     try:

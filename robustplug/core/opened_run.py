@@ -1,4 +1,4 @@
-"""What there is to see of a run that is opened."""
+"""The interface of an opened run."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class OpenedRun(Protocol):
 
     @property
     def trained(self) -> nn.Module:
-        """Return the model as in the checkpoint, before the method's export."""
+        """Return the model of the checkpoint, before the method's export."""
         ...
 
     @property
     def epochs(self) -> int:
-        """Return the whole epochs that it has been trained for."""
+        """Return the number of whole epochs that the model was trained for."""
         ...
 
     @property
     def folder(self) -> Path:
-        """Return the folder of the run."""
+        """Return the run folder."""
         ...
 
     @property
     def problems(self) -> Sequence[str]:
-        """Tell what is wrong with newer checkpoints."""
+        """Return the problems of newer checkpoints, which could not be used."""
         ...
 
     @property
@@ -55,7 +55,7 @@ class OpenedRun(Protocol):
 
     @property
     def task(self) -> Task:
-        """Return the data."""
+        """Return the task, which provides the data."""
         ...
 
     @property
@@ -65,14 +65,14 @@ class OpenedRun(Protocol):
 
     @property
     def device(self) -> str:
-        """Return where the models are."""
+        """Return the device of the models."""
         ...
 
     def evaluate(self, model: nn.Module, samples: int | None = None) -> Result:
-        """Evaluate a module as the run's recipe says.
+        """Evaluate a module as the run's recipe specifies.
 
         Args:
-            model: of the same task, in eval mode.
-            samples: use only the first so many; None for what the recipe says.
+            model: a module for the same task, in eval mode.
+            samples: number of samples, taken from the start of the split; None for the recipe's number.
         """
         ...

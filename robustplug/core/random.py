@@ -1,4 +1,4 @@
-"""Random numbers from passed generators; the global generator is left as it was found."""
+"""Random numbers from explicit generators; the global generator stays unchanged."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Tensor
 def derive(seed: int, *path: object) -> int:
     """Derive a 63-bit seed from a run's seed and a path such as ("train", rank, update).
 
-    Equal paths give equal seeds on every machine; different paths give unrelated ones.
+    Equal paths produce equal seeds on every machine; different paths produce unrelated ones.
     """
     text = "/".join(str(part) for part in (seed, *path))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def stream(seed: int, *path: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a generator seeded for this path."""
+    """Return a generator that is seeded for this path."""
     return torch.Generator(device).manual_seed(derive(seed, *path))
 
 
 @contextlib.contextmanager
 def isolated(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Seed the global generator for a block and put it back afterwards.
+    """Seed the global generator for a block and restore it afterwards.
 
-    For code that can draw from nothing else: weight initialisation and dropout of torch modules.
+    For code that accepts no generator: weight initialisation and dropout of torch modules.
     """
     device = torch.device(device)
     cuda = device.type == "cuda"
@@ -53,7 +53,7 @@ def normal_like(x: Tensor, rng: torch.Generator) -> Tensor:
 def gamma(concentration: Tensor, rng: torch.Generator) -> Tensor:
     """Draw from Gamma(concentration, 1), differentiable in the concentration.
 
-    torch.distributions takes no generator; the operator below it does.
+    torch.distributions accepts no generator; the operator below it does.
     """
     draw: Any = torch._standard_gamma
     result: Tensor = draw(concentration, generator=rng)
@@ -63,7 +63,8 @@ def gamma(concentration: Tensor, rng: torch.Generator) -> Tensor:
 def log_gamma(concentration: Tensor, rng: torch.Generator) -> Tensor:
     """Draw the logarithm of Gamma(concentration, 1), differentiable in the concentration.
 
-    A draw of small concentration underflows, so it is made of a larger one: G(c) = G(c + 1) · U^(1/c).
+    A draw of small concentration underflows, so it is computed from a larger one: G(c) = G(c + 1) ·
+    U^(1/c).
     """
     small = concentration < 0.1
     draws = gamma(concentration + small, rng).clamp_min(torch.finfo(concentration.dtype).tiny).log()

@@ -1,4 +1,4 @@
-"""What a method remembers: per-sample memory, learnable parameters, buffers."""
+"""The state of a method: per-sample memory, learnable parameters, buffers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class PerSample(nn.Module):
-    """Remember one number for every training sample, keyed by `batch.index`.
+    """Store one number for every training sample, keyed by `batch.index`.
 
-    What this process writes in a step reaches all processes after that step.
+    The values that a process writes in a step reach all processes after that step.
 
     Args:
-        size: training samples.
+        size: number of training samples.
         initial: value before the first write.
     """
 
@@ -35,10 +35,10 @@ class PerSample(nn.Module):
         self._written.append(index)
 
     def synchronize(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Exchange what was written since the last call.
+        """Exchange the values that were written since the last call.
 
         Args:
-            gather: concatenates a tensor's rows over all processes, whatever their number.
+            gather: function that concatenates a tensor's rows over all processes, whatever their number.
         """
         if self._written:
             index = torch.cat(self._written)
@@ -46,12 +46,12 @@ class PerSample(nn.Module):
         self._written.clear()
 
     def forget_writes(self) -> None:
-        """Drop the record of writes; for a run of one process, which has nobody to tell."""
+        """Drop the record of writes; for a run with a single process, which has nothing to exchange."""
         self._written.clear()
 
 
 class MethodState(nn.Module):
-    """Hold a method's memory; all of it is checkpointed.
+    """Hold a method's memory; all of it is saved in checkpoints.
 
     Register nn.Parameters and buffers as on any module; they are the same on all processes.
     """
@@ -71,7 +71,7 @@ class MethodState(nn.Module):
         return (module for module in self.modules() if isinstance(module, PerSample))
 
     def get_local(self, name: str) -> Tensor | None:
-        """Return a tensor that each process has for itself, or None before it is set."""
+        """Return a tensor that each process has for itself, or None if it is not set."""
         return self._local.get(name)
 
     def set_local(self, name: str, value: Tensor) -> None:

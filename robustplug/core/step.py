@@ -1,4 +1,4 @@
-"""One optimiser update as the slots of a method see it: the only way to the model."""
+"""One optimiser update as the slots of a method see it: their only access to the model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Meter:
 
 
 class _Shared(NamedTuple):
-    """Key of an output that several slots may share; holds x so that its identity stays its own."""
+    """Key of an output that several slots may share; keeps x alive so that its identity stays unique."""
 
     x: Tensor
     version: int
@@ -40,7 +40,7 @@ class _Shared(NamedTuple):
 
 
 class Slots(Protocol):
-    """What a Step needs of a method: the three slots between a view and its loss."""
+    """What a Step needs from a method: the three slots between a view and its loss."""
 
     @property
     def label_map(self) -> Callable[[Step, View], Any]:
@@ -59,7 +59,7 @@ class Slots(Protocol):
 
 
 class Bounded(Protocol):
-    """What a Step needs of a vicinity: the radius of views that carry none of their own."""
+    """What a Step needs from a vicinity: the radius of views that have none of their own."""
 
     @property
     def eps(self) -> float:
@@ -69,21 +69,21 @@ class Bounded(Protocol):
 
 @dataclass
 class Step:
-    """Give the slots of a method what they need for one update, or one batch of an evaluation.
+    """Provide the slots of a method with what they need for one update, or for one evaluation batch.
 
     Attributes:
         model: the plain module, as `setup` left it.
         method: the five slots in use.
-        task: scores outputs.
-        batch: what the task gave, before the vicinity's sampling.
+        task: the task, which scores outputs.
+        batch: the task's batch, before the vicinity samples from it.
         rng: this process's generator, on the batch's device, seeded for this update.
-        progress: where training is.
-        pass_: which of the method's passes this is.
+        progress: position in the training run.
+        pass_: the current pass of the method.
         meter: the run's count of forwards and backwards.
         wrapped: the module that synchronises gradients between processes; None for the plain one.
-        evaluating: an attack may stop at the first success of each sample.
-        seed: for generators of single samples, derived from it and their index: the same for all batches of
-            a row of an evaluation, another for each update of training.
+        evaluating: whether an attack may stop at the first success of each sample.
+        seed: seed from which, together with a sample's index, the generators of single samples are derived.
+            All batches of an evaluation row share one seed; each training update has another.
     """
 
     model: nn.Module
@@ -105,13 +105,13 @@ class Step:
     def forward(self, x: Any, variant: Hashable = None, module: nn.Module | None = None) -> Any:
         """Run the model on x.
 
-        Outside attacks a constant input is run once: slots that ask again get the same output, with
-        its graph. An input that requires grad is never shared.
+        Outside attacks, a constant input is run once: slots that request it again receive the same output,
+        with its graph. An input that requires grad is never shared.
 
         Args:
             x: inputs, for images (N, C, H, W) in [0, 1].
-            variant: names the state of a switch inside the model (a mask, a set of statistics);
-                outputs are shared within one variant only.
+            variant: name of the state of a switch inside the model (a mask, a set of statistics); outputs
+                are shared within one variant only.
             module: another network of the method, such as a second player; None for the model.
         """
         if module is None:
@@ -125,28 +125,28 @@ class Step:
         output = module(x)
         rows = len(x)
         self.meter.forwards += rows
-        # A model that this pass does not update has no graph, and its backward costs nothing.
+        # A model that this pass does not update has no graph, so its backward costs nothing.
         graph = output.requires_grad if isinstance(output, Tensor) else torch.is_grad_enabled()
         if graph and not self._attack:
             self._graph_rows += rows
-        # Iterates of an attack do not come back: keeping them would only keep their memory.
+        # Iterates of an attack are not requested again: caching them would only waste memory.
         if sharable and not self._attack:
             self._cache.append((key, output))
         return output
 
     def offer(self, x: Tensor, output: Any, variant: Hashable = None) -> None:
-        """Let the rest of an attack use an output that it has computed already, as a constant.
+        """Provide an output that is already computed to the rest of an attack, as a constant.
 
         Args:
-            x: constant inputs; those who ask for the output must ask with this very tensor.
-            output: of the model, without a graph.
+            x: constant inputs; only a call of `forward` with this very tensor receives the output.
+            output: output of the model, without a graph.
             variant: as in `forward`.
 
         Raises:
-            RuntimeError: no attack is going on.
+            RuntimeError: called outside an attack.
         """
         if not self._attack:
-            raise RuntimeError("outputs are offered within step.attack_mode()")
+            raise RuntimeError("step.offer was called outside an attack: call it within step.attack_mode()")
         self._cache.append((_Shared(x, x._version, variant, False, self._attack, self.model), output))
 
     def output(self, view: View) -> Any:
@@ -166,34 +166,34 @@ class Step:
         return self.loss(view, self.output(view), self.target(view))
 
     def score(self, view: View, output: Any) -> Tensor:
-        """Tell for each sample whether an output is right: bool (N,)."""
+        """Return for each sample whether its output is correct: bool (N,)."""
         return self.task.score(view, output)
 
     def gradient(self, total: Tensor, x: Tensor, retain: bool = False) -> Tensor:
-        """Return the gradient of a scalar with respect to x, counted; no .grad is touched.
+        """Return the gradient of a scalar with respect to x, and count it; no .grad is changed.
 
         Args:
             total: scalar.
             x: inputs that require grad.
-            retain: keep the graph for another gradient.
+            retain: whether to keep the graph for another gradient.
 
         Raises:
-            Refused: the model gives no gradients.
+            Refused: the model has no gradients.
         """
         if not total.requires_grad:
-            raise Refused("the model gives no gradients; only black-box attacks can be run on it")
+            raise Refused("the model has no gradients: only black-box attacks can be run on it")
         self.meter.backwards += len(x)
         (result,) = torch.autograd.grad(total, x, retain_graph=retain)
         return result
 
     def backward(self, total: Tensor) -> None:
-        """Accumulate the gradient of the training loss, counted."""
+        """Accumulate the gradient of the training loss, and count it."""
         self.meter.backwards += self._graph_rows
         self._graph_rows = 0
         total.backward()  # type: ignore[no-untyped-call]
 
     def log(self, name: str, values: Tensor) -> None:
-        """Note the mean of a per-sample quantity (N,) for the progress bar and the epoch's report."""
+        """Record the mean of a per-sample quantity (N,) for the progress bar and the epoch's report."""
         self.logged[name] = values.detach().float().mean()
 
     def radii(self, view: View, vicinity: Bounded) -> Tensor:
@@ -204,11 +204,11 @@ class Step:
 
     @contextlib.contextmanager
     def attack_mode(self, batchnorm: BatchNormMode = "eval") -> Iterator[None]:
-        """Prepare the model for an attack and put everything back, also after an exception.
+        """Prepare the model for an attack and restore it afterwards, even after an exception.
 
-        Inside, parameters are frozen, so that a backward pass costs input gradients only. Papers
-        differ in the mode of the model: "eval" uses running statistics; "train" uses those of the
-        batch, and the running ones are restored afterwards.
+        Inside, parameters are frozen, so that a backward pass computes input gradients only. Papers differ
+        in the mode of the model: "eval" uses running statistics; "train" uses those of the batch, and the
+        running ones are restored afterwards.
         """
         state = getattr(self.method, "state", None)
         parameters = list(self.model.parameters())

@@ -1,4 +1,4 @@
-"""What a task must do: give samples, score outputs, and, if it likes, measure and tell more."""
+"""The interface of a task: samples, a score of outputs, and optional further measures and descriptions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """Data with stable sample indices, and how an output is scored.
+    """Data with stable sample indices, and a score of outputs.
 
     `default_model` names a model component for this task.
     """
@@ -21,7 +21,7 @@ class Task(Protocol):
 
     @property
     def info(self) -> TaskInfo:
-        """Describe the data; a task may say more than TaskInfo does."""
+        """Describe the data; a task may describe more than TaskInfo does."""
         ...
 
     def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
@@ -29,28 +29,28 @@ class Task(Protocol):
         ...
 
     def score(self, view: View, output: Any) -> Tensor:
-        """Tell for each sample whether the output is right: bool (N,)."""
+        """Return for each sample whether the output is correct: bool (N,)."""
         ...
 
 
 @runtime_checkable
 class MeasuringTask(Protocol):
-    """A task that measures more than right and wrong: an evaluation reports the means."""
+    """A task that measures more than correct and wrong: an evaluation reports the means."""
 
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
-        """Return numbers of each sample by name, (N,) each; NaN for samples that have none."""
+        """Return named numbers of each sample, (N,) each; NaN for samples that have none."""
         ...
 
 
 @runtime_checkable
 class PoolingTask(Protocol):
-    """A task that measures what is no mean over samples, such as BLEU or perplexity."""
+    """A task with a measure that is not a mean over samples, such as BLEU or perplexity."""
 
     def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
         """Return measures of all samples of a row together.
 
         Args:
-            values: what `measure` returned, float64 (n,) each, of all samples that the row was run on. A name
+            values: results of `measure`, float64 (n,) each, for all samples that the row was run on. A name
                 that starts with "_" is for this method alone: its mean is not reported.
         """
         ...
@@ -58,7 +58,7 @@ class PoolingTask(Protocol):
 
 @runtime_checkable
 class TellingTask(Protocol):
-    """A task that can say in words what became of a sample: an evaluation shows one for each row."""
+    """A task that can describe the outcome of a sample in words, shown for one sample of each row."""
 
     def tell(self, view: View, output: Any) -> Sequence[str]:
         """Return a text for each sample; it may have several lines."""

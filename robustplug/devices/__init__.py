@@ -1,1 +1,1 @@
-"""What runs where: processes, precision and signals."""
+"""Devices: processes, numerical precision and signals."""

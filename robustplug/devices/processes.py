@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Memory(Protocol):
-    """What processes exchange of a per-sample memory."""
+    """The part of a per-sample memory that processes exchange."""
 
     def synchronize(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """Exchange what was written since the last call."""
+        """Exchange the values that were written since the last call."""
 
     def forget_writes(self) -> None:
         """Drop the record of writes."""
@@ -29,10 +29,10 @@ class Memory(Protocol):
 
 @dataclass
 class Processes:
-    """Wrap an Accelerator with what the loop needs of it.
+    """Wrap an Accelerator with the operations that the loop needs.
 
     Attributes:
-        accelerator: of this run.
+        accelerator: the Accelerator of this run.
     """
 
     accelerator: Accelerator
@@ -55,11 +55,11 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Tell whether this process prints and writes."""
+        """Return whether this process prints and writes."""
         return bool(self.accelerator.is_main_process)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Concatenate the rows of a tensor over processes, however many each has."""
+        """Concatenate the rows of a tensor over processes, which may have different numbers of rows."""
         if self.world == 1:
             return rows
         counts = self.accelerator.gather(torch.tensor([len(rows)], device=self.device)).tolist()
@@ -71,14 +71,14 @@ class Processes:
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def total(self, values: list[float]) -> list[float]:
-        """Add numbers up over processes."""
+        """Add up numbers over processes."""
         if self.world == 1:
             return values
         rows = torch.tensor([values], dtype=torch.float64, device=self.device)
         return self.gather(rows).sum(0).tolist()
 
     def any(self, flag: bool) -> bool:
-        """Tell whether the flag is set on some process."""
+        """Return whether the flag is set on any process."""
         return self.total([float(flag)])[0] > 0
 
     def from_main(self, value: Any) -> float:
@@ -99,9 +99,9 @@ class Processes:
         return self.gather_lines(lines if self.main else [])
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the module that training runs: it autocasts, and averages gradients."""
+        """Return the module for training: it autocasts and averages gradients."""
         with warnings.catch_warnings():
-            # torch 2.15 has a new name for broadcast_buffers that Accelerate does not know yet.
+            # torch 2.15 renamed broadcast_buffers; Accelerate still uses the old name.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             wrapped: nn.Module = self.accelerator.prepare_model(model)
         return wrapped
@@ -112,10 +112,10 @@ class Processes:
         return module
 
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Average the gradients of parameters that no wrapped module looks after."""
+        """Average the gradients of parameters that are not part of a wrapped module."""
         if self.world == 1 or not parameters:
             return
-        # A parameter that no process has a gradient of stays without: momentum must not move it.
+        # A parameter without a gradient on every process gets none: momentum must not move it.
         present = self.total([float(parameter.grad is not None) for parameter in parameters])
         for parameter, count in zip(parameters, present, strict=True):
             if count:
@@ -132,7 +132,7 @@ class Processes:
                     buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
     def synchronize(self, memories: Iterable[Memory]) -> None:
-        """Exchange what the processes wrote into per-sample memories."""
+        """Exchange the values that the processes wrote into per-sample memories."""
         for memory in memories:
             if self.world == 1:
                 memory.forget_writes()
@@ -144,7 +144,7 @@ def resolve_device(device: str) -> str:
     """Return "cuda", "mps" or "cpu" for a device option.
 
     Raises:
-        RunError: the device is named but not there.
+        RunError: the requested device is not available.
     """
     present = {
         "cuda": torch.cuda.is_available(),
@@ -154,7 +154,7 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return next(name for name, here in present.items() if here)
     if not present[device]:
-        raise RunError(f'train.device = "{device}", but there is none here; use "auto" or "cpu"')
+        raise RunError(f'train.device = "{device}" is not available here; use "auto" or "cpu"')
     return device
 
 
@@ -168,13 +168,13 @@ def start(device: str, precision: str) -> Processes:
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, PartialState
 
-    # Accelerate keeps its settings for the life of the process; a notebook trains more than once.
+    # Accelerate keeps its settings for the lifetime of the process, but a notebook trains more than once.
     AcceleratorState._reset_state()
     device = resolve_device(device)
     shared: dict[str, Any] = PartialState._shared_state
     if shared and (shared["device"].type != device):
         PartialState._reset_state()
-    # Attacks and several views make several forwards before one backward: buffers that were
+    # Attacks and multiple views run several forwards before one backward: buffers that were
     # broadcast in between would change under the graph.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False)
     mixed = "bf16" if precision == "bfloat16" else "no"
@@ -185,9 +185,9 @@ def start(device: str, precision: str) -> Processes:
 def in_float32(model: nn.Module) -> Iterator[None]:
     """Evaluate a model in float32 for a block.
 
-    Accelerate puts an autocasting `forward` on the instance that it prepared, which an exported module
-    may hold inside; the one before is put back for the block. TensorFloat-32 is off as well, since it
-    is not float32.
+    Accelerate puts an autocasting `forward` on the instance that it prepared, and an exported module may
+    contain that instance. The original `forward` is restored for the block. TensorFloat-32 is disabled as
+    well, since it is not float32.
     """
     patched = [
         (module, module.__dict__["forward"])

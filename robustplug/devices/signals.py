@@ -1,4 +1,4 @@
-"""Stop at the next batch when asked to."""
+"""Stop at the next batch on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 @dataclass
 class StopRequest:
-    """Remember the signal that asked to stop, if any."""
+    """Store the signal that requested the stop, if any."""
 
     signal: int = 0
 
@@ -21,7 +21,7 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """Turn the first Ctrl-C or SIGTERM of a block into a request; a second one acts at once.
 
-    Outside the main thread, where Python allows no handlers, there are no requests.
+    Outside the main thread, where Python allows no handlers, no requests are possible.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

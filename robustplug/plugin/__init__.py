@@ -1,1 +1,1 @@
-"""Declare components, find plugins, load and build what they offer."""
+"""Declare components, find plugins, and load and build the components that they offer."""

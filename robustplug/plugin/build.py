@@ -9,12 +9,12 @@ from .host import registry
 
 
 def build(reference: Use, kind: Kind, **context: Any) -> Any:
-    """Build a resolved reference: its factory, called with its options and its built slots.
+    """Build a resolved reference: call its factory with its options and its built slots.
 
-    A slot that holds several components is passed as a tuple; an empty optional slot as None.
+    A slot that holds several components is passed as a tuple, an empty optional slot as None.
 
     Raises:
-        TypeError: the reference has not been resolved, or the factory does not take what it gets.
+        TypeError: the reference has not been resolved, or the factory does not accept its arguments.
     """
     component = registry().get(kind, reference.name)
     if not isinstance(reference.options, component.options):

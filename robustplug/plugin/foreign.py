@@ -1,4 +1,4 @@
-"""Attacks of other libraries, which are classes that a recipe names. Importing this does not import torch."""
+"""Adapters for attack classes of other libraries. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ class Library:
 
     Attributes:
         name: name of the library, for messages.
-        kind: what it calls an attack, for messages.
-        classes: returns its attacks by class name; raises ValueError where the library is not installed.
+        kind: the library's term for an attack, for messages.
+        classes: function that returns the attacks by class name; raises ValueError if the library is not
+            installed.
         reserved: arguments that the adapter passes, each with the reason.
-        unfit: returns why an attack cannot be used (name, class), or None.
+        unfit: function of (name, class) that returns why an attack cannot be used, or None.
     """
 
     name: str
@@ -62,8 +63,8 @@ class Library:
         """Check the arguments of an attack against its signature and return them converted.
 
         Raises:
-            ValueError: there is no such attack, or it cannot be used here, or the library is not installed.
-            ExceptionGroup: of ValueErrors, one for each wrong argument.
+            ValueError: the attack does not exist or cannot be used here, or the library is not installed.
+            ExceptionGroup: ValueErrors, one for each wrong argument.
         """
         known, name = self.classes(), options.name
         if name not in known:
@@ -85,8 +86,8 @@ def classes_in(namespace: object, base: type[Any]) -> dict[str, type[Any]]:
 class LibraryAttack(ABC):
     """Run an attack of another library as a perturbation; its results are projected into the vicinity.
 
-    Samples of different radii are attacked apart. An exception of the library becomes Refused, which costs
-    its own row of an evaluation only.
+    Samples of different radii are attacked separately. An exception of the library becomes Refused, which
+    affects only its own row of an evaluation.
 
     Args:
         options: the attack and its arguments.
@@ -101,7 +102,7 @@ class LibraryAttack(ABC):
 
     @abstractmethod
     def refuse(self, step: Step, view: View) -> None:
-        """Raise Refused where the library cannot attack this task."""
+        """Raise Refused if the library cannot attack this task."""
 
     @abstractmethod
     def attacked(
@@ -110,7 +111,7 @@ class LibraryAttack(ABC):
         """Return adversarial examples of samples that share a radius.
 
         Args:
-            step: this batch.
+            step: the step of this batch.
             model: from inputs in [0, 1] to logits (N, K); its calls are counted.
             x: clean inputs (N, …).
             y: labels, int64 (N,).
@@ -142,5 +143,5 @@ class LibraryAttack(ABC):
         return attack_by_radius(step, view, vicinity, attack)
 
     def cost(self, target: Cost) -> Cost:
-        """Return an unknown cost: the library decides it."""
+        """Return an unknown cost, since it depends on the library."""
         return Cost.unknown()

@@ -1,6 +1,6 @@
-"""The hooks of robustplug: what a plugin may offer, and what it may listen to.
+"""The hooks of robustplug: what a plugin may offer, and what it may observe.
 
-Registration hooks are pure, must not import torch, and are called once. Observer hooks get frozen
+Registration hooks are pure, must not import torch, and are called once. Observer hooks receive frozen
 reports of plain Python values.
 """
 
@@ -28,25 +28,25 @@ hookimpl = pluggy.HookimplMarker("robustplug")
 
 @hookspec
 def robustplug_vicinities() -> Iterable[Component]:
-    """Offer vicinities V: where virtual samples come from, and what a legal perturbation is."""
+    """Offer vicinities V: the distribution of virtual samples, and the set of legal perturbations."""
     return ()
 
 
 @hookspec
 def robustplug_perturbations() -> Iterable[Component]:
-    """Offer perturbation generators: which point of the vicinity is trained or tested on."""
+    """Offer perturbation generators, which choose the point of the vicinity to train or test on."""
     return ()
 
 
 @hookspec
 def robustplug_label_maps() -> Iterable[Component]:
-    """Offer label maps h: from a view to the targets of its loss."""
+    """Offer label maps h, which map a view to the targets of its loss."""
     return ()
 
 
 @hookspec
 def robustplug_output_maps() -> Iterable[Component]:
-    """Offer output maps g∘f: from a view to the outputs of the model."""
+    """Offer output maps g∘f, which map a view to the outputs of the model."""
     return ()
 
 
@@ -58,13 +58,13 @@ def robustplug_losses() -> Iterable[Component]:
 
 @hookspec
 def robustplug_methods() -> Iterable[Component]:
-    """Offer methods: the five slots filled, and the state that goes with them."""
+    """Offer methods: the five slots filled, and their state."""
     return ()
 
 
 @hookspec
 def robustplug_tasks() -> Iterable[Component]:
-    """Offer tasks: data with stable sample indices, and how an output is scored."""
+    """Offer tasks: data with stable sample indices, and a score of outputs."""
     return ()
 
 
@@ -93,27 +93,28 @@ def robustplug_commands(cli: click.Group) -> None:
 
 @hookspec
 def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
-    """Draw what the plugin knows of a run into a folder, for the page of `robustplug report`.
+    """Draw the plugin's figures of a run into a folder, for the page of `robustplug report`.
 
-    Called for every run, also of other methods. Each PNG in the folder, or the SVG of the same name beside
-    it, is shown with the title and the description in its metadata, which the figures of `robustplug.api`
-    have. One that is named like a figure of the report itself takes its place. This is for what takes
-    seconds: what takes longer belongs into a command, and is returned as (what it shows, the command).
-    Figures that a command has left in the run's `figures/` or `evaluations/figures/` are on the page, too.
+    Called for every run, including runs of other methods. The page shows each PNG in the folder, or the SVG
+    of the same name beside it, with the title and the description from its metadata. The figures of
+    `robustplug.api` have such metadata. A figure with the name of one of the report's own figures replaces
+    it. Draw only what takes seconds here. Put slower figures into a command, and return (what it shows, the
+    command). The page also shows figures that a command has left in the run's `figures/` or
+    `evaluations/figures/`.
     """
     return ()
 
 
 @hookspec
 def robustplug_run_start(run: RunInfo) -> None:
-    """Hear that a run starts, or goes on after a resume."""
+    """Receive the start of a run, or its continuation after a resume."""
 
 
 @hookspec
 def robustplug_epoch_end(run: RunInfo, report: EpochReport) -> None:
-    """Hear what an epoch brought."""
+    """Receive the report of an epoch."""
 
 
 @hookspec
 def robustplug_run_end(run: RunInfo, result: Result) -> None:
-    """Hear the evaluated result of a run."""
+    """Receive the evaluated result of a run."""

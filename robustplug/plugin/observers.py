@@ -15,11 +15,11 @@ Hooks = tuple[Callable[..., None], Callable[..., None], Callable[..., None]]
 
 
 def observer_on_request(name: str, module: str) -> Hooks:
-    """Return the three observer hooks of a plugin that observes a run only where the run asks for it.
+    """Return the three observer hooks of a plugin that observes a run only on request.
 
     Assign them in the plugin's module to `robustplug_run_start`, `robustplug_epoch_end` and
-    `robustplug_run_end`. They call `start(run)`, `epoch(run, report)` and `end(run, result)` of a module that
-    is imported at the first of these calls.
+    `robustplug_run_end`. They call `start(run)`, `epoch(run, report)` and `end(run, result)` of a module
+    that is imported at the first of these calls.
 
     Args:
         name: name of the observer, as in `--observe NAME`.

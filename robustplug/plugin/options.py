@@ -1,6 +1,6 @@
 """Types for the fields of option dataclasses: exact fractions, and numbers with their ranges.
 
-Importing this costs neither torch nor pydantic; both the validation and the JSON schema read the
+Importing this module imports neither torch nor pydantic. The validation and the JSON schema read the
 annotations when they are needed.
 """
 
@@ -17,7 +17,7 @@ _FRACTION = re.compile(r"[+-]?\d+(\.\d*)?(/\d+(\.\d*)?)?")
 def parse_fraction(value: object) -> object:
     """Turn a string such as "8/255" into the nearest float; return anything else unchanged.
 
-    The quotient is formed exactly and rounded once. Nothing is evaluated.
+    The quotient is computed exactly and rounded once. Nothing is evaluated as code.
 
     Raises:
         ValueError: the string is not a number or a fraction of two numbers.
@@ -35,7 +35,7 @@ def parse_fraction(value: object) -> object:
 
 
 class Bounds:
-    """Mark a number option with its range; pydantic's own marks take longer to import than to check.
+    """Mark a number option with its range; importing pydantic's own marks takes longer than the check.
 
     Args:
         limits: any of ge (at least), gt (above), le (at most) and lt (below).
@@ -83,11 +83,11 @@ class Finite:
 
 
 class Rest:
-    """Mark an option that takes every key of the component's table which is no option of its own.
+    """Mark an option that takes every key of the component's table that is not an option of its own.
 
-    For components that pass options on to another library: `arguments: Annotated[Mapping[str, Any],
-    Rest()]`. The component's `__post_init__` validates them; to report several problems at once it
-    raises an ExceptionGroup of ValueErrors, each of which starts with the name of its key.
+    For components that pass options to another library: `arguments: Annotated[Mapping[str, Any], Rest()]`.
+    The component's `__post_init__` validates them. To report several problems at once, it raises an
+    ExceptionGroup of ValueErrors; each message starts with the name of its key.
     """
 
     def __repr__(self) -> str:

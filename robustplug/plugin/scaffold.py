@@ -1,4 +1,4 @@
-"""Write a new plugin: a package of its own, which installs and passes its tests as it is."""
+"""Write a new plugin: a separate package that installs and passes its tests without changes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .component import KINDS
 from .host import host, registry
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-# How names of dotfiles start in the template, since packaging tools like to leave such files out.
+# Prefix of dotfiles in the template, since packaging tools tend to leave out files with a leading dot.
 _DOT = "dot-"
-# A plugin that is named my-method.
+# The template is a plugin with the name my-method.
 TEMPLATE = Path(__file__).parent / "templates" / "method"
 
 
 def problems_of(name: str, folder: Path) -> list[str]:
-    """List why no plugin of this name can be written to a folder."""
+    """List the reasons why no plugin of this name can be written to a folder."""
     found = []
     if not _NAME.fullmatch(name):
         found.append(f'the name "{name}" is not kebab-case, starting with a letter, for example "my-method"')
@@ -28,19 +28,19 @@ def problems_of(name: str, folder: Path) -> list[str]:
             f'there is a {" and a ".join(kinds).replace("_", " ")} named "{name}": choose another name'
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        found.append(f"{folder} is there already: choose another folder with --out")
+        found.append(f"{folder} already exists: choose another folder with --out")
     return found
 
 
 def write_plugin(name: str, folder: Path) -> list[Path]:
-    """Write the template under a name, and return the files.
+    """Write the template under a name, and return the written files.
 
     Args:
-        name: of the plugin and its method, kebab-case.
-        folder: is made.
+        name: name of the plugin and its method, kebab-case.
+        folder: folder of the plugin; created if it does not exist.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: a file cannot be written.
     """
     names = {
         "my-method": name,

@@ -1,4 +1,4 @@
-"""Check arguments that a recipe passes on to a function of another library against its signature."""
+"""Check arguments that a recipe passes to a function of another library against its signature."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _EMPTY = inspect.Parameter.empty
 def check_arguments(
     function: Callable[..., Any], given: Mapping[str, Any], reserved: Mapping[str, str], owner: str
 ) -> dict[str, Any]:
-    """Return the arguments as the function takes them.
+    """Return the arguments, converted to the types that the function takes.
 
-    Fractions in strings ("8/255") become numbers where the default is a number, and lists tuples where it
-    is a tuple. Values are compared with the type of the default; where there is none, anything goes.
+    Fractions in strings ("8/255") become numbers where the default is a number, and lists become tuples
+    where it is a tuple. Values are compared with the type of the default; an argument without a default
+    accepts any value.
 
     Args:
-        function: whose signature counts; `self` does not.
+        function: function whose signature is checked, without `self`.
         given: arguments by name.
         reserved: arguments that the caller passes itself, each with the reason.
-        owner: name of the function for the messages.
+        owner: name of the function in the messages.
 
     Raises:
-        ExceptionGroup: of ValueErrors, one for each problem, each starting with the argument's name.
+        ExceptionGroup: ValueErrors, one for each problem; each message starts with the argument's name.
     """
     parameters = {
         name: parameter
@@ -43,14 +44,14 @@ def check_arguments(
         elif name not in parameters:
             close = did_you_mean(name, free)
             hint = f'did you mean "{close}"?' if close else f"it takes: {', '.join(free) or 'nothing'}"
-            problems.append(ValueError(f"{name} is no argument of {owner}; {hint}"))
+            problems.append(ValueError(f"{name} is not an argument of {owner}; {hint}"))
         else:
             try:
                 result[name] = _converted(value, parameters[name].default)
             except ValueError as error:
                 problems.append(ValueError(f"{name} {error}"))
     problems += [
-        ValueError(f"{name} is missing: {owner} needs it")
+        ValueError(f"{name} is missing: {owner} requires it")
         for name in free
         if parameters[name].default is _EMPTY and name not in given
     ]
@@ -67,7 +68,7 @@ def _converted(value: Any, default: Any) -> Any:
             raise ValueError(f"must be true or false, not {value!r}")
         return value
     if isinstance(default, int | float):
-        # Some libraries write 1 where any number goes, so the default says number, not whole number.
+        # Some libraries write 1 where any number is valid, so a default of 1 allows any number.
         number = parse_fraction(value)
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ValueError(f"must be a number, not {value!r}")
@@ -80,7 +81,7 @@ def _converted(value: Any, default: Any) -> Any:
 
 
 def parse_number(value: Any) -> Any:
-    """Return the number that a string such as "8/255" stands for, or else the value itself."""
+    """Return the number that a string such as "8/255" represents, or else the value itself."""
     try:
         return parse_fraction(value)
     except ValueError:
@@ -88,15 +89,15 @@ def parse_number(value: Any) -> Any:
 
 
 def scaled_step(function: Callable[..., Any], step: str, radius: str, eps: float) -> float | None:
-    """Return the default of a step size in proportion to the default radius, for another radius.
+    """Return the default step size, scaled in proportion from the default radius to another radius.
 
     Args:
-        function: whose defaults count.
-        step, radius: names of its arguments.
-        eps: the radius.
+        function: function whose defaults are used.
+        step, radius: names of its arguments for step size and radius.
+        eps: the other radius.
 
     Returns:
-        None where the function has no such arguments or defaults.
+        The step size; None if the function has no such arguments or defaults.
     """
     parameters = inspect.signature(function).parameters
     if step not in parameters or radius not in parameters:

@@ -1,1 +1,1 @@
-"""TOML files, read into typed, checked and resolved options."""
+"""Read TOML files into typed, checked and resolved options."""

@@ -1,4 +1,4 @@
-"""The axes of a study: which keys of a recipe they write, and what."""
+"""The axes of a study: the recipe keys that they set, and the values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..plugin.options import parse_fraction
 from .errors import Finding, KeyPath, dotted
 from .toml.overrides import parse_key
 
-# What a cell is told by the study, so that no axis may change it.
+# Keys that the study itself sets in each cell, so that no axis may change them.
 _RESERVED = {
-    "name": "is given to each cell by the study",
-    "schema": "is that of the base recipe",
+    "name": "is set in each cell by the study",
+    "schema": "is taken from the base recipe",
     "seed": "is varied by seeds = [0, 1, 2]",
 }
 
@@ -24,7 +24,7 @@ class CaseOptions:
     """Hold one case of an axis as it is written.
 
     Attributes:
-        label: for tables, figures and folders.
+        label: label in tables, figures and folders.
         set: changes of the recipe by dotted key.
     """
 
@@ -37,14 +37,14 @@ class AxisOptions:
     """Hold an axis as it is written: values of one key, or cases.
 
     Attributes:
-        name: of the axis; None for the last part of the key.
-        key: that the values are for.
-        values: to try.
-        labels: of the values; empty for the values themselves.
-        case: instead of key and values.
+        name: name of the axis; None for the last part of the key.
+        key: dotted key that is varied.
+        values: values to try.
+        labels: labels of the values; empty for the values themselves.
+        case: cases, instead of key and values.
 
     Raises:
-        ExceptionGroup: the fields do not go together; each ValueError starts with the field's name.
+        ExceptionGroup: the fields contradict each other; each ValueError starts with the field's name.
     """
 
     name: str | None = None
@@ -62,20 +62,20 @@ class AxisOptions:
         if self.case:
             for name in ("key", "values", "labels"):
                 if getattr(self, name):
-                    yield f"{name} does not go together with [[axis.case]]: an axis has one form or the other"
+                    yield f"{name} cannot be combined with [[axis.case]]: an axis has one form or the other"
             if not self.name:
                 yield 'name is missing: an axis of cases needs one, for example name = "method"'
             return
         if not self.key:
             yield "key is missing: an axis is a key with values, or a name with [[axis.case]]"
         if not self.values:
-            yield "values is empty or missing: list what to try, for example values = [1, 2]"
+            yield "values is empty or missing: list the values to try, for example values = [1, 2]"
         if self.labels and len(self.labels) != len(self.values):
-            yield f"labels are {len(self.labels)}, but there are {len(self.values)} values"
+            yield f"labels has {len(self.labels)} entries, but values has {len(self.values)}"
 
 
 class Change(NamedTuple):
-    """Hold one change of a recipe, and where in the study it is written."""
+    """Hold one change of a recipe, and its place in the study."""
 
     key: tuple[str, ...]
     value: Any
@@ -90,7 +90,7 @@ class Case(NamedTuple):
 
 
 class VariedAxis(NamedTuple):
-    """Hold an axis: its cases, its values if all are numbers, and where in the study it is written."""
+    """Hold an axis: its cases, its values if all are numbers, and its place in the study."""
 
     name: str
     cases: list[Case]
@@ -99,18 +99,18 @@ class VariedAxis(NamedTuple):
 
 
 def changes_of(table: Mapping[str, Any], place: KeyPath, above: tuple[str, ...] = ()) -> Iterator[Change]:
-    """Yield the changes that a `set` table stands for.
+    """Yield the changes that a `set` table defines.
 
-    Keys may be dotted within quotes or without. A table that says `use` replaces the component; one that
-    does not sets only its keys, for otherwise `train.epochs = 1` without quotes would empty `train`.
+    Keys may be dotted within quotes or without. A table with `use` replaces the component. A table without
+    it sets only its keys; otherwise `train.epochs = 1` without quotes would empty `train`.
 
     Args:
-        table: as read from TOML.
-        place: of the table in the study.
-        above: key that the table is for.
+        table: table as read from TOML.
+        place: place of the table in the study.
+        above: key that the table belongs to.
 
     Raises:
-        ValueError: a key is none.
+        ValueError: a key is not valid.
     """
     for text, value in table.items():
         try:
@@ -122,7 +122,7 @@ def changes_of(table: Mapping[str, Any], place: KeyPath, above: tuple[str, ...] 
 
 def _change(key: tuple[str, ...], value: Any, place: KeyPath) -> Iterator[Change]:
     if value == {}:
-        raise ValueError(f"{dotted(key)} is an empty table, which says nothing: leave it out")
+        raise ValueError(f"{dotted(key)} is an empty table, which has no effect: leave it out")
     if isinstance(value, Mapping) and "use" not in value:
         yield from changes_of(value, place, key)
     else:
@@ -130,7 +130,7 @@ def _change(key: tuple[str, ...], value: Any, place: KeyPath) -> Iterator[Change
 
 
 def collected(table: Any, place: KeyPath, findings: list[Finding]) -> list[Change]:
-    """Return the changes of a `set` table; note keys that are none or must not be set."""
+    """Return the changes of a `set` table; add findings for keys that are invalid or must not be set."""
     try:
         changes = list(changes_of(table, place)) if isinstance(table, Mapping) else []
     except ValueError as error:
@@ -151,7 +151,7 @@ def _allowed(changes: Iterable[Change], findings: list[Finding]) -> list[Change]
 
 
 def read_axis(axis: AxisOptions, place: KeyPath, findings: list[Finding]) -> Iterator[VariedAxis]:
-    """Yield the axis, unless its key is none; note what is wrong with its labels."""
+    """Yield the axis, unless its key is invalid; add findings for its labels."""
     numbers, name = None, axis.name or ""
     cases: list[Case] = []
     if axis.case:
@@ -195,7 +195,7 @@ def _label(value: Any) -> str | None:
 
 
 def _numbers(values: Sequence[Any]) -> tuple[float, ...] | None:
-    """Return the values as numbers, or None when one of them is none; "8/255" is one."""
+    """Return the values as numbers, or None if one of them is not a number; "8/255" is a number."""
     found = []
     for value in values:
         try:
@@ -211,15 +211,15 @@ def _numbers(values: Sequence[Any]) -> tuple[float, ...] | None:
 def _note_repeated(labels: Sequence[str], what: str, place: KeyPath, findings: list[Finding]) -> None:
     for label, count in Counter(labels).items():
         if count > 1:
-            findings.append(Finding(place, f'{what} "{label}" is there {count} times: each must be its own'))
+            findings.append(Finding(place, f'{what} "{label}" occurs {count} times: each must be unique'))
 
 
 def double_writes(axes: Sequence[VariedAxis], common: Sequence[Change]) -> Iterator[Finding]:
-    """Find names of axes that are not their own, and keys that are written more than once."""
+    """Find axis names that are not unique, and keys that are written more than once."""
     for name, count in Counter(axis.name for axis in axes).items():
         if count > 1:
             (place,) = [axis.place for axis in axes if axis.name == name][1:2]
-            yield Finding(place, f'name "{name}" is that of {count} axes: give each its own')
+            yield Finding(place, f'name "{name}" is used by {count} axes: give each its own')
     writers: dict[tuple[str, ...], str] = {}
     yield from _twice(common, writers, "[set]")
     for axis in axes:
@@ -232,7 +232,7 @@ def double_writes(axes: Sequence[VariedAxis], common: Sequence[Change]) -> Itera
                 for key in _written(change):
                     if key in writers and key not in told:
                         told.add(key)
-                        message = f"{dotted(key)} is also written by {writers[key]}, so one would be lost"
+                        message = f"{dotted(key)} is also written by {writers[key]}: one value would be lost"
                         yield Finding(change.place, message)
                     here[key] = f'axis "{axis.name}"'
         writers |= here
@@ -247,7 +247,7 @@ def _twice(changes: Iterable[Change], seen: dict[tuple[str, ...], str], who: str
 
 
 def _written(change: Change) -> set[tuple[str, ...]]:
-    """Return the keys that a change says a value for: its own, and those of a table within."""
+    """Return the keys that a change writes: its own, and those of nested tables."""
     found, todo = {change.key}, [(change.key, change.value)]
     while todo:
         above, value = todo.pop()

@@ -1,4 +1,4 @@
-"""Find the components of a recipe that cannot be mixed, by what they say of themselves."""
+"""Find the components of a recipe that cannot be mixed, by the traits that they declare."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..plugin.traits import Traits
 from .errors import Finding, KeyPath
 from .options import Recipe
 
-# What a perturbation or a vicinity says that moves no samples.
+# Traits of perturbations and vicinities that move no samples.
 _STILL: dict[Kind, str] = {"perturbation": "stays", "vicinity": "plain"}
 
 
@@ -27,7 +27,7 @@ class _Part(NamedTuple):
 
 
 def clashes(method: Use, registry: Registry) -> Iterator[Finding]:
-    """Yield a finding for every trait that a resolved method lacks, and for every two that clash.
+    """Yield a finding for every trait that a resolved method lacks, and for every pair that clashes.
 
     Paths start at the method's table.
     """
@@ -38,9 +38,9 @@ def clashes(method: Use, registry: Registry) -> Iterator[Finding]:
 
 
 def model_clashes(model: Use, method: Use, registry: Registry) -> Iterator[Finding]:
-    """Yield a finding for every trait that a model needs of a method and misses, and for those that clash.
+    """Yield a finding for every trait that a model needs and its method lacks, and for every clash.
 
-    Paths start at the recipe. Only a slot itself is asked, not what it holds inside.
+    Paths start at the recipe. Only the slots themselves are checked, not the components inside them.
     """
     own = _Part(("model",), "model", model.name, _traits("model", registry.get("model", model.name), model))
     parts = _parts(method, "method", (), registry)
@@ -62,7 +62,7 @@ def _clashes(
 
 
 def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
-    """Yield a finding for every component of a resolved recipe that is not for its task."""
+    """Yield a finding for every component of a resolved recipe that does not support its task."""
     places: list[tuple[KeyPath, Kind, Use | None]] = [
         (("model",), "model", recipe.model),
         (("validate", "attack"), "perturbation", recipe.validate.attack),
@@ -84,9 +84,9 @@ def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
 
 
 def _parts(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[_Part]:
-    """Yield a component, the slots of a method, and of those the slots of their own kind.
+    """Yield a component, the slots of a method, and within those the slots of their own kind.
 
-    What an attack holds inside, such as a loss of its own, says nothing about the method.
+    The components inside an attack, such as a loss of its own, declare nothing about the method.
     """
     component = registry.get(kind, reference.name)
     yield _Part(path, kind, reference.name, _traits(kind, component, reference))

@@ -1,4 +1,4 @@
-"""From the tables of a recipe to frozen option dataclasses, checked against what is installed.
+"""Convert the tables of a recipe to frozen option dataclasses, checked against what is installed.
 
 Every problem is collected; none hides another.
 """
@@ -34,8 +34,8 @@ def convert_recipe(
     """Turn the data of a recipe into a resolved Recipe, or into the list of its problems.
 
     Args:
-        data: as tomllib gives it.
-        registry: the components to know; by default those installed.
+        data: tables as tomllib returns them.
+        registry: the available components; by default the installed ones.
     """
     reader = Reader(installed() if registry is None else registry)
     recipe = reader.options(Recipe, data, {}, ())
@@ -52,9 +52,9 @@ def convert_suite(
     """Turn the data of a suite into a resolved Suite, or into the list of its problems.
 
     Args:
-        data: as tomllib gives it.
-        threat: the vicinity of rows that name none, as a table.
-        registry: the components to know; by default those installed.
+        data: tables as tomllib returns them.
+        threat: vicinity of the rows that name none, as a table.
+        registry: the available components; by default the installed ones.
     """
     reader = Reader(installed() if registry is None else registry)
     given = data.get("row", [])
@@ -71,7 +71,7 @@ def convert_suite(
 
 
 def _without_missing(row: Any, registry: Registry) -> Any:
-    """Take the attack out of a row that needs a plugin which is not installed."""
+    """Remove the attack of a row that needs a plugin that is not installed."""
     attack = row.get("attack") if isinstance(row, Mapping) else None
     if not isinstance(attack, Mapping) or not isinstance(row.get("needs"), str):
         return row
@@ -85,15 +85,15 @@ def resolve(use: Use, kind: Kind, registry: Registry | None = None) -> Use:
     """Check one reference to a component and fill in its defaults, recursively.
 
     Args:
-        use: name and options; a resolved reference is fine, too.
+        use: name and options; may be resolved already.
         kind: kind of the component.
-        registry: the components to know; by default those installed.
+        registry: the available components; by default the installed ones.
 
     Returns:
         A reference whose options are an instance of the component's dataclass, ready to build.
 
     Raises:
-        RecipeError: with every problem.
+        RecipeError: the reference has problems; the error contains all of them.
     """
     reader = Reader(installed() if registry is None else registry)
     result = reader.use(kind, {}, use, ())
@@ -104,9 +104,9 @@ def resolve(use: Use, kind: Kind, registry: Registry | None = None) -> Use:
 
 
 class Reader:
-    """Convert tables and collect what is wrong with them.
+    """Convert tables and collect their problems.
 
-    Each method returns None for what cannot be converted and has then added a finding.
+    Each method returns None for a table that cannot be converted, and adds a finding.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -118,7 +118,7 @@ class Reader:
         self.findings.append(Finding(path, message, hint))
 
     def use(self, kind: Kind, given: Any, default: Use | None, path: KeyPath) -> Use | None:
-        """Convert the table of a component, on top of the slot's default where that is the same."""
+        """Convert the table of a component, on top of the slot's default if that is the same component."""
         if not isinstance(given, Mapping):
             self.note(path, f"must be a table, not {show(given)}", table_hint(path, given))
             return None
@@ -126,7 +126,7 @@ class Reader:
         name = table.pop("use", ABSENT if default is None else default.name)
         if name is ABSENT:
             known = ", ".join(self.registry.names(kind)) or "none"
-            self.note(path, f'says no {kind}: add use = "…"', f"installed: {known}")
+            self.note(path, f'names no {kind}: add use = "…"', f"installed: {known}")
             return None
         if not isinstance(name, str):
             self.note((*path, "use"), f"must be the name of a {kind}, a string, not {show(name)}")
@@ -156,7 +156,7 @@ class Reader:
                 inherited = dict(layered(ABSENT, preset, inherited))
             if "variant" in table:
                 preset = self._preset(component, table.pop("variant"), path)
-                # The recipe's variant comes over what the slot's default says.
+                # The recipe's variant overrides the options of the slot's default.
                 inherited = dict(layered(ABSENT, inherited, preset))
         start = self._start(table, path) if kind == "model" else None
         options = self.options(component.options, table, inherited, path, owner=name)
@@ -180,7 +180,7 @@ class Reader:
         return {}
 
     def _start(self, table: dict[str, Any], path: KeyPath) -> str | None:
-        """Read `from`, the run or file whose weights a model starts from."""
+        """Read `from`: the run folder or file with the initial weights of a model."""
         start = table.pop("from", None)
         if start is None or (isinstance(start, str) and start):
             return start
@@ -215,10 +215,10 @@ class Reader:
 
         Args:
             options: the dataclass.
-            table: what the recipe says.
-            inherited: what a slot's default says; comes before the dataclass' own defaults.
-            path: of the table.
-            owner: name of the component, if it is one.
+            table: the recipe's table.
+            inherited: options of a slot's default; they override the dataclass' own defaults.
+            path: key path of the table.
+            owner: name of the component that has these options, if any.
         """
         if len(path) > _DEEPEST:
             self.note(path, "components are nested too deeply")
@@ -231,7 +231,7 @@ class Reader:
         for slot in form.slots.values():
             default, item = defaults.get(slot.name, ABSENT), table.get(slot.name, ABSENT)
             if slot.many or not (default is ABSENT or isinstance(default, Use | None)):
-                # An array, or a default that was written as tables are in a recipe.
+                # An array, or a default that was given as tables, as in a recipe.
                 below, default = default, form.defaults.get(slot.name, ABSENT)
                 item = layered(default, below, item)
             if default is item is ABSENT and slot.name in suspects:
@@ -259,7 +259,7 @@ class Reader:
     def _unknown_keys(
         self, form: Shape, given: Mapping[str, Any], path: KeyPath, owner: str
     ) -> Iterator[str]:
-        """Note keys that there are not; yield the names that were probably meant."""
+        """Add findings for unknown keys; yield the names that were probably meant."""
         for key in given:
             if key in form.names:
                 continue
@@ -296,16 +296,14 @@ class Reader:
         path = (*path, slot.name)
         if given is ABSENT and default is ABSENT:
             known = ", ".join(self.registry.names(slot.kind)) or "none"
-            self.note(
-                path, f"is missing: say which {slot.kind}", f"{table_text(path, '…')}\ninstalled: {known}"
-            )
+            self.note(path, f"is missing: name a {slot.kind}", f"{table_text(path, '…')}\ninstalled: {known}")
             return None
         if slot.many:
             return self._slot_of_many(slot, given, path)
         if given is not ABSENT:
             return self.use(slot.kind, given, default if isinstance(default, Use) else None, path)
         if default is None and not slot.optional:
-            self.note(path, f"must not be None: it needs a {slot.kind}")
+            self.note(path, f"must not be None: this slot needs a {slot.kind}")
         return None if default is None else self.use(slot.kind, {}, default, path)
 
     def _slot_of_many(self, slot: Slot, given: Any, path: KeyPath) -> Any:
@@ -328,7 +326,7 @@ class Reader:
         path: KeyPath,
         suspects: set[str],
     ) -> dict[str, Any]:
-        """Validate the plain values; a missing key that was probably misspelt is noted only once."""
+        """Validate the plain values; a missing key that was probably misspelt is reported only once."""
         plain = {name: given[name] for name in form.plain_names if name in given}
         before = len(self.findings)
         for name in plain:
@@ -340,7 +338,7 @@ class Reader:
             model = form.plain.model_validate_json(text)
         except (TypeError, ValueError) as error:
             if not isinstance(error, ValidationError):
-                self.note(path, f"holds a value that no recipe can hold: {error}")
+                self.note(path, f"contains a value that no recipe can contain: {error}")
                 return {}
             for place, errors in _grouped(error, plain).items():
                 if place[:1] and place[0] in bad | (suspects - plain.keys()):
@@ -359,7 +357,7 @@ class Reader:
 
 
 def _foreign(value: Any, path: KeyPath) -> Iterator[Finding]:
-    """Find values that no option has: dates, infinities, None."""
+    """Find values that no option can have: dates, infinities, None."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _foreign(item, (*path, key))
@@ -371,13 +369,13 @@ def _foreign(value: Any, path: KeyPath) -> Iterator[Finding]:
     elif isinstance(value, float) and not math.isfinite(value):
         yield Finding(path, f"must be a finite number, not {value}")
     elif value is None:
-        yield Finding(path, "must not be None: recipes know none", "leave the key out")
+        yield Finding(path, "must not be None: recipes have no such value", "leave the key out")
 
 
 def _grouped(error: ValidationError, plain: Mapping[str, Any]) -> dict[KeyPath, list[Any]]:
-    """Group pydantic's errors by the value they are about.
+    """Group pydantic's errors by the value that they refer to.
 
-    Locations also hold names of union members, which are no keys of the recipe.
+    Locations also contain names of union members, which are not keys of the recipe.
     """
     groups: dict[KeyPath, list[Any]] = {}
     for item in error.errors(include_url=False):

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe: every problem at once, each with its place and how to mend it."""
+"""The problems of a recipe: all reported at once, each with its place and a way to fix it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """Write a key path as `--set` takes it, for example "evaluate.attack.0.steps"."""
+    """Write a key path in the form of `--set`, for example "evaluate.attack.0.steps"."""
     parts = (str(part) for part in path)
     return ".".join(part if _BARE.fullmatch(part) else json.dumps(part) for part in parts)
 
@@ -34,10 +34,10 @@ class Problem:
 
     Attributes:
         key: dotted key path; "" for the recipe as a whole.
-        message: what is wrong.
-        line: of the file, from 1; None when it has no place there.
-        hint: how to mend it.
-        override: the "key=value" of the `--set` that brought it, instead of a line.
+        message: description of the problem.
+        line: line in the file, from 1; None if the problem has no line.
+        hint: how to fix the problem.
+        override: the "key=value" of the `--set` that caused the problem, instead of a line.
     """
 
     key: str
@@ -51,8 +51,8 @@ class RecipeError(Exception):
     """A recipe, or a reference to a component, cannot be used.
 
     Attributes:
-        problems: all of them.
-        source: the file, or what else was read.
+        problems: all problems.
+        source: the file, or another source that was read.
     """
 
     def __init__(self, problems: Sequence[Problem], source: str) -> None:

@@ -1,4 +1,4 @@
-"""Tables over tables: what a slot's default says, and what a recipe says on top of it."""
+"""Merge tables: the options of a slot's default, and the options of a recipe on top of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..plugin.component import Use
 from .options import as_mapping
 
 ABSENT: Any = object()
-"""Stands for a key that is not there."""
+"""Marks a key that does not exist."""
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -30,7 +30,7 @@ def inherited_options(default: Use | None, name: str) -> Mapping[str, Any]:
 
 
 def layered(default: Any, below: Any, above: Any) -> Any:
-    """Put one table of a slot over another, where both are about the same component."""
+    """Put one table of a slot over another, if both refer to the same component."""
     if above is ABSENT:
         return below
     if not isinstance(below, Mapping) or not isinstance(above, Mapping):

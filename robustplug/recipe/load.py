@@ -29,12 +29,13 @@ def read_recipe(
 
     Args:
         source: path, or name of a bundled recipe; see `find_recipe`.
-        overrides: "key=value" each, with dotted keys, values as in TOML or plain strings.
-        registry: the components to know; by default those installed.
-        starts: it is to be trained, so the weights that its model starts from must be there.
+        overrides: "key=value" each, with dotted keys; values as in TOML, or plain strings.
+        registry: the available components; by default the installed ones.
+        starts: whether the recipe is to be trained, so that the initial weights of its model must exist.
 
     Raises:
-        RecipeError: with every problem, each with its line or its override.
+        RecipeError: the recipe has problems; the error contains all of them, each with its line or
+            override.
     """
     data, lines, path = open_tables(find_recipe(source))
     check_kind(data, "recipe", path)
@@ -47,10 +48,10 @@ def recipe_from_mapping(
     registry: Registry | None = None,
     starts: bool = True,
 ) -> Recipe:
-    """Make a recipe of tables such as a TOML file would hold; see `read_recipe`.
+    """Build a recipe from tables such as a TOML file contains; see `read_recipe`.
 
     Raises:
-        RecipeError: with every problem.
+        RecipeError: the recipe has problems; the error contains all of them.
     """
     return finish(copy_tables(mapping), overrides, "recipe", dict, recipe_converter(registry, starts))
 
@@ -62,11 +63,11 @@ def read_suite(
 
     Args:
         source: path, name of a bundled suite, or the same tables as a mapping.
-        threat: the vicinity of rows that name none, as a table.
-        registry: the components to know; by default those installed.
+        threat: vicinity of the rows that name none, as a table.
+        registry: the available components; by default the installed ones.
 
     Raises:
-        RecipeError: with every problem, each with its line.
+        RecipeError: the suite has problems; the error contains all of them, each with its line.
     """
     lines: Callable[[], Mapping[KeyPath, int]] = dict
     if isinstance(source, Mapping):
@@ -89,7 +90,7 @@ def recipe_converter(
     """Return the function that turns the data of a recipe into a Recipe, or into its problems."""
 
     def convert(data: Mapping[str, Any]) -> tuple[Recipe | None, list[Finding]]:
-        # Not at the top: finding recipes should not cost the import of pydantic.
+        # Not imported at the top: finding recipes should not import pydantic.
         from .convert import convert_recipe
 
         data, problem = _with_model(data)
@@ -98,7 +99,7 @@ def recipe_converter(
         recipe, findings = convert_recipe(data, registry)
         start = None if recipe is None or recipe.model is None or not starts else recipe.model.start
         if start is not None and not _holds_weights(Path(start)):
-            text = f"{start} is no file of weights, and no folder of a finished run"
+            text = f"{start} is neither a file of weights nor the folder of a finished run"
             return None, [*findings, Finding(("model", "from"), text)]
         return recipe, findings
 
@@ -110,17 +111,17 @@ def _holds_weights(path: Path) -> bool:
 
 
 def _with_model(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], Finding | None]:
-    """Take the model of a run where a recipe says `from` and not which model."""
+    """Take the model of a run if a recipe contains `from` but does not name a model."""
     model = data.get("model")
     if not isinstance(model, Mapping) or "use" in model or not isinstance(model.get("from"), str):
         return data, None
     stored = Path(model["from"]) / "recipe.toml"
-    hint = 'name a run folder, or say which model it is: use = "…"'
+    hint = 'give a run folder, or name the model: use = "…"'
     if not stored.is_file():
-        return data, Finding(("model", "from"), f"{model['from']} holds no run", hint)
+        return data, Finding(("model", "from"), f"{model['from']} is not a run folder", hint)
     table = parse(read_text(stored), str(stored)).get("model")
     if not isinstance(table, Mapping):
-        return data, Finding(("model", "from"), f"{stored} says no model", hint)
+        return data, Finding(("model", "from"), f"{stored} names no model", hint)
     own = {key: value for key, value in table.items() if key != "from"}
     return {**data, "model": {**own, **model}}, None
 
@@ -132,17 +133,18 @@ def finish(
     lines: Callable[[], Mapping[KeyPath, int]],
     convert: Callable[[Mapping[str, Any]], tuple[Converted | None, list[Finding]]],
 ) -> Converted:
-    """Convert tables, or say all that is wrong with them.
+    """Convert tables, or raise an error with all their problems.
 
     Args:
         data: the tables; overrides are written into them.
         overrides: "key=value" each.
-        source: what they are of, for the errors.
-        lines: finds the line of each key.
-        convert: returns what the tables mean, or their problems.
+        source: name of the tables' source, for the errors.
+        lines: function that finds the line of each key.
+        convert: function that returns the converted tables, or their problems.
 
     Raises:
-        RecipeError: with every problem, each with its line or its override.
+        RecipeError: the tables have problems; the error contains all of them, each with its line or
+            override.
     """
     problems: list[Problem] = []
     changed: list[tuple[KeyPath, str]] = []
@@ -163,7 +165,7 @@ def finish(
 def _located(
     finding: Finding, lines: Mapping[KeyPath, int], changed: Sequence[tuple[KeyPath, str]]
 ) -> Problem:
-    """Give a finding the override that last wrote its value, or else its line."""
+    """Return a finding as a problem, with the override that last wrote its value, or else with its line."""
     key = dotted(finding.path)
     for path, override in reversed(changed):
         if finding.path[: len(path)] == path:

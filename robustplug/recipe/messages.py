@@ -1,4 +1,4 @@
-"""Sentences for what pydantic finds wrong with a plain value."""
+"""Sentences for the errors that pydantic finds in a plain value."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LIMITS = {
 
 
 def show(value: Any) -> str:
-    """Write a value as it would stand in a recipe, shortened."""
+    """Write a value as in a recipe, shortened."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
@@ -49,7 +49,7 @@ def show(value: Any) -> str:
 
 
 def explain(errors: Sequence[Any]) -> tuple[str, str | None]:
-    """Say what pydantic found wrong with one value, and a hint if there is one.
+    """Return a message for pydantic's errors in one value, and a hint if there is one.
 
     Args:
         errors: pydantic's error details; several when the value may have one of several types.
@@ -104,7 +104,7 @@ def _literals(errors: Sequence[Any]) -> list[str]:
 
 
 def _is_scalar(text: str) -> bool:
-    """Tell whether the string is a number or a truth value that got quotes by mistake."""
+    """Return whether the string is a number or a truth value that was quoted by mistake."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -113,14 +113,14 @@ def _is_scalar(text: str) -> bool:
 
 
 def table_text(path: KeyPath, name: str) -> str:
-    """Say how to write a component's table at a place."""
+    """Return how to write a component's table at a place."""
     if all(isinstance(part, str) for part in path):
         return f'write [{dotted(path)}] with use = "{name}" below it'
     return f'write {dotted(path[-1:])} = {{ use = "{name}" }}'
 
 
 def table_hint(path: KeyPath, given: Any) -> str:
-    """Say how to write a component's table where something else was given, perhaps its name."""
+    """Return how to write a component's table in place of another value, perhaps the component's name."""
     name = given if isinstance(given, str) else "…"
     if path and isinstance(path[-1], int):
         return f'write [[{dotted(path[:-1])}]] with use = "{name}" below it'

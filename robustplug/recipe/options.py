@@ -16,10 +16,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Checked:
-    """Mark an option that a function checks, and say the same in JSON Schema.
+    """Mark an option that a function checks, and state the same check in JSON Schema.
 
     Attributes:
-        check: raises ValueError for a value that is refused.
+        check: function that raises ValueError for a value that is refused.
         schema: keywords added to the option's JSON Schema.
     """
 
@@ -40,25 +40,25 @@ class Checked:
 
 
 def check_schema(value: int) -> None:
-    """Refuse a recipe of another format than this version of robustplug reads."""
+    """Refuse a recipe of a format that this version of robustplug does not read."""
     if value != SCHEMA:
         raise ValueError(
             f"schema {value} is not known: this robustplug reads schema {SCHEMA}; "
-            f"upgrade robustplug, or write schema = {SCHEMA} and mend what is then reported"
+            f"upgrade robustplug, or write schema = {SCHEMA} and fix the problems that are then reported"
         )
 
 
 def check_name(value: str) -> None:
-    """Refuse a name that cannot be that of a run folder."""
+    """Refuse a name that cannot be the name of a run folder."""
     if not _NAME.fullmatch(value):
         raise ValueError(
-            f'name "{value}" cannot be that of a folder: use letters, digits, ".", "_" and "-", '
-            'and no "." or "-" in front, for example "cat-digits"'
+            f'name "{value}" cannot be a folder name: use letters, digits, ".", "_" and "-", '
+            'and no "." or "-" at the start, for example "cat-digits"'
         )
 
 
 def check_validation_split(value: str) -> None:
-    """Refuse to select checkpoints on anything but the validation split."""
+    """Refuse to select checkpoints on any split other than the validation split."""
     if value != "validation":
         raise ValueError(
             f'split "{value}" is refused: checkpoints are selected on the validation split only; '
@@ -68,20 +68,20 @@ def check_validation_split(value: str) -> None:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Say how long and on what to train.
+    """Define the length, the hardware and the checkpoints of training.
 
     Attributes:
-        epochs, batch_size: batch_size counts the rows of a global batch, over all processes.
-        precision: "auto" takes bfloat16 where the device is fast at it.
+        epochs, batch_size: number of epochs, and rows of a global batch over all processes.
+        precision: numerical precision; "auto" chooses bfloat16 where the device is fast at it.
         channels_last: memory format of images.
-        device: "auto" takes an accelerator if there is one.
+        device: device to train on; "auto" chooses an accelerator if there is one.
         clip_grad_norm: largest norm of the gradient; None for no clipping.
-        ema_decay: of the averaged weights, which are then those evaluated; None for no average.
-        checkpoint_batches: also save within an epoch, every so many batches.
-        only: "batchnorm" trains the weights and biases of BatchNorm layers and nothing else of the model.
-        select: which epoch's weights are kept: best robust or clean validation accuracy, lowest validation
+        ema_decay: decay of the averaged weights, which are then evaluated; None for no average.
+        checkpoint_batches: number of batches after which a checkpoint is also saved within an epoch.
+        only: "batchnorm" trains only the weights and biases of the model's BatchNorm layers.
+        select: epoch whose weights are kept: best robust or clean validation accuracy, lowest validation
             loss (`evaluate.loss`, of clean samples), or the last.
-        stop_on_collapse: stop at catastrophic overfitting.
+        stop_on_collapse: whether to stop at catastrophic overfitting.
     """
 
     epochs: Count = 20
@@ -99,17 +99,17 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class ValidateOptions:
-    """Say how checkpoints are compared during training.
+    """Define how checkpoints are compared during training.
 
     Attributes:
         split: always "validation".
-        every: measure after every so many epochs.
-        samples: use only the first so many; None for all.
+        every: number of epochs between two measurements.
+        samples: number of samples, taken from the start of the split; None for all.
         batch_size: rows of a batch.
-        attack: what robust accuracy is measured with.
+        attack: attack that robust accuracy is measured with.
 
     Raises:
-        ValueError: another split.
+        ValueError: the split is not "validation".
     """
 
     split: Annotated[str, Checked(check_validation_split, {"const": "validation"})] = "validation"
@@ -124,15 +124,15 @@ class ValidateOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Say how the trained model is evaluated.
+    """Define how the trained model is evaluated.
 
     Attributes:
-        split: whose samples.
-        samples: use only the first so many; None for all.
+        split: split to evaluate on.
+        samples: number of samples, taken from the start of the split; None for all.
         batch_size: rows of a batch.
         vicinity: the threat model; None for the method's own.
-        loss: what the attacks ascend.
-        attack: run in this order, each on the samples that are still right.
+        loss: loss that the attacks ascend.
+        attack: attacks, run in this order, each on the samples that are still classified correctly.
     """
 
     split: Literal["test", "validation", "train"] = "test"
@@ -149,14 +149,14 @@ class Recipe:
 
     Attributes:
         schema: format of the recipe.
-        name: of the run folder; a file's stem when the file gives none.
-        seed: of everything random in the run.
-        task, model, method, optimizer, schedule: references, resolved when read from a file or a
-            mapping. No model stands for the task's own.
+        name: name of the run folder; by default the stem of the recipe file.
+        seed: seed of all randomness in the run.
+        task, model, method, optimizer, schedule: references, resolved when read from a file or a mapping.
+            Without a model, the task's own model is used.
         train, validate, evaluate: plain tables.
 
     Raises:
-        ValueError: unknown schema, or a name that cannot be a folder's.
+        ValueError: the schema is unknown, or the name cannot be a folder name.
     """
 
     schema: Annotated[int, Checked(check_schema, {"const": SCHEMA})] = SCHEMA
@@ -184,7 +184,7 @@ def default_of(item: Field[Any], missing: Any) -> Any:
 
 
 def as_mapping(options: Any) -> Mapping[str, Any]:
-    """Return options, given as a mapping or as an options dataclass, as a mapping."""
+    """Return options as a mapping, from a mapping or from an options dataclass."""
     if isinstance(options, Mapping):
         return options
     table = {item.name: getattr(options, item.name) for item in fields(options) if item.init}

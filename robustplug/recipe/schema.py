@@ -1,4 +1,4 @@
-"""JSON Schema of recipes, with everything that the installed plugins add, for editors."""
+"""JSON Schema of recipes for editors, including everything that the installed plugins add."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Json = dict[str, Any]
 
 
 def recipe_schema(registry: Registry | None = None) -> Json:
-    """Return the JSON Schema (draft 2020-12) of recipes that use what is installed.
+    """Return the JSON Schema (draft 2020-12) of recipes that use the installed components.
 
-    Each kind has a definition, any of its components; each component one of its own. A component
-    whose options cannot be read is left out.
+    Each kind has a definition that allows any of its components; each component has its own definition. A
+    component whose options cannot be read is left out.
 
     Args:
-        registry: the components to know; by default those installed.
+        registry: the available components; by default the installed ones.
     """
     known = installed() if registry is None else registry
     definitions: Json = {}
@@ -31,7 +31,7 @@ def recipe_schema(registry: Registry | None = None) -> Json:
         for component in components:
             try:
                 definition, extra = _component(kind, component)
-            except Exception:  # a plugin's broken options: reading a recipe that uses them says so
+            except Exception:  # broken options of a plugin: reading a recipe that uses them reports it
                 continue
             definitions |= extra | {_key(kind, component.name): definition}
             choices += _choices(kind, component)
@@ -62,9 +62,9 @@ def _ref(kind: Kind, name: str = "") -> str:
 
 
 def _choices(kind: Kind, component: Component) -> list[Json]:
-    """Return references to a component's schema, with what is required.
+    """Return references to a component's schema, with the required keys.
 
-    That is not in the schema itself, since a slot's default may provide it.
+    The schema itself requires none of them, since a slot's default may provide them.
     """
     required = _required(shape(component.options))
     choices: list[Json] = [{"$ref": _ref(kind, component.name), "required": ["use", *required]}]
@@ -80,7 +80,7 @@ def _variant(component: Component) -> Json:
 
 
 def _component(kind: Kind, component: Component) -> tuple[Json, Json]:
-    """Return a component's schema and definitions that it refers to."""
+    """Return a component's schema, and the definitions that it refers to."""
     form = shape(component.options)
     name: Json = {"const": component.name}
     if "name" in form.plain_names:
@@ -91,7 +91,7 @@ def _component(kind: Kind, component: Component) -> tuple[Json, Json]:
     if kind == "model":
         properties["from"] = {
             "type": "string",
-            "description": "run folder or file whose weights it starts from",
+            "description": "run folder or file with the initial weights",
         }
     text = " ".join(part for part in (component.summary, component.paper) if part)
     return (
@@ -111,7 +111,7 @@ def _required(form: Shape) -> list[str]:
 
 
 def _properties(form: Shape, owner: str) -> tuple[Json, Json]:
-    """Return the schemas of a table's keys, and definitions that they refer to."""
+    """Return the schemas of a table's keys, and the definitions that they refer to."""
     plain = form.plain.model_json_schema(ref_template=f"#/$defs/{owner}.{{model}}")
     extra = {f"{owner}.{key}": value for key, value in plain.get("$defs", {}).items()}
     properties = {key: _without_null(value) for key, value in plain.get("properties", {}).items()}
@@ -135,12 +135,12 @@ def _slot(slot: Slot, default: Any) -> Json:
         return {"type": "array", "items": reference}
     if not isinstance(default, Use):
         return reference
-    # A table for the default component need not name it, nor give what the default gives.
+    # A table for the default component need not name it, nor repeat the default's options.
     return {"anyOf": [reference, {"$ref": _ref(slot.kind, default.name.partition(":")[0])}]}
 
 
 def _without_null(schema: Json) -> Json:
-    """Leave out what TOML does not have."""
+    """Remove what TOML cannot express."""
     kept = {key: value for key, value in schema.items() if key != "title"}
     if kept.get("default", ...) is None:
         del kept["default"]

@@ -1,4 +1,4 @@
-"""What an options dataclass takes: plain values, slots for components, and sections."""
+"""The shape of an options dataclass: plain values, slots for components, and sections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..plugin.component import Slot, Use, rest_name, slots
 from .options import default_of
 
 # Field names of a pydantic model must not hide its methods ("schema", "copy"), so they get a prefix
-# that only aliases undo.
+# that the aliases remove.
 PREFIX = "option_"
 
 _CONFIG = ConfigDict(
@@ -35,12 +35,12 @@ class Shape:
     Attributes:
         options: the dataclass.
         plain: a pydantic model of the fields that hold plain values.
-        plain_names: their names.
+        plain_names: names of the fields that hold plain values.
         slots: the fields that hold components.
         sections: the fields that hold another options dataclass: tables without `use`.
         arrays: the fields that hold a tuple of another options dataclass: arrays of such tables.
         rest: the field that takes all other keys, if there is one.
-        defaults: of the fields that have one; those of plain fields are not validated.
+        defaults: defaults of the fields that have one; those of plain fields are not validated.
     """
 
     options: type[Any]
@@ -54,7 +54,7 @@ class Shape:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All keys of the table, except `use`."""
+        """Return all keys of the table, except `use`."""
         return (*self.plain_names, *self.slots, *self.sections, *self.arrays)
 
 
@@ -62,10 +62,10 @@ def shape(options: type[Any]) -> Shape:
     """Describe an options dataclass.
 
     Raises:
-        Exception: whatever is wrong with the dataclass: a name that cannot be resolved, a slot of
-            no kind, a type that pydantic does not know.
+        Exception: the dataclass is invalid: a name that cannot be resolved, a slot without a kind, or a
+            type that pydantic does not support.
     """
-    key: Any = options  # mypy takes a type[Any] for unhashable
+    key: Any = options  # mypy considers a type[Any] unhashable
     return _shape(key)
 
 
@@ -97,7 +97,7 @@ def _shape(options: Any) -> Shape:
 
 
 def _array_of(hint: Any) -> type[Any] | None:
-    """Return the options dataclass of which a hint says that there is a tuple of any length."""
+    """Return the options dataclass if a hint is a tuple of it of any length, or else None."""
     inner = typing.get_args(hint)
     if typing.get_origin(hint) is not tuple or len(inner) != 2 or inner[1] is not ...:
         return None

@@ -36,13 +36,13 @@ class StudyOptions:
 
     Attributes:
         schema: format of the study.
-        name: of its folder; a file's stem when the file gives none.
-        base: the recipe that is varied.
-        seeds: that every cell is trained with.
-        suite: that every cell is also evaluated with.
-        audit: also audit every cell.
+        name: name of the study folder; by default the stem of the study file.
+        base: recipe that is varied.
+        seeds: seeds that every cell is trained with.
+        suite: suite that every cell is also evaluated with.
+        audit: whether to audit every cell as well.
         set: changes of all cells, by dotted key.
-        axis: what is varied; the cells are all combinations.
+        axis: axes; the cells are all combinations of their cases.
     """
 
     schema: Annotated[int, Checked(check_schema, {"const": SCHEMA})] = SCHEMA
@@ -57,11 +57,11 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class Axis:
-    """Describe what is varied.
+    """Describe one axis of a study.
 
     Attributes:
-        name: for tables and figures.
-        labels: of its cases, in order.
+        name: name in tables and figures.
+        labels: labels of its cases, in order.
         numbers: its values, if all are numbers.
     """
 
@@ -75,11 +75,11 @@ class Cell:
     """Describe one combination of the axes.
 
     Attributes:
-        name: for people: "alpha=0.01, a=0.2".
-        slug: for folders: "alpha-0.01_a-0.2"; "" when there is no axis.
-        labels: one of each axis.
-        changes: of the base recipe, by dotted key.
-        recipe: of the first seed, resolved.
+        name: name for display: "alpha=0.01, a=0.2".
+        slug: name for folders: "alpha-0.01_a-0.2"; "" when there is no axis.
+        labels: one label of each axis.
+        changes: changes of the base recipe, by dotted key.
+        recipe: resolved recipe of the first seed.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Cell:
     recipe: Recipe
 
     def with_seed(self, seed: int) -> Recipe:
-        """Return the recipe of a seed; its name is that of its folder."""
+        """Return the recipe of a seed; its name is the name of its folder."""
         return dataclasses.replace(self.recipe, name=_run_name(self.slug, seed), seed=seed)
 
 
@@ -98,14 +98,14 @@ class Study:
     """Describe a study whose cells have all been checked.
 
     Attributes:
-        name: of its folder.
-        base: the recipe that is varied, as it is written.
-        axes: what is varied.
-        seeds: that every cell is trained with.
+        name: name of the study folder.
+        base: recipe that is varied, as it is written.
+        axes: axes that are varied.
+        seeds: seeds that every cell is trained with.
         cells: all combinations, the first axis varying slowest.
         suite: file of the suite that every cell is also evaluated with, or None.
-        suite_name: of that suite; "" for none.
-        audit: also audit every cell.
+        suite_name: name of that suite; "" for none.
+        audit: whether to audit every cell as well.
     """
 
     name: str
@@ -123,10 +123,11 @@ def read_study(source: str | Path | Mapping[str, Any], registry: Registry | None
 
     Args:
         source: path, name of a bundled study, or the same tables as a mapping.
-        registry: the components to know; by default those installed.
+        registry: the available components; by default the installed ones.
 
     Raises:
-        RecipeError: with every problem of the file and of the cells, each with its line.
+        RecipeError: the file or its cells have problems; the error contains all of them, each with its
+            line.
     """
     lines: Callable[[], Mapping[KeyPath, int]] = dict
     if isinstance(source, Mapping):
@@ -145,12 +146,12 @@ def read_study(source: str | Path | Mapping[str, Any], registry: Registry | None
 def convert_study(
     data: Mapping[str, Any], folder: Path, registry: Registry | None = None
 ) -> tuple[Study | None, list[Finding]]:
-    """Turn the data of a study into a Study whose cells are resolved, or into the list of problems.
+    """Turn the data of a study into a Study whose cells are resolved, or into the list of its problems.
 
     Args:
-        data: as tomllib gives it.
-        folder: that paths in the study are relative to.
-        registry: the components to know; by default those installed.
+        data: tables as tomllib returns them.
+        folder: folder that paths in the study are relative to.
+        registry: the available components; by default the installed ones.
     """
     from ..plugin.host import registry as installed
     from .convert import Reader
@@ -159,7 +160,7 @@ def convert_study(
     reader = Reader(known)
     options = reader.options(StudyOptions, data, {}, ())
     findings = list(reader.findings)
-    # What is right is read on where something else is wrong, so that all problems are told at once.
+    # Valid parts are read even if others are invalid, so that all problems are reported at once.
     lenient, given = Reader(known), data.get("axis")
     written = [
         (number, lenient.options(AxisOptions, table, {}, ("axis", number)))
@@ -189,14 +190,14 @@ def convert_study(
 
 
 def _read_seeds(given: Any, findings: list[Finding]) -> list[int]:
-    """Return the seeds that are some; what is none was noted already."""
+    """Return the valid seeds; the invalid ones have been reported already."""
     listed = given if isinstance(given, list | tuple) else []
     seeds = [seed for seed in listed if isinstance(seed, int) and not isinstance(seed, bool)]
     if given in ([], ()):
         findings.append(Finding(("seeds",), "is empty", "write seeds = [0], or leave it out"))
     for seed, count in Counter(seeds).items():
         if count > 1:
-            findings.append(Finding(("seeds",), f"seed {seed} is there {count} times"))
+            findings.append(Finding(("seeds",), f"seed {seed} occurs {count} times"))
     return seeds
 
 
@@ -208,7 +209,7 @@ class _Base(NamedTuple):
 
 def _read_base(base: Any, folder: Path, findings: list[Finding]) -> _Base | None:
     if not isinstance(base, str):
-        return None  # noted already
+        return None  # reported already
     try:
         data, lines, path = open_tables(find_recipe(base, folder))
     except RecipeError as error:
@@ -232,7 +233,7 @@ def _cells(
     registry: Registry,
     findings: list[Finding],
 ) -> list[Cell]:
-    """Make the cells; a problem that several have is noted once, with the first of them."""
+    """Build the cells; a problem that several cells have is reported once, with the first of them."""
     convert = recipe_converter(registry)
     cells: list[Cell] = []
     taken: set[str] = set()
@@ -241,7 +242,7 @@ def _cells(
         labels = tuple(case.label for case in chosen)
         pairs = list(zip((axis.name for axis in axes), labels, strict=True))
         name = ", ".join(f"{axis}={label}" for axis, label in pairs)
-        # Whole components come first: what is set within them then holds for every choice of them.
+        # Whole components are set first: options within them then apply to every choice of component.
         changes = sorted(
             [*common, *(change for case in chosen for change in case.changes)], key=lambda item: len(item.key)
         )
@@ -250,7 +251,7 @@ def _cells(
         recipe, problems = convert({**data, "name": _run_name(slug, seed), "seed": seed})
         found += [_placed(problem, changed, base) for problem in problems]
         for finding in found:
-            # Of one axis, as an option that there is not is wrong with each of its values.
+            # One finding for each axis: an unknown option is wrong with each of the axis' values.
             same = (finding.path[:2], finding.message, finding.hint)
             where.setdefault(same, (finding, []))[1].append(name)
         if recipe is not None and not found:
@@ -277,7 +278,7 @@ def _changed(
 
 
 def _placed(problem: Finding, changed: Sequence[tuple[KeyPath, Change]], base: _Base) -> Finding:
-    """Return a problem of a cell at the change that last wrote its value, or else at the base."""
+    """Return a problem of a cell, placed at the change that last wrote its value, or else at the base."""
     message = f"{dotted(problem.path)} {problem.message}"
     for path, change in reversed(changed):
         if problem.path[: len(path)] == path:
@@ -291,11 +292,11 @@ def _run_name(slug: str, seed: int) -> str:
 
 
 def _slug(pairs: Sequence[tuple[str, str]], taken: set[str]) -> str:
-    """Return a folder name for a cell that no other has, on file systems that fold case, too."""
+    """Return a folder name for a cell, unique even on case-insensitive file systems."""
     text = "_".join(f"{axis}-{label}" for axis, label in pairs)
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")
     if slug.casefold() in taken or len(slug) > _LONGEST or (pairs and not slug):
-        # Of the labels, not a count: cells that are added later leave the others' folders alone.
+        # A hash of the labels, not a count: cells that are added later do not change other folders.
         slug = f"{slug[: _LONGEST - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     taken.add(slug.casefold())
     return slug
@@ -304,7 +305,7 @@ def _slug(pairs: Sequence[tuple[str, str]], taken: set[str]) -> str:
 def _read_suite(
     suite: Any, folder: Path, cells: Sequence[Cell], registry: Registry, findings: list[Finding]
 ) -> tuple[Path | None, str]:
-    """Check a suite in the threat model of every cell."""
+    """Check a suite under the threat model of every cell."""
     if not isinstance(suite, str):
         return None, ""
     threats = []
@@ -321,5 +322,5 @@ def _read_suite(
     except RecipeError as error:
         findings += _passed_on(error, ("suite",))
     if name == "audit":
-        findings.append(Finding(("suite",), 'is named "audit", as the result of an audit is', "rename it"))
+        findings.append(Finding(("suite",), 'is named "audit", like the result of an audit', "rename it"))
     return path, name

@@ -1,4 +1,4 @@
-"""Evaluation suites: TOML files whose rows are attacks, shifts and sweeps of both."""
+"""Evaluation suites: TOML files whose rows are attacks, distribution shifts and sweeps of both."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from .options import SCHEMA, Checked, check_name, check_schema
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteRow:
-    """Say what one row of a suite runs.
+    """Define one row of a suite.
 
     Attributes:
-        label: for the table; None for the attack's name and what is special about it.
+        label: label in the table; None for the attack's name and its distinctive options.
         attack: the perturbation.
         vicinity: the threat model; without `use`, changes to that of the evaluation.
         scale: factor of the threat model's eps.
-        shift: distribution shift that comes first.
-        chain: rows of one chain run on what those before left right; without one, a row runs on all
-            samples that are right when clean, or on all when they are shifted.
-        transfer: make the examples on the source models, not on the evaluated one.
+        shift: distribution shift that is applied before the attack.
+        chain: name of the chain; each row of a chain runs on the samples that the rows before it left
+            correct. Without a chain, a row runs on all samples that are correct when clean, or on all
+            samples when they are shifted.
+        transfer: whether to craft the examples on the source models instead of the evaluated one.
         shown: options of attack and shift that the label always states; those of a sweep are added.
-        needs: plugin that brings the attack; without it the row is skipped and says so.
+        needs: plugin that provides the attack; without it the row is skipped, and the result states why.
     """
 
     label: str | None = None
@@ -44,14 +45,14 @@ class SuiteRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Hold an evaluation suite, its sweeps already spread out into rows.
+    """Hold an evaluation suite, its sweeps already expanded into rows.
 
     Attributes:
         schema: format of the suite.
-        name: for results.
+        name: name in results.
         summary: one line for listings.
-        loss: what attacks ascend unless they have a loss of their own.
-        row: in the order they are run.
+        loss: loss that attacks ascend unless they have a loss of their own.
+        row: rows in the order in which they are run.
 
     Raises:
         ValueError: unknown schema or name, or rows of one chain that cannot build on each other.
@@ -71,8 +72,8 @@ class Suite:
             before = last.get(row.chain, row)
             if before.shift != row.shift or not _grows(before.vicinity, row.vicinity):
                 raise ValueError(
-                    f'chain "{row.chain}" goes on with another threat model or shift: what one row broke '
-                    "must stay broken in the next, so eps may only grow; name another chain"
+                    f'chain "{row.chain}" continues with another threat model or shift: samples that one row '
+                    "broke must stay broken in the next, so eps may only grow; name another chain"
                 )
             last[row.chain] = row
 
@@ -87,13 +88,13 @@ def _grows(before: Use | None, after: Use | None) -> bool:
 
 
 def spread(rows: Any, threat: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows that a suite's rows stand for, each with the number of the one it came from.
+    """Yield the expanded rows of a suite, each with the number of the row it came from.
 
-    `sweep` holds lists at the places where the row holds values; its rows are all combinations, the
-    first key varying slowest. A row's vicinity without `use` changes the threat model.
+    `sweep` contains lists where the row contains values; its rows are all combinations, the first key
+    varying slowest. A row's vicinity without `use` changes the threat model.
 
     Args:
-        rows: as read from TOML; what is no table is passed on, to be reported.
+        rows: rows as read from TOML; a row that is not a table is passed on, to be reported.
         threat: the evaluation's vicinity, as a table.
     """
     for number, row in enumerate(rows):
@@ -137,7 +138,7 @@ def _put(table: dict[str, Any], path: KeyPath, value: Any) -> None:
 
 
 def sweep_findings(rows: Any) -> Iterator[Finding]:
-    """Find what is wrong with the sweeps of rows as read from TOML."""
+    """Find problems in the sweeps of rows as read from TOML."""
     for number, row in enumerate(rows):
         sweep = row.get("sweep", {}) if isinstance(row, Mapping) else {}
         if not isinstance(sweep, Mapping):
@@ -156,7 +157,7 @@ def sweep_findings(rows: Any) -> Iterator[Finding]:
 
 
 def at_its_source(path: KeyPath, origins: list[int], rows: Any) -> KeyPath:
-    """Return where in the file a key of a spread-out row came from."""
+    """Return the place in the file that a key of an expanded row came from."""
     if len(path) < 2 or path[0] != "row" or not isinstance(path[1], int):
         return path
     number, rest = origins[path[1]], path[2:]

@@ -1,4 +1,4 @@
-"""Write resolved recipes, with everything explicit, so that they can be read back."""
+"""Write resolved recipes with every option explicit, so that they can be read back."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .options import Recipe, as_mapping, default_of
 
 
 def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as the tables that a TOML file would hold; options that are None are left out.
+    """Return a recipe as the tables of a TOML file; options that are None are left out.
 
     Raises:
-        TypeError: a reference in it has not been resolved.
-        ValueError: an option was set to None from Python, though its default is another value:
-            TOML has no None, so leaving the option out would say something else.
+        TypeError: a reference in the recipe has not been resolved.
+        ValueError: an option was set to None from Python, though its default is another value. TOML has no
+            None, so leaving the option out would mean the default.
     """
     table = options_to_mapping(recipe)
     for path, default in _unsayable(recipe, {}, ()):
         raise ValueError(
-            f"{dotted(path)} is None: a recipe can only leave it out, and that means {default!r}"
+            f"{dotted(path)} is None: a recipe can only leave the key out, which means {default!r}"
         )
     return table
 
@@ -33,7 +33,7 @@ def use_to_mapping(use: Use) -> dict[str, Any]:
     """Return a resolved reference as a table: `use` first, then every option.
 
     Raises:
-        TypeError: it has not been resolved.
+        TypeError: the reference has not been resolved.
     """
     if not dataclasses.is_dataclass(use.options):
         raise TypeError(f"{use.name}: resolve the reference before writing it")
@@ -42,7 +42,7 @@ def use_to_mapping(use: Use) -> dict[str, Any]:
 
 
 def options_to_mapping(options: Any) -> dict[str, Any]:
-    """Return options, whose references are resolved, as the table that a TOML file would hold."""
+    """Return options, whose references are resolved, as the table of a TOML file."""
     known, rest = slots(options.__class__), rest_name(options.__class__)
     table: dict[str, Any] = {}
     for item in dataclasses.fields(options):
@@ -61,9 +61,9 @@ def options_to_mapping(options: Any) -> dict[str, Any]:
 
 
 def _unsayable(options: Any, inherited: Mapping[str, Any], path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
-    """Find options that are None and would not be when read back: (path, what they would be).
+    """Find options that are None and would have another value when read back: (path, that value).
 
-    Reading starts from the slot's default where that is the same component; see convert.
+    Reading starts from the slot's default if that is the same component; see convert.
     """
     known, rest = slots(options.__class__), rest_name(options.__class__)
     for item in dataclasses.fields(options):
@@ -111,8 +111,8 @@ def write_recipe(recipe: Recipe) -> str:
 def recipe_hash(recipe: Recipe) -> str:
     """Return the SHA-256 of a resolved recipe, in hexadecimal.
 
-    It is that of the canonical JSON of `recipe_to_mapping`: equal recipes have equal hashes,
-    whatever file they were read from.
+    The hash covers the canonical JSON of `recipe_to_mapping`: equal recipes have equal hashes, whatever
+    file they were read from.
     """
     return digest(recipe_to_mapping(recipe))
 

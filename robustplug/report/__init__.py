@@ -1,1 +1,1 @@
-"""What a person reads: tables, figures and pages."""
+"""Output for readers: tables, figures and pages."""

@@ -1,4 +1,4 @@
-"""What a study shows while it is at work: a table of its runs, and a line for each that ended."""
+"""Progress of a study in the terminal: a table of its runs, and a line for each run that ended."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 # Lines of the terminal that are not rows of the table.
 _AROUND = 6
-# Of runs that wait, and of those that are done, so many are listed at most.
+# At most this many waiting runs, and this many finished runs, are listed.
 _LISTED = 5
-# A share of a training below it says little of how long the whole takes.
+# Below this share of a training, an estimate of its duration is too rough.
 _TELLING = 0.02
 
 
 @dataclass
 class Line:
-    """Hold what is known of one run.
+    """Hold the state of one run.
 
     Attributes:
-        name: of the run.
+        name: name of the run.
         state: "waiting", "running", "done" or "failed".
-        note: what it is at, how it ended, or why it failed.
-        began: when it started, in seconds; 0 before.
-        share: of its training that is done.
-        seconds: that it took.
+        note: current activity, result, or reason of the failure.
+        began: start time in seconds; 0 before the start.
+        share: finished share of its training.
+        seconds: duration of the run.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Line:
 
 
 class RunReporter:
-    """Hear of the progress of one run, and note it in its line.
+    """Record the progress of one run in its line.
 
     Args:
-        line: of the run.
-        console: for warnings.
+        line: line of the run.
+        console: console for warnings.
     """
 
     def __init__(self, line: Line, console: Console) -> None:
@@ -61,11 +61,11 @@ class RunReporter:
         self._done = self._validation = ""
 
     def begin(self, run: RunInfo, progress: Position) -> None:
-        """Note that training starts, or goes on."""
+        """Record that training starts or resumes."""
         self._at(progress)
 
     def batch(self, progress: Position, means: Mapping[str, float]) -> None:
-        """Note how far training is."""
+        """Record the progress of training."""
         self._at(progress, loss_parts(means))
 
     def _at(self, progress: Position, said: str = "") -> None:
@@ -80,12 +80,12 @@ class RunReporter:
         self.line.note = " · ".join(part for part in parts if part)
 
     def epoch(self, report: EpochReport, epochs: int) -> None:
-        """Note the validation."""
+        """Record the validation."""
         self._validation = f"validation {validation_text(report.validation)}" if report.validation else ""
         self.line.share = (report.epoch + 1) / epochs
 
     def attack(self, name: str, done: int, total: int) -> None:
-        """Note how far the evaluation is."""
+        """Record the progress of the evaluation."""
         self.line.note = f"evaluating: {name} {done}/{total}"
 
     def warn(self, message: str) -> None:
@@ -94,15 +94,15 @@ class RunReporter:
 
 
 def left(lines: Sequence[Line], places: int, now: float) -> tuple[float | None, bool]:
-    """Return how many seconds the runs that are not done will take, and whether it may well be more.
+    """Return the estimated seconds until all runs are done, and whether it is likely too low.
 
-    A run is taken to last as long as those that ended did in the mean. Before one has ended, the trainings
-    under way tell how long a training takes, and evaluations come on top.
+    The mean duration of the runs that ended is the estimate for each run. Before the first run ends, the
+    estimate comes from the trainings in progress; it then excludes evaluations and is too low.
 
     Args:
-        lines: of all runs.
-        places: runs at a time.
-        now: the time, on the clock of `Line.began`.
+        lines: lines of all runs.
+        places: number of runs at a time.
+        now: current time, on the clock of `Line.began`.
     """
     ended = [line.seconds for line in lines if line.state in ("done", "failed") and line.seconds]
     running = [line for line in lines if line.state == "running"]
@@ -128,10 +128,10 @@ def duration(seconds: float) -> str:
 
 
 class StudyBoard:
-    """Show the runs of a study in a live table, or line by line where there is no terminal.
+    """Show the runs of a study in a live table, or line by line without a terminal.
 
     Args:
-        console: where to write.
+        console: console to write to.
     """
 
     def __init__(self, console: Console) -> None:
@@ -162,7 +162,7 @@ class StudyBoard:
             self._live.start()
 
     def start(self, number: int, name: str) -> RunReporter:
-        """Show a run that starts."""
+        """Mark a run as running, and return its reporter."""
         line = self.lines[number - 1]
         line.state, line.note, line.began = "running", "starting", time.perf_counter()
         return RunReporter(line, self.console)
@@ -183,19 +183,17 @@ class StudyBoard:
         self._print(Text(head + line.note))
 
     def _print(self, line: Text) -> None:
-        """Print a line; in a file it stays one."""
+        """Print a line; without a terminal, it is not wrapped."""
         self.console.print(line, soft_wrap=not self.console.is_terminal)
 
     def render(self) -> Group:
-        """Return the table: what runs, what failed and why, what is done, what waits, and the time left."""
+        """Return the table of runs with their states and notes, and a line with counts and the time left."""
         now = time.perf_counter()
         counts = {state: sum(line.state == state for line in self.lines) for state in _STYLES}
         said = [f"{count} {state}" for state, count in counts.items() if count]
         seconds, more = left(self.lines, self._places, now)
         said.append(f"{duration(now - self._began)} so far")
-        said.append(
-            "time left not known yet" if seconds is None else f"{'over ' * more}{duration(seconds)} left"
-        )
+        said.append("time left unknown" if seconds is None else f"{'over ' * more}{duration(seconds)} left")
         table = Table(box=None, pad_edge=False, expand=True, show_header=False)
         table.add_column(no_wrap=True, width=8)
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
@@ -209,7 +207,7 @@ class StudyBoard:
         return Group(Text(" · ".join(said), style="bold"), table)
 
     def _listed(self) -> list[Line]:
-        """Choose the lines that fit: what runs and what failed first, then some of the others."""
+        """Choose the lines that fit: running and failed runs first, then some of the others."""
         room = max(3, self.console.height - _AROUND)
         by_state = {state: [line for line in self.lines if line.state == state] for state in _STYLES}
         ended = sorted(by_state["done"], key=lambda line: line.began)

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal while a run or an evaluation is at work."""
+"""Progress of a run or an evaluation in the terminal."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def validation_text(validation: Mapping[str, float]) -> str:
 
 
 class RichReporter:
-    """Show training and evaluation with a progress bar, or line by line where there is no terminal.
+    """Show training and evaluation with a progress bar, or line by line without a terminal.
 
     Args:
-        console: where to write.
+        console: console to write to.
     """
 
     def __init__(self, console: Console) -> None:
@@ -69,7 +69,7 @@ class RichReporter:
             self._live = None
 
     def _show(self, description: str, total: int, done: int = 0) -> None:
-        """Start a bar; the first one starts the live display, so that silent processes have none."""
+        """Start a bar; the first bar starts the live display, so that silent processes have none."""
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(description, total=total, completed=done)
@@ -87,8 +87,8 @@ class RichReporter:
         return Group(self._bar, *(line for line in lines if line.plain))
 
     def begin(self, run: RunInfo, progress: Position) -> None:
-        """Say what is trained and where."""
-        again = "" if run.resumed_at_epoch is None else f", going on at epoch {progress.epoch + 1}"
+        """Print what is trained and where, and start the bar."""
+        again = "" if run.resumed_at_epoch is None else f", resuming at epoch {progress.epoch + 1}"
         epochs = f"{run.epochs} epoch{'s' * (run.epochs != 1)}"
         said = f" on {run.task} with {run.model}, {epochs} → {run.folder}{again}"
         self._print(Text.assemble((run.method, "bold"), said))
@@ -97,7 +97,7 @@ class RichReporter:
         self._show(f"epoch {progress.epoch + 1}/{progress.epochs}", total, done)
 
     def batch(self, progress: Position, means: Mapping[str, float]) -> None:
-        """Move the bar."""
+        """Update the bar."""
         self._line = loss_parts(means)
         if self._task is not None:
             done = progress.epoch * progress.batches + progress.batch
@@ -116,7 +116,7 @@ class RichReporter:
         self._print(Text(line + (" · best" if report.best else ""), style="" if report.best else "dim"))
 
     def attack(self, name: str, done: int, total: int) -> None:
-        """Move the bar of the evaluation."""
+        """Update the bar of the evaluation."""
         if name != self._attack:
             self._attack, self._line, self._validation = name, "", ""
             self._show(f"evaluating: {name}", total)
@@ -128,5 +128,5 @@ class RichReporter:
         self._print(Text(message, style="yellow"))
 
     def _print(self, line: Text) -> None:
-        """Print a line; in a file it stays one."""
+        """Print a line; without a terminal, it is not wrapped."""
         self.console.print(line, soft_wrap=not self.console.is_terminal)

@@ -1,4 +1,4 @@
-"""What a run or a study has left in its folder; what cannot be read of it is said, not raised."""
+"""Read the folder of a run or a study; parts that cannot be read are reported, not raised."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Json = Mapping[str, Any]
 
 @dataclass
 class Material:
-    """Hold what a run folder holds.
+    """Hold the content of a run folder.
 
     Attributes:
-        folder: of the run.
+        folder: the run folder.
         recipe: text of the resolved recipe.
-        environment: versions and device; empty when it is not known.
+        environment: versions and device; empty if they are unknown.
         history: reports of the epochs, in order.
-        result: of the run's own evaluation; None while it is not finished.
-        evaluations: those of suites and of the audit, by name.
-        audit: findings; empty for none.
-        problems: what could not be read, a sentence each.
+        result: result of the run's own evaluation; None while the run is not finished.
+        evaluations: results of suites and of the audit, by name.
+        audit: findings of the audit; empty for none.
+        problems: a sentence for each part that could not be read.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class Material:
 
     @property
     def results(self) -> dict[str, Result]:
-        """Return all evaluations, that of the run itself under ""."""
+        """Return all evaluations, with that of the run itself under ""."""
         return ({"": self.result} if self.result is not None else {}) | self.evaluations
 
 
@@ -51,10 +51,10 @@ def read_material(folder: Path) -> Material:
     """Read a run folder, finished or not.
 
     Raises:
-        RunError: it holds no run.
+        RunError: the folder is not a run folder.
     """
     if not holds_run(folder):
-        raise RunError(f"{folder} holds no run: there is no {RECIPE} in it")
+        raise RunError(f"{folder} is not a run folder: it contains no {RECIPE}")
     try:
         text = (folder / RECIPE).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -76,7 +76,7 @@ def read_material(folder: Path) -> Material:
 
 
 def read_extra(material: Material, name: str, path: Path) -> None:
-    """Add an evaluation that lies elsewhere, if it is there."""
+    """Add an evaluation from another folder, if it exists."""
     body = _json(path, material.problems)
     if body and (result := _result(path, body, material.problems)) is not None:
         material.evaluations[name] = result
@@ -86,16 +86,16 @@ def read_study(folder: Path) -> Json:
     """Read the result of a study.
 
     Raises:
-        RunError: it is not there, or is the result of no study.
+        RunError: the result does not exist, or is not that of a study.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder} holds neither a run nor a study")
+        raise RunError(f"{folder} contains neither a run nor a study")
     problems: list[str] = []
     body = _json(folder / RESULT, problems)
     if problems:
         raise RunError(problems[0])
     if not {"cells", "axes", "rows", "seeds", "base", "name"} <= body.keys():
-        raise RunError(f"{folder} holds neither a run nor a study")
+        raise RunError(f"{folder} contains neither a run nor a study")
     return body
 
 
@@ -108,7 +108,7 @@ def _json(path: Path, problems: list[str]) -> Json:
         problems.append(f"{path} cannot be read: {error}")
         return {}
     if not isinstance(body, dict):
-        problems.append(f"{path} holds no table")
+        problems.append(f"{path} does not contain a JSON object")
         return {}
     return body
 
@@ -119,12 +119,12 @@ def _result(path: Path, body: Json, problems: list[str]) -> Result | None:
     try:
         return result_from_json(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problems.append(f"{path} is no result: {error}")
+        problems.append(f"{path} is not a result: {error}")
         return None
 
 
 def _history(folder: Path, body: Json, problems: list[str]) -> Sequence[Json]:
-    """Return the epochs: those of the result, or of the metrics while the run goes on."""
+    """Return the epochs: those of the result, or of the metrics while the run is not finished."""
     found = body.get("history")
     if not found:
         found = []
@@ -137,7 +137,7 @@ def _history(folder: Path, body: Json, problems: list[str]) -> Sequence[Json]:
                 found.append(json.loads(line))
             except ValueError:
                 problems.append(f"line {number} of {folder / METRICS} cannot be read")
-    # A run that was resumed has reported some epochs twice: the last report holds.
+    # A resumed run has reported some epochs twice; the last report counts.
     known = {
         each["epoch"]: each
         for each in found

@@ -1,7 +1,7 @@
-"""Checkpoints: safetensors and JSON, whole or not there, checked when they are read.
+"""Checkpoints: safetensors and JSON, written as a whole or not at all, verified when they are read.
 
-A checkpoint NAME is two files. NAME.safetensors is written first; NAME.json, which holds its SHA-256
-and one of itself, makes the checkpoint exist. Nothing is pickled.
+A checkpoint NAME consists of two files. NAME.safetensors is written first. NAME.json contains its SHA-256
+and its own checksum; the checkpoint exists once NAME.json is written. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _MARK = "$tensor"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Hold a checkpoint that has passed its checks.
+    """Hold a checkpoint that has been verified.
 
     Attributes:
         name: file name without suffix; names sort by age.
-        tensors: by name.
+        tensors: tensors by name.
         meta: the JSON part.
     """
 
@@ -44,7 +44,7 @@ def pack(tree: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
     Args:
         tree: mappings, lists, tuples, tensors and plain values; keys may be str or int.
         prefix: name of the tree, unique within the checkpoint.
-        tensors: filled with contiguous copies on the CPU.
+        tensors: mapping that is filled with contiguous copies on the CPU.
     """
     if isinstance(tree, Tensor):
         tensors[prefix] = tree.detach().to("cpu", copy=True).contiguous()
@@ -57,7 +57,7 @@ def pack(tree: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Undo `pack`; keys that were whole numbers become so again, tuples stay lists."""
+    """Undo `pack`; keys that were whole numbers become whole numbers again, tuples stay lists."""
     if isinstance(tree, Mapping):
         if set(tree) == {_MARK}:
             return tensors[tree[_MARK]]
@@ -68,7 +68,7 @@ def unpack(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def fixed_shape(name: str, value: Tensor) -> tuple[int, ...] | None:
-    """Return the shape of an entry of a state dict; None for torch's extra state, whose size may change."""
+    """Return the shape of a state-dict entry; None for torch's extra state, whose size may change."""
     return None if name.rpartition(".")[2] == "_extra_state" else tuple(value.shape)
 
 
@@ -80,7 +80,7 @@ def save(folder: Path, name: str, tensors: Mapping[str, Tensor], meta: Mapping[s
     """Write a checkpoint.
 
     Raises:
-        OSError: it cannot be written; earlier checkpoints are untouched.
+        OSError: the checkpoint cannot be written; earlier checkpoints are untouched.
     """
     from safetensors.torch import save as serialise
 
@@ -99,11 +99,12 @@ def save(folder: Path, name: str, tensors: Mapping[str, Tensor], meta: Mapping[s
 
 
 def load(folder: Path, name: str) -> Checkpoint:
-    """Read a checkpoint and check it.
+    """Read a checkpoint and verify it.
 
     Raises:
-        ValueError: it is truncated, tampered with, or of another format; the message says which.
-        OSError: it cannot be read.
+        ValueError: the checkpoint is truncated, tampered with, or of another format; the message states
+            which.
+        OSError: a file of the checkpoint cannot be read.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as deserialise
@@ -112,7 +113,7 @@ def load(folder: Path, name: str) -> Checkpoint:
         body = json.loads((folder / f"{name}.json").read_bytes())
         checksum = body.pop("checksum")
         if body["format"] != FORMAT:
-            raise ValueError(f"{name}.json has format {body['format']}, this version reads {FORMAT}")
+            raise ValueError(f"{name}.json has format {body['format']}; this version reads {FORMAT}")
         if checksum != _digest(body):
             raise ValueError(f"{name}.json does not match its checksum")
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
@@ -132,10 +133,10 @@ def names(folder: Path) -> list[str]:
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
-    """Read the newest checkpoint that is whole, and say which newer ones were not.
+    """Read the newest intact checkpoint, and return the problems of newer ones with it.
 
     Raises:
-        RunError: there is no whole checkpoint.
+        RunError: no checkpoint is intact.
     """
     problems: list[str] = []
     for name in reversed(names(folder)):
@@ -143,14 +144,14 @@ def load_newest(folder: Path) -> tuple[Checkpoint, list[str]]:
             return load(folder, name), problems
         except (ValueError, OSError) as error:
             problems.append(f"checkpoint {name} cannot be used: {error}")
-    detail = "; ".join(problems) or "it holds none"
+    detail = "; ".join(problems) or "it contains none"
     exported = folder.parent / MODEL
-    rest = f". Its weights are in {exported}, too: robustplug evaluate {exported} --task … --model …"
+    rest = f". The weights are also in {exported}: robustplug evaluate {exported} --task … --model …"
     raise RunError(f"no checkpoint in {folder} can be used: {detail}{rest if exported.is_file() else ''}")
 
 
 def prune(folder: Path, keep: set[str], newest: int = 2) -> None:
-    """Delete all checkpoints but the newest ones and those to keep, and what a kill left half-written."""
+    """Delete all checkpoints except the newest and those to keep, and files that a kill left half-written."""
     known = names(folder)
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
@@ -159,6 +160,6 @@ def prune(folder: Path, keep: set[str], newest: int = 2) -> None:
             path.unlink(missing_ok=True)
     for name in names(folder)[:-newest]:
         if name not in keep:
-            # The manifest goes first: without it the checkpoint no longer exists.
+            # The manifest is deleted first: without it the checkpoint no longer exists.
             (folder / f"{name}.json").unlink(missing_ok=True)
             (folder / f"{name}.safetensors").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which run a command is about: its folder and its recipe."""
+"""Choose the run of a command: its folder and its recipe."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def as_recipe(
 
 
 def differences(asked: Recipe, stored: Recipe) -> list[str]:
-    """List the keys in which a recipe differs from that of a run, "key: 1 → 2" each.
+    """List the keys in which a recipe differs from that of a run, with both values.
 
-    What was chosen when the run started ("auto", an absent model) does not count.
+    Values that were chosen when the run started ("auto", an absent model) do not count.
     """
 
     def flat(table: Any, prefix: str = "") -> dict[str, Any]:
@@ -66,35 +66,35 @@ def choose_run(
 
     Args:
         recipe: file, bundled name or mapping; may be left out when a folder is resumed.
-        overrides: "key=value" each.
-        out: folder of the run; None for the first free one of runs/NAME, runs/NAME-2, ….
-        resume: False, a folder, or True for the recipe's newest run.
+        overrides: changes of the recipe, "key=value" each.
+        out: run folder; None for the first free one of runs/NAME, runs/NAME-2, ….
+        resume: False, a run folder, or True for the recipe's newest run.
 
     Raises:
         RecipeError: the recipe has problems.
-        RunError: there is nothing to resume, or the recipe is not the run's.
+        RunError: there is nothing to resume, or the recipe differs from that of the run.
     """
     asked = None if recipe is None else as_recipe(recipe, overrides, starts=resume is False)
     if resume is False:
         if asked is None:
-            raise RunError("name a recipe: robustplug train --recipe cat")
+            raise RunError("no recipe is given; name one: robustplug train --recipe cat")
         return asked, Path(out) if out is not None else new_folder(RUNS, asked.name)
     if isinstance(resume, bool):
         if out is None and asked is None:
-            raise RunError("say what to resume: robustplug train --resume runs/NAME")
+            raise RunError("no run to resume is given; name one: robustplug train --resume runs/NAME")
         folder = Path(out) if out is not None else latest_folder(RUNS, asked.name if asked else "")
     else:
         folder = Path(resume)
     stored = stored_recipe(folder)
     if is_finished(folder):
-        raise RunError(f"{folder} is finished; look at it with: robustplug evaluate {folder}")
+        raise RunError(f"{folder} is finished; evaluate it with: robustplug evaluate {folder}")
     if asked is None and overrides:
-        raise RunError("a run is resumed with the recipe it was started with: leave out --set")
+        raise RunError("a resumed run keeps the recipe that it was started with: leave out --set")
     changed = [] if asked is None else differences(asked, stored)
     if changed:
         raise RunError(
-            f"the recipe is not the one that {folder} was started with; leave out --recipe and --set to "
-            "go on with that one, or start anew with --out:\n  " + "\n  ".join(changed)
+            f"the recipe differs from the one that {folder} was started with; leave out --recipe and --set "
+            "to continue with that one, or start a new run with --out:\n  " + "\n  ".join(changed)
         )
     return stored, folder
 
@@ -103,27 +103,25 @@ def stored_recipe(folder: Path) -> Recipe:
     """Read the resolved recipe of a run folder.
 
     Raises:
-        RunError: the folder holds no run.
+        RunError: the folder is not a run folder.
     """
     if not holds_run(folder):
         if not folder.exists():
-            raise RunError(f"{folder} holds no run: it is not there")
-        raise RunError(f"{folder} holds no run: there is no {RECIPE} in it")
+            raise RunError(f"{folder} is not a run folder: it does not exist")
+        raise RunError(f"{folder} is not a run folder: it contains no {RECIPE}")
     return read_recipe(folder / RECIPE, starts=False)
 
 
 def only_evaluate_changed(name: str, overrides: Sequence[str]) -> None:
-    """Refuse overrides of a finished run that are not about its evaluation.
+    """Refuse overrides of a finished run that change anything other than its evaluation.
 
     Raises:
-        RecipeError: naming each.
+        RecipeError: there are such overrides; each is one problem.
     """
     wrong = [text for text in overrides if not text.startswith("evaluate.")]
     if wrong:
         problems = [
-            Problem(
-                text.partition("=")[0], "only evaluate.* can be set for a run that is trained", override=text
-            )
+            Problem(text.partition("=")[0], "only evaluate.* can be set for a finished run", override=text)
             for text in wrong
         ]
         raise RecipeError(problems, name)

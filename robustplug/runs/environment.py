@@ -1,4 +1,4 @@
-"""Describe the machine and the versions that a run was made with."""
+"""Describe the machine and the software versions of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: who may write in it, and files that are whole or not there."""
+"""The run folder: its file names, its lock, and files that are written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EVALUATIONS, JOURNAL = "evaluations", "evaluation.journal"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old content or the new, never a part.
+    """Write a file so that a crash leaves either the old or the new content, never a part.
 
     Raises:
-        OSError: the disk is full or the folder is not writable; nothing is left behind.
+        OSError: the disk is full or the folder is not writable; no partial file remains.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -44,7 +44,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Return a tree with null for every number that JSON cannot write."""
+    """Return a tree with None in place of every number that JSON cannot represent."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -64,7 +64,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def writing(what: str, kept: str = "") -> Iterator[None]:
-    """Turn an OSError of a block into a RunError that says what could not be written."""
+    """Turn an OSError of a block into a RunError that names what could not be written."""
     try:
         yield
     except OSError as error:
@@ -74,10 +74,10 @@ def writing(what: str, kept: str = "") -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; its folder is made if it is not there.
+    """Write a text file atomically, and create its folder if it does not exist.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the file cannot be written.
     """
     with writing(f"the file {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,23 +85,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_result(file: Path, body: Mapping[str, Any]) -> None:
-    """Write a result as JSON; the folder is made if it is not there.
+    """Write a result as JSON, and create its folder if it does not exist.
 
     Raises:
-        RunError: it cannot be written, or the folder holds a run, whose own result it is not.
+        RunError: the file cannot be written, or it is the result of a run, which must be kept.
     """
     if file.name == RESULT and holds_run(file.parent):
-        raise RunError(f"{file.parent} holds a run, and its result is kept: choose another folder with --out")
+        raise RunError(f"{file.parent} is a run folder, whose result is kept: choose another with --out")
     with writing(f"the result {file}"):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, dict(body))
 
 
 def note_in_result(folder: Path, name: str, value: Any) -> None:
-    """Add a finding to the result.json of a run folder, if there is one, in place of an older one.
+    """Add a finding to the result.json of a run folder, if the file exists; replace an older finding.
 
     Raises:
-        RunError: it cannot be read or written.
+        RunError: the file cannot be read or written.
     """
     path = folder / RESULT
     try:
@@ -116,14 +116,14 @@ def note_in_result(folder: Path, name: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Keep every other process out of a folder for a block; a killed process lets go.
+    """Keep every other process out of a folder for a block; the lock of a killed process is released.
 
     Args:
-        folder: is made if it is not there.
-        name: of the lock, for what is done in the folder.
+        folder: folder to lock; created if it does not exist.
+        name: file name of the lock, one for each kind of work in the folder.
 
     Raises:
-        RunError: another process is in it, or it cannot be made or written.
+        RunError: another process holds the lock, or the folder cannot be created or written.
     """
     from filelock import FileLock, Timeout
 
@@ -134,7 +134,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise RunError(
-                f"another process is at work in {folder}: wait for it, or choose another folder with --out"
+                f"another process is using {folder}: wait for it, or choose another folder with --out"
             ) from None
     try:
         yield
@@ -143,12 +143,12 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether a run folder holds an evaluated run."""
+    """Return whether a run folder contains an evaluated run."""
     return (folder / RESULT).is_file()
 
 
 def holds_run(folder: Path) -> bool:
-    """Tell whether a folder holds a run, finished or not."""
+    """Return whether a folder is a run folder, finished or not."""
     return (folder / RECIPE).is_file()
 
 
@@ -168,12 +168,12 @@ def new_folder(root: Path, name: str) -> Path:
     """Choose the folder of a new run: the first free one of name, name-2, name-3, ….
 
     Raises:
-        RunError: the newest run of this name is not finished; resuming it may be what is wanted.
+        RunError: the newest run of this name is not finished, and probably should be resumed.
     """
     runs = numbered(root, name)
     if runs and not is_finished(runs[-1]):
         raise RunError(
-            f"{runs[-1]} holds an unfinished run: go on with --resume, or start anew elsewhere with "
+            f"{runs[-1]} contains an unfinished run: continue it with --resume, or start a new run with "
             f"--out {root / name}-{len(runs) + 1}"
         )
     number = 1
@@ -186,7 +186,7 @@ def latest_folder(root: Path, name: str) -> Path:
     """Return the newest run of a name, for resuming.
 
     Raises:
-        RunError: there is none.
+        RunError: no run has this name.
     """
     runs = numbered(root, name)
     if not runs:

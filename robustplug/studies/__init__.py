@@ -1,1 +1,1 @@
-"""Many runs of one recipe: what is to be done, and who does it."""
+"""Studies, many runs of one recipe: the remaining work, and the processes that do it."""

@@ -1,4 +1,4 @@
-"""Run studies: each cell is a run folder, and what is finished is not run again."""
+"""Run studies: each cell and seed has a run folder, and finished runs are not repeated."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ Status = Literal["not started", "unfinished", "trained", "finished", "another re
 
 
 class StudyReporter(Protocol):
-    """Hear of a study's progress; runs may be at work side by side."""
+    """Receive the progress of a study; several runs may be active at a time."""
 
     def plan(self, outcomes: Sequence[Outcome], places: int) -> None:
-        """Hear how far each run is, and how many run at a time, before anything is run."""
+        """Receive the state of each run, and the number of simultaneous runs, before any run starts."""
 
     def start(self, number: int, name: str) -> Reporter:
-        """Hear that a run starts, and give who hears of its progress; numbers start at 1."""
+        """Receive the start of a run, and return the reporter of its progress; numbers start at 1."""
 
     def done(self, number: int, outcome: Outcome) -> None:
-        """Hear how a run ended."""
+        """Receive the outcome of a run."""
 
 
 class SilentStudy:
-    """Say nothing."""
+    """Report nothing."""
 
     def plan(self, outcomes: Sequence[Outcome], places: int) -> None:
         """Ignore it."""
@@ -68,10 +68,10 @@ class Run:
     """Describe one cell with one seed.
 
     Attributes:
-        cell: of the study.
-        seed: of the run.
-        recipe: of the run.
-        folder: of the run.
+        cell: the cell of the study.
+        seed: the seed of the run.
+        recipe: the recipe of the run.
+        folder: the run folder.
     """
 
     cell: Cell
@@ -81,20 +81,20 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name it for people."""
+        """Return the name for display."""
         return f"{self.cell.name}, seed={self.seed}" if self.cell.name else f"seed={self.seed}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Tell what is known of a run.
+    """Hold the state of a run.
 
     Attributes:
-        run: that it is about.
-        status: "trained" lacks the suite or the audit.
-        reason: why it failed, or how its recipe differs.
-        seconds: of training.
-        accuracies: by row; NaN rows, which were skipped, are left out.
+        run: the run.
+        status: state of the run; "trained" means that the suite or the audit is missing.
+        reason: why the run failed, or how its recipe differs.
+        seconds: training time.
+        accuracies: accuracy by row, without skipped rows, whose accuracy is NaN.
         audit: grade and verdict; None for no audit.
     """
 
@@ -108,7 +108,7 @@ class Outcome:
 
 
 def runs_of(study: Study, folder: Path) -> list[Run]:
-    """List the runs of a study in the order they are made, the seeds of a cell one after the other."""
+    """List the runs of a study in their order of execution, with the seeds of a cell in sequence."""
     runs = []
     for cell in study.cells:
         for seed in study.seeds:
@@ -118,7 +118,7 @@ def runs_of(study: Study, folder: Path) -> list[Run]:
 
 
 def look(study: Study, run: Run) -> Outcome:
-    """Tell how far a run is, without running anything."""
+    """Return the state of a run, without running anything."""
     if not holds_run(run.folder):
         return Outcome(run, "not started")
     try:
@@ -127,7 +127,7 @@ def look(study: Study, run: Run) -> Outcome:
         changed = [str(error)]
     if changed:
         found = "; ".join(changed)
-        reason = f"was made with another recipe: {found}; use another --out or delete {run.folder}"
+        reason = f"was created with another recipe: {found}; use another --out or delete {run.folder}"
         return Outcome(run, "another recipe", reason)
     if not is_finished(run.folder):
         return Outcome(run, "unfinished")
@@ -151,12 +151,12 @@ def look(study: Study, run: Run) -> Outcome:
 
 
 def _asked(study: Study) -> list[str]:
-    """List the results that a run is asked for besides its own."""
+    """List the results that the study requires of a run besides its own."""
     return [*([study.suite_name] if study.suite else []), *([AUDIT] if study.audit else [])]
 
 
 def _read(path: Path) -> Result | None:
-    """Read a result; None when it is not there or is none, and must be made (again)."""
+    """Read a result; None if it is missing or invalid and must be computed (again)."""
     try:
         return result_from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
@@ -164,9 +164,9 @@ def _read(path: Path) -> Result | None:
 
 
 def _current(study: Study, run: Run, name: str) -> Result | None:
-    """Read the result of the study's suite, or of an audit; None when it must be made (again).
+    """Read the result of the study's suite, or of an audit; None if it must be computed (again).
 
-    One that was made with other rows, samples, seed or threat model is not what the study asks for.
+    A result with other rows, samples, seed or threat model does not meet the study.
     """
     found = _read(run.folder / EVALUATIONS / f"{name}.json")
     asked = {} if found is None else found.meta.get("asked", {})
@@ -189,11 +189,11 @@ def _read_audit(folder: Path) -> Mapping[str, str] | None:
 def rows_of(results: Sequence[tuple[str, Result]]) -> dict[str, AttackResult]:
     """Return the rows of results by name.
 
-    Rows of the same name are told apart: by the suite they are of, and then by number. The clean
-    accuracy of a suite is that of the run.
+    The names of equal rows are extended by their suite, and then by a number. The clean accuracy of a suite
+    is left out, since it is that of the run.
 
     Args:
-        results: each with the name of its suite, "" for the run's own, which comes first.
+        results: results, each with the name of its suite, "" for the run's own, which comes first.
     """
     found: dict[str, AttackResult] = {}
     for suite, result in results:
@@ -269,29 +269,29 @@ def run_study(
     processes: int | None = None,
     observers: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run what is not finished of a study, and write result.json after every run.
+    """Run the unfinished runs of a study, and write result.json after every run.
 
     Args:
-        study: whose cells have been checked.
-        folder: of the study.
-        commands: what trains, evaluates and audits.
-        reporter: hears of progress.
-        processes: runs at a time, each in a process of its own, with a GPU of its own where there are
-            several; None for as many as there are GPUs. A single one is run in this process.
-        observers: plugins that are asked to observe the runs.
+        study: a study whose cells have been checked.
+        folder: the study folder.
+        commands: the functions that train, evaluate and audit.
+        reporter: receives progress.
+        processes: number of simultaneous runs, each in its own process, on its own GPU if there are several;
+            None for the number of GPUs. With one, the runs take place in this process.
+        observers: names of the plugins that observe the runs.
 
     Returns:
-        What result.json holds; runs that failed say why.
+        The content of result.json; failed runs have a reason.
 
     Raises:
-        RunError: there are several processes, or the folder cannot be written, or a study is at work
-            in it.
-        Interrupted: Ctrl-C or SIGTERM; the same command goes on.
+        RunError: the study was started in several processes, the folder cannot be written, or another
+            process runs a study in it.
+        Interrupted: Ctrl-C or SIGTERM was received; the same command resumes the study.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError(
-            "a study is started in one process: without torchrun and accelerate launch; --processes says "
-            "how many of its runs are made at a time"
+            "a study must be started in one process: leave out torchrun and accelerate launch; --processes "
+            "sets the number of simultaneous runs"
         )
     with locked(folder):
         outcomes = [look(study, run) for run in runs_of(study, folder)]
@@ -327,8 +327,8 @@ def run_study(
 
 @contextlib.contextmanager
 def _going_on() -> Iterator[None]:
-    """Say of an interrupt how to go on."""
-    message = "stopped; what is finished is kept: give the same command again to go on"
+    """Add to an interrupt how to resume."""
+    message = "stopped; finished work is kept: give the same command again to resume"
     try:
         yield
     except Interrupted as stop:
@@ -345,7 +345,7 @@ def _write(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> dict[str,
 
 
 def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
-    """Return what a run lacks; None for one that cannot be made, since its folder holds another one."""
+    """Return the remaining work of a run; None if its folder contains a run of another recipe."""
     run = before.run
     if before.status == "another recipe":
         return None
@@ -363,7 +363,7 @@ def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
 
 
 def _ended(study: Study, run: Run, failure: Failure | None) -> Outcome:
-    """Look at a run that ended; of one that failed keep the traceback, and what it had come to."""
+    """Return the state of a run that ended; if it failed, keep the traceback and its results so far."""
     kept = look(study, run)
     if failure is None:
         with contextlib.suppress(OSError):

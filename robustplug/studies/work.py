@@ -1,4 +1,4 @@
-"""Do what a run of a study lacks: in this process, or in one of its own that tells of its progress."""
+"""Do the remaining work of a study's run, in this process or in a worker that reports progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..runs.folder import EVALUATIONS
 
 @dataclass(frozen=True)
 class Commands:
-    """Hold what a run is made with: the functions of the Python API."""
+    """Hold the functions of the Python API that a run needs."""
 
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
@@ -26,17 +26,17 @@ class Commands:
 
 @dataclass(frozen=True)
 class Job:
-    """Say what is to be done for one run; plain values, so that it can be sent to another process.
+    """Describe the work of one run by plain values, so that it can be sent to another process.
 
     Attributes:
-        recipe: its tables.
-        folder: of the run.
-        train: it is not trained yet.
-        resume: a part of the training is there.
+        recipe: tables of the recipe.
+        folder: the run folder.
+        train: whether training is not finished.
+        resume: whether training has started already.
         suite: file of the suite to evaluate with; None for none.
-        audit: audit it.
-        device: to evaluate on.
-        observers: plugins that are asked to observe the training.
+        audit: whether to audit the model.
+        device: device of the evaluation.
+        observers: names of the plugins that observe the training.
     """
 
     recipe: Mapping[str, Any]
@@ -51,17 +51,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """Tell why a run failed: in a line, and the traceback."""
+    """Hold why a run failed: the reason in one line, and the traceback."""
 
     reason: str
     details: str
 
 
 def carry_out(job: Job, commands: Commands, reporter: Reporter) -> Failure | None:
-    """Do a job; whatever goes wrong is told and not raised, but for an interrupt.
+    """Do a job and return its failure, if any; only interrupts are raised.
 
     Raises:
-        Interrupted, KeyboardInterrupt: it was asked to stop.
+        Interrupted, KeyboardInterrupt: a stop signal was received.
     """
     folder = Path(job.folder)
     more = {"out": folder / EVALUATIONS, "device": job.device, "reporter": reporter}
@@ -82,10 +82,10 @@ def carry_out(job: Job, commands: Commands, reporter: Reporter) -> Failure | Non
 
 
 class Relay:
-    """Turn what a run reports into lines of JSON.
+    """Turn the reports of a run into lines of JSON.
 
     Args:
-        write: takes a line.
+        write: function that takes a line.
     """
 
     def __init__(self, write: Callable[[str], object]) -> None:
@@ -117,7 +117,7 @@ class Relay:
 
 
 def pass_on(message: Mapping[str, Any], reporter: Reporter) -> None:
-    """Tell a reporter what a Relay sent; undoes it."""
+    """Pass a message of a Relay on to a reporter."""
     kind = message["kind"]
     if kind == "begin":
         run = {**message["run"], "observers": tuple(message["run"]["observers"])}

@@ -1,4 +1,4 @@
-"""Run the jobs of a study side by side, each in a process of its own."""
+"""Run the jobs of a study side by side, each in its own process."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .work import Failure, Job, pass_on
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 COMMAND = (sys.executable, "-m", "robustplug.worker")
-# Characters of what a process wrote to its standard error that are kept when it dies.
+# Number of characters kept from the standard error of a process that died.
 _KEPT = 4000
 
 
 def places(processes: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
-    """Return what is set in the environment of each process that runs at a time.
+    """Return the environment variables to set for each of the simultaneous processes.
 
     Args:
-        processes: at a time; None for one a GPU, and one where there is none.
-        gpus: names of the GPUs, as in CUDA_VISIBLE_DEVICES; they are shared out in turn.
+        processes: number of simultaneous processes; None for one per GPU, or one without GPUs.
+        gpus: names of the GPUs, as in CUDA_VISIBLE_DEVICES; they are assigned in turn.
     """
     count = max(1, len(gpus)) if processes is None else processes
     return [{VISIBLE: gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
@@ -47,7 +47,7 @@ def visible_gpus() -> list[str]:
 
 @dataclass
 class _Worker:
-    """One process at work, where it runs, and what it last said."""
+    """A running process, its place, and its last message."""
 
     number: int
     place: int
@@ -57,7 +57,7 @@ class _Worker:
     ended: Mapping[str, Any] = field(default_factory=dict)
 
     def failure(self) -> Failure | None:
-        """Return why it failed, or None; an interrupt is no failure."""
+        """Return the failure, or None; an interrupt is not a failure."""
         kind = self.ended.get("kind")
         if kind in ("done", "stopped"):
             return None
@@ -67,7 +67,7 @@ class _Worker:
         said = self.errors.read().decode(errors="replace")[-_KEPT:]
         code = self.process.returncode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        last = next((line for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
+        last = next((line for line in reversed(said.splitlines()) if line.strip()), "no error output")
         return Failure(f"its process {how}: {last}", said)
 
 
@@ -80,14 +80,14 @@ def run_side_by_side(
     """Run jobs in processes, as many at a time as there are places.
 
     Args:
-        jobs: by number, in the order in which they start.
-        where: environment of each place, over that of this process.
-        start: hears the number of a job that starts, and gives who hears of its progress.
-        done: hears the number of a job that ended, and why it failed.
+        jobs: jobs by number, in the order in which they start.
+        where: environment variables of each place, added to those of this process.
+        start: receives the number of a job that starts, and returns the reporter of its progress.
+        done: receives the number of a job that ended, and its failure, if any.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; every process was asked to stop at its next batch and has ended. A
-            second one kills them.
+        Interrupted: Ctrl-C or SIGTERM was received; every process has stopped at its next batch. A second
+            signal kills them.
     """
     heard: queue.Queue[tuple[_Worker, Mapping[str, Any] | None]] = queue.Queue()
     waiting, free = list(jobs), list(range(len(where)))
@@ -103,7 +103,7 @@ def run_side_by_side(
                 for worker in running:
                     _close(worker)
             with contextlib.suppress(queue.Empty):
-                # With a limit, so that signals are heard of everywhere.
+                # With a timeout, so that signals are handled on every platform.
                 worker, message = heard.get(timeout=0.2)
                 if message is None:
                     worker.process.wait()
@@ -148,13 +148,13 @@ def _started(
         text=True,
         encoding="utf-8",
         env={**os.environ, **environment},
-        # Ctrl-C in a terminal goes to the whole group; the study alone hears it, and asks them to stop.
+        # Ctrl-C in a terminal reaches the whole group; only the study shall receive it and stop the others.
         start_new_session=True,
     )
     worker = _Worker(number, place, process, errors, reporter)
     threading.Thread(target=_listen, args=(worker, heard), daemon=True).start()
     assert process.stdin is not None
-    with contextlib.suppress(OSError):  # it is gone already, and what it said will tell why
+    with contextlib.suppress(OSError):  # it has died already, and its error output gives the reason
         process.stdin.write(json.dumps(asdict(job)) + "\n")
         process.stdin.flush()
     return worker

@@ -1,4 +1,4 @@
-"""The public conformance kit: run it over your own components. Importing this does not import torch.
+"""The public conformance kit: run it on your own components. Importing this does not import torch.
 
 from robustplug.testing import parametrize_with_checks
 

@@ -1,4 +1,4 @@
-"""What the checks work with: a component built from its trial options, on a toy task."""
+"""The test bench of the checks: a component built from its trial options, on a toy task."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def require(condition: object, message: str) -> None:
     """Fail a check unless a condition holds.
 
     Raises:
-        AssertionError: with the message.
+        AssertionError: the condition does not hold.
     """
     if not condition:
         raise AssertionError(message)
@@ -50,14 +50,14 @@ def skip_unless(condition: object, reason: str) -> None:
     """Skip a check that does not apply.
 
     Raises:
-        unittest.SkipTest: with the reason.
+        unittest.SkipTest: the condition does not hold.
     """
     if not condition:
         raise SkipTest(reason)
 
 
 class RadiusMethod(Method[MethodOptions]):
-    """The method that a lone slot is tried in: every view carries radii, eps · {0, 1/2, 1} in turn."""
+    """The method in which a single slot is tested: every view has radii, eps · {0, 1/2, 1} in turn."""
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the batch at its perturbed points."""
@@ -67,11 +67,11 @@ class RadiusMethod(Method[MethodOptions]):
 
 @dataclass(frozen=True)
 class Subject:
-    """Name the component that is checked.
+    """The component to check.
 
     Attributes:
-        kind, name: of the component.
-        options: as a TOML table would give them; None for the component's trial options.
+        kind, name: kind and name of the component.
+        options: options to try, as a TOML table; None for the component's trial options.
     """
 
     kind: Kind
@@ -80,14 +80,14 @@ class Subject:
 
     @property
     def component(self) -> Component:
-        """Return the declaration."""
+        """Return the declaration of the component."""
         return registry().get(self.kind, self.name)
 
     def own_task(self) -> Task | None:
-        """Build the first task that the component is for, from its trial options; None for any task.
+        """Build the component's first task from the task's trial options; None if it is for any task.
 
         Raises:
-            unittest.SkipTest: its data is not here.
+            unittest.SkipTest: the data of the task is missing.
         """
         if not self.component.tasks:
             return None
@@ -105,9 +105,9 @@ class Subject:
         return build(resolve(Use(self.name, dict(self.table)), self.kind), self.kind, **context)
 
     def method(self) -> Method[Any]:
-        """Build the method, or one with this component in its slot.
+        """Build the method, or a method with this component in its slot.
 
-        The other slots hold the defaults of all methods, and an attack of one step.
+        The other slots contain the defaults of all methods and an attack with one step.
         """
         if self.kind == "method":
             method: Method[Any] = self.build()
@@ -125,16 +125,16 @@ class Subject:
 
 
 class Bench:
-    """A method, set up on a toy task and model, with all that one update needs.
+    """A method, set up on a toy task and model, with everything that one update needs.
 
-    Two benches of the same arguments are the same, bit for bit.
+    Two benches with the same arguments are identical, bit for bit.
 
     Args:
-        subject: what to check.
-        architecture: from a TaskInfo to a model; a method that needs BatchNorm gets toy_norm for toy_plain.
-            A component that is for certain tasks gets the default model of the first.
-        eps: radius of the vicinity instead of its own.
-        task: by default the first that the component is for, or else a ToyTask.
+        subject: component to check.
+        architecture: function from a TaskInfo to a model; a method that needs BatchNorm uses toy_norm
+            instead of toy_plain. A component for certain tasks uses the default model of the first one.
+        eps: radius of the vicinity; None for its own radius.
+        task: task to use; by default the component's first task, or else a ToyTask.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Bench:
         return Step(self.model, self.method, self.task, batch, rng, progress, pass_, Meter())
 
     def passes(self, progress: Progress) -> Sequence[Pass]:
-        """Return the updates that the loop would make on a batch."""
+        """Return the passes that the loop would run on a batch."""
         return self.optimizers.complete(self.method.passes(progress))
 
     def views(self, step: Step) -> Sequence[View]:
@@ -196,7 +196,7 @@ class Bench:
         return self.method.views(step, self.method.vicinity.sample(step, step.batch))
 
     def update(self, step: Step) -> Sequence[View]:
-        """Make one update as the loop does, and return its views."""
+        """Run one update as the loop does, and return its views."""
         self.optimizers.zero_grad()
         with self.optimizers.updating(step.pass_.update):
             total, views = training_loss(self.method, step)
@@ -212,7 +212,7 @@ class Bench:
         return views
 
     def steps(self, epochs: int = EPOCHS) -> Iterator[Step]:
-        """Yield the steps of a short run, one for each pass; the caller makes the updates."""
+        """Yield the steps of a short run, one for each pass; the caller runs the updates."""
         batches = epoch_batches(self.task.info.sizes["train"], self.feed())
         for epoch in range(epochs):
             for number, batch in enumerate(self.task.batches("train", self.feed(epoch))):
@@ -230,7 +230,7 @@ class Bench:
         return {f"{part}/{key}": v.detach().clone() for part, own in parts.items() for key, v in own.items()}
 
     def session(self) -> Session:
-        """Hand model, method and optimizers to the engine's loop."""
+        """Return a session of the engine's loop with this model, method and optimizers."""
         processes = start("cpu", "float32")
         inside = {id(parameter) for parameter in self.model.parameters()}
         own = [parameter for parameter in self.optimizers.parameters() if id(parameter) not in inside]
@@ -252,11 +252,11 @@ class Bench:
         return Session(loop, "toy")
 
     def run(self, session: Session, after_batch: Callable[[], None]) -> None:
-        """Let the engine train from where a session is to the end.
+        """Train with the engine from the session's current position to the end.
 
         Args:
-            session: of this bench.
-            after_batch: called when the session has moved on to the next batch.
+            session: session of this bench.
+            after_batch: function to call when the session has advanced to the next batch.
         """
         loop = session.loop
         while session.epoch < EPOCHS:
@@ -275,7 +275,7 @@ class Bench:
 
 
 def default_model(task: Task) -> Callable[[TaskInfo], nn.Module]:
-    """Return what builds the default model of a task, from its trial options."""
+    """Return a function that builds the default model of a task, from the model's trial options."""
     name = task.default_model
     reference = resolve(Use(name, dict(registry().get("model", name).trial)), "model")
 
@@ -295,7 +295,7 @@ def leaves(tree: Any) -> list[Tensor]:
 
 
 def close(first: Any, second: Any, tolerance: float) -> bool:
-    """Tell whether two outputs agree, as far as both reach: padding may differ."""
+    """Return whether two outputs agree on their common part; padding may differ."""
     pairs = list(zip(leaves(first), leaves(second), strict=True))
     common = [tuple(slice(min(sizes)) for sizes in zip(a.shape, b.shape, strict=True)) for a, b in pairs]
     return all(
@@ -309,7 +309,7 @@ def rows_of(batch: Batch, rows: Tensor) -> Batch:
 
 
 def differing(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
-    """Name the tensors that are not the same, bit for bit."""
+    """Return the names of the tensors that are not identical, bit for bit."""
     names = first.keys() | second.keys()
     return sorted(
         n for n in names if n not in first or n not in second or not torch.equal(first[n], second[n])

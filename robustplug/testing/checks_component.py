@@ -1,4 +1,4 @@
-"""Checks of what every plugin declares, whatever the kind."""
+"""Checks of what every plugin declares, for all kinds."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _NO_TORCH = (
 
 
 def summary_is_one_line(subject: Subject) -> None:
-    """Say in one line what the component is."""
+    """Have a summary of one line."""
     summary = subject.component.summary
     require(summary.strip() and "\n" not in summary, f"the summary must be one line, not {summary!r}")
 
 
 def factory_loads(subject: Subject) -> None:
-    """Import the factory."""
+    """Have a factory that can be imported and called."""
     require(callable(subject.component.load()), f"{subject.component.factory} is not callable")
 
 
 def options_resolve(subject: Subject) -> None:
-    """Accept the default options, unless some have none, and the trial options."""
+    """Accept the trial options, and the default options if all of them have a default."""
     fields = dataclasses.fields(subject.component.options)
     if all(item.default is not MISSING or item.default_factory is not MISSING for item in fields):
         resolve(Use(subject.name), subject.kind)
@@ -46,7 +46,7 @@ def options_round_trip(subject: Subject) -> None:
     once = resolve(Use(subject.name, dict(subject.table)), subject.kind)
     table = use_to_mapping(once)
     again = resolve(Use(table.pop("use"), table), subject.kind)
-    require(once == again, f"{once} becomes {again} when it is written and read back")
+    require(once == again, f"{once} becomes {again} after it is written and read back")
 
 
 def declared_without_torch(subject: Subject) -> None:

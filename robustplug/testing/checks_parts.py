@@ -31,7 +31,7 @@ def _task(subject: Subject) -> Any:
     try:
         return subject.build()
     except (DataMissing, FileNotFoundError) as error:
-        raise SkipTest(f"the data is not here: {error}") from None
+        raise SkipTest(f"the data is missing: {error}") from None
 
 
 def _feed(task: Any, split: Split = "train", **changes: Any) -> Feed:
@@ -60,7 +60,7 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def epochs_cover_every_sample_once(subject: Subject) -> None:
-    """Give every sample of a split once an epoch, under an index of its own, in every split."""
+    """Yield every sample of every split once per epoch, under an index of its own."""
     task = _task(subject)
     for split in get_args(Split):
         for shuffle in (True, False):
@@ -70,38 +70,38 @@ def epochs_cover_every_sample_once(subject: Subject) -> None:
                 sorted(seen) == list(range(size)),
                 f"{split}: the indices of an epoch are not 0 to {size - 1}, once each",
             )
-            require(shuffle or seen == sorted(seen), f"{split}: the stored order is not that of the indices")
+            require(shuffle or seen == sorted(seen), f"{split}: without shuffling, the indices do not ascend")
 
 
 def batches_depend_on_the_feed_alone(subject: Subject) -> None:
-    """Repeat an epoch bit for bit, draw another order in the next one, and touch no global generator."""
+    """Repeat an epoch bit for bit, shuffle the next one differently, and use no global generator."""
     task = _task(subject)
     before = global_rng_states()
     first, again = (list(task.batches("train", _feed(task))) for _ in range(2))
     moved = [name for name, state in global_rng_states().items() if state != before[name]]
-    require(not moved, f"the batches move the global generator of {', '.join(moved)}")
-    require(_equal(first, again), "the same feed gives other batches at the second time")
+    require(not moved, f"the batches use the global generator of {', '.join(moved)}")
+    require(_equal(first, again), "the same feed yields different batches the second time")
     other = _indices(task.batches("train", _feed(task, epoch=1)))
-    require(_indices(iter(first)) != other, "the order of the next epoch is the same")
+    require(_indices(iter(first)) != other, "the next epoch has the same order")
 
 
 def feeds_skip_and_share_out(subject: Subject) -> None:
-    """Go on after skipped batches as if never stopped, share batches out, and stop after `samples`."""
+    """Continue after skipped batches, share each batch among processes, and stop after `samples`."""
     task = _task(subject)
     feed = _feed(task)
     whole = list(task.batches("train", feed))
     rest = list(task.batches("train", _feed(task, skip=1)))
-    require(_equal(whole[1:], rest), "skip=1 does not give the epoch without its first batch")
+    require(_equal(whole[1:], rest), "skip=1 does not yield the epoch without its first batch")
     ranks = [list(task.batches("train", _feed(task, world=2, rank=rank))) for rank in (0, 1)]
     for batch, *shares in zip(whole, *ranks, strict=False):
         same = all(torch.equal(batch.index[rank::2], share.index) for rank, share in enumerate(shares))
-        require(same, "two processes do not get every other row of each batch")
+        require(same, "two processes do not receive every other row of each batch")
     few = _indices(task.batches("train", _feed(task, shuffle=False, samples=3)))
-    require(few == [0, 1, 2], f"samples=3 gives the samples {few[:8]}")
+    require(few == [0, 1, 2], f"samples=3 yields the samples {few[:8]}, not [0, 1, 2]")
 
 
 def batches_fit_the_info(subject: Subject) -> None:
-    """Give inputs and labels as `info` describes them, and score outputs per sample."""
+    """Yield inputs and labels as `info` describes them, and score outputs per sample."""
     task = _task(subject)
     info = task.info
     batch = next(iter(task.batches("train", _feed(task, batch_size=8))))
@@ -117,7 +117,8 @@ def batches_fit_the_info(subject: Subject) -> None:
         return
     labels = batch.y if batch.y.dim() == 1 else batch.y.argmax(1)
     require(
-        int(labels.min()) >= 0 and int(labels.max()) < info.classes, f"labels are not 0 to {info.classes - 1}"
+        int(labels.min()) >= 0 and int(labels.max()) < info.classes,
+        f"labels are not in 0 to {info.classes - 1}",
     )
     outputs = torch.nn.functional.one_hot(labels, info.classes).float()
     for name, output, expected in (("right", outputs, True), ("wrong", -outputs, False)):
@@ -125,12 +126,13 @@ def batches_fit_the_info(subject: Subject) -> None:
         shape = right.dtype == torch.bool and right.shape == (len(batch),)
         require(shape, f"score must return bool (N,), not {right.dtype} {tuple(right.shape)}")
         require(
-            bool((right == expected).all()), f"score calls {name} outputs {'wrong' if expected else 'right'}"
+            bool((right == expected).all()),
+            f"score counts {name} outputs as {'wrong' if expected else 'right'}",
         )
 
 
 def default_model_fits(subject: Subject) -> None:
-    """Name a default model that takes the task's inputs."""
+    """Have a default model that accepts the task's inputs."""
     task = _task(subject)
     with isolated(0):
         model = build(resolve(Use(task.default_model), "model"), "model", info=task.info).eval()
@@ -139,7 +141,7 @@ def default_model_fits(subject: Subject) -> None:
         outputs = model(batch.x)
     fits = task.info.classes is None or outputs.shape == (len(batch), task.info.classes)
     shapes = [tuple(leaf.shape) for leaf in leaves(outputs)]
-    require(fits, f"{task.default_model} gives outputs of shape {shapes}")
+    require(fits, f"{task.default_model} returns outputs of shape {shapes}")
 
 
 TASK_CHECKS = (
@@ -169,13 +171,13 @@ def _model(subject: Subject, seed: int = 0) -> nn.Module:
 
 
 def _inputs(subject: Subject, size: int) -> Any:
-    """Return inputs of the first task that a model is for, or images."""
+    """Return inputs of the model's first task, or images."""
     task = subject.own_task()
     return _images(size) if task is None else next(iter(task.batches("train", Feed(batch_size=size)))).x
 
 
 def _trained_model(subject: Subject, seed: int = 0) -> nn.Module:
-    """Return a model as `_model` does; one that learns by itself has learnt how bright the classes are."""
+    """Return a model as `_model` does; a self-trained one is fitted to classes of different brightness."""
     model = _model(subject, seed)
     if isinstance(model, SelfTrained):
         with isolated(seed):
@@ -194,28 +196,28 @@ def _images(size: int) -> Tensor:
 
 
 def model_gives_logits(subject: Subject) -> None:
-    """Give finite outputs, of images logits (N, K), for a batch of one in eval mode as in any other batch."""
+    """Return finite outputs, for images logits (N, K), that do not depend on the batch in eval mode."""
     model, x = _trained_model(subject).eval(), _inputs(subject, 3)
     images = not subject.component.tasks
     outputs = model(x.requires_grad_() if images else x)
-    require(leaves(outputs), "the outputs hold no tensor")
+    require(leaves(outputs), "the outputs contain no tensor")
     require(all(bool(leaf.isfinite().all()) for leaf in leaves(outputs)), "the outputs are not finite")
     if images:
         shape = tuple(outputs.shape)
-        require(shape == (3, 10), f"3 images in 10 classes give outputs of shape {shape}")
+        require(shape == (3, 10), f"3 images in 10 classes produce outputs of shape {shape}")
     if images and not isinstance(model, SelfTrained):
         (gradient,) = torch.autograd.grad(outputs.sum(), x)
         require(bool(gradient.any()), "no gradient reaches the inputs")
     with torch.no_grad():
         one = model(x[1:2])
-    # The outputs of an untrained network may be of any size.
+    # The outputs of an untrained network may have any magnitude.
     near = 1e-4 * max(float(leaf.detach().abs().max()) for leaf in leaves(outputs))
     same = close(one, take(outputs, torch.tensor([1])), near)
     require(same, "in eval mode, the output of a sample depends on its batch")
 
 
 def model_can_train(subject: Subject) -> None:
-    """Give every parameter a gradient in training mode, or learn by itself; follow train() and eval()."""
+    """Give every parameter a gradient in training mode, or train itself; follow train() and eval()."""
     model = _model(subject)
     require(model.training, "a new model must be in training mode")
     if isinstance(model, SelfTrained):
@@ -237,27 +239,30 @@ def _learns(subject: Subject, model: nn.Module) -> None:
     if not isinstance(traits, Traits):
         traits = traits(resolve(Use(subject.name, dict(subject.table)), "model").options)
     missing = self_trained().needs.keys() - traits.needs.keys()
-    require(not missing, "it learns by itself: declare the component with traits=self_trained()")
+    require(not missing, "the model trains itself: declare the component with traits=self_trained()")
     x, y = _bright_images()
     rows = torch.nn.functional.one_hot(y, 10).float()
     before = global_rng_states()
     for labels, what in ((rows, "rows (N, K)"), (y, "class numbers (N,)")):
         model.fit(x, labels, 0)
         share = float((model(x).argmax(1) == y).float().mean())
-        require(share > 0.5, f"after fit, with {what} for labels, {share:.0%} of 10 easy classes are right")
+        require(
+            share > 0.5,
+            f"after fit with labels as {what}, only {share:.0%} of the samples of 10 easy classes are right",
+        )
     moved = [name for name, state in global_rng_states().items() if state != before[name]]
-    require(not moved, f"fit moves the global generator of {', '.join(moved)}")
+    require(not moved, f"fit uses the global generator of {', '.join(moved)}")
 
 
 def same_seed_gives_the_same_weights(subject: Subject) -> None:
-    """Draw initial weights from the global generator, which the caller seeds, and from nothing else."""
+    """Draw initial weights only from the global generator, which the caller seeds."""
     model = _trained_model(subject)
     first, second = model.state_dict(), _trained_model(subject).state_dict()
     changed = differing(first, second)
-    require(not changed, f"two models of the same seed differ in {', '.join(changed)}")
-    # What learns by itself may draw nothing.
+    require(not changed, f"two models with the same seed differ in {', '.join(changed)}")
+    # A self-trained model may draw nothing.
     other = isinstance(model, SelfTrained) or differing(first, _model(subject, 1).state_dict())
-    require(other, "another seed gives the same weights")
+    require(other, "another seed produces the same weights")
 
 
 def weights_round_trip(subject: Subject) -> None:
@@ -270,12 +275,12 @@ def weights_round_trip(subject: Subject) -> None:
     other = _model(subject, 1).eval()
     other.load_state_dict(load(data))
     changed = differing(own, other.state_dict())
-    require(not changed, f"safetensors do not bring back {', '.join(changed)}")
+    require(not changed, f"safetensors do not restore {', '.join(changed)}")
     inputs = _inputs(subject, 3)
     with torch.no_grad():
         pairs = zip(leaves(model(inputs)), leaves(other(inputs)), strict=True)
         same = all(torch.equal(*pair) for pair in pairs)
-    require(same, "a model that was saved and loaded gives other outputs")
+    require(same, "after saving and loading, the model returns other outputs")
 
 
 MODEL_CHECKS = (model_gives_logits, model_can_train, same_seed_gives_the_same_weights, weights_round_trip)
@@ -297,15 +302,15 @@ def _quadratic(optim_of: Callable[[list[nn.Parameter]], torch.optim.Optimizer], 
 
 
 def optimizer_descends_and_ascends(subject: Subject) -> None:
-    """Lower a quadratic, and raise it with maximize=True."""
+    """Decrease a quadratic, and increase it with maximize=True."""
     before, after = _quadratic(lambda params: subject.build(params=params), 1)
-    require(after < before, f"one step takes ‖p‖² from {before:g} to {after:g}")
+    require(after < before, f"one step changes ‖p‖² from {before:g} to {after:g}")
     before, after = _quadratic(lambda params: subject.build(params=params, maximize=True), 1)
-    require(after > before, f"with maximize=True one step takes ‖p‖² from {before:g} to {after:g}")
+    require(after > before, f"with maximize=True one step changes ‖p‖² from {before:g} to {after:g}")
 
 
 def optimizer_takes_a_learning_rate(subject: Subject) -> None:
-    """Let a parameter group give a learning rate of its own, and obey the schedule's."""
+    """Accept a learning rate for each parameter group, and follow the schedule's."""
     parameter = nn.Parameter(torch.ones(3))
     optim = subject.build(params=[parameter], lr=0.125)
     require(optim.param_groups[0]["lr"] == 0.125, "lr=0.125 is ignored")
@@ -313,12 +318,13 @@ def optimizer_takes_a_learning_rate(subject: Subject) -> None:
     parameter.square().sum().backward()  # type: ignore[no-untyped-call]
     optim.step()
     require(
-        torch.equal(parameter.detach(), torch.ones(3)), "the parameters move though the learning rate is 0"
+        torch.equal(parameter.detach(), torch.ones(3)),
+        "the parameters change although the learning rate is 0",
     )
 
 
 def optimizer_state_round_trips(subject: Subject) -> None:
-    """Go on bit for bit after its state was saved as tensors and JSON."""
+    """Continue bit for bit after its state was saved as tensors and JSON."""
     reference = resolve(Use(subject.name, dict(subject.table)), "optimizer")
     schedule = build(resolve(Recipe(task=Use("toy"), method=Use("toy")).schedule, "schedule"), "schedule")
 
@@ -340,7 +346,7 @@ def optimizer_state_round_trips(subject: Subject) -> None:
     resumed.load_state(unpack(saved, tensors))
     move(parameter, optimizers)
     move(other, resumed)
-    require(torch.equal(parameter, other), "after saving and loading its state, the next step is another")
+    require(torch.equal(parameter, other), "after saving and loading its state, the next step differs")
 
 
 OPTIMIZER_CHECKS = (
@@ -351,26 +357,25 @@ OPTIMIZER_CHECKS = (
 
 
 def schedule_is_a_factor(subject: Subject) -> None:
-    """Give a finite factor of at least 0 at every moment of a run, and above 0 at some."""
+    """Return a finite factor of at least 0 at every moment of a run, and above 0 at some."""
     schedule = subject.build()
     for epochs in (1, 2, 30):
         factors = [schedule(epochs * share / 24, epochs) for share in range(25)]
         fine = all(isinstance(factor, float | int) and math.isfinite(factor) for factor in factors)
-        require(fine, f"a run of {epochs} epochs gets the factors {factors}")
+        require(fine, f"the factors of a run of {epochs} epochs are not finite numbers: {factors}")
         require(
-            min(factors) >= 0 and max(factors) > 0, f"a run of {epochs} epochs gets the factors {factors}"
+            min(factors) >= 0 and max(factors) > 0,
+            f"the factors of a run of {epochs} epochs are negative or all 0: {factors}",
         )
 
 
 def schedule_remembers_nothing(subject: Subject) -> None:
-    """Give the same factor for the same moment, in whatever order it is asked."""
+    """Return the same factor for the same moment, in any order of calls."""
     schedule, other = subject.build(), subject.build()
     moments = [number / 4 for number in range(12)]
     forwards = [schedule(moment, 3) for moment in moments]
     backwards = [other(moment, 3) for moment in reversed(moments)]
-    require(
-        forwards == backwards[::-1], "the factor depends on what was asked before: a resumed run would differ"
-    )
+    require(forwards == backwards[::-1], "the factor depends on earlier calls: a resumed run would differ")
 
 
 SCHEDULE_CHECKS = (schedule_is_a_factor, schedule_remembers_nothing)

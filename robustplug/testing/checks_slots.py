@@ -19,7 +19,7 @@ TOLERANCE = 1e-6
 
 
 def _radii(size: int, eps: float) -> Tensor:
-    """Return radii from 0 to eps, another for each sample."""
+    """Return radii from 0 to eps, different for each sample."""
     return eps * torch.linspace(0, 1, size)
 
 
@@ -29,7 +29,7 @@ def _bench_and_step(subject: Subject) -> tuple[Bench, Step]:
 
 
 def _views(bench: Bench, step: Step) -> Iterator[View]:
-    """Yield views with labels and with rows, in the usual roles, with radii of their own."""
+    """Yield views with class labels and with label rows, in the usual roles, each with radii."""
     batch, classes = step.batch, bench.task.info.classes or 1
     radius = _radii(len(batch), float(bench.method.vicinity.eps))
     rows = torch.nn.functional.one_hot(batch.y, classes).float() * 0.8 + 0.2 / classes
@@ -42,7 +42,7 @@ def _views(bench: Bench, step: Step) -> Iterator[View]:
 
 
 def samples_are_a_batch(subject: Subject) -> None:
-    """Sample finite inputs of the same indices, deterministically, and leave the batch alone."""
+    """Sample finite inputs with the same indices, deterministically, and leave the batch unchanged."""
     bench = Bench(subject, toy_plain)
     batch = bench.batch()
     before = {"x": batch.x.clone(), "y": batch.y.clone(), "index": batch.index.clone()}
@@ -52,21 +52,22 @@ def samples_are_a_batch(subject: Subject) -> None:
     require(torch.equal(first.index, batch.index), "sample changes the indices")
     require(
         first.x.shape == batch.x.shape and bool(first.x.isfinite().all()),
-        "sample gives other or infinite inputs",
+        "sample returns inputs of another shape or infinite ones",
     )
     same = torch.equal(first.x, second.x) and torch.equal(first.y, second.y)
-    require(same, "sample differs from call to call with the same generator")
+    require(same, "two calls of sample with the same generator differ")
 
 
 def project_gives_legal_points(subject: Subject) -> None:
-    """Project onto legal points, once and for all, and leave legal points where they are."""
+    """Project to legal points, and leave projected and other legal points unchanged."""
     vicinity, origin = subject.build(), _origin()
     far = origin + torch.empty_like(origin).normal_(0, 1, generator=stream(0, "far"))
     for eps in (float(vicinity.eps), 0.5, 3.0):
         radius = _radii(len(origin), eps)
         once = vicinity.project(far, origin, radius)
         require(
-            vicinity.contains(once, origin, radius).all(), f"project leaves the vicinity of radius {eps:g}"
+            vicinity.contains(once, origin, radius).all(),
+            f"project returns points outside the vicinity of radius {eps:g}",
         )
         drift = float((vicinity.project(once, origin, radius) - once).abs().max())
         require(drift <= TOLERANCE, f"projecting twice moves points by {drift:.2g}")
@@ -75,11 +76,11 @@ def project_gives_legal_points(subject: Subject) -> None:
         require(drift <= TOLERANCE, f"project moves legal points by {drift:.2g}")
     require(torch.equal(vicinity.project(origin, origin, radius), origin), "project moves the origin")
     still = vicinity.project(far, origin, torch.zeros(len(origin)))
-    require(torch.equal(still, origin), "projecting with radius 0 does not give exactly the origin")
+    require(torch.equal(still, origin), "projecting with radius 0 does not return exactly the origin")
 
 
 def contains_refuses_illegal_points(subject: Subject) -> None:
-    """Refuse points beyond the radius, inputs out of range, and NaN; accept the origin."""
+    """Reject points beyond the radius, inputs out of range, and NaN; accept the origin."""
     vicinity, origin = subject.build(), _origin()
     radius = torch.full((len(origin),), 0.1)
     beyond = origin + 0.15 * vicinity.steepest(_gradient(origin))
@@ -92,7 +93,7 @@ def contains_refuses_illegal_points(subject: Subject) -> None:
         answer = vicinity.contains(x, origin, torch.full_like(radius, 9.0) if "above" in name else radius)
         shape = answer.dtype == torch.bool and answer.shape == radius.shape
         require(shape, f"contains must return bool (N,), not {answer.dtype} {tuple(answer.shape)}")
-        require(bool((answer == expected).all()), f"contains says {not expected} of {name}")
+        require(bool((answer == expected).all()), f"contains returns {not expected} for {name}")
 
 
 def steepest_is_the_best_direction(subject: Subject) -> None:
@@ -102,9 +103,7 @@ def steepest_is_the_best_direction(subject: Subject) -> None:
     zero = vicinity.steepest(torch.zeros_like(origin))
     require(bool(zero.isfinite().all()), "steepest of a zero gradient is not finite")
     direction = vicinity.steepest(gradient)
-    require(
-        vicinity.contains(origin + 0.1 * direction, origin, radius).all(), "steepest is longer than unit size"
-    )
+    require(vicinity.contains(origin + 0.1 * direction, origin, radius).all(), "steepest exceeds unit size")
     best = (gradient * direction).flatten(1).sum(1)
     require(bool((best > 0).all()), "steepest does not ascend")
     for number in range(8):
@@ -114,15 +113,16 @@ def steepest_is_the_best_direction(subject: Subject) -> None:
 
 
 def random_points_are_legal(subject: Subject) -> None:
-    """Draw legal points from the generator alone, the same for the same seed."""
+    """Draw legal points only from the given generator, the same for the same seed."""
     vicinity, x = subject.build(), Bench(subject, toy_plain).batch().x
     for eps in (float(vicinity.eps), 0.5, 3.0):
         radius = _radii(len(x), eps)
         first, second, other = (vicinity.random_point(x, radius, stream(seed, "draw")) for seed in (0, 0, 1))
         require(
-            vicinity.contains(first, x, radius).all(), f"a random point leaves the vicinity of radius {eps:g}"
+            vicinity.contains(first, x, radius).all(),
+            f"a random point is outside the vicinity of radius {eps:g}",
         )
-        require(torch.equal(first, second), "random_point differs from call to call with the same generator")
+        require(torch.equal(first, second), "two calls of random_point with the same generator differ")
         require(not torch.equal(first, other), "random_point does not draw from its generator")
         require(torch.equal(first[radius == 0], x[radius == 0]), "random_point moves samples of radius 0")
 
@@ -149,7 +149,7 @@ VICINITY_CHECKS = (
 
 
 def returns_the_view_with_a_new_x(subject: Subject) -> None:
-    """Return a detached x of the same shape, and everything else of the view as it was."""
+    """Return a detached x of the same shape, and the rest of the view unchanged."""
     bench, step = _bench_and_step(subject)
     view = next(_views(bench, step))
     names = ("x", "y", "origin", "index", "radius")
@@ -168,12 +168,12 @@ def returns_the_view_with_a_new_x(subject: Subject) -> None:
         changed = differing(kept, {name: before[name] for name in kept})
         require(
             not changed and result.role == view.role,
-            f"the view comes back with another {', '.join(changed) or 'role'}",
+            f"the returned view has another {', '.join(changed) or 'role'}",
         )
 
 
 def evaluated_views_are_legal(subject: Subject) -> None:
-    """Give legal results in an evaluation as well, where samples leave at their first success."""
+    """Return legal results during evaluation too, where samples leave at their first success."""
     bench = Bench(subject)
     for step in bench.steps(1):
         step.evaluating = True
@@ -182,7 +182,7 @@ def evaluated_views_are_legal(subject: Subject) -> None:
         radius = _radii(len(step.batch), float(plain.vicinity.eps))
         view = plain.perturbation(step, View.of(step.batch, "adv", radius=radius), plain.vicinity)
         legal = plain.vicinity.contains(view.x, step.batch.x, radius)
-        require(legal.all(), f"{int((~legal).sum())} of {len(legal)} results leave the vicinity")
+        require(legal.all(), f"{int((~legal).sum())} of {len(legal)} results are outside the vicinity")
 
 
 class _CostlyLabels:
@@ -194,7 +194,7 @@ class _CostlyLabels:
 
 
 def cost_counts_the_target(subject: Subject) -> None:
-    """Declare the real cost also when asking for the target costs a forward."""
+    """Declare the real cost, also if computing the target costs a forward."""
     bench = Bench(subject)
     bench.method.label_map = _CostlyLabels()
     step = bench.step(bench.batch())
@@ -204,12 +204,12 @@ def cost_counts_the_target(subject: Subject) -> None:
     real = Cost(step.meter.forwards / len(step.batch), step.meter.backwards / len(step.batch))
     require(
         real == declared,
-        f"a call costs {tuple(real)} with a target of cost (1, 0), cost() says {tuple(declared)}",
+        f"a call costs {tuple(real)} with a target of cost (1, 0), but cost() returns {tuple(declared)}",
     )
 
 
 def ascends_a_linear_model(subject: Subject) -> None:
-    """Fool a linear model or come near the closed-form optimum, if it follows gradients; never descend."""
+    """Fool a linear model or nearly reach the closed-form optimum, if it uses gradients; never descend."""
     task = ToyTask(classes=2, sizes={"train": 64, "validation": 2, "test": 2})
     bench = Bench(subject, toy_linear, task=task)
     (whole,) = task.batches("train", Feed(batch_size=64))
@@ -227,12 +227,12 @@ def ascends_a_linear_model(subject: Subject) -> None:
         # The margin of two linear logits is linear, so one step of full size along its gradient is best.
         best = step.objective(view.replace(x=x + 0.05 * vicinity.steepest(gradient)))
         got = step.objective(view.replace(x=attacked.x))
-        # Attacks that look for the nearest example stop there.
+        # Attacks that search for the nearest adversarial example stop there.
         fooled = ~step.score(view, step.output(view.replace(x=attacked.x)))
         got = torch.where(fooled, got.maximum(best), got)
     share = float(((got - clean).mean() / (best - clean).mean()).detach())
     least = 0.75 if follows_gradients else -0.1
-    require(share >= least, f"the attack reaches {share:.0%} of the best rise of the loss on a linear model")
+    require(share >= least, f"the attack reaches {share:.0%} of the largest loss increase on a linear model")
 
 
 PERTURBATION_CHECKS = (
@@ -247,26 +247,26 @@ PERTURBATION_CHECKS = (
 
 
 def targets_are_distributions(subject: Subject) -> None:
-    """Give rows (N, K) of at least 0 that sum to 1, or classes int64 (N,)."""
+    """Return rows (N, K) of at least 0 that sum to 1, or classes int64 (N,)."""
     bench, step = _bench_and_step(subject)
     classes = bench.task.info.classes or 1
     for view in _views(bench, step):
         target = bench.method.label_map(step, view)
         if target.dtype == torch.int64:
             fine = target.shape == (len(view),) and int(target.min()) >= 0 and int(target.max()) < classes
-            require(fine, f"targets are no classes 0 to {classes - 1}, (N,)")
+            require(fine, f"targets are not classes 0 to {classes - 1}, (N,)")
             continue
         require(target.shape == (len(view), classes), f"targets have shape {tuple(target.shape)}, not (N, K)")
         sums = target.sum(1)
         fine = bool((target >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-5)
         require(
             fine,
-            f"target rows must be at least 0 and sum to 1; the sums go from {sums.min():g} to {sums.max():g}",
+            f"target rows must be at least 0 and sum to 1; the sums are {sums.min():g} to {sums.max():g}",
         )
 
 
 def outputs_are_per_sample(subject: Subject) -> None:
-    """Give finite logits (N, K); in eval mode those of a sample do not depend on its batch."""
+    """Return finite logits (N, K); in eval mode those of a sample do not depend on its batch."""
     bench, step = _bench_and_step(subject)
     bench.model.eval()
     for view in _views(bench, step):
@@ -291,7 +291,7 @@ def _loss_cases(subject: Subject) -> Iterator[tuple[Bench, View, Any]]:
 
 
 def loss_is_per_sample(subject: Subject) -> None:
-    """Give the loss of each sample, (N,), whatever the other rows of the batch are."""
+    """Return the loss of each sample, (N,), independent of the other rows of the batch."""
     for bench, view, target in _loss_cases(subject):
         step, loss = bench.step(bench.batch()), bench.method.loss
         logits = _logits(len(view), bench.task.info.classes or 1, 1.0)
@@ -305,7 +305,7 @@ def loss_is_per_sample(subject: Subject) -> None:
         back = torch.arange(len(view)).flip(0)
         turned = loss(step, view.rows(back), logits[back], target[back])
         require(
-            torch.allclose(turned, losses[back], atol=1e-5), "another order of the rows gives other losses"
+            torch.allclose(turned, losses[back], atol=1e-5), "another order of the rows changes the losses"
         )
         one = torch.tensor([2])
         alone = loss(step, view.rows(one), logits[one], target[one])
@@ -313,7 +313,7 @@ def loss_is_per_sample(subject: Subject) -> None:
 
 
 def loss_is_finite(subject: Subject) -> None:
-    """Give finite losses and gradients, also for logits of ±10,000."""
+    """Return finite losses and gradients, also for logits of ±10,000."""
     for bench, view, target in _loss_cases(subject):
         for scale in (0.0, 1.0, 1e4):
             logits = _logits(len(view), bench.task.info.classes or 1, scale).requires_grad_()

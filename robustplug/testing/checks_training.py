@@ -19,7 +19,7 @@ from .toys import toy_linear, toy_plain
 
 
 def gradients_reach_the_declared_groups(subject: Subject) -> None:
-    """Update the parameters of a pass's groups and no others, and give each group a gradient."""
+    """Update only the parameters of a pass's groups, and give each group a gradient."""
     bench = Bench(subject)
     groups = {
         name: [p for entry in optim.param_groups for p in entry["params"]]
@@ -41,25 +41,25 @@ def gradients_reach_the_declared_groups(subject: Subject) -> None:
         bench.update(step)
         moved = differing(before, {name: p.detach() for name, p in outside.items()})
         require(
-            not moved, f'the pass "{step.pass_.name}" moves {", ".join(moved)}, which it does not declare'
+            not moved, f'the pass "{step.pass_.name}" changes {", ".join(moved)}, which it does not declare'
         )
         for name in step.pass_.update:
             grads = [p.grad for p in groups[name] if p.grad is not None]
             require(
-                all(bool(g.isfinite().all()) for g in grads), f'the group "{name}" gets an infinite gradient'
+                all(bool(g.isfinite().all()) for g in grads), f'the group "{name}" has an infinite gradient'
             )
             if any(bool(g.any()) for g in grads):
                 reached.add(name)
     left = sorted(set(groups) - reached)
-    require(not left, f"no pass gives the declared groups {', '.join(left)} a gradient and updates them")
+    require(not left, f"no pass updates the declared groups {', '.join(left)} with a gradient")
 
 
 def memory_is_keyed_by_index(subject: Subject) -> None:
-    """Write per-sample memory at the batch's indices only, and read it for the right samples."""
+    """Write per-sample memory only at the batch's indices, and read it for the right samples."""
     bench = Bench(subject, toy_plain)
     memories = list(bench.method.state.memories())
     if not memories:
-        raise SkipTest("the method remembers nothing about single samples")
+        raise SkipTest("the method has no per-sample memory")
     for step in bench.steps(1):
         before = [memory.values.clone() for memory in memories]
         bench.update(step)
@@ -67,18 +67,18 @@ def memory_is_keyed_by_index(subject: Subject) -> None:
         outside[step.batch.index] = False
         for memory, old in zip(memories, before, strict=True):
             same = torch.equal(memory.values[outside], old[outside])
-            require(same, "a step writes the memory of samples that are not in its batch")
+            require(same, "a step writes the memory of samples outside its batch")
     plain, other_noise, permuted = (
         _memory_after(subject, *case) for case in ((0, False), (1, False), (0, True))
     )
-    # Where what is remembered depends on noise, another order of the rows draws another noise.
+    # If the memory depends on noise, another order of the rows draws other noise for each sample.
     if torch.equal(plain, other_noise):
         close = torch.allclose(plain, permuted, atol=1e-5)
-        require(close, "another order of the same batch leaves other numbers in the memory of its samples")
+        require(close, "another order of the same batch changes the memory of its samples")
 
 
 def _memory_after(subject: Subject, noise: int, reverse: bool) -> Tensor:
-    """Return all memories after a batch, starting from a number of its own for each sample."""
+    """Return all memories after a batch, starting from a different value for each sample."""
     bench = Bench(subject, toy_plain)
     bench.updates_done = noise
     for memory in bench.method.state.memories():
@@ -93,7 +93,7 @@ def _memory_after(subject: Subject, noise: int, reverse: bool) -> Tensor:
 
 
 def _checkpoint(session: Session) -> Checkpoint:
-    """Take a checkpoint, through the bytes of its files."""
+    """Take a checkpoint and pass it through the bytes of its files."""
     from safetensors.torch import load, save
 
     tensors, meta = session.capture()
@@ -111,13 +111,13 @@ def state_round_trips(subject: Subject) -> None:
     other.restore(saved)
     again = _checkpoint(other)
     changed = differing(saved.tensors, again.tensors)
-    require(not changed, f"a checkpoint does not bring back {', '.join(changed)}")
+    require(not changed, f"a checkpoint does not restore {', '.join(changed)}")
     keys = [key for key in saved.meta if key != "seconds" and saved.meta[key] != again.meta.get(key)]
-    require(not keys, f"a checkpoint does not bring back {', '.join(keys)}")
+    require(not keys, f"a checkpoint does not restore {', '.join(keys)}")
 
 
 def resume_is_bitwise(subject: Subject) -> None:
-    """Resume after any batch and end with the bits of the run that was never stopped."""
+    """Resume after any batch and end with the same bits as an uninterrupted run."""
     whole = Bench(subject)
     session, checkpoints = whole.session(), []
     whole.run(session, lambda: checkpoints.append(_checkpoint(session)))
@@ -128,11 +128,11 @@ def resume_is_bitwise(subject: Subject) -> None:
         resumed.restore(saved)
         bench.run(resumed, lambda: None)
         changed = differing(last.tensors, _checkpoint(resumed).tensors)
-        require(not changed, f"resumed from {saved.name} the run ends with different {', '.join(changed)}")
+        require(not changed, f"resumed from {saved.name}, the run ends with different {', '.join(changed)}")
 
 
 def export_agrees_with_g(subject: Subject) -> None:
-    """Export a plain module that gives the outputs of clean views, and leave the model as it is."""
+    """Export a plain module that returns the outputs of clean views, and leave the model unchanged."""
     bench = Bench(subject)
     for step in bench.steps():
         bench.update(step)
@@ -154,15 +154,15 @@ def export_agrees_with_g(subject: Subject) -> None:
     shapes = [leaf.shape for leaf in leaves(g)]
     require(
         shapes and [leaf.shape for leaf in leaves(outputs)] == shapes,
-        "export gives outputs of another shape than g",
+        "the exported module returns outputs of another shape than g",
     )
-    require(close(outputs, g, 1e-5), "the exported module and g of clean views give other outputs")
-    require(close(from_copy, g, 1e-5), "exporting a copy of the model gives other outputs")
+    require(close(outputs, g, 1e-5), "the exported module and g return different outputs for clean views")
+    require(close(from_copy, g, 1e-5), "the export of a copy of the model returns other outputs")
 
 
 def views_do_not_lower_the_objective(subject: Subject) -> None:
-    """Generate views whose loss is not below that of the samples that they start from."""
-    skip_unless(not subject.component.tasks, "only of images is it known what a stronger sample is")
+    """Generate views whose loss is not below that of their origins."""
+    skip_unless(not subject.component.tasks, "only for images is it defined which sample is stronger")
     bench = Bench(subject, toy_linear)
     step = bench.step(bench.batch())
     views = bench.views(step)
@@ -172,7 +172,7 @@ def views_do_not_lower_the_objective(subject: Subject) -> None:
     clean = _total(step, [view.replace(x=view.origin) for view in views])
     require(
         attacked >= clean - 0.01 * (1 + abs(clean)),
-        f"the loss of the views is {attacked:.4g}, but {clean:.4g} at the samples that they start from",
+        f"the loss of the views is {attacked:.4g}, but {clean:.4g} at their origins",
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks of how views are generated and of one update: for methods, and for slots in a plain method."""
+"""Checks of the generation of views and of one update: for methods, and for slots in a plain method."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def views_stay_in_the_vicinity(subject: Subject) -> None:
                 legal = vicinity.contains(view.x.detach(), view.origin, step.radii(view, vicinity))
                 require(
                     legal.all(),
-                    f'{int((~legal).sum())} of {len(view)} samples of the view "{view.role}" leave the '
-                    f"vicinity (eps {vicinity.eps:g}) in update {step.progress.update}",
+                    f'{int((~legal).sum())} of {len(view)} samples of the view "{view.role}" are outside '
+                    f"the vicinity (eps {vicinity.eps:g}) in update {step.progress.update}",
                 )
 
 
 def radius_zero_changes_nothing(subject: Subject) -> None:
-    """Leave samples of radius 0 exactly as they are."""
+    """Leave samples of radius 0 exactly unchanged."""
     for eps in (None, 0.0):
         bench = Bench(subject, eps=eps)
         measured = not subject.component.tasks or bench.method.vicinity.norm is not None
-        skip_unless(measured, "the vicinity measures no distances")
+        skip_unless(measured, "the vicinity has no norm")
         for step in bench.steps(1):
             for view in bench.update(step):
                 still = step.radii(view, bench.method.vicinity) == 0
                 same = torch.equal(view.x.detach()[still], view.origin[still])
-                require(same, f'the view "{view.role}" moves samples whose radius is 0')
+                require(same, f'the view "{view.role}" changes samples of radius 0')
 
 
 def inputs_are_left_alone(subject: Subject) -> None:
-    """Leave the tensors of the batch as they are."""
+    """Leave the tensors of the batch unchanged."""
     bench = Bench(subject)
     for step in bench.steps(1):
         before = {"x": step.batch.x.clone(), "y": step.batch.y.clone(), "index": step.batch.index.clone()}
@@ -92,11 +92,11 @@ class _ModelState:
             for what, names in changes.items()
             if names
         )
-        require(not text, f"{when} these are not as before: {text}; use step.attack_mode and step.gradient")
+        require(not text, f"{when}, these differ from before: {text}; use step.attack_mode and step.gradient")
 
 
 def _unusual(bench: Bench) -> None:
-    """Put the model in a state that no blanket train() or requires_grad_() brings back."""
+    """Put the model in a state that no blanket train() or requires_grad_() restores."""
     leaves = [module for module in bench.model.modules() if not list(module.children())]
     for module in leaves[::2]:
         module.eval()
@@ -107,7 +107,7 @@ def _unusual(bench: Bench) -> None:
 
 
 def model_is_restored_after_views(subject: Subject) -> None:
-    """Put train flags, requires_grad, .grad, weights and buffers back after the views are generated."""
+    """Restore train flags, requires_grad, .grad, weights and buffers after generating the views."""
     bench = Bench(subject)
     _unusual(bench)
     before = _ModelState.of(bench)
@@ -116,11 +116,11 @@ def model_is_restored_after_views(subject: Subject) -> None:
 
 
 class _Boom(RuntimeError):
-    """What the model raises."""
+    """The error that the model raises."""
 
 
 def model_is_restored_after_an_error(subject: Subject) -> None:
-    """Put the model back, and pass the error on, if only as a cause, when the model raises amid an attack."""
+    """Restore the model and propagate the error, at least as a cause, if the model raises in an attack."""
     for fail_at in _some(_count_forwards(subject)):
         bench = Bench(subject)
         _unusual(bench)
@@ -137,7 +137,7 @@ def model_is_restored_after_an_error(subject: Subject) -> None:
         raised = False
         try:
             bench.views(bench.step(bench.batch()))
-        except Exception as error:  # what the attack makes of it
+        except Exception as error:  # the attack may wrap the error
             raised = _caused_by_boom(error)
             if not raised:
                 raise
@@ -179,17 +179,17 @@ def global_rng_states() -> dict[str, Any]:
 
 
 def global_rng_is_untouched(subject: Subject) -> None:
-    """Draw from `step.rng` alone, never from the global generators."""
+    """Draw only from `step.rng`, never from the global generators."""
     bench = Bench(subject, toy_plain)
     for step in bench.steps(1):
         before = global_rng_states()
         bench.update(step)
         moved = [name for name, state in global_rng_states().items() if state != before[name]]
-        require(not moved, f"an update moves the global generator of {', '.join(moved)}; draw from step.rng")
+        require(not moved, f"an update uses the global generator of {', '.join(moved)}; draw from step.rng")
 
 
 def same_seed_gives_the_same_bits(subject: Subject) -> None:
-    """Repeat a run bit for bit, whatever the state of the global generator."""
+    """Repeat a run bit for bit, regardless of the state of the global generator."""
     runs = []
     for global_seed in (1, 2):
         bench, seen = Bench(subject, toy_plain), []
@@ -200,13 +200,13 @@ def same_seed_gives_the_same_bits(subject: Subject) -> None:
         runs.append((seen, bench.tensors()))
     (first, weights), (second, again) = runs
     equal = all(len(a) == len(b) and all(map(torch.equal, a, b)) for a, b in zip(first, second, strict=True))
-    require(equal, "two runs of the same seed generate different views")
+    require(equal, "two runs with the same seed generate different views")
     changed = differing(weights, again)
-    require(not changed, f"two runs of the same seed end with different {', '.join(changed)}")
+    require(not changed, f"two runs with the same seed end with different {', '.join(changed)}")
 
 
 def batches_of_any_size_work(subject: Subject) -> None:
-    """Take batches of one sample, of fewer samples than before, and of more."""
+    """Accept batches of one sample, of fewer samples than before, and of more."""
     bench = Bench(subject, toy_plain)
     batch = bench.batch()
     for size in (3, 1, 8, 5):
@@ -216,12 +216,13 @@ def batches_of_any_size_work(subject: Subject) -> None:
             for view in bench.update(step):
                 lengths = {len(view.x), len(view.y), len(view.index), len(view.origin)}
                 require(
-                    len(lengths) == 1, f'the view "{view.role}" of a batch of {size} has lengths {lengths}'
+                    len(lengths) == 1,
+                    f'the view "{view.role}" of a batch of {size} has fields of lengths {lengths}',
                 )
 
 
 def cost_is_as_declared(subject: Subject) -> None:
-    """Spend exactly the forwards and backwards per sample that the method declares for a batch."""
+    """Use exactly the forwards and backwards per sample that the method declares for a batch."""
     bench = Bench(subject)
     declared = bench.method.cost()
     skip_unless(declared.known, "the cost depends on the data")
@@ -231,17 +232,17 @@ def cost_is_as_declared(subject: Subject) -> None:
         key, rows = (step.progress.epoch, step.progress.batch), len(step.batch)
         here = Cost(step.meter.forwards / rows, step.meter.backwards / rows)
         spent[key] = spent.get(key, Cost(0, 0)) + here
-    # Some batches may cost less, while a method warms up.
+    # Some batches may cost less while a method warms up.
     real = Cost(max(c.forwards for c in spent.values()), max(c.backwards for c in spent.values()))
     require(
         abs(real.forwards - declared.forwards) < 1e-6 and abs(real.backwards - declared.backwards) < 1e-6,
         f"a batch costs {real.forwards:g} forwards and {real.backwards:g} backwards per sample, "
-        f"but cost() says {declared.forwards:g} and {declared.backwards:g}",
+        f"but cost() returns {declared.forwards:g} and {declared.backwards:g}",
     )
 
 
 def calls_go_through_the_step(subject: Subject) -> None:
-    """Reach the model through `step.forward` alone, so that every forward is counted."""
+    """Call the model only through `step.forward`, so that every forward is counted."""
     bench, rows = Bench(subject, toy_plain), 0
 
     def note(_: nn.Module, args: tuple[Tensor, ...], __: Any) -> None:
@@ -254,13 +255,13 @@ def calls_go_through_the_step(subject: Subject) -> None:
         with _rows_forwarded() as counted:
             bench.update(step)
         require(
-            rows == counted(), f"{rows} rows went through the model, but {counted()} through step.forward"
+            rows == counted(), f"the model received {rows} rows, but {counted()} of them through step.forward"
         )
 
 
 @contextlib.contextmanager
 def _rows_forwarded() -> Iterator[Callable[[], int]]:
-    """Count the rows that steps, a method's own ones too, send through their model, not other networks."""
+    """Count the rows that steps, including a method's own, send through their model only."""
     forward, rows = Step.forward, 0
 
     def count(step: Step, x: Any, variant: Any = None, module: nn.Module | None = None) -> Any:

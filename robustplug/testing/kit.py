@@ -1,4 +1,4 @@
-"""Run the checks: from pytest, or on their own."""
+"""Run the checks, from pytest or directly."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SLOTS = ("vicinity", "perturbation", "label_map", "output_map", "loss")
 def checks_for(kind: Kind) -> Iterator[CheckFunction]:
     """Yield the checks of a kind: functions of a Subject that raise AssertionError, or SkipTest.
 
-    A check's name is that of its function; the first line of its docstring says what it demands.
+    A check has the name of its function; the first line of its docstring states the requirement.
     """
     yield from checks_component.CHECKS
     yield from _BY_KIND[kind]
@@ -57,8 +57,8 @@ class Check:
     """One check of one component; call it to run it.
 
     Attributes:
-        function: from `checks_for`.
-        subject: what it checks.
+        function: check function from `checks_for`.
+        subject: component to check.
     """
 
     function: CheckFunction
@@ -71,16 +71,17 @@ class Check:
 
     @property
     def demand(self) -> str:
-        """Return in one line what the component has to do."""
+        """Return the requirement on the component in one line."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     def __call__(self) -> None:
         """Run the check.
 
         Raises:
-            AssertionError: it fails; the message says why. An error of the component passes through.
-            unittest.SkipTest: it does not apply, or the component refuses what is tried; pytest reports
-                it as skipped.
+            AssertionError: the check fails; the message contains the reason. An error of the component
+                propagates.
+            unittest.SkipTest: the check does not apply, or the component refuses its settings; pytest
+                reports it as skipped.
         """
         try:
             self.function(self.subject)
@@ -90,14 +91,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Tell how a check went.
+    """The outcome of a check.
 
     Attributes:
-        check: its name.
-        passed: it did not fail.
-        detail: why it failed or was skipped; "" otherwise.
-        skipped: it does not apply to this component, or its data is not there.
-        demand: what the component has to do.
+        check: name of the check.
+        passed: whether the check did not fail.
+        detail: reason for the failure or the skip; "" otherwise.
+        skipped: whether the check does not apply to this component, or its data is missing.
+        demand: requirement on the component.
     """
 
     check: str
@@ -108,10 +109,10 @@ class Outcome:
 
 
 def find_kind(name: str) -> Kind:
-    """Return the kind of the only component of this name.
+    """Return the kind of the only component with this name.
 
     Raises:
-        LookupError: there is none, or several kinds have one; the message says which.
+        LookupError: no component has this name, or components of several kinds do; the message lists them.
     """
     known = registry().components
     kinds = [kind for kind in KINDS if (kind, name) in known]
@@ -119,7 +120,7 @@ def find_kind(name: str) -> Kind:
         close = did_you_mean(name, {component for _, component in known})
         raise LookupError(f'no component is named "{name}".' + (f' Did you mean "{close}"?' if close else ""))
     if len(kinds) > 1:
-        raise LookupError(f'"{name}" names several components; say which kind: {", ".join(kinds)}')
+        raise LookupError(f'several components are named "{name}"; give the kind: {", ".join(kinds)}')
     return kinds[0]
 
 
@@ -127,10 +128,10 @@ def all_checks(name: str, kind: Kind | None = None, options: Mapping[str, Any] |
     """List the checks of a component.
 
     Raises:
-        LookupError: there is no such component, or the kind must be named.
+        LookupError: no such component exists, or the kind must be given.
     """
     subject = Subject(kind or find_kind(name), name, options)
-    # A slot for special tasks only makes sense in the methods that are made for it, which are checked.
+    # A slot for special tasks works only in the methods made for it, which are checked themselves.
     alone = registry().get(subject.kind, name).tasks and subject.kind in _SLOTS
     functions = checks_component.CHECKS if alone else tuple(checks_for(subject.kind))
     return [Check(function, subject) for function in functions]
@@ -142,12 +143,12 @@ def run_checks(
     """Run all checks of a component.
 
     Args:
-        name: of the component.
-        kind: may be left out when only one kind has a component of this name.
-        options: to try, as a TOML table; by default the component's trial options.
+        name: name of the component.
+        kind: kind of the component; may be left out if only one kind has a component of this name.
+        options: options to try, as a TOML table; by default the component's trial options.
 
     Raises:
-        LookupError: there is no such component, or the kind must be named.
+        LookupError: no such component exists, or the kind must be given.
     """
     return [_outcome(check) for check in all_checks(name, kind, options)]
 
@@ -171,16 +172,16 @@ def parametrize_with_checks(
     options: Mapping[str, Any] | None = None,
     expected_failures: Mapping[str, str] | None = None,
 ) -> pytest.MarkDecorator:
-    """Give a pytest function its argument `check`: all checks of a component, one test each.
+    """Parametrise a pytest function over `check`: all checks of a component, one test each.
 
     Args:
-        name: of the component.
-        kind: may be left out when only one kind has a component of this name.
-        options: to try, as a TOML table; by default the component's trial options.
-        expected_failures: reasons by name of check; such a test must fail (xfail, strict).
+        name: name of the component.
+        kind: kind of the component; may be left out if only one kind has a component of this name.
+        options: options to try, as a TOML table; by default the component's trial options.
+        expected_failures: reasons by check name; these checks must fail (xfail, strict).
 
     Raises:
-        LookupError: there is no such component or check, or the kind must be named.
+        LookupError: no such component or check exists, or the kind must be given.
     """
     import pytest
 

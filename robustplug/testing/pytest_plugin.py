@@ -1,6 +1,6 @@
-"""Fixtures for the tests of plugins; pytest loads this wherever robustplug is installed.
+"""Fixtures for the tests of plugins; pytest loads this module wherever robustplug is installed.
 
-Importing it costs neither torch nor a look at the installed plugins.
+Importing it imports neither torch nor the installed plugins.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def robustplug_register() -> Iterator[Callable[[Kind, Component], None]]:
     """Register components for one test, without installing a plugin.
 
-    Call it with a kind and a Component; recipes, `build` and the checks then know the name. A
-    component that is installed under this name is hidden until the test ends.
+    Call it with a kind and a Component; recipes, `build` and the checks can then use the name. An
+    installed component of the same name is hidden until the test ends.
     """
     from ..plugin.host import registry
 
@@ -37,11 +37,11 @@ def robustplug_register() -> Iterator[Callable[[Kind, Component], None]]:
 
 @pytest.fixture
 def robustplug_global_rng() -> Iterator[None]:
-    """Fail the test if it moves the global generator of torch, numpy or Python."""
+    """Fail the test if it uses the global generator of torch, numpy or Python."""
     from .checks_views import global_rng_states
 
     before = global_rng_states()
     yield
     moved = [name for name, state in global_rng_states().items() if state != before[name]]
     if moved:
-        pytest.fail(f"the test moved the global generator of {', '.join(moved)}; pass a generator instead")
+        pytest.fail(f"the test uses the global generator of {', '.join(moved)}; pass a generator instead")

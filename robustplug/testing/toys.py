@@ -21,12 +21,12 @@ SIZES: dict[Split, int] = {"train": 22, "validation": 8, "test": 8}
 
 
 class ToyTask:
-    """Classify images (2, 6, 6) in [0, 1]: a pattern for each class, and noise; some pixels are 0 or 1.
+    """Classify images (3, 6, 6) in [0, 1]: one pattern per class plus noise; some pixels are 0 or 1.
 
     Args:
-        seed: of patterns and noise.
-        classes: number of classes; sample i is of class i modulo their number.
-        sizes: samples of each split.
+        seed: seed of the patterns and the noise.
+        classes: number of classes; sample i has class i modulo this number.
+        sizes: number of samples of each split.
     """
 
     default_model = "small-cnn"
@@ -50,14 +50,14 @@ class ToyTask:
             yield Batch(x[index].to(feed.device), y[index].to(feed.device), index.to(feed.device))
 
     def score(self, view: View, output: Any) -> Tensor:
-        """Tell for each sample whether the largest output is at the label: bool (N,)."""
+        """Return for each sample whether the largest output is at the label: bool (N,)."""
         labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
         right: Tensor = output.argmax(1) == labels
         return right
 
 
 def toy_batchnorm(info: TaskInfo) -> nn.Module:
-    """Build a convolution, BatchNorm, dropout and a linear layer: all that has a mode."""
+    """Build a convolution, BatchNorm, dropout and a linear layer: all layers that depend on the mode."""
     channels, height, width = _image(info)
     return nn.Sequential(
         nn.Conv2d(channels, 4, 3),
@@ -70,7 +70,7 @@ def toy_batchnorm(info: TaskInfo) -> nn.Module:
 
 
 def toy_plain(info: TaskInfo) -> nn.Module:
-    """Build a smooth network that is the same in every mode and takes a batch of one."""
+    """Build a smooth network that behaves the same in every mode and accepts a batch of one."""
     channels, height, width = _image(info)
     return nn.Sequential(
         nn.Conv2d(channels, 4, 3),
@@ -81,7 +81,7 @@ def toy_plain(info: TaskInfo) -> nn.Module:
 
 
 def toy_norm(info: TaskInfo) -> nn.Module:
-    """Build a smooth network with BatchNorm and nothing that draws; it takes a batch of one."""
+    """Build a smooth network with BatchNorm and no random layers; it accepts a batch of one."""
     channels, height, width = _image(info)
     return nn.Sequential(
         nn.Conv2d(channels, 4, 3),
@@ -93,7 +93,7 @@ def toy_norm(info: TaskInfo) -> nn.Module:
 
 
 def toy_linear(info: TaskInfo) -> nn.Module:
-    """Build a linear model, for which the best perturbation is known."""
+    """Build a linear model, for which the optimal perturbation is known."""
     channels, height, width = _image(info)
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, info.classes or 1))
 
@@ -104,10 +104,10 @@ def _image(info: TaskInfo) -> tuple[int, int, int]:
 
 
 class OneStep:
-    """Move each sample by its radius in the steepest direction of the objective: a stand-in attack."""
+    """A stand-in attack: move each sample by its radius in the steepest direction of the objective."""
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the attacked point."""
+        """Return the view with the perturbed x."""
         radius = step.radii(view, vicinity)
         with step.attack_mode():
             x = view.origin.detach().clone().requires_grad_()
@@ -116,5 +116,5 @@ class OneStep:
         return view.replace(x=vicinity.project(far, view.origin, radius))
 
     def cost(self, target: Cost) -> Cost:
-        """Count one forward, one backward, and the target."""
+        """Count one forward and one backward, plus the cost of the target."""
         return target + (1, 1)

@@ -1,4 +1,4 @@
-"""Training of models that learn by themselves: the batches of an epoch, then one call of their `fit`."""
+"""Train models that learn by themselves: collect the batches of an epoch, then call `fit` once."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SETTINGS = ("clip_grad_norm", "ema_decay", "checkpoint_batches")
 
 
 def refuse_what_has_no_effect(parts: Parts, groups: Sequence[ParamGroup], processes: int) -> None:
-    """Refuse to train a model that learns by itself with what only gradients could use.
+    """Refuse settings that require gradients, for a model that learns by itself.
 
     Args:
-        parts: of the run.
-        groups: what the method would train.
-        processes: how many there are.
+        parts: the parts of the run.
+        groups: the parameter groups that the method would train.
+        processes: number of processes.
 
     Raises:
         RecipeError: the method trains parameters, or the recipe has settings of the optimizer's steps.
@@ -41,7 +41,7 @@ def refuse_what_has_no_effect(parts: Parts, groups: Sequence[ParamGroup], proces
     why = f"has no effect: {name} learns by itself, without gradients; leave it out"
     learned = [group.name for group in groups if group.params]
     problems = [
-        Problem("method", f"trains {', '.join(learned)}, but {name} gives no gradients to train it by")
+        Problem("method", f"trains {', '.join(learned)}, but {name} has no gradients for this")
     ] * bool(learned)
     plain = Recipe(task=recipe.task, method=recipe.method)
     if recipe.optimizer != resolve(plain.optimizer, "optimizer"):
@@ -61,7 +61,7 @@ def refuse_what_has_no_effect(parts: Parts, groups: Sequence[ParamGroup], proces
 class Fitting(Loop):
     """Train a model that learns by itself.
 
-    Nothing is saved within an epoch, and a signal is obeyed at its end.
+    No checkpoint is written within an epoch, and a signal takes effect at its end.
     """
 
     def epoch(
@@ -74,10 +74,10 @@ class Fitting(Loop):
         after_batch: Callable[[Progress], None],
         kept: Callable[[], str],
     ) -> None:
-        """Fit the model to the samples of an epoch, as the vicinity draws and the label map labels them.
+        """Fit the model to the samples of an epoch, drawn by the vicinity and labelled by the label map.
 
         Raises:
-            Refused: the method asks for gradients, or for more than one view of a sample.
+            Refused: the method needs gradients, or more than one view of a sample.
         """
         assert isinstance(self.model, SelfTrained)
         device = self.processes.device
@@ -93,7 +93,7 @@ class Fitting(Loop):
         after_batch(self._progress(epoch, self.batches, 1))
 
     def _draw(self, epoch: int, number: int, batch: Batch) -> tuple[Step, View]:
-        """Return the view of a batch that is trained on."""
+        """Return the step of a batch, and the view to train on."""
         progress, rng = self._progress(epoch, number, 1), self.rng(self.update)
         (pass_, *more) = self.method.passes(progress)
         step = Step(self.model, self.method, self.task, batch, rng, progress, pass_, self.meter)
@@ -101,7 +101,7 @@ class Fitting(Loop):
             views = self.method.views(step, self.method.vicinity.sample(step, batch))
         if more or pass_.input_grad or len(views) != 1:
             raise Refused(
-                "a model that learns by itself needs a method of one pass and one view of each sample"
+                "a model that learns by itself needs a method with one pass and one view of each sample"
             )
         self.update += 1
         return step, views[0]

@@ -1,4 +1,4 @@
-"""The loop. Everything a method changes, it changes through its slots and hooks."""
+"""The training loop. A method changes it only through its slots and hooks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 def training_loss(method: Method[Any], step: Step, share: float = 1.0) -> tuple[Tensor, Sequence[View]]:
-    """Return Σ_views mean(weight · ℓ) and the views: what one update descends.
+    """Return the loss of one update, Σ_views mean(weight · ℓ), and the views.
 
     Args:
         method: the step's method.
-        step: of this update.
+        step: the step of this update.
         share: factor that makes the mean over processes the mean over the global batch.
     """
     views = method.views(step, method.vicinity.sample(step, step.batch))
@@ -40,7 +40,7 @@ def training_loss(method: Method[Any], step: Step, share: float = 1.0) -> tuple[
 
 
 def loss_of(step: Step, views: Sequence[View], share: float = 1.0) -> Tensor:
-    """Return Σ_views mean(weight · ℓ) of views, and log it and the accuracy by role; see `training_loss`."""
+    """Return Σ_views mean(weight · ℓ), and log loss and accuracy by role; see `training_loss`."""
     total: Tensor | None = None
     for view in views:
         output, target = step.output(view), step.target(view)
@@ -50,22 +50,22 @@ def loss_of(step: Step, views: Sequence[View], share: float = 1.0) -> Tensor:
         if len(views) > 1:
             step.log(f"loss/{view.role}", losses)
         with torch.no_grad():
-            # What neither a vicinity nor a perturbation has moved is clean, whatever it is there for.
+            # A view that neither a vicinity nor a perturbation has moved is clean, whatever its role.
             role = "clean" if view.x is step.batch.x else view.role
             step.log(f"accuracy/{role}", step.score(view, output))
-    assert total is not None, "a method gave no view"
+    assert total is not None, "a method returned no view"
     return total
 
 
 @dataclass
 class Means:
-    """Average what the steps of an epoch log, without waiting for the device at each step."""
+    """Average the logged values of an epoch's steps, without waiting for the device at each step."""
 
     sums: dict[str, Tensor | float] = field(default_factory=dict)
     rows: dict[str, float] = field(default_factory=dict)
 
     def add(self, values: dict[str, Tensor], rows: int) -> None:
-        """Add the means of some rows."""
+        """Add means over a number of rows."""
         for name, value in values.items():
             exact = torch.float32 if value.device.type == "mps" else torch.float64
             self.sums[name] = self.sums.get(name, 0.0) + value.to(exact) * rows
@@ -81,15 +81,15 @@ class Means:
 
     @classmethod
     def of(cls, totals: dict[str, list[float]]) -> Means:
-        """Undo `totals`."""
+        """Return the object that has these `totals`."""
         return cls({name: v[0] for name, v in totals.items()}, {name: v[1] for name, v in totals.items()})
 
 
 def check_finite(total: Tensor, where: str, index: Tensor, kept: str) -> None:
-    """Stop a run whose loss is not a number.
+    """Stop a run whose loss is not finite.
 
     Raises:
-        RunError: naming the batch and what is kept.
+        RunError: the loss is not finite; the message names the batch and the last good checkpoint.
     """
     if not bool(torch.isfinite(total)):
         ids = ", ".join(str(number) for number in index[:8].tolist())
@@ -101,20 +101,20 @@ def check_finite(total: Tensor, where: str, index: Tensor, kept: str) -> None:
 
 @dataclass
 class Loop:
-    """Train one epoch after the other.
+    """Train epoch by epoch.
 
     Attributes:
         model: the plain module, in training mode.
-        wrapped: what synchronises gradients between processes; None in a single one.
-        method, task, optimizers, processes: of the run.
-        seed: of the run.
-        epochs, batches: epochs of the run, and global batches of an epoch.
-        channels_last: keep images channels-last in memory.
-        ema: averages the weights after each update, if any.
-        own: parameters of the method that are outside the model.
-        meter: passes of this process.
-        update: updates done.
-        means: of the current epoch.
+        wrapped: the module that synchronises gradients between processes; None in a single process.
+        method, task, optimizers, processes: those of the run.
+        seed: seed of the run.
+        epochs, batches: number of epochs of the run, and of global batches in an epoch.
+        channels_last: whether images are channels-last in memory.
+        ema: average of the weights over the updates; None for none.
+        own: parameters of the method outside the model.
+        meter: counter of this process's forward and backward passes.
+        update: number of finished updates.
+        means: means of the current epoch.
     """
 
     model: nn.Module
@@ -158,7 +158,7 @@ class Loop:
             batch_size: rows of a global batch.
             sample_count: rows of the whole epoch.
             after_batch: called after each batch with the progress made.
-            kept: tells what is kept when the loss is not a number.
+            kept: returns a sentence on the last good checkpoint, for errors.
 
         Raises:
             RunError: the loss is not finite.
@@ -189,7 +189,7 @@ class Loop:
         rng = self.rng(self.update)
         step = Step(self.model, self.method, self.task, batch, rng, progress, pass_, self.meter, self.wrapped)
         step.seed = derive(self.seed, "samples", self.update)
-        # Dropout and the like can only draw from the global generator.
+        # Dropout and similar layers can only draw from the global generator.
         with isolated(derive(self.seed, "global", rank, self.update), device):
             self.optimizers.zero_grad()
             with self._updating(pass_):
@@ -197,7 +197,7 @@ class Loop:
                 step.backward(total)
             self.processes.average_gradients(self.own)
             self.method.after_backward(step, views)
-            # The loss of the update before is there by now: looking at it does not stall the device.
+            # The loss of the previous update is available by now: reading it does not stall the device.
             self.check_last_loss(kept)
             self.optimizers.step(pass_.update)
             self.method.after_step(step, views)
@@ -213,7 +213,7 @@ class Loop:
         return self._rng.manual_seed(derive(self.seed, "train", self.processes.rank, update))
 
     def _updating(self, pass_: Pass) -> contextlib.AbstractContextManager[None]:
-        # What synchronises gradients waits for those of all its parameters.
+        # The synchronisation of gradients waits for those of all parameters.
         return (
             contextlib.nullcontext() if self.processes.world > 1 else self.optimizers.updating(pass_.update)
         )
@@ -222,7 +222,7 @@ class Loop:
         """Stop if the loss of the last update was not finite.
 
         Raises:
-            RunError: naming its epoch, batch and samples.
+            RunError: the loss is not finite; the message names epoch, batch and samples.
         """
         if self._unchecked is not None:
             total, at, index = self._unchecked

@@ -22,11 +22,11 @@ class Optimizers:
     """Hold one torch optimizer for each parameter group of a method.
 
     Args:
-        groups: from the method's setup. A parameter in several groups belongs to the last one, so
-            that parameters a method adds inside the model leave the model's group.
+        groups: parameter groups from the method's setup. A parameter in several groups belongs to the last
+            one. Hence parameters that a method adds inside the model leave the model's group.
         optimizer: resolved reference to the recipe's optimizer.
         schedule: factor of every learning rate.
-        clip_grad_norm: largest norm of the gradients that one update uses; None for no bound.
+        clip_grad_norm: largest gradient norm of an update; None for no bound.
 
     Raises:
         ValueError: two groups share a name.
@@ -77,7 +77,7 @@ class Optimizers:
         return next(iter(self.by_name.values())).param_groups[0]["lr"]  # type: ignore[no-any-return]
 
     def complete(self, passes: Sequence[Pass]) -> Sequence[Pass]:
-        """Add to each pass the groups that it updates without naming them; see ParamGroup.always."""
+        """Add to each pass the groups that are updated without being named; see ParamGroup.always."""
         named = frozenset[str]().union(*(pass_.update for pass_ in passes))
         extra = self.always - named
         if not extra:
@@ -86,7 +86,7 @@ class Optimizers:
 
     @contextlib.contextmanager
     def updating(self, update: Iterable[str]) -> Iterator[None]:
-        """Freeze, for a block, all parameters but those of the named groups: their gradients cost time."""
+        """Freeze all parameters outside the named groups for a block: their gradients would cost time."""
         others = [optim for name, optim in self.by_name.items() if name not in set(update)]
         frozen = [
             parameter
@@ -104,7 +104,7 @@ class Optimizers:
                 parameter.requires_grad_(True)
 
     def zero_grad(self) -> None:
-        """Drop all gradients."""
+        """Discard all gradients."""
         for optim in self.by_name.values():
             optim.zero_grad(set_to_none=True)
 
@@ -112,7 +112,7 @@ class Optimizers:
         """Update the named groups, in the order of their declaration.
 
         Raises:
-            KeyError: a name is no group.
+            KeyError: a name is not that of a group.
         """
         chosen = [optim for name, optim in self.by_name.items() if name in set(update)]
         if unknown := set(update) - set(self.by_name):
@@ -129,7 +129,7 @@ class Optimizers:
         return {name: optim.state_dict()["state"] for name, optim in self.by_name.items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state` returned; each tensor takes its parameter's layout."""
+        """Restore what `state` returned; each tensor takes its parameter's layout."""
         for name, optim in self.by_name.items():
             params = [p for entry in optim.param_groups for p in entry["params"]]
             loaded = {
@@ -146,9 +146,9 @@ def _like(value: Any, parameter: Tensor) -> Any:
 
 
 def start_momentum(optim: torch.optim.Optimizer) -> None:
-    """Give parameters of SGD that have their first gradient later than others a momentum of 0.
+    """Start with momentum 0 for SGD parameters that receive their first gradient later than others.
 
-    Passes of one group may reach different parameters. torch's fused SGD takes momenta of all or of none.
+    Passes of one group may reach different parameters. torch's fused SGD needs all momenta or none.
     """
     if not isinstance(optim, torch.optim.SGD):
         return

@@ -1,4 +1,4 @@
-"""The state of a run between two batches: what a checkpoint holds, and how it is put back."""
+"""The state of a run between two batches: capture it in a checkpoint, and restore it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Session:
-    """Hold what changes while a run trains.
+    """Hold everything that changes during training.
 
     Attributes:
-        loop: model, method, optimizers.
-        recipe_hash: of the resolved recipe; a checkpoint of another recipe is refused.
+        loop: the training loop, with model, method and optimizers.
+        recipe_hash: hash of the resolved recipe; a checkpoint of another recipe is refused.
         epoch, batch: the next batch to train on.
         history: reports of the finished epochs.
         best: name of the best checkpoint so far and its score.
@@ -45,7 +45,7 @@ class Session:
         return f"epoch-{self.epoch:05d}-batch-{self.batch:07d}"
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors and the JSON part of a checkpoint; called on all processes."""
+        """Return the tensors and the JSON part of a checkpoint; call it on all processes."""
         loop, processes = self.loop, self.loop.processes
         tensors: dict[str, Tensor] = {}
         for part, module in self._modules().items():
@@ -53,7 +53,7 @@ class Session:
                 tensors[f"{part}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
         shapes: dict[str, Any] = {}
         for key, value in self._local().items():
-            # Shapes may differ between processes, so the values travel flat.
+            # Shapes may differ between processes, so flat values are gathered.
             tensors[f"local/{key}"] = processes.gather(value.reshape(-1)).to("cpu", copy=True)
             shape = torch.tensor([1, *value.shape], device=processes.device)
             shapes[key] = processes.gather(shape[None])[:, 1:].tolist()
@@ -77,24 +77,24 @@ class Session:
         return tensors, meta
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to where a checkpoint was taken.
+        """Restore the state of a checkpoint.
 
         Raises:
             RunError: it belongs to another recipe, number of processes, or version of the method.
         """
         loop, meta = self.loop, checkpoint.meta
         if meta["recipe"] != self.recipe_hash:
-            raise RunError(f"checkpoint {checkpoint.name} belongs to another recipe than the run's")
+            raise RunError(f"checkpoint {checkpoint.name} belongs to another recipe than that of the run")
         if meta["world"] != loop.processes.world:
             raise RunError(
-                f"the run was trained by {meta['world']} processes and can only be resumed by as many, "
-                f"not {loop.processes.world}"
+                f"the run was trained by {meta['world']} processes and can only be resumed by the same "
+                f"number, not by {loop.processes.world}"
             )
         self.restore_weights(checkpoint)
         self._restore_local(checkpoint)
         loop.optimizers.load_state(unpack(meta["optimizers"], checkpoint.tensors))
         loop.update = meta["update"]
-        # Sums over processes live on: the main process carries what all had.
+        # The main process continues the sums over all processes.
         main = loop.processes.main
         loop.means = Means.of(meta["means"] if main else {key: [0.0, 0.0] for key in meta["means"]})
         loop.meter.forwards, loop.meter.backwards = meta["passes"] if main else (0, 0)
@@ -104,16 +104,16 @@ class Session:
         self.clock = Clock(meta["seconds"])
 
     def restore_weights(self, checkpoint: Checkpoint) -> None:
-        """Put back model, averaged weights and method state only.
+        """Restore only the model, the averaged weights and the method's state.
 
         Raises:
-            RunError: the checkpoint's tensors are not those of this model and method.
+            RunError: the checkpoint's tensors do not fit this model and method.
         """
         for part, module in self._modules().items():
             load_part(checkpoint, part, module)
 
     def _local(self) -> dict[str, Tensor]:
-        """Return what differs between processes: a method's local tensors, and running statistics."""
+        """Return the tensors that differ between processes: the method's local ones, running statistics."""
         tensors = {f"method/{key}": value for key, value in self.loop.method.state.local().items()}
         if self.loop.processes.world > 1:
             for part, module in self._modules().items():
@@ -121,7 +121,7 @@ class Session:
         return tensors
 
     def _restore_local(self, checkpoint: Checkpoint) -> None:
-        """Take this process's part of what differs between processes."""
+        """Restore this process's part of the tensors that differ between processes."""
         rank, device = self.loop.processes.rank, self.loop.processes.device
         own = self._local()
         for name, shapes in checkpoint.meta["local"].items():

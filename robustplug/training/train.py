@@ -53,22 +53,22 @@ from .validate import collapsed, selection_score, validate
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
 
-# The progress line moves this often, in seconds: reading a mean waits for the device.
+# Seconds between updates of the progress line: reading a mean waits for the device.
 REFRESH = 0.2
-# Several processes ask each other this often, in batches, whether one of them was told to stop.
+# Batches between checks by several processes of whether one of them received a stop signal.
 ASK_EVERY = 10
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves behind.
+    """The outcome of training.
 
     Attributes:
         folder: the run folder.
         model: the exported module of the selected checkpoint, in eval mode.
-        result: its evaluation.
+        result: the evaluation of the model.
         history: a report for each epoch.
-        main: this process is the one that prints.
+        main: whether this process prints.
     """
 
     folder: Path
@@ -82,11 +82,11 @@ class Training:
     """Train one recipe.
 
     Args:
-        recipe: validated.
+        recipe: a validated recipe.
         folder: the run folder.
-        resume: go on from its newest whole checkpoint instead of refusing a folder with a run.
-        reporter: hears of progress, on the main process.
-        observers: plugins that are asked to observe the run.
+        resume: resume from the newest intact checkpoint instead of refusing a folder with a run.
+        reporter: receives progress, on the main process.
+        observers: names of the plugins that observe the run.
     """
 
     def __init__(
@@ -106,18 +106,19 @@ class Training:
         self._start: str | None = None
 
     def run(self) -> Trained:
-        """Train, select on validation, evaluate on the recipe's split, and write it all down.
+        """Train, select a checkpoint by validation, evaluate it on the recipe's split, and write the results.
 
         Raises:
-            RunError: it cannot go on; the last good checkpoint is kept.
-            Interrupted: a signal asked to stop, and a checkpoint was written.
+            RunError: the run cannot continue; the last good checkpoint is kept.
+            Interrupted: a stop signal was received, and a checkpoint was written.
         """
         if not self.processes.main:
             return self._run()
         with locked(self.folder):
             if holds_run(self.folder) and not self.resume:
                 raise RunError(
-                    f"{self.folder} already holds a run: go on with --resume, or choose another with --out"
+                    f"{self.folder} already contains a run: continue it with --resume, or choose another "
+                    "folder with --out"
                 )
             return self._run()
 
@@ -169,7 +170,7 @@ class Training:
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Turn what a component refuses to train with into an error that says what is kept."""
+        """Turn a component's refusal during training into an error that names the last good checkpoint."""
         try:
             yield
         except Refused as reason:
@@ -180,7 +181,7 @@ class Training:
         return self.folder / CHECKPOINTS
 
     def _session(self) -> Session:
-        """Choose precision and layout, let the method set up, and build what changes while training."""
+        """Choose precision and layout, set up the method, and build the session."""
         parts, processes = self.parts, self.processes
         batch = self._first_batch()
         train = parts.recipe.train
@@ -253,7 +254,7 @@ class Training:
 
     @property
     def _restorable(self) -> bool:
-        # Killed before the first checkpoint, a run goes on from where it started.
+        # A run that was killed before its first checkpoint starts again.
         return self.resume and bool(checkpoint.names(self._checkpoints) or not holds_run(self.folder))
 
     def _restore(self, session: Session) -> None:
@@ -261,7 +262,7 @@ class Training:
             return
         found, problems = checkpoint.load_newest(self._checkpoints)
         for problem in problems:
-            self.reporter.warn(f"{problem}; going on from {found.name}")
+            self.reporter.warn(f"{problem}; resuming from {found.name}")
         session.restore(found)
         self.info = dataclasses.replace(self.info, resumed_at_epoch=session.epoch)
 
@@ -311,8 +312,8 @@ class Training:
         seconds = session.clock.seconds() - began
         report = EpochReport(session.epoch - 1, train, validation, loop.lr, seconds, best)
         session.history.append(report)
-        # Observers hear of the epoch first: one that is heard twice, after a kill in between, can tell
-        # by its number; one that is never heard is lost.
+        # Observers receive the epoch before the checkpoint is saved: after a kill in between they receive it
+        # twice, which its number reveals; in the other order they would miss it.
         if self.processes.main:
             host().epoch_end(self.info, report)
         self._save(session)
@@ -331,7 +332,7 @@ class Training:
         return (
             f"The last good checkpoint is {self._checkpoints / known[-1]}."
             if known
-            else "No checkpoint was due yet."
+            else "No checkpoint was written yet."
         )
 
     def _save(self, session: Session) -> None:
@@ -347,7 +348,7 @@ class Training:
             session.loop.check_last_loss(self._kept)
             self._save(session)
         number = stop.signal or 15
-        raise Interrupted(f"stopped; go on with: robustplug train --resume {self.folder}", 128 + number)
+        raise Interrupted(f"stopped; resume with: robustplug train --resume {self.folder}", 128 + number)
 
     def _pass_on_warnings(self) -> None:
         warnings = host().warnings
@@ -355,7 +356,7 @@ class Training:
             self.reporter.warn(warnings.pop(0))
 
     def _write_head(self) -> None:
-        with writing(f"in the run folder {self.folder}", "Choose another with --out."):
+        with writing(f"in the run folder {self.folder}", "Choose another folder with --out."):
             start = {} if self._start is None else {"started_from": self._start}
             write_json(self.folder / ENVIRONMENT, describe_environment(self.processes) | start)
             write_atomic(self.folder / RECIPE, write_recipe(self.parts.recipe).encode())

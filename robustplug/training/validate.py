@@ -1,4 +1,4 @@
-"""Measure the model between epochs, and say how good a checkpoint of it is."""
+"""Validate the model between epochs, and score its checkpoints."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DROP = 0.2
 
 
 def selection_score(select: str, epoch: int, validation: Mapping[str, float]) -> float | None:
-    """Return what the epoch to keep has most of; None where it was not measured.
+    """Return the score of a checkpoint, of which the highest is selected; None if it was not measured.
 
     Args:
-        select: `train.select`.
-        epoch: epochs done.
-        validation: of this epoch.
+        select: value of `train.select`.
+        epoch: number of finished epochs.
+        validation: validation results of this epoch.
     """
     if select == "last":
         return float(epoch)
@@ -38,16 +38,16 @@ def selection_score(select: str, epoch: int, validation: Mapping[str, float]) ->
 def validate(
     parts: Parts, session: Session, processes: Processes, kept: Callable[[], str]
 ) -> dict[str, float]:
-    """Measure accuracy and what else the task measures on the validation split, if that is due.
+    """Measure accuracy and the task's other measures on the validation split, if validation is due.
 
     Args:
-        parts: of the run.
-        session: at the end of an epoch.
-        processes: batches are shared out over them.
-        kept: says which checkpoint is left when this fails.
+        parts: the parts of the run.
+        session: the session at the end of an epoch.
+        processes: the processes that share the batches.
+        kept: returns a sentence on the last good checkpoint, for errors.
 
     Returns:
-        As in EpochReport; empty when nothing is due.
+        The results as in EpochReport; empty if validation is not due.
 
     Raises:
         RunError: the attack cannot be run.
@@ -75,18 +75,17 @@ def validate(
     found = {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
     if evaluation.losses:
         found["loss"] = rows[0].measures["loss"].mean
-    # Means over the samples that were right to begin with would flatter.
+    # Means over only the samples that are correct when clean would be too favourable.
     whole = rows if rows[1].attempted == rows[0].attempted else rows[:1]
     measured = {name: measure for row in whole for name, measure in row.measures.items()}
     return {**{name: measure.mean for name, measure in measured.items() if measure.count}, **found}
 
 
 def collapsed(history: Sequence[EpochReport]) -> bool:
-    """Tell whether the last epoch shows catastrophic overfitting.
+    """Return whether the last epoch shows catastrophic overfitting.
 
-    Its robust validation accuracy lies more than 0.2 below the best before it, while the robust
-    training accuracy ("accuracy/adv") is higher than in that best epoch. (Wong et al. 2020,
-    arXiv:2001.03994 §5.4.)
+    Its robust validation accuracy is more than 0.2 below the best earlier one, while the robust training
+    accuracy ("accuracy/adv") is higher than in that best epoch. (Wong et al. 2020, arXiv:2001.03994 §5.4.)
     """
     measured = [r for r in history if "robust" in r.validation and "accuracy/adv" in r.train]
     if len(measured) < 2 or measured[-1] is not history[-1]:

@@ -98,7 +98,7 @@ def test_any_size_and_one_or_three_channels(kind: CorruptionKind, size: tuple[in
     for channels in (1, 3):
         levels = pictures(2, channels, *size)
         if kind == "saturate" and channels == 1:
-            with pytest.raises(Refused, match="needs images of 3 channels, not 1"):
+            with pytest.raises(Refused, match="needs images with 3 channels, not 1"):
                 sampled(shift(kind), batch_of(levels))
             continue
         x = sampled(shift(kind, 5), batch_of(levels))

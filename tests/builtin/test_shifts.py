@@ -239,12 +239,12 @@ def test_files_of_other_images_are_noticed(tmp_path: Path) -> None:
     vicinity = read_from(tmp_path)
     batch = rows(labels, [1, 2])
     with pytest.raises(
-        BrokenData, match=r"labels.npy says label 4 for sample 2 and the task says 5.*test split"
+        BrokenData, match=r"labels.npy has label 4 for sample 2, but the task has 5.*test split"
     ):
         sample(vicinity, dataclasses.replace(batch, y=torch.tensor([7, 5])))
-    with pytest.raises(BrokenData, match=r"fog.npy holds 6 images, none of sample 6.*test split"):
+    with pytest.raises(BrokenData, match=r"fog.npy holds 6 images and none for sample 6.*test split"):
         sample(vicinity, dataclasses.replace(batch, index=torch.tensor([1, 6])))
-    with pytest.raises(BrokenData, match=r"images \(3, 32, 32\) and the task has \(1, 28, 28\)"):
+    with pytest.raises(BrokenData, match=r"images \(3, 32, 32\), but the task has \(1, 28, 28\)"):
         sample(vicinity, dataclasses.replace(batch, x=torch.zeros(2, 1, 28, 28)))
 
 
@@ -255,10 +255,10 @@ def test_missing_and_broken_files_are_named(tmp_path: Path, name: str) -> None:
     content = path.read_bytes()
     for bad in (b"", b"no array", content[:-5], content[:40]):
         path.write_bytes(bad)
-        with pytest.raises(BrokenData, match=f"{name} is not a whole .npy file"):
+        with pytest.raises(BrokenData, match=f"{name} is not a complete .npy file"):
             read_from(tmp_path)
     path.unlink()
-    with pytest.raises(DataMissing, match=f"{name} is not there; set root"):
+    with pytest.raises(DataMissing, match=f"{name} does not exist; set root"):
         read_from(tmp_path)
 
 
@@ -268,9 +268,9 @@ def test_missing_and_broken_files_are_named(tmp_path: Path, name: str) -> None:
         ("fog.npy", np.zeros((30, 32, 32, 3), dtype=np.float32), "holds float32"),
         ("fog.npy", np.zeros((31, 32, 32, 3), dtype=np.uint8), "not uint8 images"),
         ("fog.npy", np.zeros((30, 32, 32), dtype=np.uint8), "not uint8 images"),
-        ("labels.npy", np.zeros(6, dtype=np.uint8), "not the 30 whole-number labels of fog.npy"),
+        ("labels.npy", np.zeros(6, dtype=np.uint8), "not the 30 integer labels of fog.npy"),
         ("labels.npy", np.zeros(30), "holds float64"),
-        ("labels.npy", np.array([{}] * 30), "not a whole .npy file"),
+        ("labels.npy", np.array([{}] * 30), "not a complete .npy file"),
     ],
 )
 def test_files_of_another_layout_are_noticed(tmp_path: Path, name: str, array: Any, message: str) -> None:

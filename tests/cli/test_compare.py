@@ -26,14 +26,14 @@ def test_what_cannot_be_read_is_named_and_the_rest_compared(cli: Invoke, tmp_pat
     assert result.exit_code == 1
     assert "90.0%" in result.output
     assert f"robustplug train --resume {unfinished}" in result.output
-    assert "absent is not there" in result.output
+    assert "absent does not exist" in result.output
     assert f"{tmp_path / 'mine.toml'} is not JSON" in " ".join(result.output.split())
 
 
 def test_nothing_to_compare_is_an_error(cli: Invoke, tmp_path: Path) -> None:
     result = cli("compare", tmp_path / "absent")
     assert result.exit_code == 2
-    assert "absent is not there" in result.output
+    assert "absent does not exist" in result.output
     assert "Traceback" not in result.output
     assert cli("compare").exit_code == 2
     file = tmp_path / "file"

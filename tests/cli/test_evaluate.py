@@ -81,9 +81,12 @@ def test_a_suite_can_be_validated(suite: Path, cli: Invoke, tmp_path: Path) -> N
 WRONG = {
     "no task": (["evaluate", "MODEL"], "--task digits"),
     "no such suite": (["evaluate", "RUN", "--suite", "quik"], 'did you mean "quick"'),
-    "no such run": (["evaluate", "absent"], "holds no run"),
+    "no such run": (["evaluate", "absent"], "is not a run folder"),
     "other keys of a run": (["evaluate", "RUN", "--set", "train.epochs=2"], "only evaluate.*"),
-    "a source that is none": (["evaluate", "RUN", "--suite", "quick", "--source", "absent"], "holds no run"),
+    "a source that is none": (
+        ["evaluate", "RUN", "--suite", "quick", "--source", "absent"],
+        "is not a run folder",
+    ),
     "a mean that is none": (["evaluate", "MODEL", "--task", "digits", "--mean", "a,b"], "not a number"),
     "an audit without a task": (["audit", "MODEL"], "--task digits"),
 }

@@ -92,7 +92,7 @@ def test_show_tells_every_component_of_a_name(cli: Invoke) -> None:
     output = cli("show", "trades", "--no-card").output
     assert all(f"trades · {kind} of the plugin trades" in output for kind in ("method", "label map", "loss"))
     assert "pgd (steps = 10, step_size = 0.007" in output
-    assert "which point of V" in output
+    assert "chooses the point of V" in output
     one = cli("show", "trades", "--kind", "loss", "--no-card").output
     assert "trades · loss" in one
     assert "trades · method" not in one

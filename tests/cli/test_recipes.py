@@ -152,7 +152,7 @@ def test_the_resolved_recipe_is_a_recipe(cli: Invoke, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ([], "Name a recipe"),
+        ([], "Give a recipe"),
         (["no-such-recipe"], "no bundled recipe"),
         (["cat", "--sett", "a=1"], "No such option"),
     ],

@@ -121,7 +121,7 @@ def test_what_was_measured_is_kept_and_not_measured_again(
     shutil.copytree(run / "report", out)
     result = run_cli("report", run, "--saved", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "left out: what has to be computed" in result.stderr
+    assert "left out: figures that have to be computed" in result.stderr
     page = outline(out / "index.html")
     names = {each["id"].removeprefix("figure-") for each in page.all("figure")}
     assert names == OWN | {"beta"}
@@ -209,7 +209,7 @@ def test_a_folder_of_something_else_is_refused(cli: Invoke, tmp_path: Path) -> N
     for name in (".", "nothing", "file"):
         result = cli("report", tmp_path / name)
         assert result.exit_code == 2
-        assert "holds neither a run nor a study" in result.output
+        assert "contains neither a run nor a study" in result.output
 
 
 @pytest.fixture(scope="module")

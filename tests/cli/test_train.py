@@ -132,7 +132,7 @@ def test_evaluate_takes_other_settings_of_the_evaluation_only(run: Run, cli: Inv
 def test_evaluate_where_there_is_no_run(run: Run, cli: Invoke) -> None:
     result = cli("evaluate", "runs/absent")
     assert result.exit_code == 2
-    assert "runs/absent holds no run" in result.output
+    assert "runs/absent is not a run folder" in result.output
     assert cli("evaluate").exit_code == 2
 
 
@@ -143,7 +143,7 @@ def test_a_result_that_cannot_be_written_is_one_message(run: Run, cli: Invoke) -
 
 
 WRONG = {
-    "nothing": ([], "Name a recipe"),
+    "nothing": ([], "Give a recipe"),
     "unknown recipe": (["--recipe", "catt"], 'did you mean "cat"?'),
     "positional": (["cat"], "unexpected extra argument"),
     "unknown option": (["--recipe", "cat", "--sett", "a=1"], "No such option"),
@@ -165,10 +165,10 @@ WRONG = {
         "restarts",
     ),
     "resume of nothing": (["--resume"], "--resume"),
-    "resume of an absent folder": (["--resume", "runs/absent"], "holds no run"),
+    "resume of an absent folder": (["--resume", "runs/absent"], "is not a run folder"),
     "resume of a recipe without a run": (["--recipe", "cat", "--resume"], "no run to resume"),
     "a folder": (["--recipe", "."], "is a folder"),
-    "a recipe without its option": (["cat"], "named with --recipe"),
+    "a recipe without its option": (["cat"], "give the recipe with --recipe"),
     "model that does not fit": (
         ["--recipe", "cat", "--set", "model.use=torchvision", "--set", "model.name=no_such_net"],
         "model",

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import re
 import textwrap
+import tomllib
 from collections.abc import Callable
 from functools import reduce
 from importlib import metadata
@@ -20,7 +21,7 @@ import robustplug
 from robustplug.plugin.host import registry
 
 ROOT = Path(robustplug.__file__).parents[1]
-FILES = (ROOT / "README.md", ROOT / "docs" / "the-loop.md")
+FILES = (ROOT / "README.md", ROOT / "docs" / "the-loop.md", ROOT / "docs" / "architecture.md")
 
 _PART = re.compile(
     r"(?P<begin><!-- made: (?P<what>\S+)(?: (?P<of>\S+))? -->\n).*?(?P<end><!-- end -->)", re.S
@@ -64,7 +65,27 @@ def methods(_: str) -> str:
     return "\n".join(rows) + "\n"
 
 
-MAKERS: dict[str, Callable[[str], str]] = {"source": source, "methods": methods}
+def layers() -> list[list[str]]:
+    """Return the layers of the core, highest first; rooms of one layer do not import each other."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (found,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    return [layer.split(" | ") for layer in found]
+
+
+def rooms(_: str) -> str:
+    """Return the table of the rooms, from the highest to the lowest, with what each says of itself."""
+    rows = ["| room | what it is for | its own rooms |", "|---|---|---|"]
+    for name in (name for layer in layers() for name in layer if name not in ("__main__", "worker")):
+        folder = ROOT / "robustplug" / name
+        module = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+        lines = (ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or "").splitlines()
+        inner = sorted(path.parent.name for path in folder.glob("*/__init__.py"))
+        shown = f"`{name}/`" if folder.is_dir() else f"`{name}.py`"
+        rows.append(f"| {shown} | {lines[0]} | {', '.join(f'`{each}/`' for each in inner)} |")
+    return "\n".join(rows) + "\n"
+
+
+MAKERS: dict[str, Callable[[str], str]] = {"source": source, "methods": methods, "rooms": rooms}
 
 
 def made(text: str) -> str:

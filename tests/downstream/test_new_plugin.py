@@ -113,7 +113,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     result = run_cli("new-plugin", "Try", "--out", tmp_path)
     assert result.exit_code == 2
-    assert "is there already" in result.output
+    assert "already exists" in result.output
     assert "kebab-case" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     result = run_cli("new-plugin", "try-this", "--out", tmp_path / "mine" / "x")

@@ -206,7 +206,7 @@ def test_arguments_are_checked_when_the_recipe_is_read(library: str) -> None:
         robustplug.build("perturbation", library, name=name, eps=0.1, stepz=3, verbose_=1)
     text = str(caught.value)
     assert "eps is the radius of the vicinity: leave it out" in text
-    assert "stepz is no argument of" in text
+    assert "stepz is not an argument of" in text
     assert len(caught.value.problems) == 3
     with pytest.raises(RecipeError, match="did you mean"):
         robustplug.build("perturbation", library, name=name[:-1] + "X")

@@ -292,11 +292,11 @@ def broken(logits: Tensor) -> Tensor:
     ("spoil", "message"),
     [
         (broken, "after [0-9,]+ queries: ValueError: the service is down"),
-        (lambda logits: logits * float("nan"), "gave NaN or infinite scores for [0-9]+ of [0-9]+ points"),
+        (lambda logits: logits * float("nan"), "returned NaN or infinite scores for [0-9]+ of [0-9]+ points"),
         (lambda logits: logits[:, 0], "not a row of 3 scores"),
-        (lambda logits: logits[:, :2], r"gave \([0-9]+, 2\) for [0-9]+ points, not a row of 3 scores"),
-        (lambda logits: logits / 0, "gave NaN or infinite scores"),
-        (lambda logits: logits[:1].expand(2, -1), r"gave \(2, [0-9]+\) for [0-9]+ points"),
+        (lambda logits: logits[:, :2], r"returned \([0-9]+, 2\) for [0-9]+ points, not a row of 3 scores"),
+        (lambda logits: logits / 0, "returned NaN or infinite scores"),
+        (lambda logits: logits[:1].expand(2, -1), r"returned \(2, [0-9]+\) for [0-9]+ points"),
     ],
 )
 @pytest.mark.parametrize("name", ["sign-opt", "hop-skip-jump"])
@@ -433,12 +433,12 @@ def test_the_command_writes_draws_and_prints_curves(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [*arguments, "--threshold", "0.5", "--threshold", "1/2"])
     assert done.exit_code == 0, done.output
     assert "average decision boundary distance" in done.output
-    assert "pgd: not run: it is no search" in done.output
+    assert "pgd: not run: this attack does not search" in done.output
     folder = run_folder / "evaluations"
     body = json.loads((folder / "hard-label.json").read_text())
     sign, linf, other, refused, shifted = body["rows"]
     assert "needs an L∞ threat model" in refused["failed"]
-    assert "has a shift" in shifted["failed"]
+    assert "rows with a shift" in shifted["failed"]
     assert (sign["norm"], linf["norm"]) == ("l2", "linf")
     assert "failed" in other
     assert sign["queries"][-1] == 300
@@ -471,7 +471,7 @@ def test_curves_of_a_model_that_is_never_right_say_so(tmp_path: Path) -> None:
     opened = open_evaluation(Never(), task="digits", attacks=["sign-opt"], samples=1)
     result, paths = measure(opened, [], lambda result, line: None)
     assert result["right"] == 0
-    assert result["rows"][0]["failed"] == "no sample is right"
+    assert result["rows"][0]["failed"] == "no sample is classified correctly"
     assert paths == {}
 
 

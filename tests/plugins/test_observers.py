@@ -99,7 +99,7 @@ def test_a_run_goes_on_without_an_observer_that_is_not_installed(
     assert trained.result.attacks[0].name == "clean"
     (line,) = warned
     assert f'pip install "robustplug[{name}]"' in line
-    assert "hears no more" in line
+    assert "is not called again" in line
 
 
 def test_an_observer_that_there_is_not_is_an_error_before_anything_is_made(

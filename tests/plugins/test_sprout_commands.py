@@ -76,7 +76,7 @@ def test_the_result_of_a_run_is_never_overwritten(runs: dict[str, Path]) -> None
     before = (runs["erm"] / "result.json").read_bytes()
     result = run("cosine", runs["sprout"], runs["erm"], "--samples", 20, "--out", runs["erm"])
     assert result.exit_code == 2
-    assert "holds a run" in result.output
+    assert "is a run folder, whose result is kept" in result.output
     assert (runs["erm"] / "result.json").read_bytes() == before
 
 
@@ -88,7 +88,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     for command in ("correlogram", "cosine"):
         result = run(command, tmp_path, *([tmp_path] if command == "cosine" else []))
         assert result.exit_code == 2
-        assert "holds no run" in result.output
+        assert "is not a run folder" in result.output
 
 
 def test_products_are_those_of_all_pairs() -> None:

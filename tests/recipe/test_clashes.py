@@ -57,12 +57,17 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "no gradient",
     ),
     ("two attacks", {"use": "free-at", "perturbation": {"use": "pgd"}}, "method", "leave out perturbation"),
-    ("memory of mixtures", {"use": "cat", "vicinity": {"use": "mixup"}}, "method", "a mixture is several"),
+    (
+        "memory of mixtures",
+        {"use": "cat", "vicinity": {"use": "mixup"}},
+        "method",
+        "mixture combines several",
+    ),
     (
         "mixtures of mixtures",
         {"use": "erm", "vicinity": {"use": "mixup", "inner": {"use": "mixup"}}},
         "method.vicinity",
-        "mixes already",
+        "already mixes",
     ),
     (
         "mixtures mixed again",
@@ -102,13 +107,13 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "labels that no loss reads",
         {"use": "sprout", "loss": {"use": "margin"}},
         "method.label_map",
-        "not look",
+        "ignores the drawn label",
     ),
     (
         "draws of draws",
         {"use": "sprout", "label_map": {"inner": {"use": "dirichlet"}}},
         "method.label_map",
-        "draws already",
+        "already draws labels",
     ),
     (
         "foreign attacks on mixtures",
@@ -126,7 +131,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
         "a targeted attack on mixtures",
         {"use": "bilateral", "vicinity": {"use": "mixup"}, "label_map": {"use": "one-hot"}},
         "method.perturbation",
-        "wrong classes",
+        "needs one label",
     ),
     ("logits as log g", {"use": "erm", "loss": {"use": "log-likelihood"}}, "method.loss", "log g"),
     (

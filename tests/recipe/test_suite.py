@@ -120,7 +120,7 @@ def test_a_label_for_a_whole_sweep_is_refused() -> None:
 )
 def test_rows_of_a_chain_must_build_on_each_other(second: dict[str, Any]) -> None:
     first = {"attack": {"use": "fgsm"}, "chain": "worst"}
-    with pytest.raises(RecipeError, match='chain "worst" goes on with another'):
+    with pytest.raises(RecipeError, match='chain "worst" continues with another'):
         rows(first, first | second)
     grown = {"vicinity": {"eps": 0.2}}
     assert len(rows(first, first | grown)) == 2

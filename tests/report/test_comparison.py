@@ -85,7 +85,7 @@ def test_the_best_is_marked_and_what_is_not_told_apart_from_it(three: list[Path]
     assert "58.0% (48–67) ≈" in text
     assert "linf, eps = 0.1" in text
     # By cost: 2 epochs of 1 + 1 passes, then of 4 + 4.
-    costs = text.partition("by the cost of training")[2]
+    costs = text.partition("by training cost")[2]
     assert costs.index("plain") < costs.index("robust ")
     assert re.search(r"plain +│ +2 │ +2\.0 │ +2\.0 │ +3\.0 │", costs)
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
     assert [entry.name for entry in found.groups[0].entries] == ["good"]
     assert list(found.left_out) == [str(path) for path in wrong]
     reasons = ["robustplug train --resume", "is not JSON", "evaluate the model again", "neither a run"]
-    reasons += ["the result of no study", "is no result", "is not there"]
+    reasons += ["is not the result of a study", "is not a result", "does not exist"]
     assert all(part in text for part, text in zip(reasons, found.left_out.values(), strict=True))
     assert all(
         f"left out: {name}" in line
@@ -257,7 +257,7 @@ def test_markdown_is_a_table_with_bold_numbers(tmp_path: Path) -> None:
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table[:4]}) == 1
     assert "| a\\|b\\* | erm | **90.0% (83–94)** | **50.0% (40–60)** |" in text
-    assert f"- left out: {tmp_path / 'absent'} is not there" in text
+    assert f"- left out: {tmp_path / 'absent'} does not exist" in text
 
 
 class Page(HTMLParser):

@@ -207,7 +207,7 @@ def test_going_on_says_so_and_the_bar_starts_there() -> None:
         reporter.begin(again, Progress(4, 12, 5, 20, 85, 240))
         assert reporter._live is not None
         reporter._live.refresh()
-    assert "going on at epoch 5" in file.getvalue()
+    assert "resuming at epoch 5" in file.getvalue()
     assert "85/240" in file.getvalue()
 
 

@@ -26,7 +26,7 @@ def test_28_lines_differ_without_their_colours_mattering_alone() -> None:
 
 def test_a_course_is_told_by_its_ends_and_extremes() -> None:
     assert course([0, 1, 2], [98, 40, 12]) == "from 98 at 0 to 12 at 2"
-    assert course([0, 1, 2], [1, 5, 2]) == "from 1 at 0 to 2 at 2, least 1, most 5"
+    assert course([0, 1, 2], [1, 5, 2]) == "from 1 at 0 to 2 at 2, minimum 1, maximum 5"
     assert course([0, 1], [math.nan, 3]) == "3 at 1"
     assert course([0], [math.nan]) == "no values"
 

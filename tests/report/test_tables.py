@@ -89,11 +89,11 @@ def test_the_caption_names_threat_range_and_normalisation() -> None:
     loaded = {"normalisation": {"where": "in front", "mean": [0.5], "std": [0.5]}}
     other = replace(result(), meta={**result().meta, "loaded": loaded})
     assert "normalisation in front (mean 0.5)" in caption(other)
-    assert "each on what those above left right" in said
-    assert "A row of its own" in said
-    assert "A row of its own" not in caption(result((ROWS[0], ROWS[2])))
-    assert "right when clean, or on all" in said
-    assert "right when clean." in caption(result((ROWS[0], row("alone", attempted=9))))
+    assert "each on the samples that are still classified correctly" in said
+    assert "A standalone row" in said
+    assert "A standalone row" not in caption(result((ROWS[0], ROWS[2])))
+    assert "classified correctly when clean, or on all samples" in said
+    assert "classified correctly when clean." in caption(result((ROWS[0], row("alone", attempted=9))))
     assert "255" not in caption(replace(result(), threat={"use": "words", "eps": 1000}))
 
 

@@ -107,7 +107,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     assert names(tmp_path / "nowhere") == []
-    with pytest.raises(RunError, match="it holds none"):
+    with pytest.raises(RunError, match="it contains none"):
         load_newest(tmp_path)
 
 
@@ -238,7 +238,7 @@ def test_training_goes_on_from_the_newest_whole_checkpoint(tmp_path: Path) -> No
     robustplug.train(resume=folder, reporter=listener)
     (text,) = listener.texts
     assert "epoch-00001-batch-0000002" in text
-    assert "going on from epoch-00001-batch-0000001" in text
+    assert "resuming from epoch-00001-batch-0000001" in text
     assert outcome(folder) == outcome(tmp_path / "whole")
 
 
@@ -253,7 +253,7 @@ def test_training_does_not_start_anew_over_broken_checkpoints(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("change", "why"),
-    [({"recipe": "0" * 64}, "belongs to another recipe"), ({"world": 2}, "trained by 2 processes.*not 1")],
+    [({"recipe": "0" * 64}, "belongs to another recipe"), ({"world": 2}, "trained by 2 processes.*not by 1")],
 )
 def test_a_checkpoint_of_another_run_is_refused(change: dict[str, Any], why: str, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):

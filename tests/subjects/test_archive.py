@@ -62,7 +62,7 @@ def test_pickled_sample_inputs(programs: Programs, tmp_path: Path) -> None:
     data = pickled(((boom,), {}))
     refuses(
         programs, tmp_path, lambda name, old: data if name.endswith("sample_inputs/model.pt") else old,
-        "sample_inputs/model.pt holds pickled",
+        "sample_inputs/model.pt contains pickled",
     )  # fmt: skip
     assert not boom.ran.exists()
 
@@ -98,14 +98,14 @@ def size(program: Any, text: str) -> None:
 
 EDITS: dict[str, tuple[Callable[[Any], None], str]] = {
     "operator": (lambda p: nodes(p)[0].update(target="torch.hub.os.system"), "graph calls"),
-    "size": (lambda p: size(p, "__import__('os').mkdir('ran')"), "for a size"),
+    "size": (lambda p: size(p, "__import__('os').mkdir('ran')"), "as a size"),
     "guard": (lambda p: p.update(guards_code=["__import__('os').mkdir('ran') or True"]), "Python code"),
-    "name": (lambda p: nodes(p)[0].update(name="a=__import__('os')"), "for a name"),
+    "name": (lambda p: nodes(p)[0].update(name="a=__import__('os')"), "as a name"),
     "parameter": (
         lambda p: p["graph_module"]["signature"]["input_specs"][0]["parameter"].update(
             parameter_name='a"); import os #'
         ),
-        "for a name",
+        "as a name",
     ),
     "container": (
         lambda p: p["graph_module"]["module_call_graph"][0]["signature"].update(
@@ -195,6 +195,6 @@ def test_the_old_format(tmp_path: Path) -> None:
         archive.writestr("serialized_state_dict.pt", pickled({"a": boom}))
         archive.writestr("serialized_constants.pt", pickled({}))
         archive.writestr("serialized_example_inputs.pt", b"")
-    with pytest.raises(RunError, match="serialized_state_dict.pt holds pickled"):
+    with pytest.raises(RunError, match="serialized_state_dict.pt contains pickled"):
         load_target(path, INFO)
     assert not boom.ran.exists()

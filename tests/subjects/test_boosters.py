@@ -77,7 +77,7 @@ def test_content_counts_and_attacks_by_gradients_are_refused(kind: str, tmp_path
     ("change", "value", "message"),
     [
         ("shape", (3, 8, 8), r"takes 64 features, but images of shape \(3, 8, 8\) have 192"),
-        ("classes", 7, "tells 10 classes apart, the task 7"),
+        ("classes", 7, "has 10 classes, but the task has 7"),
     ],
 )
 def test_trees_for_other_tasks(make: Make, change: str, value: Any, message: str, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_trees_for_other_tasks(make: Make, change: str, value: Any, message: str
 
 @pytest.mark.parametrize("objective", ["regression", "lambdarank"])
 def test_lightgbm_that_does_not_classify(objective: str, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=f"no classifier: its objective is {objective}"):
+    with pytest.raises(RunError, match=f"not a classifier: its objective is {objective}"):
         load(saved(lightgbm(objective), tmp_path / "m.txt"))
 
 
@@ -98,7 +98,7 @@ def test_lightgbm_that_does_not_classify(objective: str, tmp_path: Path) -> None
 def test_xgboost_that_does_not_classify(objective: str, tmp_path: Path) -> None:
     booster = xgboost("reg:squarederror")
     booster.set_param({"objective": objective})
-    with pytest.raises(RunError, match=f"no classifier: its objective is {objective}"):
+    with pytest.raises(RunError, match=f"not a classifier: its objective is {objective}"):
         load(saved(booster, tmp_path / "m.json"))
 
 
@@ -120,7 +120,7 @@ def test_a_lightgbm_file_with_a_lost_line(tmp_path: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     lost = next(number for number, line in enumerate(lines) if line.startswith("threshold="))
     path.write_text("".join(lines[:lost] + lines[lost + 1 :]))
-    with pytest.raises(RunError, match="not where it says"):
+    with pytest.raises(RunError, match="not at the stated positions"):
         load(path)
 
 

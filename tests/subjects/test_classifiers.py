@@ -114,9 +114,9 @@ def test_classes_that_were_never_seen_come_last() -> None:
     ("kind", "notes"),
     [
         ("decision function", []),
-        ("predict", ["decisions only"]),
-        ("one against one", ["decision_function does not agree", "decisions only"]),
-        ("one against one, of three", ["decision_function does not agree", "decisions only"]),
+        ("predict", ["only decisions"]),
+        ("one against one", ["decision_function disagrees", "only decisions"]),
+        ("one against one, of three", ["decision_function disagrees", "only decisions"]),
     ],
 )
 def test_notes_say_what_was_used(kind: str, notes: list[str]) -> None:
@@ -136,11 +136,11 @@ def few(**changes: Any) -> Any:
     ("make", "message"),
     [
         (lambda: few(features=30), r"takes 30 features, but images of shape \(1, 8, 8\) have 64"),
-        (lambda: few(labels=rows()[1] + 1), "knows class 10, but those of the task are 0 to 9"),
+        (lambda: few(labels=rows()[1] + 1), "has class 10, but the classes of the task are 0 to 9"),
         (lambda: few(labels=rows()[1].astype(str)), "fit it on labels 0 to 9"),
-        (lambda: few(labels=rows()[1] + 0.0 + 100), "knows class 100,"),
+        (lambda: few(labels=rows()[1] + 0.0 + 100), "has class 100,"),
         (logistic, "not LogisticRegression; a classifier must be fitted"),
-        (lambda: of(sk("linear_model.LinearRegression")), "a classifier must be fitted, and have classes_"),
+        (lambda: of(sk("linear_model.LinearRegression")), "a classifier must be fitted and have classes_"),
         (lambda: of(sk("cluster.KMeans", n_clusters=3, n_init=1)), "have classes_"),
     ],
 )

@@ -90,8 +90,8 @@ def test_the_values_of_the_file_count(tmp_path: Path) -> None:
         (MEAN, None, "give both"),
         (None, STD, "give both"),
         ([0.3, 0.3], [0.4, 0.4], "1 channels"),
-        ([0.3], [0.4, 0.4], "std 2 numbers"),
-        ([], [], "mean has 0"),
+        ([0.3], [0.4, 0.4], "std has length 2"),
+        ([], [], "mean has length 0"),
         ([0.3], [0.0], "std above 0"),
         ([float("nan")], [0.4], "finite"),
         ([123.7], [58.4], "divide mean and std by 255"),
@@ -105,5 +105,5 @@ def test_numbers_that_cannot_be(
 
 
 def test_it_is_not_applied_twice() -> None:
-    with pytest.raises(RunError, match=r"by itself.*model\.normalize=false"):
+    with pytest.raises(RunError, match=r"already normalises.*model\.normalize=false"):
         load_target(small(), INFO, mean=MEAN, std=STD)

@@ -32,10 +32,10 @@ def test_the_exported_weights_are_those_of_the_run(trained: Trained) -> None:
 
 def test_what_is_no_finished_run_or_of_another_task_is_refused(trained: Trained, tmp_path: Path) -> None:
     info = robustplug.build("task", "digits").info
-    with pytest.raises(Refused, match="holds no run"):
+    with pytest.raises(Refused, match="is not a run folder"):
         open_model(tmp_path, info)
     (tmp_path / "recipe.toml").write_bytes((trained.folder / "recipe.toml").read_bytes())
-    with pytest.raises(Refused, match="holds no finished run"):
+    with pytest.raises(Refused, match="contains no finished run"):
         open_model(tmp_path, info)
     other: Any = robustplug.build("task", "scripted-negotiation", dialogues=16, unknown_below=0)
     with pytest.raises(Refused):

@@ -87,8 +87,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(natural: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("start", "text"),
     [
-        ("nowhere", "no folder of a finished run"),
-        ("empty", "no folder of a finished run"),
+        ("nowhere", "nor the folder of a finished run"),
+        ("empty", "nor the folder of a finished run"),
         ("bad.bin", "no model that can be read"),
     ],
 )
@@ -109,7 +109,7 @@ def test_weights_that_do_not_fit_are_refused_with_what_differs(natural: Path, tm
 
 def test_from_must_be_a_run_where_the_model_is_not_named(tmp_path: Path) -> None:
     recipe = tiny()
-    for start, text in ((str(tmp_path), "holds no run"), (3, "says no model")):
+    for start, text in ((str(tmp_path), "is not a run folder"), (3, "names no model")):
         recipe["model"] = {"from": start}
         with pytest.raises(RecipeError, match=text):
             recipe_from_mapping(recipe)

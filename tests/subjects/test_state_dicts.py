@@ -118,7 +118,7 @@ def test_checkpoints_of_other_programs(place: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [({"epoch": 3}, r"no state dict \(it has: epoch\)"), ([1, 2], "holds a list"), ({}, "it has: nothing")],
+    [({"epoch": 3}, r"no state dict \(keys: epoch\)"), ([1, 2], "contains a list"), ({}, "keys: none")],
 )
 def test_other_pickles_hold_no_state_dict(value: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=message):

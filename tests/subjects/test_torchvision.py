@@ -121,7 +121,7 @@ def test_a_failed_download(monkeypatch: pytest.MonkeyPatch) -> None:
         (NAME, None, FEW, "needs trained weights.*IMAGENET1K_V1, DEFAULT"),
         (NAME, "IMAGENET", FEW, "known: IMAGENET1K_V1, DEFAULT"),
         (NAME, "missing.pth", FEW, "there is no file missing.pth"),
-        (NAME, "DEFAULT", FEW, "tell 1000 classes apart, but the task has 5"),
+        (NAME, "DEFAULT", FEW, "have 1000 classes, but the task has 5"),
         (NAME, "DEFAULT", TaskInfo({}, shape=(1, 32, 32), classes=1000), "3 channels, but the task has 1"),
         ("torchvision:resnet5O", "DEFAULT", FEW, 'did you mean "resnet50"'),
         ("torchvision:x", "DEFAULT", FEW, "known: alexnet"),

@@ -45,7 +45,7 @@ def test_a_loss_that_is_no_number_names_its_batch_and_what_is_kept(method: str, 
 
 
 def test_a_loss_that_is_no_number_before_any_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"epoch 1, batch \d of 4 .*No checkpoint was due yet"):
+    with pytest.raises(RunError, match=r"epoch 1, batch \d of 4 .*No checkpoint was written yet"):
         robustplug.train(tiny(optimizer={"lr": 1e30}), out=tmp_path / "run")
 
 
@@ -67,7 +67,7 @@ def test_a_run_folder_that_cannot_be_made(below: str, tmp_path: Path) -> None:
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
     robustplug.train(tiny(), out=tmp_path / "run")
     before = outcome(tmp_path / "run")
-    with pytest.raises(RunError, match="already holds a run.*--resume.*--out"):
+    with pytest.raises(RunError, match="already contains a run.*--resume.*--out"):
         robustplug.train(tiny(seed=1), out=tmp_path / "run")
     assert outcome(tmp_path / "run") == before
 
@@ -76,13 +76,13 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     unfinished(tiny(), tmp_path / "run")
     with (
         FileLock(tmp_path / "run" / ".lock"),
-        pytest.raises(RunError, match="another process is at work in"),
+        pytest.raises(RunError, match="another process is using"),
     ):
         robustplug.train(resume=tmp_path / "run")
     (tmp_path / "new").mkdir()
     with (
         FileLock(tmp_path / "new" / ".lock"),
-        pytest.raises(RunError, match="another process is at work in"),
+        pytest.raises(RunError, match="another process is using"),
     ):
         robustplug.train(tiny(), out=tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == [".lock"]
@@ -147,7 +147,9 @@ def test_finished_runs_get_numbered_folders_and_unfinished_ones_ask_for_resume()
     assert robustplug.train(tiny()).folder == Path("runs/tiny")
     assert robustplug.train(tiny()).folder == Path("runs/tiny-2")
     unfinished(tiny())
-    with pytest.raises(RunError, match=r"runs/tiny-3 holds an unfinished run.*--resume.*--out runs/tiny-4"):
+    with pytest.raises(
+        RunError, match=r"runs/tiny-3 contains an unfinished run.*--resume.*--out runs/tiny-4"
+    ):
         robustplug.train(tiny())
     assert robustplug.train(tiny(), resume=True).folder == Path("runs/tiny-3")
     assert robustplug.train(tiny()).folder == Path("runs/tiny-4")
@@ -158,11 +160,11 @@ def test_finished_runs_get_numbered_folders_and_unfinished_ones_ask_for_resume()
 def test_nothing_to_resume() -> None:
     with pytest.raises(RunError, match=r"no run to resume at runs/tiny.*leave out --resume"):
         robustplug.train(tiny(), resume=True)
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="is not a run folder"):
         robustplug.train(resume="nowhere")
-    with pytest.raises(RunError, match="say what to resume"):
+    with pytest.raises(RunError, match="no run to resume is given"):
         robustplug.train(resume=True)
-    with pytest.raises(RunError, match="name a recipe"):
+    with pytest.raises(RunError, match="no recipe is given"):
         robustplug.train()
 
 
@@ -225,7 +227,7 @@ def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"train": {"epochs": 0}}, "train.epochs", "1"),
         ({"train": {"precision": "half"}}, "train.precision", "bfloat16"),
         ({"method": {"use": "pgd-att"}}, "method.use", 'Did you mean "pgd-at"'),
-        ({"name": "../up"}, "name", "cannot be that of a folder"),
+        ({"name": "../up"}, "name", "cannot be a folder name"),
     ],
 )
 def test_an_option_that_is_wrong(tables: dict[str, Any], key: str, why: str, tmp_path: Path) -> None:
@@ -244,7 +246,7 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_more_held_out_than_there_is(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="leave none for training"):
+    with pytest.raises(RecipeError, match="leaves none for training"):
         robustplug.train(tiny(task={"test": 1797}), out=tmp_path / "run")
 
 
@@ -256,7 +258,7 @@ def test_a_run_without_a_whole_checkpoint_cannot_be_evaluated(tmp_path: Path) ->
         load_newest(tmp_path / "run" / "checkpoints")
     with pytest.raises(RunError, match=r"no checkpoint in .*evaluate .*model\.safetensors --task"):
         robustplug.evaluate(tmp_path / "run")
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="is not a run folder"):
         robustplug.evaluate(tmp_path / "nowhere")
 
 
@@ -276,6 +278,6 @@ class Picky:
 def test_a_component_that_refuses_while_training_stops_the_run_with_its_reason(tmp_path: Path) -> None:
     with (
         offered("perturbation", Component("picky", f"{__name__}:Picky")),
-        pytest.raises(RunError, match=r"this data is not for me\. No checkpoint was due yet\."),
+        pytest.raises(RunError, match=r"this data is not for me\. No checkpoint was written yet\."),
     ):
         robustplug.train(tiny(method={"perturbation": {"use": "picky"}}), out=tmp_path / "run")

@@ -165,8 +165,8 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("method", "error", "message"),
     [
-        ({"use": "pgd-at"}, RunError, "the model gives no gradients.* No checkpoint was due yet"),
-        ({"use": "free-at"}, RunError, "needs a method of one pass and one view"),
+        ({"use": "pgd-at"}, RunError, "the model has no gradients.* No checkpoint was written yet"),
+        ({"use": "free-at"}, RunError, "needs a method with one pass and one view"),
         ({"use": "trades", "perturbation": {"use": "noise"}}, RunError, "one view"),
         ({"use": "erm", "label_map": {"use": "dirichlet"}}, RecipeError, "trains beta"),
     ],

@@ -98,7 +98,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(runs: dict[str, Path]) -
 def test_ctrl_c_saves_within_the_epoch_and_says_how_to_go_on(runs: dict[str, Path]) -> None:
     folder = runs["interrupted"]
     errors = (folder.parent / "errors").read_text()
-    assert f"go on with: robustplug train --resume {folder}" in "".join(errors.splitlines())
+    assert f"resume with: robustplug train --resume {folder}" in "".join(errors.splitlines())
     assert "Traceback" not in errors
     name = newest(folder)
     assert not name.endswith("batch-0000000"), "the checkpoint lies within an epoch"

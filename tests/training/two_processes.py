@@ -130,7 +130,7 @@ def told_to_stop(recipe: dict[str, Any], out: Path) -> str:
         if RANK == 1 and self.update == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Exception, match="go on with") as caught:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Exception, match="resume with") as caught:
         patch.setattr(Loop, "_update", update_and_signal)
         robustplug.train(recipe, out=out)
     return type(caught.value).__name__

@@ -1,1 +1,1 @@
-"""Agents that negotiate: how they speak, decide and learn."""
+"""Negotiating agents: how they speak, decide and learn."""

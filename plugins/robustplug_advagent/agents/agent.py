@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from ..options import AgentOptions
 
 
-# Rows of one pass without dropout: dialogues of similar lengths go together, which saves the padding.
+# Rows of one pass without dropout: dialogues of similar lengths share a pass, which saves padding.
 GROUP = 32
 
 
 class Reading(NamedTuple):
-    """Hold what an agent makes of dialogues.
+    """Hold an agent's output for dialogues.
 
     Attributes:
-        words: logits (N, T, V) of the word that follows each word.
+        words: logits (N, T, V) of the word after each word.
         choice: logits (N, 6, 8) of the outcome of each item for the own side, then for the other.
     """
 
@@ -34,17 +34,17 @@ class Reading(NamedTuple):
 
 
 class Agent(nn.Module):
-    """A negotiating agent of words, one goal, one reader and a head that decides.
+    """A negotiating agent: word embedding, goal encoder, reader and a head that decides.
 
     The reader is also the writer: the same GRU and the same embedding, which is tied to the output. The
-    head runs a GRU over the dialogue in both directions, pools it by attention, and gives logits of the
-    outcome of each item. Nothing looks at what the items are worth to the other side.
+    head runs a GRU over the dialogue in both directions, pools it by attention, and returns logits of the
+    outcome of each item. The agent does not see what the items are worth to the other side.
 
-    Its words are part of the weights, as bytes, so that an agent says which vocabulary it was made for.
+    The state dict contains the vocabulary as bytes, so a checkpoint identifies its vocabulary.
 
     Args:
         options: sizes.
-        info: of a negotiation task: has `words`.
+        info: info of a negotiation task; it has `words`.
     """
 
     vocabulary: Tensor
@@ -77,7 +77,7 @@ class Agent(nn.Module):
             self.embedding.weight[PAD] = 0
 
     def words(self) -> Words:
-        """Return the vocabulary that the agent was made for."""
+        """Return the agent's vocabulary."""
         return Words(tuple(bytes(self.vocabulary.tolist()).decode().split("\n")))
 
     def forward(self, x: Tensor) -> Reading:
@@ -93,7 +93,7 @@ class Agent(nn.Module):
         return self._read_all(x, sizes)
 
     def next_words(self, x: Tensor) -> Tensor:
-        """Return the logits (N, T, V) of the word after each word of (N, 12 + T), and decide nothing."""
+        """Return the logits (N, T, V) of the word after each word of (N, 12 + T), without a decision."""
         words = x[:, HEAD : HEAD + int(lengths(x).max())]
         hidden, _ = self.reader(self._inputs(self.embedding(words), self.goal(x)))
         return self.speech(hidden)
@@ -127,8 +127,8 @@ class Agent(nn.Module):
         inputs = self.dropout(torch.cat([hidden, embedded], 2))
         steps = torch.arange(inputs.shape[1], device=sizes.device)
         there = steps < sizes[:, None]
-        # Each row is turned round within its own length: padding stays at the end, and packing, whose
-        # backward pass is slow on CPUs, is not needed.
+        # Each row is reversed within its own length. Padding stays at the end, so packing is not needed; its
+        # backward pass is slow on CPUs.
         turned = torch.where(there, sizes[:, None] - 1 - steps, steps)
         back, _ = self.returning(_places(inputs, turned))
         attended = torch.cat([self.onward(inputs)[0], _places(back, turned)], 2)
@@ -140,12 +140,12 @@ class Agent(nn.Module):
 
 
 def _places(values: Tensor, places: Tensor) -> Tensor:
-    """Return values (N, T, D) at other places of each row, (N, T)."""
+    """Return values (N, T, D), gathered at the places of each row, (N, T)."""
     return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
 
 
 def gru_weights(gru: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the weights of a GRU of one layer: of inputs, of states, and the biases of both."""
+    """Return the weights of a one-layer GRU: of inputs, of states, and the biases of both."""
     inputs, hidden, input_bias, hidden_bias = gru._flat_weights
     assert inputs is not None
     assert hidden is not None

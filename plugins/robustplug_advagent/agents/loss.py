@@ -21,8 +21,8 @@ class Target(NamedTuple):
     """Hold the target of a dialogue: h = weight · one-hot(word) for each word, and the outcomes.
 
     Attributes:
-        weights: (N, T); 0 for words that are not learned, and for padding.
-        outcome: of each item, int64 (N, 6); None where none is learned.
+        weights: weight of each word, (N, T); 0 for words that are not learned, and for padding.
+        outcome: outcome of each item, int64 (N, 6); None if outcomes are not learned.
     """
 
     weights: Tensor
@@ -30,9 +30,9 @@ class Target(NamedTuple):
 
 
 def said_equally(x: Tensor) -> Tensor:
-    """Return weights (N, T) by which all words of a dialogue count the same, with a total of 1."""
+    """Return weights (N, T), equal for all words of a dialogue, with a total of 1."""
     there = (x[:, HEAD:] != PAD).float()
-    # The first word, a speaker's name, follows nothing that could predict it.
+    # The first word, a speaker's name, has no context to predict it.
     there[:, :1] = 0
     return there / there.sum(1, keepdim=True).clamp_min(1)
 
@@ -41,11 +41,11 @@ def word_loss(logits: Tensor, words: Tensor, weights: Tensor) -> Tensor:
     """Return −Σ_t weight_t · log softmax(z_(t−1))[word_t] of each dialogue, (N,).
 
     Args:
-        logits: of the word after each word, (N, T, V).
-        words: int64 (N, T).
-        weights: (N, T); that of the first word is ignored.
+        logits: logits of the word after each word, (N, T, V).
+        words: the words, int64 (N, T).
+        weights: weight of each word, (N, T); that of the first word is ignored.
     """
-    # A word that was not the learner's to choose may have had no chance at all: 0 · ∞ is no number.
+    # A word that the learner did not choose may have probability 0, and 0 · ∞ is NaN.
     chosen = words[:, 1:].masked_fill(weights[:, 1:] == 0, -1)
     logits = logits[:, :-1].flatten(0, 1)
     losses = F.cross_entropy(logits, chosen.flatten(), reduction="none", ignore_index=-1)
@@ -55,7 +55,7 @@ def word_loss(logits: Tensor, words: Tensor, weights: Tensor) -> Tensor:
 def outcome_loss(choice: Tensor, outcome: Tensor) -> Tensor:
     """Return the mean cross entropy of the six outcomes of each dialogue, (N,).
 
-    People who disagreed about what they had agreed on, or whose connection broke, teach nothing: 0.
+    The loss is 0 for people who disagreed about their agreement, or whose connection broke.
 
     Args:
         choice: logits (N, 6, 8).
@@ -72,8 +72,8 @@ class Perplexity(NamedTuple):
 
     Attributes:
         value: exp of the mean cross entropy of a word.
-        low, high: its 95 % confidence interval, for dialogues drawn independently of one another.
-        words: how many were predicted; the first of a dialogue, a speaker's name, is not.
+        low, high: 95 % confidence interval, for dialogues drawn independently of one another.
+        words: number of predicted words; the first of a dialogue, a speaker's name, is not predicted.
     """
 
     value: float
@@ -94,7 +94,7 @@ def perplexity(agent: Agent, x: Tensor) -> Perplexity:
         counts.append(there[:, 1:].sum(1).double())
     total, size = torch.cat(nats), torch.cat(counts)
     mean = total.sum() / size.sum()
-    # Of a ratio of sums: words of one dialogue are no independent samples.
+    # The interval is that of a ratio of sums: words of one dialogue are not independent samples.
     half = 1.96 * (total - mean * size).square().sum().sqrt() / size.sum()
     low, value, high = torch.stack([mean - half, mean, mean + half]).exp().tolist()
     return Perplexity(value, low, high, int(size.sum()))
@@ -110,10 +110,10 @@ class DialogueLoss:
         """Return the loss of each dialogue, (N,).
 
         Args:
-            step: of this update.
-            view: x are rows (N, 12 + T).
+            step: the step of this update.
+            view: a view whose x are rows (N, 12 + T).
             output: a Reading, cut to the longest dialogue.
-            target: a Target; or the outcomes alone, (N, 6), of dialogues to imitate.
+            target: a Target; for dialogues to imitate, the outcomes alone, (N, 6).
         """
         assert isinstance(output, Reading)
         aim = target if isinstance(target, Target) else Target(said_equally(view.x), target)
@@ -121,5 +121,5 @@ class DialogueLoss:
         o = self.options
         words = view.x[:, HEAD : HEAD + length]
         total = o.words * word_loss(output.words, words, aim.weights[:, :length])
-        # A loss of 0 would still send a backward pass through the head that decides.
+        # Even a loss of 0 would run a backward pass through the head that decides.
         return total if aim.outcome is None else total + o.choice * outcome_loss(output.choice, aim.outcome)

@@ -1,4 +1,4 @@
-"""What a target would say and decide: many ways to go on with few dialogues, in one batch."""
+"""What a target would say and decide, for many continuations of few dialogues in one batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .voice import Heard, Utterance, Voice
 
 
 class Recalled(Protocol):
-    """What a target recalls of dialogues so far: x are their rows (N, 12 + P)."""
+    """What a target computes once for dialogues so far: x are their rows (N, 12 + P)."""
 
     @property
     def x(self) -> Tensor:
@@ -24,15 +24,16 @@ class Recalled(Protocol):
 
 
 class Shared(NamedTuple):
-    """Hold dialogues so far, so that what they share is computed once for all their continuations.
+    """Hold what all continuations of the dialogues so far share, so that it is computed once.
 
     Attributes:
         x: rows (N, 12 + P).
-        sizes: words so far, (N,).
-        heard: what the reader remembers after them.
-        onward: states of the GRU that decides, from the front, (N, P, A), and after the last word, (N, A).
-        halves: what they add to the attention's hidden layer, (N, P, A).
-        gates: inputs of the GRU from the back, (N, P, 3A).
+        sizes: number of words so far, (N,).
+        heard: state of the reader after them.
+        onward: states of the deciding GRU from the front, (N, P, A).
+        last: state of that GRU after the last word, (N, A).
+        halves: contribution of these states to the attention's hidden layer, (N, P, A).
+        gates: inputs of the deciding GRU from the back, (N, P, 3A).
     """
 
     x: Tensor
@@ -45,20 +46,20 @@ class Shared(NamedTuple):
 
 
 class Glass(Protocol):
-    """A target that shows what it would say and decide, as white-box attacks need it."""
+    """A target that exposes its scores of words and decisions, for white-box attacks."""
 
     def recall(self, x: Tensor) -> Recalled:
-        """Return what is shared by all continuations of dialogues so far, rows (N, 12 + P)."""
+        """Return what all continuations of the dialogues so far share, for rows (N, 12 + P)."""
         ...
 
     def judge(self, memory: Any, owner: Tensor, tail: Tensor, sizes: Tensor) -> Tensor:
         """Return the scores (C, 126) of the decisions after continuations.
 
         Args:
-            memory: of N dialogues.
-            owner: the dialogue of each continuation, int64 (C,).
-            tail: words that follow, speakers' names included, padded: (C, L).
-            sizes: how many there are, (C,).
+            memory: the result of `recall` for N dialogues.
+            owner: number of the dialogue of each continuation, int64 (C,).
+            tail: words of each continuation, speakers' names included, padded: (C, L).
+            sizes: number of these words, (C,).
         """
         ...
 
@@ -67,16 +68,16 @@ class Glass(Protocol):
         ...
 
     def reply(self, memory: Any, owner: Tensor, tail: Tensor, sizes: Tensor, most: int) -> Utterance:
-        """Return the likeliest turn after continuations, of at most so many words."""
+        """Return the likeliest turn after continuations, of at most `most` words."""
         ...
 
 
 class Mind:
-    """Show what an agent would say and decide.
+    """Expose what an agent would say and decide.
 
     Args:
-        voice: of the agent.
-        walk_away: whether it may agree on nothing.
+        voice: voice of the agent.
+        walk_away: whether the agent may agree on nothing.
     """
 
     @torch.no_grad()
@@ -94,7 +95,7 @@ class Mind:
 
     @torch.no_grad()
     def recall(self, x: Tensor) -> Shared:
-        """Read dialogues so far."""
+        """Read the dialogues so far."""
         sizes = lengths(x)
         words = x[:, HEAD : HEAD + max(int(sizes.max()), 1)]
         if not words.shape[1]:
@@ -126,7 +127,7 @@ class Mind:
         tail = tail[:, : int(sizes.max())]
         before = memory.sizes[owner]
         length = int(before.max())
-        # What continuations of one dialogue share is not copied for each.
+        # Continuations of one dialogue share its tensors without copies.
         shared = owner[:1] if len(owner) and bool((owner == owner[0]).all()) else owner
         hidden = self.voice.trace(memory.heard.rows(owner), tail)
 
@@ -137,10 +138,10 @@ class Mind:
             return self._returning.gates(hidden[:, place], tail[:, place])
 
         front = self._onward.run(onward, tail.shape[1], memory.last[owner])
-        # From the back: first the continuation, then what was said before it.
+        # From the back: first the continuation, then the dialogue before it.
         state = torch.zeros_like(front[:, 0])
         new, state = self._returning.run_back(returning, sizes, state, tail.shape[1])
-        # What was said before is looked up word by word: a copy for each continuation would not fit a cache.
+        # The dialogue before is gathered word by word: a copy for each continuation would not fit the cache.
         old, _ = self._returning.run_back(lambda place: memory.gates[shared, place], before, state, length)
         layers = (
             (old @ self._back).add_(memory.halves[shared, :length]),
@@ -179,7 +180,7 @@ def _pooled(weights: Tensor, states: Tensor) -> Tensor:
 
 
 class _Cell:
-    """A GRU whose inputs are reader states and words; what it makes of each word is a table."""
+    """A GRU whose inputs are reader states and words; the contribution of each word is in a table."""
 
     def __init__(self, gru: nn.GRU, size: int, embedding: Tensor) -> None:
         inputs, hidden, bias, self._bias = gru_weights(gru)
@@ -187,11 +188,11 @@ class _Cell:
         self._hidden = hidden.T
 
     def gates(self, hidden: Tensor, words: Tensor) -> Tensor:
-        """Return the inputs (N, 3A) of its gates for one word of each row."""
+        """Return the inputs (N, 3A) of the gates for one word of each row."""
         return torch.addmm(self._table[words], hidden, self._state)
 
     def step(self, gates: Tensor, state: Tensor) -> Tensor:
-        """Return the next state (N, A); gates are (N, 3A), or (1, 3A) where all rows have the same."""
+        """Return the next state (N, A); gates are (N, 3A), or (1, 3A) if all rows share them."""
         size = state.shape[1]
         own = torch.addmm(self._bias, state, self._hidden)
         both = (gates[:, : 2 * size] + own[:, : 2 * size]).sigmoid_()
@@ -202,9 +203,9 @@ class _Cell:
         """Return the states (N, length, A) from the front.
 
         Args:
-            gates: the inputs (N, 3A) of the gates at a place.
-            length: places.
-            state: to start from.
+            gates: function from a place to the inputs (N, 3A) of the gates there.
+            length: number of places.
+            state: initial state.
         """
         states = []
         for place in range(length):
@@ -215,13 +216,13 @@ class _Cell:
     def run_back(
         self, gates: Callable[[int], Tensor], sizes: Tensor, state: Tensor, length: int
     ) -> tuple[Tensor, Tensor]:
-        """Return the states (N, length, A) from the back, each row from its own last word, and the last one.
+        """Return the states (N, length, A) from the back, each row from its own last word, and the final one.
 
         Args:
-            gates: the inputs (N, 3A) of the gates at a place, or (1, 3A).
-            sizes: words of each row.
-            state: to start from.
-            length: places.
+            gates: function from a place to the inputs (N, 3A) of the gates there, or (1, 3A).
+            sizes: number of words of each row.
+            state: initial state.
+            length: number of places.
         """
         states, least = state.new_empty(len(state), length, state.shape[1]), int(sizes.min())
         for place in reversed(range(length)):

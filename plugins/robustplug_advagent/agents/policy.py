@@ -1,4 +1,4 @@
-"""REINFORCE as a cross entropy, h = advantage · one-hot(word): the parts that are functions."""
+"""Functions of REINFORCE as a cross entropy, h = advantage · one-hot(word)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .voice import TEMPERATURE, forbidden
 
 
 def discounts(own: Tensor, gamma: float) -> Tensor:
-    """Return γ^(T−t) of each of the own words, 0 elsewhere: (N, T). Eq. 3.8; the last own word has 1.
+    """Return γ^(T−t) for each of the own words, 0 elsewhere: (N, T). Eq. 3.8; the last own word has 1.
 
     Args:
-        own: which words the learner chose, bool (N, T).
+        own: mask of the words that the learner chose, bool (N, T).
         gamma: γ.
     """
     after = own.long().flip(1).cumsum(1).flip(1) - 1
@@ -28,9 +28,9 @@ def policy_words(logits: Tensor, x: Tensor, temperature: float = TEMPERATURE) ->
     """Return the logits that words were drawn from, (N, T, V).
 
     Args:
-        logits: of the word after each word, (N, T, V).
+        logits: logits of the word after each word, (N, T, V).
         x: rows (N, 12 + T) or wider.
-        temperature: that the words were drawn with.
+        temperature: softmax temperature at which the words were drawn.
     """
     first = x[:, HEAD : HEAD + logits.shape[1]] == YOU
     return forbidden(logits / temperature, first)
@@ -40,15 +40,15 @@ class Baseline:
     """Subtract the running mean of the rewards so far.
 
     Args:
-        seen: count, sum and sum of squares of the rewards, float64 (3,); changed in place.
-        memory: how many rewards the mean reaches back: older ones fade away. None for all alike.
+        seen: count, sum and sum of squares of the rewards, float64 (3,); updated in place.
+        memory: number of recent rewards in the mean; older ones decay. None for equal weights of all.
     """
 
     def __init__(self, seen: Tensor, memory: int | None = None) -> None:
         self.seen, self.memory = seen, memory
 
     def advantage(self, reward: Tensor, standardise: bool = False) -> Tensor:
-        """Count rewards (N,) in, and return r − µ (Eq. 3.8), divided by their deviation if asked."""
+        """Add rewards (N,), and return r − µ (Eq. 3.8), divided by their deviation on request."""
         exact = reward.double()
         self.seen += torch.stack([torch.ones_like(exact), exact, exact.square()]).sum(1)
         mean = self.seen[1] / self.seen[0]
@@ -63,12 +63,12 @@ class Baseline:
 def official_reward(x: Tensor, decisions: Tensor) -> Tensor:
     """Return 5 − 5·(p_chosen − p_best)/(S_adv − S_ori of best), the reward of the authors' code, (N,).
 
-    `best` is the likeliest decision of the target that is worth more to the adversary than to the target.
-    It takes the target's probabilities, so an attack with it is not black-box.
+    `best` is the target's likeliest decision that is worth more to the adversary than to the target. The
+    reward uses the target's probabilities, so an attack with it is not black-box.
 
     Args:
         x: rows (N, 12 + T) as the target sees them.
-        decisions: the scores of the target's decisions, (N, 126).
+        decisions: scores of the target's decisions, (N, 126).
     """
     shares = decisions.softmax(1)
     own, other = gains(x)
@@ -79,7 +79,7 @@ def official_reward(x: Tensor, decisions: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
-    """Switch the dropout of a module off for a block: the words were drawn without it."""
+    """Switch off a module's dropout within a block: the words were drawn without it."""
     flags = [(part, part.training) for part in module.modules() if isinstance(part, nn.Dropout)]
     try:
         for part, _ in flags:

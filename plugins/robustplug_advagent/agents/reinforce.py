@@ -41,15 +41,15 @@ if TYPE_CHECKING:
     from ..options import PolicyOptions, ReturnsOptions, RollOutOptions
 
 ADVERSARY = "adversary"
-"""The other side's parameters, where it learns."""
+"""Name of the group of the other side's parameters, if it learns."""
 PARTNER = "partner"
-"""The pass in which an agent that is hardened negotiates with one that does not learn, and both decide."""
+"""Name of the pass in which a hardened agent negotiates with one that does not learn, and both decide."""
 PEOPLE = "people"
-"""How the names of passes end in which people are imitated."""
+"""Suffix of the names of passes that imitate people."""
 
 
 def adversary_learns(step: Step) -> bool:
-    """Tell whether the other side learns in this pass."""
+    """Return whether the other side learns in this pass."""
     return ADVERSARY in step.pass_.update
 
 
@@ -59,32 +59,32 @@ def network(step: Step) -> nn.Module:
 
 
 def other_side(step: Step) -> nn.Module:
-    """Return the other side's network in this pass, which the perturbation keeps in the method's state."""
+    """Return the other side's network in this pass; the perturbation keeps it in the method's state."""
     state = getattr(step.method, "state", None)
     assert isinstance(state, nn.Module)
     return state.get_submodule(PARTNER if step.pass_.name == PARTNER else "other_side")
 
 
 class RollOut:
-    """Make a dialogue of each scenario: the learner negotiates with the other side.
+    """Generate a dialogue for each scenario: the learner negotiates with the other side.
 
-    x becomes the dialogue as the learner sees it, with what the other side takes; an adversary, against
-    which the agent learns, takes whatever that leaves.
+    x becomes the dialogue as the learner sees it, with what the other side takes. An adversary takes whatever
+    the agent's decision leaves.
     """
 
     def __init__(self, options: RollOutOptions) -> None:
         self.options = options
 
     def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
-        """Keep the other side in the method's state: a run's agent, or a copy of the model as it starts.
+        """Keep the other side in the method's state: a run's agent, or a copy of the initial model.
 
-        Where it learns, it is kept once more as it starts.
+        If the other side learns, keep a second, frozen copy of its initial state.
 
         Raises:
-            Refused: there is no such run, or the model is no agent.
+            Refused: the run does not exist, or the model is not a negotiating agent.
         """
         if not isinstance(model, Agent):
-            raise Refused('only the model "negotiator" learns to negotiate')
+            raise Refused('the perturbation "roll-out" needs the model "negotiator"')
         o = self.options
         device = model.vocabulary.device
         other = copy.deepcopy(model) if o.against is None else load_agent(o.against, task.info, device)
@@ -94,7 +94,7 @@ class RollOut:
         return [ParamGroup(ADVERSARY, tuple(other.parameters()))] if o.learns else []
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the dialogues that took place."""
+        """Return the view at the generated dialogues."""
         task, rules = negotiating(step.task, vicinity)
         swap = adversary_learns(step)
         sides = [step.model, other_side(step)]
@@ -108,7 +108,7 @@ class RollOut:
         step.meter.forwards += len(x)
         if self.options.learns and not swap and step.pass_.name != PARTNER:
             return view.replace(x=said)
-        # What the other side decides, from what it sees.
+        # The other side decides from its own view of the dialogue.
         seen = swapped(said)
         with torch.no_grad(), without_dropout(theirs):
             choice = step.forward(
@@ -118,19 +118,19 @@ class RollOut:
         decision = judged.argmax(1)
         if not swap and self.options.complement == "nobody":
             return view.replace(x=with_claims(said, claim_of(decision)))
-        # An adversary takes what that leaves.
+        # An adversary takes what this decision leaves.
         info = {**view.info, "decision_scores": judged}
         return view.replace(x=with_claims(said, pieces(decision)), info=info)
 
     def cost(self, target: Cost) -> Cost:
-        """Count what depends on the dialogues: nothing is known."""
+        """Return an unknown cost: it depends on the dialogues."""
         return Cost.unknown()
 
 
 class Policy:
-    """g: the logits that words were drawn from, for dialogues that were rolled out; else the model's own.
+    """g: the logits that words were drawn from, for rolled-out dialogues; the model's own otherwise.
 
-    Dropout is off where words were drawn without it.
+    Dropout is off for rolled-out dialogues: their words were drawn without it.
     """
 
     def __init__(self, options: PolicyOptions) -> None:
@@ -147,16 +147,16 @@ class Policy:
 
 
 class Returns:
-    """h = advantage · γ^(T−t) · one-hot(word) for dialogues that were rolled out; else imitation.
+    """h = advantage · γ^(T−t) · one-hot(word) for rolled-out dialogues; imitation otherwise.
 
-    The advantage is the reward less the running mean of the rewards so far, which is checkpointed.
+    The advantage is the reward minus the running mean of the rewards so far. Checkpoints contain this mean.
     """
 
     def __init__(self, options: ReturnsOptions) -> None:
         self.options = options
 
     def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
-        """Keep count, sum and sum of squares of the rewards of each pass: agent's, adversary's, partner's."""
+        """Keep count, sum and sum of squares of the rewards of each pass: agent, adversary, partner."""
         state.register_buffer("rewards", torch.zeros(3, 3, dtype=torch.float64))
         return []
 
@@ -178,11 +178,11 @@ class Returns:
         return Target(weights, None)
 
     def reward(self, step: Step, view: View) -> Tensor:
-        """Return what each dialogue brought the learner, (N,)."""
+        """Return the learner's reward of each dialogue, (N,)."""
         task = step.task
         assert isinstance(task, NegotiationTask)
         if "decision_scores" in view.info:
-            # An adversary takes the rest: what the other side decided is settled from its side.
+            # An adversary takes the rest, so the scores follow from the other side's decision.
             seen = swapped(view.x)
             judged = view.info["decision_scores"]
             if self.options.reward == "official":
@@ -196,19 +196,18 @@ class Returns:
 
 
 class Reinforce(Method[ReinforceOptions]):
-    """Learn from roll-outs, and go on imitating people meanwhile, so that it stays their language.
+    """Learn from roll-outs, and keep imitating people, so that the language stays human.
 
-    Each batch makes an update on roll-outs, then one on dialogues of people. In one update the gradient of
-    the roll-outs, which is some thirty times as long, would leave next to nothing of the other's when both
-    are clipped.
+    Each batch makes an update on roll-outs, then one on human dialogues. The gradient of the roll-outs is
+    some thirty times as long: it would dominate a joint, clipped update.
 
-    Where the other side learns, too (Eq. 3.13), the agent also negotiates with what that was at the start,
-    by the standard policy gradient of §3.2.4: against an adversary alone it would learn what beats this
-    one, and forget how to agree. The adversary's two updates follow.
+    If the other side learns, too (Eq. 3.13), the agent also negotiates with the initial copy of that side, by
+    the standard policy gradient of §3.2.4. Against an adversary alone it would overfit to this adversary and
+    forget how to agree. The adversary's two updates follow.
     """
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
-        """Check that this is a negotiation.
+        """Check that the task is a negotiation.
 
         Raises:
             Refused: it is not.
@@ -218,7 +217,7 @@ class Reinforce(Method[ReinforceOptions]):
         return super().setup(model, task)
 
     def passes(self, progress: Progress) -> Sequence[Pass]:
-        """Return the updates of the agent, and those of its adversary where that learns."""
+        """Return the updates of the agent, and those of its adversary if it learns."""
         perturbation = self.perturbation
         if isinstance(perturbation, RollOut) and perturbation.options.learns:
             learners = {"target": "model", ADVERSARY: ADVERSARY}
@@ -231,15 +230,15 @@ class Reinforce(Method[ReinforceOptions]):
         return found
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the dialogues rolled out, or some of people to imitate."""
+        """Return rolled-out dialogues, or human dialogues to imitate."""
         if step.pass_.name.endswith(PEOPLE):
             return [self._imitated(step, point).replace(weight=self.options.people_weight)]
-        # Known before the roll-out: output and label maps treat such views alike.
+        # Marked before the roll-out: output and label maps depend on the mark.
         view = View.of(point, "talk").replace(info={**point.info, "rolled": True})
         return [self.perturbation(step, view, self.vicinity)]
 
     def _imitated(self, step: Step, point: Batch) -> View:
-        """Draw dialogues of people, of similar lengths."""
+        """Draw human dialogues of similar lengths."""
         x, y = self._people
         count = min(self.options.people, len(x))
         start = int(torch.randint(len(x) - count + 1, (), generator=step.rng, device=step.rng.device))
@@ -249,5 +248,5 @@ class Reinforce(Method[ReinforceOptions]):
         return View(rows, y[start : start + count].to(device), "people", rows, index)
 
     def cost(self) -> Cost:
-        """Count nothing: it depends on the dialogues."""
+        """Return an unknown cost: it depends on the dialogues."""
         return Cost.unknown()

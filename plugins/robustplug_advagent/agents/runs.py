@@ -13,16 +13,16 @@ def load_agent(folder: str, info: TaskInfo, device: torch.device) -> Agent:
     """Return the agent of a run, in eval mode.
 
     Args:
-        folder: of the run.
-        info: of the task that it is to negotiate in.
-        device: where to put it.
+        folder: the run folder.
+        info: info of the task in which the agent will negotiate.
+        device: device of the agent.
 
     Raises:
-        Refused: there is no finished run, its model is no agent, or its vocabulary is another.
+        Refused: there is no finished run, its model is not an agent, or its vocabulary differs.
     """
     agent = open_model(folder, info, device)
     if not isinstance(agent, Agent):
-        raise Refused(f"the model of {folder} is no negotiating agent")
+        raise Refused(f"the model of the run {folder} is not a negotiating agent")
     if agent.words() != getattr(info, "words", None):
-        raise Refused(f"the agent of {folder} has another vocabulary: it was made on other data")
+        raise Refused(f"the vocabulary of the agent of {folder} differs from the task's: use the same data")
     return agent

@@ -1,4 +1,4 @@
-"""Play negotiations out: many at once, turn by turn."""
+"""Simulate negotiations: many at once, turn by turn."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..dialogues.scenarios import WALK_AWAY, decide, pieces
 from .voice import Memory, Speaker, Utterance, ending
 
 NOTHING = MOST + 1
-"""What a side claims of each item that agrees on nothing."""
+"""Claim, for each item, of a side that agrees on nothing."""
 
 TARGET, ADVERSARY = 0, 1
 Say = Callable[["Talk", Tensor, Tensor], Utterance]
-"""What the adversary says: from the talk, its rows whose turn it is, and their noise."""
+"""What the adversary says, given the talk, the rows where it is the adversary's turn, and their noise."""
 
 
 @dataclass
 class Talk:
-    """Hold dialogues that are going on, as the target sees them.
+    """Hold unfinished dialogues, as the target sees them.
 
     Attributes:
         scenarios: rows (N, 12).
         sides: the target and the adversary.
         turn: number of the current turn, from 0.
-        words: so far, padded: (N, T).
-        sizes: how many there are of each, (N,).
-        open: nobody has said <selection> yet, bool (N,).
-        heard: what both sides remember.
-        forced: whose turn comes next says <selection>, bool (N,).
+        words: words so far, padded: (N, T).
+        sizes: number of words of each dialogue, (N,).
+        open: whether neither side has said <selection> yet, bool (N,).
+        heard: state of both sides.
+        forced: whether the next turn must be <selection>, bool (N,).
     """
 
     scenarios: Tensor
@@ -57,7 +57,7 @@ class Talk:
         return torch.cat([self.scenarios, self.words], 1)
 
     def add(self, side: int, rows: Tensor, said: Utterance) -> None:
-        """Let both sides hear a turn of one of them in some dialogues, int64 positions."""
+        """Append a turn of one side to the dialogues at some positions, int64, and update both sides."""
         for listener in (TARGET, ADVERSARY):
             who = YOU if listener == side else THEM
             new = self.sides[listener].hear(self.heard[listener].rows(rows), said, who)
@@ -77,7 +77,7 @@ class Talk:
 
 
 def draw_noise(count: int, turns: int, words: int, rng: torch.Generator) -> Tensor:
-    """Draw what chance brings to negotiations: (N, turns, words + 1) numbers of [0, 1)."""
+    """Draw the random numbers of negotiations, (N, turns, words + 1) in [0, 1)."""
     return torch.rand(count, turns, words + 1, generator=rng, device=rng.device)
 
 
@@ -89,16 +89,16 @@ def play(
     noise: Tensor,
     say: Say | None = None,
 ) -> Talk:
-    """Negotiate about scenarios until somebody says <selection>, or turns run out.
+    """Negotiate about scenarios until one side says <selection>, or turns run out.
 
-    A dialogue depends on its own scenario, first speaker and noise alone, not on the others.
+    A dialogue depends only on its own scenario, first speaker and noise, not on the other dialogues.
 
     Args:
         scenarios: rows (N, 12) as the target sees them.
         target, adversary: the two sides.
-        first: who speaks first, TARGET or ADVERSARY, int64 (N,).
-        noise: (N, turns, words + 1); the last turn is <selection>.
-        say: what the adversary says instead of what it would.
+        first: side that speaks first, TARGET or ADVERSARY, int64 (N,).
+        noise: random numbers, (N, turns, words + 1); the last turn is <selection>.
+        say: replacement for what the adversary would say; None for no replacement.
     """
     talk = Talk(scenarios, (target, adversary))
     turns = noise.shape[1]
@@ -124,7 +124,7 @@ def play(
 
 
 def claims(talk: Talk, walk_away: bool) -> Tensor:
-    """Return what the adversary takes by a decision of its own, (N, 3)."""
+    """Return what the adversary takes by its own decision, (N, 3)."""
     x = swapped(talk.rows_so_far())
     return claim_of(decide(talk.sides[ADVERSARY].choice(x), x, walk_away))
 

@@ -1,4 +1,4 @@
-"""An agent that talks: many dialogues at once, without gradients."""
+"""Let an agent speak in many dialogues at once, without gradients."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Utterance(NamedTuple):
     """Hold one turn of each of some dialogues.
 
     Attributes:
-        words: after the speaker's name, up to <eos> or <selection>, then padding: int64 (N, L).
-        sizes: words of each, those two included, int64 (N,).
+        words: words after the speaker's name, up to <eos> or <selection>, then padding: int64 (N, L).
+        sizes: number of words of each turn, <eos> or <selection> included, int64 (N,).
     """
 
     words: Tensor
@@ -33,16 +33,16 @@ class Utterance(NamedTuple):
 
     @property
     def ends(self) -> Tensor:
-        """Tell which of them end the dialogue: bool (N,)."""
+        """Return which turns end the dialogue, bool (N,)."""
         return self.words[:, 0] == SELECTION
 
 
 class Heard(NamedTuple):
-    """Hold what a voice remembers of dialogues.
+    """Hold a voice's state in dialogues.
 
     Attributes:
         hidden: state of the reader, (N, H).
-        gates: what the goal adds to the reader's gates, (N, 3H).
+        gates: contribution of the goal to the reader's gates, (N, 3H).
     """
 
     hidden: Tensor
@@ -58,14 +58,14 @@ class Heard(NamedTuple):
 
 
 class Memory(Protocol):
-    """What a side remembers of some dialogues: its own matter, but for their rows."""
+    """The state of a side in some dialogues; opaque to others except for its rows."""
 
     def rows(self, keep: Tensor) -> Any:
-        """Return that of some dialogues, int64 or bool."""
+        """Return the state of some dialogues, int64 or bool."""
         ...
 
     def put(self, rows: Tensor, new: Any) -> Any:
-        """Return a copy with that of other dialogues in some places, int64."""
+        """Return a copy with the state of other dialogues in some places, int64."""
         ...
 
 
@@ -73,20 +73,20 @@ class Speaker(Protocol):
     """One side of many negotiations at once."""
 
     def begin(self, x: Tensor) -> Memory:
-        """Return what is remembered before anyone has spoken; x are rows (N, 12) as this side sees them."""
+        """Return the state before the first turn; x are rows (N, 12) as this side sees them."""
         ...
 
     def hear(self, heard: Any, said: Utterance, who: int) -> Memory:
-        """Return what is remembered after another turn, of YOU or of THEM."""
+        """Return the state after another turn, of YOU or of THEM."""
         ...
 
     def speak(self, heard: Any, noise: Tensor, may_end: bool = True) -> Utterance:
-        """Say something; nothing is remembered of it until it is heard.
+        """Return a turn for each dialogue; only `hear` adds it to the state.
 
         Args:
-            heard: of N dialogues.
-            noise: numbers of [0, 1), (N, L): one for each word that may be said, and one for <eos>.
-            may_end: it may be <selection>.
+            heard: the state in N dialogues.
+            noise: random numbers in [0, 1), (N, L): one for each possible word, and one for <eos>.
+            may_end: whether the turn may be <selection>.
         """
         ...
 
@@ -102,13 +102,13 @@ def ending(count: int, device: torch.device) -> Utterance:
 
 
 def forbidden(logits: Tensor, first: bool | Tensor) -> Tensor:
-    """Set the logits (…, V) of what may not be said to -inf.
+    """Set the logits (…, V) of forbidden words to -inf.
 
     The first word of a turn is a word or <selection>, every other one a word or <eos>.
 
     Args:
-        logits: of the next word.
-        first: it is the first of its turn; bool (…), or the same for all.
+        logits: logits of the next word.
+        first: whether the next word is the first of its turn; bool (…), or one value for all.
     """
     never = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
     never[[PAD, YOU, THEM, len(SPECIALS) - 1]] = True
@@ -123,12 +123,12 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
     """Draw a word from softmax(z / temperature) of each row by inverting its distribution, int64 (N,).
 
     Args:
-        logits: (N, V).
-        noise: one number of [0, 1) for each row, (N,); a row's word depends on nothing else.
-        temperature: above 0.
+        logits: logits z, (N, V).
+        noise: one random number in [0, 1) per row, (N,); the only randomness of a row's word.
+        temperature: softmax temperature, above 0.
     """
     shares = (logits.double() / temperature).softmax(1).cumsum(1)
-    # Rounding must not reach a word of probability 0 at the end.
+    # Rounding must not select a word of probability 0 at the end.
     target = noise.double()[:, None] * shares[:, -1:]
     return torch.searchsorted(shares, target, right=True)[:, 0]
 
@@ -136,12 +136,12 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
 class Voice:
     """Speak and listen for an agent.
 
-    What the reader makes of each word, and what follows it, are tables computed once, so that a word costs
+    The reader's input products and the output products of all words are computed once, so that a word costs
     one small product. Dropout is off.
 
     Args:
-        agent: its weights are read once; make a new voice when they change.
-        temperature: of the words that are drawn.
+        agent: the agent; its weights are read once, so create a new voice when they change.
+        temperature: softmax temperature at which words are drawn.
     """
 
     @torch.no_grad()
@@ -156,20 +156,20 @@ class Voice:
 
     @torch.no_grad()
     def begin(self, x: Tensor) -> Heard:
-        """Return what is remembered before anyone has spoken."""
+        """Return the state before the first turn."""
         hidden = x.new_zeros(len(x), self.agent.reader.hidden_size, dtype=self._table.dtype)
         return Heard(hidden, self.agent.goal(x) @ self._goal + self._bias)
 
     @torch.no_grad()
     def after(self, heard: Heard, words: Tensor) -> Heard:
-        """Return what is remembered after one more word (N,)."""
+        """Return the state after one more word (N,)."""
         r, z, n = (self._table[words] + heard.gates).chunk(3, 1)
         hr, hz, hn = torch.addmm(self._hidden_bias, heard.hidden, self._hidden).chunk(3, 1)
         new = torch.tanh(n + torch.sigmoid(r + hr) * hn)
         return heard._replace(hidden=torch.lerp(new, heard.hidden, torch.sigmoid(z + hz)))
 
     def trace(self, heard: Heard, words: Tensor) -> Tensor:
-        """Return the reader's states (N, L, H) after each of some more words (N, L)."""
+        """Return the reader's states (N, L, H) after each of the next words (N, L)."""
         states = []
         for place in range(words.shape[1]):
             heard = self.after(heard, words[:, place])
@@ -177,7 +177,7 @@ class Voice:
         return torch.stack(states, 1)
 
     def hear(self, heard: Heard, said: Utterance, who: int) -> Heard:
-        """Return what is remembered after another turn."""
+        """Return the state after another turn."""
         heard = self.after(heard, torch.full_like(said.sizes, who))
         states = self.trace(heard, said.words)
         rows = torch.arange(len(states), device=states.device)
@@ -185,15 +185,15 @@ class Voice:
 
     @torch.no_grad()
     def next_word(self, heard: Heard) -> Tensor:
-        """Return the logits (N, V) of the next word, nothing forbidden yet."""
+        """Return the logits (N, V) of the next word, forbidden words included."""
         return torch.addmm(self._out_bias, heard.hidden, self._out)
 
     def speak(self, heard: Heard, noise: Tensor, may_end: bool = True) -> Utterance:
-        """Draw a turn for each dialogue; a noise of its own for each word makes it free of the others."""
+        """Draw a turn for each dialogue; each word has its own noise, so dialogues are independent."""
         return self._speak(heard, noise.shape[1], noise, may_end)
 
     def reply(self, heard: Heard, most: int) -> Utterance:
-        """Say the likeliest word after the other, at most so many, <eos> included."""
+        """Return the turn of the likeliest next words, at most `most`, <eos> included."""
         return self._speak(heard, most, None, True)
 
     def _speak(self, heard: Heard, most: int, noise: Tensor | None, may_end: bool) -> Utterance:

@@ -1,1 +1,1 @@
-"""Attacks on agents that negotiate."""
+"""Attacks on negotiating agents."""

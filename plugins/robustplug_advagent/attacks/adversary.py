@@ -1,4 +1,4 @@
-"""Adversaries that see the target's words and decision only: trained against it, or reusing sentences."""
+"""Black-box adversaries, which see the target's words and decision: trained, or reusing sentences."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _trained: OrderedDict[str, Agent] = OrderedDict()
 
 
 def speaking(name: str, model: nn.Module, task: NegotiationTask, device: torch.device) -> Agent:
-    """Return the agent that an adversary speaks with, or starts from.
+    """Return the agent that speaks for an adversary, or from which its training starts.
 
     Args:
         name: a run folder, or "target" for the target itself.
         model: the target.
-        task: of the evaluation.
-        device: of the target.
+        task: task of the evaluation.
+        device: device of the target.
 
     Raises:
-        Refused: it is not there, or the target is none whose words can be used.
+        Refused: the run does not exist, or the target cannot speak for the adversary.
     """
     if name != "target":
         return load_agent(name, task.info, device)
@@ -54,26 +54,26 @@ def trained_adversary(
     options: AdversaryOptions,
     device: torch.device,
 ) -> Agent:
-    """Return an adversary that has learned to negotiate against a target (§3.2.2.1).
+    """Return an adversary trained to negotiate against a target (§3.2.2.1).
 
-    The target is asked for its words and its decision, nothing else, unless the reward is "official". The
-    same target, start and options give the same adversary; the last few are kept for other attacks.
+    The training uses only the target's words and decisions, unless the reward is "official". The same target,
+    start and options produce the same adversary; the last few are cached for other attacks.
 
     Args:
-        target: speaks and decides.
-        model: of the target, for what it is known by.
-        task: gives the scenarios to learn on.
-        rules: of the game.
-        options: of the attack.
-        device: of the target.
+        target: the target as a speaker.
+        model: the target's model, which identifies it in the cache.
+        task: task with the scenarios to learn on.
+        rules: rules of the game.
+        options: options of the attack.
+        device: device of the target.
 
     Raises:
-        Refused: the agent to start from is not there.
+        Refused: the agent to start from does not exist.
     """
     if options.adversary is not None:
         return load_agent(options.adversary, task.info, device)
     start = speaking(options.speaker, model, task, device)
-    # Attacks that have more options share adversaries with those that have not.
+    # Attacks with further options share adversaries with those without them.
     said = {item.name: getattr(options, item.name) for item in dataclasses.fields(AdversaryOptions)}
     key = f"{said} {weights_digest(model)} {id(model)} {weights_digest(start)} {rules.turns} {rules.words}"
     if key not in _trained:
@@ -138,17 +138,17 @@ def negotiated(
     reward: str,
     rng: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Let an adversary negotiate, and return the dialogues as it sees them, and its rewards, (N,).
+    """Let an adversary negotiate, and return the dialogues as it sees them and its rewards, (N,).
 
-    It takes what the target leaves, so it needs no decision of its own.
+    The adversary takes what the target leaves, so it makes no decision.
 
     Args:
         target: the other side.
         agent: the adversary.
         scenarios: rows (N, 12) as the target sees them.
-        task, rules: of the game.
+        task, rules: task and rules of the game.
         reward: "advantage", S_adv − S_ori (Eq. 3.7), or "official".
-        rng: draws words and who begins.
+        rng: generator for words and first speakers.
     """
     noise = draw_noise(len(scenarios), rules.turns, rules.words, rng)
     first = torch.randint(2, (len(scenarios),), generator=rng, device=scenarios.device)
@@ -169,16 +169,16 @@ def best_sentences(
     seed: int,
     device: torch.device,
 ) -> list[list[int]]:
-    """Return the list L: last sentences of an adversary from the dialogues of its highest rewards.
+    """Return the list L: an adversary's last sentences in the dialogues with the highest rewards.
 
     Args:
         target, agent, task, rules: as in `negotiated`.
-        count: of different sentences, at most.
-        seed: of the dialogues.
-        device: of the target.
+        count: largest number of different sentences.
+        seed: seed of the dialogues.
+        device: device of the target.
 
     Raises:
-        Refused: the adversary never said anything.
+        Refused: the adversary never said a sentence.
     """
     scenarios = task.scenarios("train")[:1024].to(device)
     rng = stream(seed, "sentences", device=device)
@@ -192,5 +192,5 @@ def best_sentences(
         if len(found) == count:
             break
     if not found:
-        raise Refused("the adversary never said anything that could be used again")
+        raise Refused("the adversary never said a sentence to reuse")
     return [list(said) for said in found]

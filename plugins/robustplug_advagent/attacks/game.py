@@ -1,4 +1,4 @@
-"""What every attack needs of a batch: the rules, the target, and who speaks for the adversary."""
+"""What every attack needs for a batch: the rules, the target, and a speaker for the adversary."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .adversary import speaking
 
 
 class Game:
-    """Hold what an attack needs of one batch.
+    """Hold what an attack needs for one batch.
 
     Attributes:
-        step: of the evaluation.
-        task, rules: of the game.
+        step: step of the evaluation.
+        task, rules: task and rules of the game.
         x: scenarios (N, 12) as the target sees them.
-        target: speaks and decides.
+        target: the target as a speaker.
     """
 
     def __init__(self, step: Step, view: View, vicinity: Vicinity) -> None:
@@ -38,39 +38,39 @@ class Game:
 
     @property
     def device(self) -> torch.device:
-        """Return where the dialogues are."""
+        """Return the device of the dialogues."""
         device: torch.device = self.x.device
         return device
 
     def play(self, adversary: Speaker, first: Tensor, say: Say | None = None) -> Talk:
-        """Negotiate, and count a forward of the target for each of its turns."""
+        """Negotiate, and count one forward of the target for each of its turns."""
         noise = draw_noise(len(self.x), self.rules.turns, self.rules.words, self.step.rng)
         talk = play(self.x, self.target, adversary, first, noise, say)
         self.step.meter.forwards += int((talk.words == YOU).sum())
         return talk
 
     def either_first(self) -> Tensor:
-        """Draw who speaks first."""
+        """Draw the side that speaks first."""
         return torch.randint(2, (len(self.x),), generator=self.step.rng, device=self.device)
 
     def so_that_adversary_speaks(self, turn: int) -> Tensor:
-        """Return who speaks first so that a turn, counted from 0, is the adversary's."""
+        """Return the side that must speak first for a turn, counted from 0, to be the adversary's."""
         return torch.full((len(self.x),), ADVERSARY if turn % 2 == 0 else TARGET, device=self.device)
 
     def glass(self) -> Glass:
         """Return the target as a white-box attack sees it.
 
         Raises:
-            Refused: it does not show what it thinks.
+            Refused: the target does not expose logits.
         """
         if isinstance(self.target, Voice):
             return Mind(self.target, self.task.info.walk_away)
         if isinstance(self.target, OwnAgent):
             return self.target.glass()
-        raise Refused("this target shows no logits: only black-box attacks can be run on it")
+        raise Refused("this target exposes no logits: only black-box attacks can run on it")
 
     def speaker(self, name: str) -> Speaker:
-        """Return what the adversary speaks with: the agent of a run, or the target itself."""
+        """Return the adversary's speaker: the agent of a run, or the target itself."""
         if name == "target":
             return self.target
         return Voice(speaking(name, self.step.model, self.task, self.device))
@@ -80,11 +80,13 @@ def as_speaker(model: Any, task: NegotiationTask) -> Speaker:
     """Return a model as one side of negotiations.
 
     Raises:
-        Refused: it cannot speak.
+        Refused: the model cannot negotiate in this task.
     """
     if isinstance(model, Agent):
         if model.words() != task.info.words:
-            raise Refused("the target has another vocabulary than the task: it was made on other data")
+            raise Refused(
+                "the vocabulary of the target differs from the task's: use the data of its training"
+            )
         return Voice(model)
     if isinstance(model, OwnAgent):
         return model.to_play(task.info.words)

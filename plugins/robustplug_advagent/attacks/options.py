@@ -26,18 +26,18 @@ class AdversaryOptions:
     """Options of the attack `rl-attack`, which trains an adversary against the target.
 
     Attributes:
-        speaker: run folder of the agent that the adversary starts from, or "target" for the target itself,
+        speaker: run folder of the agent from which the adversary starts, or "target" for the target itself,
             which a black-box attacker would not have.
-        adversary: run folder of an adversary that is trained already; then nothing is trained.
-        epochs: over the scenarios to learn on.
-        batch: negotiations of each update.
-        lr: learning rate, of SGD with Nesterov's momentum 0.1.
+        adversary: run folder of a trained adversary, used without further training; None to train one.
+        epochs: number of epochs over the training scenarios.
+        batch: number of negotiations per update.
+        lr: learning rate of SGD with Nesterov momentum 0.1.
         clip: largest norm of the gradient.
         gamma: γ, discount of each word before the last.
-        reward: "advantage", S_adv − S_ori (Eq. 3.7), or "official", which takes the target's probabilities
-            and is not black-box.
+        reward: "advantage", S_adv − S_ori (Eq. 3.7), or "official", which uses the target's probabilities and
+            is not black-box.
         people, people_weight: as in the method `self-play`.
-        seed: of the training.
+        seed: seed of the training.
     """
 
     speaker: str = "target"
@@ -58,8 +58,8 @@ class TransferOptions(AdversaryOptions):
     """Options of `transfer-attack`: those of `rl-attack`, and
 
     Attributes:
-        turns: n, usual turns before the sentence.
-        sentences: how many of the adversary's to choose from, those of the highest rewards.
+        turns: n, number of usual turns before the sentence.
+        sentences: number of the adversary's sentences to draw from, those of the highest rewards.
     """
 
     turns: Count = 3
@@ -68,18 +68,18 @@ class TransferOptions(AdversaryOptions):
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Options that white-box attacks share.
+    """Options that all white-box attacks share.
 
     Attributes:
         speaker: run folder of the agent that speaks for the adversary, or "target" for the target itself.
-        changes: words that are replaced, at most.
+        changes: largest number of replaced words.
         kappa: κ of Eq. 3.10, the margin at which a sentence is good enough.
-        search: the word to replace is the one whose loss is smallest as <pad> ("pad"), or every word is
-            tried ("every"), as in the authors' code.
-        constraint: <selection> must be the target's likeliest answer, and the target then says what it
-            likes ("checked"); or what it lacks is added to the loss, and <selection> is put in the
-            target's mouth ("penalty"), as in the authors' code: no target would have to obey.
-        objective: Eq. 3.10 ("margin"), or the loss of the authors' code ("official").
+        search: "pad", which replaces the word whose loss is smallest as <pad>; or "every", which tries every
+            word, as in the authors' code.
+        constraint: "checked", where <selection> must be the target's likeliest answer, and the target then
+            draws its answer; or "penalty", as in the authors' code, which adds the violation to the loss and
+            forces the target to answer <selection>, as no attacker could.
+        objective: "margin", Eq. 3.10; or "official", the loss of the authors' code.
     """
 
     speaker: str = "target"
@@ -95,7 +95,7 @@ class ReactiveOptions(SearchOptions):
     """Options of `reactive-attack`: those of all white-box attacks, and
 
     Attributes:
-        turns: n, usual turns before the attack.
+        turns: n, number of usual turns before the attack.
     """
 
     turns: Natural = 2
@@ -106,7 +106,7 @@ class PreemptiveOptions(ReactiveOptions):
     """Options of `preemptive-attack`: those of `reactive-attack`, and
 
     Attributes:
-        reply_words: most words of the target's reply that the search looks ahead.
+        reply_words: largest number of words of the target's reply in the search.
     """
 
     reply_words: Count = 20
@@ -117,8 +117,8 @@ class AnyTurnOptions(SearchOptions, AdversaryOptions):
     """Options of `any-turn-attack`: those of white-box attacks and of `rl-attack`, and
 
     Attributes:
-        otherwise: what is said where no attack is found: the usual ("delayed"), or a sentence that worked
-            in another dialogue ("transfer"); only for the latter is an adversary trained.
+        otherwise: what the adversary says if no attack is found: "delayed", the usual turn; or "transfer", a
+            sentence that worked in another dialogue. Only "transfer" trains an adversary.
         reply_words: as in `preemptive-attack`.
         sentences: as in `transfer-attack`.
     """

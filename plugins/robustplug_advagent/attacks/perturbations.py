@@ -1,4 +1,4 @@
-"""Partners and adversaries as perturbations: each makes a dialogue of a scenario (§3.2.2, §3.2.3)."""
+"""Partners and adversaries as perturbations: each turns scenarios into dialogues (§3.2.2, §3.2.3)."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 
 class _Attack:
-    """What all attacks share: the target's forwards depend on the dialogues."""
+    """Base of all attacks: the number of the target's forwards depends on the dialogues."""
 
     def cost(self, target: Cost) -> Cost:
-        """Count nothing: it depends on the dialogues."""
+        """Return an unknown cost: it depends on the dialogues."""
         return Cost.unknown()
 
 
 class Partner(_Attack):
-    """Negotiate with an agent that attacks nothing and decides for itself."""
+    """Negotiate with an agent that does not attack and makes its own decision."""
 
     def __init__(self, options: PartnerOptions) -> None:
         self.options = options
@@ -51,7 +51,7 @@ class Partner(_Attack):
 
 
 class RlAttack(_Attack):
-    """Negotiate with an adversary that has learned to get more than the target (§3.2.2.1)."""
+    """Negotiate with an adversary trained to get more than the target (§3.2.2.1)."""
 
     def __init__(self, options: AdversaryOptions) -> None:
         self.options = options
@@ -72,8 +72,8 @@ class Sentences:
     """Say one of a list of sentences, drawn at random (§3.2.2.2).
 
     Args:
-        game: of the batch.
-        options: say how many sentences, and how the adversary that first said them is trained.
+        game: game of the batch.
+        options: the number of sentences, and the training of the adversary that first said them.
     """
 
     def __init__(self, game: Game, options: TransferOptions | AnyTurnOptions) -> None:
@@ -87,13 +87,13 @@ class Sentences:
         self.sizes = torch.tensor([len(said) + 1 for said in found], device=game.device)
 
     def draw(self, noise: Tensor) -> Utterance:
-        """Return a sentence for each number of [0, 1)."""
+        """Return a sentence for each number in [0, 1)."""
         chosen = (noise * len(self.words)).long()
         return Utterance(self.words[chosen], self.sizes[chosen])
 
 
 class TransferAttack(_Attack):
-    """Talk as usual for n turns, then say what worked in another dialogue."""
+    """Talk as usual for n turns, then say a sentence that worked in another dialogue."""
 
     def __init__(self, options: TransferOptions) -> None:
         self.options = options
@@ -113,11 +113,11 @@ class TransferAttack(_Attack):
 
 
 class Searching:
-    """Search for sentences at the adversary's turns, and count the forwards that it takes.
+    """Search for sentences at the adversary's turns, and count the forwards of the search.
 
     Args:
-        game: of the batch.
-        options: of the search.
+        game: game of the batch.
+        options: options of the search.
     """
 
     def __init__(self, game: Game, options: SearchOptions) -> None:
@@ -129,9 +129,9 @@ class Searching:
         return self.speaker.speak(talk.heard[ADVERSARY].rows(rows), noise, may_end)
 
     def find(self, talk: Talk, rows: Tensor, base: Utterance, reply_words: int | None) -> Found:
-        """Search from some sentences: for a reactive attack, or a preemptive one if a reply is allowed."""
+        """Search from some sentences for a reactive attack, or for a preemptive one if a reply is allowed."""
         x = talk.rows_so_far()[rows]
-        # Sentences about dialogues of similar lengths are scored together, which saves padding.
+        # Sentences in dialogues of similar lengths are scored together, which saves padding.
         order = lengths(x).argsort(stable=True)
         memory = self._glass.recall(x[order])
         if reply_words is None:
@@ -152,7 +152,7 @@ class Searching:
 
 
 class ReactiveAttack(_Attack):
-    """Talk as usual for n turns, then say what makes the target end the dialogue and decide badly."""
+    """Talk as usual for n turns, then make the target end the dialogue and decide badly."""
 
     def __init__(self, options: ReactiveOptions) -> None:
         self.options = options
@@ -174,7 +174,7 @@ class ReactiveAttack(_Attack):
 
 
 class PreemptiveAttack(_Attack):
-    """Talk as usual for n turns, then say what makes the target lower its demand, and end the dialogue."""
+    """Talk as usual for n turns, then make the target lower its demand, and end the dialogue."""
 
     def __init__(self, options: PreemptiveOptions) -> None:
         self.options = options
@@ -196,10 +196,10 @@ class PreemptiveAttack(_Attack):
 
 
 class AnyTurnAttack(_Attack):
-    """Attack at the first turn that a sentence is found for (Algorithm 7).
+    """Attack at the first turn for which the search finds a sentence (Algorithm 7).
 
-    At each of its turns the adversary looks for a reactive attack, then for a preemptive one. Where neither
-    has L < 0 it talks as usual (delayed attack), or says one of a list of sentences (transfer attack).
+    At each of its turns the adversary searches for a reactive attack, then for a preemptive one. If neither
+    has L < 0, it talks as usual (delayed attack), or says one of a list of sentences (transfer attack).
     """
 
     def __init__(self, options: AnyTurnOptions) -> None:
@@ -236,7 +236,7 @@ class AnyTurnAttack(_Attack):
 
 
 def _merged(said: Utterance, rows: Tensor, new: Utterance) -> Utterance:
-    """Put other turns in some rows."""
+    """Replace the turns of some rows."""
     width = max(said.words.shape[1], new.words.shape[1])
     words, other = (
         torch.nn.functional.pad(part.words, (0, width - part.words.shape[1]), value=PAD)

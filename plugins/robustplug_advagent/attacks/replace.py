@@ -1,4 +1,4 @@
-"""Greedy replacement of words: which sentence makes the target decide badly (Eq. 3.9 to 3.12)."""
+"""Greedy word replacement: find a sentence that makes the target decide badly (Eq. 3.9 to 3.12)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from .options import SearchOptions
 
 CHUNK = {"cpu": 512}
-"""Sentences that are scored together, by device; elsewhere as many as MOST_CHUNK."""
+"""Number of sentences scored together, by device; MOST_CHUNK on other devices."""
 MOST_CHUNK = 16_384
 
 
 class Scores(NamedTuple):
-    """Hold how good sentences are for the adversary.
+    """Hold the adversary's scores of sentences.
 
     Attributes:
-        loss: L of each, (C,): below 0, the target's best decision favours the adversary.
-        slack: how far the constraint is met, (C,): at least 0, it is.
+        loss: L of each sentence, (C,); below 0, the target's best decision favours the adversary.
+        slack: slack of the constraint, (C,); the constraint is met at 0 and above.
     """
 
     loss: Tensor
@@ -34,15 +34,15 @@ class Scores(NamedTuple):
 
 
 Score = Callable[[Tensor, Utterance], Tensor]
-"""Score sentences of the adversary, (C,): from the dialogue of each, int64 (C,), and the sentences."""
+"""Score sentences of the adversary, (C,), given the dialogue of each, int64 (C,), and the sentences."""
 
 
 class Objective(NamedTuple):
-    """Say what is searched for.
+    """Hold the objective of a search.
 
     Attributes:
         loss: L of sentences.
-        slack: how far the constraint is met; None where there is none.
+        slack: slack of the constraint; None without a constraint.
     """
 
     loss: Score
@@ -53,15 +53,15 @@ class Found(NamedTuple):
     """Hold the sentences that a search found.
 
     Attributes:
-        said: one for each dialogue.
-        scores: of them.
+        said: one sentence per dialogue.
+        scores: scores of the sentences.
     """
 
     said: Utterance
     scores: Scores
 
     def rows(self, keep: Tensor) -> Found:
-        """Return some of them."""
+        """Return the sentences of some dialogues."""
         return Found(self.said.rows(keep), Scores(self.scores.loss[keep], self.scores.slack[keep]))
 
 
@@ -69,10 +69,10 @@ def margin_loss(decisions: Tensor, x: Tensor, kappa: float) -> Tensor:
     """Return L = max(z_o' − max_{o in Ō} z_o, −κ) of each dialogue, (C,): Eq. 3.10.
 
     Ō are the decisions that give the adversary more than the target, and o' is the likeliest of all
-    others, so that L is below 0 if, and only if, the target's decision is in Ō.
+    others: L is below 0 if, and only if, the target's decision is in Ō.
 
     Args:
-        decisions: scores (C, 126) of the target's decisions; -inf for those that are not legal.
+        decisions: scores (C, 126) of the target's decisions; -inf for illegal ones.
         x: rows (C, 12 + T).
         kappa: κ.
     """
@@ -111,7 +111,7 @@ def _word(like: Tensor, word: int) -> tuple[Tensor, Tensor]:
 
 
 def _spoken(said: Utterance) -> tuple[Tensor, Tensor]:
-    """Return turns of the adversary as the target hears them."""
+    """Return turns of the adversary as the target receives them."""
     return follow(*_word(said.sizes, THEM), said.words, said.sizes)
 
 
@@ -122,10 +122,10 @@ def _loss(options: SearchOptions, decisions: Tensor, x: Tensor) -> Tensor:
 
 
 def reactive(glass: Glass, memory: Recalled, options: SearchOptions) -> Objective:
-    """Score sentences by what the target decides after them, if it answers <selection>: Eq. 3.11.
+    """Score sentences by the target's decision after them, if it answers <selection>: Eq. 3.11.
 
-    Constraint (3.9): <selection> is the likeliest of all that the target may say. As a penalty, what it
-    lacks is added to the loss instead.
+    Constraint (3.9): <selection> is the target's likeliest answer. As a penalty, the violation is added to
+    the loss instead.
     """
 
     def slack(owner: Tensor, said: Utterance) -> Tensor:
@@ -133,7 +133,7 @@ def reactive(glass: Glass, memory: Recalled, options: SearchOptions) -> Objectiv
         logits = forbidden(glass.next_word(memory, owner, *tail), True)
         selection = logits[:, SELECTION].clone()
         logits[:, SELECTION] = -torch.inf
-        # An agent that gives no word a chance, not even <selection>, does not say it.
+        # If no word has a score, not even <selection>, the constraint is violated.
         return (selection - logits.amax(1)).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
     def loss(owner: Tensor, said: Utterance) -> Tensor:
@@ -148,20 +148,20 @@ def reactive(glass: Glass, memory: Recalled, options: SearchOptions) -> Objectiv
 
 
 def preemptive(glass: Glass, memory: Recalled, options: SearchOptions, most: int) -> Objective:
-    """Score sentences by what the target decides after its likeliest reply and <selection>: Eq. 3.12.
+    """Score sentences by the target's decision after its likeliest reply and <selection>: Eq. 3.12.
 
     Args:
         glass: the target.
         memory: dialogues so far.
-        options: of the attack.
-        most: words of the reply.
+        options: options of the attack.
+        most: largest number of words of the reply.
     """
 
     def loss(owner: Tensor, said: Utterance) -> Tensor:
         tail = follow(*_spoken(said), *_word(said.sizes, YOU))
         reply = glass.reply(memory, owner, *_spoken(said), most)
         words, sizes = follow(*tail, reply.words, reply.sizes)
-        # A target that ends the dialogue itself leaves nothing to end.
+        # If the target ends the dialogue, the adversary does not.
         going = (~reply.ends).long()
         words, sizes = follow(words, sizes, _word(sizes, THEM)[0], going)
         words, sizes = follow(words, sizes, _word(sizes, SELECTION)[0], going)
@@ -173,16 +173,16 @@ def preemptive(glass: Glass, memory: Recalled, options: SearchOptions, most: int
 def search(base: Utterance, objective: Objective, vocabulary: int, options: SearchOptions) -> Found:
     """Replace words of sentences one after the other, each time by the best of the whole vocabulary.
 
-    Each time the word is the one whose replacement by <pad> has the smallest loss; or, with
-    `search = "every"`, any. Of the words tried, those that meet the constraint come first, then the
-    smallest loss counts; where none meets it, the one that misses it by least. A sentence that no word
-    makes better, or that meets the constraint with L = −κ, is left as it is.
+    The replaced word is the one whose replacement by <pad> has the smallest loss; with `search = "every"`,
+    any word. The best new word has the smallest loss of those that meet the constraint. If none meets it, the
+    best is the one with the smallest violation. A sentence that no word improves, or that meets the
+    constraint with L = −κ, is left unchanged.
 
     Args:
         base: a sentence for each of n dialogues, none of them empty.
-        objective: scores sentences.
+        objective: objective that scores sentences.
         vocabulary: number of words, the special ones included.
-        options: of the attack.
+        options: options of the attack.
     """
     words, sizes = base.words.clone(), base.sizes
     rows = torch.arange(len(words), device=words.device)
@@ -215,7 +215,7 @@ def search(base: Utterance, objective: Objective, vocabulary: int, options: Sear
 
 
 def best(values: Tensor, segment: Tensor, count: int) -> Tensor:
-    """Return the position of the smallest value of each segment, the first of equals: int64 (count,)."""
+    """Return the position of the smallest value of each segment, the first of ties: int64 (count,)."""
     least = values.new_full((count,), torch.inf).scatter_reduce(0, segment, values, "amin")
     hits = (values == least[segment]).nonzero()[:, 0]
     return hits.new_full((count,), len(values)).scatter_reduce(0, segment[hits], hits, "amin")
@@ -226,7 +226,7 @@ def _best_trials(
 ) -> tuple[Found, Tensor]:
     """Return the best sentence of each segment, and whether it meets the constraint, bool (n,).
 
-    No loss is computed of a sentence that misses the constraint while another of its segment meets it.
+    Losses are not computed for sentences that violate the constraint if another of their segment meets it.
     """
     count = int(segment[-1]) + 1
     slack = torch.zeros(len(owner), device=owner.device)
@@ -242,7 +242,7 @@ def _best_trials(
 
 
 def _in_chunks(score: Score, owner: Tensor, said: Utterance) -> Tensor:
-    """Score sentences, those of one dialogue together: what they share need not be copied."""
+    """Score sentences, those of one dialogue together, so that shared tensors are not copied."""
     most = CHUNK.get(owner.device.type, MOST_CHUNK)
     ends: list[int] = []
     start = done = 0

@@ -6,9 +6,9 @@ A dialogue is one line, seen by one side:
     <output> item0=1 item1=0 item2=1 item0=0 item1=4 item2=0 </output>
     <partner_input> 1 0 4 2 1 2 </partner_input>
 
-(on one line). An input is count and value of each item; the output is what both sides took, or one of
-<disagree>, <no_agreement> and <disconnect> six times. A scenario is two lines of six numbers, one for
-each side.
+(on one line). An input is count and value of each item. The output is what both sides took, or six times
+one of <disagree>, <no_agreement> and <disconnect>. A scenario is two lines of six numbers, one for each
+side.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from robustplug.api import BrokenData
 from .layout import ENDINGS, HEAD, ITEMS, PAD, Words
 
 SHOWN = 20
-"""How many broken lines an error lists."""
+"""Number of malformed lines that an error lists."""
 
 _LINE = re.compile(
     r"<input> (?P<input>[^<]*) </input> <dialogue> (?P<dialogue>.*) </dialogue> "
@@ -43,9 +43,9 @@ class Dialogue(NamedTuple):
     """Hold a dialogue as one side sees it.
 
     Attributes:
-        counts, own, other: of the three items: pieces, and values to both sides.
-        words: from the first speaker's name to <selection>.
-        outcome: of each item for the own side, then for the other: pieces, or DISAGREE and the like.
+        counts, own, other: pieces of the three items, and their values to the own and the other side.
+        words: words from the first speaker's name to <selection>.
+        outcome: pieces of each item for the own side, then for the other; or DISAGREE and the like.
     """
 
     counts: tuple[int, ...]
@@ -59,7 +59,7 @@ def parse_dialogue(line: str) -> Dialogue:
     """Read one line of a file of dialogues.
 
     Raises:
-        ValueError: it is malformed; the message says what is wrong.
+        ValueError: the line is malformed; the message states what is wrong.
     """
     match = _LINE.fullmatch(line.strip())
     if match is None:
@@ -67,10 +67,10 @@ def parse_dialogue(line: str) -> Dialogue:
             "not of the form <input> … </input> <dialogue> … </dialogue> <output> … </output> "
             "<partner_input> … </partner_input>"
         )
-    counts, own = _goal(match["input"], "input")
-    same, other = _goal(match["partner"], "partner_input")
+    counts, own = _goal(match["input"], "<input>")
+    same, other = _goal(match["partner"], "<partner_input>")
     if counts != same:
-        raise ValueError(f"input counts {counts}, but partner_input {same}")
+        raise ValueError(f"the counts differ: {counts} in <input>, {same} in <partner_input>")
     words = tuple(match["dialogue"].split())
     _check_words(words)
     return Dialogue(counts, own, other, words, _outcome(match["output"].split(), counts))
@@ -79,7 +79,7 @@ def parse_dialogue(line: str) -> Dialogue:
 def _goal(text: str, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     numbers = text.split()
     if len(numbers) != 2 * len(ITEMS) or not all(number.isdecimal() for number in numbers):
-        raise ValueError(f"<{name}> must hold count and value of 3 items, 6 whole numbers, not “{text}”")
+        raise ValueError(f"{name} must be count and value of 3 items, 6 whole numbers, not “{text}”")
     values = tuple(map(int, numbers))
     return values[::2], values[1::2]
 
@@ -91,7 +91,7 @@ def _check_words(words: Sequence[str]) -> None:
     if any(one == other for one, other in itertools.pairwise(speakers)):
         raise ValueError("the same side speaks twice in a row: YOU: and THEM: must alternate")
     if words.count("<selection>") != 1 or words[-1] != "<selection>":
-        raise ValueError("the dialogue must end with <selection>, which must be nowhere else")
+        raise ValueError("the dialogue must end with <selection>, and contain it only there")
 
 
 def _outcome(words: Sequence[str], counts: Sequence[int]) -> tuple[int, ...]:
@@ -109,7 +109,7 @@ def _outcome(words: Sequence[str], counts: Sequence[int]) -> tuple[int, ...]:
     for item, count in enumerate(counts):
         if taken[item] + taken[3 + item] != count:
             raise ValueError(
-                f"<output> gives {taken[item]} and {taken[3 + item]} of item{item}, there are {count}"
+                f"<output> has {taken[item]} and {taken[3 + item]} of item{item}, but there are {count}"
             )
     return taken
 
@@ -118,13 +118,13 @@ def parse_scenarios(lines: Sequence[str]) -> tuple[int, ...]:
     """Read the two lines of a scenario: counts, values of one side, values of the other.
 
     Raises:
-        ValueError: one is malformed, or they do not belong together.
+        ValueError: a line is malformed, or the two lines do not match.
     """
     if len(lines) != 2:
         raise ValueError("a scenario is two lines, one for each side; the second is missing")
-    (counts, one), (same, other) = (_goal(line, "a scenario") for line in lines)
+    (counts, one), (same, other) = (_goal(line, "a line of a scenario") for line in lines)
     if counts != same:
-        raise ValueError(f"the two lines of a scenario have other counts: {counts} and {same}")
+        raise ValueError(f"the two lines of a scenario have different counts: {counts} and {same}")
     return (*counts, *one, *other)
 
 
@@ -132,12 +132,12 @@ def read_dialogues(path: Path, skip: bool = False) -> list[Dialogue]:
     """Read a file of dialogues.
 
     Args:
-        path: one dialogue a line; empty lines are passed over.
-        skip: leave malformed lines out, with a warning, instead of refusing the file.
+        path: file with one dialogue per line; empty lines are skipped.
+        skip: whether to leave malformed lines out, with a warning, instead of refusing the file.
 
     Raises:
-        BrokenData: lines are malformed; the message names file and line of each, the first 20 in full.
-        OSError: the file is not there or cannot be read.
+        BrokenData: lines are malformed; the message lists the first 20 with file and line.
+        OSError: the file does not exist or cannot be read.
     """
     return _read(
         path, ((number, [line]) for number, line in _lines(path)), lambda x: parse_dialogue(x[0]), skip
@@ -148,11 +148,11 @@ def read_scenarios(path: Path, skip: bool = False) -> Tensor:
     """Read a file of scenarios, int64 (S, 9): counts, values of one side, values of the other.
 
     Args:
-        path: two lines a scenario; empty lines are passed over.
+        path: file with two lines per scenario; empty lines are skipped.
         skip: as in `read_dialogues`.
 
     Raises:
-        BrokenData, OSError: as `read_dialogues`.
+        BrokenData, OSError: as in `read_dialogues`.
     """
     lines = list(_lines(path))
     pairs = ((lines[at][0], [line for _, line in lines[at : at + 2]]) for at in range(0, len(lines), 2))
@@ -181,20 +181,20 @@ def _read(
         more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "\n".join(problems[:SHOWN])
         raise BrokenData(
-            f"{len(problems)} malformed lines; mend them, or leave them out with task.skip_malformed = true\n"
+            f"{len(problems)} malformed lines: fix them, or leave them out with task.skip_malformed = true\n"
             f"{listed}{more}"
         )
     if problems:
         warnings.warn(
-            f"{len(problems)} malformed lines were left out, the first: {problems[0]}", stacklevel=2
+            f"{len(problems)} malformed lines were left out; the first: {problems[0]}", stacklevel=2
         )
     if not found:
-        raise BrokenData(f"{path} holds nothing that can be used")
+        raise BrokenData(f"{path} contains no usable data")
     return found
 
 
 def vocabulary(dialogues: Iterable[Dialogue], threshold: int) -> Words:
-    """Return the words that occur more than `threshold` times, most frequent first, then by the alphabet.
+    """Return the words that occur more than `threshold` times, most frequent first, then alphabetically.
 
     This is the rule of Lewis et al. 2017, with a threshold of 20, on the training dialogues.
     """

@@ -1,4 +1,4 @@
-"""Find the published dialogues, or fetch them when asked to."""
+"""Find the published dialogues, or fetch them on request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LICENCE = (
     "Deal or No Deal (Lewis et al. 2017, github.com/facebookresearch/end-to-end-negotiator) is under "
     "CC BY-NC 4.0: name its authors, and use it for no commercial purpose."
 )
-# SHA-256 of the files that are known; the parser checks the others line by line.
+# SHA-256 of each file, if known; the parser checks the others line by line.
 FILES = {
     "train.txt": "aa278f06765463a5767055e1a544d922b39a9bb78f586f85513bf99f74aa2300",
     "val.txt": "5ad7df00b8bc4b1fff565cb4dc38b23afc7874c496b0ed2e1c58c232326ff996",
@@ -35,11 +35,12 @@ SECONDS = 60
 def data_folder(options: DealOptions) -> Path:
     """Return the folder of the dialogues.
 
-    It is `root`, or else ROBUSTPLUG_DATA or "data"; the files are in it or in its folder "negotiate".
+    The root is `root`, or else ROBUSTPLUG_DATA or "data". The files are in the root or in its subfolder
+    "negotiate".
 
     Raises:
-        DataMissing: the files are not there, or cannot be fetched.
-        BrokenData: a file that was fetched is not the published one.
+        DataMissing: the files are missing, or cannot be fetched.
+        BrokenData: a fetched file is not the published one.
     """
     root = Path(options.root or os.environ.get("ROBUSTPLUG_DATA") or "data")
     folder = next((path for path in (root, root / "negotiate") if (path / NEEDED[0]).is_file()), None)
@@ -51,22 +52,22 @@ def data_folder(options: DealOptions) -> Path:
         what = ", ".join(missing or NEEDED)
         raise DataMissing(
             f"{what} of Deal or No Deal not found in {root.absolute()}. Set the option task.root or the "
-            "variable ROBUSTPLUG_DATA to the folder that holds the dialogues, set task.download = true, or "
-            'use the task "scripted-negotiation", which needs no data'
+            "variable ROBUSTPLUG_DATA to the folder of the dialogues, set task.download = true, or use the "
+            'task "scripted-negotiation", which needs no data'
         )
     return folder
 
 
 def fetch(folder: Path, source: str = SOURCE) -> None:
-    """Fetch the files that a folder lacks, and show their licence.
+    """Fetch the files that are missing in a folder, and show their licence.
 
     Args:
-        folder: is made if it is not there.
-        source: address of the folder to fetch from.
+        folder: target folder; it is created if it does not exist.
+        source: URL of the folder to fetch from.
 
     Raises:
         DataMissing: a file cannot be fetched.
-        BrokenData: one is not what it should be; it is not kept.
+        BrokenData: a file is not the published one; it is not kept.
     """
     click.echo(LICENCE, err=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def fetch(folder: Path, source: str = SOURCE) -> None:
             except (OSError, ValueError) as error:
                 raise DataMissing(f"{source}/{name} cannot be fetched: {error}") from error
             if digest and hashlib.sha256(content).hexdigest() != digest:
-                raise BrokenData(f"{source}/{name} is not the published file: its SHA-256 is another")
+                raise BrokenData(f"{source}/{name} is not the published file: its SHA-256 differs")
             partial = path.with_suffix(".part")
             partial.write_bytes(content)
             partial.replace(path)

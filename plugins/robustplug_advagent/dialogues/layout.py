@@ -1,15 +1,15 @@
-"""How a negotiation is written as one row of whole numbers.
+"""The layout of a negotiation as one row of whole numbers.
 
-A row x of int64 is seen by one of the two sides, "own", and holds
+A row x of int64 is the view of one of the two sides, "own":
 
-    x[0:3]    how many of each item there are
-    x[3:6]    what each item is worth to the own side
-    x[6:9]    what each item is worth to the other side; the own side does not look at them
-    x[9:12]   what the other side takes, or -1 each: whatever the own side leaves
-    x[12:]    the words of the dialogue, then padding; empty before anyone has spoken
+    x[0:3]    number of pieces of each item
+    x[3:6]    value of each item to the own side
+    x[6:9]    value of each item to the other side; the own side does not use them
+    x[9:12]   what the other side takes; or -1 each: whatever the own side leaves
+    x[12:]    the words of the dialogue, then padding; empty before the first turn
 
-A dialogue consists of turns: who speaks (YOU: is the own side), then words, then <eos>, or, at the end
-of the dialogue and as the only word of its turn, <selection>.
+A dialogue consists of turns: the speaker (YOU: is the own side), then words, then <eos>. The last turn is
+the speaker and <selection>.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEAD = 12
 
 PAD, EOS, SELECTION, YOU, THEM, UNKNOWN = range(6)
 SPECIALS = ("<pad>", "<eos>", "<selection>", "YOU:", "THEM:", "<unk>")
-# Outcomes of one item: 0 to 4 pieces of it, or how else a dialogue ended.
+# Outcomes of one item: 0 to 4 pieces of it, or another ending of the dialogue.
 MOST = 4
 DISAGREE, NO_AGREEMENT, DISCONNECT = range(MOST + 1, MOST + 4)
 OUTCOMES = MOST + 4
@@ -38,7 +38,7 @@ class Words:
     """Hold a vocabulary: the special words, then all others.
 
     Attributes:
-        all: every word, by its number.
+        all: all words; a word's number is its position.
     """
 
     all: tuple[str, ...]
@@ -49,18 +49,18 @@ class Words:
 
     @classmethod
     def of(cls, words: Iterable[str]) -> Words:
-        """Add the special words to others."""
+        """Build a vocabulary from the special words and these words."""
         return cls((*SPECIALS, *(word for word in words if word not in SPECIALS)))
 
     def __len__(self) -> int:
         return len(self.all)
 
     def encode(self, words: Iterable[str]) -> list[int]:
-        """Return the numbers of words; those that are not known become <unk>."""
+        """Return the numbers of words; unknown words become <unk>."""
         return [self._numbers.get(word, UNKNOWN) for word in words]
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
-        """Return the words of numbers."""
+        """Return the words with these numbers."""
         return [self.all[number] for number in numbers]
 
 
@@ -72,7 +72,7 @@ def swapped(x: Tensor) -> Tensor:
 
 
 def lengths(x: Tensor) -> Tensor:
-    """Return how many words each dialogue of (N, 12 + T) has, up to the last that is no padding: (N,)."""
+    """Return the number of words of each dialogue of (N, 12 + T), without the padding at the end: (N,)."""
     words = x[:, HEAD:]
     if not words.shape[1]:
         return x.new_zeros(len(x))

@@ -1,4 +1,4 @@
-"""The rules of the game as a vicinity: which dialogues a scenario may become."""
+"""The rules of the game as a vicinity: the legal dialogues of a scenario."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """Say of each word of dialogues (N, T) where it stands.
+    """Hold the position of each word in dialogues (N, T).
 
     Attributes:
-        there: it is no padding, bool.
-        speaker: YOU or THEM, who says it; 0 for nobody.
+        there: whether it is a word, not padding, bool.
+        speaker: its speaker, YOU or THEM; 0 for none.
         start: place of the speaker's name before it.
         turn: number of its turn, from 0; −1 before the first.
     """
@@ -42,21 +42,21 @@ def parts(words: Tensor) -> Parts:
 
 
 def own_words(words: Tensor) -> Tensor:
-    """Tell which words the own side chose, <eos> and <selection> included: bool (N, T)."""
+    """Return which words are the own side's, <eos> and <selection> included: bool (N, T)."""
     found = parts(words)
     return found.there & (found.speaker == YOU) & (words != YOU)
 
 
 def drawn_words(words: Tensor, turns: int, most: int) -> Tensor:
-    """Tell which of the own words were drawn, so that they can be learned from: bool (N, T).
+    """Return which of the own words were drawn and can be learned from: bool (N, T).
 
-    What the rules put into a mouth was no choice: <selection> when turns run out, <eos> when words do. To
-    punish it would take away the probability of ending a dialogue, which makes the next one longer still.
+    The rules force <selection> after the last turn and <eos> after the last word. A penalty on these words
+    would lower the probability of ending a dialogue, and make the next one even longer.
 
     Args:
-        words: int64 (N, T).
-        turns: most turns of a dialogue.
-        most: words of a turn.
+        words: words of the dialogues, int64 (N, T).
+        turns: largest number of turns of a dialogue.
+        most: largest number of words of a turn.
     """
     found = parts(words)
     places = torch.arange(words.shape[1], device=words.device)
@@ -65,11 +65,11 @@ def drawn_words(words: Tensor, turns: int, most: int) -> Tensor:
 
 
 def allowed(x: Tensor, turns: int, words: int) -> Tensor:
-    """Tell which dialogues follow the rules: bool (N,).
+    """Return which dialogues follow the rules: bool (N,).
 
-    Sides alternate; each turn but the last ends with <eos>; the last is <selection> alone, which is said
-    nowhere else; no turn has more than `words` words, no dialogue more than `turns` turns. No word is
-    unknown. The other side claims nothing, or not more than there is.
+    Sides alternate. Each turn but the last ends with <eos>. The last turn is <selection> alone, which occurs
+    nowhere else. No turn has more than `words` words, no dialogue more than `turns` turns. No word is
+    unknown. The other side claims nothing, or no more than exists.
     """
     said, sizes = x[:, HEAD:], lengths(x)
     if not said.shape[1]:
@@ -94,10 +94,10 @@ def allowed(x: Tensor, turns: int, words: int) -> Tensor:
 
 
 class Rules:
-    """The dialogues that a scenario may become under the rules of the game.
+    """The dialogues that the rules of the game allow for a scenario.
 
-    The scenario itself, before anyone has spoken, is among them, and so is any dialogue that people had.
-    No distance is measured: `eps` means nothing.
+    The scenario itself, before the first turn, is one of them. An unchanged human dialogue is always legal.
+    The vicinity has no distance: `eps` has no meaning.
     """
 
     norm: float | None = None
@@ -111,7 +111,7 @@ class Rules:
         return batch
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Tell for each sample whether x, (N, 12 + T), is a dialogue about the scenario of its origin."""
+        """Return for each sample whether x, (N, 12 + T), is a legal dialogue about its origin's scenario."""
         start = slice(0, CLAIM.start)
         same_scenario = (x[:, start] == origin[:, start]).all(1)
         unchanged = x.shape == origin.shape and (x == origin).all(1)
@@ -121,7 +121,7 @@ class Rules:
         """Refuse.
 
         Raises:
-            Refused: no dialogue is nearer than another.
+            Refused: dialogues have no distance.
         """
         raise Refused("a negotiation has no nearest legal dialogue; use an attack made for negotiations")
 
@@ -129,7 +129,7 @@ class Rules:
         """Refuse.
 
         Raises:
-            Refused: words are no directions.
+            Refused: dialogues have no directions.
         """
         raise Refused("a negotiation has no directions; use an attack made for negotiations")
 
@@ -137,6 +137,6 @@ class Rules:
         """Refuse.
 
         Raises:
-            Refused: a random dialogue would not be one of this agent's.
+            Refused: random words are not the agent's own turns.
         """
         raise Refused("a negotiation has no random dialogue; use an attack made for negotiations")

@@ -1,4 +1,4 @@
-"""What can be negotiated about, who gets what, and what it is worth."""
+"""Scenarios, decisions and scores of negotiations."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from .layout import CLAIM, COUNTS, MOST, NO_AGREEMENT, OTHER, OWN
 
 TOTAL = 10
-"""What all items together are worth, to each side."""
+"""Value of all items together, to each side."""
 PIECES = range(5, 8)
-"""How many pieces there may be."""
+"""Possible total numbers of pieces."""
 
 GRID = torch.tensor(list(itertools.product(range(MOST + 1), repeat=3)))
-"""All ways to take 0 to 4 pieces of three items, (125, 3); an allocation is a row of it."""
+"""All ways to take 0 to 4 pieces of three items, (125, 3); each row is an allocation."""
 WALK_AWAY = len(GRID)
 """The decision to agree on nothing: both sides get 0."""
 
@@ -25,9 +25,9 @@ WALK_AWAY = len(GRID)
 def all_scenarios() -> Tensor:
     """Return every scenario that the published constraints allow, int64 (S, 9).
 
-    Three items, 1 to 4 pieces of each and 5 to 7 in all; whole values of 0 to 10 with a total of 10 for
-    each side; no item is worthless to both, and some item is worth something to both. Rows are counts,
-    values of one side, values of the other.
+    A scenario has three items with 1 to 4 pieces each and 5 to 7 in total. Values are whole numbers from 0
+    to 10 with a total of 10 for each side. No item is worthless to both sides, and at least one item is worth
+    something to both. Rows are counts, values of one side, values of the other.
     """
     rows = []
     for counts in itertools.product(range(1, MOST + 1), repeat=3):
@@ -43,18 +43,18 @@ def all_scenarios() -> Tensor:
 
 
 def generate(count: int, rng: torch.Generator) -> Tensor:
-    """Draw scenarios uniformly from all that are allowed, as rows (count, 12) without a dialogue."""
+    """Draw scenarios uniformly from all allowed ones, as rows (count, 12) without a dialogue."""
     known = all_scenarios()
     return as_rows(known[torch.randint(len(known), (count,), generator=rng)])
 
 
 def as_rows(scenarios: Tensor) -> Tensor:
-    """Turn scenarios (N, 9) into rows (N, 12), in which nobody has claimed anything."""
+    """Turn scenarios (N, 9) into rows (N, 12) without claims."""
     return torch.cat([scenarios, scenarios.new_full((len(scenarios), 3), -1)], 1)
 
 
 def legal(counts: Tensor) -> Tensor:
-    """Tell which allocations each pool (N, 3) allows: bool (N, 126); walking away is none of them."""
+    """Return which allocations each pool (N, 3) allows: bool (N, 126); False for walking away."""
     fits = (GRID.to(counts.device) <= counts[:, None]).all(2)
     return torch.cat([fits, fits.new_zeros(len(fits), 1)], 1)
 
@@ -71,14 +71,14 @@ def pieces(decision: Tensor) -> Tensor:
 
 
 def scores(x: Tensor, decision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Settle negotiations: what the own side gets, what the other side gets, and whether they agree.
+    """Score negotiations: what the own side gets, what the other side gets, and whether they agree.
 
     Without an agreement both get 0. A side that claims whatever is left always agrees, unless the own
     side walks away.
 
     Args:
         x: rows (N, 12 + T).
-        decision: of the own side, int64 (N,).
+        decision: decision of the own side, int64 (N,).
 
     Returns:
         Scores of 0 to 10, int64 (N,) each, and bool (N,).
@@ -91,14 +91,14 @@ def scores(x: Tensor, decision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def gains(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what each decision of the own side is worth to both if the other side takes the rest.
+    """Return the scores of both sides for each decision of the own side, if the other side takes the rest.
 
     Args:
         x: rows (N, 12 + T).
 
     Returns:
-        Scores of the own side and of the other, int64 (N, 126) each; 0 for walking away. Those of
-        allocations that are not legal mean nothing.
+        Scores of the own side and of the other, int64 (N, 126) each; 0 for walking away. Scores of illegal
+        allocations have no meaning.
     """
     grid = GRID.to(x.device)
     own = x[:, OWN] @ grid.T
@@ -108,19 +108,18 @@ def gains(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def decision_scores(choice: Tensor, counts: Tensor, walk_away: bool) -> Tensor:
-    """Score every decision by what is said of each item: Eq. 3.6, before the argmax.
+    """Score every decision by the logits of each item's outcome: Eq. 3.6, before the argmax.
 
-    The score of an allocation is Σ_i z_i(o_i) over the three items of the own side and of the other.
-    It differs from the logarithm of the product of their probabilities by a number that is the same for
-    all allocations.
+    The score of an allocation is Σ_i z_i(o_i) over the three items of the own side and of the other. It
+    differs from the logarithm of the product of their probabilities by the same constant for all allocations.
 
     Args:
         choice: logits (N, 6, 8) of the outcomes of each item for the own side, then for the other.
-        counts: (N, 3).
+        counts: number of pieces of each item, (N, 3).
         walk_away: whether agreeing on nothing is allowed.
 
     Returns:
-        (N, 126); -inf for what is not legal.
+        Scores (N, 126); -inf for illegal decisions.
     """
     grid = GRID.to(choice.device)
     own = sum(choice[:, item, grid[:, item]] for item in range(3))
@@ -133,7 +132,7 @@ def decision_scores(choice: Tensor, counts: Tensor, walk_away: bool) -> Tensor:
 
 
 def decide(choice: Tensor, x: Tensor, walk_away: bool = False) -> Tensor:
-    """Return the decision of the largest score, int64 (N,): Eq. 3.6.
+    """Return the decision with the largest score, int64 (N,): Eq. 3.6.
 
     Args:
         choice: logits (N, 6, 8).
@@ -144,5 +143,5 @@ def decide(choice: Tensor, x: Tensor, walk_away: bool = False) -> Tensor:
 
 
 def without_dialogue(x: Tensor) -> Tensor:
-    """Return rows as they were before anyone spoke or claimed anything, (N, 12)."""
+    """Return rows without dialogue and claims, (N, 12)."""
     return as_rows(x[:, : CLAIM.start])

@@ -1,7 +1,7 @@
-"""Dialogues made by a script, for machines without the data: not what people said.
+"""Dialogues written by a script, for machines without the data; they are not human dialogues.
 
 Two scripted sides make offers in fixed phrases, lower their demands turn by turn, and accept what is
-good enough. The lines are in the format of Deal or No Deal and go through the same parser.
+good enough. The lines have the format of Deal or No Deal and use the same parser.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from .layout import ITEMS
 from .scenarios import GRID, generate
 
-# What a side wants at least in its first turn, its second, and so on; then it walks away.
+# Smallest score that a side accepts in its first turn, its second, and so on; then it walks away.
 DEMANDS = (8, 7, 6, 5, 4)
 OFFERS = (
     "i would like {}",
@@ -45,7 +45,7 @@ def scripted_lines(dialogues: int, rng: torch.Generator) -> list[str]:
     """Return two lines, one for each side, for each of some scripted dialogues.
 
     Args:
-        dialogues: how many.
+        dialogues: number of dialogues.
         rng: a generator on the CPU.
     """
     scenarios = generate(dialogues, rng)[:, :9].tolist()
@@ -58,7 +58,7 @@ def scripted_lines(dialogues: int, rng: torch.Generator) -> list[str]:
 
 
 def bundle(pieces: Sequence[int], counts: Sequence[int]) -> str:
-    """Name some pieces of a pool, as in "the book and 2 hats"; "nothing" for none."""
+    """Return a phrase for some pieces of a pool, as in "the book and 2 hats"; "nothing" for none."""
     parts = []
     for item, taken, count in zip(ITEMS, pieces, counts, strict=True):
         if taken:
@@ -93,7 +93,7 @@ def _both_sides(scenario: Sequence[int], dice: _Dice) -> Iterator[str]:
 def _negotiate(
     counts: Sequence[int], values: Sequence[Sequence[int]], first: int, dice: _Dice
 ) -> tuple[list[str], tuple[list[int], list[int]] | None]:
-    """Return what is said turn by turn, and what both sides take, or None for no agreement."""
+    """Return the turns, and what both sides take, or None for no agreement."""
     said: list[str] = []
     offered: list[int] | None = None
     for turn in range(2 * len(DEMANDS)):
@@ -111,7 +111,7 @@ def _negotiate(
 
 
 def _offer(counts: Sequence[int], values: Sequence[int], demand: int, dice: _Dice) -> list[int]:
-    """Choose pieces that are worth the demand or a little more."""
+    """Choose pieces worth the demand or slightly more."""
     choices: list[list[int]] = [
         pieces
         for pieces in _ALLOCATIONS

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NegotiationInfo(TaskInfo):
-    """Describe a negotiation task to agents.
+    """Describe a negotiation task.
 
     Attributes:
         words: the vocabulary.
@@ -38,14 +38,15 @@ class NegotiationInfo(TaskInfo):
 class NegotiationTask:
     """Serve dialogues, and scenarios without a dialogue.
 
-    A batch of dialogues has their outcomes as y, one of scenarios −1 in their place. Training and
-    validation are on dialogues or on scenarios, as `learn_from` says, the test always on generated
-    scenarios: an attack makes a dialogue of each, and the agent's decision after it is what counts.
+    For dialogues, y are their outcomes; for scenarios, y is −1. Training and validation use dialogues or
+    scenarios, as `learn_from` sets. The test always uses generated scenarios: an attack turns each into a
+    dialogue, and the score is that of the agent's decision after it.
 
     Args:
-        options: of either task.
-        dialogues: of the splits; the vocabulary is that of the training split. There may be no test split.
-        published: scenarios to learn from, (S, 9); None for generated ones.
+        options: options of either task.
+        dialogues: dialogues of each split, the test split optional; the vocabulary is that of the training
+            split.
+        published: training scenarios, (S, 9); None for generated ones.
     """
 
     default_model = "negotiator"
@@ -81,7 +82,7 @@ class NegotiationTask:
         )
 
     def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
-        """Yield the batches of one epoch of a split; dialogues of similar lengths stand together."""
+        """Yield the batches of one epoch of a split; dialogues of similar lengths share a batch."""
         x, y = self._data[split]
         for index in index_batches(len(x), feed, self._lengths[split]):
             yield Batch(x[index].to(feed.device), y[index].to(feed.device), index.to(feed.device))
@@ -90,15 +91,15 @@ class NegotiationTask:
         """Return the dialogues of a split, (N, 12 + T), and their outcomes, (N, 6).
 
         Raises:
-            KeyError: there are none.
+            KeyError: the split has no dialogues.
         """
         return self._dialogues[split]
 
     def by_length(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Return the dialogues of a split and their outcomes, the shortest first: neighbours fit one batch.
+        """Return the dialogues of a split and their outcomes, shortest first: neighbours fit one batch.
 
         Raises:
-            KeyError: there are none.
+            KeyError: the split has no dialogues.
         """
         x, y = self._dialogues[split]
         order = lengths(x).argsort(stable=True)
@@ -109,15 +110,15 @@ class NegotiationTask:
         return self._scenarios[split]
 
     def decide(self, x: Tensor, output: Any) -> Tensor:
-        """Return the decision that an agent's output says, int64 (N,): Eq. 3.6."""
+        """Return the decision in an agent's output, int64 (N,): Eq. 3.6."""
         return decide(output.choice, x, self.info.walk_away)
 
     def score(self, view: View, output: Any) -> Tensor:
-        """Tell for each sample whether the agent did well: bool (N,).
+        """Return for each sample whether the agent succeeds: bool (N,).
 
-        Of a negotiation: it got at least as much as the other side; before anyone has spoken it has. Of a
-        dialogue with a known outcome: it decides as the person did; where the two people did not agree
-        there is nothing to match.
+        In a negotiation, the agent succeeds if it gets at least as much as the other side; before the first
+        turn it always succeeds. In a dialogue with a known outcome, it succeeds if it decides as the person
+        did; if the two people did not agree, it always fails.
         """
         decision = self.decide(view.x, output)
         own, other, _ = scores(view.x, decision)
@@ -128,10 +129,10 @@ class NegotiationTask:
         return torch.where(played, (own >= other) | silent, same & known)
 
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
-        """Measure negotiations: who gets what, how often they agree, and how long they take.
+        """Measure negotiations: the scores of both sides, how often they agree, and the number of turns.
 
         "PAR %", the positive advantage rate, is the share of dialogues in which the other side gets more
-        than the own one.
+        than the own side.
         """
         own, other, agree = scores(view.x, self.decide(view.x, output))
         spoken = torch.tensor([float(len(turns(row))) for row in view.x[:, HEAD:].tolist()])
@@ -147,7 +148,7 @@ class NegotiationTask:
         return {name: values.masked_fill(apart, torch.nan) for name, values in found.items()}
 
     def tell(self, view: View, output: Any) -> Sequence[str]:
-        """Write each negotiation down, as Tables 3.11 to 3.13 do."""
+        """Return each negotiation as text, as in Tables 3.11 to 3.13."""
         return tell(view.x, self.decide(view.x, output), self.info.words)
 
 
@@ -155,12 +156,12 @@ def negotiating(task: Any, vicinity: Any) -> tuple[NegotiationTask, Rules]:
     """Return the task and the rules of a negotiation.
 
     Raises:
-        Refused: the task is another, or the vicinity is not that of the rules.
+        Refused: the task is not a negotiation, or the vicinity is not `rules`.
     """
     if not isinstance(task, NegotiationTask):
-        raise Refused('this needs a negotiation: task "negotiation" or "scripted-negotiation"')
+        raise Refused('this needs a negotiation: set the task to "negotiation" or "scripted-negotiation"')
     if not isinstance(vicinity, Rules):
-        raise Refused('a negotiation is played by rules: set the vicinity to "rules"')
+        raise Refused('a negotiation needs the rules of the game: set the vicinity to "rules"')
     return task, vicinity
 
 
@@ -185,8 +186,8 @@ def deal_or_no_deal(options: DealOptions) -> NegotiationTask:
     """Build the task of the published dialogues.
 
     Raises:
-        DataMissing: a file is not there.
-        BrokenData: lines are malformed; all are named.
+        DataMissing: a file is missing.
+        BrokenData: lines are malformed.
     """
     from .fetch import data_folder
 

@@ -1,4 +1,4 @@
-"""Write negotiations down as text, in the manner of Tables 3.11 to 3.13."""
+"""Write negotiations as text, in the style of Tables 3.11 to 3.13."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _WIDTH = max(len(ADVERSARY), len(TARGET))
 
 
 def tell(x: Tensor, decision: Tensor, words: Words) -> list[str]:
-    """Write negotiations down: what both sides were given, what they said, and what each got.
+    """Return negotiations as text: the goals of both sides, their turns, and what each got.
 
-    Of a scenario that nobody has spoken about there is nothing to tell: "".
+    A scenario without a dialogue is "".
 
     Args:
         x: rows (N, 12 + T) as the target sees them.
-        decision: of the target, int64 (N,).
+        decision: decision of the target, int64 (N,).
         words: the vocabulary.
     """
     own, other, agree = scores(x, decision)
@@ -63,7 +63,7 @@ def _outcome(
     if walked:
         return [_line(TARGET, "takes nothing: no agreement, 0/10 for both")]
     rest = [count - taken for count, taken in zip(counts, mine, strict=True)]
-    note = "" if agree else "  (the other side expects something else: no agreement)"
+    note = "" if agree else "  (the other side decided differently: no agreement)"
     return [
         _line(ADVERSARY, f"{_bundle(rest)}  {got[0]}/10{note}"),
         _line(TARGET, f"{_bundle(mine)}  {got[1]}/10"),

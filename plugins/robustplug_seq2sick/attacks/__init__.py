@@ -1,1 +1,1 @@
-"""Attacks on models that translate."""
+"""Attacks on translation models."""

@@ -1,4 +1,4 @@
-"""What attacks on translations want, and when they have it (thesis §2.2 and §3.1)."""
+"""Goals of attacks on translations, and their losses (thesis §2.2 and §3.1)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Goal(NamedTuple):
 
     Attributes:
         said: the translation of the original sentence, int64 (N, T).
-        keywords: words that shall appear in the translation, int64 (N, K), padded; K = 0 for a translation
-            that shall have no word of `said` in its place.
-        joins: pieces that go on with the word before them, bool (V,); None if there are no pieces.
+        keywords: words to force into the translation, int64 (N, K), padded; K = 0 for a non-overlapping
+            translation, which has no word of `said` in its original place.
+        joins: pieces that continue the word before them, bool (V,); None if there are no pieces.
     """
 
     said: Tensor
@@ -30,31 +30,31 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, info: Mapping[str, Any], target: Words) -> Goal | None:
-        """Return the goal that an attack has stated in a view's info; None where nobody has one."""
+        """Return the goal that an attack stated in a view's info; None if there is no goal."""
         if "said" not in info:
             return None
         joins = target.joins()
         return cls(info["said"], info["keywords"], None if joins is None else joins.to(info["said"].device))
 
     def rows(self, keep: Tensor) -> Goal:
-        """Return the goals of some sentences."""
+        """Return the goals of the selected sentences."""
         return Goal(self.said[keep], self.keywords[keep], self.joins)
 
     def watched(self) -> Tensor:
-        """Return the words of the output that a loss looks at in each place, int64 (N, P, J)."""
+        """Return the output words whose logits a loss uses at each position, int64 (N, P, J)."""
         return self.keywords[:, None] if self.keywords.shape[1] else self.said[..., None]
 
     def possible(self) -> Tensor:
-        """Tell which sentences can be attacked: those that had a translation, and get keywords if asked."""
+        """Return which sentences can be attacked: those with a translation and all requested keywords."""
         there = lengths(self.said) > 0
         return there & (self.keywords != PAD).all(1) if self.keywords.shape[1] else there
 
     def reached(self, words: Tensor) -> Tensor:
-        """Tell which translations, int64 (N, T'), reach the goal: bool (N,).
+        """Return which translations, int64 (N, T'), reach the goal: bool (N,).
 
-        Non-overlapping: no position has the same word as before. Keywords: all of them are there, as words:
-        a piece that the next one makes a longer word of does not count. A translation without any word
-        reaches nothing.
+        Non-overlapping: no position has the same word as before. Keywords: all of them occur, as whole
+        words: a piece does not count if the next piece continues its word. A translation without words
+        reaches no goal.
         """
         there = (lengths(words) > 0) & self.possible()
         if self.keywords.shape[1]:
@@ -70,10 +70,10 @@ class Goal(NamedTuple):
 def non_overlapping_loss(scores: Scores, words: Tensor, said: Tensor, margin: float = 0.0) -> Tensor:
     """Return Σ_t max(−ε, z_t[s_t] − max_{y≠s_t} z_t[y]) of each sentence, (N,): Eq. 2.8.
 
-    t goes to the end of the shorter translation; behind it nothing can be the same.
+    t runs to the end of the shorter translation; beyond it no words can coincide.
 
     Args:
-        scores: of the attacked sentence, `said` being watched.
+        scores: scores of the attacked sentence, with `said` watched.
         words: its likeliest words, int64 (N, T).
         said: s, int64 (N, M).
         margin: ε ≥ 0.
@@ -91,16 +91,16 @@ def keyword_loss(
 ) -> Tensor:
     """Return Σ_i min_t m_t(max(−ε, max_{y≠k_i} z_t[y] − z_t[k_i])) of each sentence, (N,): Eq. 2.12.
 
-    m_t keeps keyword i off positions whose likeliest word is another keyword, Eq. 2.11; read to the letter,
-    which would also take its own position from a keyword that is there already, no loss could reach 0. A
-    keyword that no position is left for may take any.
+    m_t keeps keyword i off positions whose likeliest word is another keyword, Eq. 2.11. Read literally,
+    Eq. 2.11 would also bar a keyword from the position where it already occurs, and no loss could reach 0. A
+    keyword without any free position may take every position.
 
     Args:
-        scores: of the attacked sentence, `keywords` being watched; the last place of each is that of </s>.
+        scores: scores of the attacked sentence, with `keywords` watched; the last position of each is </s>.
         words: its likeliest words, int64 (N, T).
         keywords: k, int64 (N, K).
         margin: ε ≥ 0.
-        mask: use m; without it this is Eq. 2.10.
+        mask: apply m; without it this is Eq. 2.10.
     """
     places = torch.arange(scores.best.shape[1], device=words.device)
     there = places <= lengths(words)[:, None]
@@ -115,17 +115,17 @@ def keyword_loss(
 
 
 def draw_keywords(said: Tensor, index: Tensor, candidates: tuple[int, ...], count: int, seed: int) -> Tensor:
-    """Draw the keywords of each sentence, int64 (N, K): different words that its translation does not have.
+    """Draw the keywords of each sentence, int64 (N, K): distinct words that its translation lacks.
 
-    The choice depends on seed and index alone, so that all attacks get the same keywords. Sentences for which
-    there are not enough words get padding.
+    The draw depends on seed and index alone, so that all attacks use the same keywords. Sentences with too
+    few candidates are padded.
 
     Args:
         said: translations of the original sentences, int64 (N, T).
-        index: of the samples, int64 (N,).
+        index: indices of the samples, int64 (N,).
         candidates: numbers of the words to draw from.
-        count: K.
-        seed: of the choice.
+        count: K, number of keywords of each sentence.
+        seed: seed of the draw.
     """
     rows = []
     for own, sample in zip(said.tolist(), index.tolist(), strict=True):

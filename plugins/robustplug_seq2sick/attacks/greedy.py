@@ -1,4 +1,4 @@
-"""A baseline without gradients: replace the word whose absence helps most by the best of frequent ones."""
+"""A gradient-free baseline: replace the word whose removal helps most with the best frequent word."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from .options import GreedyOptions
 
 CHUNK = 256
-"""Sentences that are translated together."""
+"""Number of sentences that are translated together."""
 
 
 class GreedyReplacement(Aimed):
     """Score each position by the loss with <pad> in it, and try words at the best one.
 
-    Where no word makes the loss smaller the position is left alone from then on.
+    A position where no word lowers the loss is not tried again.
 
     Args:
-        options: of the component.
+        options: options of the component.
     """
 
     def __init__(self, options: GreedyOptions) -> None:
@@ -34,7 +34,7 @@ class GreedyReplacement(Aimed):
         self.options = options
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at sentences that reach the goal, and at the original ones where none was found.
+        """Return the view with sentences that reach the goal, or the original where none was found.
 
         Raises:
             Refused: the model does not translate from embeddings.
@@ -50,7 +50,7 @@ class GreedyReplacement(Aimed):
             loss[rows] = _losses(victim, goal, rows, origin[rows])[0]
             barred = origin == PAD
             for _ in range(o.rounds):
-                # A sentence without a position left, or without words left to change, is given up.
+                # Drop sentences with no position left, or with no words left to change.
                 spent = (current != origin).sum(1) >= radius
                 barred = barred | (spent[:, None] & (current == origin))
                 rows = rows[~barred[rows].all(1)]
@@ -79,7 +79,7 @@ class GreedyReplacement(Aimed):
 
 
 def _losses(victim: Victim, goal: Goal, owner: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return loss and success of sentences (C, S), of which each has the goal of a row of the batch."""
+    """Return loss and success of sentences (C, S); `owner` has the row of the batch whose goal applies."""
     sizes = lengths(x)
     return _of_vectors(victim, goal, owner, x, sizes)
 
@@ -98,10 +98,10 @@ def _of_vectors(victim: Victim, goal: Goal, owner: Tensor, x: Tensor, sizes: Ten
 
 
 def _weakest(victim: Victim, goal: Goal, rows: Tensor, x: Tensor, barred: Tensor) -> Tensor:
-    """Return the position of each sentence whose replacement by <pad> has the smallest loss, int64 (R,)."""
+    """Return for each sentence the position where <pad> yields the smallest loss, int64 (R,)."""
     places = (~barred).nonzero()
     number, column = places[:, 0], places[:, 1]
-    # <pad> within a sentence is no end of it.
+    # <pad> within a sentence does not end it.
     sizes = lengths(x)[number]
     without = x[number].scatter(1, column[:, None], PAD)
     losses, _ = _of_vectors(victim, goal, rows[number], without, sizes)

@@ -1,4 +1,4 @@
-"""Options of the attacks. Importing this does not import torch."""
+"""Options of the attacks. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from robustplug.api import Count, Natural, NonNegative, Positive
 
 @dataclass(frozen=True)
 class GoalOptions:
-    """Options that say what an attack wants.
+    """Options of an attack's goal.
 
     Attributes:
-        keywords: how many drawn words shall appear in the translation, |K|; 0 for a translation that has no
-            word in the place where it was (non-overlapping).
-        keyword_seed: of the draw; the same for all attacks, so that they can be compared.
+        keywords: number of drawn words to force into the translation, |K|; 0 for a translation that has no
+            word in its original place (non-overlapping).
+        keyword_seed: seed of the draw; the same for all attacks, so that they can be compared.
         margin: ε of Eq. 2.8 and 2.12.
         mask: keep keywords off the positions of other keywords (Eq. 2.11); without it they collide.
     """
@@ -30,18 +30,18 @@ class Seq2SickOptions(GoalOptions):
     """Options of `seq2sick`. Lengths are in units of the root mean square length of a word's embedding.
 
     Attributes:
-        steps: iterations at most, for each learning rate.
-        lr: η, learning rates; the next one is tried for the sentences that those before did not break.
+        steps: largest number of iterations, for each learning rate.
+        lr: η, learning rates; each is tried on the sentences that the ones before did not break.
         lambda1: weight of the group lasso Σ‖δ_i‖; 0 for none.
         lambda2: weight of the distance from the nearest embeddings, Eq. 3.4; 0 for none.
-        project: the gradient is that at the nearest words; without it, at X + δ, and words are looked for
+        project: take the gradient at the nearest words; otherwise take it at X + δ, and search for words
             only to try the result.
-        overwrite: δ becomes that of the nearest words, as in Algorithm 6; otherwise it goes on from where it
-            was, as in the authors' code.
-        specials: special words may be nearest, too; a sentence that has one is no success.
+        overwrite: replace δ by that of the nearest words, as in Algorithm 6; otherwise the descent continues
+            from δ, as in the authors' code.
+        specials: special words may be nearest, too; a sentence that contains one is not a success.
         largest: weight of the largest entry of δ, which the authors' code adds to the loss.
-        reset: each learning rate starts with δ = 0.
-        patience: iterations to go on, after a success, in search of one with fewer changed words.
+        reset: start each learning rate with δ = 0.
+        patience: number of iterations to continue after a success, in search of fewer changed words.
     """
 
     steps: Count = 100
@@ -59,7 +59,7 @@ class Seq2SickOptions(GoalOptions):
         if not self.lr:
             raise ValueError("lr must hold at least one learning rate")
         if self.overwrite and not self.project:
-            raise ValueError("without project there is nothing to overwrite δ by: leave overwrite out")
+            raise ValueError("overwrite needs project = true: set project, or leave overwrite out")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class GreedyOptions(GoalOptions):
     """Options of `greedy-replacement`.
 
     Attributes:
-        rounds: replacements tried, at most.
-        words: how many words are tried at a position: the first of the vocabulary, which are the most
+        rounds: largest number of replacements that are tried.
+        words: number of words that are tried at a position: the first of the vocabulary, which are the most
             frequent ones.
     """
 

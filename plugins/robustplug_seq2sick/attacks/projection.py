@@ -1,4 +1,4 @@
-"""The parts of Algorithm 6 that know nothing of models: projection, group lasso, gradient regularisation."""
+"""The model-independent parts of Algorithm 6: projection, group lasso, gradient regularisation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def shrunk(delta: Tensor, amount: float) -> Tensor:
 
 
 def half_gaps(words: Tensor, table: Tensor, allowed: Tensor) -> Tensor:
-    """Return half the distance of each word from the nearest other one, (…): within it, nothing is nearer.
+    """Return half the distance from each word to the nearest other word, (…).
+
+    Within this distance of a word, no other word is nearer.
 
     Args:
         words: int64 (…).
@@ -35,7 +37,7 @@ def half_gaps(words: Tensor, table: Tensor, allowed: Tensor) -> Tensor:
     squares = table.square().sum(1)
     distances = squares[kinds, None] + squares - 2 * table[kinds] @ table.T
     distances = distances.masked_fill(~allowed, torch.inf).scatter(1, kinds[:, None], torch.inf)
-    # A little less, for what rounding may have added.
+    # Slightly less than half, to allow for rounding.
     return (0.499 * distances.amin(1).clamp_min(0).sqrt())[place]
 
 
@@ -45,10 +47,10 @@ def distance_gradient(away: Tensor) -> Tensor:
     It is a unit vector away from the nearest embedding, and 0 at an embedding.
 
     Args:
-        away: p_i − w_j, from the nearest embedding to each point.
+        away: p_i − w_j, the vectors from the nearest embedding to each point.
     """
     norms = away.norm(dim=-1, keepdim=True)
-    # Rounding leaves a direction, though none is meant, where a point is an embedding.
+    # Where a point is an embedding, rounding leaves a spurious direction.
     return torch.where(norms > 1e-6, away / norms.clamp_min(1e-12), 0.0)
 
 

@@ -26,7 +26,7 @@ class _Best:
     Attributes:
         x: int64 (N, S); the original where there is no success.
         changed: words changed, (N,); infinite where there is no success.
-        since: iterations since it was found, (N,).
+        since: iterations since this success, (N,).
     """
 
     x: Tensor
@@ -35,12 +35,12 @@ class _Best:
 
 
 class Seq2Sick(Aimed):
-    """Replace words so that the translation has no word in its place, or all keywords.
+    """Replace words so that the translation has no word in its original place, or all keywords.
 
-    All sentences of a batch are attacked together; one that is broken leaves it.
+    All sentences of a batch are attacked together; a broken sentence leaves the batch.
 
     Args:
-        options: of the component.
+        options: options of the component.
     """
 
     def __init__(self, options: Seq2SickOptions) -> None:
@@ -48,7 +48,7 @@ class Seq2Sick(Aimed):
         self.options = options
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at sentences that reach the goal, and at the original ones where none was found.
+        """Return the view with sentences that reach the goal, or the original where none was found.
 
         Raises:
             Refused: the model does not translate from embeddings.
@@ -71,7 +71,7 @@ class Seq2Sick(Aimed):
 
 
 class _Search:
-    """Descend for some sentences, and keep what was found in `best`."""
+    """Descend for some sentences, and store the results in `best`."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class _Search:
         self.gap = half_gaps(origin, self.table, self.allowed)
 
     def descend(self, rows: Tensor, lr: float) -> None:
-        """Go down for the sentences `rows`, until each is broken or the iterations are over."""
+        """Descend for the sentences `rows`, until each is broken or the iterations are used up."""
         o = self.options
         if o.reset:
             self.delta[rows], self.words[rows] = 0, self.origin[rows]
@@ -108,11 +108,11 @@ class _Search:
             self.best.since[rows] += 1
             found = self.best.changed[rows].isfinite()
             rows = rows[~(found & (self.best.since[rows] >= o.patience))]
-        # The last δ was not tried yet.
+        # The last δ has not been tried yet.
         self._try(rows, self.words[rows])
 
     def _nearest(self, rows: Tensor, delta: Tensor) -> Tensor:
-        """Return the words nearest to X + δ, int64 (R, S); the original word may stay, whatever it is."""
+        """Return the words nearest to X + δ, int64 (R, S); the original word is always allowed."""
         words, sizes = self.origin[rows], delta.norm(dim=2)
         moved = (sizes > self.gap[rows]) & self.there[rows]
         points, own = self.start[rows][moved] + delta[moved], words[moved]
@@ -124,7 +124,7 @@ class _Search:
     def _iterate(self, rows: Tensor, lr: float) -> None:
         o, delta, start = self.options, self.delta[rows], self.start[rows]
         if o.project:
-            # The gradient is that at the nearest words: while these are the same, so is it.
+            # The gradient is taken at the nearest words: it stays the same while they do.
             fresh = (self.words[rows] != self.asked[rows]).any(1)
             self._ask(rows[fresh], self.table[self.words[rows[fresh]]])
         else:
@@ -141,12 +141,12 @@ class _Search:
         self.delta[rows] = self.table[self.words[rows]] - start if o.overwrite else delta
 
     def _ask(self, rows: Tensor, point: Tensor) -> None:
-        """Note the gradient of the loss at X + δ, and try the words of those that reach their goals there."""
+        """Store the gradient of the loss at `point`, and try the words of sentences that reach the goal."""
         if not len(rows):
             return
         words, goal = self.words[rows], self.goal.rows(rows)
         point = point.detach().requires_grad_()
-        # The shortest rows may all be left: what is behind the longest costs time.
+        # Only short rows may be left: columns beyond the longest of them cost time.
         longest = int(self.sizes[rows].max())
         found = self.victim.translate(goal, point[:, :longest] * self.unit, self.sizes[rows])
         hit = goal.reached(found.words)

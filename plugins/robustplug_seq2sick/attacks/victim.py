@@ -1,4 +1,4 @@
-"""The model under attack, as attacks see it: embeddings, translations, and how good these are for them."""
+"""The model under attack, as attacks use it: embeddings, translations and their losses."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Victim:
-    """Ask a model to translate, and count it.
+    """Translate with the attacked model, and count the forward passes.
 
     Args:
-        step: whose model is attacked.
-        options: of the attack's goal.
+        step: step whose model is attacked.
+        options: options of the attack's goal.
 
     Raises:
         Refused: the model does not translate from embeddings, or the task has no words.
@@ -45,13 +45,13 @@ class Victim:
         self.usable = source.usable().to(self.table.device)
 
     def translate(self, goal: Goal, vectors: Tensor, sizes: Tensor) -> Translation:
-        """Return the likeliest words of sentences given as embeddings (N, S, d), and what a loss needs."""
+        """Return the likeliest words of sentences given as embeddings (N, S, d), with scores for the loss."""
         asked = Embedded(vectors, sizes, self._limits(sizes), goal.watched())
         found: Translation = self.step.forward(asked)
         return found
 
     def loss(self, goal: Goal, found: Translation) -> Tensor:
-        """Return the loss that an attack descends, of each sentence, (N,)."""
+        """Return the loss that an attack minimises, for each sentence, (N,)."""
         o = self.options
         assert found.scores is not None
         if goal.keywords.shape[1]:
@@ -59,17 +59,17 @@ class Victim:
         return non_overlapping_loss(found.scores, found.words, goal.said, o.margin)
 
     def breaks(self, goal: Goal, x: Tensor) -> Tensor:
-        """Tell whether the translations that the model really gives of words (N, S) reach the goal."""
+        """Return whether the model's own translations of words (N, S) reach the goal, bool (N,)."""
         with torch.no_grad():
             found: Translation = self.step.forward(x)
         return goal.reached(found.words)
 
 
 class Aimed:
-    """What all attacks on translations share: a goal, stated before they start.
+    """Base of all attacks on translations: state a goal before the attack starts.
 
     Args:
-        options: of the attack.
+        options: options of the attack.
     """
 
     def __init__(self, options: GoalOptions) -> None:
@@ -79,13 +79,13 @@ class Aimed:
         """Return the translations of the clean sentences, "said", and the "keywords" to force.
 
         Raises:
-            Refused: the model does not translate, or the task has too few words that may be keywords.
+            Refused: the model does not translate, or the task has too few candidate keywords.
         """
         candidates, o = getattr(step.task.info, "keywords", ()), self.goal
         if len(candidates) < o.keywords:
             raise Refused(
-                f"keywords = {o.keywords}, but {len(candidates)} words of the task may be keywords: ask for "
-                "fewer, or lower task.keyword_above or task.stop_words"
+                f"keywords = {o.keywords}, but {len(candidates)} words of the task may be keywords: reduce "
+                "keywords, or lower task.keyword_above or task.stop_words"
             )
         with step.attack_mode(), torch.no_grad():
             found = step.forward(view.origin)
@@ -98,11 +98,11 @@ class Aimed:
         }
 
     def cost(self, target: Cost) -> Cost:
-        """Count nothing: it depends on when each sentence is broken."""
+        """Return an unknown cost: it depends on when each sentence is broken."""
         return Cost.unknown()
 
     def _goal(self, step: Step, view: View) -> Goal:
-        """Return the goal in the view's info; where the engine did not ask for it, that of `aim`."""
+        """Return the goal in the view's info, or that of `aim` if the engine did not call `aim`."""
         target: Words = getattr(step.task.info, "target", None) or Words(())
         goal = Goal.of(view.info, target) or Goal.of(self.aim(step, view), target)
         assert goal is not None
@@ -110,5 +110,5 @@ class Aimed:
 
 
 def attackable(goal: Goal, x: Tensor, radius: Tensor) -> Tensor:
-    """Return the rows that an attack can do something about, int64: with words, a goal and a radius."""
+    """Return the rows that can be attacked, int64: those with words, a goal and a radius of at least 1."""
     return ((lengths(x) > 0) & goal.possible() & (radius >= 1)).nonzero()[:, 0]

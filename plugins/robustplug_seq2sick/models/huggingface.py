@@ -1,4 +1,4 @@
-"""Encoder-decoders of Hugging Face (Marian, T5, BART and others) in a local folder, as models."""
+"""Hugging Face encoder-decoders (Marian, T5, BART and others) from a local folder, as models."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ INSTALL = 'this needs transformers: pip install "robustplug[text]"'
 
 
 def load_tokenizer(folder: str) -> Any:
-    """Load the tokenizer of a local folder; nothing is downloaded, and no code in it is run.
+    """Load the tokenizer of a local folder, without downloading or running any code.
 
     Raises:
         ImportError: transformers is not installed.
-        ValueError: there is no tokenizer in it.
+        ValueError: the folder holds no readable tokenizer.
     """
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise ImportError(INSTALL) from error
     if not Path(folder).is_dir():
-        raise ValueError(f"{folder} is no folder with a tokenizer")
+        raise ValueError(f"{folder} is not a folder: name the local folder of a tokenizer")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder} holds no tokenizer that can be read: {_first_line(error)}") from error
+        raise ValueError(f"{folder} holds no readable tokenizer: {_first_line(error)}") from error
 
 
 def load_model(folder: str) -> Any:
-    """Load the encoder-decoder of a local folder; nothing is downloaded, unpickled or run.
+    """Load the encoder-decoder of a local folder, without downloading, unpickling or running any code.
 
     Raises:
         ImportError: transformers is not installed.
-        ValueError: there is none in it, or its weights are no safetensors.
+        ValueError: the folder holds no encoder-decoder, or its weights are not safetensors.
     """
     try:
         from transformers import AutoModelForSeq2SeqLM
     except ImportError as error:
         raise ImportError(INSTALL) from error
     if not (Path(folder) / "config.json").is_file():
-        raise ValueError(f"{folder} holds no Hugging Face model: there is no config.json in it")
+        raise ValueError(f"{folder} holds no Hugging Face model: config.json is missing")
     try:
         found: Any = AutoModelForSeq2SeqLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
-        # Weights stored in half precision would stay so.
+        # Weights stored in half precision would otherwise stay in half precision.
         return found.float()
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{folder} holds no encoder-decoder in safetensors that can be read: {_first_line(error)}"
+            f"{folder} holds no readable encoder-decoder in safetensors: {_first_line(error)}"
         ) from error
 
 
 def new_model(words: int, layers: int, width: int) -> Any:
-    """Make a BART with random weights, for so many words (Lewis et al. 2020, arXiv:1910.13461).
+    """Create a BART with random weights, for this many words (Lewis et al. 2020, arXiv:1910.13461).
 
     Raises:
         ImportError: transformers is not installed.
@@ -89,25 +89,25 @@ def _first_line(error: Exception) -> str:
 
 
 def has_tokenizer(folder: str) -> bool:
-    """Tell whether a folder holds a tokenizer besides the model."""
+    """Return whether a folder holds a tokenizer besides the model."""
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "source.spm", "spiece.model")
     return any((Path(folder) / name).is_file() for name in names)
 
 
 class HuggingFace(nn.Module):
-    """Translate with an encoder-decoder, in the words of a task.
+    """Translate with an encoder-decoder, using the word numbers of the task.
 
-    The numbers of words are the task's; tables map them to those of the model. With a tokenizer, the task
-    must use it, too (`task.vocabulary = "tokenizer"`). Without one the numbers are the same, and the model's
-    config must name pad, start and end as the task does: 0, 2 and 3.
+    Tables map the task's word numbers to those of the model. With a tokenizer, the task must use the same
+    tokenizer (`task.vocabulary = "tokenizer"`). Without a tokenizer the numbers are identical, and the pad,
+    start and end of the model's config must be those of the task: 0, 2 and 3.
 
     Args:
-        options: of the component.
-        info: of a translation task.
+        options: options of the component.
+        info: info of a translation task.
 
     Raises:
         ImportError: transformers is not installed.
-        ValueError: the folder holds no such model, or it does not fit the task.
+        ValueError: the folder holds no such model, or the model does not fit the task.
     """
 
     known: Tensor
@@ -120,7 +120,7 @@ class HuggingFace(nn.Module):
         super().__init__()
         source, target = getattr(info, "source", None), getattr(info, "target", None)
         if not isinstance(source, Words) or not isinstance(target, Words):
-            raise ValueError('this model needs a task with words, such as "translation"')
+            raise ValueError('this model needs a translation task, such as "translation"')
         self.options = options
         folder, most = options.folder, max(len(source), len(target))
         self.inner: Any = (
@@ -136,7 +136,7 @@ class HuggingFace(nn.Module):
         tables = {"known": known, "said": said, "before": before, "behind": behind}
         for name, values in tables.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.int64))
-        # Models of many languages are told by a forced first word which one to speak.
+        # Multilingual models select the target language by a forced first word.
         forced = self.inner.generation_config.forced_bos_token_id
         opening = torch.tensor([start] if forced is None else [start, forced])
         self.register_buffer("opening", opening)
@@ -167,17 +167,17 @@ class HuggingFace(nn.Module):
         folder, size = self.options.folder, self.inner.config.vocab_size
         most = max(len(source), len(target))
         if self.options.prefix:
-            raise ValueError(f"{folder} has no tokenizer, so that a prefix cannot be read")
+            raise ValueError(f"model.prefix needs a tokenizer, but {folder} has none: leave prefix out")
         if self._specials != {PAD: PAD, BEGIN: BEGIN, END: END} or size < most:
             raise ValueError(
-                f"{folder} has no tokenizer, so that its words must be the task's: {most} of them (it has "
+                f"{folder} has no tokenizer, so its words must be the task's: at least {most} words (it has "
                 f"{size}), pad_token_id 0, decoder_start_token_id 2, eos_token_id 3"
             )
         return list(range(len(source))), list(range(len(target))), [], [END]
 
     @torch.no_grad()
     def _find_scale(self) -> float:
-        """Return what the encoder multiplies its embeddings with before it takes them as `inputs_embeds`."""
+        """Return the factor between the encoder's embedding table and its `inputs_embeds`."""
         encoder = self.inner.get_encoder()
         words = torch.cat([self.before, self.known[-3:], self.behind])[None]
         table = encoder.get_input_embeddings()
@@ -187,19 +187,19 @@ class HuggingFace(nn.Module):
                 found = encoder(inputs_embeds=table(words) * scale)[0]
                 if torch.allclose(found, expected, atol=1e-4):
                     return scale
-        raise ValueError(f"{self.options.folder}: the encoder does not take embeddings as it takes words")
+        raise ValueError(f"{self.options.folder}: the encoder treats words and their embeddings differently")
 
     def _embed(self, words: Tensor) -> Tensor:
-        """Return what the encoder makes of numbers of its own, (…, d)."""
+        """Return the encoder's input embeddings of its own word numbers, (…, d)."""
         embedded: Tensor = self.inner.get_encoder().get_input_embeddings()(words)
         return embedded * self.scale
 
     def vectors(self) -> Tensor:
-        """Return the embedding of each word of the task's source, (V, d)."""
+        """Return the embedding of each source word of the task, (V, d)."""
         return self._embed(self.known)
 
     def limits(self, sizes: Tensor) -> Tensor:
-        """Return how many words a translation may have at most, (N,); none if the sentence has none."""
+        """Return the largest number of words of each translation, (N,); 0 for an empty sentence."""
         limits = 2 * sizes + self.options.longer
         if self._room is not None:
             limits = limits.clamp_max(self._room - len(self.opening))
@@ -221,16 +221,16 @@ class HuggingFace(nn.Module):
             return beam_search(reader, self.limits(sizes), self.options.beam)
 
     def _differentiable(self, reader: Reader, limits: Tensor, watched: Tensor) -> Translation:
-        """Say the likeliest words, then run the decoder once over all of them: each step runs it anew."""
+        """Decode greedily without a graph, then run the decoder once over all words to build the graph."""
         with torch.no_grad():
             words = trimmed(greedy(reader, limits, watched).words)
         return Translation(words, Scores.of(reader.forced(words), watched))
 
     def check_room(self, length: int) -> None:
-        """Refuse sentences of too many words.
+        """Refuse sentences with too many words.
 
         Raises:
-            Refused: the model has fewer positions.
+            Refused: the model has fewer positions than the sentence has words.
         """
         if self._room is not None and length > self._room:
             raise Refused(
@@ -239,7 +239,7 @@ class HuggingFace(nn.Module):
             )
 
     def _read(self, vectors: Tensor, sizes: Tensor) -> Reader:
-        """Encode sentences, with what the tokenizer puts before and behind them."""
+        """Encode sentences, with the tokens that the tokenizer adds before and after them."""
         count, first = len(vectors), len(self.before)
         before = self._embed(self.before)[None].expand(count, -1, -1)
         room = vectors.new_zeros(count, len(self.behind), vectors.shape[2])
@@ -250,28 +250,28 @@ class HuggingFace(nn.Module):
         self.check_room(whole.shape[1])
         places = torch.arange(whole.shape[1], device=vectors.device)
         mask = (places < (first + sizes + len(self.behind))[:, None]).long()
-        # What is masked must be finite, and is best nothing at all.
+        # Masked vectors must be finite; zeros are the safest choice.
         encoded = self.inner.get_encoder()(inputs_embeds=whole * mask[..., None], attention_mask=mask)[0]
         return Reader(self, encoded, mask)
 
 
 class Reader:
-    """Decode some sentences; the state is the words so far. See `search`."""
+    """Decode the encoded sentences; the state consists of the words so far. See `search`."""
 
     def __init__(self, model: HuggingFace, encoded: Tensor, mask: Tensor) -> None:
         self.model, self.encoded, self.mask = model, encoded, mask
 
     def begin(self) -> Tensor:
-        """Return no words."""
+        """Return the state before the first word: no words."""
         return torch.zeros(len(self.encoded), 0, dtype=torch.int64, device=self.encoded.device)
 
     def step(self, rows: Tensor, state: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of the next word after one more, and the words so far."""
+        """Return the logits of the next word after one more word, and the words so far."""
         state = torch.cat([state, words[:, None]], 1)
         return self._logits(self.encoded[rows], self.mask[rows], state)[:, -1], state
 
     def logits(self, vectors: Tensor) -> Tensor:
-        """Return them: heads differ too much for anything smaller than logits to be common to all models."""
+        """Return the vectors, which are logits: output heads differ too much between models to split them."""
         return vectors
 
     def some(self, vectors: Tensor, words: Tensor) -> Tensor:
@@ -284,7 +284,7 @@ class Reader:
         return self._logits(self.encoded, self.mask, before)
 
     def _logits(self, encoded: Tensor, mask: Tensor, words: Tensor) -> Tensor:
-        """Return the logits of the next word after each of some words, (N, T), of which the first is <s>."""
+        """Return the logits of the next word after each word of (N, T), whose first word is <s>."""
         model = self.model
         opening = model.opening.expand(len(words), -1)
         asked = torch.cat([opening, model.said[words[:, 1:]]], 1)

@@ -1,4 +1,4 @@
-"""A small model that translates: an LSTM encoder, and an LSTM decoder with attention and input feeding."""
+"""A small translation model: an LSTM encoder, and an LSTM decoder with attention and input feeding."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Forced:
-    """Ask a model for the logits of given translations.
+    """Request the logits of given translations from a model.
 
     Attributes:
-        source: int64 (N, S).
-        target: int64 (N, T).
+        source: sentences, int64 (N, S).
+        target: their translations, int64 (N, T).
     """
 
     source: Tensor
@@ -37,13 +37,13 @@ class Forced:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Ask a model to translate sentences given as vectors, and for a graph back to these.
+    """Request translations of sentences given as vectors, with a graph back to the vectors.
 
     Attributes:
         vectors: (N, S, d), in the space of the model's `vectors()`.
-        sizes: words of each sentence, int64 (N,); vectors behind them have no effect.
-        limits: most words of each translation, int64 (N,).
-        watched: words of the target whose logits are wanted, int64 (N, P, J); see `search.greedy`.
+        sizes: number of words of each sentence, int64 (N,); vectors beyond it have no effect.
+        limits: largest number of words of each translation, int64 (N,).
+        watched: target words whose logits are needed, int64 (N, P, J); see `search.greedy`.
     """
 
     vectors: Tensor
@@ -56,7 +56,7 @@ class Embedded:
 
 
 class State(NamedTuple):
-    """Hold the decoder's state: of its LSTM, and the attentional vector that is fed back."""
+    """Hold the decoder's state: that of its LSTM, and the attentional vector that is fed back."""
 
     hidden: Tensor
     cell: Tensor
@@ -64,12 +64,12 @@ class State(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Hold what the encoder made of sentences.
+    """Hold the encoded sentences.
 
     Attributes:
-        values: states (N, S, H).
-        keys: what the decoder's states are multiplied with, (N, S, H).
-        hidden: bool (N, S): padding, which gets no attention.
+        values: states of the encoder, (N, S, H).
+        keys: vectors that the decoder's states are multiplied with, (N, S, H).
+        hidden: mask of the padding, which receives no attention, bool (N, S).
     """
 
     values: Tensor
@@ -80,12 +80,12 @@ class Memory(NamedTuple):
 class LstmAttention(nn.Module):
     """A bidirectional LSTM encoder, and an LSTM decoder with global attention and input feeding.
 
-    Luong et al. 2015 §3.1 (score "general") and §3.3. The last layer shares its weights with the embedding of
-    the output. The vocabularies are part of the weights, as bytes, so that a model says what it was made for.
+    Luong et al. 2015 §3.1 (score "general") and §3.3. The last layer shares its weights with the output
+    embedding. The vocabularies are stored with the weights, as bytes, so that they can be checked on loading.
 
     Args:
-        options: sizes.
-        info: of a translation task: has `source` and `target`.
+        options: options of the component.
+        info: info of a translation task, with `source` and `target`.
     """
 
     vocabulary: Tensor
@@ -94,7 +94,7 @@ class LstmAttention(nn.Module):
         super().__init__()
         source, target = getattr(info, "source", None), getattr(info, "target", None)
         if not isinstance(source, Words) or not isinstance(target, Words):
-            raise ValueError('this model needs a task with words, such as "synthetic-translation"')
+            raise ValueError('this model needs a translation task, such as "synthetic-translation"')
         o = self.options = options
         text = "\n".join([*source.all, "", *target.all]).encode()
         self.register_buffer("vocabulary", torch.frombuffer(bytearray(text), dtype=torch.uint8))
@@ -119,26 +119,26 @@ class LstmAttention(nn.Module):
         stored = state_dict.get(f"{prefix}vocabulary")
         if stored is not None and not torch.equal(stored.cpu(), self.vocabulary.cpu()):
             rest[-1].append(
-                "the weights belong to other vocabularies: the training text or the options of the task are "
-                "not those that the model was trained with"
+                "the weights belong to other vocabularies: the training text or the options of the task "
+                "differ from those that the model was trained with"
             )
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def vectors(self) -> Tensor:
-        """Return the embedding of each word of the source, (V, d)."""
+        """Return the embedding of each source word, (V, d)."""
         return self.source.weight
 
     def limits(self, sizes: Tensor) -> Tensor:
-        """Return how many words a translation may have at most, (N,); none if the sentence has none."""
+        """Return the largest number of words of each translation, (N,); 0 for an empty sentence."""
         return torch.where(sizes > 0, 2 * sizes + self.options.longer, 0)
 
     def forward(self, x: Tensor | Forced | Embedded) -> Tensor | Translation:
         """Translate.
 
         Args:
-            x: sentences int64 (N, S), which a beam is searched for, or, while training, the likeliest words;
-                or what a Forced or an Embedded asks for. The first gives logits (N, T + 1, V) of each
-                word of the target and of </s>, the second a Translation with scores.
+            x: sentences int64 (N, S), a Forced or an Embedded. Sentences are translated by beam search or,
+                in train mode, greedily. A Forced returns logits (N, T + 1, V) of each word of the target
+                and of </s>; an Embedded returns a Translation with scores.
         """
         if isinstance(x, Forced):
             return self.forced(x)
@@ -165,16 +165,16 @@ class LstmAttention(nn.Module):
         return reader.logits(self.dropout(torch.stack(found, 1)))
 
     def reader(self, vectors: Tensor, sizes: Tensor) -> Reader:
-        """Encode sentences (N, S, d) of some sizes (N,)."""
+        """Encode sentences (N, S, d) with the given numbers of words, (N,)."""
         steps = torch.arange(vectors.shape[1], device=sizes.device)
         # An empty sentence is read as one word of padding.
         sizes = sizes.clamp_min(1)
         there = steps < sizes[:, None]
         inputs = self.dropout(vectors)
-        # Each row is turned round within its own length: padding stays at the end, and packing, whose
-        # backward pass is slow on CPUs, is not needed.
+        # Each row is reversed within its own length, so that padding stays at the end. This avoids packing,
+        # whose backward pass is slow on CPUs.
         turned = torch.where(there, sizes[:, None] - 1 - steps, steps)
-        # cuDNN goes back through an LSTM only while it is trained; attacks do so in eval mode.
+        # cuDNN has a backward pass through an LSTM in train mode only; attacks need one in eval mode.
         attacked = torch.is_grad_enabled() and not self.training
         with torch.backends.cudnn.flags(enabled=False) if attacked else nullcontext():
             onward, back = self.onward(inputs)[0], self.returning(_places(inputs, turned))[0]
@@ -187,7 +187,7 @@ class LstmAttention(nn.Module):
 
 
 class Reader:
-    """Decode some sentences; see `search`."""
+    """Decode the encoded sentences; see `search`."""
 
     def __init__(self, model: LstmAttention, memory: Memory, start: State) -> None:
         self.model, self.memory, self._start = model, memory, start
@@ -211,7 +211,7 @@ class Reader:
         return F.linear(self.model.narrow(vectors), self.model.target.weight, self.model.bias)
 
     def some(self, vectors: Tensor, words: Tensor) -> Tensor:
-        """Return the logits of some words (N, J) as the next one, (N, J)."""
+        """Return the logits of some words (N, J) as the next word, (N, J)."""
         model = self.model
         products = torch.bmm(model.target.weight[words], model.narrow(vectors)[..., None])[..., 0]
         return products + model.bias[words]
@@ -227,5 +227,5 @@ class Reader:
 
 
 def _places(values: Tensor, places: Tensor) -> Tensor:
-    """Return values (N, S, D) at other places of each row, (N, S)."""
+    """Return values (N, S, D) at the given positions of each row, (N, S)."""
     return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))

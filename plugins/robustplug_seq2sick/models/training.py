@@ -1,4 +1,4 @@
-"""The slots that models of translation are trained with, and the vicinity that attacks stay in."""
+"""Slots for training translation models, and the vicinity of attacks on them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def with_end(target: Tensor) -> Tensor:
-    """Return translations (N, T) without the padding that all share, and </s> behind each: (N, T' + 1)."""
+    """Return translations (N, T) without their shared padding, with </s> after each: (N, T' + 1)."""
     target = F.pad(trimmed(target), (0, 1), value=PAD)
     return target.scatter(1, lengths(target)[:, None], END)
 
@@ -44,16 +44,16 @@ def token_loss(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor
 
 
 def exact(logits: Tensor, target: Tensor) -> Tensor:
-    """Tell for each translation whether all its words are the likeliest ones after those before: bool (N,).
+    """Return for each translation whether every word is the likeliest after those before it, bool (N,).
 
-    One with an unknown word is never right.
+    A translation with an unknown word is never correct.
     """
     words = with_end(target)
     return (((logits.argmax(2) == words) | (words == PAD)) & (words != UNKNOWN)).all(1)
 
 
 class TeacherForcing:
-    """g∘f: the logits of the words of the known translation, (N, T + 1, V)."""
+    """g∘f: the logits of the words of the reference translation, (N, T + 1, V)."""
 
     def __init__(self, options: object) -> None:
         pass
@@ -70,7 +70,7 @@ class TranslationLoss:
         self.smoothing = options.smoothing
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
-        """Return the loss of each sentence; where the model has translated by itself, it is asked again."""
+        """Return the loss of each sentence; after a free translation, run the model again with the target."""
         if isinstance(output, Translation):
             return token_loss(step.forward(Forced(view.x, target)), target)
         return token_loss(output, target, self.smoothing)
@@ -92,31 +92,31 @@ class WordReplacement:
         return batch
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Tell for each sentence whether at most `radius` words were replaced, by no special word."""
+        """Return for each sentence whether at most `radius` words were replaced, none by a special word."""
         if x.shape != origin.shape:
-            raise Refused("an attack must return rows of the shape that it got")
+            raise Refused("an attack must return sentences of the shape that it received")
         changed = x != origin
         fine = ~changed | ((x >= 0) & (x > END) & (origin != PAD))
         return fine.all(1) & (changed.sum(1) <= radius)
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Return the sentence with all but the first `radius` of its legal replacements undone."""
+        """Return the sentences with only the first `radius` legal replacements of each."""
         changed = (x != origin) & (x > END) & (origin != PAD)
         kept = changed & (changed.long().cumsum(1) <= radius[:, None])
         return torch.where(kept, x, origin)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """Refuse.
+        """Refuse: a sentence has no direction of steepest ascent.
 
         Raises:
-            Refused: words are no directions.
+            Refused: always.
         """
-        raise Refused("sentences have no directions; use an attack made for sentences, such as seq2sick")
+        raise Refused("sentences have no gradient direction: use an attack for sentences, such as seq2sick")
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
-        """Refuse.
+        """Refuse: the vicinity has no vocabulary to draw from.
 
         Raises:
-            Refused: the vicinity does not know the vocabulary.
+            Refused: always.
         """
-        raise Refused("random words would be another attack; use one made for sentences, such as seq2sick")
+        raise Refused("sentences have no random start: use an attack for sentences, such as seq2sick")

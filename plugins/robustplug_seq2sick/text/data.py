@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..options import TranslationOptions
 
 SHOWN = 20
-"""How many broken lines an error lists."""
+"""Number of broken lines that an error lists."""
 
 
 class Pair(NamedTuple):
@@ -23,10 +23,10 @@ class Pair(NamedTuple):
 
 
 def find_folder(options: TranslationOptions) -> Path:
-    """Return the folder of the files: `root` or ROBUSTPLUG_DATA or "data", or its folder `folder`.
+    """Return the folder of the files: `root`, ROBUSTPLUG_DATA or "data", or its subfolder `folder`.
 
     Raises:
-        DataMissing: files are not there; all are named.
+        DataMissing: files are missing; the message lists all of them.
     """
     root = Path(options.root or os.environ.get("ROBUSTPLUG_DATA") or "data")
     names = [
@@ -53,8 +53,8 @@ def read_pairs(source: Path, target: Path) -> list[Pair]:
     Sentences are lines of UTF-8; an empty line is an empty sentence.
 
     Raises:
-        BrokenData: a line is not UTF-8 or holds control characters, or the files have not equally many
-            lines; the message names file and line, the first 20 of them.
+        BrokenData: a line is not UTF-8 or holds control characters, or the files have different numbers of
+            lines; the message gives file and line of the first 20 problems.
     """
     problems: list[str] = []
     first, second = (_lines(path, problems) for path in (source, target))
@@ -73,7 +73,7 @@ def read_pairs(source: Path, target: Path) -> list[Pair]:
 
 
 def _lines(path: Path, problems: list[str]) -> list[str]:
-    # Not splitlines(): what it takes for ends of lines may stand within a sentence, and would misalign.
+    # Not splitlines(): it also splits at characters within sentences, which would misalign the files.
     raw = path.read_bytes()
     found = []
     for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n") if raw else [], 1):

@@ -1,4 +1,4 @@
-"""A small language model of the source, by which attacked sentences are judged: trigrams."""
+"""A trigram language model of the source, for the perplexity of attacked sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Trigrams:
 
     Args:
         sentences: int64 (N, T), padded.
-        size: V; all words have some probability, unseen ones that of the uniform distribution.
+        size: V; unseen words receive probability from the uniform distribution.
     """
 
     def __init__(self, sentences: Tensor, size: int) -> None:
@@ -42,7 +42,7 @@ class Trigrams:
         return found
 
     def surprise(self, sentences: Tensor) -> tuple[Tensor, Tensor]:
-        """Return −Σ log p of the words of each sentence and of </s>, and how many these are: float64 (N,).
+        """Return −Σ log p of the words of each sentence and of </s>, and their number, float64 (N,) each.
 
         Perplexity is exp(Σ surprise / Σ words).
         """
@@ -56,7 +56,7 @@ class Trigrams:
 
 
 class _Level:
-    """The n-grams of one order: how often each occurs, or, below the highest, after how many words."""
+    """The n-grams of one order: counts or, below the highest order, numbers of distinct preceding words."""
 
     def __init__(self, counts: Counter[tuple[int, ...]]) -> None:
         self._counts = counts

@@ -1,13 +1,13 @@
-"""Decode: the likeliest word each time, or a beam; sentences of a batch never see one another.
+"""Greedy decoding and beam search; the sentences of a batch do not affect one another.
 
 A decoder is any object with
 
     begin()                  -> the state before the first word, a tree of tensors with N rows
     step(rows, state, words) -> (vectors (R, H), state) after one more word of the sentences `rows`
     logits(vectors)          -> logits (R, V) of the next word
-    some(vectors, words)     -> those of some words (R, J) only, (R, J)
+    some(vectors, words)     -> the logits of some words (R, J) only, (R, J)
 
-where `rows`, int64 (R,), name the sentence that each row of the state belongs to.
+where `rows`, int64 (R,), contains the number of the sentence of each row of the state.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from robustplug.api import take
 from .words import BEGIN, END, PAD
 
 UNSAID = (PAD, BEGIN)
-"""Words that no translation has."""
+"""Words that no translation contains."""
 
 GOING = 0.75
-"""When no more than this share of the sentences go on, the others leave the batch."""
+"""When at most this share of the sentences is unfinished, the finished ones leave the batch."""
 
 
 class Decoder(Protocol):
-    """See the module."""
+    """Interface of a decoder; see the module docstring."""
 
     def begin(self) -> Any:
         """Return the state of all sentences before the first word."""
         ...
 
     def step(self, rows: Tensor, state: Any, words: Tensor) -> tuple[Tensor, Any]:
-        """Return what the next word follows from, (R, H), and the state, after one more word (R,)."""
+        """Return the vectors (R, H) that determine the next word, and the state, after one more word (R,)."""
         ...
 
     def logits(self, vectors: Tensor) -> Tensor:
@@ -44,18 +44,18 @@ class Decoder(Protocol):
         ...
 
     def some(self, vectors: Tensor, words: Tensor) -> Tensor:
-        """Return the logits of some words (R, J) as the next one, (R, J)."""
+        """Return the logits of some words (R, J) as the next word, (R, J)."""
         ...
 
 
 class Scores(NamedTuple):
-    """Hold the logits that losses look at, of each word of translations and of </s>.
+    """Hold the logits that losses use, for each word of the translations and for </s>.
 
     Attributes:
         best: the largest logit, (N, T + 1).
         second: the next one, (N, T + 1).
-        word: whose logit is the largest, int64 (N, T + 1).
-        own: logits of the words that were watched, (N, T + 1, J).
+        word: the word with the largest logit, int64 (N, T + 1).
+        own: logits of the watched words, (N, T + 1, J).
     """
 
     best: Tensor
@@ -65,16 +65,16 @@ class Scores(NamedTuple):
 
     @classmethod
     def of(cls, logits: Tensor, watched: Tensor) -> Scores:
-        """Pick them out of all logits (N, T + 1, V); `watched` is as in `greedy`."""
+        """Select the scores from all logits (N, T + 1, V); `watched` is as in `greedy`."""
         values, words = logits.topk(2, 2)
         places = [_watched(watched, place) for place in range(logits.shape[1])]
         return cls(values[..., 0], values[..., 1], words[..., 0], logits.gather(2, torch.stack(places, 1)))
 
     def others(self, words: Tensor) -> Tensor:
-        """Return the largest logit of all words but some, (N, T + 1, J).
+        """Return the largest logit among all words except the given ones, (N, T + 1, J).
 
         Args:
-            words: int64 (N, T + 1, J), or what broadcasts to it.
+            words: excluded words, int64 (N, T + 1, J) or broadcastable to it.
         """
         return torch.where(self.word[..., None] == words, self.second[..., None], self.best[..., None])
 
@@ -83,8 +83,8 @@ class Translation(NamedTuple):
     """Hold translations.
 
     Attributes:
-        words: int64 (N, T), without </s>, then padding.
-        scores: of the likeliest words after those before; None if a beam was searched.
+        words: int64 (N, T), without </s>, padded at the end.
+        scores: scores at each position, given the words before it; None after a beam search.
     """
 
     words: Tensor
@@ -92,15 +92,15 @@ class Translation(NamedTuple):
 
 
 def _watched(watched: Tensor, place: int) -> Tensor:
-    """Return the words to watch at a place, (N, J): the last ones also behind their end."""
+    """Return the words to watch at a position, (N, J); beyond the last position, those of the last one."""
     return watched[:, min(place, watched.shape[1] - 1)]
 
 
 def never_said(logits: Tensor, last: Tensor) -> Tensor:
-    """Set the logits (R, V) of what may not be said to -inf, in place.
+    """Set the logits (R, V) of forbidden words to -inf, in place.
 
     Args:
-        logits: of the next word.
+        logits: logits of the next word.
         last: rows that must end now, bool (R,).
     """
     logits[:, list(UNSAID)] = -torch.inf
@@ -112,14 +112,15 @@ def never_said(logits: Tensor, last: Tensor) -> Tensor:
 
 
 def greedy(decoder: Decoder, limits: Tensor, watched: Tensor) -> Translation:
-    """Say the likeliest word each time, up to </s>; the scores keep their graph.
+    """Decode the likeliest word at each position, up to </s>; the scores keep their graph.
 
-    The graph is that of a few logits of each place: what the others would add to a backward pass is nothing.
+    The graph contains only a few logits of each position: the others would add nothing to a backward pass.
 
     Args:
-        decoder: of N sentences.
-        limits: most words of each translation, int64 (N,); 0 for an empty one.
-        watched: words whose logits are wanted at each place, int64 (N, P, J), the last ones from there on.
+        decoder: decoder of N sentences.
+        limits: largest number of words of each translation, int64 (N,); 0 for an empty one.
+        watched: words whose logits are needed at each position, int64 (N, P, J); the last ones also apply
+            beyond P.
     """
     state, count = decoder.begin(), len(limits)
     rows = torch.arange(count, device=limits.device)
@@ -131,7 +132,7 @@ def greedy(decoder: Decoder, limits: Tensor, watched: Tensor) -> Translation:
     for place in range(int(limits.max()) + 1 if count else 0):
         vectors, state = decoder.step(rows, state, words)
         with torch.no_grad():
-            # One more than may never be said: a word is among them.
+            # One more candidate than there are forbidden words: at least one is allowed.
             top = decoder.logits(vectors).topk(len(UNSAID) + 1, 1).indices
             fine = (top[..., None] != torch.tensor(UNSAID, device=top.device)).all(2)
             words = top.gather(1, fine.int().argmax(1, keepdim=True))[:, 0]
@@ -157,12 +158,12 @@ def greedy(decoder: Decoder, limits: Tensor, watched: Tensor) -> Translation:
 
 
 class Beam(NamedTuple):
-    """Hold the state of a search over sentences that are not done.
+    """Hold the state of a search over the unfinished sentences.
 
     Attributes:
-        rows: their numbers, int64 (A,).
-        state: of the decoder, A·K rows.
-        words: so far, int64 (A, K, t).
+        rows: numbers of these sentences, int64 (A,).
+        state: the decoder's state, A·K rows.
+        words: words so far, int64 (A, K, t).
         scores: sums of log-probabilities, (A, K).
     """
 
@@ -176,13 +177,13 @@ class Beam(NamedTuple):
 def beam_search(decoder: Decoder, limits: Tensor, width: int) -> Translation:
     """Search for the translation of the largest mean log-probability of its words and </s>.
 
-    A sentence is done when as many translations of it have ended as the beam is wide, and its best one is
-    returned; the others go on without it.
+    A sentence is finished when the number of its ended translations reaches the beam width. Its best one is
+    returned, and the search continues with the other sentences.
 
     Args:
-        decoder: of N sentences.
-        limits: most words of each translation, int64 (N,).
-        width: K, of the beam.
+        decoder: decoder of N sentences.
+        limits: largest number of words of each translation, int64 (N,).
+        width: K, the beam width.
     """
     count, device = len(limits), limits.device
     most = int(limits.max()) if count else 0
@@ -204,7 +205,7 @@ def beam_search(decoder: Decoder, limits: Tensor, width: int) -> Translation:
         values, flat_choice = total.flatten(1).topk(2 * width, 1)
         parent, word = flat_choice // total.shape[2], flat_choice % total.shape[2]
         ends = (word == END) & values.isfinite()
-        # Of those that end here only ones within the beam count.
+        # Only translations that end within the beam count.
         ends &= torch.arange(2 * width, device=device) < width
         final = torch.where(ends, values / (place + 1), -torch.inf)
         top, which = final.max(1)

@@ -1,12 +1,12 @@
-"""A made-up language to translate into: words change by agreement, and stand in another order.
+"""A made-up target language with agreement and another word order.
 
-The source is a small English. In the target, invented here and spoken by nobody,
+The source is a small subset of English. In the invented target,
 
-- a noun has a gender (m, f, n); article and adjectives agree with it in gender, number and case;
+- a noun has a gender (m, f, n); its article and adjectives agree with it in gender, number and case;
 - an adjective follows its noun, a relative clause follows both;
-- the object and what follows a preposition stand in the accusative: their article ends in -n;
+- objects, and nouns after a preposition, are in the accusative: their article ends in -n;
 - the verb ends the main clause, but begins a clause after "ko" (that), and agrees with its subject;
-- an adverb of the beginning goes to the end.
+- an adverb at the beginning moves to the end.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ _GENDER = {"m": "o", "f": "a", "n": "e"}
 
 
 class Phrase(NamedTuple):
-    """Hold a phrase in both languages: the source's words, and the target's."""
+    """Hold a phrase as words of the source and of the target."""
 
     source: list[str]
     target: list[str]
 
 
 class Speaker:
-    """Make up sentences.
+    """Generate sentences.
 
     Args:
-        rng: of the sentences.
+        rng: random generator of the sentences.
     """
 
     def __init__(self, rng: torch.Generator) -> None:
         self._rng = rng
 
     def sentence(self) -> Pair:
-        """Make up a sentence and its only translation."""
+        """Generate a sentence and its only translation."""
         adverb = self._one(ADVERBS) if self._chance(0.25) else None
         if self._chance(0.2):
             subject, plural = self._noun_phrase(PEOPLE, "", plain=True)

@@ -1,4 +1,4 @@
-"""Vocabularies, and sentences as rows of whole numbers: words first, then padding."""
+"""Vocabularies, and sentences as rows of integers: words first, then padding."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
-# What pieces that begin a word begin with: those of sentencepiece, and of byte-level BPE.
+# Prefixes of pieces that begin a word: of sentencepiece, and of byte-level BPE.
 MARKS = ("▁", "Ġ")
 
 
 def joined(words: Sequence[str]) -> str:
-    """Return words with spaces between them."""
+    """Return words joined by spaces."""
     return " ".join(words)
 
 
@@ -25,10 +25,10 @@ class Words:
     """Hold a vocabulary: the special words, then all others.
 
     Attributes:
-        all: every word or piece, by its number.
-        pieces: pieces of words, of which one of MARKS begins a word.
-        split, join: turn text into words or pieces, and these into text.
-        forbidden: other numbers that no sentence may be given, such as the special words of a tokenizer.
+        all: every word or piece, in the order of their numbers.
+        pieces: whether the entries are pieces of words; a piece that begins a word starts with one of MARKS.
+        split, join: functions from text to words or pieces, and back.
+        forbidden: further numbers that no sentence may contain, such as the special words of a tokenizer.
     """
 
     all: tuple[str, ...]
@@ -39,7 +39,7 @@ class Words:
     _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A text may hold "<pad>" or "</s>" as a word: it is no special word there.
+        # A text may contain "<pad>" or "</s>" as a word: it is not a special word there.
         own = list(enumerate(self.all))[len(SPECIALS) :]
         object.__setattr__(self, "_numbers", {word: number for number, word in own})
 
@@ -47,11 +47,11 @@ class Words:
         return len(self.all)
 
     def encode(self, text: str) -> list[int]:
-        """Return the numbers of a text's words; those that are not known become <unk>."""
+        """Return the numbers of a text's words; unknown words become <unk>."""
         return [self._numbers.get(word, UNKNOWN) for word in self.split(text)]
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
-        """Return the words of numbers, up to the first padding."""
+        """Return the words with these numbers, up to the first padding."""
         found = []
         for number in numbers:
             if number == PAD:
@@ -60,32 +60,32 @@ class Words:
         return found
 
     def text(self, numbers: Iterable[int]) -> str:
-        """Return the text of numbers, up to the first padding."""
+        """Return the text of the words with these numbers, up to the first padding."""
         return self.join(self.decode(numbers))
 
     def whole(self, number: int) -> bool:
-        """Tell whether a word, or a piece that begins one, has this number."""
+        """Return whether the number is that of a word, or of a piece that begins one."""
         return not self.pieces or self.all[number].startswith(MARKS)
 
     def joins(self) -> Tensor | None:
-        """Tell which pieces go on with the word before them, bool (V,); None if there are no pieces."""
+        """Return which pieces continue the word before them, bool (V,); None if there are no pieces."""
         if not self.pieces:
             return None
         inside = [not word.startswith(MARKS) and word[:1].isalnum() for word in self.all]
         return torch.tensor(inside)
 
     def usable(self) -> Tensor:
-        """Tell which words may stand in a sentence: bool (V,)."""
+        """Return which words may occur in a sentence, bool (V,)."""
         found = torch.ones(len(self), dtype=torch.bool)
         found[[*range(len(SPECIALS)), *self.forbidden]] = False
         return found
 
 
 def word_vocabulary(lines: Iterable[Sequence[str]], threshold: int) -> Words:
-    """Return the words that occur more than `threshold` times, most frequent first, then by the alphabet.
+    """Return the words that occur more than `threshold` times, most frequent first, then alphabetically.
 
     Raises:
-        ValueError: there are none.
+        ValueError: no word occurs that often.
     """
     counts = Counter(word for line in lines for word in line if word not in SPECIALS)
     kept = sorted((-count, word) for word, count in counts.items() if count > threshold)
@@ -97,7 +97,7 @@ def word_vocabulary(lines: Iterable[Sequence[str]], threshold: int) -> Words:
 
 
 def lengths(rows: Tensor) -> Tensor:
-    """Return how many words each row of (N, T) has: (N,)."""
+    """Return the number of words of each row of (N, T): (N,)."""
     return (rows != PAD).sum(1)
 
 
@@ -109,11 +109,11 @@ def padded(sentences: Sequence[Sequence[int]], width: int | None = None) -> Tens
 
 
 def widened(rows: Tensor, width: int) -> Tensor:
-    """Return rows (N, T) with padding up to a width."""
+    """Return rows (N, T), padded to a width."""
     return torch.nn.functional.pad(rows, (0, max(0, width - rows.shape[1])), value=PAD)
 
 
 def trimmed(rows: Tensor) -> Tensor:
-    """Cut the padding that all rows share, but leave one column."""
+    """Cut the padding that all rows share, but keep at least one column."""
     longest = int(lengths(rows).max()) if len(rows) else 0
     return rows[:, : max(1, longest)]

@@ -12,7 +12,7 @@ _SINGLE = Traits(gives=frozenset({"single-view"}))
 
 @dataclass(frozen=True)
 class PgdATOptions(MethodOptions):
-    """Options of `pgd-at`: the slots, with PGD for the perturbation."""
+    """Options of `pgd-at`: the slots, with PGD as the perturbation."""
 
     perturbation: Use = use("pgd", steps=10)
 
@@ -29,8 +29,8 @@ class FreeOptions(MethodOptions):
     """Options of `free-at`.
 
     Attributes:
-        replays: m, updates on each batch.
-        step_ratio: step of the perturbation, in units of the radius.
+        replays: number m of updates on each batch.
+        step_ratio: step size of the perturbation, as a multiple of the radius.
     """
 
     replays: Count = 4
@@ -65,7 +65,7 @@ METHODS = (
         {"replays": 2},
         traits=Traits(
             needs={
-                "stays": "it moves the samples itself, with its training gradients; leave out perturbation"
+                "stays": "it perturbs the samples itself, with its training gradients; leave out perturbation"
             }
         ),
     ),

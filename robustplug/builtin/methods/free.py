@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class Free(Method[FreeOptions]):
-    """Replay each batch m times; one backward moves the weights and the perturbation.
+    """Replay each batch m times; each backward updates both the weights and the perturbation.
 
     Shafahi et al. 2019 (arXiv:1904.12843), Algorithm 1: δ is kept across batches. Each process has
-    its own δ; a batch shorter than δ uses its first rows.
+    its own δ. A batch shorter than δ uses the first rows of δ.
     """
 
     def passes(self, progress: Progress) -> Sequence[Pass]:
-        """Return m passes that also want the gradient of the inputs."""
+        """Return m passes that also compute the gradient of the inputs."""
         return (Pass("replay", input_grad=True),) * self.options.replays
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the batch at its kept perturbation."""
+        """Return the batch with the stored perturbation."""
         view = View.of(point, "adv")
         delta = self.state.get_local("delta")
         if delta is None:

@@ -1,10 +1,10 @@
-"""The built-in image models: what they are called and which options they take.
+"""The built-in image models: their names and options.
 
-Every factory is `factory(options, *, info: TaskInfo)` and returns an `nn.Module` from images
-(N, C, H, W) in [0, 1] to logits (N, info.classes). It raises ValueError when the task is no image
-classification or its images are too small for the architecture. Convolutions start from Kaiming
-normal (fan_out), everything else from torch's defaults; the numbers come from torch's global
-generator, see `robustplug.core.random.isolated`.
+Every factory is `factory(options, *, info: TaskInfo)` and returns an `nn.Module` that maps images
+(N, C, H, W) in [0, 1] to logits (N, info.classes). It raises ValueError if the task is not image
+classification or its images are too small for the architecture. Convolutions are initialised with
+Kaiming normal (fan_out), all other layers with torch's defaults. The random numbers come from torch's
+global generator, see `robustplug.core.random.isolated`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ...api import Component, Count
 
 @dataclass(frozen=True)
 class ImageModel:
-    """Set what all image models share.
+    """Options of all image models.
 
     Attributes:
-        normalize: put (x - mean) / std of the training images in front, so that inputs and radii
-            stay in [0, 1]; nothing is added when the task states no mean.
+        normalize: whether to prepend (x - mean) / std of the training images, so that inputs and radii
+            stay in [0, 1]; without effect if the task states no mean.
     """
 
     normalize: bool = True
@@ -28,12 +28,12 @@ class ImageModel:
 
 @dataclass(frozen=True)
 class SmallCnn(ImageModel):
-    """Set the small CNN.
+    """Options of `small-cnn`.
 
     Attributes:
-        width: channels of the first two convolutions; the other two have twice as many.
-        hidden: units of each of the two hidden linear layers.
-        batchnorm: BatchNorm after each convolution; without it the network has none at all.
+        width: number of channels of the first two convolutions; the other two have twice as many.
+        hidden: number of units of each of the two hidden linear layers.
+        batchnorm: whether to use BatchNorm after each convolution; otherwise the network has none.
     """
 
     width: Count = 32
@@ -43,10 +43,10 @@ class SmallCnn(ImageModel):
 
 @dataclass(frozen=True)
 class WideResNet(ImageModel):
-    """Set the Wide ResNet.
+    """Options of `wide-resnet`.
 
     Attributes:
-        depth: layers with weights, 6n + 4 for n blocks in each of the three stages.
+        depth: number of layers with weights, 6n + 4 for n blocks in each of the three stages.
         width: factor on the channels 16, 32, 64 of the stages.
 
     Raises:
@@ -63,11 +63,11 @@ class WideResNet(ImageModel):
 
 @dataclass(frozen=True)
 class ResNeXt(ImageModel):
-    """Set the ResNeXt; the paper writes "cardinality x base_width d", so the default is 2x64d.
+    """Options of `resnext29`; the paper writes "cardinality x base_width d", so the default is 2x64d.
 
     Attributes:
-        cardinality: groups of the 3x3 convolutions.
-        base_width: channels of a group in the first stage, doubled in each of the other two.
+        cardinality: number of groups of the 3x3 convolutions.
+        base_width: number of channels per group in the first stage, doubled in each of the other two.
     """
 
     cardinality: Count = 2
@@ -76,10 +76,10 @@ class ResNeXt(ImageModel):
 
 @dataclass(frozen=True)
 class Torchvision(ImageModel):
-    """Choose a classification model of torchvision; it is never downloaded, always trained anew.
+    """Options of `torchvision`; no weights are downloaded, the model always starts untrained.
 
     Attributes:
-        name: as `torchvision.models.list_models(module=torchvision.models)` lists it.
+        name: model name, as listed by `torchvision.models.list_models(module=torchvision.models)`.
     """
 
     name: str = "resnet18"
@@ -90,7 +90,7 @@ MODELS: tuple[Component, ...] = (
         "small-cnn",
         factory="robustplug.builtin.models.small_cnn:small_cnn",
         options=SmallCnn,
-        summary="four convolutions and two hidden layers, for images from 4x4, such as digits and MNIST",
+        summary="four convolutions, two hidden layers, for images of at least 4x4, such as digits and MNIST",
         paper="after Carlini & Wagner 2017, arXiv:1608.04644, Table I",
         trial={"width": 4, "hidden": 16},
     ),
@@ -98,28 +98,28 @@ MODELS: tuple[Component, ...] = (
         "vgg16",
         factory="robustplug.builtin.models.vgg:vgg16",
         options=ImageModel,
-        summary="VGG-16 with BatchNorm and one linear layer, for images from 32x32",
+        summary="VGG-16 with BatchNorm and one linear layer, for images of at least 32x32",
         paper="Simonyan & Zisserman 2015, arXiv:1409.1556",
     ),
     Component(
         "resnet18",
         factory="robustplug.builtin.models.resnet:resnet18",
         options=ImageModel,
-        summary="ResNet-18 with a 3x3 stem, for images from 9x9",
+        summary="ResNet-18 with a 3x3 stem, for images of at least 9x9",
         paper="He et al. 2016, arXiv:1512.03385",
     ),
     Component(
         "preact-resnet18",
         factory="robustplug.builtin.models.preact:preact_resnet18",
         options=ImageModel,
-        summary="pre-activation ResNet-18 with a 3x3 stem, for images from 9x9",
+        summary="pre-activation ResNet-18 with a 3x3 stem, for images of at least 9x9",
         paper="He et al. 2016, arXiv:1603.05027",
     ),
     Component(
         "wide-resnet",
         factory="robustplug.builtin.models.preact:wide_resnet",
         options=WideResNet,
-        summary="Wide ResNet, by default WRN-34-10, for images from 5x5",
+        summary="Wide ResNet, by default WRN-34-10, for images of at least 5x5",
         paper="Zagoruyko & Komodakis 2016, arXiv:1605.07146",
         trial={"depth": 10, "width": 1},
     ),
@@ -127,14 +127,14 @@ MODELS: tuple[Component, ...] = (
         "densenet121",
         factory="robustplug.builtin.models.densenet:densenet121",
         options=ImageModel,
-        summary="DenseNet-121 with growth 32 and a 3x3 stem, for images from 16x16",
+        summary="DenseNet-121 with growth 32 and a 3x3 stem, for images of at least 16x16",
         paper="Huang et al. 2017, arXiv:1608.06993",
     ),
     Component(
         "resnext29",
         factory="robustplug.builtin.models.resnet:resnext29",
         options=ResNeXt,
-        summary="ResNeXt-29, by default 2x64d, for images from 5x5",
+        summary="ResNeXt-29, by default 2x64d, for images of at least 5x5",
         paper="Xie et al. 2017, arXiv:1611.05431",
         trial={"cardinality": 2, "base_width": 4},
     ),

@@ -1,4 +1,4 @@
-"""What the image models share: a check of the task, the convolution and the classifier."""
+"""Shared by the image models: a check of the task, the convolution and the classifier."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...api import TaskInfo
 
 
 class ImageTask(NamedTuple):
-    """Hold the sizes that a model is built for."""
+    """The sizes for which a model is built."""
 
     channels: int
     height: int
@@ -22,10 +22,10 @@ def image_task(info: TaskInfo, model: str, least: int = 1) -> ImageTask:
     """Return the sizes of an image classification task.
 
     Args:
-        info: of the task.
-        model: name for the error texts.
-        least: smallest height and width. Each model states the one at which its last BatchNorm
-            still sees 2x2 pixels, for on a single pixel it could not train with a batch of one.
+        info: description of the task.
+        model: name of the model, for the error messages.
+        least: smallest allowed height and width. Each model passes the size at which its last BatchNorm
+            still receives 2x2 pixels: on a single pixel it could not train with a batch of one.
 
     Raises:
         ValueError: the shape is not (C, H, W), the number of classes is unknown, or the images are
@@ -36,7 +36,7 @@ def image_task(info: TaskInfo, model: str, least: int = 1) -> ImageTask:
             f"{model} takes images of shape (C, H, W), but the task has inputs of shape {info.shape}"
         )
     if info.classes is None:
-        raise ValueError(f"{model} is a classifier, but the task has no number of classes")
+        raise ValueError(f"{model} is a classifier, but the task states no number of classes")
     channels, height, width = info.shape
     if min(height, width) < least:
         raise ValueError(
@@ -48,12 +48,12 @@ def image_task(info: TaskInfo, model: str, least: int = 1) -> ImageTask:
 def conv(
     inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """Return a convolution of odd size that keeps H and W at stride 1, Kaiming normal (fan_out)."""
+    """Return a convolution of odd size that keeps H and W at stride 1, with Kaiming normal (fan_out)."""
     layer = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, groups=groups, bias=bias)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer
 
 
 def classifier(channels: int, classes: int) -> nn.Sequential:
-    """Return global average pooling and one linear layer: (N, C, H, W) to logits (N, classes)."""
+    """Return global average pooling and one linear layer, from (N, C, H, W) to logits (N, classes)."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))

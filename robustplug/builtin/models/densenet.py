@@ -14,7 +14,7 @@ _BLOCKS = (6, 12, 24, 16)
 
 
 class DenseLayer(nn.Module):
-    """Append `growth` channels to the map: BN-ReLU-1x1 (4 growth channels), BN-ReLU-3x3."""
+    """Append `growth` channels to the feature map: BN-ReLU-1x1 (4 growth channels), BN-ReLU-3x3."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
@@ -28,15 +28,15 @@ class DenseLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map (N, inputs + growth, H, W)."""
+        """Return a feature map (N, inputs + growth, H, W)."""
         return torch.cat([x, self.body(x)], 1)
 
 
 def densenet121(options: ImageModel, *, info: TaskInfo) -> nn.Module:
-    """Build DenseNet-121 (bottlenecks, growth 32, compression 1/2) with a 3x3 stem without pooling.
+    """Build DenseNet-121 (bottlenecks, growth 32, compression 1/2) with a 3x3 stem and no pooling in it.
 
     Raises:
-        ValueError: no image classification, or images below 16x16.
+        ValueError: the task is not image classification, or its images are smaller than 16x16.
     """
     task = image_task(info, "densenet121", least=16)
     channels = 2 * _GROWTH

@@ -15,8 +15,8 @@ from .common import classifier, conv, image_task
 class PreActBlock(nn.Module):
     """Compute shortcut + conv(relu(bn(conv(relu(bn(x)))))), arXiv:1603.05027, Fig. 4e.
 
-    Where the shapes agree the shortcut is x itself; else it is a 1x1 convolution of the first
-    activation relu(bn(x)).
+    The shortcut is x itself if the shapes agree, otherwise a 1x1 convolution of the first activation
+    relu(bn(x)).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -29,7 +29,7 @@ class PreActBlock(nn.Module):
         self.shortcut = None if same else conv(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map (N, outputs, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        """Return a feature map (N, outputs, ⌈H / stride⌉, ⌈W / stride⌉)."""
         active = relu(self.bn1(x))
         shortcut: Tensor = x if self.shortcut is None else self.shortcut(active)
         residual: Tensor = self.conv2(relu(self.bn2(self.conv1(active))))
@@ -37,13 +37,13 @@ class PreActBlock(nn.Module):
 
 
 def preact_resnet18(options: ImageModel, *, info: TaskInfo) -> nn.Module:
-    """Build PreActResNet-18: four stages of two blocks, then a last BatchNorm and ReLU.
+    """Build PreActResNet-18: four stages of two blocks, then a final BatchNorm and ReLU.
 
-    This is the network of fast_adversarial. The variant without the last BatchNorm and ReLU, which
-    has 1,024 parameters fewer, is not offered: its features would reach the pooling un-activated.
+    This is the network of fast_adversarial. The variant without the final BatchNorm and ReLU has 1,024
+    fewer parameters. It is not offered: its features would reach the pooling without an activation.
 
     Raises:
-        ValueError: no image classification, or images below 9x9.
+        ValueError: the task is not image classification, or its images are smaller than 9x9.
     """
     task = image_task(info, "preact-resnet18", least=9)
     stages = ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2))
@@ -54,7 +54,7 @@ def wide_resnet(options: WideResNet, *, info: TaskInfo) -> nn.Module:
     """Build WRN-depth-width without dropout, as in TRADES: three stages of (depth - 4) / 6 blocks.
 
     Raises:
-        ValueError: no image classification, or images below 5x5.
+        ValueError: the task is not image classification, or its images are smaller than 5x5.
     """
     task = image_task(info, "wide-resnet", least=5)
     repeats = (options.depth - 4) // 6

@@ -13,7 +13,7 @@ from .common import classifier, conv, image_task
 class Residual(nn.Module):
     """Compute relu(body(x) + shortcut(x)).
 
-    The shortcut is the identity where the shapes agree, else a 1x1 convolution and BatchNorm
+    The shortcut is the identity if the shapes agree, otherwise a 1x1 convolution and BatchNorm
     (option B of arXiv:1512.03385).
     """
 
@@ -25,7 +25,7 @@ class Residual(nn.Module):
             self.shortcut = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map (N, outputs, ⌈H / stride⌉, ⌈W / stride⌉)."""
+        """Return a feature map (N, outputs, ⌈H / stride⌉, ⌈W / stride⌉)."""
         return relu(self.body(x) + self.shortcut(x))
 
 
@@ -60,7 +60,7 @@ def resnet18(options: ImageModel, *, info: TaskInfo) -> nn.Module:
     """Build ResNet-18 for small images: a 3x3 stem without pooling, as in TRADES.
 
     Raises:
-        ValueError: no image classification, or images below 9x9.
+        ValueError: the task is not image classification, or its images are smaller than 9x9.
     """
     task = image_task(info, "resnet18", least=9)
     blocks: list[nn.Module] = []
@@ -75,12 +75,12 @@ def resnet18(options: ImageModel, *, info: TaskInfo) -> nn.Module:
 def resnext29(options: ResNeXt, *, info: TaskInfo) -> nn.Module:
     """Build ResNeXt-29 for small images: three stages of three bottlenecks (§5.3 of the paper).
 
-    The stages put out 256, 512 and 1024 channels whatever the cardinality, and the stem is 3x3, as
-    in the paper. A well-known reimplementation has a 1x1 stem and ties these channels to the
-    cardinality, which gives the same stages at 2x64d only.
+    As in the paper, the stages output 256, 512 and 1024 channels for any cardinality, and the stem is
+    3x3. A well-known reimplementation has a 1x1 stem and ties these channels to the cardinality; its
+    stages are the same at 2x64d only.
 
     Raises:
-        ValueError: no image classification, or images below 5x5.
+        ValueError: the task is not image classification, or its images are smaller than 5x5.
     """
     task = image_task(info, "resnext29", least=5)
     groups = options.cardinality

@@ -12,11 +12,11 @@ from .common import conv, image_task
 def small_cnn(options: SmallCnn, *, info: TaskInfo) -> nn.Module:
     """Build a CNN of four 3x3 convolutions, two max poolings and two hidden layers.
 
-    On MNIST this is the victim of Carlini & Wagner (32-32-64-64, 200-200) but for padded
-    convolutions and no dropout; `batchnorm=False` gives it without BatchNorm.
+    With `batchnorm=False`, this is the MNIST network that Carlini & Wagner attack (32-32-64-64, 200-200),
+    except that its convolutions are padded and it has no dropout.
 
     Raises:
-        ValueError: no image classification, or images below 4x4.
+        ValueError: the task is not image classification, or its images are smaller than 4x4.
     """
     task = image_task(info, "small-cnn", least=4)
     layers: list[nn.Module] = []

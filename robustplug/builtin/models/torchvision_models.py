@@ -17,13 +17,14 @@ from .common import ImageTask, image_task
 def torchvision_model(options: Torchvision, *, info: TaskInfo) -> nn.Module:
     """Build a classification model of torchvision with fresh weights.
 
-    Auxiliary classifiers are left out, so that the output is one tensor of logits (N, K) in
-    training too. Transformers are built for the task's image size. Most of these architectures
-    were made for 224x224: some reject small images, others shrink them to a single pixel, on which
-    BatchNorm cannot train with a batch of one. Several hold dropout or stochastic depth.
+    Auxiliary classifiers are left out, so that the output is one tensor of logits (N, K) during
+    training too. Transformers are built for the task's image size. Most of these architectures were
+    designed for 224x224: some reject small images, others shrink them to a single pixel, on which
+    BatchNorm cannot train with a batch of one. Several contain dropout or stochastic depth.
 
     Raises:
-        ValueError: unknown name, no image classification, or the model rejects the image size.
+        ValueError: the name is unknown, the task is not image classification, or the model rejects the
+            image size.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if options.name not in known:
@@ -50,7 +51,7 @@ def _construct(name: str, task: ImageTask) -> nn.Module:
     wanted: dict[str, Any] = {
         "num_classes": task.classes,
         "aux_logits": False,
-        # Left unset, GoogLeNet and Inception warn that their default will change.
+        # If it is unset, GoogLeNet and Inception warn that its default will change.
         "init_weights": True,
         "image_size": task.height,
         "input_size": (task.height, task.width),

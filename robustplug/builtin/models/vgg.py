@@ -18,7 +18,7 @@ def vgg16(options: ImageModel, *, info: TaskInfo) -> nn.Module:
     BatchNorm cancels.
 
     Raises:
-        ValueError: no image classification, or images below 32x32.
+        ValueError: the task is not image classification, or its images are smaller than 32x32.
     """
     task = image_task(info, "vgg16", least=32)
     layers: list[nn.Module] = []

@@ -15,16 +15,16 @@ class PgdOptions:
     """Options of `pgd`.
 
     Attributes:
-        steps: gradient steps.
-        step_size: in units of the input range; None for 2.5 · radius / steps of each sample.
-        step_ratio: step size in units of each sample's radius; where both are given, the larger one counts.
-        start: "zero" (the sample), "uniform" (a point of the ball), "normal" (start_scale · N(0, 1)).
+        steps: number of gradient steps.
+        step_size: step size in units of the input range; None for 2.5 · radius / steps, per sample.
+        step_ratio: step size as a multiple of each sample's radius; if both are given, the larger one counts.
+        start: first point: "zero" (the sample), "uniform" (in the ball) or "normal" (start_scale · N(0, 1)).
         start_scale: standard deviation of the normal start (TRADES: 0.001).
-        restarts: how often to start anew; the best iterate of all counts.
-        keep: "last" iterate, or the "best" one by success, then loss (one more forward a restart).
-        target: "none", or ascend towards a wrong class: "random", "runner-up", "least-likely".
+        restarts: number of starts; the best iterate of all of them is returned.
+        keep: "last" iterate, or "best" iterate by success, then loss (one more forward per restart).
+        target: "none" for untargeted, or the wrong class to target: "random", "runner-up", "least-likely".
         batchnorm: mode of the model during the attack.
-        loss: a loss against the true labels instead of the method's own objective.
+        loss: loss against the true labels that replaces the method's own objective.
     """
 
     steps: Count = 10
@@ -50,10 +50,10 @@ class FgsmOptions:
     """Options of `fgsm`.
 
     Attributes:
-        start: "zero" (the sample) or "uniform" (a point of the ball).
-        step_ratio: step size in units of the radius (Fast AT: 1.25).
+        start: first point: "zero" (the sample) or "uniform" (in the ball).
+        step_ratio: step size as a multiple of the radius (Fast AT: 1.25).
         batchnorm: mode of the model during the attack.
-        loss: a loss against the true labels instead of the method's own objective.
+        loss: loss against the true labels that replaces the method's own objective.
     """
 
     start: Literal["zero", "uniform"] = "zero"
@@ -67,7 +67,7 @@ class NoiseOptions:
     """Options of `noise`.
 
     Attributes:
-        scale: share of the radius to fill.
+        scale: radius of the noise, as a fraction of each sample's radius.
     """
 
     scale: UnitInterval = 1.0
@@ -78,8 +78,8 @@ class ApgdOptions:
     """Options of `apgd-ce` and `apgd-dlr`.
 
     Attributes:
-        steps: gradient steps.
-        restarts: how often to start anew; the best iterate of all counts.
+        steps: number of gradient steps.
+        restarts: number of random starts; the best iterate of all of them is returned.
     """
 
     steps: Count = 100
@@ -91,8 +91,8 @@ class MomentumOptions:
     """Options of `mi-fgsm`.
 
     Attributes:
-        steps: gradient steps, each of radius / steps.
-        decay: of the accumulated gradient.
+        steps: number of gradient steps, each of size radius / steps.
+        decay: decay factor of the accumulated gradient.
     """
 
     steps: Count = 10
@@ -104,8 +104,8 @@ class SquareOptions:
     """Options of `square`.
 
     Attributes:
-        queries: forwards for each sample, the start included.
-        p_init: share of the pixels that the first proposals change.
+        queries: number of forwards per sample, including the start.
+        p_init: fraction of the pixels that the first proposals change.
     """
 
     queries: Count = 5000
@@ -117,9 +117,9 @@ class DeepFoolOptions:
     """Options of `deepfool`.
 
     Attributes:
-        steps: linear approximations.
-        overshoot: how far beyond the boundary each step goes, as a share of its length.
-        candidates: how many of the likeliest classes are tried.
+        steps: maximum number of linear approximations.
+        overshoot: how far each step goes beyond the boundary, as a fraction of its length.
+        candidates: number of most likely classes to consider.
     """
 
     steps: Count = 50
@@ -132,11 +132,11 @@ class CarliniWagnerOptions:
     """Options of `cw-l2`.
 
     Attributes:
-        steps: of Adam, for each constant.
-        search_steps: of the binary search over the constant.
-        lr: of Adam.
-        initial_c: first weight of the margin beside the distance.
-        kappa: margin that a success needs.
+        steps: number of Adam steps for each constant.
+        search_steps: number of steps of the binary search over the constant.
+        lr: learning rate of Adam.
+        initial_c: initial weight of the margin relative to the distance.
+        kappa: margin required for success.
     """
 
     steps: Count = 1000
@@ -151,7 +151,7 @@ class EnsembleOptions:
     """Options of `ensemble`.
 
     Attributes:
-        attacks: run in this order, each on the samples that are still right.
+        attacks: attacks in their order; each runs on the samples that are still classified correctly.
     """
 
     attacks: Annotated[tuple[Use, ...], "perturbation"]
@@ -174,7 +174,7 @@ def _fgsm_traits(options: FgsmOptions) -> Traits:
 
 def _pgd_traits(options: PgdOptions) -> Traits:
     if options.target != "none":
-        return Traits(excludes={"mixtures": "a targeted attack asks for the wrong classes of a mixture"})
+        return Traits(excludes={"mixtures": "a targeted attack needs one label, and a mixture has several"})
     return Traits(gives=_AT_ORIGIN if options.start == "zero" and options.loss is None else frozenset())
 
 
@@ -182,7 +182,7 @@ PERTURBATIONS = (
     Component(
         "none", f"{_PGD}:NoPerturbation", summary="no perturbation", traits=Traits(gives=frozenset({"stays"}))
     ),
-    Component("noise", f"{_PGD}:Noise", NoiseOptions, "a uniformly drawn point of the ball"),
+    Component("noise", f"{_PGD}:Noise", NoiseOptions, "a uniformly random point of the ball"),
     Component(
         "fgsm",
         f"{_PGD}:Fgsm",
@@ -229,7 +229,7 @@ PERTURBATIONS = (
         "square",
         f"{_HERE}.square:Square",
         SquareOptions,
-        "random search over squares: logits only",
+        "black-box random search over squares, from logits only",
         "Andriushchenko et al. 2020, arXiv:1912.00049",
         {"queries": 8},
     ),
@@ -237,7 +237,7 @@ PERTURBATIONS = (
         "deepfool",
         f"{_HERE}.deepfool:DeepFool",
         DeepFoolOptions,
-        "the nearest boundary by linear approximation, in the norm of the vicinity",
+        "the nearest decision boundary by linear approximation, in the norm of the vicinity",
         "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599",
         {"steps": 5},
     ),
@@ -245,7 +245,7 @@ PERTURBATIONS = (
         "cw-l2",
         f"{_HERE}.carlini_wagner:CarliniWagnerL2",
         CarliniWagnerOptions,
-        "least L2 distance by Adam and binary search",
+        "the smallest L2 perturbation, by Adam and binary search",
         "Carlini & Wagner 2017, arXiv:1608.04644",
         {"steps": 40, "search_steps": 2, "initial_c": 100.0, "lr": 0.05},
     ),
@@ -253,7 +253,7 @@ PERTURBATIONS = (
         "ensemble",
         f"{_HERE}.ensemble:ensemble",
         EnsembleOptions,
-        "attacks one after the other, each on what is still right",
+        "several attacks in turn, each on the samples that are still classified correctly",
         "",
         {"attacks": [{"use": "fgsm"}, {"use": "noise"}]},
     ),

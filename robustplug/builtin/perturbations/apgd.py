@@ -1,4 +1,4 @@
-"""Auto-PGD: projected gradient ascent whose step sizes follow the progress of each sample."""
+"""Auto-PGD: projected gradient ascent with step sizes that adapt to the progress of each sample."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from . import ApgdOptions
 
 MOMENTUM = 0.75
-# A step size is kept when this share of the steps since the last checkpoint raised the loss.
+# A step size is kept if more than this fraction of the steps since the last checkpoint raised the loss.
 RHO = 0.75
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return after which steps APGD looks back: gaps of 22 % of the steps, 3 % less each time, at least 6 %.
+    """Return the steps after which APGD adapts its step sizes.
 
-    Croce & Hein 2020 (arXiv:2003.01690 §3.1), rounded as in the reference code.
+    The gaps are 22 % of the steps, then 3 % less each time, but at least 6 %. Croce & Hein 2020
+    (arXiv:2003.01690 §3.1), rounded as in the reference code.
     """
     gap, least, less = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
     found, at = [], 0
@@ -37,7 +38,7 @@ def checkpoints(steps: int) -> list[int]:
 
 
 def edge_point(view: View, vicinity: Vicinity, radius: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw a start on the surface of each ball, then project it.
+    """Draw a random start on the surface of each ball, then project it.
 
     L∞: x + ε·t/‖t‖∞ with t uniform; L2: x + ε·t/‖t‖₂ with t normal.
     """
@@ -50,7 +51,7 @@ def edge_point(view: View, vicinity: Vicinity, radius: Tensor, rng: torch.Genera
 
 @dataclass
 class _Track:
-    """What APGD remembers of each sample; every field has a row for each."""
+    """The state of APGD; every field has one row per sample."""
 
     x: Tensor
     before: Tensor
@@ -82,7 +83,7 @@ class _Track:
         )
 
     def rows(self, keep: Tensor) -> _Track:
-        """Return the state of some samples."""
+        """Return the state of the chosen samples."""
         return _Track(**{name: value[keep] for name, value in vars(self).items()})
 
     def move(self, origin: Tensor, vicinity: Vicinity, radius: Tensor, first: bool) -> None:
@@ -93,7 +94,7 @@ class _Track:
         self.before, self.x = self.x, vicinity.project(moved, origin, radius)
 
     def note(self, gradient: Tensor, loss: Tensor) -> None:
-        """Take in what was found at the new iterate."""
+        """Record the gradient and the loss at the new iterate."""
         self.rises += loss > self.loss
         self.gradient, self.loss = gradient, loss
         better = loss > self.best_loss
@@ -101,7 +102,7 @@ class _Track:
         self.best_loss[better] = loss[better]
 
     def look_back(self, gap: int) -> None:
-        """Halve the step size where it was too large, and go on from the best iterate there."""
+        """Halve step sizes that were too large; those samples continue from their best iterate."""
         too_few = self.rises <= RHO * gap
         stuck = ~self.reduced & (self.checked_loss >= self.best_loss)
         halve = too_few | stuck
@@ -122,18 +123,18 @@ def apgd(
     rows: Tensor,
     steps: int,
 ) -> None:
-    """Run APGD once and put what it finds into `best`.
+    """Run APGD once and record its results in `best`.
 
-    Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1; the reference code differs in that it counts the
-    first rise of the loss against 0 instead of against the start. Costs `steps` + 1 forwards and
-    backwards: one for the start. While evaluating, a sample leaves the batch at its first success; its
-    state is its own, so the others do not notice.
+    Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1. The reference code differs: it compares the loss
+    after the first step with 0 instead of with the loss at the start. Costs `steps` + 1 forwards and
+    backwards, including one for the start. During evaluation, a sample leaves the batch at its first
+    success. This does not affect the others, because each sample has its own state.
 
     Args:
-        step, view, vicinity: what is attacked; the view holds the samples of `rows`.
-        losses: (logits, labels) -> (N,), to be raised.
-        radius: of each sample, (N,); the first step size is twice as large.
-        best: of all samples.
+        step, view, vicinity: step, view and vicinity to attack; the view contains the samples of `rows`.
+        losses: loss to maximise, (logits, labels) -> (N,).
+        radius: radius of each sample, (N,); the first step size is twice as large.
+        best: best iterates of all samples.
         rows: positions of this view's samples in `best`.
         steps: number of steps.
     """
@@ -166,11 +167,11 @@ def apgd(
 
 
 class Apgd:
-    """Auto-PGD, whatever the method's own objective.
+    """Auto-PGD on a fixed loss, regardless of the method's own objective.
 
     Args:
         options: see ApgdOptions.
-        losses: (logits, labels) -> (N,), to be raised.
+        losses: loss to maximise, (logits, labels) -> (N,).
     """
 
     def __init__(
@@ -179,10 +180,10 @@ class Apgd:
         self.options, self.losses = options, losses
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the attacked point.
+        """Return the view with the perturbed x.
 
         Raises:
-            Refused: the threat model is no L∞ or L2 ball, or the model has too few classes for the loss.
+            Refused: the threat model is not an L∞ or L2 ball, or the model has too few classes for the loss.
         """
         if vicinity.norm is None:
             raise Refused("Auto-PGD needs an L∞ or L2 threat model")
@@ -198,7 +199,7 @@ class Apgd:
         return view.replace(x=best.x)
 
     def cost(self, target: Cost) -> Cost:
-        """Count a forward and a backward for each step, and for the start of each restart."""
+        """Count one forward and one backward for each step and for each start."""
         passes = self.options.restarts * (self.options.steps + 1)
         return Cost(passes, passes)
 

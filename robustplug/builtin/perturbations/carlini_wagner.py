@@ -1,4 +1,4 @@
-"""Carlini & Wagner's L2 attack: the least distance, by Adam and a binary search."""
+"""Carlini & Wagner's L2 attack: the smallest perturbation, by Adam and a binary search."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 # Pixels at 0 and 1 have no finite preimage under tanh.
 EDGE = 1 - 1e-6
-# A search in which no constant has worked yet goes up tenfold.
+# While no constant has succeeded, the search multiplies it by ten.
 TENFOLD = 10.0
-# The loss must fall by this share within a tenth of the steps, or Adam stops (as in the authors' code,
-# which compares the current losses, summed over the batch; that of one sample swings too much for that).
+# Adam stops unless the lowest loss falls to this fraction of its value within a tenth of the steps. The
+# authors' code compares the current loss, summed over the batch; that of one sample fluctuates too much.
 PROGRESS = 0.9999
 
 
@@ -34,10 +34,10 @@ def from_tanh_space(w: Tensor) -> Tensor:
 
 
 class Adam:
-    """Adam's update for one tensor, each row on its own; torch's would write into `.grad`.
+    """Adam's update for one tensor, independent for each row; torch's would write into `.grad`.
 
     Args:
-        w: what is updated.
+        w: tensor to update.
         lr: learning rate.
     """
 
@@ -54,12 +54,12 @@ class Adam:
         return w - self.lr * mean / (square.sqrt() + 1e-8)
 
     def rows(self, keep: Tensor) -> None:
-        """Forget all rows but some."""
+        """Discard the state of all other rows."""
         self.mean, self.square = self.mean[keep], self.square[keep]
 
 
 class Search:
-    """The binary search over c, for each sample: fields are (N,)."""
+    """The binary search over c, separately for each sample; all fields are (N,)."""
 
     def __init__(self, count: int, c: float, device: torch.device) -> None:
         self.c = torch.full((count,), c, device=device)
@@ -67,7 +67,7 @@ class Search:
         self.upper = torch.full((count,), torch.inf, device=device)
 
     def update(self, succeeded: Tensor) -> None:
-        """Lower c where it was enough, raise it where it was not."""
+        """Lower c where the attack succeeded, raise it elsewhere."""
         self.upper = torch.where(succeeded, self.upper.minimum(self.c), self.upper)
         self.lower = torch.where(succeeded, self.lower, self.lower.maximum(self.c))
         between = (self.lower + self.upper) / 2
@@ -76,13 +76,13 @@ class Search:
 
 @dataclass
 class Nearest:
-    """Keep the nearest example of each sample: x (N, …) and its squared distance (N,)."""
+    """Keep the nearest adversarial example of each sample: x (N, …) and its squared distance (N,)."""
 
     x: Tensor
     distance: Tensor
 
     def update(self, rows: Tensor, x: Tensor, distance: Tensor, fooled: Tensor) -> None:
-        """Compare iterates of some rows (int64 positions) with the nearest examples so far."""
+        """Update the nearest examples of some rows (int64 positions) with new iterates."""
         nearer = fooled & (distance < self.distance[rows])
         chosen = rows[nearer]
         self.x[chosen], self.distance[chosen] = x[nearer].to(self.x.dtype), distance[nearer]
@@ -91,10 +91,10 @@ class Nearest:
 class CarliniWagnerL2:
     """Minimise ‖x′ − x‖₂² + c · max(z_y − max_{j≠y} z_j, −κ), with x′ = (tanh w + 1) / 2.
 
-    Carlini & Wagner 2017 (arXiv:1608.04644 §V.A, §VI.A). The example of least distance is returned; it is
-    legal only if it lies within the radius, in whatever norm; otherwise it is projected. A sample whose
-    example is already within an L2 radius needs no nearer one, but the search goes on: the distance is
-    what the attack is for. Samples of radius 0, and those that need no change, cost next to nothing.
+    Carlini & Wagner 2017 (arXiv:1608.04644 §V.A, §VI.A). The nearest adversarial example is returned. It is
+    legal only if it lies within the radius, in the norm of the vicinity; otherwise it is projected. The
+    search continues even if an example already lies within an L2 radius, because the purpose of the attack
+    is the distance. Samples of radius 0, and samples that need no change, cost next to nothing.
 
     Args:
         options: see CarliniWagnerOptions.
@@ -104,10 +104,10 @@ class CarliniWagnerL2:
         self.options = options
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the nearest examples found.
+        """Return the view at the nearest adversarial examples found.
 
         Raises:
-            Refused: the model gives no gradients.
+            Refused: the model provides no gradients.
         """
         radius, found = step.radii(view, vicinity), view.origin.detach().clone()
         with step.attack_mode():
@@ -117,7 +117,7 @@ class CarliniWagnerL2:
         return view.replace(x=vicinity.project(found, view.origin, radius).detach())
 
     def _search(self, step: Step, view: View) -> Tensor:
-        """Return the nearest examples over all c; the origin where there is none."""
+        """Return the nearest examples over all c, or the origin where none was found."""
         device, x = view.origin.device, view.origin.detach().clone()
         nearest = Nearest(x, torch.full((len(view),), torch.inf, device=device))
         search = Search(len(view), self.options.initial_c, device)
@@ -126,7 +126,7 @@ class CarliniWagnerL2:
         return nearest.x
 
     def _descend(self, step: Step, view: View, c: Tensor, nearest: Nearest) -> Tensor:
-        """Run Adam for one c a sample, improve what is nearest, and return who succeeded, (N,)."""
+        """Run Adam with one c per sample, update `nearest`, and return which samples succeeded, (N,)."""
         o = self.options
         succeeded = torch.zeros(len(view), dtype=torch.bool, device=c.device)
         rows, part, weight = torch.arange(len(view), device=c.device), view, c
@@ -137,7 +137,7 @@ class CarliniWagnerL2:
             x = from_tanh_space(w).requires_grad_()
             output = step.output(part.replace(x=x))
             pull = weight * (-margin(output, part.y)).clamp_min(-o.kappa)
-            # By the chain rule, so that the model alone has a graph: a model without gradients is refused.
+            # The chain rule by hand: only the model has a graph, so a model without gradients is refused.
             slope = step.gradient(pull.sum(), x)
             x, output = x.detach(), output.detach()
             length = (x - part.origin).flatten(1).square().sum(1)
@@ -160,5 +160,5 @@ class CarliniWagnerL2:
         return ~step.score(view, output) & (margin(output, view.y) >= self.options.kappa)
 
     def cost(self, target: Cost) -> Cost:
-        """Say that the cost depends on the data."""
+        """Return an unknown cost: it depends on the data."""
         return Cost.unknown()

@@ -1,4 +1,4 @@
-"""DeepFool: the nearest boundary, by one linear approximation after the other."""
+"""DeepFool: the nearest decision boundary, by successive linear approximations."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def nearest_boundary(gaps: Tensor, slopes: Tensor, norm: float) -> Tensor:
-    """Return the shortest move of each sample onto the nearest of some linear boundaries.
+    """Return the shortest move of each sample to the nearest of several linear boundaries.
 
     Moosavi-Dezfooli et al. 2016 (arXiv:1511.04599), Algorithm 2 for L2 and its §3.3 for L∞: with the
     gap f_k = z_k − z_y < 0 and the slope w_k = ∇f_k, the distance is |f_k| / ‖w_k‖_q for the dual norm q.
 
     Args:
-        gaps: (N, K) of the candidates; above 0 for one that has won already.
-        slopes: (N, K, …).
-        norm: of the distance: 2.0 or math.inf.
+        gaps: gaps of the candidates, (N, K); above 0 for a candidate that already exceeds the label.
+        slopes: gradients of the gaps, (N, K, …).
+        norm: norm of the distance: 2.0 or math.inf.
 
     Returns:
         The move (N, …); 0 where every slope is 0.
@@ -38,16 +38,16 @@ def nearest_boundary(gaps: Tensor, slopes: Tensor, norm: float) -> Tensor:
     samples = torch.arange(len(gaps), device=gaps.device)
     length, slope, size = distance[samples, shortest], slopes[samples, shortest], dual[samples, shortest]
     direction = slope.sign() if norm == math.inf else slope / per_sample(size.clamp_min(1e-12), slope)
-    # A little more than the distance, as in the authors' code, so that rounding does not end before it.
+    # Slightly more than the distance, as in the authors' code: rounding must not stop short of the boundary.
     return torch.where(
         per_sample(length.isfinite(), slope), per_sample(length + 1e-4, slope) * direction, 0.0
     )
 
 
 class DeepFool:
-    """Follow linear approximations to the nearest boundary, a little beyond it, and stop there.
+    """Follow linear approximations to a point slightly beyond the nearest boundary and stop there.
 
-    The example is legal only if the boundary is within the radius; otherwise it is projected.
+    The adversarial example is legal only if the boundary is within the radius; otherwise it is projected.
 
     Args:
         options: see DeepFoolOptions.
@@ -57,10 +57,10 @@ class DeepFool:
         self.options = options
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the examples.
+        """Return the view at the adversarial examples.
 
         Raises:
-            Refused: the threat model is no L∞ or L2 ball, or the model gives no gradients.
+            Refused: the threat model is not an L∞ or L2 ball, or the model provides no gradients.
         """
         norm = vicinity.norm
         if norm not in (math.inf, 2.0) or norm is None:
@@ -86,7 +86,7 @@ class DeepFool:
         return view.replace(x=vicinity.project(x, view.origin, radius).detach())
 
     def _candidates(self, step: Step, logits: Tensor, labels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return gaps (N, K) and slopes (N, K, …) to the likeliest other classes."""
+        """Return gaps (N, K) and slopes (N, K, …) to the most likely other classes."""
         count = min(self.options.candidates, logits.shape[1]) - 1
         others = logits.detach().scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices
         gaps = logits.gather(1, others) - logits.gather(1, labels[:, None])
@@ -96,5 +96,5 @@ class DeepFool:
         return gaps.detach(), torch.stack(slopes, 1)
 
     def cost(self, target: Cost) -> Cost:
-        """Say that the cost depends on the data."""
+        """Return an unknown cost: it depends on the data."""
         return Cost.unknown()

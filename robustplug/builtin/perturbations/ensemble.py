@@ -1,4 +1,4 @@
-"""The ensemble as a component."""
+"""The ensemble of attacks as a component."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def ensemble(options: EnsembleOptions, *, attacks: tuple[Perturbation, ...]) -> Ensemble:
-    """Build an ensemble whose parts are named by their components, and by a number where that repeats."""
+    """Build an ensemble; its parts have the names of their components, numbered where a name repeats."""
     names = [use.name for use in options.attacks]
     unique = [
         name if names.count(name) == 1 else f"{name} {names[: place + 1].count(name)}"

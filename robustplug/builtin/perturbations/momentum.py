@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def accumulate(momentum: Tensor, gradient: Tensor, decay: float) -> Tensor:
     """Return decay · momentum + gradient / mean |gradient| of each sample.
 
-    Dong et al. 2018 (arXiv:1710.06081 Eq. 6); the mean instead of the sum keeps the numbers near 1, and
+    Dong et al. 2018 (arXiv:1710.06081 Eq. 6). The mean instead of the sum keeps the values near 1 and
     changes no direction.
     """
     size = gradient.abs().flatten(1).mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
@@ -37,7 +37,7 @@ class MiFgsm:
         self.options = options
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the last iterate; while evaluating, at the first that fools the model."""
+        """Return the view at the last iterate; during evaluation, at the first that fools the model."""
         radius = step.radii(view, vicinity)
         best = Best.at(view)
         with step.attack_mode():
@@ -62,5 +62,5 @@ class MiFgsm:
         return view.replace(x=best.x)
 
     def cost(self, target: Cost) -> Cost:
-        """Count a forward and a backward for each step, and the target."""
+        """Count one forward and one backward for each step, plus the cost of the target."""
         return target + (self.options.steps, self.options.steps)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Ascent:
-    """Say what an attack ascends.
+    """The objective that an attack ascends.
 
     Attributes:
-        losses: (view, output, target) -> (N,), higher is better for the attacker.
-        target: targets of the view, rows in its order.
+        losses: loss to maximise, (view, output, target) -> (N,).
+        target: targets of the view, in the order of its rows.
     """
 
     losses: Callable[[View, Any, Any], Tensor]
@@ -33,7 +33,7 @@ class Ascent:
 def starting_point(
     step: Step, view: View, vicinity: Vicinity, radius: Tensor, start: Start, scale: float
 ) -> Tensor:
-    """Return the first iterate: the origin, a uniform point of the ball, or origin + scale·N(0, 1)."""
+    """Return the first iterate: the origin, a random point of the ball, or origin + scale·N(0, 1)."""
     if start == "zero":
         x: Tensor = view.origin.detach().clone()
         return x
@@ -44,7 +44,7 @@ def starting_point(
 
 
 def ascend(step: Step, view: View, ascent: Ascent, x: Tensor) -> tuple[Tensor, Any, Tensor]:
-    """Return the gradient of the losses at x, with the outputs and the losses there, detached."""
+    """Return the gradient of the losses at x, the outputs there, and the detached losses."""
     x = x.detach().requires_grad_()
     moved = view.replace(x=x)
     output = step.output(moved)
@@ -62,12 +62,12 @@ def pgd(
     size: Tensor,
     steps: int,
 ) -> Tensor:
-    """Ascend for some steps and return the last iterate.
+    """Ascend for `steps` steps and return the last iterate.
 
     Madry et al. 2018: x ← Π(x + size · direction of ∇ℓ). Costs `steps` forwards and backwards.
 
     Args:
-        step, view, vicinity, ascent: what is attacked and how.
+        step, view, vicinity, ascent: step, view and vicinity to attack, and the objective.
         x: first iterate (N, …).
         radius, size: radius and step size of each sample, (N,).
         steps: number of steps.
@@ -83,7 +83,7 @@ def pgd(
 class Best:
     """Keep the best iterate of each sample, over steps and restarts.
 
-    A point that fools the model beats one that does not; else the higher loss wins.
+    A point that fools the model beats one that does not; otherwise the higher loss wins.
     """
 
     x: Tensor
@@ -92,20 +92,20 @@ class Best:
 
     @classmethod
     def at(cls, view: View) -> Best:
-        """Return the origins, which any iterate beats."""
+        """Return the origins; any iterate replaces them."""
         device = view.origin.device
         loss = torch.full((len(view),), -torch.inf, device=device)
         fooled = torch.zeros(len(view), dtype=torch.bool, device=device)
         return cls(view.origin.detach().clone(), loss, fooled)
 
     def undecided(self, evaluating: bool) -> Tensor:
-        """Return the positions of the samples to go on with: while evaluating, those not fooled yet."""
+        """Return the positions of the samples to attack: during evaluation, those not yet fooled."""
         if evaluating:
             return (~self.fooled).nonzero()[:, 0]
         return torch.arange(len(self.fooled), device=self.fooled.device)
 
     def update(self, rows: Tensor, x: Tensor, loss: Tensor, fooled: Tensor) -> None:
-        """Compare iterates of some rows (int64 positions) with the best so far."""
+        """Update the best iterates of some rows (int64 positions) with new iterates."""
         was_fooled = self.fooled[rows]
         better = (fooled & ~was_fooled) | ((fooled == was_fooled) & (loss > self.loss[rows]))
         better |= self.loss[rows].isneginf()
@@ -127,14 +127,14 @@ def best_of_pgd(
 ) -> Tensor:
     """Ascend from several starts and return the best iterate of each sample.
 
-    While evaluating only success counts: a sample leaves the batch at its first, so that later steps
-    and restarts cost only what is still undecided, and one that withstands stays at its origin. A
-    restart costs at most `steps` + 1 forwards and `steps` backwards: the last iterate needs a forward
-    of its own.
+    During evaluation only success counts. A sample leaves the batch at its first success, so later steps
+    and restarts process only the samples that are not yet fooled. A sample that withstands the attack
+    stays at its origin. A restart costs at most `steps` + 1 forwards and `steps` backwards: the last
+    iterate needs its own forward.
 
     Args:
         step, view, vicinity, ascent, radius, size, steps: as for `pgd`.
-        starts: gives a first iterate for (view, radius).
+        starts: function from (view, radius) to a first iterate.
         restarts: number of starts.
     """
     best = Best.at(view)
@@ -171,18 +171,18 @@ def best_of_pgd(
 
 
 def step_sizes(radius: Tensor, steps: int, size: float | None, ratio: float | None) -> Tensor:
-    """Return the larger of `size` and `ratio` · radius for each sample, or 2.5 · radius / steps, (N,)."""
+    """Return step sizes (N,): the larger of `size` and `ratio` · radius, by default 2.5 · radius / steps."""
     if ratio is None:
         return 2.5 * radius / steps if size is None else torch.full_like(radius, size)
     return (ratio * radius).clamp_min(size or 0.0)
 
 
 class Pgd:
-    """Projected gradient ascent of the method's own objective, or of a loss of its own.
+    """Projected gradient ascent on the method's own objective, or on a separate loss.
 
     Args:
         options: see PgdOptions.
-        loss: what to ascend instead of the method's objective, against the true labels.
+        loss: loss against the true labels that replaces the method's objective.
     """
 
     def __init__(self, options: PgdOptions, *, loss: Loss | None) -> None:
@@ -193,7 +193,7 @@ class Pgd:
         return self.options.keep == "best" or self.options.restarts > 1
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the attacked point."""
+        """Return the view with the perturbed x."""
         o = self.options
         radius = step.radii(view, vicinity)
         size = step_sizes(radius, o.steps, o.step_size, o.step_ratio)
@@ -219,7 +219,7 @@ class Pgd:
         return Ascent(loss, target)
 
     def cost(self, target: Cost) -> Cost:
-        """Count `restarts` times `steps` passes, and a forward for the last iterate if it is judged."""
+        """Count `restarts` times `steps` passes, and a forward for the last iterate if it is scored."""
         o = self.options
         own = Cost(o.restarts * (o.steps + self._tracks), o.restarts * o.steps)
         if o.target in ("runner-up", "least-likely"):
@@ -235,9 +235,9 @@ def target_classes(step: Step, view: View, rule: str) -> Tensor:
     """Choose a wrong class for each sample, int64 (N,).
 
     Args:
-        step: gives the clean outputs and the generator.
-        view: labels int64 (N,) or rows (N, K).
-        rule: "random", "runner-up" (the likeliest wrong class) or "least-likely".
+        step: step that provides the clean outputs and the generator.
+        view: view with labels int64 (N,) or rows (N, K).
+        rule: "random", "runner-up" (the most likely wrong class) or "least-likely".
     """
     labels: Tensor = view.y if view.y.dim() == 1 else view.y.argmax(1)
     if rule == "random":
@@ -256,19 +256,19 @@ def target_classes(step: Step, view: View, rule: str) -> Tensor:
 class Fgsm:
     """One step of `step_ratio` times the radius along the steepest direction.
 
-    Goodfellow et al. 2015 from the sample itself; Wong et al. 2020 (Fast AT) from a uniform start
+    Goodfellow et al. 2015 start from the sample itself, Wong et al. 2020 (Fast AT) from a uniform start
     with ratio 1.25.
 
     Args:
         options: see FgsmOptions.
-        loss: what to ascend instead of the method's objective.
+        loss: loss against the true labels that replaces the method's objective.
     """
 
     def __init__(self, options: FgsmOptions, *, loss: Loss | None) -> None:
         self.options, self.own_loss = options, loss
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the attacked point."""
+        """Return the view with the perturbed x."""
         o = self.options
         radius = step.radii(view, vicinity)
         with step.attack_mode(o.batchnorm):
@@ -280,12 +280,12 @@ class Fgsm:
         return view.replace(x=x.detach())
 
     def cost(self, target: Cost) -> Cost:
-        """Count one forward and one backward, and the target."""
+        """Count one forward and one backward, plus the cost of the target."""
         return Cost(1, 1) if self.own_loss is not None else target + (1, 1)
 
 
 class NoPerturbation:
-    """Leave the samples as they are."""
+    """Leave the samples unchanged."""
 
     def __init__(self, options: object) -> None:
         pass
@@ -300,7 +300,7 @@ class NoPerturbation:
 
 
 class Noise:
-    """Move each sample to a uniformly drawn point of its ball."""
+    """Move each sample to a uniformly random point of its ball."""
 
     def __init__(self, options: NoiseOptions) -> None:
         self.options = options

@@ -1,4 +1,4 @@
-"""Square: random search over squares, which asks the model for logits only."""
+"""Square Attack: black-box random search over squares that needs only the model's logits."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def share(start: float, query: int) -> float:
-    """Return the share of pixels to change at a query, from 0: halved at nine fixed numbers of queries.
+    """Return the fraction of pixels to change at a query, counted from 0.
 
-    Andriushchenko et al. 2020 (arXiv:1912.00049 §3.2 and Appendix B), not rescaled to the budget.
+    It is halved at nine fixed numbers of queries, not rescaled to the query budget. Andriushchenko et al.
+    2020 (arXiv:1912.00049 §3.2 and Appendix B).
     """
     return start / float(2 ** sum(query > number for number in HALVINGS))
 
 
 def random_signs(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
-    """Draw −1 and 1 with equal chance."""
+    """Draw −1 and 1 with equal probability."""
     return torch.randint(2, shape, generator=rng, device=rng.device).float() * 2 - 1
 
 
 def corners(count: int, room: int, rng: torch.Generator) -> Tensor:
-    """Draw the first row, or column, of a window for each sample, int64 (N,), from 0 to `room`."""
+    """Draw the first row or column of a window for each sample, int64 (N,), from 0 to `room`."""
     return torch.randint(room + 1, (count,), generator=rng, device=rng.device)
 
 
 def bump(height: int, width: int, device: torch.device) -> Tensor:
-    """Return the heap of §3.4, (height, width): nested squares of falling weight, of L2 norm 1."""
+    """Return the bump of §3.4, (height, width): nested squares of decreasing weight, with L2 norm 1."""
     heap = torch.zeros(height, width, device=device)
     middle, centre = height // 2, width // 2
     for k in range(max(middle, centre) + 1 if height else 0):
@@ -47,7 +48,7 @@ def bump(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def twin_bumps(side: int, device: torch.device) -> Tensor:
-    """Return a heap above its negative, (side, side), of L2 norm 1."""
+    """Return a bump above its negative, (side, side), with L2 norm 1."""
     half = side // 2
     pair = torch.cat([bump(half, side, device), -bump(side - half, side, device)])
     return _of_norm_one(pair)
@@ -59,7 +60,7 @@ def _of_norm_one(heap: Tensor) -> Tensor:
 
 
 class LinfSearch:
-    """The proposals in the L∞ ball: every pixel stands at one end of its interval."""
+    """The proposals in the L∞ ball: every pixel is at one end of its interval."""
 
     def __init__(self, vicinity: Vicinity, rng: torch.Generator) -> None:
         self.vicinity, self.rng = vicinity, rng
@@ -71,7 +72,7 @@ class LinfSearch:
         return self.vicinity.project(origin + per_sample(radius, origin) * stripes, origin, radius)
 
     def propose(self, x: Tensor, origin: Tensor, radius: Tensor, portion: float) -> Tensor:
-        """Return x with one square of one sign for each channel, at another place in each sample."""
+        """Return x with one square changed, by one sign per channel, at its own place in each sample."""
         count, channels, height, width = x.shape
         side = min(max(round(math.sqrt(portion * height * width)), 1), height, width)
         top = corners(count, height - side, self.rng).view(-1, 1, 1, 1)
@@ -90,7 +91,7 @@ class L2Search:
         self.vicinity, self.rng = vicinity, rng
 
     def start(self, origin: Tensor, radius: Tensor) -> Tensor:
-        """Return a grid of five by five pairs of heaps of random signs."""
+        """Return a grid of five by five bump pairs with random signs."""
         count, channels, height, width = origin.shape
         side = max(min(height, width) // 5, 1)
         delta = torch.zeros_like(origin)
@@ -101,7 +102,7 @@ class L2Search:
         return self._scaled(origin, delta, radius)
 
     def propose(self, x: Tensor, origin: Tensor, radius: Tensor, portion: float) -> Tensor:
-        """Return x with a second window emptied, and its mass and what was unused put into a first."""
+        """Return x with one window emptied; its mass and the unused budget move to another window."""
         count, channels, height, width = x.shape
         side = max(round(math.sqrt(portion * height * width)), 3)
         side = min(side + (side % 2 == 0), height, width)
@@ -111,7 +112,7 @@ class L2Search:
         both[first], both[second] = 1, 1
         mass = (delta * both).square().sum((2, 3), keepdim=True)
         unused = (per_sample(radius, x).square() - per_sample(norms(delta), x).square()).clamp_min(0)
-        # Windows come with their channels last.
+        # Indexing with a window puts the channels last.
         old = delta[first].permute(0, 3, 1, 2)
         signs = random_signs((count, channels, 1, 1), self.rng)
         old_norm = old.square().sum((2, 3), keepdim=True).sqrt()
@@ -123,7 +124,7 @@ class L2Search:
         return self._scaled(origin, delta, radius)
 
     def _window(self, x: Tensor, side: int) -> tuple[Tensor, slice, Tensor, Tensor]:
-        """Return an index of one window for each sample; it gives (N, side, side, C)."""
+        """Return an index of one random window for each sample; it selects (N, side, side, C)."""
         count, _, height, width = x.shape
         reach = torch.arange(side, device=x.device)
         rows = corners(count, height - side, self.rng)[:, None] + reach
@@ -132,7 +133,7 @@ class L2Search:
         return samples[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]
 
     def _heaps(self, count: int, side: int) -> Tensor:
-        """Return twin heaps (N, 1, side, side), upright or lying in each sample by chance."""
+        """Return twin bumps (N, 1, side, side), randomly upright or transposed in each sample."""
         pair = twin_bumps(side, self.rng.device)
         lying = torch.rand(count, 1, 1, 1, generator=self.rng, device=self.rng.device) > 0.5
         return torch.where(lying, pair.T, pair)
@@ -143,11 +144,11 @@ class L2Search:
 
 
 class Square:
-    """Random search that keeps a proposal when it lowers the margin of the right class.
+    """Random search that keeps a proposal if it lowers the margin of the true class.
 
-    Andriushchenko et al. 2020 (arXiv:1912.00049), Algorithms 1 to 3. Unlike AutoAttack's code, which
-    draws one place for the whole batch and never reaches the last row and column, each sample has windows
-    of its own, anywhere.
+    Andriushchenko et al. 2020 (arXiv:1912.00049), Algorithms 1 to 3. AutoAttack's code draws one window
+    position for the whole batch and never reaches the last row and column. Here each sample has its own
+    windows, which can be anywhere.
 
     Args:
         options: see SquareOptions.
@@ -157,15 +158,15 @@ class Square:
         self.options = options
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the best proposal of each sample; while evaluating, the first that fools the model.
+        """Return the best proposal of each sample; during evaluation, the first that fools the model.
 
         Raises:
-            Refused: the inputs are no images, or the threat model is no L∞ or L2 ball.
+            Refused: the inputs are not images, or the threat model is not an L∞ or L2 ball.
         """
         if vicinity.norm not in (math.inf, 2.0):
             raise Refused("square needs an L∞ or L2 threat model")
         if view.origin.dim() != 4:
-            raise Refused("square changes squares of images (N, C, H, W)")
+            raise Refused("square needs images (N, C, H, W)")
         search = (LinfSearch if vicinity.norm == math.inf else L2Search)(vicinity, step.rng)
         radius, best = step.radii(view, vicinity), Best.at(view)
         with step.attack_mode(), torch.no_grad():
@@ -188,5 +189,5 @@ class Square:
         return view.replace(x=best.x)
 
     def cost(self, target: Cost) -> Cost:
-        """Count a forward for each query."""
+        """Count one forward for each query."""
         return Cost(self.options.queries, 0)

@@ -1,7 +1,7 @@
 """Built-in distribution shifts: vicinities whose samples are shifted images.
 
-The radius of a shift is that of its `ball`, an inner vicinity around the shifted sample; with the
-default, eps = 0, nothing but the shifted sample is legal. Importing this does not import torch.
+The radius of a shift is the radius of its `ball`, an inner vicinity around the shifted sample. With the
+default, eps = 0, only the shifted sample is legal. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class RotateOptions:
     """Options of `rotate`.
 
     Attributes:
-        degrees: angle, counter-clockwise.
-        ball: what is legal around a rotated sample.
+        degrees: rotation angle in degrees, counter-clockwise.
+        ball: vicinity of legal points around a rotated sample.
     """
 
     degrees: Real = 10
@@ -55,8 +55,8 @@ class BrightnessOptions:
     """Options of `brightness`.
 
     Attributes:
-        factor: of every pixel; 1 for no change.
-        ball: what is legal around a brightened sample.
+        factor: factor on every pixel; 1 for no change.
+        ball: vicinity of legal points around a brightened sample.
     """
 
     factor: NonNegative = 1.5
@@ -68,8 +68,8 @@ class ContrastOptions:
     """Options of `contrast`.
 
     Attributes:
-        factor: of the distance to the image's mean grey; 1 for no change.
-        ball: what is legal around a changed sample.
+        factor: factor on the distance to the image's mean grey; 1 for no change.
+        ball: vicinity of legal points around a changed sample.
     """
 
     factor: NonNegative = 2
@@ -81,7 +81,7 @@ class GreyOptions:
     """Options of `grey`.
 
     Attributes:
-        ball: what is legal around a grey sample.
+        ball: vicinity of legal points around a grey sample.
     """
 
     ball: Annotated[Use, "vicinity"] = use("linf", eps=0)
@@ -92,13 +92,13 @@ class CorruptionOptions:
     """Options of `corruption`.
 
     Attributes:
-        kind: which corruption.
-        severity: 1 (slight) to 5 (strong).
-        seed: of what is random in the corruption; a sample's corruption depends on nothing else but
+        kind: name of the corruption.
+        severity: severity from 1 (slight) to 5 (strong).
+        seed: seed of the random part of the corruption; a sample's corruption depends only on the seed,
             kind, severity and the sample's index.
-        root: folder of published files (`<kind>.npy` and `labels.npy`, as CIFAR-10-C) to read instead
+        root: folder of published files (`<kind>.npy` and `labels.npy`, as in CIFAR-10-C) to read instead
             of computing the corruption.
-        ball: what is legal around a corrupted sample.
+        ball: vicinity of legal points around a corrupted sample.
     """
 
     kind: CorruptionKind
@@ -108,7 +108,7 @@ class CorruptionOptions:
     ball: Annotated[Use, "vicinity"] = use("linf", eps=0)
 
 
-# The kit wants a ball in which there is something to draw.
+# The conformance kit needs a ball with more than one point.
 _TRIAL = {"ball": {"use": "linf", "eps": 0.1}}
 _HERE = "robustplug.builtin.shifts"
 _SPROUT = "the invariance tests of Cheng et al. 2020, arXiv:2012.11769"
@@ -122,7 +122,7 @@ SHIFTS = (
         "contrast",
         f"{_HERE}.invariance:Contrast",
         ContrastOptions,
-        "images of more contrast",
+        "images with more contrast",
         _SPROUT,
         _TRIAL,
     ),

@@ -13,7 +13,7 @@ from .arrays import Images, Rngs, pixel_scale, truncated, uniforms
 
 
 def smooth(x: Images, sigma: float) -> Images:
-    """Convolve the last two axes with a Gaussian, cut at 4σ; the border is continued."""
+    """Convolve the last two axes with a Gaussian, truncated at 4σ; border pixels are repeated."""
     sigmas = (0.0,) * (x.ndim - 2) + (sigma, sigma)
     result: Images = ndimage.gaussian_filter(x, sigmas, mode="nearest", truncate=4)
     return result
@@ -33,7 +33,7 @@ def defocus_blur(x: Images, rngs: Rngs, radius: float, alias: float) -> Images:
 
 
 def disk(radius: float, alias: float, reach: int) -> Images:
-    """Return a disk that sums to 1, smoothed by a Gaussian of `alias` pixels, cut at `reach`."""
+    """Return a disk that sums to 1, smoothed by a Gaussian of `alias` pixels, truncated at `reach`."""
     extent = math.ceil(radius) + reach
     steps = np.arange(-extent, extent + 1)
     inside = (steps[:, None] ** 2 + steps**2 <= radius**2).astype(np.float64)
@@ -45,11 +45,11 @@ def disk(radius: float, alias: float, reach: int) -> Images:
 
 
 def glass_blur(x: Images, rngs: Rngs, sigma: float, reach: int, rounds: int) -> Images:
-    """Blur, move pixels about at random, and blur again.
+    """Blur, displace pixels at random, and blur again.
 
-    In each round every pixel away from the border becomes another one at most `reach` above, below, to
-    the left or to the right of it, as it was before the round; offsets are drawn from [−reach, reach).
-    That is what the published files hold: two pixels were to be swapped, but only one was written.
+    In each round, every pixel away from the border is replaced by a pixel at most `reach` rows and
+    columns away, with its value before the round; offsets are drawn from [−reach, reach). This matches
+    the published files, whose code was meant to swap two pixels but wrote only one.
     """
     scale = pixel_scale(x)
     sigma, reach = sigma * scale, round(reach * scale)
@@ -65,7 +65,7 @@ def glass_blur(x: Images, rngs: Rngs, sigma: float, reach: int, rounds: int) -> 
 
 
 def pick(x: Images, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Images:
-    """Return the pixels of each image at rows and columns, (N, H, W) or what broadcasts to it."""
+    """Return the pixels of each image at rows and columns, (N, H, W) or broadcastable to it."""
     samples = np.arange(len(x))[:, None, None]
     return np.moveaxis(np.moveaxis(x, 1, 3)[samples, rows, columns], 3, 1)
 
@@ -76,15 +76,15 @@ def motion_blur(x: Images, rngs: Rngs, radius: float, sigma: float) -> Images:
 
 
 def smear(x: Images, radius: float, sigma: float, degrees: Images) -> Images:
-    """Smear images along one direction each, as ImageMagick's motion blur does.
+    """Smear each image along one direction, like ImageMagick's motion blur.
 
-    Pixels along the direction, rounded to the grid, with the weights of half a Gaussian; the border is
-    continued, and the result rounded to 8-bit levels.
+    Pixels along the direction, rounded to the grid, are averaged with the weights of half a Gaussian.
+    Border pixels are repeated, and the result is rounded to 8-bit levels.
 
     Args:
         x: images.
-        radius: length of the trail: 2·⌈radius⌉ + 1 pixels.
-        sigma: of the Gaussian, in pixels.
+        radius: radius of the trail, which has 2·⌈radius⌉ + 1 pixels.
+        sigma: standard deviation of the Gaussian, in pixels.
         degrees: direction of each image, (N,), clockwise from the right.
     """
     scale = pixel_scale(x)
@@ -103,20 +103,20 @@ def smear(x: Images, radius: float, sigma: float, degrees: Images) -> Images:
 
 def zoom_blur(x: Images, rngs: Rngs, largest: float) -> Images:
     """Average the image and its enlargements by 1, 1.01, … up to `largest`."""
-    # Rounding in arange decides whether the largest is among them; the published files have it so.
+    # Rounding in arange decides whether the largest is included, as in the published files.
     factors = np.arange(1, largest, 0.01)
     total = x + sum(zoom(x, float(factor)) for factor in factors)
     return total / (len(factors) + 1)
 
 
 def zoom(x: Images, factor: float) -> Images:
-    """Enlarge the middle of images (…, H, W) to their size, linearly between pixels."""
+    """Enlarge the centre of images (…, H, W) to their full size, with linear interpolation."""
     return enlargement(x.shape[-2], factor) @ x @ enlargement(x.shape[-1], factor).T
 
 
 @functools.lru_cache(maxsize=256)
 def enlargement(size: int, factor: float) -> Images:
-    """Return the matrix (size, size) that enlarges the middle of a line of pixels."""
+    """Return the matrix (size, size) that enlarges the centre of a line of pixels."""
     kept = math.ceil(size / factor)
     rows = ndimage.zoom(np.eye(kept), (factor, 1), order=1)
     first, start = (len(rows) - size) // 2, (size - kept) // 2

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 class Corruption(Shift):
     """Corrupt images as CIFAR-10-C does, with 8-bit levels, or read the published files.
 
-    Hendrycks & Dietterich 2019 (arXiv:1903.12261): 15 kinds of the benchmark, and 4 more
+    Hendrycks & Dietterich 2019 (arXiv:1903.12261): the 15 kinds of the benchmark, and 4 more
     (speckle_noise, gaussian_blur, spatter, saturate). Images of 32 pixels are corrupted with the
-    constants of the published files; lengths in pixels grow with min(H, W)/32 and never shrink. What
-    is random has the published distribution, but other draws; what is not random agrees with the
-    published recipe to one 8-bit level. What differs:
+    constants of the published files. Lengths in pixels grow with min(H, W)/32 and never shrink. Random
+    parts have the published distribution, but other draws. Deterministic parts agree with the published
+    recipe to one 8-bit level. Differences:
 
-    - frost: textures that are made, not the published photos (`weather.frost`);
-    - spatter: the light on water uses exact distances, where OpenCV approximates them.
+    - frost: generated textures instead of the published photos (`weather.frost`);
+    - spatter: the light on water uses exact distances, which OpenCV approximates.
 
-    The corruption of a sample depends on seed, kind, severity and the sample's index: not on its
-    batch, nor on the epoch. The noises, the blurs, fog, contrast, elastic_transform and pixelate take
-    any number of channels, saturate takes 3, the others 1 or 3.
+    The corruption of a sample depends on the seed, kind, severity and the sample's index, not on its
+    batch or the epoch. The noises, the blurs, fog, contrast, elastic_transform and pixelate take any
+    number of channels, saturate takes 3, the others 1 or 3.
 
     Args:
         options: see CorruptionOptions.
@@ -44,7 +44,7 @@ class Corruption(Shift):
 
     Raises:
         DataMissing: `root` has no files of this kind.
-        BrokenData: they are not as they should be.
+        BrokenData: the files are malformed.
     """
 
     def __init__(self, options: CorruptionOptions, *, ball: Vicinity) -> None:
@@ -58,7 +58,7 @@ class Corruption(Shift):
         """Return the corrupted images.
 
         Raises:
-            BrokenData: the published files are of other images.
+            BrokenData: the published files belong to other images.
         """
         o = self.options
         x = images(batch.x, f'corruption "{o.kind}"', KINDS[o.kind].channels)
@@ -80,9 +80,9 @@ def corrupt(
 
     Args:
         levels: images (N, C, H, W), 8-bit levels.
-        kind: which corruption.
-        severity: 1 to 5.
-        seeds: of what is random, one for each image.
+        kind: name of the corruption.
+        severity: severity from 1 to 5.
+        seeds: seeds of the random parts, one for each image.
 
     Returns:
         Images (N, C, H, W), 8-bit levels.
@@ -100,8 +100,8 @@ class Kind(NamedTuple):
     """One corruption.
 
     Attributes:
-        severities: for each severity, a function of (images, generators, *constants), and constants.
-        channels: the numbers of channels that it takes; () for any.
+        severities: a function of (images, generators, *constants) and its constants, for each severity.
+        channels: supported numbers of channels; () for any.
     """
 
     severities: tuple[tuple[Function, tuple[float, ...]], ...]

@@ -20,7 +20,7 @@ def contrast(x: Images, rngs: Rngs, factor: float) -> Images:
 
 
 def brightness(x: Images, rngs: Rngs, amount: float) -> Images:
-    """Add to the V of HSV, at most to 1, and keep hue and saturation."""
+    """Add to the V of HSV, up to 1; hue and saturation stay."""
     value = x.max(1, keepdims=True)
     raised = np.minimum(value + amount, 1)
     # At the same hue and saturation all colours are proportional to V; black becomes grey.
@@ -48,8 +48,8 @@ def saturate(x: Images, rngs: Rngs, factor: float, amount: float) -> Images:
 def elastic_transform(x: Images, rngs: Rngs, alpha: float, sigma: float, affine: float) -> Images:
     """Apply a random affine map, then move every pixel along a smooth random field.
 
-    Simard et al. 2003. All three constants are shares of min(H, W): the size of the field, the
-    smoothness of it, and how far three points around the middle are moved by the affine map.
+    Simard et al. 2003. All three constants are fractions of min(H, W): `alpha` is the size of the field,
+    `sigma` its smoothness, and `affine` how far the affine map moves three points around the centre.
     """
     height, width = x.shape[2:]
     side = min(height, width)
@@ -61,7 +61,7 @@ def elastic_transform(x: Images, rngs: Rngs, alpha: float, sigma: float, affine:
 
 
 def _affine(moves: Images, height: int, width: int) -> Images:
-    """Return where each pixel comes from, (N, 2, H, W), when three points move by `moves`, (N, 3, 2)."""
+    """Return the source of each pixel, (N, 2, H, W), if three points move by `moves`, (N, 3, 2)."""
     reach = max(1, min(height, width) // 3)
     points = np.array([height // 2, width // 2]) + reach * np.array([[1, 1], [-1, 1], [-1, -1]])
     moved = np.concatenate([points + moves, np.ones((len(moves), 3, 1))], 2)
@@ -72,11 +72,11 @@ def _affine(moves: Images, height: int, width: int) -> Images:
 
 
 def resample(x: Images, places: Images, border: str) -> Images:
-    """Read images (N, C, H, W) at places (N, 2, H, W), rows and columns, linearly between pixels.
+    """Read images (N, C, H, W) at places (N, 2, H, W), rows and columns, with linear interpolation.
 
     Args:
         x: images.
-        places: may lie outside.
+        places: rows and columns to read; they may lie outside the image.
         border: mode of scipy.ndimage: "mirror" about the outer pixels, "reflect" about their edges.
     """
     result = np.empty_like(x)
@@ -87,7 +87,7 @@ def resample(x: Images, places: Images, border: str) -> Images:
 
 
 def pixelate(x: Images, rngs: Rngs, share: float) -> Images:
-    """Shrink to a share of the size and enlarge again, with box filters, each with 8-bit levels."""
+    """Shrink to a fraction of the size and enlarge again, with box filters and 8-bit levels."""
     height, width = x.shape[2:]
     small = (max(1, int(width * share)), max(1, int(height * share)))
     result = np.empty_like(x)
@@ -98,7 +98,7 @@ def pixelate(x: Images, rngs: Rngs, share: float) -> Images:
 
 
 def jpeg_compression(x: Images, rngs: Rngs, quality: int) -> Images:
-    """Encode as JPEG of this quality and decode: images of 1 or 3 channels."""
+    """Encode images with 1 or 3 channels as JPEG of this quality and decode them."""
     result = np.empty_like(x)
     for sample, image in enumerate(x):
         file = io.BytesIO()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Rotate(Shift):
-    """Rotate about the centre: nearest pixel, same size, and 0 for what comes from outside.
+    """Rotate about the centre: nearest pixel, same size, and 0 for pixels from outside.
 
     Args:
         options: see RotateOptions.
@@ -27,7 +27,7 @@ class Rotate(Shift):
         self.degrees = options.degrees
 
     def shifted(self, batch: Batch) -> Tensor:
-        """Return the rotated images, of any number of channels."""
+        """Return the rotated images, with any number of channels."""
         result: Tensor = functional.rotate(images(batch.x, "rotate"), self.degrees)
         return result
 
@@ -45,7 +45,7 @@ class Brightness(Shift):
         self.factor = options.factor
 
     def shifted(self, batch: Batch) -> Tensor:
-        """Return the brightened images, of 1 or 3 channels."""
+        """Return the brightened images, with 1 or 3 channels."""
         x = images(batch.x, "brightness", (1, 3))
         result: Tensor = functional.adjust_brightness(x, self.factor)
         return result
@@ -64,7 +64,7 @@ class Contrast(Shift):
         self.factor = options.factor
 
     def shifted(self, batch: Batch) -> Tensor:
-        """Return the changed images, of 1 or 3 channels."""
+        """Return the changed images, with 1 or 3 channels."""
         x = images(batch.x, "contrast", (1, 3))
         result: Tensor = functional.adjust_contrast(x, self.factor)
         return result
@@ -73,8 +73,8 @@ class Contrast(Shift):
 class Grey(Shift):
     """Replace each channel of a pixel by the mean of its channels (SPROUT §4.4).
 
-    Most libraries take the luminance instead, 0.299 R + 0.587 G + 0.114 B. Images of one channel are grey
-    already: they stay as they are.
+    Most libraries take the luminance instead, 0.299 R + 0.587 G + 0.114 B. Images with one channel are
+    already grey and stay unchanged.
 
     Args:
         options: see GreyOptions.

@@ -1,4 +1,4 @@
-"""Noise of each value of an image, for any number of channels."""
+"""Noise on each value of an image, for any number of channels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def gaussian_noise(x: Images, rngs: Rngs, sigma: float) -> Images:
 
 
 def shot_noise(x: Images, rngs: Rngs, photons: float) -> Images:
-    """Count Poisson(x · photons) and divide by `photons`."""
+    """Draw Poisson(x · photons) and divide by `photons`."""
     counts = [rng.poisson(image * photons) for rng, image in zip(rngs, x, strict=True)]
     return np.stack(counts) / photons
 
 
 def impulse_noise(x: Images, rngs: Rngs, amount: float) -> Images:
-    """Set a share of the values to 0 or 1, with equal chances."""
+    """Set a fraction of the values to 0 or 1, with equal probability."""
     draws = uniforms(x.shape[1:], rngs, 0, 1)
     return np.where(draws < amount, np.where(draws < amount / 2, 0.0, 1.0), x)
 

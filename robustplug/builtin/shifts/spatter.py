@@ -11,7 +11,7 @@ from .blur import smooth
 
 _WATER = (175, 238, 238)
 _MUD = (63, 42, 20)
-# What lies this far from the edge of a drop is all alike, in pixels.
+# Distances from the edge of a drop are capped at this many pixels.
 _FARTHEST = 20
 _EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], dtype=np.float64)
 
@@ -21,14 +21,14 @@ Levels = NDArray[np.uint8]
 def water(
     x: Images, rngs: Rngs, mean: float, sigma: float, size: float, threshold: float, strength: float
 ) -> Images:
-    """Add drops of pale turquoise that are lit from one side.
+    """Add pale turquoise drops, lit from one side.
 
     Args:
-        x, rngs: images of 1 or 3 channels, and a generator for each.
-        mean, sigma: of the noise whose smoothed hills are the drops.
-        size: of the drops: how far the noise is smoothed, in pixels.
-        threshold: height above which there is a drop.
-        strength: of the brightest point of the drops.
+        x, rngs: images with 1 or 3 channels, and a generator for each.
+        mean, sigma: mean and standard deviation of the noise; its smoothed hills are the drops.
+        size: size of the drops: how far the noise is smoothed, in pixels.
+        threshold: height above which the noise forms a drop.
+        strength: brightness of the brightest point of the drops.
     """
     drops = _hills(x, rngs, mean, sigma, size, threshold)
     drops = np.floor(drops * 255)
@@ -54,7 +54,7 @@ def mud(
 
 def _hills(x: Images, rngs: Rngs, mean: float, sigma: float, size: float, threshold: float) -> Images:
     """Return smoothed noise (N, H, W), 0 where it is below the threshold."""
-    # Smoothing s times as far leaves 1/s of the deviation: more noise gives as many drops, only larger.
+    # Smoothing s times as far divides the deviation by s; s times the noise yields as many, larger drops.
     scale = pixel_scale(x)
     noise = np.stack([rng.normal(mean, sigma * scale, x.shape[2:]) for rng in rngs])
     hills = smooth(noise, size * scale)
@@ -62,7 +62,7 @@ def _hills(x: Images, rngs: Rngs, mean: float, sigma: float, size: float, thresh
 
 
 def _lit(drops: Levels) -> Images:
-    """Return light on drops (H, W) of 8-bit levels: the distance to their edges, embossed."""
+    """Return the light on drops (H, W) of 8-bit levels: the embossed distance to their edges."""
     edges = canny(drops, 50, 150)
     distance = np.full(drops.shape, float(_FARTHEST))
     if edges.any():
@@ -82,8 +82,8 @@ def canny(image: Levels, low: float, high: float) -> NDArray[np.bool_]:
 
     Args:
         image: grey levels.
-        low: an edge goes on while the gradient is above.
-        high: and begins where it is above.
+        low: gradient above which an edge continues.
+        high: gradient above which an edge begins.
     """
     levels = image.astype(np.float64)
     down, right = (ndimage.sobel(levels, axis, mode="nearest") for axis in (0, 1))
@@ -116,7 +116,7 @@ def canny(image: Levels, low: float, high: float) -> NDArray[np.bool_]:
 
 
 def equalized(image: Levels) -> Levels:
-    """Spread the grey levels of an image so that their histogram is flat; one level stays as it is."""
+    """Spread the grey levels of an image so that their histogram is flat; a single level stays unchanged."""
     counts = np.bincount(image.ravel(), minlength=256)
     darkest = int(np.flatnonzero(counts)[0])
     others = image.size - counts[darkest]

@@ -1,4 +1,4 @@
-"""Snow, frost and fog, for images of 1 or 3 channels."""
+"""Snow, frost and fog, for images with 1 or 3 channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIDE = 128
 
 
 def fog(x: Images, rngs: Rngs, amount: float, decay: float) -> Images:
-    """Add a cloud of height `amount`, and scale so that the brightest value can stay as it was."""
+    """Add a cloud of height `amount`, and scale so that no value exceeds the previous maximum."""
     side = next_power_of_two(max(x.shape[2:]))
     clouds = plasma(side, decay, rngs)[:, None, : x.shape[2], : x.shape[3]]
     brightest = x.max((1, 2, 3), keepdims=True)
@@ -29,12 +29,12 @@ def fog(x: Images, rngs: Rngs, amount: float, decay: float) -> Images:
 def plasma(side: int, decay: float, rngs: Rngs) -> Images:
     """Return periodic diamond-square clouds from 0 to 1, (N, side, side).
 
-    Each halving of the grid divides the noise by decay²; the first has amplitude 100².
+    Each halving of the grid divides the noise by decay²; the first noise has amplitude 100².
 
     Args:
         side: a power of two.
-        decay: see above.
-        rngs: one for each cloud.
+        decay: decay of the noise, see above.
+        rngs: one generator for each cloud.
     """
     noise = uniforms((side, side), rngs, -1, 1)
     clouds = np.zeros_like(noise)
@@ -67,15 +67,15 @@ def snow(
     trail: float,
     keep: float,
 ) -> Images:
-    """Whiten the image, and add flakes that fall in a direction drawn from U(−135°, −45°).
+    """Whiten the image and add flakes that fall in a direction drawn from U(−135°, −45°).
 
     Args:
         x, rngs: images, and a generator for each.
-        mean, sigma: of the noise that the flakes are cut from.
-        size: of the flakes, in pixels.
-        threshold: noise below is no flake.
-        radius, trail: of the motion blur.
-        keep: share of the image that is not whitened.
+        mean, sigma: mean and standard deviation of the noise from which the flakes are cut.
+        size: size of the flakes, in pixels.
+        threshold: value below which the noise is not a flake.
+        radius, trail: radius and sigma of the motion blur.
+        keep: fraction of the image that is not whitened.
     """
     height, width = x.shape[2:]
     noise = np.stack([rng.normal(mean, sigma, (height, width)) for rng in rngs])
@@ -89,9 +89,9 @@ def snow(
 def frost(x: Images, rngs: Rngs, keep: float, amount: float) -> Images:
     """Add a crop of a frost texture: keep · x + amount · frost.
 
-    The published files use crops of five photos of frost, which cannot be shipped. Here the textures
-    are made: ice needles that branch, in patches, from dark blue to white. Weights and crops are as
-    published; the textures, and so the error rates, are not.
+    The published files use crops of five photos of frost, which cannot be shipped. Here the textures are
+    generated: branching ice needles, in patches, from dark blue to white. Weights and crops are as
+    published; the textures, and hence the error rates, are not.
     """
     height, width = x.shape[2:]
     textures = frost_textures(round(pixel_scale(x)))
@@ -108,10 +108,10 @@ def frost(x: Images, rngs: Rngs, keep: float, amount: float) -> Images:
 
 @functools.lru_cache(maxsize=2)
 def frost_textures(factor: int) -> NDArray[np.float32]:
-    """Return textures of ice from 0 to 1 that repeat seamlessly, float32 (5, side, side).
+    """Return seamlessly repeating textures of ice from 0 to 1, float32 (5, side, side).
 
     Args:
-        factor: the same five textures, 128 pixels wide, are enlarged by this factor.
+        factor: factor by which the same five textures, 128 pixels wide, are enlarged.
     """
     textures = np.stack([_ice(np.random.default_rng(number)) for number in range(_TEXTURES)])
     if factor > 1:
@@ -140,7 +140,7 @@ def _ice(rng: np.random.Generator) -> Images:
 
 
 def _needles(germs: Images, length: float, angle: float) -> Images:
-    """Draw a needle of some length along a direction through every germ; the ends fade."""
+    """Draw a needle of the given length and angle through every seed point; its ends fade."""
     steps = np.arange(-2 * length, 2 * length + 0.5, 0.5)
     rows = np.rint(steps * np.sin(angle)).astype(np.int64) % _SIDE
     columns = np.rint(steps * np.cos(angle)).astype(np.int64) % _SIDE

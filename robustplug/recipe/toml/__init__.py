@@ -1,1 +1,1 @@
-"""The text of recipes, suites and studies: where it is found, its lines, and overrides."""
+"""TOML files of recipes, suites and studies: where to find them, their lines, and overrides."""

@@ -22,17 +22,17 @@ _USES = {
 
 
 def bundled_recipes() -> dict[str, Path]:
-    """List the recipes that come with robustplug, by name."""
+    """List the recipes that are bundled with robustplug, by name."""
     return _bundled("")
 
 
 def bundled_suites() -> dict[str, Path]:
-    """List the evaluation suites that come with robustplug, by name."""
+    """List the evaluation suites that are bundled with robustplug, by name."""
     return _bundled("suites")
 
 
 def bundled_studies() -> dict[str, Path]:
-    """List the studies that come with robustplug, by name."""
+    """List the studies that are bundled with robustplug, by name."""
     return _bundled("studies")
 
 
@@ -49,11 +49,11 @@ def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
     Bundled recipes are found from any folder, as "cat", "cat.toml" or "recipes/cat.toml".
 
     Args:
-        name_or_path: of the recipe.
-        folder: that a path is relative to.
+        name_or_path: name or path of the recipe.
+        folder: folder that a path is relative to.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: the recipe does not exist.
     """
     return _find(name_or_path, bundled_recipes(), "recipe", Path("recipes"), folder)
 
@@ -62,7 +62,7 @@ def find_suite(name_or_path: str | Path, folder: Path = Path()) -> Path:
     """Find an evaluation suite: a path that exists, or else a bundled suite; see `find_recipe`.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: the suite does not exist.
     """
     return _find(name_or_path, bundled_suites(), "suite", Path("recipes/suites"), folder)
 
@@ -71,7 +71,7 @@ def find_study(name_or_path: str | Path) -> Path:
     """Find a study: a path that exists, or else a bundled study; see `find_recipe`.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: the study does not exist.
     """
     return _find(name_or_path, bundled_studies(), "study", Path("recipes/studies"), Path())
 
@@ -97,12 +97,12 @@ def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home
         raise RecipeError([Problem("", f"is a folder, not a {what}", hint=hint)], text)
     close = did_you_mean(name, bundled)
     hint = f'did you mean "{close}"? ' if close else ""
-    hint += f'List those that are bundled with "robustplug recipes list{_LISTED[what]}"'
+    hint += f'List the bundled ones with "robustplug recipes list{_LISTED[what]}"'
     raise RecipeError([Problem("", f"no such file, and no bundled {what} of this name", hint=hint)], text)
 
 
 def check_kind(data: Mapping[str, Any], wanted: str, path: str) -> None:
-    """Refuse a file that is another one of recipe, suite and study, instead of naming all that it lacks."""
+    """Refuse a file of another kind (recipe, suite or study), instead of listing every missing key."""
     kinds = {kind for key, kind in _SIGNS.items() if key in data}
     if len(kinds) == 1 and wanted not in kinds:
         kind = kinds.pop()
@@ -111,10 +111,12 @@ def check_kind(data: Mapping[str, Any], wanted: str, path: str) -> None:
 
 
 def open_tables(path: Path) -> tuple[dict[str, Any], Callable[[], Mapping[KeyPath, int]], str]:
-    """Read a TOML file: its tables, named after the file if it gives no name; its lines; its path.
+    """Read a TOML file; return its tables, a function that finds its lines, and its path.
+
+    Tables without a name get the name of the file.
 
     Raises:
-        RecipeError: it cannot be read, or is not TOML.
+        RecipeError: the file cannot be read, or is not TOML.
     """
     text = read_text(path)
     data = parse(text, str(path))
@@ -123,13 +125,13 @@ def open_tables(path: Path) -> tuple[dict[str, Any], Callable[[], Mapping[KeyPat
 
 
 def read_text(path: Path) -> str:
-    """Read a file that is UTF-8.
+    """Read a UTF-8 file.
 
     Raises:
-        RecipeError: it cannot be read, or is not.
+        RecipeError: the file cannot be read, or is not UTF-8.
     """
     try:
-        # With a signature, as some editors write one.
+        # utf-8-sig: some editors write a byte order mark.
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
@@ -144,7 +146,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
     """Parse TOML.
 
     Raises:
-        RecipeError: it is none; the problem names the line.
+        RecipeError: the text is not TOML; the problem contains the line.
     """
     try:
         return tomllib.loads(text)
@@ -159,7 +161,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
 
 
 def copy_tables(value: Any) -> Any:
-    """Return a copy that is made of dicts and lists."""
+    """Return a copy that consists of dicts and lists."""
     if isinstance(value, Mapping):
         return {key: copy_tables(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""On which line of a TOML text each key stands; tomllib does not tell."""
+"""Find the line of each key in a TOML text, which tomllib does not report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import KeyPath
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield (line, text, parsed value) of each statement or header of a valid TOML text.
 
-    A statement that goes over several lines, such as an array, parses alone only when complete.
+    A statement on several lines, such as an array, can be parsed alone only when it is complete.
     """
     start, pending = 1, ""
     for number, line in enumerate(text.split("\n"), start=1):
@@ -42,7 +42,7 @@ def _paths(value: Any, prefix: KeyPath) -> Iterator[KeyPath]:
 def key_lines(text: str) -> dict[KeyPath, int]:
     """Map the key paths of a valid TOML text to line numbers, from 1.
 
-    Keys within a value (an inline table, an array) stand on the line where its statement begins.
+    Keys within a value (an inline table, an array) get the line on which its statement begins.
     """
     lines: dict[KeyPath, int] = {}
     implied: dict[KeyPath, int] = {}
@@ -61,7 +61,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 def _header(
     parsed: dict[str, Any], counts: dict[KeyPath, int], implied: dict[KeyPath, int], line: int
 ) -> KeyPath:
-    """Return the path of a table header; in an array of tables, keys mean its last table."""
+    """Return the path of a table header; in an array of tables, keys refer to its last table."""
     path: KeyPath = ()
     node: Any = parsed
     while node:

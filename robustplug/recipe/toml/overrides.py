@@ -11,7 +11,7 @@ from ..errors import KeyPath, dotted
 
 
 def parse_value(text: str) -> Any:
-    """Read a value as TOML would, or else as a plain string: 10, true, [1, 2], 8/255, robust.
+    """Parse a value as TOML, or else as a plain string: 10, true, [1, 2], 8/255, robust.
 
     Dates stay strings: no option is a date, and a name may look like one.
     """
@@ -28,7 +28,7 @@ def parse_key(text: str) -> tuple[str, ...]:
     """Split a dotted key; parts with special characters are quoted, as in TOML.
 
     Raises:
-        ValueError: it is no key.
+        ValueError: the text is not a key.
     """
     try:
         node: Any = tomllib.loads(f"{text} = 0")
@@ -44,16 +44,16 @@ def parse_key(text: str) -> tuple[str, ...]:
 
 
 class LateVariant(str):
-    """Hold the name of a variant that came after the options of its table, and goes on top of them.
+    """Hold the name of a variant that was set after the options of its table, and that overrides them.
 
     Attributes:
-        below: those options.
+        below: the options that were set before the variant.
     """
 
     below: Mapping[str, Any]
 
     def __new__(cls, name: str, below: Mapping[str, Any]) -> LateVariant:
-        """Return the name, with the options."""
+        """Return the name, together with the options."""
         late = super().__new__(cls, name)
         late.below = below
         return late
@@ -63,7 +63,7 @@ def apply_override(data: dict[str, Any], override: str) -> KeyPath:
     """Change the data of a recipe in place, and return the outermost key path that is new or changed.
 
     Raises:
-        ValueError: not "key=value", or there is no such place.
+        ValueError: the override is not "key=value", or its place does not exist.
     """
     key, equals, text = override.partition("=")
     text = text.strip()
@@ -75,15 +75,15 @@ def apply_override(data: dict[str, Any], override: str) -> KeyPath:
 def apply_change(data: dict[str, Any], key: Sequence[str], value: Any) -> KeyPath:
     """Put a value at a place of a recipe, and return the outermost key path that is new or changed.
 
-    Whole numbers index arrays of tables: evaluate.attack.0.steps. Missing tables are made.
+    Whole numbers index arrays of tables: evaluate.attack.0.steps. Missing tables are created.
 
     Args:
-        data: of the recipe; changed in place.
-        key: at least one part.
-        value: is not copied.
+        data: data of the recipe; changed in place.
+        key: key path of at least one part.
+        value: value to set; not copied.
 
     Raises:
-        ValueError: there is no such place.
+        ValueError: the place does not exist.
     """
     *parents, last = key
     node: Any = data
@@ -107,7 +107,7 @@ def apply_change(data: dict[str, Any], key: Sequence[str], value: Any) -> KeyPat
 
 
 def _step(node: Any, part: str, path: KeyPath) -> str | int:
-    """Return what to index the node with."""
+    """Return the key or index of a part within the node."""
     if isinstance(node, dict):
         return part
     if not isinstance(node, list):

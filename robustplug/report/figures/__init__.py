@@ -1,1 +1,1 @@
-"""Figures as PNG and SVG that describe themselves."""
+"""Figures as PNG and SVG, with a description in their metadata."""

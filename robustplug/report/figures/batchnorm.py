@@ -1,4 +1,4 @@
-"""Statistics and rescalings of BatchNorm layers, drawn."""
+"""Draw statistics and rescalings of BatchNorm layers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def batchnorm_figure(path: Path, title: str, models: Mapping[str, nn.Module]) ->
     """Draw running mean, running variance and rescaling of the first BatchNorm layer: thesis Fig. 6.1.
 
     Args:
-        path: of the PNG; an SVG is written beside it.
-        title: of the figure.
-        models: by name, the first layers of all as wide as that of the first; others are left out.
+        path: path of the PNG; an SVG is written beside it.
+        title: title of the figure.
+        models: models by name; those whose layer differs in width from the first model's are left out.
 
     Returns:
-        whether there was anything to draw.
+        Whether there was anything to draw.
 
     Raises:
         RunError: a file cannot be written.

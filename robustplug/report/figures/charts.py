@@ -1,4 +1,4 @@
-"""Figures of plain numbers, written as PNG and SVG; equal numbers give equal files."""
+"""Figures of plain numbers, written as PNG and SVG; equal numbers produce equal files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from .canvas import Look
 
-# Longer lines are drawn without a mark at each value.
+# Lines with more values are drawn without a marker at each value.
 _MARKED = 40
-# Descriptions tell of so many lines, and count the rest.
+# Descriptions contain at most this many lines, and the number of the others.
 _TOLD = 8
 
 
@@ -26,10 +26,10 @@ class Line:
     """Hold one line of a panel.
 
     Attributes:
-        label: for the legend.
-        y: a value for each x; NaN where there is none.
-        error: half the length of each error bar; NaN where there is none.
-        ends: instead of `error`, the lower and the upper end of each error bar.
+        label: label for the legend.
+        y: a value for each x; NaN for none.
+        error: half the length of each error bar; NaN for none.
+        ends: lower and upper end of each error bar, instead of `error`.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Hold the lines of one panel, its title, and the label of its y axis where it has one of its own."""
+    """Hold the lines of one panel, its title, and the label of its y axis if it has its own."""
 
     title: str
     lines: Sequence[Line]
@@ -61,14 +61,14 @@ def line_figure(
     """Draw panels of lines over the same x.
 
     Args:
-        path: of the PNG; its folder is made, and an SVG of the same name is written beside it.
-        title: of the figure.
-        x: values, in any order.
-        panels: at least one, each with at least one line.
-        x_label, y_label: of the axes, with their units.
-        y_range: of all panels; None for what fits.
+        path: path of the PNG; its folder is created, and an SVG of the same name is written beside it.
+        title: title of the figure.
+        x: x values, in any order.
+        panels: at least one panel, each with at least one line.
+        x_label, y_label: labels of the axes, with units.
+        y_range: range of the y axis in all panels; None to fit the values.
         legend: title of the legends.
-        marks: places on the x axis, by their name in the legend.
+        marks: positions on the x axis, by their name in the legend.
 
     Raises:
         RunError: the file cannot be written.
@@ -98,12 +98,12 @@ def line_figure(
 
 
 def _draw_line(ax: Axes, x: Sequence[float], line: Line, look: Look) -> None:
-    """Draw a line through the values that are there."""
+    """Draw a line through the values that are not NaN."""
     order = [at for at in sorted(range(len(x)), key=lambda at: x[at]) if not math.isnan(line.y[at])]
     errors: Any = yerror_of([line.error[at] for at in order]) if line.error else None
     if line.ends:
         pairs = [(line.y[at], *line.ends[at]) for at in order]
-        # An end may lie beyond its value by rounding.
+        # Rounding may put an end on the wrong side of its value.
         errors = [[max(0.0, y - low) for y, low, _ in pairs], [max(0.0, high - y) for y, _, high in pairs]]
     ax.errorbar(
         [x[at] for at in order],
@@ -135,7 +135,7 @@ def _x_axis(ax: Axes, x: Sequence[float]) -> None:
 
 
 def _apart(values: Sequence[float]) -> list[float]:
-    """Return the values of a logarithmic axis that are far enough from one another to be written."""
+    """Return the values of a logarithmic axis that are far enough apart to be labelled."""
     least = math.log(values[-1] / values[0]) / 9
     shown = [values[0]]
     for value in values[1:]:
@@ -156,7 +156,7 @@ def _panel_words(panel: Panel, x: Sequence[float], y_label: str) -> str:
 
 
 def yerror_of(error: Sequence[float]) -> Sequence[float] | None:
-    """Return error bars, or None when there is none at all."""
+    """Return the error bars, or None if all are NaN."""
     return None if all(math.isnan(value) for value in error) else error
 
 
@@ -168,15 +168,15 @@ def bar_figure(
     x_label: str,
     x_range: tuple[float, float] | None = None,
 ) -> None:
-    """Draw groups of horizontal bars, the first group on top, one colour a series.
+    """Draw groups of horizontal bars, the first group on top, one colour per series.
 
     Args:
-        path: of the PNG; its folder is made.
-        title: of the figure.
-        groups: labels.
-        series: for each name, a value and half an error bar for each group; NaN where there is none.
-        x_label: of the values.
-        x_range: of the values; None for what fits.
+        path: path of the PNG; its folder is created.
+        title: title of the figure.
+        groups: labels of the groups.
+        series: for each name, a value and half an error bar for each group; NaN for none.
+        x_label: label of the values.
+        x_range: range of the values; None to fit them.
 
     Raises:
         RunError: the file cannot be written.
@@ -190,7 +190,7 @@ def bar_figure(
     ):
         offset = (at - (len(series) - 1) / 2) * height
         places = [place + offset for place in range(len(groups))]
-        # NaN has no length: the bar is not there, and so is said nothing of.
+        # A NaN draws no bar, so the description omits it.
         bars: dict[str, Any] = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "lw": 0.5}
         ax.barh(places, values, height, **bars, label=legend_label(name))
         ax.errorbar(values, places, xerr=yerror_of(errors), fmt="none", ecolor="black", capsize=2, lw=1)
@@ -205,7 +205,7 @@ def bar_figure(
     if x_range is not None:
         ax.set_xlim(*x_range)
     style(ax, "", x_label, "")
-    # Below, so that the bars have the whole width also where the page is narrow.
+    # The legend is below, so that the bars have the full width on narrow pages, too.
     ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.12 * 4 / figure.get_figheight()))
     save(figure, path, title, f"{title}: {x_label} as bars. {' '.join(told)}")
 
@@ -221,14 +221,14 @@ def matrix_figure(
     """Draw a heat map with the numbers written in its cells.
 
     Args:
-        path: of the PNG; its folder is made.
-        title: of the figure.
-        row_labels, column_labels: of the cells.
+        path: path of the PNG; its folder is created.
+        title: title of the figure.
+        row_labels, column_labels: labels of the rows and columns.
         values: a row for each row label; NaN for a cell without a value, which stays empty.
-        format: of the numbers, as for `str.format`.
+        format: format of the numbers, as for `str.format`.
 
     Raises:
-        ValueError: the labels are not as many as rows and columns.
+        ValueError: the numbers of labels differ from the numbers of rows and columns.
         RunError: the file cannot be written.
     """
     if len(values) != len(row_labels) or any(len(row) != len(column_labels) for row in values):
@@ -282,13 +282,13 @@ def matrix_figure(
 def histogram_figure(
     path: Path, title: str, groups: Mapping[str, Sequence[float]], label: str, bins: int = 40
 ) -> None:
-    """Draw a histogram for each group below the other, over the same bins.
+    """Draw a histogram for each group, one below the other, over the same bins.
 
     Args:
-        path: of the PNG; its folder is made.
-        title: of the figure.
-        groups: values by the title of their panel; at least one.
-        label: of the values.
+        path: path of the PNG; its folder is created.
+        title: title of the figure.
+        groups: values by the title of their panel; at least one group.
+        label: label of the values.
         bins: number of bins.
 
     Raises:
@@ -316,9 +316,9 @@ def image_figure(path: Path, title: str, rows: Mapping[str, Sequence[tuple[str, 
     """Draw rows of small images.
 
     Args:
-        path: of the PNG; its folder is made.
-        title: of the figure.
-        rows: (caption, image (C, H, W) with values in [0, 1]) by the title of their row; equally many.
+        path: path of the PNG; its folder is created.
+        title: title of the figure.
+        rows: (caption, image (C, H, W) with values in [0, 1]) by row title; equally many in each row.
 
     Raises:
         RunError: the file cannot be written.

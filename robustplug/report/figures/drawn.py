@@ -1,4 +1,4 @@
-"""The figures of a run's page that are drawn from what its folder holds."""
+"""Draw the figures of a run's page."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from .charts import Line, Panel, line_figure
 from .probe import Examples, Landscape
 from .series import Axis, find_series
 
-# Of one figure; series beyond are named below it.
+# Most series in one figure; the note lists the others.
 _LINES = 8
 _LABELS: Mapping[Axis, str] = {
     "eps": "ε",
-    "steps": "steps of the attack",
-    "restarts": "random restarts of the attack",
+    "steps": "attack steps",
+    "restarts": "random restarts",
 }
 _NOTES: Mapping[Axis, str] = {
-    "eps": "Accuracy must reach 0 as ε grows, or gradients are masked.",
-    "steps": "Where the line still falls at its right end, more steps would break more.",
-    "restarts": "Where the line still falls at its right end, more restarts would break more.",
+    "eps": "Accuracy must reach 0 as ε grows; otherwise gradients are masked.",
+    "steps": "If a line still falls at its right end, more steps would break more samples.",
+    "restarts": "If a line still falls at its right end, more restarts would break more samples.",
 }
 
 Drawn = Iterator[tuple[Path, str]]
 
 
 def draw_sweeps(material: Material, folder: Path) -> Drawn:
-    """Draw accuracy against eps, steps and restarts; yield each figure's path and what to look at."""
+    """Draw accuracy against eps, steps and restarts; yield each figure's path and note."""
     results, name = material.results, title_of(material)
     threat = material.result.threat if material.result is not None else {}
     for axis in _LABELS:
@@ -67,13 +67,13 @@ def _images(results: Mapping[str, Result]) -> bool:
 
 
 def title_of(material: Material) -> str:
-    """Return what figures call a run: its recipe's name, or else that of its folder."""
+    """Return the name of a run in figures: that of its recipe, or else of its folder."""
     own = material.folder.resolve().name
     return own if material.result is None else str(material.result.meta.get("name", own))
 
 
 def draw_training(material: Material, folder: Path) -> Drawn:
-    """Draw the course of training: accuracies, losses, learning rate, and what else was measured."""
+    """Draw training over its epochs: accuracies, losses, learning rate, and other measures."""
     history, name = material.history, title_of(material)
     if len(history) < 2:
         return
@@ -93,14 +93,14 @@ def draw_training(material: Material, folder: Path) -> Drawn:
                     line[at] = 100 * value if kind == "accuracy" else value
     if accuracies:
         path = folder / "training-accuracy.png"
-        title = f"Accuracy in training, {name}"
+        title = f"Accuracy during training, {name}"
         line_figure(
             path, title, epochs, [_panel(accuracies)], "epoch", "accuracy (%)", (-2, 102), marks=marks
         )
-        yield path, "Checkpoints are selected on the validation split, never on test."
+        yield path, "Checkpoints are selected on the validation split, never on the test split."
     if losses:
         path = folder / "training-loss.png"
-        title = f"Loss in training, {name}"
+        title = f"Loss during training, {name}"
         line_figure(path, title, epochs, [_panel(losses)], "epoch", "loss", marks=marks)
         yield path, "Means over the samples of an epoch."
     rates = [float(each["lr"]) for each in history]
@@ -112,7 +112,7 @@ def draw_training(material: Material, folder: Path) -> Drawn:
     if others:
         path = folder / "training-measures.png"
         panels = [Panel("", [Line("", values)], label) for label, values in others.items()]
-        line_figure(path, f"Measured in training, {name}", epochs, panels, "epoch", "")
+        line_figure(path, f"Measured during training, {name}", epochs, panels, "epoch", "")
         yield path, ""
 
 
@@ -121,7 +121,7 @@ def _panel(lines: Mapping[str, Sequence[float]]) -> Panel:
 
 
 def _kind(part: str, key: str) -> tuple[str, str]:
-    """Return what a mean is, and its name in a legend."""
+    """Return the kind of a mean ("accuracy", "loss" or "other"), and its name in a legend."""
     if part == "validation" and key in ("clean", "robust"):
         return "accuracy", f"validation, {key}"
     kind, _, rest = key.partition("/")
@@ -131,7 +131,7 @@ def _kind(part: str, key: str) -> tuple[str, str]:
 
 
 def _selected(material: Material) -> float | None:
-    """Return after how many epochs the selected checkpoint was taken."""
+    """Return the number of epochs before the selected checkpoint, or None if unknown."""
     training: Mapping[str, Any] = {} if material.result is None else material.result.meta.get("training", {})
     parts = str(training.get("selected") or "").split("-")
     return float(parts[1]) if len(parts) > 1 and parts[0] == "epoch" and parts[1].isdigit() else None
@@ -147,9 +147,9 @@ def draw_landscape(found: Landscape, name: str, norm: str, folder: Path) -> Draw
     surface_figure(path, title, found.along, found.losses, labels, found.radius)
     yield (
         path,
-        f"Mean loss of {found.samples} test samples that are right, as all move together; the dashed "
-        "square is ε. A surface that is rugged, or that rises more along the random vector than along the "
-        "gradient, is a sign of masked gradients.",
+        f"Mean loss of {found.samples} correctly classified test samples that move together; the dashed "
+        "square is ε. If the surface is rugged, or rises more along the random vector than along the "
+        "gradient, this is a sign of gradient masking.",
     )
 
 
@@ -161,12 +161,12 @@ def draw_examples(found: Examples, attack: str, name: str, folder: Path) -> Draw
     rows = {
         "original": found.original,
         "attacked": found.adversarial,
-        f"change × {found.magnified:g}": found.perturbation,
+        f"perturbation × {found.magnified:g}": found.perturbation,
     }
     image_figure(path, f"Adversarial examples, {name}", rows)
     yield (
         path,
-        f"{attack} breaks {found.broken} of the first {found.tried} samples that are right. Above the "
-        "originals: their labels; above the attacked: what the model says. Below: the change, grey where "
-        f"there is none, magnified {found.magnified:g} times, and its size.",
+        f"{attack} breaks {found.broken} of the first {found.tried} correctly classified samples. Above the "
+        "originals: their labels; above the attacked samples: the predictions. Below: the perturbation, "
+        f"magnified {found.magnified:g} times (grey is zero), and its size.",
     )

@@ -1,4 +1,4 @@
-"""Figures that show models or cells side by side, and the loss around a sample."""
+"""Figures that show models or cells side by side, and the loss around samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .canvas import logarithmic, looks, new_figure, number, plain, save, style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of more points, only those on the front have their names beside them.
+# With more points, only those on the front are labelled.
 _NAMED = 15
 
 
@@ -22,10 +22,10 @@ class Point:
     """Hold a named point.
 
     Attributes:
-        name: beside it.
-        x, y: where it is.
-        marked: it is on the front, so that it is filled, and joined with the others that are.
-        x_bar, y_bar: lengths of its error bars to the lower and to the higher side.
+        name: name beside the point.
+        x, y: coordinates.
+        marked: whether it is on the front; marked points are filled and joined by a line.
+        x_bar, y_bar: lengths of its error bars to the lower and to the upper side.
     """
 
     name: str
@@ -42,10 +42,10 @@ def trade_off_figure(path: Path, title: str, points: Sequence[Point], x_label: s
     IAAT Fig. 3, with the front instead of a line along one hyperparameter.
 
     Args:
-        path: of the PNG; an SVG is written beside it.
-        title: of the figure.
-        points: at least one.
-        x_label, y_label: of the axes, with their units.
+        path: path of the PNG; an SVG is written beside it.
+        title: title of the figure.
+        points: at least one point.
+        x_label, y_label: labels of the axes, with units.
 
     Raises:
         RunError: a file cannot be written.
@@ -83,14 +83,14 @@ def trade_off_figure(path: Path, title: str, points: Sequence[Point], x_label: s
 
 
 def _names(ax: Axes, points: Sequence[Point]) -> None:
-    """Write names beside points, to the side where there is room, and apart from those already written."""
+    """Write names beside points, on the side with more room, without overlap."""
     to_figure = ax.transData + ax.transAxes.inverted()
     placed: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda each: -each.y):
         x, height = to_figure.transform((point.x, point.y))
         place = height
         for other_x, other in placed:
-            # A line of text is about 0.045 of the height.
+            # A line of text has about 0.045 of the height of the axes.
             if abs(other_x - x) < 0.35 and other - place < 0.045:
                 place = other - 0.045
         placed.append((x, place))
@@ -111,11 +111,11 @@ def radar_figure(
     """Draw a radar chart for each name, small and side by side: SPROUT Fig. 1.
 
     Args:
-        path: of the PNG; an SVG is written beside it.
-        title: of the figure.
-        axes: at least three.
-        shapes: for each name a value in [0, 1] for each axis; NaN, drawn as 0, where there is none.
-        note: what the values are, for the description.
+        path: path of the PNG; an SVG is written beside it.
+        title: title of the figure.
+        axes: labels of at least three axes.
+        shapes: for each name a value in [0, 1] for each axis; NaN, drawn as 0, for none.
+        note: meaning of the values, for the description.
 
     Raises:
         RunError: a file cannot be written.
@@ -138,7 +138,7 @@ def radar_figure(
         ax.set_ylim(0, 1)
         ax.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize="x-small", color="#555555")
         ax.set_xticks(angles, [plain(label) for label in axes], fontsize="small")
-        # A label at the side would lie on the circle.
+        # A centred label at the side would overlap the circle.
         for angle, label in zip(angles, ax.get_xticklabels(), strict=True):
             side = math.sin(angle)
             label.set_horizontalalignment("center" if abs(side) < 0.1 else "left" if side > 0 else "right")
@@ -161,15 +161,15 @@ def surface_figure(
     labels: tuple[str, str, str],
     radius: float,
 ) -> None:
-    """Draw a function of two moves as a map with level lines and as a surface: SPROUT Fig. 4.
+    """Draw a function of two displacements as a contour map and as a surface: SPROUT Fig. 4.
 
     Args:
-        path: of the PNG; an SVG is written beside it.
-        title: of the figure.
-        along: sizes of both moves, in ascending order.
-        heights: a row for each size of the second move, a column for each of the first.
-        labels: of the first move, of the second, and of the heights.
-        radius: a square of this half side is drawn on the map.
+        path: path of the PNG; an SVG is written beside it.
+        title: title of the figure.
+        along: sizes of both displacements, in ascending order.
+        heights: a row for each size of the second displacement, a column for each size of the first.
+        labels: labels of the first displacement, of the second, and of the heights.
+        radius: half the side length of a square that is drawn on the map.
 
     Raises:
         RunError: a file cannot be written.
@@ -195,7 +195,7 @@ def surface_figure(
     solid.plot_surface(
         *(_array(each) for each in (columns, rows, heights)), cmap="viridis", edgecolor="#00000030", lw=0.2
     )
-    # A little smaller, so that the label of the heights is not cut off.
+    # Slightly smaller, so that the label of the heights is not cut off.
     solid.set_box_aspect(None, zoom=0.72)
     solid.set_xlabel(plain(labels[0].partition(" (")[0]), fontsize="small", labelpad=8)
     solid.set_ylabel(plain(labels[1].partition(" (")[0]), fontsize="small", labelpad=8)
@@ -210,7 +210,7 @@ def surface_figure(
         path,
         title,
         f"{title}: {labels[2]} from {number(min(values))} to {number(max(values))} as {labels[0]} and "
-        f"{labels[1]} go from {number(along[0])} to {number(along[-1])}. Along the first alone it is "
+        f"{labels[1]} range from {number(along[0])} to {number(along[-1])}. Along the first alone, it is "
         f"{number(middle[0])} at {number(along[0])}, {number(middle[len(along) // 2])} at 0, "
         f"{number(middle[-1])} at {number(along[-1])}.",
     )

@@ -1,4 +1,4 @@
-"""What a report computes itself: the loss around samples, and adversarial examples to look at."""
+"""Computations of a report: the loss around samples, and adversarial examples."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from ...core.protocols import Vicinity
     from ...evaluation.opened import OpenedEvaluation
 
-# Samples whose loss is averaged, and moves along each direction.
+# Number of samples whose loss is averaged, and of displacements along each direction.
 LOSSES, GRID = 16, 21
-# Adversarial examples that are shown.
+# Number of adversarial examples to show.
 SHOWN = 6
 
 
 def sweep_suite(axes: Sequence[str], name: str) -> dict[str, Any]:
-    """Return the suite that a report measures accuracy with, against some of eps, steps and restarts."""
+    """Return the suite by which a report measures accuracy against some of eps, steps and restarts."""
     rows: dict[str, dict[str, Any]] = {
         "eps": {
             "attack": {"use": "pgd", "steps": 20},
@@ -40,18 +40,18 @@ def sweep_suite(axes: Sequence[str], name: str) -> dict[str, Any]:
     return {"schema": 1, "name": name, "row": [rows[axis] for axis in axes]}
 
 
-# Forward and backward passes per sample of each part, at most.
+# Upper bound of forward and backward passes per sample, for each part.
 PASSES = {"eps": 7 * 40, "steps": 127 * 2, "restarts": 15 * 20, "landscape": GRID * GRID, "examples": 100}
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """Hold the mean loss of samples over moves in two directions.
+    """Hold the mean loss of samples over displacements in two directions.
 
     Attributes:
-        along: sizes of both moves, in the norm of the threat model.
-        losses: a row for each move along a Rademacher vector, a column for each along the gradient's sign.
-        samples: how many were averaged.
+        along: sizes of both displacements, in the norm of the threat model.
+        losses: a row for each size along a Rademacher vector, a column for each along the gradient's sign.
+        samples: number of averaged samples.
         radius: ε.
     """
 
@@ -64,18 +64,18 @@ class Landscape:
 def landscape(step: Step, view: View, vicinity: Vicinity, seed: int, bounded: bool) -> Landscape:
     """Measure the loss along the sign of the input gradient and a Rademacher vector: SPROUT §4.3, Fig. 4.
 
-    Each sample moves by a·sign(∇ℓ) + b·r with a, b in [−2ε, 2ε] and r of ±1, both directions brought to
+    Each sample moves by a·sign(∇ℓ) + b·r with a, b in [−2ε, 2ε] and r of ±1. Both directions are scaled to
     unit size in the threat model's norm.
 
     Args:
-        step: evaluates the model.
-        view: of samples.
+        step: step that evaluates the model.
+        view: view of the samples.
         vicinity: the threat model.
-        seed: of r.
-        bounded: inputs are clipped to [0, 1].
+        seed: seed of r.
+        bounded: whether inputs are clipped to [0, 1].
 
     Raises:
-        Refused: the model gives no gradients.
+        Refused: the model provides no gradients.
     """
     view = view.rows(torch.arange(min(LOSSES, len(view)), device=view.index.device))
     radius = float(vicinity.eps)
@@ -106,9 +106,9 @@ class Examples:
     Attributes:
         original, adversarial, perturbation: (caption, image (C, H, W) in [0, 1]); a perturbation is shown
             magnified around grey.
-        magnified: by how much.
-        broken: how many samples of those tried are broken.
-        tried: how many were right before.
+        magnified: factor of the magnification.
+        broken: number of tried samples that the attack breaks.
+        tried: number of samples that were classified correctly before the attack.
     """
 
     original: list[tuple[str, Any]]
@@ -122,11 +122,11 @@ class Examples:
 def examples(opened: OpenedEvaluation, step: Step, view: View, vicinity: Vicinity) -> Examples:
     """Attack samples with the first attack of an opened evaluation, and return some, broken ones first.
 
-    A result outside the threat model is not shown as broken.
+    A result outside the threat model does not count as broken.
 
     Args:
-        opened: names the classes.
-        step, view, vicinity: as its `steps` gives them.
+        opened: opened evaluation, with the names of the classes.
+        step, view, vicinity: as yielded by its `steps`.
 
     Raises:
         Refused: the attack cannot be run on the model.
@@ -143,7 +143,7 @@ def examples(opened: OpenedEvaluation, step: Step, view: View, vicinity: Vicinit
     names = opened.evaluation.task.info.class_names
     change = (moved - view.origin)[chosen]
     largest = float(change.abs().max()) or 1.0
-    # The largest change becomes half of the range; a round number is easier to read.
+    # The largest change fills half of the range; the factor is rounded to be easier to read.
     factor = float(f"{0.5 / largest:.1g}") if largest < 0.5 else 1.0
     labels = view.y if view.y.ndim == 1 else view.y.argmax(1)
     guesses = output.argmax(1)

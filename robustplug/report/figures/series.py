@@ -1,4 +1,4 @@
-"""Accuracy against eps, steps and restarts, out of the rows of evaluations."""
+"""Accuracy against eps, steps and restarts, from the rows of evaluations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..tables.results import wilson_interval
 
 Axis = Literal["eps", "steps", "restarts"]
 AXES: tuple[Axis, ...] = ("eps", "steps", "restarts")
-# Of fewer values no figure is drawn.
+# No figure is drawn for fewer values.
 ENOUGH = 3
 
 
@@ -21,10 +21,10 @@ class Series:
     """Hold accuracies of rows that differ in one number only.
 
     Attributes:
-        label: the attack, its other options, and where the numbers are from.
-        x: the number, in ascending order.
-        accuracy: of all samples, in [0, 1].
-        samples: how many.
+        label: the attack, its other options, and the source of the values.
+        x: values of the number, in ascending order.
+        accuracy: accuracy over all samples, in [0, 1].
+        samples: number of samples.
         threat: name of the vicinity.
     """
 
@@ -43,12 +43,12 @@ class Series:
 def find_series(results: Mapping[str, Result], axis: Axis) -> list[Series]:
     """Return the series of at least three values along an axis.
 
-    Only rows that ran on all samples that were right count: what a row of a chain finds depends on those
-    before it. Along eps, the clean accuracy is the value at 0.
+    Only rows that ran on all correctly classified samples count, because the result of a later row in a
+    chain depends on the rows before it. Along eps, the clean accuracy is the value at 0.
 
     Args:
-        results: by name of the suite, "" for the run's own evaluation.
-        axis: what differs.
+        results: evaluations by name of the suite, "" for the run's own evaluation.
+        axis: the number that differs.
     """
     found = []
     for suite, result in results.items():
@@ -62,12 +62,12 @@ def find_series(results: Mapping[str, Result], axis: Axis) -> list[Series]:
 
 
 def _alone(rows: Sequence[AttackResult]) -> Iterator[AttackResult]:
-    """Yield the rows of attacks on the model itself that ran on all samples that were right."""
+    """Yield the rows of attacks on the model itself that ran on all correctly classified samples."""
     chains = set()
     for row in rows:
         first = not row.chain or row.chain not in chains
         chains.add(row.chain)
-        # A transferred row is told from one on the model itself by its label alone.
+        # Only the name distinguishes a transfer attack from an attack on the model itself.
         if first and row.options and not row.skipped and not row.shift and " from " not in row.name:
             yield row
 

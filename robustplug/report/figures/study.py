@@ -1,4 +1,4 @@
-"""What a study ends in, as a figure."""
+"""The result of a study as a figure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from .charts import Line, Panel, bar_figure, line_figure
 
 
 def study_figure(body: Mapping[str, Any], path: Path) -> bool:
-    """Draw the result of a study, and tell whether there was anything to draw.
+    """Draw the result of a study, and return whether there was anything to draw.
 
-    One axis of numbers gives a line for each evaluation row. Two axes of which one is of numbers give a
-    panel for each evaluation row, with a line for each value of the other. All else gives bars.
+    One numeric axis produces a line for each evaluation row. Two axes, at least one of them numeric, produce
+    a panel for each evaluation row, with a line for each value of the other axis. All other studies produce
+    bars.
 
     Args:
-        body: as result.json holds it.
-        path: of the PNG.
+        body: content of the study's result.json.
+        path: path of the PNG.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the figure cannot be written.
     """
     axes, cells, rows = body["axes"], body["cells"], body["rows"]
     if not any(cell["rows"][row]["n"] for cell in cells for row in rows):
@@ -50,7 +51,7 @@ def study_figure(body: Mapping[str, Any], path: Path) -> bool:
 
 
 def _values(cells: Sequence[Mapping[str, Any]], row: str) -> tuple[list[float], list[float]]:
-    """Return means and deviations in per cent, NaN where there is none."""
+    """Return means and deviations in per cent, NaN for none."""
     spreads = [cell["rows"][row] for cell in cells]
     mean, deviation = ([_percent(spread[key]) for spread in spreads] for key in ("mean", "deviation"))
     return mean, deviation

@@ -20,7 +20,7 @@ TIED, FRONT = "≈", "◆"
 
 
 def comparison_sheets(comparison: Comparison) -> list[Sheet]:
-    """Lay a comparison out: for each group the accuracies, and accuracy against the cost of training."""
+    """Lay out a comparison: for each group, its accuracies, and robust accuracy against training cost."""
     sheets = []
     for number, group in enumerate(comparison.groups):
         sheets.append(_accuracies(comparison, number))
@@ -30,7 +30,7 @@ def comparison_sheets(comparison: Comparison) -> list[Sheet]:
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """Say which lines are not compared with one another and why, and what was left out."""
+    """Return notes on the tables that cannot be compared, and on the inputs that were left out."""
     groups = comparison.groups
     lines = []
     for number, group in enumerate(groups[1:], start=2):
@@ -46,7 +46,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 
 
 def _short(text: str) -> str:
-    """Cut digests, of which nobody reads more than the first characters."""
+    """Shorten digests to their first characters."""
     return " ".join(word[:12] if len(word) == 64 else word for word in text.split())
 
 
@@ -59,7 +59,7 @@ def title_of(comparison: Comparison, number: int) -> str:
 
 
 def value_text(value: Value | None) -> str:
-    """Return "82.5% (78–86)", with ≈ where it is not told apart from the best, "–" for none."""
+    """Return "82.5% (78–86)", with ≈ if it is tied with the best, or "–" for None."""
     if value is None:
         return "–"
     return (
@@ -97,20 +97,22 @@ def _several(group: Group) -> bool:
 
 
 def _legend(group: Group) -> Iterator[str]:
-    over = "Student's over the seeds, of one run Wilson's over the samples" if _several(group) else "Wilson's"
+    over = (
+        "Student's over the seeds; for one run Wilson's over the samples" if _several(group) else "Wilson's"
+    )
     yield f"Accuracy with its 95 % interval ({over})."
     if len(group.entries) > 1:
         test = "Welch's test over seeds" if _several(group) else "McNemar's exact test"
         yield (
-            f"Bold or *: the best. {TIED}: not told apart from it (p ≥ 0.05, {test}; not corrected for the "
-            "number of comparisons)."
+            f"Bold or *: the best. {TIED}: no significant difference from the best (p ≥ 0.05, {test}; not "
+            "corrected for the number of comparisons)."
         )
     if group.robust is None:
-        yield "No attack was run alike on all of them: there is no front of clean and robust accuracy."
+        yield "The lines have no attack in common, so there is no front of clean and robust accuracy."
     elif any(group.pareto):
         yield (
-            f"{FRONT}: on the Pareto front of clean and robust accuracy; robust is {group.robust.name} at "
-            f"{threat_text(group.threat)}."
+            f"{FRONT}: on the Pareto front of clean and robust accuracy. Robust accuracy: "
+            f"{group.robust.name} at {threat_text(group.threat)}."
         )
 
 
@@ -137,13 +139,13 @@ def _compute(group: Group) -> Sheet:
         )
     heads = ("run", "epochs", "forwards", "backwards", "seconds", group.robust.name, "front")
     notes = [
-        "Forwards and backwards are those of the whole training, per training sample; seconds are those of "
-        f"the machine it ran on. {FRONT}: no other has as much robust accuracy for as few passes."
+        "Forwards and backwards are over the whole training, per training sample; seconds depend on the "
+        f"machine. {FRONT}: on the Pareto front of robust accuracy and passes."
     ]
     unknown = [e.name for e, cost in zip(group.entries, group.costs, strict=True) if cost is None]
     if unknown:
-        notes.append(f"Without passes that were counted: {', '.join(unknown)}.")
-    return Sheet("robust accuracy by the cost of training", heads, tuple(lines), tuple(notes))
+        notes.append(f"Without counted passes: {', '.join(unknown)}.")
+    return Sheet("robust accuracy by training cost", heads, tuple(lines), tuple(notes))
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -153,7 +155,7 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """Return a comparison as CSV: a line for each run and row of its evaluation; shares are in [0, 1]."""
+    """Return a comparison as CSV: a line for each run and evaluation row; shares are in [0, 1]."""
     file = io.StringIO()
     heads = ["table", "run", "folder", "method", "task", "split", "samples", "seeds", "row", "threat"]
     heads += ["accuracy", "low", "high", "best", "tied", "pareto", "audit"]
@@ -198,7 +200,7 @@ def comparison_csv(comparison: Comparison) -> str:
 
 
 def _all_columns(group: Group) -> list[Column]:
-    """Return the columns, and the worst case where it is not one of them, as the last row of a chain is."""
+    """Return the columns, and the worst case unless a column equals it, such as the last row of a chain."""
     robust = group.robust
     more = robust is not None and robust.values not in [column.values for column in group.columns]
     return [*group.columns, *([robust] if robust is not None and more else [])]
@@ -208,8 +210,8 @@ def comparison_html(comparison: Comparison, figures: Path) -> str:
     """Return a comparison as the content of a page's section.
 
     Args:
-        comparison: to show.
-        figures: folder that its figures are written to, as PNG and SVG.
+        comparison: comparison to show.
+        figures: folder for its figures, as PNG and SVG.
 
     Raises:
         RunError: a figure cannot be written.
@@ -229,7 +231,7 @@ def comparison_page(title: str, comparison: Comparison) -> str:
     """Return one self-contained HTML page with the tables and figures of a comparison.
 
     Raises:
-        RunError: there is no room for temporary files.
+        RunError: temporary files cannot be written.
     """
     with writing("figures"), TemporaryDirectory() as folder:
         content = comparison_html(comparison, Path(folder))
@@ -259,7 +261,7 @@ def _draw(group: Group, folder: Path, name: str, title: str) -> Iterator[Path]:
     if len(points) > 1:
         path = folder / f"equal-compute{name}.png"
         x_label = "forwards and backwards per training sample"
-        trade_off_figure(path, f"Robust accuracy by passes, {title}", points, x_label, label)
+        trade_off_figure(path, f"Robust accuracy by training passes, {title}", points, x_label, label)
         yield path
 
 

@@ -1,4 +1,4 @@
-"""What a run's report computes besides what its folder holds, within seconds unless it is told to."""
+"""Compute what a run's report needs beyond its folder, within seconds unless more is requested."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..material import Material
 if TYPE_CHECKING:
     from ...core.reporting import Reporter
 
-# Evaluation that a report makes for itself, beside its page.
+# Name of the evaluation that a report runs itself and stores beside its page.
 MEASURED = "measured"
-# Samples of it, and in seconds what a part may take unless a number of samples was asked for.
+# Number of its samples, and seconds that a part may take; both apply unless --samples is given.
 SAMPLES, LIMIT = 100, 20.0
-# Samples that examples are chosen from.
+# Number of samples from which examples are chosen.
 _TRIED = 64
 _ATTACK = {"use": "pgd", "steps": 50}
 _SHOWS = {
     "eps": "accuracy against ε",
-    "steps": "accuracy against the steps of the attack",
-    "restarts": "accuracy against its restarts",
+    "steps": "accuracy against attack steps",
+    "restarts": "accuracy against random restarts",
     "landscape": "the loss around samples",
     "examples": "adversarial examples",
 }
@@ -35,7 +35,7 @@ _SHOWS = {
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Say what a page lacks, why, and the command that brings it."""
+    """Hold what a page lacks, why, and the command that adds it."""
 
     what: str
     why: str = ""
@@ -44,7 +44,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Commands:
-    """Hold the functions of the Python API that a report computes with."""
+    """Hold the functions of the Python API that a report uses."""
 
     evaluate: Callable[..., Any]
     open_evaluation: Callable[..., Any]
@@ -52,16 +52,16 @@ class Commands:
 
 @dataclass
 class Computing:
-    """Compute what a report lacks.
+    """Compute the missing parts of a report.
 
     Attributes:
-        material: of the run; what is measured is added to its evaluations.
+        material: content of the run folder; measured accuracies are added to its evaluations.
         out: folder of the report.
-        commands: of the Python API.
-        samples: to measure accuracy with, however long it takes; None for what takes seconds.
+        commands: functions of the Python API.
+        samples: number of samples for accuracies, without time limit; None to compute what takes seconds.
         device: "auto", "cpu", "cuda" or "mps".
-        reporter: hears of progress.
-        left_out: what was not computed.
+        reporter: reporter that receives progress.
+        left_out: parts that were not computed.
     """
 
     material: Material
@@ -73,7 +73,7 @@ class Computing:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def sweeps(self) -> None:
-        """Measure accuracy against eps, steps and restarts, where no evaluation has."""
+        """Measure accuracy against eps, steps and restarts, unless an evaluation contains it."""
         known = {key: value for key, value in self.material.evaluations.items() if key != MEASURED}
         results = known if self.material.result is None else {"": self.material.result, **known}
         lacking = [axis for axis in AXES if not find_series(results, axis)]
@@ -82,7 +82,7 @@ class Computing:
             self.left_out.append(LeftOut(_SHOWS["eps"], "the threat model has no ε"))
         before = self.material.evaluations.get(MEASURED)
         if before is not None and self.samples is None:
-            # What is made again is made whole: a part would take the place of all.
+            # A new measurement must be complete, because it replaces the previous one.
             measured = {MEASURED: before}
             lacking = lacking if any(not find_series(measured, axis) for axis in lacking) else []
         affordable = self._affordable(lacking, self.samples or SAMPLES)
@@ -120,29 +120,29 @@ class Computing:
             )
             attack, shape = opened.attacks[0], opened.shape
             if shape is None:
-                raise Refused("its inputs have no fixed shape")
+                raise Refused("the inputs have no fixed shape")
             images = len(shape) == 3 and shape[0] in (1, 3)
             with opened.running():
                 found = next(opened.steps(attack, 0), None)
                 if found is None:
-                    raise Refused("none of the first samples is right")
+                    raise Refused("none of the first samples is classified correctly")
                 step, view, vicinity = found
                 if "landscape" in parts:
                     surface = landscape(step, view, vicinity, opened.evaluation.seed, images)
                     yield from draw_landscape(surface, name, str(attack.threat.get("use", "ε")), folder)
                     drawn.append("landscape")
                 if "examples" in parts and not images:
-                    raise Refused("the inputs are no images")
+                    raise Refused("the inputs are not images")
                 if "examples" in parts:
                     shown = examples(opened, step, view, vicinity)
                     yield from draw_examples(shown, attack.label, name, folder)
-        except Exception as error:  # a part that cannot be computed must not cost the page
+        except Exception as error:  # a part that cannot be computed must not prevent the page
             known = isinstance(error, Refused | RecipeError | RunError)
             why = _why(error) if known else f"{type(error).__name__}: {_why(error)}"
             self.left_out += [LeftOut(_SHOWS[part], why) for part in parts if part not in drawn]
 
     def _affordable(self, parts: Sequence[str], samples: int) -> list[str]:
-        """Return the parts that take seconds, going by the run's own evaluation; note the others."""
+        """Return the parts that take seconds, estimated from the run's own evaluation; record the others."""
         pace = None if self.samples is not None else self._pace()
         chosen = []
         for part in parts:
@@ -150,16 +150,16 @@ class Computing:
             if takes <= LIMIT:
                 chosen.append(part)
             else:
-                why = f"would take about {_time(takes)} here"
+                why = f"would take about {_time(takes)} on this machine"
                 self.left_out.append(LeftOut(_SHOWS[part], why, self.command(f"--samples {samples}")))
         return chosen
 
     def command(self, options: str) -> str:
-        """Return the command that makes this report with other options."""
+        """Return the command that writes this report with other options."""
         return f"robustplug report {self.material.folder} {options}"
 
     def _pace(self) -> float | None:
-        """Return the seconds of a forward or backward of one sample; None where the run does not tell."""
+        """Return the seconds of a forward or backward pass of one sample; None if unknown."""
         result = self.material.result
         rows = [] if result is None else [row for row in result.attacks if row.backwards and row.seconds]
         passes = sum((row.forwards + row.backwards) * result.samples for row in rows) if result else 0.0
@@ -167,7 +167,7 @@ class Computing:
 
 
 def _why(error: Exception) -> str:
-    """Return an error in one line."""
+    """Return an error message as one line."""
     return " ".join(str(error).split())
 
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no network, no JavaScript, nothing outside of it is linked."""
+"""One self-contained HTML page: no network, no JavaScript, no external links."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 from ...errors import RunError
 from ..tables.markup import escape
 
-# A picture beyond this many bytes is not put into a page.
+# A picture with more bytes is left out of a page.
 LARGEST = 8_000_000
-# A wider figure, in CSS pixels, takes the whole width of the page.
+# A wider figure, in CSS pixels, takes the full width of the page.
 _HALF = 640
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Hold a figure's file, as a page shows it.
+    """Hold a figure for a page.
 
     Attributes:
-        name: of the file, without its suffix.
-        title: of the figure.
-        titled: the title is written in the picture itself.
-        description: for those who do not see it.
-        width, height: in CSS pixels, as large as it was made.
-        data: of the file.
+        name: name of the file, without its suffix.
+        title: title of the figure.
+        titled: whether the picture itself shows the title.
+        description: text for readers who cannot see the figure.
+        width, height: original size in CSS pixels.
+        data: content of the file.
         kind: media type.
-        note: below the title, what to look at.
+        note: note in the caption.
     """
 
     name: str
@@ -45,24 +45,24 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """Hold a part of a page: its title, and what stands below as HTML."""
+    """Hold a section of a page: its title, and its content as HTML."""
 
     title: str
     content: str
 
     @property
     def name(self) -> str:
-        """Return what links within the page call it."""
+        """Return the anchor of the section within the page."""
         return "-".join(self.title.lower().split())
 
 
 def read_picture(path: Path, note: str = "") -> Picture:
-    """Read a PNG figure; of an SVG beside it, which is sharp at any size, the drawing is taken.
+    """Read a PNG figure, or the SVG beside it, which is sharp at any size.
 
-    Title and description are those in the PNG's metadata, or else made of its name.
+    Title and description come from the PNG's metadata, or else from its name.
 
     Raises:
-        RunError: it is no picture, or too large.
+        RunError: the file is not a picture, or is too large.
     """
     from PIL import Image
 
@@ -72,7 +72,7 @@ def read_picture(path: Path, note: str = "") -> Picture:
         with Image.open(path, formats=["PNG"]) as image:
             image.load()
             said = {str(key): str(value) for key, value in image.info.items()}
-            # Of a picture that does not say how fine it is, a pixel is a pixel.
+            # Without a stated resolution, a pixel of the picture is a CSS pixel.
             dots = image.info.get("dpi", (96, 96))[0] or 96
             width, height = (max(1, round(size * 96 / dots)) for size in image.size)
         data, kind = path.read_bytes(), "image/png"
@@ -88,10 +88,10 @@ def read_picture(path: Path, note: str = "") -> Picture:
 
 
 def figure_html(picture: Picture) -> str:
-    """Return a figure with its caption; its data is within."""
+    """Return a figure with its caption and embedded data."""
     wide = ' class="broad"' if picture.width > _HALF else ""
     data = base64.b64encode(picture.data).decode()
-    # A title that is drawn is not said twice.
+    # The caption does not repeat a title that is drawn.
     title = "" if picture.titled else f"<b>{escape(picture.title)}.</b>"
     caption = " ".join(part for part in (title, escape(picture.note)) if part)
     said = f"<figcaption>{caption}</figcaption>" if caption else ""
@@ -114,10 +114,10 @@ def page(title: str, lead: str, sections: Sequence[Section], note: str = "") -> 
     """Return a whole page.
 
     Args:
-        title: of the page.
-        lead: HTML below the title: the most important in short.
-        sections: in order; those without content are left out.
-        note: behind the last line, which says what made the page.
+        title: title of the page.
+        lead: HTML below the title, with the most important facts.
+        sections: sections in order; those without content are left out.
+        note: note in the footer, after the version of robustplug.
     """
     shown = [section for section in sections if section.content]
     links = "".join(f'<li><a href="#{each.name}">{escape(each.title)}</a></li>' for each in shown)
@@ -128,7 +128,7 @@ def page(title: str, lead: str, sections: Sequence[Section], note: str = "") -> 
     )
     made_by = f"Made by robustplug {version('robustplug')}. {note}".rstrip()
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
-    # The policy is a second lock: nothing is fetched or run even if something was not escaped.
+    # The policy is a second safeguard: even unescaped content cannot load or run anything.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

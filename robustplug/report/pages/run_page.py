@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ...core.reporting import Reporter
 
 FIGURES, PAGE = "figures", "index.html"
-BESIDE = "The files beside this page hold the figures as PNG and SVG."
+BESIDE = "The folder figures beside this page contains the figures as PNG and SVG."
 
 
 def run_report(
@@ -47,19 +47,19 @@ def run_report(
     device: str,
     reporter: Reporter,
 ) -> tuple[str, list[LeftOut]]:
-    """Return the page of a run, and what it lacks; its figures are written beside it.
+    """Return the page of a run, and what it lacks; write its figures beside it.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         out: folder of the report.
-        commands: of the Python API.
-        samples: to measure accuracy with; None for what takes seconds.
-        compute: compute what the run's folder does not hold.
+        commands: functions of the Python API.
+        samples: number of samples for accuracies; None to compute what takes seconds.
+        compute: whether to compute what the run folder does not contain.
         device: "auto", "cpu", "cuda" or "mps".
-        reporter: hears of progress.
+        reporter: reporter that receives progress.
 
     Raises:
-        RunError: the folder holds no run, or a file cannot be written.
+        RunError: the folder is not a run folder, or a file cannot be written.
     """
     material, figures = read_material(folder), out / FIGURES
     read_extra(material, MEASURED, out / f"{MEASURED}.json")
@@ -72,22 +72,22 @@ def run_report(
         inner = _inner(material, figures, computing)
     elif material.result is not None:
         command = f"robustplug report {folder}"
-        computing.left_out.append(LeftOut("what has to be computed", "left out by --saved", command))
+        computing.left_out.append(LeftOut("figures that have to be computed", "--saved was given", command))
     robustness = _pictures([*draw_sweeps(material, figures), *probes], material)
     training = _pictures(draw_training(material, figures), material)
     own = {each.name: each for each in inner}
-    # What a plugin draws under the name of a figure of ours is the better one.
+    # A figure of a plugin replaces a built-in figure of the same name.
     robustness = [own.pop(each.name, each) for each in robustness]
     training = [own.pop(each.name, each) for each in training]
     shown = {*own, *(each.name for each in (*robustness, *training))}
-    # What an earlier report computed is saved, too.
+    # With --saved, the figures of an earlier report count as saved, too.
     found = _found(material, shown, () if compute else (figures,))
     if not material.audit and material.result is not None:
         computing.left_out.append(LeftOut("the audit", "it was not run", f"robustplug audit {folder}"))
     if material.result is None:
         command = f"robustplug train --resume {folder}"
         computing.left_out.append(LeftOut("the evaluation", "the run is not finished", command))
-    # First, for it may find problems.
+    # This comes first, because it may add problems.
     results = _results(material)
     sections = [
         Section("Results", results),
@@ -104,7 +104,7 @@ def run_report(
 
 
 def _results(material: Material) -> str:
-    """Return the evaluations; of what was measured for the figures the table is folded up."""
+    """Return the evaluations; the table of the one measured for the figures is collapsed."""
     parts = []
     for name, result in material.results.items():
         try:
@@ -120,7 +120,7 @@ def _results(material: Material) -> str:
 
 
 def _inner(material: Material, figures: Path, computing: Computing) -> list[Picture]:
-    """Draw the model's BatchNorm and what plugins know of the run."""
+    """Draw the model's BatchNorm statistics, and the figures of plugins."""
     from ...evaluation.opened_run import open_run
     from ...plugin.host import host
 
@@ -133,7 +133,7 @@ def _inner(material: Material, figures: Path, computing: Computing) -> list[Pict
     notes = {}
     if batchnorm_figure(path, f"First BatchNorm layer, {opened.name}", _models(opened)):
         notes[path.stem] = "Running statistics, rescaling γ and shift β of each channel."
-    # Theirs are drawn elsewhere first, so that only those of this run are shown.
+    # Plugins draw into a temporary folder first, so that only figures of this run are shown.
     with tempfile.TemporaryDirectory() as drawn:
         more = host().figures(opened, Path(drawn))
         computing.left_out += [LeftOut(what, "", command) for what, command in more]
@@ -141,7 +141,7 @@ def _inner(material: Material, figures: Path, computing: Computing) -> list[Pict
         with writing(f"the figures in {figures}"):
             figures.mkdir(parents=True, exist_ok=True)
             for name in names:
-                # A drawing of ours would be shown instead of a picture that has none.
+                # An older SVG would be shown instead of a PNG without an SVG.
                 (figures / name).with_suffix(".svg").unlink(missing_ok=True)
             for name in names:
                 shutil.copyfile(Path(drawn, name), figures / name)
@@ -151,7 +151,7 @@ def _inner(material: Material, figures: Path, computing: Computing) -> list[Pict
 
 
 def _models(opened: OpenedRun) -> dict[str, Any]:
-    """Return the run's model, and the one that it was fine-tuned from if that is at hand."""
+    """Return the run's model, and the model that it was fine-tuned from, if available."""
     from ...errors import Refused
     from ...subjects.trained import open_model
 
@@ -166,14 +166,14 @@ def _models(opened: OpenedRun) -> dict[str, Any]:
 
 
 def _found(material: Material, shown: set[str], more: Iterable[Path]) -> list[Picture]:
-    """Read the figures that commands have left in the run's folder, and those in more folders."""
+    """Read the figures that commands have written to the run folder, and those in more folders."""
     folders = [material.folder / FIGURES, material.folder / EVALUATIONS / FIGURES, *more]
     paths = [path for folder in folders for path in sorted(folder.glob("*.png")) if path.stem not in shown]
     return _pictures([(path, "") for path in paths], material)
 
 
 def _pictures(drawn: Iterable[tuple[Path, str]], material: Material) -> list[Picture]:
-    """Read figures; one that cannot be read costs a line."""
+    """Read figures; one that cannot be read becomes a problem."""
     found = []
     for path, note in drawn:
         try:
@@ -184,7 +184,7 @@ def _pictures(drawn: Iterable[tuple[Path, str]], material: Material) -> list[Pic
 
 
 def _lead(material: Material) -> str:
-    """Return what is most important of a run: what it is, and its accuracies."""
+    """Return the most important facts of a run: its setting and its accuracies."""
     result = material.result
     if result is None:
         return '<p class="subtitle">The run is not finished: there is no result yet.</p>\n'
@@ -196,7 +196,7 @@ def _lead(material: Material) -> str:
     chains = meta.get("worst_cases") or ()
     if chains:
         count = len(chains[0]["attacks"])
-        name = "under attack" if count == 1 else f"under {count} attacks together"
+        name = "accuracy under attack" if count == 1 else f"worst case of {count} attacks"
         facts.append((name, *_share(chains[0]["accuracy"], result.samples)))
     if material.audit:
         facts.append(("audit", f"grade {material.audit['grade']}", str(material.audit["verdict"])))
@@ -220,7 +220,7 @@ def _share(share: float, samples: int) -> tuple[str, str]:
 
 
 def facts_html(facts: Iterable[tuple[str, str, str]]) -> str:
-    """Return some facts, (name, value, note) each, that a reader should see first."""
+    """Return facts, (name, value, note) each, for the top of a page."""
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
         for name, value, note in facts
@@ -229,10 +229,10 @@ def facts_html(facts: Iterable[tuple[str, str, str]]) -> str:
 
 
 def evaluation_html(result: Result, name: str) -> str:
-    """Return the tables of an evaluation, and what its task tells; its name is that of its file."""
+    """Return the tables of an evaluation, and the examples of its task; `name` is that of its file."""
     rows = result_table(result)
     if name and not result.meta.get("suite"):
-        # Else it would have the title of the run's own evaluation.
+        # Otherwise, it would have the title of the run's own evaluation.
         rows.title = f"{rows.title} · {EVALUATIONS}/{name}.json"
     parts = [table_html(rows)]
     if result.meta.get("corruptions"):
@@ -255,8 +255,8 @@ def audit_html(audit: Mapping[str, Any]) -> str:
 
 
 def recipe_html(text: str) -> str:
-    """Return a recipe as it stands in its file, in as many columns as there is room for."""
-    # A table of the recipe is not parted between two columns.
+    """Return a recipe as written in its file, in as many columns as fit."""
+    # A span keeps a table of the recipe within one column.
     tables = "".join(f"<span>{escape(table)}\n\n</span>" for table in text.strip().split("\n\n"))
     return f'<pre class="recipe"><code>{tables}</code></pre>\n'
 
@@ -275,11 +275,11 @@ def environment_html(environment: Mapping[str, Any]) -> str:
         packages.setdefault(str(package), []).append(name)
     if packages:
         pairs["plugins"] = "; ".join(f"{', '.join(names)} ({package})" for package, names in packages.items())
-    return pairs_html(pairs, "Where and with what it was trained")
+    return pairs_html(pairs, "Training environment")
 
 
 def left_out_html(left_out: Iterable[LeftOut], problems: Iterable[str]) -> str:
-    """Return what the page lacks, and how to get it."""
+    """Return what the page lacks, and the commands that add it."""
     items = []
     for each in left_out:
         why = f": {escape(each.why)}" if each.why else ""

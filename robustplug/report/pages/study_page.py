@@ -23,38 +23,38 @@ from .compared import comparison_html
 from .page import Section, figures_html, page, read_picture
 from .run_page import BESIDE, FIGURES, environment_html, facts_html, recipe_html
 
-# A radar with fewer axes is a line, and more of them than this on a page tell nobody anything.
+# A radar chart with fewer axes is a line, and more charts on a page are unreadable.
 _AXES, _RADARS = 3, 16
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Hold a cell of a study and what its runs have left.
+    """Hold a cell of a study and the content of its run folders.
 
     Attributes:
-        name: of the cell.
-        runs: those that can be read.
+        name: name of the cell.
+        runs: runs that can be read.
     """
 
     name: str
     runs: Sequence[Material]
 
     def mean(self, values: Sequence[float]) -> tuple[float, float]:
-        """Return mean and sample standard deviation of some values; NaN where there is none."""
+        """Return mean and sample standard deviation of some values; NaN for none."""
         known = [value for value in values if not math.isnan(value)]
         deviation = statistics.stdev(known) if len(known) > 1 else math.nan
         return (statistics.fmean(known) if known else math.nan), deviation
 
 
 def study_report(folder: Path, out: Path) -> str:
-    """Return the page of a study; its figures are written beside it.
+    """Return the page of a study; write its figures beside it.
 
     Args:
-        folder: of the study.
+        folder: folder of the study.
         out: folder of the report.
 
     Raises:
-        RunError: the folder holds no study, or a file cannot be written.
+        RunError: the folder contains no study, or a file cannot be written.
     """
     body, figures = read_study(folder), out / FIGURES
     problems: list[str] = []
@@ -79,14 +79,16 @@ def study_report(folder: Path, out: Path) -> str:
     first = runs[0] if runs else None
     recipe = "" if first is None else recipe_html(first.recipe)
     if first is not None and len(runs) > 1:
-        recipe = f"<p>That of the first run, {escape(first.folder.name)}.</p>\n{recipe}{_differing(cells)}"
+        recipe = (
+            f"<p>The recipe of the first run, {escape(first.folder.name)}.</p>\n{recipe}{_differing(cells)}"
+        )
     sections = [
         Section("Cells", content + figures_html(pictures)),
         Section("Comparison", compared),
         Section("Audits", _audits(cells)),
         Section("Recipe", recipe),
         Section("Environment", "" if first is None else environment_html(first.environment)),
-        Section("Not read", "".join(f'<p class="doubt">{escape(each)}</p>\n' for each in problems)),
+        Section("Could not be read", "".join(f'<p class="doubt">{escape(each)}</p>\n' for each in problems)),
     ]
     return page(title_of(body), _lead(body, runs), sections, BESIDE)
 
@@ -129,12 +131,12 @@ def _lead(body: Mapping[str, Any], runs: Sequence[Material]) -> str:
 
 def _accuracy(body: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
     path = folder / "study.png"
-    note = "Mean over the seeds; bars are the sample standard deviation." if len(body["seeds"]) > 1 else ""
+    note = "Mean over the seeds; bars show the sample standard deviation." if len(body["seeds"]) > 1 else ""
     return [(path, note)] if study_figure(body, path) else []
 
 
 def own_worst_case(run: Material) -> float:
-    """Return what the attacks of a run's own evaluation left together; NaN if there are none."""
+    """Return the worst case of the attacks of a run's own evaluation; NaN if there are none."""
     chains = [] if run.result is None else run.result.meta.get("worst_cases") or []
     return float(chains[0]["accuracy"]) if chains else math.nan
 
@@ -158,14 +160,14 @@ def _radar(cells: Sequence[Cell], folder: Path, name: str) -> list[tuple[Path, s
     best = {axis: max(each[axis] for each in values.values()) for axis in axes}
     shapes = {label: [each[axis] / best[axis] for axis in axes] for label, each in values.items()}
     path = folder / "radar.png"
-    note = "Each axis is divided by its best value; speed is one over the seconds of an epoch."
-    radar_figure(path, f"All dimensions at once, {name}", axes, shapes, note)
+    note = "Each axis is divided by its best value; speed is the inverse of the seconds per epoch."
+    radar_figure(path, f"All dimensions, {name}", axes, shapes, note)
     left = len(cells) - len(values)
     return [(path, note + (f" The first {len(values)} cells; {left} more are not drawn." if left else ""))]
 
 
 def _alike(axis: str, cells: Sequence[Cell]) -> bool:
-    """Tell whether a worst case was found in one threat model in all cells; all else is alike."""
+    """Return whether a worst case has the same threat model in all cells; other axes always compare."""
     threats = [
         chain["threat"]
         for cell in cells
@@ -178,7 +180,7 @@ def _alike(axis: str, cells: Sequence[Cell]) -> bool:
 
 
 def _dimensions(cell: Cell) -> dict[str, float]:
-    """Return the means over a cell's runs of what a radar shows, each more if better: SPROUT Fig. 1."""
+    """Return a cell's values for a radar, as means over its runs; higher is better: SPROUT Fig. 1."""
     found: dict[str, list[float]] = {}
     for run in cell.runs:
         own = {"clean": clean(run), "attacks": own_worst_case(run)}
@@ -191,7 +193,7 @@ def _dimensions(cell: Cell) -> dict[str, float]:
             if shifted:
                 own["invariance"] = statistics.fmean(shifted)
         if run.audit:
-            own["all of\nthe audit"] = float(run.audit["accuracy"])
+            own["audit\nattacks"] = float(run.audit["accuracy"])
         training = {} if run.result is None else run.result.meta.get("training") or {}
         if training.get("seconds") and training.get("epochs"):
             own["speed"] = training["epochs"] / training["seconds"]
@@ -201,7 +203,7 @@ def _dimensions(cell: Cell) -> dict[str, float]:
 
 
 def _audits(cells: Sequence[Cell]) -> str:
-    table = Table(title="What the audits say", title_justify="left")
+    table = Table(title="Audit of each run", title_justify="left")
     for head in ("run", "grade", "verdict", "withstood every attack"):
         table.add_column(head, justify="right" if head.startswith("withstood") else "left")
     for cell in cells:
@@ -214,7 +216,7 @@ def _audits(cells: Sequence[Cell]) -> str:
 
 
 def _differing(cells: Sequence[Cell]) -> str:
-    """Return a table of the keys in which the recipes of the cells differ, beside names and seeds."""
+    """Return a table of the keys in which the recipes of the cells differ, except names and seeds."""
     import tomllib
 
     recipes: dict[str, dict[str, Any]] = {}
@@ -226,7 +228,7 @@ def _differing(cells: Sequence[Cell]) -> str:
                 continue
     keys = dict.fromkeys(key for each in recipes.values() for key in each if key not in ("name", "seed"))
     rows = {key: [_value(each.get(key)) for each in recipes.values()] for key in keys}
-    table = Table(title="Where the recipes of the cells differ", title_justify="left")
+    table = Table(title="Differences between the recipes of the cells", title_justify="left")
     for head in ("key", *recipes):
         table.add_column(Text(head))
     for key, values in rows.items():

@@ -1,4 +1,4 @@
-"""Compare runs: what can be compared, the values, which of them are best, and what differs."""
+"""Compare runs: comparable groups, their values, the best of them, and the differences."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class Value:
-    """Hold an accuracy of one line in one column.
+    """Hold the accuracy of one line in one column.
 
     Attributes:
-        mean: over the runs of the line.
-        low, high: its 95 % interval.
+        mean: mean accuracy over the runs of the line.
+        low, high: bounds of its 95 % interval.
         shares: accuracy of each run.
-        right: for each run, whether each sample is right.
-        best: no other line has more.
-        tied: it is not told apart from the best.
+        right: for each run, whether each sample is classified correctly.
+        best: whether no other line has a higher mean.
+        tied: whether it does not differ significantly from the best.
     """
 
     mean: float
@@ -42,13 +42,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Column:
-    """Hold one row of the evaluations, the same attack on the same samples in every line.
+    """Hold one row of the evaluations: the same attack on the same samples in every line.
 
     Attributes:
-        name: of the row.
-        threat: of the row; empty for none.
-        attacked: it is of an attack on samples that were not shifted.
-        values: one a line; None for a line that was not evaluated so.
+        name: name of the row.
+        threat: threat model of the row; empty for none.
+        attacked: whether the row is an attack on samples without distribution shift.
+        values: one value per line; None for a line without this row.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Cost:
-    """Hold what training cost, means over the runs of a line.
+    """Hold the cost of training, as means over the runs of a line.
 
     Attributes:
-        epochs: that were trained.
-        forwards, backwards: per training sample over all epochs.
+        epochs: number of trained epochs.
+        forwards, backwards: passes per training sample over all epochs.
         seconds: wall time.
     """
 
@@ -74,7 +74,7 @@ class Cost:
 
     @property
     def passes(self) -> float:
-        """Return forwards and backwards together."""
+        """Return the sum of forwards and backwards."""
         return self.forwards + self.backwards
 
 
@@ -83,14 +83,14 @@ class Group:
     """Hold lines that were evaluated on the same samples.
 
     Attributes:
-        setting: what is the same: task, split, samples.
+        setting: what the lines share: task, split, samples.
         entries: the lines.
-        columns: what at least two of them have, or all of a single one.
-        robust: worst case of the attacks that all lines have at one threat model; None for none.
+        columns: the rows that at least two lines have; for a single line, all its rows.
+        robust: worst case of the attacks that all lines share at one threat model; None for none.
         threat: that threat model.
-        pareto: of each line, whether none has more of both clean and robust accuracy.
-        costs: of each line; None where it is not known or nothing was differentiated.
-        frugal: of each line, whether none has as much robust accuracy for as few passes.
+        pareto: for each line, whether it is on the Pareto front of clean and robust accuracy.
+        costs: training cost of each line; None if it is unknown or zero passes were counted.
+        frugal: for each line, whether it is on the Pareto front of robust accuracy and training passes.
         notes: what was not compared, and why.
     """
 
@@ -107,12 +107,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Hold what `compare` found.
+    """Hold the result of `compare`.
 
     Attributes:
-        groups: of lines that can be compared with one another; several when samples differ.
-        left_out: why, by the name of what could not be read.
-        suite: that the values are of; "" for the runs' own evaluations.
+        groups: groups of comparable lines; several if samples differ.
+        left_out: reason for each input that could not be used, by its name.
+        suite: suite of the values; "" for the runs' own evaluations.
     """
 
     groups: tuple[Group, ...]
@@ -123,12 +123,12 @@ class Comparison:
 def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
     """Compare run folders, the cells of study folders, and JSON files of evaluations.
 
-    Lines are only compared where they were evaluated on the same samples, and columns where the attack
-    and the threat model are the same; what differs is said.
+    Lines are compared only if they were evaluated on the same samples, and columns only if attack and
+    threat model are the same. Notes list the differences.
 
     Args:
-        paths: of folders and files.
-        suite: compare what `evaluate --suite` found instead of the runs' own evaluations.
+        paths: folders and files.
+        suite: suite whose results to compare instead of the runs' own evaluations.
     """
     entries, left_out = read_entries(paths, suite)
     groups: dict[str, list[Entry]] = {}
@@ -139,10 +139,10 @@ def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
 
 
 def setting_of(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return what must be the same for two lines to be compared.
+    """Return what must be equal for two lines to be compared.
 
-    The samples are told apart by the digest of their indices and labels, or, where a result is older
-    than that, by the options of the task.
+    The digest of their indices and labels identifies the samples. If an older result of the same task
+    has no digest, the options of the task identify them.
     """
     first, task = entry.results[0], entry.meta["task"]
     peers = [other for other in entries if other.meta["task"] == task]
@@ -180,9 +180,9 @@ def _group(setting: Mapping[str, Any], entries: Sequence[Entry]) -> Group:
 
 
 def _rows(entry: Entry) -> dict[str, list[AttackResult]]:
-    """Return the rows that all runs of a line have, by what makes them the same attack.
+    """Return the rows that all runs of a line have, keyed by what makes them the same attack.
 
-    What a row of a chain left depends on the rows before it, which are therefore part of what it is.
+    The result of a row in a chain depends on the rows before it, so its key contains them.
     """
     found: dict[str, list[AttackResult]] = {}
     for result in entry.results:
@@ -190,7 +190,7 @@ def _rows(entry: Entry) -> dict[str, list[AttackResult]]:
         for row in result.attacks:
             if row.skipped:
                 continue
-            # Labels say what the options do not: the model that examples were made on.
+            # Only the name contains the surrogate model of a transfer attack.
             own = [row.name, row.options, row.threat, row.shift]
             chain = [*before.get(row.chain, []), own] if row.chain else [own]
             if row.chain:
@@ -210,10 +210,10 @@ def _value(rows: Sequence[AttackResult]) -> Value:
 
 
 def differ(one: Value, other: Value) -> bool:
-    """Tell whether two values differ by more than chance.
+    """Return whether two values differ by more than chance.
 
-    Two runs by McNemar's exact test on the same samples, several runs each by Welch's test on their
-    accuracies, one run and several by whether their intervals overlap.
+    Two single runs are compared by McNemar's exact test on the same samples, several runs on each side
+    by Welch's test on their accuracies. One run and several differ if their intervals do not overlap.
     """
     if len(one.shares) == len(other.shares) == 1:
         return mcnemar(one.right[0], other.right[0]) < LEVEL
@@ -240,7 +240,7 @@ def _with_marks(value: Value, best: bool, tied: bool) -> Value:
 
 
 def _worst_case(columns: Sequence[Column]) -> tuple[Column | None, Mapping[str, Any]]:
-    """Return what withstood all attacks that every line has at the threat model that most of these have."""
+    """Return the worst case of the attacks that all lines share, at their most frequent threat model."""
     shared = [column for column in columns if column.attacked and None not in column.values]
     if not shared:
         return None, {}
@@ -261,7 +261,7 @@ def _worst_case(columns: Sequence[Column]) -> tuple[Column | None, Mapping[str, 
 
 
 def _told_apart(columns: Sequence[Column]) -> Iterator[Column]:
-    """Add to names that are there twice what tells them apart."""
+    """Make duplicate names unique: append the threat model, and a number if needed."""
     names = Counter(column.name for column in columns)
     seen: Counter[str] = Counter()
     for column in columns:
@@ -274,7 +274,7 @@ def _told_apart(columns: Sequence[Column]) -> Iterator[Column]:
 
 
 def _options_that_differ(entries: Sequence[Entry]) -> Iterator[str]:
-    """Say which options of the task differ although labels and indices do not."""
+    """Yield a note for each task option that differs although labels and indices are the same."""
     known = [entry for entry in entries if entry.data]
     for key in dict.fromkeys(key for entry in known for key in entry.data):
         said = {entry.name: json.dumps(entry.data.get(key)) for entry in known}
@@ -283,7 +283,7 @@ def _options_that_differ(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _not_compared(entries: Sequence[Entry], rows: Sequence[Mapping[str, list[AttackResult]]]) -> list[str]:
-    """Say which rows some lines lack or have otherwise, those of the same reason together."""
+    """Return notes on rows that are missing or different in some lines, grouped by reason."""
     said: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for found in rows for key in found):
         having = [entry.name for entry, found in zip(entries, rows, strict=True) if key in found]

@@ -1,4 +1,4 @@
-"""Read what is to be compared: run folders, the cells of studies, and results of evaluations."""
+"""Read the inputs of a comparison: run folders, the cells of studies, and results of evaluations."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Entry:
     """Hold one line of a comparison: a run, or a cell of a study with all its seeds.
 
     Attributes:
-        name: for people; no two lines have the same.
-        folder: of the run or of the study, or the file that was read.
-        results: of each seed.
+        name: unique name for display.
+        folder: folder of the run or of the study, or the file that was read.
+        results: result of each seed.
         data: options of the task, if they are known.
-        grades: of the audits, one a seed that has one.
+        grades: audit grades, one per audited seed.
     """
 
     name: str
@@ -35,24 +35,24 @@ class Entry:
 
     @property
     def meta(self) -> Mapping[str, Any]:
-        """Return what the first result says of its model."""
+        """Return the metadata of the first result."""
         return self.results[0].meta
 
 
 class Unusable(Exception):
-    """Something cannot be compared; the message says why."""
+    """An input cannot be compared; the message states why."""
 
 
 def read_entries(paths: Sequence[str | Path], suite: str = "") -> tuple[list[Entry], dict[str, str]]:
-    """Read folders and files; what cannot be used is left out, and why is said.
+    """Read folders and files; leave out those that cannot be used, and collect the reasons.
 
     Args:
         paths: run folders, study folders, and JSON files of evaluations.
-        suite: read what `evaluate --suite` found instead of the runs' own evaluations; "audit" and
-            "evaluation" (`evaluate` without a suite) are such names, too.
+        suite: suite whose results to read instead of the runs' own evaluations; "audit" and
+            "evaluation" (`evaluate` without a suite) are valid names, too.
 
     Returns:
-        the entries in order, and reasons by the name of what was left out.
+        The entries in order, and the reason for each input that was left out, by its name.
     """
     entries: list[Entry] = []
     left_out: dict[str, str] = {}
@@ -83,20 +83,20 @@ def _read(path: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
     elif (path / RESULT).is_file():
         yield from _of_study(path, suite, left_out)
     elif not path.exists():
-        raise Unusable("is not there")
+        raise Unusable("does not exist")
     else:
-        raise Unusable("holds neither a run nor a finished study")
+        raise Unusable("contains neither a run nor a finished study")
 
 
 def _of_run(folder: Path, suite: str) -> Entry:
     if not is_finished(folder):
-        raise Unusable(f"is not finished: go on with robustplug train --resume {folder}")
+        raise Unusable(f"is not finished: resume it with robustplug train --resume {folder}")
     own = _json(folder / RESULT, f"{RESULT} ")
     file = folder / EVALUATIONS / f"{suite}.json" if suite else folder / RESULT
     if not file.is_file():
-        raise Unusable(f"has no such evaluation: robustplug evaluate {folder} --suite {suite}")
+        raise Unusable(f"lacks this evaluation: run robustplug evaluate {folder} --suite {suite}")
     result = _result(_json(file, f"{file.name} "), f"{file.name} ")
-    # An evaluation of its own does not say what training cost.
+    # A separate evaluation does not contain the cost of training.
     training = _result(own, f"{RESULT} ").meta.get("training", {})
     result = replace(result, meta={**result.meta, "training": training})
     return Entry(folder.name, folder, (result,), _task(folder), _grades(own))
@@ -111,7 +111,7 @@ def _of_study(folder: Path, suite: str, left_out: dict[str, str]) -> Iterator[En
         ]
         failed = {path: str(run["reason"]) for _, runs in cells for path, run in runs if run["reason"]}
     except (KeyError, TypeError) as error:
-        raise Unusable(f"{folder / RESULT} is the result of no study") from error
+        raise Unusable(f"{folder / RESULT} is not the result of a study") from error
     for name, runs in cells:
         seeds = []
         for path, _ in runs:
@@ -133,7 +133,7 @@ def _of_study(folder: Path, suite: str, left_out: dict[str, str]) -> Iterator[En
 
 
 def _json(path: Path, name: str = "") -> Mapping[str, Any]:
-    """Read a file; `name` comes before what is wrong with it, where only its folder is named else."""
+    """Read a JSON file; `name` precedes the error where the message otherwise names only the folder."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -141,7 +141,7 @@ def _json(path: Path, name: str = "") -> Mapping[str, Any]:
     except ValueError as error:
         raise Unusable(f"{name}is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise Unusable(f"{name}is no result")
+        raise Unusable(f"{name}is not a result")
     return body
 
 
@@ -151,9 +151,9 @@ def _result(body: Mapping[str, Any], name: str = "") -> Result:
     except ValueError as error:
         raise Unusable(f"{name}cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise Unusable(f"{name}is no result of an evaluation") from error
+        raise Unusable(f"{name}is not the result of an evaluation") from error
     if not result.attacks or result.attacks[0].skipped:
-        raise Unusable(f"{name}has no accuracy of unperturbed samples")
+        raise Unusable(f"{name}contains no clean accuracy")
     return result
 
 

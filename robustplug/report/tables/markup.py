@@ -1,4 +1,4 @@
-"""Tables and texts of the terminal as HTML, so that both say the same."""
+"""Convert tables and texts of the terminal to HTML, so that both have the same content."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import pairwise
 from rich.table import Table
 from rich.text import Text
 
-# What a colour of the terminal means on a page; words say it too.
+# CSS classes for the colours of the terminal; the words alone carry the meaning, too.
 _CLASSES = {"red": "bad", "yellow": "doubt", "green": "good", "dim": "dim"}
-# A table with a longer cell is one of sentences, whose rows a narrow page shows one below the other.
+# A table with a longer cell contains sentences; a narrow page stacks the cells of its rows.
 _PROSE = 60
 
 
 def escape(text: str) -> str:
-    """Return a text as HTML; control characters, which a page must not hold, become visible."""
+    """Return a text as HTML; control characters, which HTML forbids, become visible symbols."""
     shown = "".join(
         chr(0x2400 + ord(char)) if ord(char) < 32 and char not in "\n\t" else char for char in text
     )
@@ -24,10 +24,10 @@ def escape(text: str) -> str:
 
 
 def text_html(text: Text | str) -> str:
-    """Return a text with its styles as HTML; ends of lines stay."""
+    """Return a text with its styles as HTML; line breaks are kept."""
     if isinstance(text, str):
         return escape(text).replace("\n", "<br>")
-    # Spans may overlap: a piece between two of their ends has one set of styles.
+    # Spans may overlap, but the styles are constant between two neighbouring ends.
     ends = sorted({0, len(text.plain), *(at for span in text.spans for at in (span.start, span.end))})
     parts = []
     for start, end in pairwise(ends):
@@ -45,7 +45,7 @@ def _styled(content: str, styles: str) -> str:
 
 
 def table_html(table: Table) -> str:
-    """Return a table of the terminal as HTML: its first column names the rows, its title is a heading."""
+    """Return a table of the terminal as HTML: the first column heads the rows, the title is a heading."""
     heads, numeric = [], []
     for column in table.columns:
         numeric.append(' class="n"' if column.justify == "right" else "")
@@ -73,7 +73,7 @@ def table_html(table: Table) -> str:
 
 
 def pairs_html(pairs: Mapping[str, str], title: str) -> str:
-    """Return names and values as a table of two columns; the title is not shown, only read out."""
+    """Return names and values as a table of two columns; the title is for screen readers only."""
     rows = "".join(
         f'<tr><th scope="row">{text_html(name)}</th><td>{text_html(value)}</td></tr>\n'
         for name, value in pairs.items()
@@ -82,7 +82,7 @@ def pairs_html(pairs: Mapping[str, str], title: str) -> str:
 
 
 def _framed(table: str, name: str) -> str:
-    """Let a table that is too wide scroll within its frame, also from the keyboard."""
+    """Wrap a table in a frame in which a wide table scrolls, by keyboard, too."""
     return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(name)}">{table}</div>\n'
 
 

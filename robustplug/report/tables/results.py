@@ -14,10 +14,10 @@ from ...core.types import AttackResult, Measure, Result
 from .sheets import parted
 
 SYMMETRIC = 0.005
-"""The parts of an interval above and below a mean are the same if they differ by less."""
+"""An interval counts as symmetric if the parts above and below the mean differ by less than this."""
 
-# In a terminal of fewer columns there are no lines between those of a table; the names of its rows have as
-# many characters at least.
+# Tables have no vertical lines in terminals with fewer columns than _NARROW; row names have at least _ATTACK
+# characters.
 _NARROW, _ATTACK = 76, 10
 
 
@@ -45,17 +45,17 @@ def threat_text(threat: Mapping[str, Any]) -> str:
     eps = threat.get("eps")
     if eps is None:
         return str(threat["use"])
-    # Above 1 it is no distance of pixels.
+    # A radius above 1 is not a pixel distance.
     fraction = f" ({eps * 255:.3g}/255)" if eps <= 1 else ""
     return f"{threat['use']}, eps = {eps:.4g}{fraction}"
 
 
 def result_tables(result: Result, width: int) -> list[Table | Text]:
-    """Lay out an evaluation: its rows, a matrix of corruptions, and what they say together.
+    """Lay out an evaluation: its rows, a matrix of corruptions, and summary lines.
 
     Args:
-        result: of the evaluation.
-        width: of the terminal; columns that do not fit go into further tables.
+        result: result of the evaluation.
+        width: terminal width; columns that do not fit go into further tables.
     """
     rows = result_table(result)
     if width < _NARROW:
@@ -71,7 +71,7 @@ def result_tables(result: Result, width: int) -> list[Table | Text]:
 
 
 def skipped_lines(result: Result) -> list[str]:
-    """Say which rows were not run, those of one reason together."""
+    """Return lines on the skipped rows, grouped by reason."""
     names: dict[str, list[str]] = {}
     for row in result.attacks:
         if row.skipped:
@@ -83,7 +83,7 @@ def skipped_lines(result: Result) -> list[str]:
 
 
 def result_table(result: Result) -> Table:
-    """Lay out the rows of an evaluation, but for those of the corruption matrix."""
+    """Lay out the rows of an evaluation, except those of the corruption matrix."""
     meta = result.meta
     suite = f" · suite {meta['suite']}" if meta.get("suite") else ""
     title = f"{meta['name']} · {meta['task']} {result.split} split, {result.samples} samples{suite}"
@@ -113,12 +113,12 @@ def result_table(result: Result) -> Table:
 
 
 def measure_table(result: Result) -> Table:
-    """Lay out what the task measures besides right and wrong: means over the samples of each row."""
+    """Lay out what the task measures besides accuracy: means over the samples of each row."""
     rows = [row for row in result.attacks if any(measure.count for measure in row.measures.values())]
     names = list(dict.fromkeys(name for row in rows for name in row.measures))
     note = (
-        "Below each number its 95 % confidence interval, ± half of it where it is symmetric; over the "
-        "samples that a row was run on."
+        "Means over the samples that the row was run on. Below each mean: its 95 % confidence interval, as "
+        "± half its width if it is symmetric."
     )
     table = Table(title="measured", caption=note, title_justify="left", caption_justify="left")
     # Without lines between columns, half a dozen of them fit 80 characters.
@@ -133,11 +133,11 @@ def measure_table(result: Result) -> Table:
 
 
 def measure_text(measure: Measure) -> str:
-    """Return "4.95" and on a second line "±0.16" or "4.61–5.02", or "" for a mean of nothing."""
+    """Return "4.95" and on a second line "±0.16" or "4.61–5.02", or "" for no samples."""
     if not measure.count:
         return ""
     above, below = measure.high - measure.mean, measure.mean - measure.low
-    # What rounds to 0 has no sign.
+    # Adding 0.0 removes the sign of -0.0.
     numbers = (measure.mean, measure.low, measure.high, above)
     mean, low, high, half = (f"{round(number, 2) + 0.0:.2f}" for number in numbers)
     if math.isnan(measure.high):
@@ -146,12 +146,12 @@ def measure_text(measure: Measure) -> str:
 
 
 def examples(result: Result) -> list[str]:
-    """Return what became of one sample of each row, with the row's name."""
+    """Return the outcome of one sample of each row, with the row's name."""
     return [f"\n{row.name}\n{row.example}" for row in result.attacks if row.example]
 
 
 def in_matrix(row: AttackResult) -> bool:
-    """Tell whether a row is a kind and severity of corruption without an attack."""
+    """Return whether a row is a kind and severity of corruption without an attack."""
     return {"kind", "severity"} <= row.shift.keys() and not row.options and not row.skipped
 
 
@@ -173,7 +173,7 @@ def corruption_table(result: Result) -> Table:
 
 
 def corruption_caption(said: Mapping[str, Any]) -> str:
-    """Say the mean error, and the errors relative to the reference if there is one."""
+    """Return the mean error, and the errors relative to the reference if there is one."""
     line = f"Mean corruption error, not normalised: {said['mean_error']:.1%}."
     if said.get("mce") is not None:
         line += f" mCE against {said['reference']}: {said['mce']:.1%}"
@@ -184,7 +184,7 @@ def corruption_caption(said: Mapping[str, Any]) -> str:
 
 
 def worst_case_lines(result: Result) -> list[str]:
-    """Say what all attacks of each chain together left."""
+    """Return a line with the worst case of each chain of attacks."""
     lines = []
     chains: Sequence[Mapping[str, Any]] = result.meta.get("worst_cases", ())
     for chain in chains:
@@ -199,19 +199,23 @@ def worst_case_lines(result: Result) -> list[str]:
 
 
 def caption(result: Result) -> str:
-    """Say how to read the table, what training cost, and which results were thrown away."""
+    """Return how to read the table, the cost of training, and the number of discarded results."""
     images = result.meta.get("input_range", [0.0, 1.0]) is not None
     inputs = f", inputs in [0, 1]; {normalisation_text(result)}" if images else ""
     lines = [f"Threat model: {threat_text(result.threat)}{inputs}."]
     if any(row.chain for row in result.attacks):
-        lines.append("The rows of a section run one after the other, each on what those above left right.")
+        lines.append(
+            "The rows of a section run in order, each on the samples that are still classified correctly."
+        )
     alone = [row for row in result.attacks[1:] if not row.chain]
     if alone:
         right = result.samples - result.attacks[0].broken
         more = any(row.attempted > right for row in alone)
-        others = ", or on all where they are shifted or the attack has a goal of its own" if more else ""
-        lines.append(f"A row of its own runs on all samples that are right when clean{others}.")
-    lines.append("Accuracy is that of all samples; forwards and backwards are per sample of the split.")
+        others = ", or on all samples if they are shifted or the attack has its own goal" if more else ""
+        lines.append(
+            f"A standalone row runs on all samples that are classified correctly when clean{others}."
+        )
+    lines.append("Accuracy is over all samples; forwards and backwards are per sample of the split.")
     training = result.meta.get("training") or {}
     if training:
         lines.append(
@@ -222,12 +226,12 @@ def caption(result: Result) -> str:
     lines.append(f"Evaluation: {result.meta['seconds']:.1f} s.")
     rejected = sum(row.rejected for row in result.attacks)
     if rejected:
-        lines.append(f"{rejected} results left the threat model and were thrown away.")
+        lines.append(f"{rejected} results left the threat model and were discarded.")
     return " ".join(lines)
 
 
 def normalisation_text(result: Result) -> str:
-    """Say where inputs are normalised."""
+    """Return where inputs are normalised."""
     loaded = result.meta.get("loaded", {}).get("normalisation", {})
     where = loaded.get("where", "inside the model")
     mean = loaded.get("mean") if loaded else result.meta.get("normalisation", {}).get("mean")
@@ -238,11 +242,11 @@ def normalisation_text(result: Result) -> str:
 
 
 _GRADES = {"A": "green", "B": "green", "C": "yellow", "D": "bold red", "F": "bold red"}
-_MARKS = {"pass": ("pass", "green"), "warning": ("doubt", "yellow"), "failure": ("FAIL", "bold red")}
+_MARKS = {"pass": ("pass", "green"), "warning": ("warning", "yellow"), "failure": ("FAIL", "bold red")}
 
 
 def audit_table(audit: Mapping[str, Any]) -> Table:
-    """Lay out an audit as `Audit.to_json` gives it: a row for each check."""
+    """Lay out an audit, as returned by `Audit.to_json`: a row for each check."""
     grade = str(audit["grade"])
     title = Text.assemble("audit: grade ", (grade, _GRADES.get(grade, "")), f", {audit['verdict']}")
     caption = f"{audit['accuracy']:.1%} of the samples withstood every attack of the audit."

@@ -1,4 +1,4 @@
-"""Tables of text that are written for the terminal, as Markdown, and as HTML."""
+"""Tables of text, for the terminal, as Markdown, and as HTML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .markup import escape, table_html
 
-# What a column gets of a terminal that is too narrow: one that names lines, and the heading of another.
+# Widths in a terminal that is too narrow: of a label column, and of the heading of another column.
 _LABEL, _HEAD = 14, 20
 
 
@@ -28,11 +28,11 @@ class Sheet:
     """Hold a table.
 
     Attributes:
-        title: of the table.
-        heads: of the columns.
-        lines: as many cells as there are heads.
-        notes: below it.
-        labels: columns at the left that name a line; they come again where a table is parted.
+        title: title of the table.
+        heads: column headings.
+        lines: lines of the table, with a cell for each heading.
+        notes: notes below the table.
+        labels: number of columns at the left that name a line; each part of a split table repeats them.
     """
 
     title: str
@@ -43,12 +43,12 @@ class Sheet:
 
 
 def parted(table: Table, width: int, labels: int = 1) -> list[Table]:
-    """Lay a table out for a terminal; columns that do not fit go into further tables.
+    """Split a table to fit a terminal; columns that do not fit go into further tables.
 
     Args:
-        table: of the terminal.
-        width: of the terminal.
-        labels: columns at the left that come again in each table, and whose text may be folded.
+        table: table to split.
+        width: terminal width.
+        labels: number of columns at the left that each table repeats, and whose text may be folded.
     """
     frame = table.padding[1] + table.padding[3] + 1
     needs = [frame + _widest(column) for column in table.columns]
@@ -91,11 +91,11 @@ def _widest(column: Column) -> int:
 
 
 def rich_tables(sheet: Sheet, width: int) -> list[Table | Text]:
-    """Lay a sheet out for a terminal; columns that do not fit go into further tables.
+    """Lay out a sheet for a terminal; columns that do not fit go into further tables.
 
     Args:
-        sheet: the best of a column is bold, and has a star where there are no colours.
-        width: of the terminal.
+        sheet: sheet to show; the best of a column is bold and starred, for terminals without colour.
+        width: terminal width.
     """
     return [*parted(_table(sheet), width, sheet.labels), *map(Text, sheet.notes)]
 
@@ -103,7 +103,7 @@ def rich_tables(sheet: Sheet, width: int) -> list[Table | Text]:
 def _table(sheet: Sheet) -> Table:
     table = Table(title=Text(sheet.title), title_justify="left")
     for at, head in enumerate(sheet.heads):
-        # As Text, for brackets in a label would be taken for markup.
+        # Text, because rich would parse brackets in a label as markup.
         justify: Literal["left", "right"] = "left" if at < sheet.labels else "right"
         table.add_column(Text(head), justify=justify)
     for line in sheet.lines:
@@ -136,6 +136,6 @@ def markdown(sheet: Sheet) -> str:
 
 
 def sheet_html(sheet: Sheet) -> str:
-    """Return a sheet as HTML: one table as wide as it must be, which the page lets scroll."""
+    """Return a sheet as HTML: one table in full width, which scrolls within the page."""
     said = "".join(f'<p class="note">{escape(note)}</p>\n' for note in sheet.notes)
     return table_html(_table(sheet)) + said

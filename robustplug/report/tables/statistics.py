@@ -1,4 +1,4 @@
-"""Intervals of accuracies, and whether two accuracies differ by more than chance."""
+"""Intervals of accuracies, and tests for differences between accuracies."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LEVEL = 0.05
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return Student's 95 % interval of a mean of shares, cut to [0, 1].
+    """Return Student's 95 % interval of a mean of shares, clipped to [0, 1].
 
     Args:
-        values: at least two, of runs with different seeds.
+        values: at least two shares, from runs with different seeds.
     """
     from scipy.stats import t
 
@@ -31,7 +31,7 @@ def share_interval(values: Sequence[float], samples: int) -> tuple[float, float]
 
     Args:
         values: accuracy of each run.
-        samples: that each was evaluated on.
+        samples: number of samples that each run was evaluated on.
     """
     if len(values) > 1:
         return mean_interval(values)
@@ -39,12 +39,12 @@ def share_interval(values: Sequence[float], samples: int) -> tuple[float, float]
 
 
 def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """Return the p-value of McNemar's exact test that two models are right equally often.
+    """Return the p-value of McNemar's exact test that two models are equally accurate.
 
     McNemar 1947, Note on the sampling error of the difference between correlated proportions.
 
     Args:
-        one, other: which samples each is right on, the same samples in the same order.
+        one, other: whether each model is correct on each sample, for the same samples in the same order.
     """
     from scipy.stats import binomtest
 
@@ -56,7 +56,7 @@ def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
 
 
 def welch(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the p-value of Welch's test that two means of at least two values each are equal.
+    """Return the p-value of Welch's test for equal means; each side has at least two values.
 
     Welch 1947, The generalization of "Student's" problem when several different population variances
     are involved.
@@ -66,13 +66,16 @@ def welch(one: Sequence[float], other: Sequence[float]) -> float:
     if len({*one}) == len({*other}) == 1:
         return 1.0 if one[0] == other[0] else 0.0
     with warnings.catch_warnings():
-        # Accuracies that are nearly the same are no reason for a warning.
+        # Nearly equal accuracies need no warning.
         warnings.simplefilter("ignore", RuntimeWarning)
         return float(ttest_ind(one, other, equal_var=False).pvalue)
 
 
 def front(points: Sequence[Sequence[float]]) -> list[bool]:
-    """Tell of each point whether no other is at least as high in all coordinates and higher in one."""
+    """Return for each point whether it is on the Pareto front.
+
+    On it, no other point is at least as high in all coordinates and higher in one.
+    """
 
     def beats(other: Sequence[float], point: Sequence[float]) -> bool:
         pairs = list(zip(other, point, strict=True))

@@ -1,4 +1,4 @@
-"""What a study ends in, as a table."""
+"""The result of a study as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .sheets import parted
 
 
 def spread_text(spread: Mapping[str, Any]) -> str:
-    """Return "61.2 ± 1.3 %", "61.2 %" for one seed, "–" for none."""
+    """Return "61.2 ± 1.3 %", "61.2 %" for one seed, or "–" for none."""
     if spread["mean"] is None:
         return "–"
     deviation = "" if spread["deviation"] is None else f" ± {spread['deviation'] * 100:.1f}"
@@ -24,17 +24,17 @@ def study_tables(body: Mapping[str, Any], width: int) -> list[Table | Text]:
     """Lay out the result of a study: a row for each cell, a column for each axis and evaluation row.
 
     Args:
-        body: as result.json holds it.
-        width: of the terminal; columns that do not fit go into further tables.
+        body: content of the study's result.json.
+        width: terminal width; columns that do not fit go into further tables.
     """
     return [*parted(study_table(body), width, labels=len(body["axes"]) or 1), *study_notes(body)]
 
 
 def study_table(body: Mapping[str, Any]) -> Table:
-    """Return the result of a study, as result.json holds it, as one table."""
+    """Return the content of a study's result.json as one table."""
     axes = [str(axis["name"]) for axis in body["axes"]]
     columns = list(_columns(body))
-    # As Text, for brackets in a label would be taken for markup.
+    # Text, because rich would parse brackets in a label as markup.
     table = Table(title=Text(title_of(body)), title_justify="left")
     for head in axes or ["recipe"]:
         table.add_column(Text(head), overflow="fold")
@@ -48,7 +48,7 @@ def study_table(body: Mapping[str, Any]) -> Table:
 
 
 def study_notes(body: Mapping[str, Any]) -> list[Text]:
-    """Say what the numbers of a study are, where they do not compare, and what failed."""
+    """Return notes: what the numbers are, where threat models differ, and what failed."""
     notes = [Text(line, style="yellow") for line in _threats_that_differ(body)]
     if len(body["seeds"]) > 1:
         seeds = f"Mean and sample standard deviation over {len(body['seeds'])} seeds"
@@ -75,12 +75,12 @@ def _columns(body: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _threats_that_differ(body: Mapping[str, Any]) -> list[str]:
-    """Say which rows stand for another threat model in some cells than in others, those alike together."""
+    """Return notes on rows whose threat model differs between cells, grouped by threat models."""
     said: dict[str, list[str]] = {}
     for row in body["rows"]:
         cells: dict[str, list[str]] = {}
         for cell in body["cells"]:
-            # Studies that were made before their results kept it say nothing.
+            # Results of older studies do not contain threat models.
             threat = cell.get("threats", {}).get(row)
             if threat:
                 cells.setdefault(threat_text(threat), []).append(str(cell["name"]))

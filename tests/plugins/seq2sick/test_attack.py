@@ -124,7 +124,7 @@ def test_empty_long_and_unknown_sentences(name: str) -> None:
     assert lengths(view.x).tolist() == [0, 40, 5]
     told = task.tell(view, Translation(words))
     assert "nothing to attack" in told[0]
-    assert all("no word in its place: " in text for text in told[1:])
+    assert all("no word in its original place: " in text for text in told[1:])
     assert task.score(view, Translation(words))[0]
 
 

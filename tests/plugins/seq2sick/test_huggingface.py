@@ -236,14 +236,14 @@ def test_half_precision_becomes_float32_and_too_long_sentences_are_refused(tmp_p
 
 def test_what_is_no_such_folder_is_refused(tmp_path: Path) -> None:
     task = small_task()
-    with pytest.raises(Exception, match="no Hugging Face model: there is no config.json"):
+    with pytest.raises(Exception, match="no Hugging Face model: config.json is missing"):
         robustplug.build("model", "huggingface", folder=str(tmp_path), info=task.info)
     small = tiny("bart", 20, tmp_path / "small")
     with pytest.raises(Exception, match="its words must be the task's"):
         robustplug.build("model", "huggingface", folder=str(small), info=task.info)
     (small / "model.safetensors").unlink()
     torch.save({}, small / "pytorch_model.bin")
-    with pytest.raises(Exception, match="no encoder-decoder in safetensors"):
+    with pytest.raises(Exception, match="no readable encoder-decoder in safetensors"):
         robustplug.build("model", "huggingface", folder=str(small), info=task.info)
-    with pytest.raises(Exception, match="name a model component that reads one"):
+    with pytest.raises(Exception, match="with a model component that reads folders"):
         robustplug.subjects.loading.load_target(small, task.info)

@@ -112,8 +112,8 @@ def test_changed_words_are_marked_one_above_the_other() -> None:
 
 def test_an_attack_is_told_with_goal_and_price() -> None:
     texts = tell(view(AFTER, **SAID), Translation(rows(OUTPUT)), WORDS, WORDS)
-    assert "no word in its place: not reached" in texts[0]
-    assert "no word in its place: reached" in texts[1]
+    assert "no word in its original place: not reached" in texts[0]
+    assert "no word in its original place: reached" in texts[1]
     assert "1 of 8 words changed, BLEU 0.707" in texts[1]
     wanted = {**SAID, "keywords": torch.tensor([WORDS.encode("red park")] * 4)}
     assert "keywords “red”, “park”" in tell(view(AFTER, **wanted), Translation(rows(OUTPUT)), WORDS, WORDS)[0]
@@ -124,6 +124,6 @@ def test_an_attack_is_told_with_goal_and_price() -> None:
     assert max(len(line) for text in wide for line in text.splitlines()) < 80
     few = {**SAID, "keywords": torch.tensor([[WORDS.encode("red")[0], 0]] * 4)}
     lacking = tell(view(AFTER, **few), Translation(rows(OUTPUT)), WORDS, WORDS)[0]
-    assert "there are not 2 keywords that it does not have" in " ".join(lacking.split())
+    assert "fewer than 2 keywords are missing from the translation" in " ".join(lacking.split())
     nothing = {**SAID, "said": torch.zeros(4, 9, dtype=torch.int64)}
     assert "nothing to attack" in tell(view(AFTER, **nothing), Translation(rows(OUTPUT)), WORDS, WORDS)[0]

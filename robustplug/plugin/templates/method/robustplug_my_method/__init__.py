@@ -1,4 +1,4 @@
-"""The declarations of my-method: what `robustplug show my-method` tells; importing this costs no torch."""
+"""The declarations of my-method, for `robustplug show my-method`; importing them does not import torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MyMethodOptions(MethodOptions):
     """Options of `my-method`.
 
     Attributes:
-        alpha: α, weight of the loss on the samples as they are; 1 − α is that on perturbed ones.
+        alpha: α, weight of the loss on clean samples; 1 − α is the weight of the loss on perturbed ones.
     """
 
     alpha: UnitInterval = 0.5
@@ -29,6 +29,6 @@ def robustplug_methods() -> Iterable[Component]:
         "my-method",
         "robustplug_my_method.method:MyMethod",
         MyMethodOptions,
-        "cross entropy on the samples as they are and on perturbed ones, weighed by α",
+        "cross entropy on clean and on perturbed samples, weighted by α",
         PAPER,
     )

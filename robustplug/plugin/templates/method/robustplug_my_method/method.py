@@ -1,4 +1,4 @@
-"""What my-method computes."""
+"""The computation of my-method."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class MyMethod(Method[MyMethodOptions]):
     """Minimise α·CE(f(x), y) + (1 − α)·CE(f(x'), y): Goodfellow et al. 2015, §6."""
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the view of the samples as they are with weight α, and the perturbed one with 1 − α.
+        """Return the clean view with weight α, and the perturbed view with weight 1 − α.
 
         Args:
-            step: this update.
+            step: the current update.
             point: the samples, inputs (N, C, H, W) in [0, 1].
         """
         alpha = self.options.alpha

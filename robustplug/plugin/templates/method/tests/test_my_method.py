@@ -1,4 +1,4 @@
-"""That my-method conforms to what robustplug demands of every method, and that it computes what it says."""
+"""my-method passes the checks that robustplug runs on every method, and weights its views by α."""
 
 from __future__ import annotations
 
