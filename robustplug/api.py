@@ -1,7 +1,7 @@
-"""All that a plugin may import. Importing this module does not import torch.
+"""Everything that a plugin may import. Importing this module does not import torch.
 
-Declarations (Component, options, hookimpl) are here at once; what computes is loaded at first use, so
-a plugin's `__init__` stays light and its other modules import everything from here just the same.
+Declarations (Component, options, hookimpl) are imported at once. Everything that computes is imported at
+first use. So a plugin's `__init__` stays light, and its other modules can import everything from here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from .plugin.build import build
 from .plugin.component import Component, MethodOptions, NoOptions, Use, use
 from .plugin.foreign import Library, LibraryAttack, LibraryOptions, classes_in
 from .plugin.hookspecs import hookimpl
+from .plugin.host import register
 from .plugin.observers import observer_on_request
 from .plugin.options import (
     Bounds,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .core.opened_run import OpenedRun
     from .core.protocols import (
         AimingPerturbation,
+        BoundedVicinity,
         LabelMap,
         LearnedSlot,
         Loss,
@@ -82,6 +84,13 @@ if TYPE_CHECKING:
     from .report.tables.results import wilson_interval
     from .run import open_evaluation
     from .runs.folder import json_text, note_in_result, write_result
+    from .subjects.data.statistics import (
+        channel_statistics,
+        classification_score,
+        stratified_split,
+        unit_floats,
+    )
+    from .subjects.data.task import ArrayTask
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
     from .training.loop import training_loss
@@ -97,6 +106,7 @@ _LAZY = {
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
         "AimingPerturbation",
+        "BoundedVicinity",
         "LabelMap",
         "LearnedSlot",
         "Loss",
@@ -151,6 +161,13 @@ _LAZY = {
     "report.tables.results": ("wilson_interval",),
     "run": ("open_evaluation",),
     "runs.folder": ("json_text", "note_in_result", "write_result"),
+    "subjects.data.statistics": (
+        "channel_statistics",
+        "classification_score",
+        "stratified_split",
+        "unit_floats",
+    ),
+    "subjects.data.task": ("ArrayTask",),
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
     "training.loop": ("training_loss",),
@@ -159,8 +176,10 @@ _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
     "AimingPerturbation",
+    "ArrayTask",
     "AttackResult",
     "Batch",
+    "BoundedVicinity",
     "Bounds",
     "BrokenData",
     "Component",
@@ -223,8 +242,10 @@ __all__ = [
     "batchnorm_figure",
     "beta",
     "build",
+    "channel_statistics",
     "check_arguments",
     "classes_in",
+    "classification_score",
     "cross_entropy",
     "derive",
     "did_you_mean",
@@ -254,13 +275,16 @@ __all__ = [
     "open_run",
     "parse_fraction",
     "prepare",
+    "register",
     "result_folder",
     "scaled_step",
     "self_trained",
+    "stratified_split",
     "stream",
     "take",
     "training_loss",
     "uniform_like",
+    "unit_floats",
     "use",
     "weights_digest",
     "wilson_interval",

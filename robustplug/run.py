@@ -1,22 +1,26 @@
-"""The Python API: train and evaluate with the same reach as the command line."""
+"""The Python API: train and evaluate with the same functions as the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from .core.reporting import Warns
 from .plugin.build import build as build_resolved
 from .plugin.component import Kind, Use
 from .recipe.convert import resolve
 from .recipe.load import read_suite
+from .recipe.toml.files import bundled_suites
 from .recipe.write import use_to_mapping
 from .subjects.opening import Opening, Reference, opens
 from .subjects.subject import open_sources, open_subject
 from .subjects.target import Model
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from .core.reporting import Reporter
     from .core.types import Result
     from .evaluation.audit.audit import Audit
@@ -24,49 +28,83 @@ if TYPE_CHECKING:
     from .report.pages.computed import LeftOut
     from .report.tables.comparison import Comparison
     from .studies.study import StudyReporter
+    from .subjects.data.arrays import Bounds
     from .training.train import Trained
 
 
 def train(
     recipe: str | Path | Mapping[str, Any] | None = None,
     *,
+    model: nn.Module | Callable[..., nn.Module] | None = None,
+    data: Any = None,
+    validation: Any = 0.1,
+    test: Any = None,
+    columns: Sequence[str] | None = None,
+    bounds: Bounds | None = None,
+    classes: int | None = None,
+    threat: Reference | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool | str | Path = False,
     observers: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> Trained:
-    """Train a recipe in a run folder and evaluate it.
+    """Train a model from a recipe in a run folder, then evaluate it.
 
     Args:
-        recipe: TOML file, name of a bundled recipe, or the same tables as a mapping.
-        overrides: "key=value" each, as with --set.
+        recipe: TOML file, name of a bundled recipe, or a mapping with the same tables.
+        model: an nn.Module, of which a copy is trained, or a function that makes one (with the argument
+            `info`, a TaskInfo, if it has one), in the place of the recipe's model.
+        data: training samples in the place of the recipe's task: a pair (inputs, labels) of arrays, a torch
+            Dataset or DataLoader, a Hugging Face Dataset, an iterable of batches, or a Task.
+        validation: share of `data` held out for validation, stratified by class, or a set of its own.
+            Checkpoints are selected on it.
+        test: the same for the final evaluation; None to evaluate on the validation samples.
+        columns: names of the input and the label column of a Hugging Face Dataset.
+        bounds: lowest and highest value of the inputs, numbers or one for each channel or feature; by default
+            0 and 1, uint8 being divided by 255.
+        classes: number of classes; by default one more than the largest label.
+        threat: threat model, in the place of the recipe's vicinity of the method.
+        epochs, batch_size, seed: settings of the recipe.
+        overrides: further settings of the form "key=value", as with --set.
         out: run folder; None for runs/NAME, runs/NAME-2, ….
-        resume: True, or the folder of the run to go on with.
-        observers: plugins that are asked to observe the run, for example "tensorboard".
-        reporter: hears of progress; None for silence.
+        resume: True, or the folder of the run to resume. Give the same model and data again.
+        observers: names of the plugins that observe the run, for example "tensorboard".
+        reporter: receives progress; None for no output.
 
     Raises:
-        RecipeError: the recipe has problems; all are listed.
-        RunError: the run cannot go on, or there is no such observer.
-        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written.
+        RecipeError: the recipe has problems; the error lists all of them.
+        RunError: the run cannot continue, the data cannot be used, or an observer does not exist.
+        Interrupted: Ctrl-C or SIGTERM was received; a checkpoint was written.
     """
-    from .plugin.host import check_observers
+    from .plugin.host import check_observers, registered
     from .runs.choose import choose_run
+    from .subjects.brought import Brought
     from .training.train import Training
 
     check_observers(observers)
-    chosen, folder = choose_run(recipe, overrides, out, resume)
-    return Training(chosen, folder, resume is not False, reporter, observers).run()
+    brought = Brought.of(model, data, validation, test, columns, bounds, classes)
+    given = {"train.epochs": epochs, "train.batch_size": batch_size, "seed": seed}
+    overrides = [*(f"{key}={value}" for key, value in given.items() if value is not None), *overrides]
+    with registered("task", brought.task), registered("model", brought.model):
+        tables = None if recipe is None else brought.into(recipe, threat)
+        chosen, folder = choose_run(tables, overrides, out, resume)
+        reporter = reporter or Warns()
+        for note in brought.notes:
+            reporter.warn(note)
+        return Training(chosen, folder, resume is not False, reporter, observers).run()
 
 
 def build(kind: Kind, name: str, /, **options: Any) -> Any:
-    """Build a component by name, with options as a recipe would write them.
+    """Build a component by name, with its options as in a recipe.
 
     For example `build("perturbation", "pgd", steps=10)`. Models also need `info`, a TaskInfo.
 
     Raises:
-        RecipeError: the name or an option is wrong.
+        RecipeError: the name or an option is invalid.
     """
     context = {"info": options.pop("info")} if kind == "model" and "info" in options else {}
     return build_resolved(resolve(Use(name, options), kind), kind, **context)
@@ -77,44 +115,99 @@ def evaluate(
     model: Model,
     *,
     suite: str | Path | Mapping[str, Any] | None = None,
-    attacks: Sequence[Reference] | None = None,
+    attacks: str | Sequence[Reference] | None = None,
     sources: Sequence[str | Path] = (),
     reference: str | Path | None = None,
+    keep_examples: bool = False,
+    images: Literal["png"] | None = None,
     out: str | Path | None = None,
     **opening: Unpack[Opening],
 ) -> Result:
-    """Evaluate a run folder, a model file, or any module or function, under attacks.
+    """Evaluate a run folder, a model file, a module or a function under attacks.
 
     Args:
         model: a run folder; a file (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost) or
             "torchvision:NAME"; a module or a function from inputs in [0, 1] to logits (N, K), or to class
-            numbers, integers (N,); a fitted classifier of scikit-learn.
-        suite: file, name of a bundled suite, or the same tables as a mapping; instead of `attacks`.
-        attacks: in order, each on the samples that are still right, for example
-            ["fgsm", {"use": "pgd", "steps": 20}]; None for those of the run's recipe.
-        sources: run folders that the suite's transfer rows make their examples on.
-        reference: what corruption errors are divided by: a run folder that was evaluated with the same
-            suite, or "alexnet" for ImageNet-C.
-        out: folder for NAME.json and, while it is not finished, the notes that a killed evaluation goes
-            on from; None for neither.
+            indices, integers (N,); a fitted scikit-learn classifier.
+        suite: TOML file, name of a bundled suite, or a mapping with the same tables; replaces `attacks`.
+        attacks: attacks in order, each run on the samples that are still classified correctly, for example
+            ["fgsm", {"use": "pgd", "steps": 20}]; or the name of one attack or suite; None for the attacks of
+            the run's recipe.
+        sources: run folders of the surrogate models for the suite's transfer rows.
+        reference: model whose errors divide the corruption errors: a run folder that was evaluated with the
+            same suite, or "alexnet" for ImageNet-C.
+        keep_examples: keep the adversarial examples in `result.examples`, and write them to
+            examples.safetensors in `out`. Images are also checked after rounding to 8 bits.
+        images: "png" to write the examples as pictures, too.
+        out: folder for NAME.json and for the journal from which a killed evaluation resumes; None for
+            neither.
         opening: how the model and its data are opened; see `Opening`.
 
     Raises:
-        RecipeError: an attack, the suite, the vicinity or the task is wrong.
-        RunError: the model cannot be read, or the device is not there.
+        RecipeError: an attack, the suite, the vicinity or the task is invalid.
+        RunError: the model cannot be read, or the device is not available.
     """
     from .devices.precision import fitting_threads
     from .evaluation.results import Asked, evaluate_and_write
     from .evaluation.summary import read_reference
 
-    subject = open_subject(model, opening, attacks)
+    suite, chosen = _rows(suite, attacks)
+    subject = open_subject(model, opening, chosen)
     asked = Asked(
         suite=None if suite is None else read_suite(suite, use_to_mapping(subject.parts.threat)),
         sources=open_sources(sources, subject),
         reference=None if reference is None else read_reference(reference),
+        keep_examples=keep_examples or images is not None,
+        pictures=images is not None,
     )
     with fitting_threads(subject.parts.typical_input):
         return evaluate_and_write(subject, asked, None if out is None else Path(out))
+
+
+def _rows(
+    suite: str | Path | Mapping[str, Any] | None, attacks: str | Sequence[Reference] | None
+) -> tuple[str | Path | Mapping[str, Any] | None, Sequence[Reference] | None]:
+    """Return the suite, and the attacks, that are asked for: one name stands for either.
+
+    Raises:
+        TypeError: both are given.
+    """
+    if suite is not None and attacks is not None:
+        raise TypeError("give either a suite or attacks")
+    if not isinstance(attacks, str):
+        return suite, attacks
+    if attacks in bundled_suites() or attacks.endswith(".toml"):
+        return attacks, None
+    return None, [attacks]
+
+
+@opens
+def attack(model: Model, x: Any, y: Any, attack: Reference, **opening: Unpack[Opening]) -> Tensor:
+    """Return an adversarial example for each sample.
+
+    Args:
+        model: as for `evaluate`.
+        x: inputs, as in `data`: images (N, C, H, W) or (N, H, W), tables (N, F).
+        y: labels, as in `data`.
+        attack: the attack, for example "pgd" or {"use": "pgd", "steps": 100}.
+        opening: how the model and its data are opened; see `Opening`.
+
+    Returns:
+        Inputs of the shape of x, float32, on the device of x if it is a tensor. uint8 inputs become floats in
+        [0, 1]. Where the attack returns an input outside the threat model, the clean one is returned.
+
+    Raises:
+        RecipeError: the attack or the threat model is invalid.
+        RunError: the model or the data cannot be used.
+        Refused: the attack cannot be run on this model, data or threat model.
+    """
+    from .devices.precision import fitting_threads
+    from .evaluation.opened import adversarial_examples, open_attacks
+
+    opened = open_attacks(open_subject(model, {**opening, "data": (x, y)}, [attack]), None)
+    with fitting_threads(opened.typical_input):
+        found = adversarial_examples(opened)
+    return found.to(x.device).view(x.shape) if hasattr(x, "device") and hasattr(x, "view") else found
 
 
 @opens
@@ -125,18 +218,18 @@ def audit(
     out: str | Path | None = None,
     **opening: Unpack[Opening],
 ) -> Audit:
-    """Audit whether a model's robustness is real, or whether its gradients are masked.
+    """Audit a model for gradient masking: is its robustness real?
 
     Args:
         model: as for `evaluate`.
-        sources: run folders, best plainly trained ones, whose adversarial examples are tried on it.
-        out: folder for audit.json and the notes of an unfinished audit; None for neither. The finding
-            is added to result.json of a run folder, too.
+        sources: run folders of the surrogate models for the transfer attack, preferably plainly trained.
+        out: folder for audit.json and the journal of an unfinished audit; None for neither. The audit of a
+            run folder is also added to its result.json.
         opening: how the model and its data are opened; see `Opening`.
 
     Raises:
-        RecipeError: the vicinity or the task is wrong.
-        RunError: the model cannot be read, or the device is not there.
+        RecipeError: the vicinity or the task is invalid.
+        RunError: the model cannot be read, or the device is not available.
     """
     from .devices.precision import fitting_threads
     from .evaluation.audit.audit import NAME, audit_subject
@@ -157,7 +250,7 @@ def open_evaluation(
     model: Model,
     *,
     suite: str | Path | Mapping[str, Any] | None = None,
-    attacks: Sequence[Reference] | None = None,
+    attacks: str | Sequence[Reference] | None = None,
     **opening: Unpack[Opening],
 ) -> OpenedEvaluation:
     """Open a model and attacks as `evaluate` does, for code that runs the attacks itself.
@@ -167,21 +260,22 @@ def open_evaluation(
         opening: how the model and its data are opened; see `Opening`.
 
     Raises:
-        RecipeError, RunError: as `evaluate`.
+        RecipeError, RunError: as for `evaluate`.
     """
     from .evaluation.opened import open_attacks
 
-    return open_attacks(open_subject(model, opening, attacks), suite)
+    suite, chosen = _rows(suite, attacks)
+    return open_attacks(open_subject(model, opening, chosen), suite)
 
 
 @dataclass(frozen=True)
 class Studied:
-    """What a study leaves behind.
+    """The outcome of a study.
 
     Attributes:
-        folder: of the study.
-        result: what its result.json holds.
-        failed: why runs failed, by the name of their folder.
+        folder: the study folder.
+        result: the content of its result.json.
+        failed: the reason for each failed run, by the name of the run folder.
     """
 
     folder: Path
@@ -197,23 +291,25 @@ def study(
     observers: Sequence[str] = (),
     reporter: StudyReporter | None = None,
 ) -> Studied:
-    """Run all cells of a study that are not finished, each in a run folder of its own.
+    """Run all unfinished cells of a study, each in its own run folder.
 
-    A run that fails does not stop the others. The result is in result.json of the study's folder,
-    written after every run, and its cells are compared on the page report/index.html.
+    A failed run does not stop the others. The result is written to result.json in the study folder after
+    every run. The page report/index.html compares the cells.
 
     Args:
-        source: TOML file, name of a bundled study, or the same tables as a mapping.
-        out: folder of the study; None for studies/NAME.
-        processes: runs at a time, each in a process of its own, with the same results as one after the
-            other; None for the number of GPUs, or 1.
-        observers: plugins that are asked to observe its runs, for example "tensorboard".
-        reporter: hears of progress; None for silence.
+        source: TOML file, name of a bundled study, or a mapping with the same tables.
+        out: study folder; None for studies/NAME.
+        processes: number of simultaneous runs, each in its own process, with the same results as sequential
+            runs; None for the number of GPUs, or 1.
+        observers: names of the plugins that observe the runs, for example "tensorboard".
+        reporter: receives progress; None for no output.
 
     Raises:
-        RecipeError: the study or a cell's recipe has problems; all are listed, and nothing was run.
-        RunError: there are several processes, the folder cannot be written, or there is no such observer.
-        Interrupted: Ctrl-C or SIGTERM; the same call goes on.
+        RecipeError: the study or the recipe of a cell has problems; the error lists all of them, and no run
+            was started.
+        RunError: the study was started in several processes, the folder cannot be written, or an observer
+            does not exist.
+        Interrupted: Ctrl-C or SIGTERM was received; the same call resumes the study.
     """
     from .plugin.host import check_observers
     from .recipe.study import read_study
@@ -235,8 +331,8 @@ def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
     """Compare run folders, the cells of study folders, and JSON files of evaluations.
 
     Args:
-        paths: of folders and files; what cannot be read is left out, and the result says why.
-        suite: compare what `evaluate` found with this suite instead of the runs' own evaluations.
+        paths: the folders and files; the result lists those that cannot be read, and the reasons.
+        suite: name of a suite: compare its evaluations instead of the runs' own.
     """
     from .report.tables.comparison import compare as compare_runs
 
@@ -245,11 +341,11 @@ def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
 
 @dataclass(frozen=True)
 class Reported:
-    """What a report leaves behind.
+    """The outcome of a report.
 
     Attributes:
         page: the HTML file.
-        left_out: what the page lacks, with the command that brings it, if there is one.
+        left_out: the parts that the page lacks, each with the command that adds it, if one exists.
     """
 
     page: Path
@@ -265,21 +361,21 @@ def report(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Reported:
-    """Write one self-contained HTML page about a run or a study, and its figures as PNG and SVG.
+    """Write a self-contained HTML page about a run or a study, with its figures as PNG and SVG.
 
     Args:
-        folder: of the run or the study.
-        out: folder of index.html and figures/; None for report/ in the folder.
-        samples: to measure accuracy against eps, steps and restarts with, however long it takes; None for
-            what takes seconds.
-        compute: compute what a run's folder does not hold; of a study nothing is computed.
+        folder: run folder or study folder.
+        out: folder for index.html and figures/; None for report/ in `folder`.
+        samples: number of samples for accuracy against eps, steps and restarts, without a time limit; None
+            for measurements of a few seconds.
+        compute: compute what a run folder lacks; nothing is computed for a study.
         device: "auto", "cpu", "cuda" or "mps".
-        reporter: hears of progress.
+        reporter: receives progress.
 
     Raises:
-        RunError: the folder holds neither, or the page cannot be written.
+        RunError: the folder holds neither a run nor a study, or the page cannot be written.
     """
-    from .core.reporting import Silent
+    from .core.reporting import Warns
     from .report.pages.computed import Commands
     from .report.pages.run_page import PAGE, run_report
     from .report.pages.study_page import study_report
@@ -290,7 +386,7 @@ def report(
     left_out: list[LeftOut] = []
     if holds_run(folder):
         commands = Commands(evaluate, open_evaluation)
-        text, left_out = run_report(folder, target, commands, samples, compute, device, reporter or Silent())
+        text, left_out = run_report(folder, target, commands, samples, compute, device, reporter or Warns())
     else:
         text = study_report(folder, target)
     with writing(f"the page in {target}"):

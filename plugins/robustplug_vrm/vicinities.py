@@ -1,19 +1,20 @@
-"""Vicinities that draw virtual samples around those of another vicinity."""
+"""Vicinities that draw virtual samples around those of an inner vicinity."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, Step, Vicinity, as_rows, beta, normal_like
+from robustplug.api import Batch, BoundedVicinity, Step, Vicinity, as_rows, beta, normal_like
 
 from . import GaussianOptions, MixupOptions
 
 
 def mix(values: Tensor, partner: Tensor, share: Tensor) -> Tensor:
-    """Return λ·v_i + (1 − λ)·v_j, shape of the values (N, …).
+    """Return λ·v_i + (1 − λ)·v_j, in the shape of the values (N, …).
 
     Args:
         values: (N, …), floating point.
@@ -29,22 +30,23 @@ def draw_partners(size: int, a: float, rng: torch.Generator) -> tuple[Tensor, Te
 
     Args:
         size: N.
-        a: above 0.
-        rng: says the device, too.
+        a: parameter of the distribution, above 0.
+        rng: generator; its device is that of the result.
     """
     shape = torch.tensor(a, device=rng.device)
     return torch.randperm(size, generator=rng, device=rng.device), beta(shape, shape, rng)
 
 
 class Around:
-    """Draw samples around those of another vicinity, and leave the legal perturbations to that one.
+    """Draw samples around those of an inner vicinity, which defines the legal perturbations.
 
     Args:
-        inner: the other vicinity.
+        inner: the inner vicinity.
     """
 
     def __init__(self, inner: Vicinity) -> None:
         self.inner = inner
+        self.low, self.high = torch.zeros(()), torch.ones(())
 
     @property
     def eps(self) -> float:
@@ -60,16 +62,27 @@ class Around:
         """Return the norm of the inner vicinity."""
         return self.inner.norm
 
+    def within(self, low: float | Sequence[float], high: float | Sequence[float]) -> None:
+        """Keep inputs in [low, high] instead of [0, 1]; numbers, or one for each channel or feature."""
+        self.low, self.high = (torch.as_tensor(side, dtype=torch.float32) for side in (low, high))
+        if isinstance(self.inner, BoundedVicinity):
+            self.inner.within(low, high)
+
+    def clipped(self, x: Tensor) -> Tensor:
+        """Clamp inputs (N, C, …) to their valid range."""
+        shape = (1, -1, *(1,) * (x.dim() - 2)) if self.low.dim() else ()
+        return x.clamp(self.low.to(x.device).view(shape), self.high.to(x.device).view(shape))
+
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return the nearest point that is legal in the inner vicinity."""
         return self.inner.project(x, origin, radius)
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Tell for each sample whether x is legal in the inner vicinity: bool (N,)."""
+        """Return whether x is legal in the inner vicinity, bool (N,)."""
         return self.inner.contains(x, origin, radius)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """Return the direction of the inner vicinity."""
+        """Return the steepest direction of the inner vicinity."""
         return self.inner.steepest(gradient)
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
@@ -80,12 +93,12 @@ class Around:
 class Gaussian(Around):
     """x̃ = x + Δ·N(0, 1), not clipped, as in the code of SPROUT.
 
-    A perturbation of a noisy sample is legal if the same one of the sample clipped to [0, 1] is: where
-    noise has left the pixel range, the sample's own value takes the place of the bound.
+    A perturbation of a noisy sample is legal if the same perturbation is legal for the sample clipped to
+    [0, 1]. Where the noise leaves the pixel range, the noisy value itself replaces the bound.
 
     Args:
         options: see GaussianOptions.
-        inner: says what a legal perturbation of a clipped sample is.
+        inner: vicinity that defines the legal perturbations of a clipped sample.
     """
 
     def __init__(self, options: GaussianOptions, *, inner: Vicinity) -> None:
@@ -93,7 +106,7 @@ class Gaussian(Around):
         self.sigma = options.sigma
 
     def sample(self, step: Step, batch: Batch) -> Batch:
-        """Draw noise for each pixel; Δ = 0 leaves the samples as they are."""
+        """Add noise to each pixel; Δ = 0 leaves the samples unchanged."""
         batch = self.inner.sample(step, batch)
         if not self.sigma:
             return batch
@@ -101,35 +114,34 @@ class Gaussian(Around):
         return dataclasses.replace(batch, x=torch.add(batch.x, noise, alpha=self.sigma))
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Project the perturbation of the clipped sample onto the inner vicinity."""
-        clipped = origin.clamp(0, 1)
+        """Project the perturbation onto those that are legal for the clipped sample."""
+        clipped = self.clipped(origin)
         return _shift(self.inner.project(x - (origin - clipped), clipped, radius), clipped, origin)
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Tell for each sample whether its perturbation is legal for the clipped one: bool (N,)."""
-        clipped = origin.clamp(0, 1)
+        """Return whether each perturbation is legal for the clipped sample, bool (N,)."""
+        clipped = self.clipped(origin)
         return self.inner.contains(_shift(x, origin, clipped), clipped, radius)
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
         """Draw a legal perturbation of the clipped sample."""
-        clipped = origin.clamp(0, 1)
+        clipped = self.clipped(origin)
         return _shift(self.inner.random_point(clipped, radius, rng), clipped, origin)
 
 
 def _shift(x: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Move x as start moves to end; where that is nowhere, x stays to the bit, as does start."""
+    """Move x by the step from start to end; exact where x equals start or start equals end."""
     return torch.where(start == end, x, end + (x - start))
 
 
 class Mixup(Around):
     """x̃ = λ·x_i + (1 − λ)·x_j, ỹ = λ·y_i + (1 − λ)·y_j with one λ ~ Beta(a, a) for each batch.
 
-    What the two labels were, and λ, travel in `info` as "partner-labels", rows (N, 2, K), and
-    "shares", (N, 2).
+    `info` carries both labels as "partner-labels", rows (N, 2, K), and λ and 1 − λ as "shares", (N, 2).
 
     Args:
         options: see MixupOptions.
-        inner: draws the samples that are mixed.
+        inner: vicinity that draws the samples to mix.
     """
 
     def __init__(self, options: MixupOptions, *, inner: Vicinity) -> None:
@@ -137,10 +149,10 @@ class Mixup(Around):
         self.a = options.a
 
     def sample(self, step: Step, batch: Batch) -> Batch:
-        """Mix each sample with another of the batch; a = 0 leaves the samples as they are.
+        """Mix each sample with another of the batch; a = 0 leaves the samples unchanged.
 
         Raises:
-            ValueError: the task is no classification.
+            ValueError: the task is not classification.
         """
         batch = self.inner.sample(step, batch)
         if not self.a:

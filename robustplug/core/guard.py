@@ -1,4 +1,4 @@
-"""Run the attack code of other libraries on a model, and put everything back afterwards."""
+"""Run the attack code of other libraries on a model, and restore everything afterwards."""
 
 from __future__ import annotations
 
@@ -20,37 +20,38 @@ if TYPE_CHECKING:
 
 
 class Guarded(nn.Module):
-    """Show the model of a step to foreign code, as a module whose calls are counted.
+    """Expose the model of a step to third-party code, as a module whose calls are counted.
 
-    `train`, `eval`, `to` and what else would change the mode, the device or the precision of the model
-    have no effect, also when called after the block by code that held on to the module.
+    `train`, `eval`, `to` and every other call that would change the mode, the device or the precision of
+    the model have no effect. This holds after the block as well, for code that kept a reference to the
+    module.
 
     Args:
-        step: whose model is shown; its parameters are those of this module, too.
+        step: the step whose model is exposed; this module shares the model's parameters.
     """
 
     def __init__(self, step: Step) -> None:
         super().__init__()
         self.training = False
         self.model = step.model
-        # Not as an attribute that torch looks at: a step is no module.
+        # Set without nn.Module's attribute handling: a step is not a module.
         self.__dict__["step"] = step
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, K) for inputs in [0, 1]; forwards and backwards are counted."""
+        """Return logits (N, K) for inputs in [0, 1], and count forwards and backwards."""
         step: Step = self.__dict__["step"]
-        # Code that passes through NumPy comes back in double precision.
+        # Code that passes through NumPy returns double precision.
         output: Tensor = step.forward(x.to(step.batch.x.dtype) if x.is_floating_point() else x)
         if output.requires_grad:
             output.register_hook(lambda gradient: _count(step, len(x)))  # type: ignore[no-untyped-call]
         return output
 
     def train(self, mode: bool = True) -> Guarded:
-        """Stay in the mode of an attack: dropout left on would pass for robustness."""
+        """Ignore the call and keep the mode of an attack: active dropout would pass for robustness."""
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Guarded:
-        # What .to(), .double(), .cuda() and .cpu() all go through.
+        # .to(), .double(), .cuda() and .cpu() all call this.
         return self
 
 
@@ -60,15 +61,15 @@ def _count(step: Step, rows: int) -> None:
 
 @contextlib.contextmanager
 def guarded(step: Step) -> Iterator[nn.Module]:
-    """Give foreign code a step's model for a block, and restore all that such code is known to change.
+    """Give third-party code a step's model for a block, and restore what such code is known to change.
 
-    Inside, the model is in eval mode with frozen parameters, gradients are on, also when the caller
-    switched them off, and the global generators of torch, NumPy and Python are seeded from the step's.
-    Afterwards, also after an exception, training flags, `requires_grad`, `.grad`, buffers, the global
-    generators and cuDNN's flags are as they were.
+    Inside, the model is in eval mode with frozen parameters. Gradients are enabled, even if the caller
+    disabled them. The global generators of torch, NumPy and Python are seeded from the step's generator.
+    Afterwards, even after an exception, training flags, `requires_grad`, `.grad`, buffers, the global
+    generators and cuDNN's flags are as before.
 
     Args:
-        step: whose model is attacked.
+        step: the step whose model is attacked.
 
     Yields:
         A module from inputs in [0, 1] to logits, whose calls are counted.
@@ -81,7 +82,7 @@ def guarded(step: Step) -> Iterator[nn.Module]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(isolated(seed, step.rng.device))
-        stack.enter_context(_other_generators(seed))
+        stack.enter_context(other_generators(seed))
         stack.enter_context(step.attack_mode())
         try:
             for parameter, _, _ in parameters:
@@ -94,7 +95,7 @@ def guarded(step: Step) -> Iterator[nn.Module]:
                 parameter.requires_grad_(required)
             with torch.no_grad():
                 for buffer, value in buffers:
-                    # A write, be it of the same values, would spoil graphs that wait for their backward.
+                    # Even a write of equal values would invalidate graphs that still await their backward.
                     if not torch.equal(buffer, value):
                         buffer.copy_(value)
 
@@ -105,14 +106,14 @@ def attack_by_radius(
     vicinity: Vicinity,
     attack: Callable[[nn.Module, Tensor, Tensor, float], Tensor],
 ) -> View:
-    """Run foreign attack code on the rows of each radius, and make what it gives legal.
+    """Run third-party attack code on the rows of each radius, and make its results legal.
 
-    Rows of radius 0 stay as they are, rows that are not finite go back to their origin, and those that
-    are not legal are projected into the vicinity. The others stay to the bit: examples just across the
-    decision boundary would be lost to the rounding of a projection.
+    Rows of radius 0 stay unchanged. Rows that are not finite return to their origin. Rows that are not
+    legal are projected into the vicinity. All other rows stay bit-identical: the rounding of a projection
+    would lose examples that lie just across the decision boundary.
 
     Args:
-        step, view, vicinity: as a perturbation gets them.
+        step, view, vicinity: the arguments of a perturbation.
         attack: (model, x, y, eps) -> x′ for rows of one radius; the model is as in `guarded`.
     """
     radius = step.radii(view, vicinity)
@@ -128,8 +129,8 @@ def attack_by_radius(
 
 
 @contextlib.contextmanager
-def _other_generators(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python and, if it is loaded, NumPy, and put them back afterwards."""
+def other_generators(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python and, if loaded, of NumPy, and restore them afterwards."""
     python, numpy = random.getstate(), sys.modules.get("numpy")
     state: Any = None if numpy is None else numpy.random.get_state()
     random.setstate(random.Random(seed).getstate())

@@ -1,4 +1,4 @@
-"""What each kind of component must do. A plugin satisfies these by shape; nothing is inherited."""
+"""The interface of each kind of component. Plugins implement it structurally, without inheritance."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Vicinity(Protocol):
-    """V: where virtual samples come from, and what a legal perturbation of them is.
+    """V: the distribution of virtual samples around a training sample, and the set of legal perturbations.
 
-    `eps` is the radius of a view that carries none of its own; radii are (N,) tensors. `norm` is the
-    order p of the norm that measures them (2.0, math.inf), or None for a set that is no norm ball.
+    `eps` is the radius of a view that has no radius of its own; radii are (N,) tensors. `norm` is the order
+    p of the norm that measures them (2.0, math.inf), or None for a set that is not a norm ball.
     """
 
     eps: float
@@ -34,11 +34,11 @@ class Vicinity(Protocol):
         ...
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Tell for each sample whether x is legal, up to float rounding: bool (N,)."""
+        """Return for each sample whether x is legal, up to float rounding: bool (N,)."""
         ...
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """Return the direction of unit size that ascends a linear function the fastest."""
+        """Return the direction of unit size that increases a linear function the fastest."""
         ...
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
@@ -46,26 +46,35 @@ class Vicinity(Protocol):
         ...
 
 
+@runtime_checkable
+class BoundedVicinity(Protocol):
+    """A vicinity of inputs whose valid range need not be [0, 1]; one without this is refused elsewhere."""
+
+    def within(self, low: float | Sequence[float], high: float | Sequence[float]) -> None:
+        """Keep inputs in [low, high]: numbers, or one for each channel or feature."""
+        ...
+
+
 class Perturbation(Protocol):
-    """The perturbation generator: move a view's x to another legal point."""
+    """The perturbation generator: moves a view's x to another legal point."""
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view with a new x, detached from any graph; model and gradients untouched."""
+        """Return the view with a new x, detached from any graph; leave model and gradients unchanged."""
         ...
 
     def cost(self, target: Cost) -> Cost:
-        """Say how many forwards and backwards per sample one call makes during training.
+        """Return how many forwards and backwards per sample one call makes during training.
 
-        `Cost.unknown()` where that depends on the data.
+        Return `Cost.unknown()` if that depends on the data.
 
         Args:
-            target: what asking the method's label map once costs.
+            target: cost of one call of the method's label map.
         """
         ...
 
 
 class LabelMap(Protocol):
-    """h: from a view to the targets of its loss."""
+    """h: maps a view to the targets of its loss."""
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return targets, for classification (N, K) rows that sum to 1 or int64 (N,)."""
@@ -73,7 +82,7 @@ class LabelMap(Protocol):
 
 
 class OutputMap(Protocol):
-    """g∘f: from a view to the model's outputs."""
+    """g∘f: maps a view to the model's outputs."""
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return outputs, for classification logits (N, K), through `step.forward`."""
@@ -90,10 +99,10 @@ class Loss(Protocol):
 
 @runtime_checkable
 class LearnedSlot(Protocol):
-    """A slot with parameters or memory of its own, in whatever method it stands."""
+    """A slot with parameters or memory of its own, in whatever method it is used."""
 
     def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
-        """Register parameters and buffers with the method's state, and name those to train.
+        """Register parameters and buffers with the method's state, and return the groups to train.
 
         Called once, after the method's own setup, with the global generator seeded for it.
         """
@@ -104,21 +113,22 @@ class LearnedSlot(Protocol):
 class SelfTrained(Protocol):
     """A model that learns by itself, without gradients: an nn.Module with `fit`, such as boosted trees.
 
-    An epoch of training calls `fit` once, with all its samples. Optimizer, schedule and attacks have no part
-    in it: the component declares `traits=self_trained()`, and a recipe that asks for them is refused. What
-    was learnt may be of any size: torch's `get_extra_state` and `set_extra_state` put it into the state dict.
+    An epoch of training calls `fit` once, with all samples of the epoch. Optimizer, schedule and attacks
+    are not used. The component declares `traits=self_trained()`, and a recipe that requests them is
+    refused. The learned state may have any size: torch's `get_extra_state` and `set_extra_state` put it
+    into the state dict.
     """
 
     def fit(self, x: Tensor, y: Tensor, seed: int) -> None:
-        """Forget what was learnt, and learn to lower the cross entropy −Σ_k ỹ_k · log softmax(f(x̃))_k.
+        """Discard the learned state, and learn to lower the cross entropy −Σ_k ỹ_k · log softmax(f(x̃))_k.
 
         Args:
-            x: virtual samples (N, …), those of an epoch.
+            x: virtual samples (N, …) of an epoch.
             y: their labels, int64 (N,), or rows (N, K) that sum to 1.
-            seed: of everything random; the same samples and seed give the same model.
+            seed: seed of all randomness; the same samples and seed produce the same model.
 
         Raises:
-            Refused: it cannot learn from these labels.
+            Refused: the model cannot learn from these labels.
         """
         ...
 
@@ -127,9 +137,9 @@ class SelfTrained(Protocol):
 class AimingPerturbation(Protocol):
     """An attack with a goal of its own, such as an output to force, instead of making samples wrong.
 
-    The goal is stated before the attack, and from the clean samples alone. The task's `score` reads it in the
-    view's info, and a sample is right as long as the goal is not reached. The row starts with all samples,
-    whether they are right when clean or not.
+    The goal is stated before the attack, and from the clean samples alone. The task's `score` reads the
+    goal from the view's info; a sample is correct as long as the goal is not reached. The row starts with
+    all samples, whether or not they are correct when clean.
     """
 
     def aim(self, step: Step, view: View) -> Mapping[str, Any]:
@@ -141,5 +151,5 @@ class Schedule(Protocol):
     """A learning-rate schedule."""
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """Return the factor of the learning rate at a (fractional) epoch of a run of `epochs`."""
+        """Return the factor of the learning rate at a (fractional) epoch of a run of `epochs` epochs."""
         ...

@@ -1,7 +1,8 @@
-"""What the engine tells a person while it works."""
+"""The interface through which training and evaluation report their progress."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -9,26 +10,26 @@ from .types import EpochReport, Progress, RunInfo
 
 
 class Reporter(Protocol):
-    """Hear of progress; called on the main process only."""
+    """Receive reports of progress; called on the main process only."""
 
     def begin(self, run: RunInfo, progress: Progress) -> None:
-        """Hear that training starts or goes on."""
+        """Receive the start of training, or its continuation after a resume."""
 
     def batch(self, progress: Progress, means: Mapping[str, float]) -> None:
-        """Hear the running means of this epoch, at most a few times a second."""
+        """Receive the running means of this epoch, at most a few times a second."""
 
     def epoch(self, report: EpochReport, epochs: int) -> None:
-        """Hear what an epoch brought."""
+        """Receive the report of an epoch."""
 
     def attack(self, name: str, done: int, total: int) -> None:
-        """Hear how far an attack of the evaluation is, in samples."""
+        """Receive the progress of an attack of the evaluation, in samples."""
 
     def warn(self, message: str) -> None:
-        """Hear of something that does not stop the run."""
+        """Receive a warning that does not stop the run."""
 
 
 class Silent:
-    """Say nothing."""
+    """Report nothing."""
 
     def begin(self, run: RunInfo, progress: Progress) -> None:
         """Ignore it."""
@@ -44,3 +45,11 @@ class Silent:
 
     def warn(self, message: str) -> None:
         """Ignore it."""
+
+
+class Warns(Silent):
+    """Report nothing but warnings, as those of Python: the default of the Python API."""
+
+    def warn(self, message: str) -> None:
+        """Issue a Python warning."""
+        warnings.warn(message, stacklevel=2)

@@ -1,4 +1,4 @@
-"""The values that flow through the loop. Importing this module does not import torch."""
+"""The values that flow through training and evaluation. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Hold some samples of a task.
+    """Hold samples of a task.
 
     Attributes:
-        x: inputs, for images float32 (N, C, H, W) in [0, 1]; else whatever the task says.
+        x: inputs, for images float32 (N, C, H, W) in [0, 1]; otherwise as the task defines them.
         y: labels, for classification int64 (N,), or float (N, K) rows that sum to 1.
         index: int64 (N,) on the CPU or the device: stable sample ids within the split.
-        info: what a vicinity wants the slots to know of its samples; its tensors have N rows.
+        info: what a vicinity passes to the slots about its samples; its tensors have N rows.
     """
 
     x: Any
@@ -41,14 +41,14 @@ class View:
 
     Attributes:
         x: the (perturbed) inputs.
-        y: the labels that came with the samples.
-        role: "clean", "adv", or what the method calls it; output maps and losses may switch on it.
+        y: the labels of the samples.
+        role: "clean", "adv", or another name that the method chooses; output maps and losses may depend on
+            it.
         origin: the inputs that the radius is measured from.
         index: stable sample ids, as in Batch.
         weight: factor of this view in the loss: a number, or a tensor (N,).
         radius: allowed distance from origin: None for the vicinity's own, or a tensor (N,).
-        info: what a method wants its own slots to know, for example {"eps": Tensor}, or what came with
-            the batch.
+        info: what a method passes to its own slots, for example {"eps": Tensor}, or the info of the batch.
     """
 
     x: Any
@@ -62,7 +62,7 @@ class View:
 
     @classmethod
     def of(cls, batch: Batch, role: str = "clean", **changes: Any) -> View:
-        """Make the view of an unperturbed batch."""
+        """Return the view of an unperturbed batch."""
         own = {"x": batch.x, "y": batch.y, "origin": batch.x, "index": batch.index, "info": batch.info}
         return cls(**{**own, "role": role, **changes})
 
@@ -71,7 +71,7 @@ class View:
         return dataclasses.replace(self, **changes)
 
     def rows(self, keep: Tensor) -> View:
-        """Return the view of some rows: a boolean (N,) or an int64 tensor of positions."""
+        """Return the view of some rows, given as a boolean (N,) or an int64 tensor of positions."""
         values = {f.name: take(getattr(self, f.name), keep) for f in dataclasses.fields(self)}
         return dataclasses.replace(self, **values)
 
@@ -82,7 +82,7 @@ class View:
 def take(tree: Any, keep: Tensor) -> Any:
     """Select rows of every tensor in a tree of tensors, mappings, lists, tuples and named tuples.
 
-    Tensors of no dimension, numbers and strings stay as they are.
+    Tensors without dimensions, numbers and strings stay unchanged.
     """
     if hasattr(tree, "ndim") and hasattr(tree, "device"):
         return tree[keep] if tree.ndim else tree
@@ -99,9 +99,9 @@ class Pass:
     """Describe one optimiser update.
 
     Attributes:
-        name: for reports and for methods that do different things in different passes.
+        name: name in reports, and for methods that do different things in different passes.
         update: names of the parameter groups that this pass updates.
-        input_grad: the views' x require grad, and after_backward may read `view.x.grad`.
+        input_grad: whether the views' x require grad, so that after_backward may read `view.x.grad`.
     """
 
     name: str = "main"
@@ -111,15 +111,15 @@ class Pass:
 
 @dataclass(frozen=True)
 class ParamGroup:
-    """Name some parameters and say how they are optimised.
+    """Name some parameters and define how they are optimised.
 
     Attributes:
-        name: unique within the method; passes refer to it.
+        name: unique name within the method; passes refer to it.
         params: the parameters.
         lr: learning rate; None for that of the recipe. The schedule scales both.
-        maximize: gradient ascent instead of descent.
-        always: every pass updates this group, unless the method's passes name it somewhere; for the
-            groups of a slot that may stand in any method.
+        maximize: whether to use gradient ascent instead of descent.
+        always: whether every pass updates this group, unless one of the method's passes names it; for slots
+            that can be used in any method.
         optimizer: a torch optimizer class or function of (params, lr=…, maximize=…) instead of the
             recipe's.
     """
@@ -140,12 +140,12 @@ class Cost(NamedTuple):
 
     @classmethod
     def unknown(cls) -> Cost:
-        """Return the cost of what stops when the data says so."""
+        """Return the cost of an algorithm whose stopping point depends on the data."""
         return cls(math.nan, math.nan)
 
     @property
     def known(self) -> bool:
-        """Tell whether the cost does not depend on the data."""
+        """Return whether the cost is independent of the data."""
         return not math.isnan(self.forwards + self.backwards)
 
     def __add__(self, other: tuple[Any, ...]) -> Cost:
@@ -154,12 +154,12 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Progress:
-    """Tell where training is. All counts start at 0.
+    """Describe the position in a training run. All counts start at 0.
 
     Attributes:
         epoch, epochs: current and total epochs.
         batch, batches: current batch of the epoch, and batches in an epoch.
-        update, updates: optimiser updates done, and all that the run will make.
+        update, updates: optimiser updates done, and optimiser updates of the whole run.
     """
 
     epoch: int = 0
@@ -172,18 +172,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class Feed:
-    """Say which batches of a split are wanted, in which order, and for which process.
+    """Select the batches of a split, their order, and the process that they are for.
 
     Attributes:
-        epoch: reshuffles and re-augments.
+        epoch: number of the epoch; each epoch has its own order and augmentation.
         batch_size: rows of a global batch, over all processes.
-        seed: of the run.
+        seed: seed of the run.
         shuffle: random order (training) or stored order (evaluation).
-        augment: apply the task's training augmentation.
+        augment: whether to apply the task's training augmentation.
         rank, world: this process gets rows rank, rank + world, … of each global batch.
-        skip: batches of this epoch that are already done.
-        samples: use only this many samples, the first of the stored order; None for all.
-        device: where batches go.
+        skip: number of batches of this epoch that are already done.
+        samples: number of samples, taken from the start of the stored order; None for all.
+        device: device of the batches.
     """
 
     epoch: int = 0
@@ -203,11 +203,14 @@ class TaskInfo:
     """Describe a task to models and methods.
 
     Attributes:
-        sizes: samples in each split.
-        shape: of one input, for images (C, H, W); None when inputs have no fixed shape.
-        classes: number of classes; None when the task is no classification.
-        class_names: their names, if any.
-        mean, std: per channel, of the training inputs, for the model's normalisation layer.
+        sizes: number of samples in each split.
+        shape: shape of one input, for images (C, H, W); None when inputs have no fixed shape.
+        classes: number of classes; None when the task is not a classification.
+        class_names: names of the classes, if any.
+        mean, std: mean and standard deviation of the training inputs per channel, for the model's
+            normalisation layer.
+        bounds: lowest and highest value of an input, numbers or one for each channel or feature; radii are
+            in the same units.
     """
 
     sizes: Mapping[Split, int]
@@ -216,19 +219,21 @@ class TaskInfo:
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    bounds: tuple[float | Sequence[float], float | Sequence[float]] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Tell observers which run this is: plain values only.
+    """Identify a run to observers: plain values only.
 
     Attributes:
-        name: of the recipe.
-        folder: of the run.
+        name: name of the recipe.
+        folder: the run folder.
         method, task, model: names of the components; "" for the task's own model.
-        epochs: that the run will have.
-        resumed_at_epoch: whole epochs that were done when the run was resumed; None for a new run.
-        observers: names of the plugins that were asked to observe it, besides those that always do.
+        epochs: number of epochs of the whole run.
+        resumed_at_epoch: number of whole epochs that were done when the run was resumed; None for a new
+            run.
+        observers: names of the plugins that were requested as observers, besides those that always observe.
     """
 
     name: str
@@ -246,15 +251,15 @@ class EpochReport:
     """Report an epoch: plain numbers only.
 
     Attributes:
-        epoch: from 0.
-        train: means over the training samples of the epoch: "loss", accuracy by role, and what the
-            method logs.
-        validation: "clean" and "robust" accuracy in [0, 1]; "loss" of the clean samples if checkpoints
-            are selected by it; what else the task measures, under the attack if that is run on all samples.
-            Empty when not measured.
+        epoch: number of the epoch, from 0.
+        train: means over the training samples of the epoch: "loss", accuracy by role, and what the method
+            logs.
+        validation: "clean" and "robust" accuracy in [0, 1]; "loss" of the clean samples if checkpoints are
+            selected by it; the task's other measures, under the attack if that is run on all samples. Empty
+            when not measured.
         lr: learning rate at the end of the epoch.
-        seconds: wall time of the epoch so far as this process measured it.
-        best: this epoch's weights are the best so far.
+        seconds: wall time of the epoch, as far as this process measured it.
+        best: whether this epoch's weights are the best so far.
     """
 
     epoch: int
@@ -267,12 +272,12 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Measure:
-    """Report the mean of a number over samples, or what a task makes of all samples together.
+    """Report the mean of a number over samples, or a measure that a task computes from all samples together.
 
     Attributes:
-        mean: over the samples that have the number.
-        low, high: its 95 % confidence interval, for samples drawn independently of one another.
-        count: samples that have the number.
+        mean: mean over the samples that have the number.
+        low, high: bounds of its 95 % confidence interval, for samples drawn independently of one another.
+        count: number of samples that have the number.
     """
 
     mean: float
@@ -288,22 +293,23 @@ class AttackResult:
     Attributes:
         name: label of the row; "clean" for no attack.
         options: the attack's resolved options.
-        accuracy: share of all samples that are right after this row and those before it in its chain;
-            NaN when it was skipped.
-        broken: samples that this row, and none before it in its chain, broke.
-        attempted: samples that it was run on.
-        rejected: results thrown away because they left the vicinity.
+        accuracy: share of all samples that are still correct after this row and the rows before it in its
+            chain; NaN when the row was skipped.
+        broken: number of samples that this row broke and no row before it in its chain.
+        attempted: number of samples that the row was run on.
+        rejected: number of results that were discarded because they left the vicinity.
         forwards, backwards: passes spent, per sample of the whole split.
         seconds: wall time.
         threat: the vicinity, for example {"use": "linf", "eps": 0.1}; empty for none.
-        shift: the distribution shift that came first; empty for none.
-        chain: rows of one chain run on what the rows before left right; "" for a row of its own.
-        skipped: why the row was not run; "" when it was.
-        distance: median distance of the examples that broke a sample: {"linf": …, "l2": …}.
-        right: for each sample, whether it is right after this row; empty when it was skipped.
-        measures: means over the samples that it was run on, of what else the task measures.
-        example: what became of one sample, as the task tells it: of those that the row broke, or else of
-            all, the one of the lowest index; "" where the task tells nothing.
+        shift: the distribution shift that is applied before the attack; empty for none.
+        chain: name of the chain; each row of a chain runs on the samples that the rows before it left
+            correct. "" for a row of its own.
+        skipped: reason why the row was not run; "" when it was.
+        distance: median distance of the successful adversarial examples: {"linf": …, "l2": …}.
+        right: for each sample, whether it is still correct after this row; empty when the row was skipped.
+        measures: means of the task's other measures over the samples that the row was run on.
+        example: outcome of one sample, as the task describes it: the sample of lowest index among those
+            that the row broke, or else among all; "" if the task describes none.
     """
 
     name: str
@@ -330,10 +336,12 @@ class Result:
     """Report an evaluation.
 
     Attributes:
-        split, samples: what was evaluated.
+        split, samples: the evaluated split and number of samples.
         threat: the vicinity's name and options, for example {"use": "linf", "eps": 0.1}.
-        attacks: in the order they were run, "clean" first.
+        attacks: rows in the order in which they were run, "clean" first.
         meta: versions, recipe hash, device, model, training cost, wall time, summaries.
+        examples: the adversarial examples (`evaluation.examples.Examples`) if they were kept, else None;
+            not part of result.json.
     """
 
     split: str
@@ -341,3 +349,4 @@ class Result:
     threat: Mapping[str, Any]
     attacks: tuple[AttackResult, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    examples: Any = None

@@ -1,1 +1,1 @@
-"""Attacks on a model, and what became of each sample."""
+"""Attacks on a model, and their outcome for each sample."""

@@ -1,4 +1,4 @@
-"""Keep batches full while samples leave them."""
+"""Keep batches full while samples drop out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def standing_batches(batches: Iterable[Batch], standing: Tensor) -> Iterator[Bat
 
 
 def sample_lines(batch: Batch) -> list[str]:
-    """Return a line for each sample by which it is known: its index, and its label if that is a number."""
+    """Return a line that identifies each sample: its index, and its label if that is a number."""
     numbers = batch.y.tolist() if isinstance(batch.y, Tensor) else [None] * len(batch)
     return [json.dumps(pair) for pair in zip(batch.index.tolist(), numbers, strict=True)]
 

@@ -1,6 +1,6 @@
 """Summaries of the errors under common corruptions: Hendrycks & Dietterich 2019 (arXiv:1903.12261).
 
-Importing this module does not import torch. Error rates are in [0, 1]; the paper prints percents.
+Importing this module does not import torch. Error rates are in [0, 1]; the paper prints percentages.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ ALEXNET: Mapping[str, float] = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-"""Published error rates of AlexNet on ImageNet-C, means over the severities: for ImageNet-C only."""
+"""Published error rates of AlexNet, means over the severities, valid only for ImageNet-C."""
 
 
 def mean_error(errors: Mapping[str, Sequence[float]]) -> float:
-    """Return the mean error rate over kinds and severities, without a reference: this is no mCE.
+    """Return the mean error rate over kinds and severities, without a reference: this is not mCE.
 
     Args:
         errors: error rates of each kind at severities 1 to 5.
 
     Raises:
-        ValueError: a kind has not five error rates, or there are no kinds.
+        ValueError: a kind does not have five error rates, or there are no kinds.
     """
     return _mean([_mean(_rates(kind, rates)) for kind, rates in _kinds(errors).items()])
 
@@ -52,13 +52,13 @@ def corruption_errors(
 
     Args:
         errors: error rates of each kind at severities 1 to 5.
-        reference: those of the reference model on the same data: five for a kind, or their mean, as in
-            ALEXNET.
+        reference: error rates of the reference model on the same data: five for a kind, or their mean, as
+            in ALEXNET.
         clean, reference_clean: error rates without corruption, for the relative CE; 0 for the plain CE.
 
     Raises:
-        ValueError: the kinds are not those of the reference, a kind has not five error rates in [0, 1],
-            or the reference makes no errors beyond its clean ones.
+        ValueError: the kinds are not those of the reference, a kind does not have five error rates in
+            [0, 1], or the reference has no errors beyond its clean ones.
     """
     if errors.keys() != reference.keys():
         missing = sorted(reference.keys() - errors.keys())
@@ -121,7 +121,7 @@ def _kinds(errors: Mapping[str, Sequence[float]]) -> Mapping[str, Sequence[float
 def _rates(kind: str, rates: Sequence[float]) -> Sequence[float]:
     if len(rates) != SEVERITIES or not all(0 <= rate <= 1 for rate in rates):
         raise ValueError(
-            f"{kind}: give {SEVERITIES} error rates in [0, 1], one a severity, not {list(rates)}"
+            f"{kind}: give {SEVERITIES} error rates in [0, 1], one for each severity, not {list(rates)}"
         )
     return rates
 

@@ -35,23 +35,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class Evaluation(Setting):
-    """Run attacks one after the other, each on the samples that its chain left right.
+    """Run attacks one after the other, each on the samples that are still correct in its chain.
 
-    A chain starts with the samples that are right when clean, or with all when they are shifted first or when
-    the attack has a goal of its own.
-    An attack that refuses or fails costs its own row only.
+    A chain starts with the samples that are correct when clean. It starts with all samples if they are
+    shifted first or if the attack has its own goal. An attack that is refused or fails affects only its row.
     """
 
     def run(
         self, split: Split, attacks: Sequence[Attack], batch_size: int, samples: int | None = None
     ) -> tuple[AttackResult, ...]:
-        """Evaluate; return the results, "clean" first.
+        """Run the attacks and return the results, "clean" first.
 
         Args:
-            split: which samples.
-            attacks: in this order.
+            split: the split of the samples.
+            attacks: attacks in order.
             batch_size: rows of one model call.
-            samples: only the first so many.
+            samples: number of samples, taken from the start of the split; None for all.
         """
         size = min(self.task.info.sizes[split], samples or self.task.info.sizes[split])
         feed = Feed(
@@ -112,7 +111,7 @@ class _Row:
     seen: list[str] = field(default_factory=list)
 
     def run(self) -> tuple[AttackResult, Tensor]:
-        """Return the result, and which samples are right, bool (size,)."""
+        """Return the result, and which samples are still correct, bool (size,)."""
         began, size, total = time.perf_counter(), len(self.start), int(self.start.sum())
         processes = self.evaluation.processes
         reason = self.attack.refused
@@ -122,7 +121,7 @@ class _Row:
                 chunks = list(self._chunks(total))
             except Refused as refusal:
                 reason = str(refusal)
-            except Exception as error:  # one attack must not cost the results of the others
+            except Exception as error:  # one attack must not affect the results of the others
                 reason = _failure(error)
                 self.evaluation.reporter.warn(f"{self.attack.label} failed: {reason}")
         self.journal.end_of_attack()
@@ -209,7 +208,7 @@ class _Row:
         with isolated(derive(evaluation.seed, *path, "global"), device):
             rng = stream(evaluation.seed, *path, device=device)
             seed = derive(evaluation.seed, "samples", self.number)
-            found = judge(evaluation, batch, attack, rng, meter, seed)
+            found = judge(evaluation, batch, attack, rng, meter, seed, self.number)
         rejected = int((~found.legal).sum())
         return Chunk(
             right=batch.index[found.right].tolist(),
@@ -222,7 +221,7 @@ class _Row:
 
 
 def mean_of(values: Tensor) -> Measure:
-    """Return the mean of numbers (N,), those that are NaN left out, and its 95 % confidence interval."""
+    """Return the mean of numbers (N,), without NaN, and its 95 % confidence interval."""
     known = values[~values.isnan()]
     count = len(known)
     if not count:
@@ -240,7 +239,7 @@ def _medians(distances: Tensor) -> dict[str, float]:
 
 
 def _failure(error: Exception) -> str:
-    """Say what an attack raised, and where."""
+    """Describe the exception that an attack raised, and its place."""
     lines = str(error).strip().splitlines() or ["no message"]
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {lines[0]} ({Path(last.filename).name}, line {last.lineno})"

@@ -1,4 +1,4 @@
-"""Note what an evaluation has done, batch by batch, so that a killed one goes on."""
+"""Record the progress of an evaluation batch by batch, so that a killed one can resume."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What an attack did to one batch.
+    """The outcome of an attack on one batch.
 
     Attributes:
-        right: indices of the samples that are still right.
-        counts: rows, rejected results, forwards and backwards.
-        distances: (L∞, L2) of each example that broke a sample.
+        right: indices of the samples that are still correct.
+        counts: numbers of rows, rejected results, forward passes and backward passes.
+        distances: (L∞, L2) of each successful adversarial example.
         seconds: wall time.
-        measures: numbers of each sample, by name; NaN for none.
-        told: index and text of one sample, first whether it was broken: (broken, index, text).
+        measures: values of each sample, by name; NaN for none.
+        told: description of one sample: whether it was broken, its index, its text.
     """
 
     right: list[int]
@@ -37,10 +37,10 @@ class Chunk:
 
 
 class Quiet:
-    """Note nothing."""
+    """Record nothing."""
 
     def chunk(self, attack: int, number: int) -> Chunk | None:
-        """Know nothing."""
+        """Return None."""
         return None
 
     def add(self, attack: int, number: int, chunk: Chunk) -> None:
@@ -57,14 +57,14 @@ class Quiet:
 class Journal:
     """A file of JSON lines: its identity first, then a line for each batch of each process.
 
-    A line is written whole or, after a kill, is the last one and broken; that one is ignored. Only the
-    main process writes: the notes of the others reach it when an attack ends. What an attack refused is
-    not noted: what was missing may be there next time.
+    After a kill, only the last line can be incomplete; it is ignored. Only the main process writes: it
+    receives the records of the others when an attack ends. Refusals are not recorded, because their cause
+    may be gone next time.
 
     Attributes:
-        processes: share the evaluation.
-        chunks: what is known, by process, attack and batch.
-        file: open for the main process.
+        processes: the processes that share the evaluation.
+        chunks: known outcomes, by process, attack and batch.
+        file: the open file on the main process; None on the others.
     """
 
     processes: Processes
@@ -74,12 +74,12 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, identity: Any, processes: Processes) -> Journal:
-        """Open a journal, with what it knows if it is about the same evaluation.
+        """Open a journal, with its records if they belong to the same evaluation.
 
         Args:
-            path: of the file.
-            identity: JSON value that tells evaluations apart.
-            processes: share the evaluation.
+            path: path of the file.
+            identity: JSON value that distinguishes evaluations.
+            processes: the processes that share the evaluation.
 
         Raises:
             RunError: the folder cannot be written.
@@ -90,7 +90,7 @@ class Journal:
         file = None
         if processes.main:
             lines, sound = _read(path, key)
-            with writing(f"notes of the evaluation in {path.parent}", "Choose another folder with --out."):
+            with writing(f"the journal in {path.parent}", "Choose another folder with --out."):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if sound:
                     os.truncate(path, sound)
@@ -101,29 +101,29 @@ class Journal:
         return cls(processes, chunks, file)
 
     def chunk(self, attack: int, number: int) -> Chunk | None:
-        """Return what this process did to a batch, or None."""
+        """Return the outcome of this process's attack on a batch, or None."""
         return self.chunks.get((self.processes.rank, attack, number))
 
     def add(self, attack: int, number: int, chunk: Chunk) -> None:
-        """Note what this process did to a batch."""
+        """Record the outcome of this process's attack on a batch."""
         place = {"process": self.processes.rank, "attack": attack, "batch": number}
         self._pending.append(json.dumps({**place, **asdict(chunk)}) + "\n")
         if self.processes.world == 1:
             self._flush(self._pending)
 
     def end_of_attack(self) -> None:
-        """Bring the notes of all processes to the main one."""
+        """Collect the records of all processes on the main process."""
         self._flush(self.processes.gather_lines(self._pending))
 
     def _flush(self, lines: list[str]) -> None:
         if self.file is not None:
-            with writing("the notes of the evaluation", "What is noted is kept: start it again."):
+            with writing("the journal of the evaluation", "Its records are kept: start it again."):
                 self.file.writelines(lines)
                 self.file.flush()
         self._pending = []
 
     def close(self) -> None:
-        """Close the file; it stays until `discard`, since the result is not written yet."""
+        """Close the file; it remains until `discard`, since the result is not written yet."""
         if self.file is not None:
             self.file.close()
 
@@ -134,7 +134,7 @@ def discard(path: Path) -> None:
 
 
 def _read(path: Path, key: str) -> tuple[list[str], int]:
-    """Return the known lines and how many bytes of the file are sound."""
+    """Return the intact records, and the number of intact bytes of the file."""
     lines: list[str] = []
     sound = 0
     try:

@@ -1,29 +1,34 @@
-"""Run an attack on a batch, and judge what it gives."""
+"""Run an attack on a batch, and judge its results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..core.protocols import AimingPerturbation
+from ..core.random import isolated, stream
 from ..core.step import Meter, Step
 from ..core.task import MeasuringTask, TellingTask
 from ..core.types import Batch, View, take
+from .examples import Examples, levels, sides
 from .setting import Attack, Setting, plain_objective
+
+# Rows of one model call, when examples are checked as pictures.
+_ROWS = 256
 
 
 class Judged(NamedTuple):
-    """Hold what an attack did to a batch.
+    """Hold the judged results of an attack on a batch.
 
     Attributes:
-        right: which samples are right, bool (N,).
+        right: which samples are still correct, bool (N,).
         legal: which results are in the vicinity, bool (N,).
-        distances: (L∞, L2) of the examples that broke a sample.
-        measures: what else the task measures, (N,) each; NaN where the result was not legal.
-        told: (broken, index, text) of the first sample that is broken, or else of the first one.
+        distances: (L∞, L2) of the successful adversarial examples.
+        measures: the task's other measures, (N,) each; NaN for results that are not legal.
+        told: (broken, index, text) of the first broken sample, or else of the first sample.
     """
 
     right: Tensor
@@ -34,9 +39,25 @@ class Judged(NamedTuple):
 
 
 def judge(
-    evaluation: Setting, batch: Batch, attack: Attack, rng: torch.Generator, meter: Meter, seed: int
+    evaluation: Setting,
+    batch: Batch,
+    attack: Attack,
+    rng: torch.Generator,
+    meter: Meter,
+    seed: int,
+    number: int,
 ) -> Judged:
-    """Run an attack on a batch and judge its results."""
+    """Run an attack on a batch and judge its results.
+
+    Args:
+        evaluation: the model, its task and its threat model.
+        batch: clean samples.
+        attack: the row.
+        rng: generator of this batch.
+        meter: counts the passes.
+        seed: seed of generators of single samples.
+        number: number of the row; 0 for the clean one.
+    """
     objective, task = plain_objective(evaluation.loss), evaluation.task
     step = Step(evaluation.model, objective, task, batch, rng, meter=meter, evaluating=True, seed=seed)
     if attack.shift is not None:
@@ -50,7 +71,7 @@ def judge(
             view = view.replace(info={**view.info, **attack.perturbation.aim(step, view)})
         origin = view
         moved = attack.perturbation(step, view, vicinity)
-        # What the attack says counts for nothing: the original labels, origins and radii do.
+        # Only x is taken from the attack; labels, origins and radii are the original ones.
         view = origin.replace(x=moved.x)
         legal = vicinity.contains(view.x, view.origin, step.radii(view, vicinity))
     with torch.no_grad():
@@ -60,12 +81,14 @@ def judge(
         if evaluation.losses:
             measures["loss"] = step.loss(view, output, view.y)
         measures = {name: values.double().masked_fill(~legal, torch.nan) for name, values in measures.items()}
+        if evaluation.keeper is not None:
+            evaluation.keeper.add(number, view, output, right)
         told = _told(task, view, output, right) if isinstance(task, TellingTask) else None
     return Judged(right, legal, _distances(view, ~right), measures, told)
 
 
 def _told(task: TellingTask, view: View, output: Any, right: Tensor) -> tuple[bool, int, str] | None:
-    """Tell of the broken sample of the lowest index, or else of the sample of the lowest one."""
+    """Describe the broken sample with the lowest index, or else the sample with the lowest index."""
     if not len(view):
         return None
     broken = not bool(right.all())
@@ -82,3 +105,30 @@ def _distances(view: View, rows: Tensor) -> list[tuple[float, float]]:
     if not moved.numel():
         return []
     return list(zip(moved.abs().amax(1).tolist(), moved.norm(dim=1).tolist(), strict=True))
+
+
+def survivors(examples: Examples, setting: Setting, attacks: Sequence[Attack], bounds: Any) -> Tensor:
+    """Return which examples are still wrong, and inside their radius, after rounding to 8 bits: bool (M,)."""
+    device = setting.processes.device
+    low, high = sides(bounds, examples.x)
+    rounded = low + levels(examples.x, examples.origin, bounds).float() / 255 * (high - low)
+    found = []
+    vicinities: Mapping[int, Any] = {
+        number: attack.vicinity or setting.vicinity for number, attack in enumerate(attacks, 1)
+    }
+    for number, vicinity in vicinities.items():
+        mine = (examples.row == number).nonzero()[:, 0]
+        for rows in torch.split(mine, _ROWS):
+            x, origin = rounded[rows].to(device), examples.origin[rows].to(device)
+            batch = Batch(x, examples.label[rows].to(device), examples.index[rows].to(device))
+            rng = stream(setting.seed, "rounded", number, device=device)
+            step = Step(setting.model, plain_objective(setting.loss), setting.task, batch, rng)
+            view = View.of(batch, "adv", origin=origin)
+            with torch.no_grad(), isolated(setting.seed, device):
+                right = step.score(view, step.output(view))
+                legal = vicinity.contains(x, origin, step.radii(view, vicinity))
+            found.append((rows, (~right & legal).cpu()))
+    result = torch.zeros(len(examples), dtype=torch.bool)
+    for rows, survive in found:
+        result[rows] = survive
+    return result

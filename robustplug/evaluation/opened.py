@@ -1,4 +1,4 @@
-"""A model that is opened for evaluation, for those who run its attacks themselves."""
+"""A model that is opened for evaluation, for code that runs its attacks itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..core.random import derive, stream
+import torch
+from torch import Tensor
+
+from ..core.random import derive, isolated, stream
 from ..core.step import Step
 from ..core.types import Batch, Feed, Split, View
 from ..devices.precision import fitting_threads
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Clean:
-    """Count the samples of an evaluation, and those of them that are right."""
+    """Count the samples of an evaluation, and the correct ones among them."""
 
     samples: int
     right: int
@@ -37,15 +40,15 @@ class Clean:
 
 @dataclass
 class OpenedEvaluation:
-    """Hold a model, its data, and the attacks that were asked for.
+    """Hold a model, its data, and the requested attacks.
 
     Attributes:
-        name: of the run or the model.
-        attacks: in order; those that were refused say why.
-        threat: the threat model, as a recipe would write it.
-        description: plain JSON values: what a result says of model, data and machine.
-        evaluation: how they are run.
-        split, batch_size, samples: which samples, and how many at once.
+        name: name of the run or the model.
+        attacks: attacks in order; refused ones have a reason.
+        threat: the threat model, as a table of a recipe.
+        description: plain JSON values on model, data and machine, as in a result.
+        evaluation: the evaluation that runs the attacks.
+        split, batch_size, samples: which samples, and how many in a batch.
     """
 
     name: str
@@ -63,33 +66,37 @@ class OpenedEvaluation:
         """Return the shape of an input."""
         return self.evaluation.task.info.shape
 
+    @property
+    def typical_input(self) -> Any:
+        """Return the inputs of a batch, to choose the number of threads by."""
+        return next(iter(self.evaluation.task.batches(self.split, self.feed()))).x
+
     @contextlib.contextmanager
     def running(self) -> Iterator[Clean]:
-        """Prepare the model for a block, and find the samples that are right: attacks run on those."""
+        """Prepare the model for a block, and find the correct samples, on which attacks run."""
         if self.evaluation.processes.world > 1:
             raise RunError("this runs in one process: leave out torchrun")
-        first = next(iter(self.evaluation.task.batches(self.split, self._feed())))
-        with fitting_threads(first.x), self.evaluation.prepared():
+        with fitting_threads(self.typical_input), self.evaluation.prepared():
             (clean,) = self.evaluation.run(self.split, [], self.batch_size, self.samples)
-            standing = _flags(clean.right)
-            batches = self.evaluation.task.batches(self.split, self._feed())
+            standing = torch.tensor(clean.right, dtype=torch.bool)
+            batches = self.evaluation.task.batches(self.split, self.feed())
             self._batches = list(regroup(standing_batches(batches, standing), self.batch_size))
             yield Clean(len(clean.right), sum(clean.right))
 
     def steps(self, attack: Attack, number: int) -> Iterator[tuple[Step, View, Vicinity]]:
-        """Yield what a row's perturbation is called with, for each batch of samples that are right.
+        """Yield the arguments of a row's perturbation for each batch of correct samples.
 
-        `step.evaluating` is False: searches go on after their first success.
+        `step.evaluating` is False: searches continue after their first success.
 
         Args:
             attack: the row.
-            number: of the row, for its random numbers.
+            number: number of the row, for its random numbers.
 
         Raises:
-            Refused: the row was refused, has a distribution shift, or makes its examples on another model.
+            Refused: the row was refused, has a distribution shift, or uses a surrogate model.
         """
         if attack.refused or attack.shift is not None or attack.source is not None:
-            raise Refused(attack.refused or "it has a shift or another model, which only evaluate can run")
+            raise Refused(attack.refused or "only evaluate can run rows with a shift or a surrogate model")
         evaluation = self.evaluation
         objective = plain_objective(evaluation.loss)
         device = evaluation.processes.device
@@ -99,29 +106,24 @@ class OpenedEvaluation:
             step.seed = derive(evaluation.seed, "samples", number)
             yield step, View.of(batch, "adv"), attack.vicinity or evaluation.vicinity
 
-    def _feed(self) -> Feed:
+    def feed(self) -> Feed:
+        """Return which batches are evaluated."""
         device = str(self.evaluation.processes.device)
         return Feed(batch_size=self.batch_size, samples=self.samples, device=device)
 
 
-def _flags(values: Sequence[bool]) -> Any:
-    import torch
-
-    return torch.tensor(values, dtype=torch.bool)
-
-
 def open_attacks(subject: Subject, suite: str | Path | Mapping[str, Any] | None) -> OpenedEvaluation:
-    """Open the attacks of a model: those of a suite, or else of its recipe.
+    """Open the attacks on a model: those of a suite, or else of its recipe.
 
     Raises:
-        RecipeError: the suite is wrong.
+        RecipeError: the suite is invalid.
     """
     parts, asked = subject.parts, Asked()
     options, threat = parts.recipe.evaluate, use_to_mapping(parts.threat)
     rows = (
         chain_of_attacks(options.attack, parts.threat, "evaluate.attack")
         if suite is None
-        else suite_attacks(read_suite(suite, threat), parts.threat, ())
+        else suite_attacks(read_suite(suite, threat), parts.threat, (), parts.task.info)
     )
     return OpenedEvaluation(
         parts.recipe.name,
@@ -133,3 +135,32 @@ def open_attacks(subject: Subject, suite: str | Path | Mapping[str, Any] | None)
         options.batch_size,
         options.samples,
     )
+
+
+def adversarial_examples(opened: OpenedEvaluation) -> Tensor:
+    """Return an adversarial example for each sample of the only row, in the order of the samples.
+
+    Raises:
+        Refused: the row cannot be run.
+    """
+    (row,) = opened.attacks
+    if row.refused or row.perturbation is None:
+        raise Refused(row.refused or "it is no attack")
+    evaluation, found = opened.evaluation, []
+    device = evaluation.processes.device
+    with evaluation.prepared():
+        for number, batch in enumerate(evaluation.task.batches(opened.split, opened.feed())):
+            with isolated(derive(evaluation.seed, "attack", number, "global"), device):
+                rng = stream(evaluation.seed, "attack", number, device=device)
+                step = Step(evaluation.model, plain_objective(evaluation.loss), evaluation.task, batch, rng)
+                step.evaluating, step.seed = True, derive(evaluation.seed, "samples", 1)
+                view = View.of(batch, "adv")
+                x = row.perturbation(step, view, row.vicinity or evaluation.vicinity).x
+                legal = evaluation.vicinity.contains(x, batch.x, step.radii(view, evaluation.vicinity))
+            found.append(take_where(legal, x, batch.x).detach().cpu())
+    return torch.cat(found)
+
+
+def take_where(keep: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Return the rows of one tensor where keep (N,) is true, and of the other elsewhere."""
+    return torch.where(keep.view(-1, *(1,) * (one.dim() - 1)), one, other)

@@ -1,4 +1,4 @@
-"""Open a run folder to see what was trained, and to evaluate more of it."""
+"""Open a run folder to inspect the trained model, and to evaluate it further."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """Hold a run to look at.
+    """Hold an opened run.
 
     Attributes:
-        model: exported, in eval mode.
-        trained: as in the checkpoint, before the method's export.
-        parts: its recipe, task and method, with the method's memory and parameters as trained.
-        processes: says where the models are.
-        epochs: whole epochs that it has been trained for.
-        folder: of the run.
-        problems: what is wrong with newer checkpoints.
+        model: the exported model, in eval mode.
+        trained: the model of the checkpoint, before the method's export.
+        parts: recipe, task and method of the run, with the method's memory and parameters as trained.
+        processes: the processes that determine the device of the models.
+        epochs: number of whole epochs of training.
+        folder: the run folder.
+        problems: problems of newer checkpoints.
     """
 
     model: nn.Module
@@ -66,15 +66,15 @@ class LoadedRun:
 
     @property
     def device(self) -> str:
-        """Return where the models are."""
+        """Return the device of the models."""
         return str(self.processes.device)
 
     def evaluate(self, model: nn.Module, samples: int | None = None) -> Result:
-        """Evaluate a module as the run's recipe says.
+        """Evaluate a module with the evaluation settings of the run's recipe.
 
         Args:
-            model: of the same task, in eval mode.
-            samples: use only the first so many; None for what the recipe says.
+            model: a module for the same task, in eval mode.
+            samples: number of samples, taken from the start of the split; None for the recipe's number.
         """
         from ..core.reporting import Silent
         from ..devices.precision import fitting_threads
@@ -90,15 +90,15 @@ class LoadedRun:
 
 
 def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> LoadedRun:
-    """Open a run folder to look at what was trained.
+    """Open a run folder to inspect the trained model.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         device: "auto", "cpu", "cuda" or "mps".
         last: open the newest checkpoint instead of the selected one.
 
     Raises:
-        RunError: the folder holds no run, or no checkpoint of it can be used.
+        RunError: the folder contains no run, or no usable checkpoint.
     """
     from ..devices.processes import start
 

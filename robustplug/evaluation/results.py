@@ -1,4 +1,4 @@
-"""Evaluate the parts of a run as its recipe or a suite asks."""
+"""Evaluate a model with the settings of its recipe or of a suite."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.types import Result
+from ..core.types import AttackResult, Result, TaskInfo
+from ..errors import RunError
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
 from ..runs.environment import describe_environment
 from ..runs.folder import locked, write_json, writing
 from ..runs.result_file import result_to_json
-from ..subjects.assemble import build_part, threat_of
+from ..subjects.assemble import build_part, build_vicinity, note_on_radius, threat_of
 from ..subjects.formats.weights import weights_digest
 from .evaluate import Evaluation
+from .examples import Examples, Keeper
 from .journal import discard
+from .judge import survivors
 from .rows import chain_of_attacks, suite_attacks
 from .setting import Attack
 from .summary import ReferenceErrors, corruption_summary, worst_cases
@@ -30,14 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """Say what an evaluation runs besides what its recipe says.
+    """Hold the settings of an evaluation that are not in its recipe.
 
     Attributes:
-        suite: instead of the recipe's attacks.
-        sources: models that transfer rows make their examples on.
-        reference: what corruption errors are divided by.
-        journal: file that notes what is done; None for none.
-        training: what training cost.
+        suite: suite that replaces the recipe's attacks.
+        sources: surrogate models of transfer rows.
+        reference: errors that divide the corruption errors.
+        journal: file that records the progress; None for none.
+        training: cost of the training.
+        keep_examples: keep the adversarial examples, and write them beside the result.
+        pictures: also write them as PNG.
     """
 
     suite: Suite | None = None
@@ -45,12 +50,14 @@ class Asked:
     reference: ReferenceErrors | None = None
     journal: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    keep_examples: bool = False
+    pictures: bool = False
 
 
 def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
     """Return the evaluation of a model in its threat model."""
     parts, recipe, options = subject.parts, subject.parts.recipe, subject.parts.recipe.evaluate
-    vicinity = build_part(parts.threat, "vicinity", "evaluate.vicinity")
+    vicinity = build_vicinity(parts.threat, "evaluate.vicinity", parts.task.info)
     loss = asked.suite.loss if asked.suite is not None else options.loss
     identity = {
         "weights": weights_digest(subject.exported),
@@ -61,6 +68,9 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
         "sources": [source.identity for source in asked.sources],
     }
     built = build_part(loss, "loss", "evaluate.loss")
+    note = note_on_radius(vicinity, parts.task.info)
+    if note:
+        subject.reporter.warn(note)
     return Evaluation(
         subject.exported,
         parts.task,
@@ -75,11 +85,11 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
 
 
 def evaluate_subject(subject: Subject, asked: Asked) -> Result:
-    """Evaluate a model as its recipe's `evaluate` table or a suite says.
+    """Evaluate a model with the `evaluate` table of its recipe or with a suite.
 
     Args:
         subject: the model, its data and its recipe.
-        asked: what is run besides.
+        asked: the settings that are not in the recipe.
     """
     started, parts = time.perf_counter(), subject.parts
     options, threat = parts.recipe.evaluate, parts.threat
@@ -87,9 +97,17 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
     if asked.suite is None:
         attacks = chain_of_attacks(options.attack, threat, "evaluate.attack")
     else:
-        attacks = suite_attacks(asked.suite, threat, asked.sources)
+        attacks = suite_attacks(asked.suite, threat, asked.sources, parts.task.info)
     evaluation = prepare_evaluation(subject, asked)
+    examples = None
+    if asked.keep_examples:
+        if subject.processes.world > 1:
+            raise RunError("examples are kept in one process: leave out torchrun")
+        # The journal does not hold the examples: a killed evaluation that keeps them starts anew.
+        evaluation.keeper, evaluation.journal = Keeper(), None
     rows = evaluation.run(options.split, attacks, options.batch_size, options.samples)
+    if evaluation.keeper is not None:
+        examples = _examples(evaluation, attacks, rows, parts.task.info)
     meta = describe(subject, asked) | {
         "suite": None if asked.suite is None else asked.suite.name,
         "asked": {
@@ -99,17 +117,30 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         "samples_digest": evaluation.samples_digest,
         "worst_cases": worst_cases(rows),
         "corruptions": corruption_summary(rows, asked.reference),
+        **({} if examples is None else {"examples": examples.summary()}),
         "seconds": time.perf_counter() - started,
     }
-    return Result(options.split, len(rows[0].right), use_to_mapping(threat), rows, meta)
+    return Result(options.split, len(rows[0].right), use_to_mapping(threat), rows, meta, examples)
+
+
+def _examples(
+    evaluation: Evaluation, attacks: Sequence[Attack], rows: Sequence[AttackResult], info: TaskInfo
+) -> Examples | None:
+    """Return the examples that an evaluation kept; those that are images are checked as 8-bit pictures."""
+    assert evaluation.keeper is not None
+    found = evaluation.keeper.examples([row.name for row in rows])
+    if found is None or info.shape is None or len(info.shape) != 3:
+        return found
+    with evaluation.prepared():
+        return replace(found, survives=survivors(found, evaluation, attacks, info.bounds))
 
 
 def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Result:
-    """Evaluate as `evaluate_subject` does, and keep notes and result in a folder.
+    """Evaluate as `evaluate_subject` does, and keep the journal and the result in a folder.
 
     Args:
-        subject, asked: as there.
-        out: folder of NAME.json, where NAME is that of the suite or "evaluation"; None for none.
+        subject, asked: as for `evaluate_subject`.
+        out: folder of NAME.json, where NAME is the name of the suite or "evaluation"; None for none.
 
     Raises:
         RunError: the folder cannot be written, or another process evaluates in it.
@@ -117,7 +148,7 @@ def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Resu
     if out is None:
         return evaluate_subject(subject, asked)
     name = "evaluation" if asked.suite is None else asked.suite.name
-    # What is no module has no weights by which a journal could tell it from another.
+    # Without a module there are no weights by which a journal could identify the model.
     if subject.description.get("kind") not in ("classifier", "callable"):
         asked = replace(asked, journal=out / f"{name}.journal")
     with contextlib.ExitStack() as stack:
@@ -127,15 +158,19 @@ def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Resu
         if subject.processes.main:
             with writing(f"the result in {out}"):
                 write_json(out / f"{name}.json", result_to_json(result))
+            if result.examples is not None:
+                result.examples.write(out)
+                if asked.pictures:
+                    result.examples.write_pictures(out, subject.parts.task.info.bounds)
             if asked.journal is not None:
                 discard(asked.journal)
     return result
 
 
 def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
-    """Return what a result says of its model, data and machine."""
+    """Return the description of model, data and machine for a result."""
     parts, recipe, info = subject.parts, subject.parts.recipe, subject.parts.task.info
-    # Not every model has the layer; trees have none.
+    # Not every model has a normalisation layer; trees have none.
     layers = (dict(part.named_buffers(recurse=False)).keys() for part in parts.model.modules())
     inside = any({"mean", "std"} <= names for names in layers)
     return {
@@ -154,7 +189,7 @@ def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
 
 
 def evaluation_digest(recipe: Recipe) -> str:
-    """Return what tells evaluations of a recipe's model apart, besides their rows."""
+    """Return a digest of the settings, besides the rows, that distinguish evaluations of a model."""
     options = recipe.evaluate
     table = {"split": options.split, "samples": options.samples, "seed": recipe.seed}
     return digest({**table, "threat": use_to_mapping(threat_of(recipe))})

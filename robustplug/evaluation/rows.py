@@ -1,4 +1,4 @@
-"""From the references of a recipe or a suite to the rows of an evaluation."""
+"""Build the rows of an evaluation from the references of a recipe or a suite."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.options import as_mapping, default_of
 from ..recipe.write import use_to_mapping
-from ..subjects.assemble import build_part
+from ..subjects.assemble import build_part, build_vicinity
 from .setting import Attack
 
 if TYPE_CHECKING:
     from ..core.protocols import Perturbation
+    from ..core.types import TaskInfo
     from ..recipe.suite import Suite, SuiteRow
     from ..subjects.subject import Source
 
@@ -32,7 +33,7 @@ def use_label(reference: Use, kind: Kind, shown: Sequence[str] = ()) -> str:
     given = {name: getattr(reference.options, name) for name in required}
     try:
         default = as_mapping(resolve(Use(reference.name, given), kind).options)
-    except RecipeError:  # options that only go together
+    except RecipeError:  # options that are only valid together
         default = {}
     name, notes = reference.name, []
     for key, value in as_mapping(reference.options).items():
@@ -52,10 +53,10 @@ def _shown(value: Any) -> str:
 
 
 def chain_of_attacks(references: Sequence[Use], threat: Use, key: str) -> list[Attack]:
-    """Build attacks of one chain in one threat model.
+    """Build the attacks of one chain in one threat model.
 
     Args:
-        references: resolved, in order.
+        references: resolved references, in order.
         threat: the vicinity.
         key: path of the references in the recipe, for errors.
     """
@@ -69,25 +70,27 @@ def chain_of_attacks(references: Sequence[Use], threat: Use, key: str) -> list[A
     ]
 
 
-def suite_attacks(suite: Suite, threat: Use, sources: Sequence[Source]) -> list[Attack]:
+def suite_attacks(suite: Suite, threat: Use, sources: Sequence[Source], info: TaskInfo) -> list[Attack]:
     """Build the rows of a suite.
 
     Args:
-        suite: resolved.
-        threat: the evaluation's vicinity; rows that differ from it say so in their label.
-        sources: models that transfer rows make their examples on.
+        suite: the resolved suite.
+        threat: the evaluation's vicinity; other vicinities appear in the label of their row.
+        sources: surrogate models of transfer rows.
 
     Raises:
-        RecipeError: a part refuses its options.
+        RecipeError: a component refuses its options.
     """
     return [
         attack
         for number, row in enumerate(suite.row)
-        for attack in _row_attacks(row, f"row.{number}", threat, sources)
+        for attack in _row_attacks(row, f"row.{number}", threat, sources, info)
     ]
 
 
-def _row_attacks(row: SuiteRow, key: str, threat: Use, sources: Sequence[Source]) -> Iterator[Attack]:
+def _row_attacks(
+    row: SuiteRow, key: str, threat: Use, sources: Sequence[Source], info: TaskInfo
+) -> Iterator[Attack]:
     vicinity = _scaled(row.vicinity or threat, row.scale, key)
     none = row.attack.name == "none"
     parts = [] if none and row.shift else [row.label or use_label(row.attack, "perturbation", row.shown)]
@@ -99,9 +102,9 @@ def _row_attacks(row: SuiteRow, key: str, threat: Use, sources: Sequence[Source]
         " · ".join(parts),
         {} if none else use_to_mapping(row.attack),
         None,
-        build_part(vicinity, "vicinity", f"{key}.vicinity"),
+        build_vicinity(vicinity, f"{key}.vicinity", info),
         {} if none else use_to_mapping(vicinity),
-        None if row.shift is None else build_part(row.shift, "vicinity", f"{key}.shift"),
+        None if row.shift is None else build_vicinity(row.shift, f"{key}.shift", info),
         {} if row.shift is None else use_to_mapping(row.shift),
         row.chain or "",
     )
@@ -111,7 +114,7 @@ def _row_attacks(row: SuiteRow, key: str, threat: Use, sources: Sequence[Source]
         return
     built = None if none else _built(row.attack, f"{key}.attack")
     if row.transfer and not sources:
-        why = "needs a model to make the examples on: give --source RUN"
+        why = "needs a surrogate model to create the examples on: give --source RUN"
         yield dataclasses.replace(attack, label=f"{attack.label} from another model", refused=why)
     elif row.transfer:
         for source in sources:
@@ -131,7 +134,7 @@ def _scaled(vicinity: Use, scale: float, key: str) -> Use:
 
 
 def _built(reference: Use, key: str) -> Perturbation | Refused:
-    """Build an attack; one that cannot be run here costs its own row only."""
+    """Build an attack; an attack that cannot be run here affects only its own row."""
     try:
         built: Perturbation = build_part(reference, "perturbation", key)
     except RecipeError as error:

@@ -1,4 +1,4 @@
-"""What is evaluated: a model, its samples and threat model, and the attacks on it."""
+"""The setting of an evaluation: a model, its samples, its threat model, and the attacks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..core.modules import evaluating
 from ..core.reporting import Reporter, Silent
 from ..devices.precision import in_channels_last
 from ..devices.processes import Processes, in_float32
+from .examples import Keeper
 
 if TYPE_CHECKING:
     from ..core.protocols import Loss, Perturbation, Vicinity
@@ -24,17 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attack:
-    """Name a row of an evaluation.
+    """Describe a row of an evaluation.
 
     Attributes:
-        label: for the table, for example "pgd (steps=50, restarts=5)".
-        options: resolved options, as a recipe would write them.
+        label: label in the table, for example "pgd (steps=50, restarts=5)".
+        options: resolved options, as a table of a recipe.
         perturbation: the attack; None for none.
-        vicinity, threat: the threat model, and how a recipe would write it; None for the evaluation's.
-        shift, shift_options: the distribution shift that comes first, and how a recipe would write it.
-        chain: rows of one chain run on what those before left right; "" for a row of its own.
-        source: the model that the examples are made on; None for the model itself.
-        refused: why the row cannot be run; "" when it can.
+        vicinity, threat: the threat model, and its table of a recipe; None for the evaluation's.
+        shift, shift_options: the distribution shift before the attack, and its table of a recipe.
+        chain: name of the chain; each of its rows runs on the samples that are correct after the previous
+            ones. "" for a row outside chains.
+        source: the surrogate model for the examples; None for the model itself.
+        refused: why the row cannot be run; "" if it can.
     """
 
     label: str
@@ -59,20 +61,21 @@ def plain_objective(loss: Loss) -> Objective:
 
 @dataclass
 class Setting:
-    """Hold what is evaluated, and how.
+    """Hold the model of an evaluation and its settings.
 
     Attributes:
-        model: plain module; evaluated in eval mode and float32, and put back as it was.
-        task: gives the samples and scores outputs.
+        model: plain module; it is evaluated in eval mode and float32, and restored afterwards.
+        task: the task that provides the samples and scores the outputs.
         vicinity: the threat model.
-        loss: what attacks ascend unless they have a loss of their own.
-        seed: of the attacks' noise.
-        processes: batches are shared out over them.
-        reporter: hears of progress.
-        losses: also measure the loss of each sample.
-        journal: file that notes what is done, so that a killed evaluation goes on; None for none.
-        identity: what the journal's notes hold for; another identity starts anew.
-        samples_digest: of the indices and labels of the samples that the last run was on.
+        loss: the loss that attacks ascend, unless they have their own.
+        seed: seed of the attacks' random numbers.
+        processes: the processes that share the batches.
+        reporter: receives progress.
+        losses: whether to measure the loss of each sample, too.
+        journal: file that records the progress, so that a killed evaluation can resume; None for none.
+        identity: the evaluation that the journal's records belong to; another identity starts anew.
+        samples_digest: digest of the indices and labels of the samples in the last run.
+        keeper: collects the adversarial examples; None to drop them.
     """
 
     model: nn.Module
@@ -86,9 +89,10 @@ class Setting:
     identity: Mapping[str, Any] = field(default_factory=dict)
     losses: bool = False
     samples_digest: str = ""
+    keeper: Keeper | None = None
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
-        """Put the model in eval mode, float32 and the faster layout for a block, and back afterwards."""
+        """Put the model in eval mode, float32 and the faster layout for a block, then restore it."""
         with evaluating(self.model), in_float32(self.model), in_channels_last(self.model):
             yield

@@ -1,4 +1,4 @@
-"""What the rows of an evaluation say together."""
+"""Summaries over the rows of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .corruptions import ALEXNET, SEVERITIES, mean_corruption_error, relative_me
 
 
 def worst_cases(rows: Sequence[AttackResult]) -> list[dict[str, Any]]:
-    """Return for each chain the accuracy that all its attacks together left.
+    """Return the accuracy under all attacks of each chain together.
 
-    A chain of which a row was skipped says so: its accuracy may be too high.
+    Skipped rows of a chain are listed: without them its accuracy may be too high.
     """
     chains: dict[str, list[AttackResult]] = {}
     for row in rows[1:]:
@@ -51,12 +51,12 @@ def corruption_errors(rows: Sequence[AttackResult]) -> dict[str, dict[int, float
 
 @dataclass(frozen=True)
 class ReferenceErrors:
-    """Hold the errors of the model that corruption errors are divided by.
+    """Hold the errors of the reference model that divide the corruption errors.
 
     Attributes:
-        name: of the model.
-        errors: by kind: those of the severities 1 to 5, or their mean.
-        clean: error on the samples as they are, if it is known.
+        name: name of the model.
+        errors: errors by kind: those of the severities 1 to 5, or their mean.
+        clean: error on clean samples; None if it is unknown.
     """
 
     name: str
@@ -65,13 +65,13 @@ class ReferenceErrors:
 
 
 def read_reference(reference: str | Path) -> ReferenceErrors:
-    """Return what corruption errors are divided by.
+    """Return the reference errors that divide the corruption errors.
 
     Args:
-        reference: "alexnet", or a run folder whose corruptions were evaluated.
+        reference: "alexnet", or a run folder that was evaluated under corruptions.
 
     Raises:
-        RunError: there is no such run, or its corruptions were not evaluated.
+        RunError: the run does not exist, or was not evaluated under corruptions.
     """
     if str(reference) == "alexnet":
         return ReferenceErrors("alexnet on ImageNet-C", ALEXNET, None)
@@ -79,7 +79,7 @@ def read_reference(reference: str | Path) -> ReferenceErrors:
     found = max((each for each in stored if each), key=lambda each: len(each.errors), default=None)
     if found is None:
         raise RunError(
-            f"{reference} holds no errors under corruptions at all five severities: first run robustplug "
+            f"{reference} contains no errors under corruptions at all five severities: first run robustplug "
             f'evaluate {reference} with the same suite, or give "alexnet" for ImageNet-C'
         )
     return found
@@ -109,14 +109,14 @@ def _at_all_severities(errors: Mapping[str, Mapping[Any, float]]) -> dict[str, l
 def corruption_summary(rows: Sequence[AttackResult], reference: ReferenceErrors | None) -> dict[str, Any]:
     """Return the errors under corruptions, their mean, and mCE against a reference.
 
-    mCE is over the kinds that the model was evaluated on; where it cannot be formed a note says why.
-    Empty when there are no corruptions.
+    mCE covers the kinds that the model was evaluated on; if it cannot be computed, a note gives the reason.
+    Without corruptions the summary is empty.
     """
     errors = corruption_errors(rows)
     if not errors:
         return {}
     summary: dict[str, Any] = {
-        # JSON has no other keys than strings.
+        # JSON keys must be strings.
         "errors": {kind: {str(s): error for s, error in row.items()} for kind, row in errors.items()},
         "mean_error": sum(sum(row.values()) / len(row) for row in errors.values()) / len(errors),
     }
@@ -126,7 +126,7 @@ def corruption_summary(rows: Sequence[AttackResult], reference: ReferenceErrors 
     known = {kind: rates for kind, rates in reference.errors.items() if kind in mine}
     if mine.keys() != errors.keys() or mine.keys() != known.keys():
         lacking = sorted((errors.keys() - mine.keys()) | (mine.keys() - known.keys()))
-        note = f"No mCE: five severities of {', '.join(lacking)} are not known of both models."
+        note = f"No mCE: both models need errors at five severities of {', '.join(lacking)}."
         return {**summary, "note": note}
     try:
         summary |= {"reference": reference.name, "mce": mean_corruption_error(mine, known)}

@@ -1,4 +1,4 @@
-"""Adversarial examples made on one model and tried on another."""
+"""Transfer attacks: adversarial examples created on a surrogate model and run on another."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ EXAMPLES, MANIFEST = "examples", "manifest.json"
 
 
 class Transferred:
-    """Return examples that were made before, by the index of each sample.
+    """Return existing examples by the index of each sample.
 
     Args:
-        parts: (index, x) of each file of a set of examples.
+        parts: (index, x) of each file with examples.
     """
 
     def __init__(self, parts: Iterator[tuple[Tensor, Tensor]]) -> None:
@@ -42,24 +42,24 @@ class Transferred:
             self.examples.append(x)
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at the examples of its samples."""
+        """Return the view, moved to the examples of its samples."""
         places = [self.place[sample] for sample in view.index.tolist()]
         x = torch.stack([self.examples[part][row] for part, row in places])
         return view.replace(x=x.to(view.x.device, view.x.dtype))
 
     def cost(self, target: Cost) -> Cost:
-        """Count nothing: the examples are there."""
+        """Return no cost: the examples already exist."""
         return Cost(0, 0)
 
 
 def examples(evaluation: Setting, attack: Attack, source: Source, split: Split, feed: Feed) -> Transferred:
-    """Make an attack's examples on a source model, or read those that were made before.
+    """Create an attack's examples on a surrogate model, or read existing ones.
 
-    They are kept in `source.folder`/examples/KEY: a manifest and a safetensors file for each batch, so
-    that a killed evaluation goes on with the next batch. KEY is a hash of all that they depend on.
+    They are stored in `source.folder`/examples/KEY: a manifest and a safetensors file for each batch, so
+    that a killed evaluation resumes with the next batch. KEY is a hash of everything that they depend on.
 
     Raises:
-        Refused: the attack cannot be run on the source.
+        Refused: the attack cannot be run on the surrogate model.
         RunError: the folder cannot be written.
     """
     if attack.perturbation is None:
@@ -132,10 +132,10 @@ def _write(path: Path, index: Tensor, x: Tensor) -> None:
 
 
 def _read(path: Path, batch: Batch) -> tuple[Tensor, Tensor] | None:
-    """Return the examples of a batch, or None when there are none.
+    """Return the examples of a batch, or None if there are none.
 
     Raises:
-        RunError: the file is about other samples, or broken.
+        RunError: the file belongs to other samples, or is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -148,5 +148,5 @@ def _read(path: Path, batch: Batch) -> tuple[Tensor, Tensor] | None:
     except (OSError, SafetensorError, KeyError) as error:
         raise RunError(f"the examples {path} cannot be read ({error}); remove {path.parent}") from error
     if index.tolist() != batch.index.tolist() or x.shape != batch.x.shape:
-        raise RunError(f"the examples {path} are those of other samples; remove {path.parent}")
+        raise RunError(f"the examples {path} belong to other samples; remove {path.parent}")
     return index, x

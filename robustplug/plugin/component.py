@@ -1,4 +1,4 @@
-"""Components: what a plugin offers, and how a recipe or a method refers to one.
+"""Components: what a plugin offers, and how a recipe or a method refers to a component.
 
 Importing this module does not import torch.
 """
@@ -46,27 +46,28 @@ class Component:
 
     Attributes:
         name: kebab-case name, used in recipes.
-        factory: "package.module:attribute" of the class or function that builds it; imported only
-            when a component of this name is built. It is called with the options, then with one
-            keyword argument for each slot of the options (see `use`), then with what its kind
-            gets besides: models get `info` (a TaskInfo), optimizers `params`.
+        factory: "package.module:attribute" of the class or function that builds the component; imported
+            only when a component of this name is built. The factory is called with the options, with one
+            keyword argument for each slot of the options (see `use`), and with the arguments of its kind:
+            `info` (a TaskInfo) for models, `params` for optimizers. A component that is registered within the
+            process may give the class or function itself.
         options: frozen dataclass; its fields are exactly the component's TOML table.
         summary: one line for listings.
-        paper: what to cite, if anything.
-        trial: small options for the conformance kit, as a TOML table would give them.
-        variants: options by name, such as those of the authors' code: a recipe's `variant = "official"`
-            stands for that table, and what else the recipe says goes on top of it.
-        traits: what it can be mixed with; a function of the options where it depends on them.
-        tasks: names of the tasks that it is for; empty for all. A recipe that uses it on another task is
-            refused, and the conformance kit tries it on the first of them.
+        paper: citation, if any.
+        trial: small options for the conformance kit, as in a TOML table.
+        variants: options by name, such as those of the authors' code. `variant = "official"` in a recipe
+            stands for that table; the recipe's other options override it.
+        traits: what the component can be mixed with; a function of the options if it depends on them.
+        tasks: names of the tasks that the component supports; empty for all. A recipe that uses it on
+            another task is refused. The conformance kit tests it on the first of them.
 
     Raises:
-        ValueError: the name is not kebab-case, the factory has no colon, or the options are not a
-            frozen dataclass.
+        ValueError: the name is not kebab-case, the factory has no colon, or the options are not a frozen
+            dataclass.
     """
 
     name: str
-    factory: str
+    factory: str | Callable[..., Any]
     options: type[Any] = NoOptions
     summary: str = ""
     paper: str = ""
@@ -78,7 +79,7 @@ class Component:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f'component name "{self.name}" is not kebab-case, for example "my-method"')
-        if self.factory.count(":") != 1:
+        if isinstance(self.factory, str) and self.factory.count(":") != 1:
             raise ValueError(f'factory "{self.factory}" of {self.name} is not "package.module:attribute"')
         params = getattr(self.options, "__dataclass_params__", None)
         if not isinstance(self.options, type) or params is None or not params.frozen:
@@ -90,8 +91,10 @@ class Component:
         """Import the factory and return it.
 
         Raises:
-            ImportError, AttributeError: it is not there.
+            ImportError, AttributeError: the module or the attribute does not exist.
         """
+        if not isinstance(self.factory, str):
+            return self.factory
         module, _, attribute = self.factory.partition(":")
         return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
 
@@ -100,9 +103,9 @@ class Component:
 class Use:
     """Refer to a component by name, with options that differ from its defaults.
 
-    `options` is the table as a recipe would write it until the reference is resolved against the registry
-    (`robustplug.recipe.convert.resolve`); then it is an instance of the options dataclass. `start`, of a
-    model, is the run folder or file whose weights it starts from: `from` in a recipe.
+    `options` is a table as in a recipe until the reference is resolved against the registry
+    (`robustplug.recipe.convert.resolve`); then it is an instance of the options dataclass. `start` is for
+    models: the run folder or file with the initial weights, `from` in a recipe.
     """
 
     name: str
@@ -113,8 +116,8 @@ class Use:
 def use(name: str, /, **options: Any) -> Any:
     """Give a slot of an options dataclass its default component.
 
-    The field's name is the kind of the slot (`perturbation: Use = use("pgd", steps=10)`); a field
-    of another name says its kind in the annotation: `inner: Annotated[Use, "perturbation"]`.
+    The field's name is the kind of the slot (`perturbation: Use = use("pgd", steps=10)`). A field with
+    another name states the kind in its annotation: `inner: Annotated[Use, "perturbation"]`.
     """
     return field(default_factory=functools.partial(Use, name, options))
 
@@ -124,11 +127,11 @@ class MethodOptions:
     """The five slots of a method; a method's own options add to them and change their defaults.
 
     Attributes:
-        vicinity: V, where virtual samples come from, and what a legal perturbation is.
-        perturbation: which point of V is trained on.
+        vicinity: V, the distribution of virtual samples, and the set of legal perturbations.
+        perturbation: chooses the point of V to train on.
         label_map: h, from labels to targets.
         output_map: g, from the model to outputs.
-        loss: ℓ, of each sample.
+        loss: ℓ, the loss of each sample.
     """
 
     vicinity: Use = use("linf")
@@ -140,7 +143,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class Slot:
-    """One field of an options dataclass that holds a component, or several."""
+    """Describe a field of an options dataclass that holds a component, or several."""
 
     name: str
     kind: Kind
@@ -160,7 +163,7 @@ def slots(options: type[Any]) -> Mapping[str, Slot]:
     """List the slots of an options dataclass by field name.
 
     Raises:
-        TypeError: the kind of a slot is neither its field's name nor in its annotation.
+        TypeError: the kind of a slot is neither the field's name nor in its annotation.
     """
     return {slot.name: slot for slot in _slots(options)}
 
@@ -181,7 +184,7 @@ def _slots(options: type[Any]) -> Iterator[Slot]:
             continue
         if kind not in KINDS:
             raise TypeError(
-                f"{options.__name__}.{item.name}: say the kind of this slot: "
+                f"{options.__name__}.{item.name}: the kind of this slot is not stated; annotate the field: "
                 f'Annotated[Use, "perturbation"] (one of {", ".join(KINDS)})'
             )
         yield Slot(item.name, kind, many, optional)

@@ -1,10 +1,11 @@
-"""Find, load and guard plugins; one typed method per hook."""
+"""Find and load plugins, and isolate their failures; one typed method per hook."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ..core.types import EpochReport, Result, RunInfo
 
 BUILTIN = "builtin"
+# Owner of components that this process has registered itself.
+HERE = "this process"
 ALLOW_LIST = "ROBUSTPLUG_PLUGINS"
 
 REGISTRATION_HOOKS: dict[Kind, str] = {
@@ -46,9 +49,9 @@ OBSERVER_HOOKS = ("robustplug_run_start", "robustplug_epoch_end", "robustplug_ru
 
 @dataclass(frozen=True)
 class PluginReport:
-    """What became of one entry point.
+    """Describe the outcome of loading one entry point.
 
-    `status` is "loaded", "failed" or "not allowed"; `problem` says why it failed.
+    `status` is "loaded", "failed" or "not allowed"; `problem` states why it failed.
     """
 
     name: str
@@ -60,12 +63,11 @@ class PluginReport:
 
 
 class PluginHost:
-    """Load the entry points of a group and call their hooks; a broken plugin is only reported.
+    """Load the entry points of a group and call their hooks; a broken plugin is reported, not raised.
 
     Args:
         entry_points: (entry point, distribution name, version) of each plugin.
-        allowed: names of the entry points that may load; None for all. The built-in components
-            always load.
+        allowed: names of the entry points that may load; None for all. The built-in components always load.
     """
 
     def __init__(
@@ -138,12 +140,12 @@ class PluginHost:
                 )
 
     def observers(self) -> list[str]:
-        """List the plugins that observe runs, but for the built-in one."""
+        """List the plugins that observe runs, except the built-in one."""
         names = {impl.plugin_name for hook in OBSERVER_HOOKS for impl in self._impls(hook)}
         return sorted(names - {BUILTIN})
 
     def figures(self, run: OpenedRun, folder: Path) -> list[tuple[str, str]]:
-        """Let every plugin draw what it knows of a run; return what there is besides, and its command."""
+        """Let every plugin draw its figures of a run; return slower figures as (what it shows, command)."""
         more: list[tuple[str, str]] = []
         for impl in self._impls("robustplug_figures"):
             arguments = {"run": run, "folder": folder}
@@ -157,15 +159,15 @@ class PluginHost:
         return more
 
     def run_start(self, run: RunInfo) -> None:
-        """Tell the observers that a run starts."""
+        """Notify the observers of the start of a run."""
         self._observe("robustplug_run_start", run=run)
 
     def epoch_end(self, run: RunInfo, report: EpochReport) -> None:
-        """Tell the observers what an epoch brought."""
+        """Notify the observers of the report of an epoch."""
         self._observe("robustplug_epoch_end", run=run, report=report)
 
     def run_end(self, run: RunInfo, result: Result) -> None:
-        """Tell the observers the result of a run."""
+        """Notify the observers of the result of a run."""
         self._observe("robustplug_run_end", run=run, result=result)
 
     def _observe(self, hook: str, **arguments: Any) -> None:
@@ -178,7 +180,7 @@ class PluginHost:
             except (Exception, SystemExit) as error:
                 self._dropped.add(owner)
                 self.warnings.append(
-                    f'observer "{owner}" failed in {hook} and hears no more: {_one_line(error)}'
+                    f'observer "{owner}" failed in {hook} and is not called again: {_one_line(error)}'
                 )
 
 
@@ -205,11 +207,51 @@ def registry() -> Registry:
     return host().registry()
 
 
-def check_observers(names: Sequence[str]) -> None:
-    """Refuse names of observers that there are not; one that does not work is told by the run itself.
+def register(kind: Kind, component: Component) -> None:
+    """Register a component within this process, until it ends, in place of an earlier one of its name.
+
+    A notebook or a script thus uses a method, an attack or a task of its own without a plugin package. A
+    recipe that names the component needs it to be registered in every process that reads the recipe.
+
+    Args:
+        kind: kind of the component.
+        component: the component; its factory may be a class or a function.
 
     Raises:
-        RunError: naming all of them, and those that there are.
+        ValueError: a plugin offers a component of this kind and name.
+    """
+    known, key = registry(), (kind, component.name)
+    if known.owners.get(key, HERE) != HERE:
+        raise ValueError(
+            f'{kind.replace("_", " ")} "{component.name}" is offered by the plugin {known.owners[key]}: '
+            "choose another name"
+        )
+    known.components[key], known.owners[key] = component, HERE
+
+
+@contextlib.contextmanager
+def registered(kind: Kind, component: Component | None) -> Iterator[None]:
+    """Register a component for a block; None for nothing."""
+    if component is None:
+        yield
+        return
+    known, key = registry(), (kind, component.name)
+    before = known.components.get(key)
+    register(kind, component)
+    try:
+        yield
+    finally:
+        if before is None:
+            del known.components[key], known.owners[key]
+        else:
+            known.components[key] = before
+
+
+def check_observers(names: Sequence[str]) -> None:
+    """Refuse names of observers that are not installed; a run itself reports an observer that fails.
+
+    Raises:
+        RunError: an observer is not installed; the message names each of them, and the installed ones.
     """
     known = host().observers()
     broken = {report.name: report.problem for report in host().reports if report.status != "loaded"}
@@ -220,7 +262,7 @@ def check_observers(names: Sequence[str]) -> None:
         close = did_you_mean(name, known)
         hint = f' Did you mean "{close}"?' if close else ""
         if name in broken:
-            hint = f" The plugin of this name is not loaded: {broken[name] or 'it is not allowed'}"
+            hint = f" The plugin of this name is not loaded: {broken[name] or 'it is not allowed'}."
         problems.append(f'there is no observer "{name}".{hint} Installed: {", ".join(known) or "none"}.')
     if problems:
         raise RunError("\n".join(problems))

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from .component import KINDS, Component, Kind
 
+# Name of components that are Python objects; they exist only in the process that was given them.
+GIVEN = "given"
+
 
 class UnknownComponent(LookupError):
     """No component of this kind has this name."""
@@ -15,6 +18,13 @@ class UnknownComponent(LookupError):
     def __init__(self, kind: Kind, name: str, known: Iterable[str], broken: str = "") -> None:
         close = did_you_mean(name, known)
         hint = f' Did you mean "{close}"?' if close else ""
+        if name == GIVEN:
+            argument = {"task": "data", "model": "model"}.get(kind, kind)
+            hint = (
+                f" The run used a {kind} that a Python script gave it: resume it from Python with the same "
+                f"object (robustplug.train(resume=…, {argument}=…)), and evaluate the trained module with "
+                "your data."
+            )
         known_names = ", ".join(sorted(known)) or "none"
         super().__init__(f'no {kind} is named "{name}".{hint} Installed: {known_names}.{broken}')
         self.kind, self.name, self.suggestion = kind, name, close
@@ -31,10 +41,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 
 @dataclass
 class Registry:
-    """Hold components by kind and name, and who offers each.
+    """Hold components by kind and name, with the plugin that offers each.
 
-    A name that two plugins claim is an error for whoever uses that name, and names both owners;
-    every other component keeps working.
+    A name that two plugins claim is an error only where that name is used; the message names both plugins.
+    Every other component keeps working.
     """
 
     components: dict[tuple[Kind, str], Component] = field(default_factory=dict)
@@ -57,8 +67,8 @@ class Registry:
         """Return a component.
 
         Raises:
-            UnknownComponent: with the closest known name.
-            DuplicateComponent: with both owners.
+            UnknownComponent: no component has this name; the message contains the closest known name.
+            DuplicateComponent: two plugins offer it; the message names both.
         """
         if (kind, name) in self.duplicates:
             raise DuplicateComponent(self.duplicates[kind, name])

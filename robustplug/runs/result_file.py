@@ -1,11 +1,11 @@
-"""Results as JSON. Reading them costs no torch."""
+"""Results as JSON. Reading them does not import torch."""
 
 from __future__ import annotations
 
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ FORMAT = 2
 
 
 def result_to_json(result: Result, history: Sequence[EpochReport] = ()) -> dict[str, Any]:
-    """Return a result as JSON; `right`, a bit for each sample in order, is in base64.
+    """Return a result as JSON; `right`, one bit for each sample in order, is encoded in base64.
 
-    Bit i of byte i // 8, counted from the highest, is sample i.
+    Sample i is bit i % 8 of byte i // 8, counted from the highest bit.
     """
-    body = asdict(result)
+    body = asdict(replace(result, examples=None))
+    del body["examples"]
     for row in body["attacks"]:
         row["right"] = base64.b64encode(np.packbits(np.array(row["right"], dtype=bool)).tobytes()).decode()
     return {"format": FORMAT, **body, "history": [asdict(report) for report in history]}
@@ -30,7 +31,7 @@ def result_from_json(body: Mapping[str, Any]) -> Result:
     """Undo `result_to_json`.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no result, or one of another format.
+        KeyError, TypeError, ValueError: the body is not a result, or has another format.
     """
     if body["format"] != FORMAT:
         raise ValueError(f"the result has format {body['format']}, not {FORMAT}: evaluate the model again")
@@ -49,5 +50,5 @@ def _row(row: Mapping[str, Any], samples: int) -> dict[str, Any]:
 
 
 def _unknown(body: Mapping[str, Any]) -> dict[str, float]:
-    """Return NaN for each number that JSON could not write."""
+    """Return NaN for each number that JSON could not represent."""
     return {name: math.nan for name, value in body.items() if value is None}

@@ -1,8 +1,9 @@
-"""From a recipe to the objects that compute."""
+"""Build the task, model and method of a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from ..core.method import prepare
 from ..core.modules import evaluating
+from ..core.protocols import BoundedVicinity
 from ..core.random import derive, isolated
-from ..core.types import Feed
+from ..core.types import Feed, Split
 from ..errors import Refused
 from ..plugin.build import build
 from ..plugin.component import Use, innermost
@@ -21,13 +23,14 @@ from ..recipe.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from ..core.method import Method
+    from ..core.protocols import Vicinity
     from ..core.task import Task
-    from ..core.types import ParamGroup
+    from ..core.types import ParamGroup, TaskInfo
     from ..recipe.options import Recipe
 
 
 def with_model(recipe: Recipe, task: Task) -> Recipe:
-    """Return the recipe with the task's default model where it names none."""
+    """Return the recipe, with the task's default model if it names none."""
     if recipe.model is not None:
         return recipe
     return replace(recipe, model=resolve(Use(task.default_model), "model"))
@@ -37,7 +40,7 @@ def build_part(reference: Use, kind: Any, key: str, **context: Any) -> Any:
     """Build a component of a recipe.
 
     Raises:
-        RecipeError: its factory refuses its options, or cannot be imported.
+        RecipeError: the factory refuses the options, or cannot be imported.
     """
     try:
         return build(reference, kind, **context)
@@ -48,8 +51,57 @@ def build_part(reference: Use, kind: Any, key: str, **context: Any) -> Any:
         ) from error
 
 
+def build_vicinity(reference: Use, key: str, info: TaskInfo) -> Any:
+    """Build a vicinity of a recipe for the range of a task's inputs.
+
+    Raises:
+        RecipeError: its factory refuses its options, or it supports only inputs in [0, 1].
+    """
+    return bounded(build_part(reference, "vicinity", key), key, info)
+
+
+def bounded(vicinity: Any, key: str, info: TaskInfo) -> Any:
+    """Tell a vicinity the range of a task's inputs, and return it.
+
+    Raises:
+        RecipeError: it supports only inputs in [0, 1], and the task's have another range.
+    """
+    if tuple(info.bounds) == (0.0, 1.0):
+        return vicinity
+    if not isinstance(vicinity, BoundedVicinity):
+        name = type(vicinity).__name__
+        why = f"{name} supports only inputs in [0, 1], and the task's are in {info.bounds}"
+        raise RecipeError([Problem(key, why, None, None)], "recipe")
+    vicinity.within(*info.bounds)
+    return vicinity
+
+
+def note_on_radius(vicinity: Vicinity, info: TaskInfo) -> str:
+    """Return a note if a radius is so large that it is probably in other units; "" otherwise.
+
+    An L∞ radius above a quarter of the range of the inputs, or an L2 radius above a quarter of its diameter.
+    """
+    if info.shape is None or vicinity.norm not in (2.0, math.inf):
+        return ""
+    low, high = (torch.as_tensor(side, dtype=torch.float64) for side in info.bounds)
+    width = float((high - low).max())
+    reach = width if vicinity.norm == math.inf else width * math.sqrt(math.prod(info.shape))
+    if vicinity.eps <= reach / 4:
+        return ""
+    unit = tuple(info.bounds) == (0.0, 1.0)
+    meant = (
+        f'; {vicinity.eps:g}/255 may be meant: eps = "{vicinity.eps:g}/255"'
+        if unit and vicinity.eps >= 1
+        else ""
+    )
+    return (
+        f"eps = {vicinity.eps:g} is more than a quarter of what separates the inputs, which range from "
+        f"{float(low.min()):g} to {float(high.max()):g}: hardly a small perturbation{meant}"
+    )
+
+
 def threat_of(recipe: Recipe) -> Use:
-    """Return the threat model of an evaluation: the recipe's, or else that of the method's vicinity."""
+    """Return the threat model of an evaluation: the recipe's own, or else the method's vicinity."""
     asked, own = recipe.evaluate.vicinity, recipe.method.options.vicinity
     return innermost(own if asked is None else asked, "vicinity")
 
@@ -59,9 +111,9 @@ class Parts:
     """The objects of a run.
 
     Attributes:
-        recipe: with its model filled in.
-        task, method: built from it.
-        model: initialised from the recipe's seed, on its device; the method's setup is not done.
+        recipe: the recipe, with a model filled in.
+        task, method: the task and the method of the recipe.
+        model: the model on its device, initialised from the recipe's seed, before the method's setup.
     """
 
     recipe: Recipe
@@ -76,12 +128,13 @@ class Parts:
 
     @property
     def typical_input(self) -> Any:
-        """Return the inputs of a training batch, to choose the number of threads by."""
-        feed = Feed(batch_size=self.recipe.train.batch_size)
-        return next(iter(self.task.batches("train", feed))).x
+        """Return the inputs of a training batch; they determine the number of threads."""
+        sizes: Mapping[Split, int] = self.task.info.sizes
+        split: Split = "train" if "train" in sizes else next(iter(sizes))
+        return next(iter(self.task.batches(split, Feed(batch_size=self.recipe.train.batch_size)))).x
 
     def set_up(self, device: torch.device) -> Sequence[ParamGroup]:
-        """Let the method prepare its state and the model, and return what to train."""
+        """Prepare the method's state and the model, and return the parameter groups to train."""
         self.model.train()  # before setup, which may put some modules in eval mode for good
         frozen = besides_batchnorm(self.model) if self.recipe.train.only == "batchnorm" else []
         try:
@@ -98,10 +151,10 @@ class Parts:
 
 
 def besides_batchnorm(model: nn.Module) -> list[nn.Parameter]:
-    """List the parameters of a model that are not those of its BatchNorm layers.
+    """List the parameters of a model outside its BatchNorm layers.
 
     Raises:
-        RecipeError: there is no BatchNorm with parameters.
+        RecipeError: the model has no BatchNorm layer with parameters.
     """
     kept = {
         id(parameter)
@@ -110,13 +163,13 @@ def besides_batchnorm(model: nn.Module) -> list[nn.Parameter]:
         for parameter in module.parameters()
     }
     if not kept:
-        problem = Problem("train.only", 'is "batchnorm", and the model has none with parameters', None, None)
+        problem = Problem("train.only", 'is "batchnorm", but no such layer has parameters', None, None)
         raise RecipeError([problem], "recipe")
     return [parameter for parameter in model.parameters() if id(parameter) not in kept]
 
 
 def without(frozen: Sequence[nn.Parameter], groups: Sequence[ParamGroup]) -> Sequence[ParamGroup]:
-    """Freeze parameters and take them out of the groups; what a method has put in their place stays."""
+    """Freeze parameters and remove them from the groups; replacements added by a method remain."""
     out = {id(parameter) for parameter in frozen}
     for parameter in frozen:
         parameter.requires_grad_(False)
@@ -125,13 +178,14 @@ def without(frozen: Sequence[nn.Parameter], groups: Sequence[ParamGroup]) -> Seq
 
 
 def assemble(recipe: Recipe, device: torch.device) -> Parts:
-    """Build task, model and method of a recipe, and check that they fit.
+    """Build the task, model and method of a recipe, and check that they fit together.
 
     Raises:
         RecipeError: a component refuses its options, or the model does not fit the task.
     """
     method = build_part(recipe.method, "method", "method")
     task = build_part(recipe.task, "task", "task")
+    bounded(method.vicinity, "method.vicinity", task.info)
     recipe = with_model(recipe, task)
     assert recipe.model is not None
     with isolated(derive(recipe.seed, "model")):
@@ -146,7 +200,7 @@ def check_outputs(parts: Parts, device: torch.device) -> None:
     """Run the model on two samples and compare its outputs with the task's classes.
 
     Raises:
-        RecipeError: the model cannot take the task's inputs, or gives outputs of another shape.
+        RecipeError: the model does not accept the task's inputs, or its outputs have the wrong shape.
     """
     info, name = parts.task.info, parts.recipe.model.name if parts.recipe.model else "model"
     if info.classes is None:
@@ -165,7 +219,7 @@ def check_outputs(parts: Parts, device: torch.device) -> None:
     if not isinstance(output, Tensor) or tuple(output.shape) != expected:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         why = (
-            f"{name} gives outputs of shape {shape} for {len(batch)} samples; the task has {info.classes} "
-            f"classes, so it must be {expected}"
+            f"{name} returns outputs of shape {shape} for {len(batch)} samples; the task has {info.classes} "
+            f"classes, so the shape must be {expected}"
         )
         raise RecipeError([Problem("model", why, None, None)], f'model "{name}"')

@@ -1,4 +1,4 @@
-"""Open whatever is given, normalise its inputs, and try it."""
+"""Open a model of any kind, normalise its inputs, and try it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .target import Model, Target, TargetKind
 
 Numbers = Sequence[float] | None
 
-# Nobody expects gradients of these.
+# Kinds that have no gradients by nature.
 _BLACK_BOXES: frozenset[TargetKind] = frozenset({"onnx", "lightgbm", "xgboost", "classifier"})
 
 
@@ -49,23 +49,23 @@ def load_target(
 ) -> Target:
     """Load a model and try it on a few images.
 
-    What a file is, its content says; its suffix does not matter. Python unpickles nothing but tensors
-    (`weights_only=True`), and torch.export files that would need more are refused; docs/models.md says
-    what else loading runs. Modules are moved to the device and else left as they are; those that are made
+    The content of a file determines its format; the suffix does not matter. Only tensors are unpickled
+    (`weights_only=True`), and torch.export files that need more are refused; docs/models.md lists what else
+    loading executes. Modules are moved to the device and otherwise left unchanged. Modules that are created
     here are in eval mode.
 
     Args:
         source: a module, a fitted classifier of flat images, a function, a file, or "torchvision:NAME".
-        info: of the task: the shape of an image and the number of classes.
-        model: the component that a state dict belongs to.
-        weights: of a torchvision model: a name such as "DEFAULT", or a file with a state dict.
-        mean, std: a number for each channel; (x − mean) / std is put in front of the model.
-        device: where the model runs.
+        info: image shape and number of classes of the task.
+        model: the model component that a state dict belongs to.
+        weights: weights of a torchvision model: a name such as "DEFAULT", or a file with a state dict.
+        mean, std: one number for each channel; (x − mean) / std is added in front of the model.
+        device: device of the model.
 
     Raises:
-        RunError: the model cannot be loaded, or does not fit the task; the message names the file, what
-            is wrong with it and how to mend it.
-        RecipeError: the component or one of its options is wrong.
+        RunError: the model cannot be loaded or does not fit the task; the message names the file, the
+            problem and the remedy.
+        RecipeError: the component or one of its options is invalid.
     """
     normalisation = mean, std
     if isinstance(source, str | Path) and Path(source).is_dir():
@@ -74,7 +74,7 @@ def load_target(
         return _as_it_is(source, normalisation, weights, device)
     device, shape = torch.device(device), Shape(info.shape, info.classes)
     opened = _open(source, info, shape, model, weights, device)
-    # Said before the model is tried: a hint on its outputs would only mislead.
+    # Checked before the trial: a hint about the outputs would mislead.
     front = _in_front(opened, normalisation, shape.image[0])
     adapter = Adapter(opened.function, opened.sizes)
     found = find_logits(adapter, opened.name, shape, device)
@@ -83,15 +83,15 @@ def load_target(
     notes = [*opened.notes, *found.notes, *check_logits(module, opened.name, shape, device, found.decisions)]
     why_not = why_no_gradients(module, shape, device)
     if why_not and not found.decisions and opened.kind not in _BLACK_BOXES:
-        notes.append(f"the model gives no gradients, so that only black-box attacks can be run: {why_not}")
+        notes.append(f"the model has no gradients, so only black-box attacks can be run: {why_not}")
     adapter.gradients = gradients = not why_not
     if isinstance(adapter.function, nn.Module) and adapter.plain:
         module = _with_front(adapter.function, front).to(device)
     stated = _normalisation(opened, front)
     if opened.kind == "torchvision" and front is None:
         notes.append(
-            "no normalisation was stated, so the model gets images in [0, 1] as they are; models of "
-            "torchvision are mostly trained on normalised ones: give mean and std"
+            "no normalisation was stated, so the model receives unchanged images in [0, 1]; most torchvision "
+            "models are trained on normalised images: give mean and std"
         )
     batch = {"least": opened.sizes.least, "most": opened.sizes.most}
     description = {
@@ -109,16 +109,16 @@ def load_target(
 
 
 def _from_folder(folder: Path, model: Use | None, info: TaskInfo) -> nn.Module:
-    """Build a model component that reads a folder, such as a model of Hugging Face.
+    """Build a model component that reads a folder, such as a Hugging Face model.
 
     Raises:
         RunError: no such component is named.
-        RecipeError: it cannot read the folder, or does not fit the task.
+        RecipeError: the component cannot read the folder, or does not fit the task.
     """
     fields = () if model is None else dataclasses.fields(registry().get("model", model.name).options)
     if model is None or not any(item.name == "folder" for item in fields):
-        named = "" if model is None else f', and "{model.name}" reads none'
-        raise RunError(f"{folder} is a folder: name a model component that reads one with --model{named}")
+        named = "" if model is None else f'; "{model.name}" does not'
+        raise RunError(f"{folder} is a folder: use --model with a model component that reads folders{named}")
     if isinstance(model.options, Mapping):
         model = resolve(Use(model.name, {"folder": str(folder), **model.options}), "model")
     with isolated(0):
@@ -129,15 +129,15 @@ def _from_folder(folder: Path, model: Use | None, info: TaskInfo) -> nn.Module:
 def _as_it_is(
     source: Model, normalisation: tuple[Numbers, Numbers], weights: str | None, device: torch.device | str
 ) -> Target:
-    """Take a module for a task without images of one size: what it is to return, only the task knows.
+    """Return a module without a trial, for a task without images of one size, which defines the outputs.
 
     Raises:
-        RunError: it is no module, or comes with what only models of images have.
+        RunError: the source is not a module, or options were given that only image models have.
     """
     if not isinstance(source, nn.Module) or normalisation != (None, None) or weights is not None:
         raise RunError(
-            "the task has no images of one size: for it, only a run folder or a module can be evaluated, "
-            "without normalisation or weights of torchvision"
+            "the task has no images of one size, so only a run folder or a module can be evaluated on it, "
+            "without normalisation or torchvision weights"
         )
     name = str(getattr(source, "__name__", type(source).__name__))
     description: dict[str, Any] = {"source": name, "kind": "module", "notes": []}
@@ -149,7 +149,7 @@ def _open(
 ) -> Opened:
     named = isinstance(source, str) and source.startswith(PREFIX)
     if weights is not None and not named:
-        raise RunError(f'weights are for models of torchvision, such as "{PREFIX}resnet50"; leave them out')
+        raise RunError(f'weights are only for torchvision models, such as "{PREFIX}resnet50": leave them out')
     if named:
         from .formats.torchvision_net import open_torchvision  # slow to import
 
@@ -157,7 +157,7 @@ def _open(
         return open_torchvision(str(source).removeprefix(PREFIX), weights, shape.image, shape.classes)
     if isinstance(source, str | Path):
         return _open_file(Path(source), info, shape, model, device)
-    _refuse_component(model, "what is no state dict")
+    _refuse_component(model, "other models")
     if isinstance(source, ExportedProgram):
         return open_program(source, "the exported program", shape.image, device)
     name = str(getattr(source, "__name__", type(source).__name__))
@@ -166,9 +166,9 @@ def _open(
     if is_classifier(source):
         return open_classifier(source, shape)
     if not callable(source):
-        hint = "; a classifier must be fitted, and have classes_" if hasattr(source, "predict") else ""
+        hint = "; a classifier must be fitted and have classes_" if hasattr(source, "predict") else ""
         raise RunError(
-            f"a model is a module, a classifier, a function or the path of a file, not {name}{hint}"
+            f"a model must be a module, a classifier, a function or the path of a file, not {name}{hint}"
         )
     return Opened(source, "callable", name)
 
@@ -207,8 +207,8 @@ def _open_state(path: Path, info: TaskInfo, model: Use | None) -> Opened:
         folder = path.parent
         run = f"; or evaluate the run itself: robustplug evaluate {folder}" if holds_run(folder) else ""
         raise RunError(
-            f"{path} holds weights only: name the model component that they belong to, with --model and the "
-            f"options that it was trained with (installed: {', '.join(registry().names('model'))}){run}"
+            f"{path} contains only weights: name their model component with --model and the options that it "
+            f"was trained with (installed: {', '.join(registry().names('model'))}){run}"
         )
     state, notes = read_state(path)
     reference = resolve(model, "model")
@@ -228,10 +228,10 @@ def _open_state(path: Path, info: TaskInfo, model: Use | None) -> Opened:
 def _in_front(
     opened: Opened, given: tuple[Numbers, Numbers], channels: int
 ) -> tuple[list[float], list[float]] | None:
-    """Return the mean and std to put in front of a model: those given, or those of its weights.
+    """Return the mean and std to add in front of a model: the given ones, or those of its weights.
 
     Raises:
-        RunError: they do not fit each other or the images, or the model normalises by itself.
+        RunError: they do not fit each other or the images, or the model already normalises its inputs.
     """
     mean, std = given
     if mean is None and std is None:
@@ -240,20 +240,20 @@ def _in_front(
         raise RunError("mean and std belong together: give both, or neither")
     if len(mean) != len(std) or len(mean) not in (1, channels):
         raise RunError(
-            f"mean has {len(mean)} and std {len(std)} numbers, but the images have {channels} channels: give "
-            "one number for each channel, or one for all"
+            f"mean has length {len(mean)} and std has length {len(std)}, but the images have {channels} "
+            "channels: give one number for each channel, or one for all"
         )
     if not all(map(math.isfinite, [*mean, *std])) or min(std) <= 0:
         raise RunError(f"mean {list(mean)} and std {list(std)} must be finite, and std above 0")
     if max(mean) > 1:
         raise RunError(
-            f"mean {list(mean)} is that of images in [0, 255], but images are in [0, 1] here: divide "
-            "mean and std by 255"
+            f"mean {list(mean)} is for images in [0, 255], but the images are in [0, 1]: divide mean and "
+            "std by 255"
         )
     if _inside(opened) is not None:
         raise RunError(
-            f"{opened.name} normalises its inputs by itself: leave out mean and std, or build it without "
-            "(--set model.normalize=false)"
+            f"{opened.name} already normalises its inputs: leave out mean and std, or build it without its "
+            "normalisation layer (--set model.normalize=false)"
         )
     return list(map(float, mean)), list(map(float, std))
 
@@ -267,7 +267,7 @@ def _with_front(module: nn.Module, front: tuple[list[float], list[float]] | None
     if front is None:
         return module
     normalized = Normalized(module, *front)
-    normalized.training = module.training  # of this layer alone: train() would switch those inside
+    normalized.training = module.training  # train() would also switch the modules inside
     return normalized
 
 

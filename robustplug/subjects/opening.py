@@ -1,4 +1,4 @@
-"""How a model and its data are opened: one set of arguments, said once, for all that opens one."""
+"""The arguments that open a model and its data, shared by all functions that open one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..plugin.registry import did_you_mean
 if TYPE_CHECKING:
     from ..core.reporting import Reporter
     from ..core.types import Split
+    from .data.arrays import Bounds
 
 Reference = str | Mapping[str, Any]
 
@@ -19,28 +20,40 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Opening(TypedDict, total=False):
-    """Say how a model and its data are opened; None stands for the default everywhere.
+    """Arguments that open a model and its data; None always means the default.
 
     Attributes:
-        task: data to evaluate a model that is no run folder on, for example "digits" or
+        task: data on which a model other than a run folder is evaluated, for example "digits" or
             {"use": "mnist", "root": "…"}.
-        vicinity: the threat model; by default that of the run's method, or L∞ with eps 8/255.
+        data: data of your own instead: a pair (inputs, labels) of arrays, a torch Dataset or DataLoader, a
+            Hugging Face Dataset, an iterable of batches, or a Task.
+        columns: names of the input and the label column of a Hugging Face Dataset.
+        bounds: lowest and highest value of the inputs of `data`, numbers or one for each channel or feature;
+            by default 0 and 1, uint8 being divided by 255.
+        classes: number of classes of `data`; by default as many as the model has outputs.
+        threat: threat model; by default that of the run's method, or L∞ with eps 8/255. Its radius is in
+            units of the inputs. `vicinity` is another name for it.
         split, samples, batch_size, seed: by default those of the run's recipe, or "test", all, 256, 0.
-        architecture: model component that a state dict belongs to.
-        weights: of a torchvision model: a name such as "DEFAULT", or a file.
-        mean, std: normalisation to put in front of a model that is no run, a number for each channel.
+        architecture: model that a state dict belongs to: a component, a module, or a function that makes one.
+        weights: weights of a torchvision model: a name such as "DEFAULT", or a file.
+        mean, std: normalisation to add in front of a model other than a run, one number for each channel.
         device: "auto", "cpu", "cuda" or "mps"; by default "auto".
-        overrides: "key=value" each; for a run folder only of `evaluate`.
-        reporter: hears of progress; by default nobody.
+        overrides: settings of the form "key=value"; for a run folder only those of `evaluate`.
+        reporter: receives progress; by default only warnings are shown, as those of Python.
     """
 
     task: Reference | None
+    data: Any
+    columns: Sequence[str] | None
+    bounds: Bounds | None
+    classes: int | None
+    threat: Reference | None
     vicinity: Reference | None
     split: Split | None
     samples: int | None
     batch_size: int | None
     seed: int | None
-    architecture: Reference | None
+    architecture: Any
     weights: str | None
     mean: Sequence[float] | None
     std: Sequence[float] | None
@@ -50,10 +63,10 @@ class Opening(TypedDict, total=False):
 
 
 def opens(function: Function) -> Function:
-    """Let a function that takes `**opening: Unpack[Opening]` say so where people look.
+    """Document and check the arguments of a function that takes `**opening: Unpack[Opening]`.
 
-    Its signature names each argument, its docstring explains them in the place of its line "opening: …", and
-    a name that is none of them is refused with the nearest that is.
+    The signature then names each argument. The docstring explains them in place of its line "opening: …". An
+    unknown argument is refused, with the nearest known name as a hint.
     """
     signature = inspect.signature(function)
     given = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]

@@ -1,4 +1,4 @@
-"""Open what is to be evaluated: a run folder, a model file, a module or a function."""
+"""Open the model to evaluate: a run folder, a model file, a module or a function."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.reporting import Silent
+from ..core.reporting import Warns
 from ..errors import RunError
+from ..plugin.component import Component, Use
+from ..plugin.host import registered
+from ..plugin.registry import GIVEN
+from ..recipe.convert import resolve
 from ..recipe.load import recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
+from .given import given_data, model_component, task_component
 from .opening import Opening, Reference
 
 if TYPE_CHECKING:
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
     from .assemble import Parts
     from .target import Model
 
-# What a model is evaluated with unless told otherwise.
+# The default attacks on a model that has no recipe.
 STRONG = [
     {"use": "pgd", "steps": 50, "restarts": 5},
     {"use": "pgd", "steps": 50, "loss": {"use": "margin"}},
@@ -32,15 +37,15 @@ STRONG = [
 
 @dataclass(frozen=True)
 class Subject:
-    """Hold an opened model and all that its evaluation needs.
+    """Hold an opened model and everything that its evaluation needs.
 
     Attributes:
         parts: task, method and recipe; only `task`, `vicinity` and `evaluate` matter here.
-        exported: plain module.
-        processes: share the batches.
-        reporter: hears of progress.
+        exported: the plain module to evaluate.
+        processes: the processes that share the batches.
+        reporter: receives progress.
         folder: the run folder; None for other models.
-        description: what is known of a model that is no run.
+        description: facts about a model other than a run.
     """
 
     parts: Parts
@@ -53,13 +58,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Source:
-    """Name a model that adversarial examples are made on.
+    """Describe a surrogate model, on which adversarial examples are created.
 
     Attributes:
-        name: for the table.
+        name: name in the table.
         module: plain module, in eval mode, on the device of the evaluation.
-        folder: examples are kept below it and used again.
-        identity: the SHA-256 of its weights.
+        folder: the run folder; the examples are stored in it and reused.
+        identity: SHA-256 of the weights.
     """
 
     name: str
@@ -69,7 +74,7 @@ class Source:
 
 
 def as_table(reference: Reference) -> dict[str, Any]:
-    """Return a reference as a recipe would write it."""
+    """Return a reference as a table of a recipe."""
     return {"use": reference} if isinstance(reference, str) else dict(reference)
 
 
@@ -81,13 +86,13 @@ def open_subject(
     """Open a model for evaluation.
 
     Args:
-        model: a run folder; what `load_target` takes besides.
-        opening: how model and data are opened.
-        attacks: instead of those of the recipe; None for these.
+        model: a run folder, or any model that `load_target` accepts.
+        opening: how the model and its data are opened.
+        attacks: replacement for the attacks of the recipe; None to keep those.
 
     Raises:
-        RecipeError: an attack, the vicinity or the task is wrong.
-        RunError: the model cannot be read, or the device is not there.
+        RecipeError: an attack, the vicinity or the task is invalid.
+        RunError: the model cannot be read, or the device is not available.
         TypeError: the task is missing.
     """
     from ..devices.processes import start
@@ -95,16 +100,28 @@ def open_subject(
     from ..runs.folder import is_finished
     from .trained import load_run
 
-    reporter, vicinity = opening.get("reporter") or Silent(), opening.get("vicinity")
+    opening = opening.copy()
+    reporter, threat = opening.get("reporter") or Warns(), threat_in(opening)
     folder, overrides = _run_folder(model, opening), opening.get("overrides") or ()
+    given: Component | None = None
+    use: Mapping[str, Any] = {}
+    if opening.get("data") is not None:
+        if opening.get("task") is not None:
+            raise TypeError("give either a task or data")
+        task = given_data(opening, opening.get("split") or "test", None if folder else model)
+        given, use = task_component(task)
+    network: Component | None = None
+    architecture = opening.get("architecture")
+    if architecture is not None and not isinstance(architecture, str | Mapping):
+        network, opening["architecture"] = model_component(architecture)
     if folder is not None:
         table = recipe_to_mapping(stored_recipe(folder))
         only_evaluate_changed(table["name"], overrides)
     else:
-        table = _table(model, opening)
+        table = _table(model, opening, use)
     changes: dict[str, Any] = {
         "attack": None if attacks is None else [as_table(attack) for attack in attacks],
-        "vicinity": None if vicinity is None else as_table(vicinity),
+        "vicinity": None if threat is None else as_table(threat),
         "split": opening.get("split"),
         "samples": opening.get("samples"),
         "batch_size": opening.get("batch_size"),
@@ -112,23 +129,59 @@ def open_subject(
     table["evaluate"] |= {key: value for key, value in changes.items() if value is not None}
     seed = opening.get("seed")
     table["seed"] = table.get("seed", 0) if seed is None else seed
-    recipe = recipe_from_mapping(table, overrides, starts=False)
-    processes = start(opening.get("device") or "auto", "float32")
-    if folder is None:
-        return _loaded(model, opening, recipe, processes, reporter)
-    found = load_run(folder, recipe, processes)
+    with registered("task", given), registered("model", network):
+        recipe = recipe_from_mapping(table, overrides, starts=False)
+        processes = start(opening.get("device") or "auto", "float32")
+        if folder is None:
+            return _loaded(model, opening, recipe, processes, reporter)
+        found = load_run(folder, recipe, processes)
+        parts = found.parts if given is None else _on_other_data(found.parts, use)
     for problem in found.problems:
         reporter.warn(problem)
     if not is_finished(folder):
         reporter.warn(
             f"{folder} is not finished: its checkpoint after {found.epochs} of {recipe.train.epochs} epochs "
-            f"is used; go on with robustplug train --resume {folder}"
+            f"is used; continue the training with robustplug train --resume {folder}"
         )
-    return Subject(found.parts, found.exported, processes, reporter, folder)
+    return Subject(parts, found.exported, processes, reporter, folder)
+
+
+def threat_in(opening: Opening) -> Reference | None:
+    """Return the threat model under either of its names.
+
+    Raises:
+        TypeError: both are given.
+    """
+    threat, vicinity = opening.get("threat"), opening.get("vicinity")
+    if threat is not None and vicinity is not None:
+        raise TypeError("threat and vicinity are two names of one argument: give one of them")
+    return vicinity if threat is None else threat
+
+
+def _on_other_data(parts: Parts, use: Mapping[str, Any]) -> Parts:
+    """Return the parts of a run with given data in the place of its own.
+
+    Raises:
+        RunError: the inputs or the classes are others.
+    """
+    from .assemble import build_part
+
+    reference = resolve(Use(GIVEN, {key: value for key, value in use.items() if key != "use"}), "task")
+    task = build_part(reference, "task", "task")
+    own, other = parts.task.info, task.info
+    if own.shape != other.shape or (own.classes or 0) < (other.classes or 0) or own.bounds != other.bounds:
+        raise RunError(
+            f"the data do not fit the run: inputs {other.shape}, {other.classes} classes, bounds "
+            f"{other.bounds}; it was trained on {own.shape}, {own.classes} classes, bounds {own.bounds}"
+        )
+    (split,) = other.sizes
+    evaluate = dataclasses.replace(parts.recipe.evaluate, split=split)
+    recipe = dataclasses.replace(parts.recipe, task=reference, evaluate=evaluate)
+    return dataclasses.replace(parts, recipe=recipe, task=task)
 
 
 def _run_folder(model: Any, opening: Opening) -> Path | None:
-    """Return the run folder, or None where the model is something else."""
+    """Return the run folder, or None for any other model."""
     if not isinstance(model, str | Path) or str(model).startswith("torchvision:"):
         return None
     path = Path(model)
@@ -137,12 +190,18 @@ def _run_folder(model: Any, opening: Opening) -> Path | None:
     return None if path.is_file() or (opening.get("task") is not None and not path.is_dir()) else path
 
 
-def _table(model: Any, opening: Opening) -> dict[str, Any]:
-    task, architecture = opening.get("task"), opening.get("architecture")
+def _table(model: Any, opening: Opening, given: Mapping[str, Any]) -> dict[str, Any]:
+    task, architecture = given or opening.get("task"), opening.get("architecture")
     if task is None and isinstance(model, str | Path):
-        raise RunError(f"{model} is no run folder, so say what to evaluate it on: --task digits")
+        raise RunError(
+            f"{model} is not a run folder; name the task to evaluate it on: --task digits, or from Python "
+            "data=(x, y)"
+        )
     if task is None:
-        raise TypeError('a module or function needs a task to be evaluated on, for example task="digits"')
+        raise TypeError(
+            "a module or function needs data to be evaluated on: data=(x, y), or a task, for example "
+            'task="digits"'
+        )
     name = str(model) if isinstance(model, str | Path) else _type_name(model)
     table: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9_]+", "-", Path(name).stem).strip("-") or "model",
@@ -162,11 +221,12 @@ def _type_name(model: Any) -> str:
 
 
 def _loaded(model: Any, opening: Opening, recipe: Any, processes: Processes, reporter: Reporter) -> Subject:
-    from .assemble import Parts, build_part
+    from .assemble import Parts, bounded, build_part
     from .loading import load_target
 
     task = build_part(recipe.task, "task", "task")
     method = build_part(recipe.method, "method", "method")
+    bounded(method.vicinity, "method.vicinity", task.info)
     target = load_target(
         model,
         task.info,
@@ -183,10 +243,10 @@ def _loaded(model: Any, opening: Opening, recipe: Any, processes: Processes, rep
 
 
 def open_sources(folders: Sequence[str | Path], subject: Subject) -> list[Source]:
-    """Open the runs that transfer rows make their examples on.
+    """Open the runs whose models are the surrogate models of transfer rows.
 
     Raises:
-        RunError: a folder holds no run, or its model does not fit the task.
+        RunError: a folder contains no run, or its model does not fit the task.
     """
     from ..runs.choose import stored_recipe
     from .assemble import check_outputs

@@ -1,7 +1,7 @@
-"""Any model, ready to be evaluated: a module from images in [0, 1] to logits.
+"""A model of any kind, ready for evaluation: a module from images in [0, 1] to logits.
 
-What is given may be a module, a function, a classifier of scikit-learn, weights, a program of TorchScript or
-torch.export, an ONNX file, boosted trees of LightGBM or XGBoost, or a model of torchvision. Importing this
+Its source may be a module, a function, a scikit-learn classifier, weights, a TorchScript or torch.export
+program, an ONNX file, boosted trees of LightGBM or XGBoost, or a torchvision model. Importing this module
 does not import torch.
 """
 
@@ -31,34 +31,34 @@ TargetKind = Literal[
 
 
 class Classifier(Protocol):
-    """What a fitted classifier of scikit-learn has; its classes are class numbers of the task."""
+    """The interface of a fitted scikit-learn classifier; its classes are class indices of the task."""
 
     @property
     def classes_(self) -> Any:
-        """Return the class numbers that it knows."""
+        """Return the class indices that it was fitted on."""
         ...
 
     def predict(self, X: Any, /) -> Any:  # noqa: N803 - scikit-learn's name
-        """Return a class number for each row (N, features)."""
+        """Return a class index for each row (N, features)."""
         ...
 
 
 Model: TypeAlias = "nn.Module | Classifier | Callable[[Any], Any] | str | Path"
-"""What a model may come as: a module, a fitted classifier, a function, or where it is."""
+"""The accepted forms of a model: a module, a fitted classifier, a function, or a path or name."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Hold a model that has passed a trial.
+    """Hold a model that has passed its trial.
 
     Attributes:
-        module: from float32 images (N, C, H, W) in [0, 1] to logits (N, K), for every N of at least 1.
-        kind: what it was made of.
-        gradients: whether it gives gradients of its logits with respect to the images.
+        module: maps float32 images (N, C, H, W) in [0, 1] to logits (N, K), for every N of at least 1.
+        kind: the kind of its source.
+        gradients: whether its logits have gradients with respect to the images.
         description: plain JSON values: "source", "kind", "gradients", "input_range", "normalisation"
-            ("mean", "std", "where"), "notes" (what the reader of a result should know), and, where
-            known, "sha256", "model", "weights", "batch", "prefix", "providers" and "objective";
-            "decisions" is true where the logits are made of class numbers, 1 and 0.
+            ("mean", "std", "where"), "notes" (remarks for the reader of a result), and, where known,
+            "sha256", "model", "weights", "batch", "prefix", "providers" and "objective"; "decisions" is
+            true if the logits are 1 and 0, built from class indices.
     """
 
     module: nn.Module

@@ -1,4 +1,4 @@
-"""Load what training has left: a run for its evaluation, or the weights that another one starts from."""
+"""Load the results of training: a run to evaluate, or the weights that another run starts from."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Loaded(NamedTuple):
-    """Hold what a checkpoint gives.
+    """Hold the model of a loaded checkpoint, and its parts.
 
     Attributes:
-        parts: of the run.
-        exported: module, in eval mode.
-        problems: what is wrong with newer checkpoints.
+        parts: the parts of the run.
+        exported: the exported module, in eval mode.
+        problems: problems of newer checkpoints.
         trained: the module before the method's export.
-        epochs: whole epochs that the checkpoint was taken after.
+        epochs: number of whole epochs before the checkpoint.
     """
 
     parts: Parts
@@ -44,13 +44,13 @@ def load_run(folder: Path, recipe: Recipe, processes: Processes, last: bool = Fa
     """Load the selected checkpoint of a run and export its model.
 
     Args:
-        folder: of the run.
-        recipe: its resolved recipe; only `evaluate` may have been changed.
-        processes: say where to put the model.
-        last: load the newest checkpoint instead, whatever was selected.
+        folder: the run folder.
+        recipe: the resolved recipe of the run; only `evaluate` may have changed.
+        processes: the processes that determine the model's device.
+        last: load the newest checkpoint instead of the selected one.
 
     Raises:
-        RunError: no checkpoint can be used.
+        RunError: no checkpoint is usable.
     """
     from .assemble import assemble
 
@@ -72,9 +72,9 @@ def load_part(checkpoint: Checkpoint, part: str, module: nn.Module) -> None:
     """Copy one part of a checkpoint into a module.
 
     Args:
-        checkpoint: source.
+        checkpoint: the checkpoint to copy from.
         part: "model", "ema" or "state".
-        module: of the same names and shapes.
+        module: the module to copy into, with the same names and shapes.
 
     Raises:
         RunError: names or shapes differ.
@@ -91,10 +91,10 @@ def load_part(checkpoint: Checkpoint, part: str, module: nn.Module) -> None:
 
 
 def trained_weights(checkpoint: Checkpoint, model: nn.Module, state: nn.Module) -> nn.Module:
-    """Load a checkpoint for evaluation and return the model, with averaged weights if it has any.
+    """Load a checkpoint for evaluation and return the model, with averaged weights if there are any.
 
     Raises:
-        RunError: the checkpoint is not of this model and method.
+        RunError: the checkpoint does not belong to this model and method.
     """
     load_part(checkpoint, "state", state)
     if any(key.startswith("ema/") for key in checkpoint.tensors):
@@ -108,15 +108,15 @@ def trained_weights(checkpoint: Checkpoint, model: nn.Module, state: nn.Module) 
 
 
 def open_model(folder: str | Path, info: TaskInfo, device: torch.device | str = "cpu") -> nn.Module:
-    """Build the model of a finished run and load its exported weights; its data is not opened.
+    """Build the model of a finished run and load its exported weights, without opening its data.
 
     Args:
-        folder: of the run.
-        info: of the task that it is built for, which need not be that of the run.
-        device: where to put it.
+        folder: the run folder.
+        info: the task that the model is built for, which may differ from the task of the run.
+        device: device of the model.
 
     Raises:
-        Refused: the folder holds no finished run, or the weights do not fit this task.
+        Refused: the folder contains no finished run, or the weights do not fit this task.
     """
     from ..core.random import isolated
     from .assemble import build_part
@@ -126,7 +126,7 @@ def open_model(folder: str | Path, info: TaskInfo, device: torch.device | str = 
     try:
         recipe = stored_recipe(path)
         if recipe.model is None or not (path / MODEL).is_file():
-            raise RunError(f"{path} holds no finished run: there is no {MODEL} in it")
+            raise RunError(f"{path} contains no finished run: {MODEL} is missing")
         with isolated(0):
             model: nn.Module = build_part(recipe.model, "model", "model", info=info)
         state, _ = read_state(path / MODEL)
@@ -140,11 +140,11 @@ def load_start(recipe: Recipe, model: nn.Module) -> str:
     """Load the weights that a recipe's model starts from, and return their digest.
 
     Args:
-        recipe: whose model has a `from`: a run folder, or a file with a state dict.
-        model: as built, before any method's setup.
+        recipe: a recipe whose model has a `from`: a run folder, or a file with a state dict.
+        model: the model as built, before any method's setup.
 
     Raises:
-        RunError: they are not there, or do not fit.
+        RunError: the weights do not exist, or do not fit.
     """
     from .formats.weights import fit, read_state, weights_digest
 
@@ -153,7 +153,7 @@ def load_start(recipe: Recipe, model: nn.Module) -> str:
     path = Path(recipe.model.start)
     file = path / MODEL if path.is_dir() else path
     if not file.is_file():
-        missing = "is not there" if not path.exists() else f"holds no finished run: there is no {MODEL} in it"
+        missing = "does not exist" if not path.exists() else f"contains no finished run: {MODEL} is missing"
         raise RunError(f"the model cannot start from {path}: it {missing}")
     state, _ = read_state(file)
     fit(model, state, file, f'model "{recipe.model.name}"', "give the model the options of that run")

@@ -26,15 +26,15 @@ from robustplug.builtin.tasks import (
     DownloadedOptions,
     ImageFolderOptions,
 )
-from robustplug.builtin.tasks.classification import channel_statistics, classification_score, stratified_split
 from robustplug.builtin.tasks.digits import digits
 from robustplug.builtin.tasks.image_folder import ImageFolderTask, centre_box, decode, random_box
-from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.builtin.tasks.torchvision_sets import cifar10, cifar100, fashion_mnist, mnist, read_idx, svhn
 from robustplug.core.random import stream
 from robustplug.core.task import Task
 from robustplug.core.types import Batch, Feed, Split, View
 from robustplug.errors import BrokenData, DataMissing
+from robustplug.subjects.data.statistics import channel_statistics, classification_score, stratified_split
+from robustplug.subjects.data.task import ArrayTask
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -48,7 +48,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def digits_task() -> TensorTask:
+def digits_task() -> ArrayTask:
     return digits(DigitsOptions(augment=True))
 
 
@@ -106,10 +106,10 @@ def test_statistics_agree_for_bytes_and_floats_and_a_constant_channel_has_no_zer
         assert one == pytest.approx(other)
 
 
-# TensorTask, by way of the digits
+# ArrayTask, by way of the digits
 
 
-def test_digits_splits_are_disjoint_stratified_and_cover_everything(digits_task: TensorTask) -> None:
+def test_digits_splits_are_disjoint_stratified_and_cover_everything(digits_task: ArrayTask) -> None:
     from sklearn.datasets import load_digits
 
     pixels, _ = load_digits(return_X_y=True)
@@ -123,7 +123,7 @@ def test_digits_splits_are_disjoint_stratified_and_cover_everything(digits_task:
         assert (share - 0.1).abs().max() < 0.02
 
 
-def test_digits_info_and_range(digits_task: TensorTask) -> None:
+def test_digits_info_and_range(digits_task: ArrayTask) -> None:
     info, train = digits_task.info, all_of(digits_task, "train")
     assert (info.shape, info.classes, info.class_names) == ((1, 8, 8), 10, tuple("0123456789"))
     assert train.x.dtype == torch.float32
@@ -133,13 +133,13 @@ def test_digits_info_and_range(digits_task: TensorTask) -> None:
     assert digits_task.default_model == "small-cnn"
 
 
-def test_digits_split_follows_the_split_seed_not_the_seed_of_the_run(digits_task: TensorTask) -> None:
+def test_digits_split_follows_the_split_seed_not_the_seed_of_the_run(digits_task: ArrayTask) -> None:
     other = digits(DigitsOptions(split_seed=1))
     assert not torch.equal(all_of(digits_task, "test").x, all_of(other, "test").x)
     assert_same(all_of(digits_task, "test", seed=0), all_of(digits_task, "test", seed=1))
 
 
-def test_index_names_the_same_image_in_every_order(digits_task: TensorTask) -> None:
+def test_index_names_the_same_image_in_every_order(digits_task: ArrayTask) -> None:
     for split in SPLITS:
         stored = all_of(digits_task, split)
         assert torch.equal(stored.index, torch.arange(len(stored)))
@@ -151,7 +151,7 @@ def test_index_names_the_same_image_in_every_order(digits_task: TensorTask) -> N
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_rows_of_the_ranks_interleave_to_the_batches_of_one_process(
-    digits_task: TensorTask, world: int
+    digits_task: ArrayTask, world: int
 ) -> None:
     feed = Feed(shuffle=True, augment=True, batch_size=100, epoch=1)
     whole = list(digits_task.batches("train", feed))
@@ -166,7 +166,7 @@ def test_rows_of_the_ranks_interleave_to_the_batches_of_one_process(
                 assert torch.equal(getattr(parts[rank][number], name), getattr(batch, name)[rank::world])
 
 
-def test_skip_drops_the_first_batches_and_changes_nothing_else(digits_task: TensorTask) -> None:
+def test_skip_drops_the_first_batches_and_changes_nothing_else(digits_task: ArrayTask) -> None:
     feed = Feed(shuffle=True, augment=True, batch_size=100)
     rest = list(digits_task.batches("train", feed))[4:]
     skipped = list(digits_task.batches("train", dataclasses.replace(feed, skip=4)))
@@ -175,7 +175,7 @@ def test_skip_drops_the_first_batches_and_changes_nothing_else(digits_task: Tens
         assert_same(one, other)
 
 
-def test_same_seed_same_bits_and_another_seed_or_epoch_another_order(digits_task: TensorTask) -> None:
+def test_same_seed_same_bits_and_another_seed_or_epoch_another_order(digits_task: ArrayTask) -> None:
     feed: dict[str, Any] = {"shuffle": True, "augment": True}
     base = all_of(digits_task, "train", **feed)
     assert_same(base, all_of(digits(DigitsOptions(augment=True)), "train", **feed))
@@ -186,14 +186,14 @@ def test_same_seed_same_bits_and_another_seed_or_epoch_another_order(digits_task
 
 
 def test_samples_takes_the_first_of_the_stored_order_and_the_last_batch_may_be_ragged(
-    digits_task: TensorTask,
+    digits_task: ArrayTask,
 ) -> None:
     batches = list(digits_task.batches("train", Feed(shuffle=True, samples=50, batch_size=16)))
     assert [len(batch) for batch in batches] == [16, 16, 16, 2]
     assert torch.cat([batch.index for batch in batches]).sort().values.tolist() == list(range(50))
 
 
-def test_augmentation_needs_the_option_and_the_feed(digits_task: TensorTask) -> None:
+def test_augmentation_needs_the_option_and_the_feed(digits_task: ArrayTask) -> None:
     stored = all_of(digits_task, "train")
     augmented = all_of(digits_task, "train", augment=True)
     assert not torch.equal(augmented.x, stored.x)
@@ -205,7 +205,7 @@ def np_state() -> str:
     return repr(np.random.get_state(legacy=False))
 
 
-def test_global_generators_are_left_alone(digits_task: TensorTask) -> None:
+def test_global_generators_are_left_alone(digits_task: ArrayTask) -> None:
     before = torch.get_rng_state(), random.getstate(), np_state()
     digits(DigitsOptions(split_seed=3))
     all_of(digits_task, "train", shuffle=True, augment=True)
@@ -214,22 +214,24 @@ def test_global_generators_are_left_alone(digits_task: TensorTask) -> None:
     assert np_state() == before[2]
 
 
-def small_task(test: tuple[Tensor, Tensor]) -> TensorTask:
+def small_task(test: tuple[Tensor, Tensor]) -> ArrayTask:
     good = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4) % 2
     data: dict[Split, tuple[Tensor, Tensor]] = {"train": good, "validation": good, "test": test}
-    return TensorTask(data, class_names=("a", "b"), default_model="small-cnn")
+    return ArrayTask(data, class_names=("a", "b"), default_model="small-cnn")
 
 
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (torch.zeros(4, 2, 2), torch.zeros(4).long(), "N, C, H, W"),
-        (torch.zeros(4, 1, 2, 2).long(), torch.zeros(4).long(), "uint8 or float"),
-        (torch.zeros(4, 1, 2, 2), torch.zeros(4), "int64"),
-        (torch.zeros(4, 1, 2, 2), torch.zeros(3).long(), "int64"),
-        (torch.zeros(0, 1, 2, 2), torch.zeros(0).long(), "at least one"),
+        (torch.zeros(4), torch.zeros(4).long(), "N, C, H, W"),
+        (torch.zeros(4, 1, 2, 2).to(torch.complex64), torch.zeros(4).long(), "uint8 or floating"),
+        (torch.zeros(4, 1, 2, 2), torch.full((4,), 0.5), "whole numbers"),
+        (torch.zeros(4, 1, 2, 2), torch.zeros(3).long(), "4 inputs"),
+        (torch.zeros(4, 1, 2, 2), torch.full((4,), -1), "start at 0"),
+        (torch.zeros(4, 1, 2, 2), torch.ones(4, 2), "one-hot"),
+        (torch.zeros(0, 1, 2, 2), torch.zeros(0).long(), "empty"),
         (torch.full((4, 1, 2, 2), 1.5), torch.zeros(4).long(), r"\[0, 1\]"),
-        (torch.full((4, 1, 2, 2), float("nan")), torch.zeros(4).long(), r"\[0, 1\]"),
+        (torch.full((4, 1, 2, 2), float("nan")), torch.zeros(4).long(), "NaN"),
         (torch.zeros(4, 1, 2, 2), torch.full((4,), 2), "0 to 1"),
     ],
 )
@@ -266,7 +268,7 @@ def write_mnist(root: Path, name: str = "MNIST", packed: bool = False) -> dict[s
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("name", "factory"), [("MNIST", mnist), ("FashionMNIST", fashion_mnist)])
 def test_mnist_is_read_from_torchvisions_layout(
-    tmp_path: Path, packed: bool, name: str, factory: Callable[[DownloadedOptions], TensorTask]
+    tmp_path: Path, packed: bool, name: str, factory: Callable[[DownloadedOptions], ArrayTask]
 ) -> None:
     written = write_mnist(tmp_path, name, packed)
     task = factory(DownloadedOptions(root=str(tmp_path), validation=10))
@@ -295,7 +297,7 @@ def test_train_samples_are_the_first_of_the_same_order(tmp_path: Path) -> None:
     everything = mnist(options)
     assert torch.equal(all_of(few, "train").x, all_of(everything, "train").x[:20])
     assert_same(all_of(few, "validation"), all_of(everything, "validation"))
-    with pytest.raises(ValueError, match=r"train_samples = 31.*are 30"):
+    with pytest.raises(ValueError, match=r"train_samples = 31.*30 are left"):
         mnist(dataclasses.replace(options, train_samples=31))
 
 
@@ -307,7 +309,7 @@ def test_the_root_is_found_by_the_environment(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("factory", [mnist, fashion_mnist, cifar10, cifar100, svhn])
 def test_missing_data_is_reported_at_construction_with_the_ways_out(
-    tmp_path: Path, factory: Callable[[DownloadedOptions], TensorTask]
+    tmp_path: Path, factory: Callable[[DownloadedOptions], ArrayTask]
 ) -> None:
     folder = tmp_path / "nowhere"
     with pytest.raises(DataMissing) as caught:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.core.step import Step
 from robustplug.core.types import AttackResult, Batch, Cost, Feed, View
 from robustplug.devices.processes import start
@@ -23,6 +22,7 @@ from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.runs.result_file import result_from_json, result_to_json
+from robustplug.subjects.data.task import ArrayTask
 
 from ..training.runs import read_json, timeless, tiny
 
@@ -42,13 +42,13 @@ class Images(nn.Module):
         return result
 
 
-def toy_task() -> TensorTask:
+def toy_task() -> ArrayTask:
     rng = torch.Generator().manual_seed(3)
     x = torch.rand(SIZE, 1, 1, 2, generator=rng) * 0.6 + 0.2
     y = x.flatten(1).argmax(1)
     y[::7] = 1 - y[::7]
     data = (x, y)
-    return TensorTask(
+    return ArrayTask(
         {"train": data, "validation": data, "test": data}, class_names=["left", "right"], default_model="none"
     )
 

@@ -16,7 +16,6 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.builtin.tasks.tensors import TensorTask
 from robustplug.core.step import Step
 from robustplug.core.types import Cost, Measure, Result, View
 from robustplug.devices.processes import start
@@ -30,13 +29,14 @@ from robustplug.report.tables.results import (
     wilson_interval,
 )
 from robustplug.runs.result_file import result_from_json, result_to_json
+from robustplug.subjects.data.task import ArrayTask
 
 from ..training.runs import offered, tiny
 
 SIZE = 23
 
 
-class Telling(TensorTask):
+class Telling(ArrayTask):
     """Measure the brightness of each sample, and for the bright ones how bright; tell both."""
 
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:

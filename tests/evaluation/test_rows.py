@@ -95,7 +95,7 @@ def test_transferred_examples_are_kept_and_used_again(runs: Path) -> None:
     assert evaluate(runs / "robust", row, sources=[runs / "plain"]).attacks[1].right == first.right
     files[0].write_bytes(files[1].read_bytes())
     (_, wrong) = evaluate(runs / "robust", row, sources=[runs / "plain"]).attacks
-    assert "those of other samples" in wrong.skipped
+    assert "belong to other samples" in wrong.skipped
     (other,) = evaluate(runs / "robust", row | {"scale": 0.5}, sources=[runs / "plain"]).attacks[1:]
     assert len(list((runs / "plain" / "examples").iterdir())) == 2
     assert other.accuracy >= first.accuracy
@@ -110,7 +110,7 @@ def test_examples_of_a_model_itself_are_its_white_box_examples(runs: Path) -> No
 
 
 def test_a_source_must_be_a_run_that_fits(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="is not a run folder"):
         evaluate(runs / "robust", sources=[tmp_path])
 
 

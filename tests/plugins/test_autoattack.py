@@ -133,17 +133,17 @@ def test_few_classes_skip_what_needs_more(classes: int, works: set[str]) -> None
     def model(x: Tensor) -> Tensor:
         return torch.stack([x.flatten(1)[:, k::classes].mean(1) for k in range(classes)], 1) * 10
 
-    from robustplug.builtin.tasks.tensors import TensorTask
     from robustplug.devices.processes import start
     from robustplug.evaluation.evaluate import Evaluation
     from robustplug.evaluation.rows import chain_of_attacks
     from robustplug.plugin.component import Use
     from robustplug.recipe.convert import resolve
+    from robustplug.subjects.data.task import ArrayTask
     from robustplug.subjects.loading import load_target
 
     x = 0.3 + 0.4 * torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     data = (x, model(x).argmax(1))
-    task = TensorTask(
+    task = ArrayTask(
         {"train": data, "validation": data, "test": data},
         class_names=[str(k) for k in range(classes)],
         default_model="none",

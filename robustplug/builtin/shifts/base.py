@@ -1,24 +1,25 @@
-"""What all shifts share: the inner ball, and what they take for an image."""
+"""Shared by all shifts: the inner ball and the check of the input images."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ...api import Refused
+from ...api import BoundedVicinity, Refused
 
 if TYPE_CHECKING:
     from ...api import Batch, Step, Vicinity
 
 
 class Shift(abc.ABC):
-    """Shift the samples; what is legal around them is what an inner vicinity says.
+    """Shift the samples; an inner vicinity defines the legal points around them.
 
-    A ball that samples itself (noise, another shift) does so from the shifted samples.
+    A ball that draws samples itself (noise, another shift) draws them from the shifted samples.
 
     Args:
         ball: the inner vicinity; its `eps` and `norm` become the shift's.
@@ -27,6 +28,23 @@ class Shift(abc.ABC):
     def __init__(self, ball: Vicinity) -> None:
         self.ball = ball
         self.norm = ball.norm
+        self.low: Tensor | None = None
+        self.high: Tensor | None = None
+
+    def within(self, low: float | Sequence[float], high: float | Sequence[float]) -> None:
+        """Keep inputs in [low, high]; they are mapped to [0, 1] for the shift itself."""
+        self.low, self.high = (torch.as_tensor(side, dtype=torch.float32) for side in (low, high))
+        if isinstance(self.ball, BoundedVicinity):
+            self.ball.within(low, high)
+
+    def in_range(self, batch: Batch) -> Tensor:
+        """Return the shifted images in the range of the task."""
+        if self.low is None or self.high is None:
+            return self.shifted(batch)
+        shape = (1, -1, 1, 1) if self.low.dim() else ()
+        low, high = (side.to(batch.index.device).view(shape) for side in (self.low, self.high))
+        unit = dataclasses.replace(batch, x=(batch.x - low) / (high - low))
+        return low + self.shifted(unit) * (high - low)
 
     @property
     def eps(self) -> float:
@@ -45,18 +63,18 @@ class Shift(abc.ABC):
         """Return the batch with shifted images.
 
         Raises:
-            Refused: the inputs are no images, or have a number of channels that the shift cannot take.
+            Refused: the inputs are not images, or have an unsupported number of channels.
         """
         with torch.no_grad():
-            shifted = dataclasses.replace(batch, x=self.shifted(batch))
+            shifted = dataclasses.replace(batch, x=self.in_range(batch))
         return self.ball.sample(step, shifted)
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Return the nearest point of the inner ball."""
+        """Project x to the inner ball."""
         return self.ball.project(x, origin, radius)
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Tell for each sample whether x is in the inner ball: bool (N,)."""
+        """Return for each sample whether x is in the inner ball: bool (N,)."""
         return self.ball.contains(x, origin, radius)
 
     def steepest(self, gradient: Tensor) -> Tensor:
@@ -73,18 +91,18 @@ def images(x: Any, shift: str, channels: tuple[int, ...] = ()) -> Tensor:
 
     Args:
         x: inputs of a batch.
-        shift: what wants images, for the message.
-        channels: the numbers of channels that it takes; () for any.
+        shift: name of the shift, for the error message.
+        channels: supported numbers of channels; () for any.
 
     Raises:
-        Refused: x is not a float tensor (N, C, H, W), or has another number of channels.
+        Refused: x is not a float tensor (N, C, H, W), or has an unsupported number of channels.
     """
     if not (isinstance(x, Tensor) and x.dim() == 4 and x.is_floating_point()):
         got = f"{tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise Refused(f"{shift} shifts float images (N, C, H, W), not {got}; leave it out for this task")
+        raise Refused(f"{shift} needs float images (N, C, H, W), not {got}; leave it out for this task")
     if channels and x.shape[1] not in channels:
         raise Refused(
-            f"{shift} needs images of {' or '.join(map(str, channels))} channels, not {x.shape[1]}; "
+            f"{shift} needs images with {' or '.join(map(str, channels))} channels, not {x.shape[1]}; "
             "leave it out for this task"
         )
     return x

@@ -1,6 +1,6 @@
 """The built-in tasks: image classification from scikit-learn, torchvision's data sets, or folders.
 
-Importing this does not import torch, torchvision or scikit-learn.
+Importing this module does not import torch, torchvision or scikit-learn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 from ...api import Bounds, Component, Count, Finite, FractionText, Natural
 
 Share = Annotated[float, Bounds(gt=0, lt=1), Finite(), FractionText()]
-"""A part of a whole: above 0 and below 1."""
+"""A fraction above 0 and below 1."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,10 @@ class DigitsOptions:
     """Options of the task `digits`.
 
     Attributes:
-        validation, test: samples held out, stratified by class; the rest of the 1,797 is for training.
-        augment: shift training images by at most one pixel.
-        split_seed: which split; independent of the run's seed.
+        validation, test: number of held-out samples, stratified by class; the rest of the 1,797 is for
+            training.
+        augment: whether to shift training images by at most one pixel.
+        split_seed: seed of the split, independent of the run's seed.
     """
 
     validation: Count = 180
@@ -32,15 +33,15 @@ class DigitsOptions:
 
 @dataclass(frozen=True)
 class DownloadedOptions:
-    """Options of the data sets that come as downloads.
+    """Options of the downloadable data sets.
 
     Attributes:
-        root: folder of the data; by default the variable ROBUSTPLUG_DATA, else "data".
-        download: fetch missing files into `root`.
-        validation: training samples held out for validation, stratified by class.
-        train_samples: use only this many of the other training samples, stratified; None for all.
-        augment: shift (and mirror, where that keeps the label) training images.
-        split_seed: which split; independent of the run's seed.
+        root: data folder; by default the variable ROBUSTPLUG_DATA, else "data".
+        download: whether to download missing files into `root`.
+        validation: number of training samples held out for validation, stratified by class.
+        train_samples: number of the remaining training samples to use, stratified; None for all.
+        augment: whether to shift (and mirror, if that keeps the label) training images.
+        split_seed: seed of the split, independent of the run's seed.
     """
 
     root: str | None = None
@@ -53,7 +54,7 @@ class DownloadedOptions:
 
 @dataclass(frozen=True)
 class AugmentedOptions(DownloadedOptions):
-    """The same options, with augmentation on by default."""
+    """Options of the downloadable data sets, with augmentation on by default."""
 
     augment: bool = True
 
@@ -63,16 +64,16 @@ class ImageFolderOptions:
     """Options of the task `image-folder`.
 
     Attributes:
-        root: a folder with the folder train/ and perhaps val/ (or validation/) and test/, each with a
-            folder for every class; or a folder of class folders. By default the variable
-            ROBUSTPLUG_DATA, else "data".
-        size: height and width that images are brought to.
-        validation: share of the training images held out where no folder holds them.
-        test: the same for test images; without test/, a folder val/ is the test split.
-        augment: crop and mirror training images: up to size 64 by shifts of at most 4 pixels, above
-            by crops of random area and aspect ratio.
-        workers: processes that decode images; 0 for none besides the main one.
-        split_seed: which split; independent of the run's seed.
+        root: folder that contains train/ and optionally val/ (or validation/) and test/, each with one
+            folder per class; or a folder of class folders. By default the variable ROBUSTPLUG_DATA,
+            else "data".
+        size: height and width of the resized images.
+        validation: fraction of the training images held out for validation if no folder contains them.
+        test: fraction held out for testing, likewise; without test/, a folder val/ is the test split.
+        augment: whether to crop and mirror training images; up to size 64 with shifts of at most 4 pixels,
+            above with crops of random area and aspect ratio.
+        workers: number of extra processes that decode images; 0 to decode in the main process.
+        split_seed: seed of the split, independent of the run's seed.
     """
 
     root: str | None = None
@@ -91,7 +92,7 @@ TASKS: tuple[Component, ...] = (
         "digits",
         "robustplug.builtin.tasks.digits:digits",
         DigitsOptions,
-        "8x8 grey digits that scikit-learn bundles: 10 classes, 1,797 images, nothing to download",
+        "8x8 grey digits bundled with scikit-learn: 10 classes, 1,797 images, nothing to download",
     ),
     Component(
         "mnist",
@@ -118,7 +119,7 @@ TASKS: tuple[Component, ...] = (
         "cifar100",
         f"{_SETS}:cifar100",
         AugmentedOptions,
-        "32x32 colour images of things: 100 classes, 50,000 + 10,000 images",
+        "32x32 colour images of objects: 100 classes, 50,000 + 10,000 images",
         "Krizhevsky 2009, Learning multiple layers of features from tiny images",
     ),
     Component(

@@ -1,7 +1,7 @@
 """Random shifts and mirroring of whole batches of images.
 
-What happens to a sample depends on the run's seed, the epoch, the number of the batch and the
-sample's place in the global batch; not on the number of processes, nor on batches drawn before.
+The augmentation of a sample depends on the run's seed, the epoch, the batch number and the sample's
+position in the global batch. It does not depend on the number of processes or on earlier batches.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ...api import Feed, stream
 
 
 def random_crop(x: Tensor, pad: int, top: Tensor, left: Tensor) -> Tensor:
-    """Cut a window of the old size out of each image, after padding with zeros on all sides.
+    """Pad each image with zeros on all sides and crop a window of the original size.
 
     Args:
         x: images (N, C, H, W).
-        pad: width of the border in pixels.
+        pad: width of the padding in pixels.
         top: first row of each window in the padded image, int64 (N,) in [0, 2 pad]; pad for no shift.
         left: first column, likewise.
     """
@@ -35,7 +35,7 @@ def random_flip(x: Tensor, mirrored: Tensor) -> Tensor:
 
     Args:
         x: images (N, C, H, W).
-        mirrored: bool (N,), which ones.
+        mirrored: which images to mirror, bool (N,).
     """
     return torch.where(mirrored[:, None, None, None], x.flip(3), x)
 
@@ -48,15 +48,15 @@ class Augmentation:
     flip: bool = False
 
     def __call__(self, x: Tensor, feed: Feed, number: int) -> Tensor:
-        """Augment the rows of this process of a global batch.
+        """Augment this process's rows of a global batch.
 
         Args:
             x: images (N, C, H, W), uint8 or float.
-            feed: seed, epoch, batch size, and which process this is.
-            number: of the batch in its epoch.
+            feed: feed with the seed, epoch, batch size and rank.
+            number: number of the batch in its epoch.
         """
         rng = stream(feed.seed, "augment", feed.epoch, number)
-        # Drawn for a full global batch, so that a ragged batch or another rank changes no draw.
+        # Drawn for a full global batch, so that a smaller last batch or another rank changes no draw.
         shifts = torch.randint(2 * self.pad + 1, (2, feed.batch_size), generator=rng)
         mirrored = torch.randint(2, (feed.batch_size,), generator=rng).bool()
         mine = torch.arange(feed.batch_size)[feed.rank :: feed.world][: len(x)]

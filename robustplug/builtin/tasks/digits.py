@@ -1,21 +1,19 @@
-"""The digits that scikit-learn bundles."""
+"""The digits bundled with scikit-learn."""
 
 from __future__ import annotations
 
 import torch
 
-from ...api import stream
+from ...api import ArrayTask, stratified_split, stream
 from . import DigitsOptions
 from .augment import Augmentation
-from .classification import stratified_split
-from .tensors import TensorTask
 
 
-def digits(options: DigitsOptions) -> TensorTask:
+def digits(options: DigitsOptions) -> ArrayTask:
     """Build the task: 1,797 images (1, 8, 8) in [0, 1] with 17 grey levels, 10 classes.
 
     Raises:
-        ValueError: the held-out splits leave nothing for training.
+        ValueError: the held-out splits leave no samples for training.
     """
     from sklearn.datasets import load_digits
 
@@ -24,7 +22,7 @@ def digits(options: DigitsOptions) -> TensorTask:
     y = torch.tensor(targets, dtype=torch.int64)
     rng = stream(options.split_seed, "split")
     train, validation, test = stratified_split(y, (options.validation, options.test), rng)
-    return TensorTask(
+    return ArrayTask(
         {
             "train": (x[train], y[train]),
             "validation": (x[validation], y[validation]),

@@ -11,10 +11,23 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...api import Batch, BrokenData, DataMissing, Feed, Split, TaskInfo, View, index_batches, stream
+from ...api import (
+    Batch,
+    BrokenData,
+    DataMissing,
+    Feed,
+    Split,
+    TaskInfo,
+    View,
+    channel_statistics,
+    classification_score,
+    index_batches,
+    stratified_split,
+    stream,
+    unit_floats,
+)
 from . import ImageFolderOptions
 from .augment import random_crop, random_flip
-from .classification import channel_statistics, classification_score, stratified_split, unit_floats
 from .root import data_root
 
 STATISTICS_SAMPLES = 256
@@ -27,27 +40,27 @@ Samples = list[tuple[str, int]]
 
 
 class ImageFolderTask:
-    """Classify images in class folders, decoded when they are needed.
+    """Classify images in class folders; files are decoded on demand.
 
-    Inputs are float32 (N, 3, size, size) in [0, 1], whatever the files hold. Class names are the
+    Inputs are float32 (N, 3, size, size) in [0, 1], regardless of the files' format. Class names are the
     sorted names of the training class folders. The splits:
 
-    - folders train/, val/ (or validation/) and test/: as they are;
-    - train/ and val/ only, the layout of ImageNet: val/ is the test split, because it is what others
-      report as such, and validation is held out from train/;
-    - otherwise what has no folder is held out, stratified, from train/ or from the flat tree.
+    - folders train/, val/ (or validation/) and test/: they are used as they are;
+    - train/ and val/ only, the layout of ImageNet: val/ is the test split, because papers report it as
+      such, and validation is held out from train/;
+    - otherwise a split without a folder is held out, stratified, from train/ or from the flat tree.
 
-    The stored order of each split is random but fixed, classes mixed, so that its first samples
-    represent it. `info.mean` and `info.std` are those of the first 256 training images in that order.
+    The stored order of each split is random but fixed and mixes the classes, so that its first samples
+    are representative. `info.mean` and `info.std` are those of the first 256 training images in that order.
     """
 
     def __init__(self, options: ImageFolderOptions) -> None:
-        """Look for the images, and read the first of them.
+        """Find the images and read the first of them.
 
         Raises:
-            DataMissing: there are no class folders with images.
+            DataMissing: no class folders with images exist.
             BrokenData: one of the first training images cannot be decoded.
-            ValueError: a split has classes that training has not, or too few images to split.
+            ValueError: a split has classes that the training split lacks, or there are too few images.
         """
         class_names, self._samples = find_splits(options)
         self._options = options
@@ -96,14 +109,14 @@ class ImageFolderTask:
             )
 
     def score(self, view: View, output: Tensor) -> Tensor:
-        """Tell for each sample whether the largest output is at the label: bool (N,)."""
+        """Return for each sample whether the largest output is at the label: bool (N,)."""
         return classification_score(view, output)
 
 
 class _Images(Dataset[Tensor | BrokenData]):
     """Decode the images of a batch.
 
-    An error is returned, not raised: torch would wrap one from a worker in the text of its traceback.
+    An error is returned, not raised: torch would wrap a worker's error in the text of its traceback.
     """
 
     def __init__(self, paths: list[str], options: ImageFolderOptions, feed: Feed) -> None:
@@ -126,8 +139,8 @@ class _Images(Dataset[Tensor | BrokenData]):
 def decode(path: str, size: int, rng: torch.Generator | None = None) -> Tensor:
     """Read an image as uint8 (3, size, size), augmented if a generator is given.
 
-    Without augmentation the largest centred square is resized, which leaves an image that has the size
-    already as it is.
+    Without augmentation the largest centred square is resized; an image that already has the target size
+    is unchanged.
 
     Raises:
         BrokenData: the file cannot be decoded; the message names it.
@@ -161,7 +174,7 @@ def random_box(width: int, height: int, rng: torch.Generator) -> Box:
     """Draw a box of 8 to 100 % of the area with aspect ratio 3/4 to 4/3 (Szegedy et al. 2015).
 
     The first of ten drawn sizes that fits is placed at random; if none fits, the centred square is
-    returned. As torchvision's RandomResizedCrop, but from a generator.
+    returned. This is torchvision's RandomResizedCrop with an explicit generator.
     """
     for area, log_ratio in torch.rand(10, 2, generator=rng, dtype=torch.float64).tolist():
         pixels = width * height * (0.08 + 0.92 * area)
@@ -211,7 +224,7 @@ def _mixed(samples: Samples, seed: int) -> Samples:
 
 
 def _has_folders(folder: Path) -> bool:
-    """Tell a folder of a split from a class folder that has the same name, say "train"."""
+    """Return whether a folder contains class folders, unlike a class folder of the same name ("train")."""
     return folder.is_dir() and any(child.is_dir() for child in folder.iterdir())
 
 
@@ -222,9 +235,9 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], Samples]:
         found = ImageFolder(folder)
     except OSError as error:
         raise DataMissing(
-            f"no class folders with images were found in the folder {folder.absolute()} ({error}). Set the "
-            "option task.root or the variable ROBUSTPLUG_DATA to a folder with one folder per class, or "
-            "with such a folder named train; there is no task.download for this task"
+            f"no class folders with images found in the folder {folder.absolute()} ({error}). Set the option "
+            "task.root or the variable ROBUSTPLUG_DATA to a folder with one folder per class, or to a folder "
+            "whose subfolder train has one per class; this task has no task.download"
         ) from error
     return tuple(found.classes), found.samples
 
@@ -233,5 +246,5 @@ def _relabelled(folder: Path, classes: tuple[str, ...]) -> Samples:
     names, samples = _scan(folder)
     unknown = sorted(set(names) - set(classes))
     if unknown:
-        raise ValueError(f"{folder} has classes that the training images have not: {', '.join(unknown)}")
+        raise ValueError(f"{folder} has classes that the training images lack: {', '.join(unknown)}")
     return [(path, classes.index(names[label])) for path, label in samples]

@@ -1,4 +1,4 @@
-"""Where data is looked for."""
+"""The data folder."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def data_root(root: str | None) -> Path:
-    """Return the folder that data is looked for in: the option, else ROBUSTPLUG_DATA, else "data"."""
+    """Return the data folder: the option, else ROBUSTPLUG_DATA, else "data"."""
     return Path(root or os.environ.get("ROBUSTPLUG_DATA") or "data").expanduser()

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN, on disk as torchvision lays them out."""
+"""MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 and SVHN, on disk in torchvision's layout."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from ...api import BrokenData, DataMissing, Split, stream
+from ...api import ArrayTask, BrokenData, DataMissing, Split, stratified_split, stream
 from . import DownloadedOptions
 from .augment import Augmentation
-from .classification import stratified_split
 from .root import data_root
-from .tensors import TensorTask
 
 _DIGITS = tuple(str(digit) for digit in range(10))
 _CLOTHES = (
@@ -40,18 +38,18 @@ Part = tuple[Tensor, Tensor]
 Loaded = TypeVar("Loaded")
 
 
-def mnist(options: DownloadedOptions) -> TensorTask:
+def mnist(options: DownloadedOptions) -> ArrayTask:
     """Build MNIST: images (1, 28, 28), 10 classes; augmentation shifts by up to 2 pixels.
 
     Raises:
-        DataMissing, BrokenData: the files are not there, or not readable.
-        ValueError: the splits ask for more samples than there are.
+        DataMissing, BrokenData: the files are missing or unreadable.
+        ValueError: the splits request more samples than exist.
     """
     train, test = _load_idx("MNIST", options)
     return _task(train, test, options, _DIGITS, "small-cnn", Augmentation(pad=2))
 
 
-def fashion_mnist(options: DownloadedOptions) -> TensorTask:
+def fashion_mnist(options: DownloadedOptions) -> ArrayTask:
     """Build Fashion-MNIST: images (1, 28, 28), 10 classes; shifts by up to 2 pixels, and mirroring.
 
     Raises:
@@ -61,7 +59,7 @@ def fashion_mnist(options: DownloadedOptions) -> TensorTask:
     return _task(train, test, options, _CLOTHES, "small-cnn", Augmentation(pad=2, flip=True))
 
 
-def cifar10(options: DownloadedOptions) -> TensorTask:
+def cifar10(options: DownloadedOptions) -> ArrayTask:
     """Build CIFAR-10: images (3, 32, 32), 10 classes; shifts by up to 4 pixels, and mirroring.
 
     Raises:
@@ -70,7 +68,7 @@ def cifar10(options: DownloadedOptions) -> TensorTask:
     return _cifar("CIFAR10", options)
 
 
-def cifar100(options: DownloadedOptions) -> TensorTask:
+def cifar100(options: DownloadedOptions) -> ArrayTask:
     """Build CIFAR-100: images (3, 32, 32), 100 classes; shifts by up to 4 pixels, and mirroring.
 
     Raises:
@@ -79,7 +77,7 @@ def cifar100(options: DownloadedOptions) -> TensorTask:
     return _cifar("CIFAR100", options)
 
 
-def svhn(options: DownloadedOptions) -> TensorTask:
+def svhn(options: DownloadedOptions) -> ArrayTask:
     """Build SVHN without its extra images: (3, 32, 32), 10 classes; shifts by up to 4 pixels.
 
     Raises:
@@ -97,7 +95,7 @@ def svhn(options: DownloadedOptions) -> TensorTask:
     return _task(train, test, options, _DIGITS, "preact-resnet18", Augmentation(pad=4))
 
 
-def _cifar(name: str, options: DownloadedOptions) -> TensorTask:
+def _cifar(name: str, options: DownloadedOptions) -> ArrayTask:
     def read(root: Path) -> tuple[Part, Part, list[str]]:
         import torchvision
 
@@ -114,7 +112,7 @@ def _cifar(name: str, options: DownloadedOptions) -> TensorTask:
 
 
 def _load_idx(name: str, options: DownloadedOptions) -> tuple[Part, Part]:
-    # torchvision reads only the unpacked files; these are read here, packed or not.
+    # torchvision reads only unpacked files; the files are read here, packed or not.
     def read(root: Path) -> tuple[Part, Part]:
         raw = root / name / "raw"
         if options.download:
@@ -136,7 +134,7 @@ def _load_idx(name: str, options: DownloadedOptions) -> tuple[Part, Part]:
 def _unpacked_or_not(path: Path) -> Path:
     found = next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"no file {path} or {path.name}.gz")
+        raise FileNotFoundError(f"neither {path} nor {path.name}.gz exists")
     return found
 
 
@@ -147,7 +145,7 @@ def read_idx(path: Path) -> Tensor:
     big-endian 32-bit number, then the values.
 
     Raises:
-        BrokenData: the file is not in this format, or not whole.
+        BrokenData: the file is not in this format, or is incomplete.
     """
     try:
         content = path.read_bytes()
@@ -156,10 +154,10 @@ def read_idx(path: Path) -> Tensor:
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
     except (EOFError, gzip.BadGzipFile, zlib.error, struct.error) as error:
-        raise BrokenData(f"{path} is not a whole idx file: {error}") from error
+        raise BrokenData(f"{path} is not a complete idx file: {error}") from error
     start = 4 + 4 * dimensions
     if (zeros, kind) != (0, 8) or len(content) - start != math.prod(shape):
-        raise BrokenData(f"{path} is not a whole idx file of bytes")
+        raise BrokenData(f"{path} is not a complete idx file of bytes")
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
 
 
@@ -173,10 +171,10 @@ def _fetch(name: str, options: DownloadedOptions, read: Callable[[Path], Loaded]
                 stack.enter_context(FileLock(root / ".robustplug-download.lock"))
             return read(root)
     except (RuntimeError, OSError) as error:
-        # torchvision raises RuntimeError for absent and for damaged files.
+        # torchvision raises RuntimeError for missing and for damaged files.
         raise DataMissing(
             f"{name} was not found in the folder {root.absolute()} ({error}). Set the option task.root or "
-            f"the variable ROBUSTPLUG_DATA to the folder that holds it, or set task.download = true"
+            f"the variable ROBUSTPLUG_DATA to the folder that contains it, or set task.download = true"
         ) from error
 
 
@@ -187,15 +185,15 @@ def _task(
     class_names: Sequence[str],
     default_model: str,
     augmentation: Augmentation,
-) -> TensorTask:
+) -> ArrayTask:
     x, y = train
     rng = stream(options.split_seed, "split")
     kept, validation = stratified_split(y, (options.validation,), rng)
     if options.train_samples is not None:
         if options.train_samples > len(kept):
             raise ValueError(
-                f"train_samples = {options.train_samples}, but {len(y)} training samples less "
-                f"{options.validation} for validation are {len(kept)}"
+                f"train_samples = {options.train_samples} is too large: of {len(y)} training samples, "
+                f"{options.validation} are for validation and {len(kept)} are left"
             )
         kept = kept[: options.train_samples]
     data: dict[Split, Part] = {
@@ -203,7 +201,7 @@ def _task(
         "validation": (x[validation], y[validation]),
         "test": test,
     }
-    return TensorTask(
+    return ArrayTask(
         data,
         class_names=class_names,
         default_model=default_model,

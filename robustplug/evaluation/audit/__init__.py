@@ -1,1 +1,1 @@
-"""Whether robustness is real, or gradients are masked."""
+"""Audit models for gradient masking."""

@@ -1,4 +1,4 @@
-"""Audit a model: attack it in ways whose results must agree if its robustness is real."""
+"""Audit a model: run attacks whose results must agree if its robustness is real."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 from ...core.functional import margin
 from ...core.random import derive, isolated, stream
 from ...core.step import Step
-from ...core.types import Batch, Feed, Result, View
+from ...core.types import Batch, Feed, Result, TaskInfo, View
 from ...errors import Refused
 from ...recipe.load import read_suite
 from ...recipe.write import use_to_mapping
 from ...runs.folder import write_json, writing
 from ...runs.result_file import result_to_json
-from ...subjects.assemble import Parts, build_part
+from ...subjects.assemble import Parts, build_vicinity
 from ..evaluate import Evaluation
 from ..results import Asked, evaluate_and_write, prepare_evaluation
 from ..setting import plain_objective
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from ...subjects.subject import Subject
 
 NAME = "audit"
-# Samples whose gradients and outputs are looked at.
+# Number of samples whose gradients and outputs are inspected.
 LOOKED_AT = 256
 
 
 def audit_suite(threat: Mapping[str, Any], everything: float) -> dict[str, Any]:
-    """Return the rows of an audit, each on all samples that are right when clean.
+    """Return the rows of an audit, each on all samples that are classified correctly when clean.
 
     Args:
         threat: the vicinity, as a table.
@@ -68,14 +68,14 @@ def audit_suite(threat: Mapping[str, Any], everything: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Audit:
-    """Hold what an audit found.
+    """Hold the findings of an audit.
 
     Attributes:
         grade: "A" (no sign of masked gradients) to "F" (several), or "none".
-        verdict: what the grade says.
-        findings: one a check.
-        accuracy: share of the samples that all attacks of the audit left right.
-        result: the attacks behind it.
+        verdict: meaning of the grade.
+        findings: one finding for each check.
+        accuracy: share of the samples that are still classified correctly after all attacks of the audit.
+        result: results of the attacks.
     """
 
     grade: str
@@ -85,7 +85,7 @@ class Audit:
     result: Result
 
     def to_json(self) -> dict[str, Any]:
-        """Return it without the attacks, as JSON values."""
+        """Return the audit as JSON values, without the results of the attacks."""
         return {
             "grade": self.grade,
             "verdict": self.verdict,
@@ -99,12 +99,12 @@ def audit_subject(subject: Subject, asked: Asked, out: Path | None) -> Audit:
 
     Args:
         subject: the model, its data and its recipe.
-        asked: sources of transferred examples.
+        asked: settings with the surrogate models of the transfer attack.
         out: folder of audit.json; None for none.
     """
     parts, threat = subject.parts, use_to_mapping(subject.parts.threat)
-    norm = build_part(parts.threat, "vicinity", "evaluate.vicinity").norm
-    everything = 1.0 if norm == math.inf else _diameter(parts)
+    norm = build_vicinity(parts.threat, "evaluate.vicinity", parts.task.info).norm
+    everything = _reach(parts.task.info, norm)
     asked = replace(asked, suite=read_suite(audit_suite(threat, everything), threat))
     started = time.perf_counter()
     evaluation = prepare_evaluation(subject, replace(asked, journal=None))
@@ -124,14 +124,14 @@ def audit_subject(subject: Subject, asked: Asked, out: Path | None) -> Audit:
 
 
 def judge_rows(result: Result) -> list[Finding]:
-    """Return the findings that rest on the rows of an audit."""
+    """Return the findings that are based on the rows of an audit."""
     rows = {row.name: row.right for row in result.attacks if not row.skipped}
     refused = {row.name: row.skipped for row in result.attacks if row.skipped}
 
     def check(name: str, judge: Any, *needed: str) -> Finding:
         lacking = [label for label in needed if label not in rows]
         if lacking:
-            why = f"The row {lacking[0]} was not run: {refused.get(lacking[0], 'it is not there')}."
+            why = f"The row {lacking[0]} was not run: {refused.get(lacking[0], 'it is missing')}."
             return Finding(name, "not run", {}, why)
         found: Finding = judge(*(rows[label] for label in needed))
         return found
@@ -154,22 +154,28 @@ def judge_rows(result: Result) -> list[Finding]:
         if white_box:
             findings.append(check(name, judge, *needed))
         else:
-            findings.append(Finding(name, "not run", {}, "No white-box attack could be run to compare with."))
+            findings.append(Finding(name, "not run", {}, "No white-box attack could be run for comparison."))
     findings.append(check("single-step", verdicts.single_step, "fgsm", "pgd-100"))
     findings.append(check("random-noise", verdicts.noise, "noise", "clean", "pgd-100"))
     return findings
 
 
 def _together(rows: Mapping[str, Sequence[bool]], *labels: str) -> list[bool]:
-    """Return which samples are right after all of some rows, or nothing if none of them was run."""
+    """Return which samples are still correct after all given rows, or [] if none of these was run."""
     found = [rows[label] for label in labels if label in rows]
     return [all(sample) for sample in zip(*found, strict=True)]
 
 
-def _diameter(parts: Parts) -> float:
-    """Return a radius at which any image can be reached from any other in the L2 norm."""
-    shape = parts.task.info.shape
-    return math.sqrt(math.prod(shape)) if shape else 1e6
+def _reach(info: TaskInfo, norm: float | None) -> float:
+    """Return a radius at which every input can be reached from every other, in the L∞ or else the L2 norm."""
+    low, high = (torch.as_tensor(side, dtype=torch.float64).view(-1) for side in info.bounds)
+    widths = high - low
+    if norm == math.inf:
+        return float(widths.max())
+    if not info.shape:
+        return 1e6
+    each = math.prod(info.shape) / len(widths)
+    return math.sqrt(float((widths.square() * each).sum()))
 
 
 def _first_batch(parts: Parts, evaluation: Evaluation) -> Batch:
@@ -180,7 +186,7 @@ def _first_batch(parts: Parts, evaluation: Evaluation) -> Batch:
 
 
 def _gradients(evaluation: Evaluation, parts: Parts) -> Finding:
-    """Look at the input gradients of the first samples, and at the loss along them."""
+    """Check the input gradients of the first samples, and the loss along them."""
     batch = _first_batch(parts, evaluation)
     rng = stream(evaluation.seed, NAME, device=evaluation.processes.device)
     step = Step(
@@ -208,7 +214,7 @@ def _share(flags: Tensor) -> float:
 
 
 def _stochastic(evaluation: Evaluation, parts: Parts) -> Finding:
-    """Compare outputs between two calls, and alone with within a batch."""
+    """Compare outputs between two calls, and between a sample alone and in a batch."""
     batch = _first_batch(parts, evaluation)
     x = batch.x[:16]
     device = evaluation.processes.device

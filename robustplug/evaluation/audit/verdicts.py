@@ -1,4 +1,4 @@
-"""From measured accuracies to findings: is this robustness real, or are gradients masked?
+"""Turn measured accuracies into findings: is the robustness real, or are gradients masked?
 
 The signs are those of Athalye et al. 2018 (arXiv:1802.00420 §3.1), Carlini et al. 2019
 (arXiv:1902.06705 §4) and Croce & Hein 2020 (arXiv:2003.01690).
@@ -13,7 +13,7 @@ from typing import Literal
 Verdict = Literal["pass", "warning", "failure", "not run"]
 Right = Sequence[bool]
 
-# Shares of the samples; differences below the first are noise of attacks that both work.
+# Shares of the samples; differences below the first are noise between two working attacks.
 DOUBT, FAIL = 0.02, 0.05
 
 
@@ -22,11 +22,11 @@ class Finding:
     """Report one check of an audit.
 
     Attributes:
-        check: its name.
+        check: name of the check.
         verdict: "pass", "warning", "failure", or "not run".
-        measured: the numbers that it rests on.
-        meaning: in one sentence, what they say.
-        advice: in one sentence, what to do.
+        measured: numbers behind the verdict.
+        meaning: their interpretation, in one sentence.
+        advice: the recommended action, in one sentence.
     """
 
     check: str
@@ -37,22 +37,22 @@ class Finding:
 
 
 def accuracy(right: Right) -> float:
-    """Return the share of samples that are right."""
+    """Return the share of correctly classified samples."""
     return sum(right) / len(right)
 
 
 def broken_only_by(stronger: Right, weaker: Right) -> float:
-    """Return the share of samples that `stronger` leaves wrong and `weaker` leaves right."""
+    """Return the share of samples that `stronger` breaks and `weaker` does not."""
     return sum(b and not a for a, b in zip(stronger, weaker, strict=True)) / len(weaker)
 
 
 def both(one: Right, other: Right) -> list[bool]:
-    """Return which samples are right after two attacks."""
+    """Return which samples are still correct after both attacks."""
     return [a and b for a, b in zip(one, other, strict=True)]
 
 
 def graded(value: float, doubt: float, fail: float) -> Verdict:
-    """Return the verdict of a number that should be small."""
+    """Return the verdict on a number that should be small."""
     return "failure" if value > fail else "warning" if value > doubt else "pass"
 
 
@@ -64,14 +64,14 @@ def surprise(
     meaning: tuple[str, str],
     advice: str,
 ) -> Finding:
-    """Judge an attack that should break nothing which a stronger one left right.
+    """Judge an attack that should break no sample that a stronger attack does not break.
 
     Args:
-        check: name.
-        unexpected, expected: which samples are right after the weaker attack and after the stronger.
-        names: of both, for the numbers.
-        meaning: when it passes, and when it does not.
-        advice: when it does not pass.
+        check: name of the check.
+        unexpected, expected: which samples are still correct after the weaker and after the stronger attack.
+        names: names of both attacks, for the numbers.
+        meaning: interpretations of a check that passes, and of one that does not.
+        advice: recommended action if the check does not pass.
     """
     share = broken_only_by(unexpected, expected)
     verdict = graded(share, DOUBT, FAIL)
@@ -85,60 +85,59 @@ def surprise(
 
 
 def more_effort(weak: Right, strong: Right, restarts: Right) -> Finding:
-    """Judge whether more steps, and then more restarts, keep lowering accuracy."""
+    """Judge whether more steps, and then more restarts, keep lowering the robust accuracy."""
     by_steps, by_restarts = broken_only_by(strong, weak), broken_only_by(restarts, strong)
     verdict = graded(max(by_steps / 2, by_restarts), DOUBT, FAIL)
     measured = {"20 steps": accuracy(weak), "100 steps": accuracy(strong), "5 restarts": accuracy(restarts)}
     if verdict == "pass":
         return Finding(
-            "more-effort", verdict, measured, "More steps and restarts change little: PGD converged."
+            "more-effort", verdict, measured, "More steps and restarts change little: PGD has converged."
         )
     return Finding(
         "more-effort",
         verdict,
         measured,
-        "More steps or restarts keep lowering accuracy, so numbers of short attacks are too high.",
-        "Report the accuracy under at least 100 steps with 5 restarts, or AutoAttack, and nothing shorter.",
+        "More steps or restarts keep lowering the robust accuracy, so short attacks overestimate it.",
+        "Report only the robust accuracy under at least 100 steps with 5 restarts, or under AutoAttack.",
     )
 
 
 def unbounded(right: Right, start: Right) -> Finding:
-    """Judge whether an attack without a bound breaks everything."""
+    """Judge whether an attack with an unbounded perturbation budget breaks every sample."""
     share = accuracy(right)
     verdict: Verdict = "failure" if share > 0.01 * accuracy(start) and sum(right) > 1 else "pass"
     measured = {"accuracy when any image is legal": share}
     if verdict == "pass":
-        return Finding("unbounded", verdict, measured, "An attack without a bound breaks every sample.")
+        return Finding("unbounded", verdict, measured, "PGD with an unbounded budget breaks every sample.")
     return Finding(
         "unbounded",
         verdict,
         measured,
-        "Samples survive although any image is legal, so the attack, not the model, stops: gradients are "
-        "masked.",
+        "PGD does not break every sample, although any image is legal: gradients are masked.",
         "Look for layers without a useful gradient (rounding, thresholds, saturation) and attack through "
-        "a smooth replacement of them (BPDA).",
+        "a differentiable approximation of them (BPDA).",
     )
 
 
 def black_box(square: Right, white_box: Right) -> Finding:
-    """Judge whether Square, which sees no gradient, breaks what white-box attacks left."""
+    """Judge whether Square, which uses no gradients, breaks samples that white-box attacks do not."""
     return surprise(
         "black-box",
         square,
         white_box,
         ("Square", "white-box"),
         (
-            "White-box attacks break what a black-box attack breaks.",
-            "A black-box attack breaks samples that gradients do not: gradients are masked.",
+            "White-box attacks break what the black-box attack breaks.",
+            "The black-box attack breaks samples that white-box attacks do not: gradients are masked.",
         ),
-        "Trust only black-box and adaptive attacks on this model, and report their accuracy.",
+        "Trust only black-box and adaptive attacks on this model, and report the robust accuracy under them.",
     )
 
 
 def transfer(transferred: Sequence[Right], white_box: Right) -> Finding:
-    """Judge whether examples of other models break what white-box attacks left."""
+    """Judge whether transfer attacks break samples that white-box attacks do not."""
     if not transferred:
-        meaning = "No other model was given to make examples on."
+        meaning = "No surrogate model was given for a transfer attack."
         return Finding("transfer", "not run", {}, meaning, "Give a plainly trained run: --source RUN.")
     together = list(transferred[0])
     for right in transferred[1:]:
@@ -149,30 +148,36 @@ def transfer(transferred: Sequence[Right], white_box: Right) -> Finding:
         white_box,
         ("transfer", "white-box"),
         (
-            "Examples of other models are weaker than white-box attacks, as they should be.",
-            "Examples made on other models break samples that the model's own gradients do not: gradients "
+            "The transfer attack is not stronger than the white-box attacks, as expected.",
+            "The transfer attack breaks samples that white-box attacks on the model itself do not: gradients "
             "are masked.",
         ),
-        "Attack with surrogate models too, and report the worst case.",
+        "Run transfer attacks from surrogate models, too, and report the worst case.",
     )
 
 
 def other_losses(others: Mapping[str, Right], cross_entropy: Right) -> Finding:
-    """Judge whether DLR, margin or targeted losses beat cross entropy by more than a margin."""
+    """Judge whether DLR, margin or targeted losses are clearly stronger attacks than cross entropy."""
     gains = {name: broken_only_by(right, cross_entropy) for name, right in others.items()}
     verdict = graded(max(gains.values()), 1.5 * DOUBT, FAIL)
     measured = {"cross entropy": accuracy(cross_entropy)}
     measured |= {name: accuracy(right) for name, right in others.items()}
     if verdict == "pass":
-        return Finding("other-losses", verdict, measured, "No other loss is a much stronger attack.")
+        return Finding(
+            "other-losses",
+            verdict,
+            measured,
+            "No other loss makes a much stronger attack than cross entropy.",
+        )
     best = max(gains, key=lambda name: gains[name])
     return Finding(
         "other-losses",
         verdict,
         measured,
-        f"The {best} loss breaks {gains[best]:.1%} of the samples that cross entropy leaves: the logits are "
-        "scaled or squeezed so that cross entropy gives poor gradients.",
-        "Do not report accuracy under cross-entropy PGD alone: use margin and DLR losses or AutoAttack.",
+        f"The {best} loss, but not cross entropy, breaks {gains[best]:.1%} of the samples: the logits are "
+        "scaled or squeezed so that cross entropy has poor gradients.",
+        "Do not report robust accuracy under cross-entropy PGD alone: use margin and DLR losses, or "
+        "AutoAttack.",
     )
 
 
@@ -187,30 +192,32 @@ def gradients(zero: float, flat: float) -> Finding:
     verdict: Verdict = next((v for v in ("failure", "warning") if v in verdicts), "pass")
     measured = {"gradient is 0": zero, "loss does not rise": flat}
     if verdict == "pass":
-        return Finding("gradients", verdict, measured, "Gradients are there, and the loss rises along them.")
-    what = "vanish" if verdicts[0] != "pass" else "do not point to where the loss rises"
+        return Finding(
+            "gradients", verdict, measured, "Input gradients do not vanish, and the loss rises along them."
+        )
+    what = "vanish" if verdicts[0] != "pass" else "do not point in a direction of rising loss"
     return Finding(
         "gradients",
         verdict,
         measured,
-        f"The input gradients of many samples {what}, so gradient attacks are blind there.",
+        f"The input gradients of many samples {what}, so gradient-based attacks fail on them.",
         "Look for saturated logits and for layers that round, threshold or sample; attack with the margin "
-        "loss and without gradients.",
+        "loss and with gradient-free attacks.",
     )
 
 
 def single_step(fgsm: Right, pgd: Right) -> Finding:
-    """Judge whether one step breaks what many steps left."""
+    """Judge whether one step breaks samples that many steps do not."""
     return surprise(
         "single-step",
         fgsm,
         pgd,
         ("FGSM", "PGD"),
         (
-            "Many steps break all that one step breaks.",
-            "One step breaks samples that many steps do not: the loss surface is rugged near the data.",
+            "PGD breaks what FGSM breaks.",
+            "FGSM breaks samples that PGD does not: the loss surface is rugged near the data.",
         ),
-        "Use more restarts and other step sizes, and look for catastrophic overfitting.",
+        "Use more restarts and other step sizes, and check for catastrophic overfitting.",
     )
 
 
@@ -221,13 +228,15 @@ def noise(random: Right, clean: Right, pgd: Right) -> Finding:
     verdict: Verdict = next((v for v in ("failure", "warning") if v in verdicts), "pass")
     measured = {"clean": accuracy(clean), "random noise": accuracy(random), "broken only by noise": alone}
     if verdict == "pass":
-        return Finding("random-noise", verdict, measured, "Random noise of this size breaks next to nothing.")
+        return Finding(
+            "random-noise", verdict, measured, "Random noise within the budget breaks hardly any sample."
+        )
     return Finding(
         "random-noise",
         verdict,
         measured,
-        "Random points of the ball already fool the model, without any search.",
-        "Do not call this robust at this radius; train with noise or adversarial samples of this size.",
+        "Random noise within the perturbation budget fools the model, without any optimisation.",
+        "Do not call the model robust at this radius; train with noise or adversarial examples of this size.",
     )
 
 
@@ -242,13 +251,13 @@ def stochastic(varies: float, depends: float) -> Finding:
     verdict: Verdict = "failure" if varies > 1e-4 else "warning" if depends > 1e-2 else "pass"
     measured = {"between two calls": varies, "alone and in a batch": depends}
     if verdict == "pass":
-        return Finding("stochastic", verdict, measured, "Outputs depend on the input alone.")
+        return Finding("stochastic", verdict, measured, "Outputs depend only on the input.")
     if verdict == "failure":
         return Finding(
             "stochastic",
             verdict,
             measured,
-            "The same input gives different outputs: dropout or noise is active in evaluation.",
+            "The same input yields different outputs: dropout or noise is active during evaluation.",
             "Switch it off (model.eval(), no functional dropout), or attack the expectation over it (EOT).",
         )
     return Finding(
@@ -261,21 +270,21 @@ def stochastic(varies: float, depends: float) -> Finding:
 
 
 def grade(findings: Sequence[Finding]) -> tuple[str, str]:
-    """Return a grade from A to F, and what it says; "none" where too little could be looked at for one."""
+    """Return a grade from A to F and its meaning; "none" if too few checks could be run for a grade."""
     failures = sum(finding.verdict == "failure" for finding in findings)
     warnings = sum(finding.verdict == "warning" for finding in findings)
     if failures > 1:
         return "F", "the robustness is not real: several signs of masked gradients"
     if failures:
-        return "D", "the robustness is in serious doubt: a sign of masked gradients"
+        return "D", "the robustness is in serious doubt: one sign of masked gradients"
     done = sum(finding.verdict != "not run" for finding in findings)
     if done < len(findings) / 2:
         return "none", (
-            f"{done} of {len(findings)} checks could be run; on a model without gradients attacks that see "
-            "decisions only can tell more: sign-opt, rays"
+            f"only {done} of {len(findings)} checks could be run; evaluate a model without gradients with "
+            "decision-based attacks: sign-opt, rays"
         )
     if warnings > 2:
-        return "C", "several doubts: read the findings before you trust the numbers"
+        return "C", "several warnings: read the findings before you trust the robust accuracy"
     if warnings:
-        return "B", "no sign of masked gradients, with a doubt"
+        return "B", "no clear sign of masked gradients, but a warning"
     return "A", "no sign of masked gradients"

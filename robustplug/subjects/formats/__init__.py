@@ -1,1 +1,1 @@
-"""What a model may come as: weights, programs, classifiers, boosted trees."""
+"""The formats of models: weights, programs, classifiers, boosted trees."""

@@ -1,4 +1,4 @@
-"""The module that runs what is no module of ours, in batches of the sizes that it takes."""
+"""A module that runs a model of any format, in batches of the sizes that it accepts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Key = str | int | None
 
 @dataclass(frozen=True)
 class Sizes:
-    """Say how many rows a model takes at once.
+    """Hold the batch sizes that a model accepts.
 
     Attributes:
         least: smallest batch; smaller ones are padded.
@@ -31,16 +31,16 @@ class Sizes:
 
 @dataclass
 class Opened:
-    """Hold a model that was read, before it is tried.
+    """Hold a model between reading and trial.
 
     Attributes:
-        function: from images to outputs; a module where torch may switch its mode and freeze it.
-        kind: what it was made of.
-        name: for messages.
-        facts: for the description.
-        sizes: of the batches that it takes.
-        mean, std: normalisation that its weights ask for; empty when none is known.
-        notes: for the description.
+        function: maps images to outputs; a module if torch may switch its mode and freeze it.
+        kind: the kind of its source.
+        name: name for messages.
+        facts: entries of the description.
+        sizes: batch sizes that it accepts.
+        mean, std: normalisation that its weights require; empty if none is known.
+        notes: notes of the description.
     """
 
     function: Callable[[Tensor], Any]
@@ -54,7 +54,7 @@ class Opened:
 
 
 def select(output: Any, key: Key) -> Any:
-    """Return one part of a model's outputs: an item, or an attribute; None for the outputs themselves."""
+    """Return one of a model's outputs, an item or an attribute; for key None, return all of them."""
     if key is None:
         return output
     return getattr(output, key) if isinstance(key, str) and not isinstance(output, Mapping) else output[key]
@@ -69,31 +69,31 @@ def as_tensor(output: Any, device: torch.device) -> Any:
 
 
 def as_logits(numbers: Tensor, classes: int) -> Tensor:
-    """Turn class numbers (N,) into logits (N, classes): 1 at the class, 0 at the others.
+    """Turn class indices (N,) into logits (N, classes): 1 at the class, 0 at the others.
 
     Raises:
-        ValueError: a number is none of a class.
+        ValueError: an index is out of range.
     """
     numbers = numbers.long()
     wrong = numbers[(numbers < 0) | (numbers >= classes)]
     if len(wrong):
-        raise ValueError(f"class numbers must be 0 to {classes - 1}, not {int(wrong[0])}")
+        raise ValueError(f"class indices must be 0 to {classes - 1}, not {int(wrong[0])}")
     return nn.functional.one_hot(numbers, classes).float()
 
 
 class Adapter(nn.Module):
-    """Give a function or module the form that attacks need: from images (N, C, H, W) to one tensor.
+    """Give a function or module the interface that attacks need: from images (N, C, H, W) to one tensor.
 
-    A function that is no module stays out of torch's sight: train(), eval() and freezing its parameters
-    do nothing to it.
+    A function that is not a module is not registered with torch: train(), eval() and freezing its parameters
+    do not affect it.
 
     Args:
-        function: from images to outputs, tensors or numpy arrays.
-        sizes: of the batches that it takes.
-        key: which of its outputs is meant; None for the only one.
-        decisions: how many classes there are, where the output is a class number for each row; it becomes 1
-            at that class and 0 at the others. None for logits.
-        gradients: False runs it without a graph.
+        function: maps images to outputs, tensors or numpy arrays.
+        sizes: batch sizes that it accepts.
+        key: key of the output to use; None for the only one.
+        decisions: number of classes, if the output is a class index for each row; it becomes 1 at that class
+            and 0 at the others. None for logits.
+        gradients: False runs the function without a graph.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Adapter(nn.Module):
 
     @property
     def plain(self) -> bool:
-        """Tell whether the function, if it is a module, would do without this one."""
+        """Return whether the function needs no adapter if it is a module."""
         return self.sizes == Sizes() and self.key is None and self.decisions is None and self.gradients
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,19 +130,19 @@ class Adapter(nn.Module):
         output: Tensor = as_tensor(select(self.function(self.padded(x)), self.key), x.device)
         if self.decisions is not None:
             output = as_logits(output, self.decisions)
-        # Without padding the output goes on as it is: a wrong number of rows must stay visible.
+        # Without padding the output is not cut: a wrong number of rows must remain visible.
         return output[: len(x)] if len(x) < self.sizes.least else output
 
     def padded(self, x: Tensor) -> Tensor:
-        """Return x with rows of zeros up to the smallest batch."""
+        """Return x, padded with rows of zeros to the smallest batch."""
         missing = self.sizes.least - len(x)
         return x if missing <= 0 else torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
 
 
 def manageable(module: nn.Module) -> Callable[[Tensor], Any]:
-    """Return the module, or only its call where it has no modes to switch.
+    """Return the module, or only its call if its mode cannot be switched.
 
-    A frozen TorchScript module and the module of an exported program have none.
+    Frozen TorchScript modules and the modules of exported programs have no modes.
     """
     try:
         with evaluating(module):

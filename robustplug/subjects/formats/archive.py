@@ -1,10 +1,10 @@
 """Refuse torch.export archives that could run Python or native code while they are loaded.
 
-`torch.export.load` (torch 2.15) unpickles without limits what `weights_only=True` refuses: the sample
-inputs, tensors of subclasses and custom objects. It also loads compiled libraries (AOTInductor), hands
-expressions for sizes to `sympy.sympify`, which evaluates them, resolves operators by attribute from
-`torch`, and writes names and guards of the file into Python source. So all of these are checked first,
-against what torch.export itself writes.
+`torch.export.load` (torch 2.15) unpickles without restrictions what `weights_only=True` refuses: sample
+inputs, tensor subclasses and custom objects. It also loads compiled libraries (AOTInductor), passes size
+expressions to `sympy.sympify`, which evaluates them, resolves operators by attribute from `torch`, and writes
+names and guards of the file into Python source. Therefore all of these are first checked against what
+torch.export itself writes.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _SIZES = re.compile(
 # Conditions on sizes such as L['x'].size()[0] > 3.
 _GUARDS = re.compile(r"(?>L\['\w++'\]|\.size\(\)\[\d++\]|(?:and|or|not) |[-\d+*/%()<>=! ])*+")
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
-# Strings that torch writes into Python source, as they are and between quotes.
+# Strings that torch writes into Python source, unquoted and between quotes.
 _NAMES = {"name", "forward_arg_names"}
 _PATHS = {"parameter_name", "buffer_name", "tensor_constant_name", "custom_obj_name", "fqn"}
 _QUOTABLE = re.compile(r"[^\"'\\\r\n]*")
 
 
 def check_archive(path: Path) -> None:
-    """Refuse an archive that loading could run code of.
+    """Refuse an archive whose loading could run code.
 
     Raises:
-        RunError: naming what is in it.
+        RunError: the archive is refused or damaged; the message gives the reason.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -55,28 +55,28 @@ def check_archive(path: Path) -> None:
         raise RunError(f"{path} is a damaged torch.export file: {first_line(error)}") from error
     if reason is not None:
         raise RunError(
-            f"{path} is refused: {reason}, so that loading it could run code. Export the model again with "
-            "torch.export.save, on plain tensors; or load it yourself, if you trust it, and give the module "
-            "to robustplug.evaluate"
+            f"{path} is refused: {reason}, so loading it could run code. Export the model again with "
+            "torch.export.save, on plain tensors. If you trust the file, load it yourself and pass the "
+            "module to robustplug.evaluate"
         )
 
 
 def _reasons(archive: zipfile.ZipFile) -> Iterator[str]:
-    """Yield why loading is not safe."""
+    """Yield the reasons why loading is not safe."""
     for name in archive.namelist():
         if "/data/aotinductor/" in f"/{name}":
-            yield "it holds compiled code (AOTInductor)"
+            yield "it contains compiled code (AOTInductor)"
         elif name.endswith("_config.json"):
             if any(item["use_pickle"] for item in json.loads(archive.read(name))["config"].values()):
-                yield f"{name} names pickled Python objects"
+                yield f"{name} refers to pickled Python objects"
         elif name.endswith(".json"):
             yield from _program_reasons(json.loads(archive.read(name)))
         elif name.endswith(".pt") and (data := archive.read(name)) and not _only_tensors(data):
-            yield f"{name} holds pickled Python objects"
+            yield f"{name} contains pickled Python objects"
 
 
 def _only_tensors(data: bytes) -> bool:
-    # torch.export.load tries this first, and unpickles without limits where it fails.
+    # torch.export.load tries this first; if it fails, it unpickles without restrictions.
     try:
         torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:
@@ -89,19 +89,19 @@ def _program_reasons(program: Any) -> Iterator[str]:
         if key in ("target", "as_operator") and not _OPERATORS.fullmatch(value):
             yield f'its graph calls "{value[:60]}"'
         elif key == "expr_str" and not _SIZES.fullmatch(value):
-            yield f'it has "{value[:60]}" for a size'
+            yield f'it has "{value[:60]}" as a size'
         elif (key in _NAMES and value and not value.isidentifier()) or (
             key in _PATHS and not _QUOTABLE.fullmatch(value)
         ):
-            yield f'it has "{value[:60]}" for a name'
+            yield f'it has "{value[:60]}" as a name'
         elif key == "guards_code" and not _GUARDS.fullmatch(value):
-            yield f'it holds Python code ("{value[:60]}")'
+            yield f'it contains Python code ("{value[:60]}")'
         elif key in ("in_spec", "out_spec") and not _plain_containers(json.loads(value)):
             yield "its inputs or outputs are objects other than tuples, lists and dictionaries"
 
 
 def _strings(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every string of a JSON tree, with the key that it, or the list around it, is under."""
+    """Yield every string of a JSON tree, with the key of the string or of the list around it."""
     if isinstance(tree, dict):
         for name, value in tree.items():
             yield from _strings(value, name)

@@ -1,7 +1,7 @@
-"""Boosted trees from the files of LightGBM (text) and XGBoost (JSON, UBJ): black boxes.
+"""Boosted trees from files of LightGBM (text) and XGBoost (JSON, UBJ), as black boxes.
 
-Both libraries read their files themselves; nothing is unpickled or evaluated. On a damaged file they may
-end the whole process (LightGBM 4.7 aborts, XGBoost 3.2 reads past its end), so what is cut off is told first.
+Both libraries read their files themselves; nothing is unpickled or evaluated. A damaged file may crash the
+whole process (LightGBM 4.7 aborts, XGBoost 3.2 reads past its end), so truncated files are detected first.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from .flat import check_classes, check_features, flat
 from .trial import Shape
 
 _LIGHTGBM = {"binary", "multiclass", "multiclassova"}
-# The scores of these are above 0 for the second class, or one for each class.
+# Their scores are one number, above 0 for the second class, or one number for each class.
 _XGBOOST = {"binary:logistic", "binary:logitraw", "binary:hinge", "multi:softmax", "multi:softprob"}
 
 
 def open_lightgbm(path: Path, shape: Shape) -> Opened:
-    """Load a text model of LightGBM.
+    """Load a LightGBM text model.
 
     Raises:
-        RunError: LightGBM is not installed, the file is damaged, or the model is no classifier of the task.
+        RunError: LightGBM is not installed, the file is damaged, or the model does not classify the task.
     """
     library = _library("lightgbm", path)
     text = path.read_bytes()
     if b"\r\n" in text[:1000]:
         raise RunError(
-            f"{path} has Windows line ends, which LightGBM does not write: copy it again, in binary mode"
+            f"{path} has Windows line endings, which LightGBM does not write: copy it again, in binary mode"
         )
     if not _whole_lightgbm(text):
-        raise _damaged(path, "its trees are not where it says")
+        raise _damaged(path, "its trees are not at the stated positions")
     try:
         booster = library.Booster(model_str=text.decode())
     except (library.basic.LightGBMError, ValueError) as error:
         raise _damaged(path, first_line(error)) from error
     said = re.search(rb"^objective=(\S+)", text, re.MULTILINE)
-    objective = said[1].decode() if said else "of one's own"
+    objective = said[1].decode() if said else "custom"
     columns = int(booster.num_model_per_iteration())
     _check(path, objective, _LIGHTGBM, int(booster.num_feature()), columns, shape)
 
@@ -60,7 +60,7 @@ def open_xgboost(path: Path, shape: Shape) -> Opened:
     """Load a model that XGBoost has saved as JSON or UBJ.
 
     Raises:
-        RunError: XGBoost is not installed, the file is damaged, or the model is no classifier of the task.
+        RunError: XGBoost is not installed, the file is damaged, or the model does not classify the task.
     """
     library = _library("xgboost", path)
     data = path.read_bytes()
@@ -80,8 +80,8 @@ def open_xgboost(path: Path, shape: Shape) -> Opened:
     best, rounds = booster.attr("best_iteration"), int(booster.num_boosted_rounds())
     if best is not None and best.isdecimal() and int(best[:18]) + 1 < rounds:
         opened.notes.append(
-            f"its training was stopped early: all {rounds} rounds are used, not only the best, the first "
-            f"{int(best) + 1}; save booster[:{int(best) + 1}] to use those"
+            f"its training was stopped early, but all {rounds} rounds are used, not only the first "
+            f"{int(best) + 1}, which are the best; to use only those, save booster[:{int(best) + 1}]"
         )
     return opened
 
@@ -114,7 +114,7 @@ def _damaged(path: Path, why: str) -> RunError:
 
 
 def _whole_lightgbm(text: bytes) -> bool:
-    """Tell whether each tree is where the sizes in the head of a text model say."""
+    """Return whether each tree is at the position that the sizes in the header of a text model state."""
     sizes = re.search(rb"^tree_sizes=([\d ]*)\r?$", text, re.MULTILINE)
     place = text.find(b"Tree=0")
     if sizes is None or place < 0:
@@ -122,7 +122,7 @@ def _whole_lightgbm(text: bytes) -> bool:
     for number, size in enumerate(sizes[1].split()):
         if place > len(text) or not re.compile(rb"Tree=%d\s" % number).match(text, place):
             return False
-        # A number of more digits is beyond any file, and beyond what Python reads.
+        # A longer number exceeds any file size, and the digits that Python converts.
         place += int(size[:18])
     return text.startswith(b"end of trees", place)
 
@@ -130,13 +130,14 @@ def _whole_lightgbm(text: bytes) -> bool:
 def _check(path: Path, objective: str, known: set[str], features: int, columns: int, shape: Shape) -> None:
     if objective not in known:
         raise RunError(
-            f"{path} is no classifier: its objective is {objective}, not one of {', '.join(sorted(known))}; "
-            "if its scores mean classes all the same, give a function that returns them for images"
+            f"{path} is not a classifier: its objective is {objective}, not one of "
+            f"{', '.join(sorted(known))}; if its scores do represent classes, give a function that returns "
+            "them for images"
         )
     check_features(str(path), features, shape)
     check_classes(str(path), max(2, columns), shape)
 
 
 def _columns(scores: Any) -> Any:
-    """Return scores (N, K); a lone score is that of the second class against 0."""
+    """Return scores (N, K); a single score is that of the second class, against 0."""
     return np.stack([np.zeros_like(scores), scores], 1) if scores.ndim == 1 else scores

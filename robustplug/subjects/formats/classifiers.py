@@ -1,6 +1,6 @@
-"""Classifiers with the interface of scikit-learn, given as objects: black boxes.
+"""Classifier objects with the interface of scikit-learn, as black boxes.
 
-They have `predict` and `classes_`; pipelines, grid searches, and the wrappers of LightGBM and XGBoost do.
+They have `predict` and `classes_`, as do pipelines, grid searches, and the wrappers of LightGBM and XGBoost.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from .trial import Shape
 
 Rows = Callable[[Any], Any]
 
-# Images that scores must agree on with predict before they are used.
+# Number of images on which scores must agree with predict before they are used.
 _TRIED = 64
-# Far below any probability that matters, and the largest one of a row is never as small.
+# Far below any relevant probability; the largest probability of a row is never this small.
 _LEAST = 1e-12
 
 
 def is_classifier(source: Any) -> bool:
-    """Tell whether an object is a fitted classifier."""
+    """Return whether an object is a fitted classifier."""
     return callable(getattr(source, "predict", None)) and hasattr(source, "classes_")
 
 
 def open_classifier(source: Any, shape: Shape) -> Opened:
-    """Turn a fitted classifier into a function from images to scores, or to class numbers.
+    """Turn a fitted classifier into a function from images to scores, or to class indices.
 
-    The scores are the decision function, or else the logarithms of the probabilities; columns of classes that
-    were never seen are below all others. It is `predict` that decides: where another score is the largest,
-    that of its class is put just above.
+    The scores are the decision function, or else the logarithms of the probabilities. Classes that were not
+    in the training data score below all others. `predict` determines the class: if another score is larger,
+    the score of the predicted class is raised just above it.
 
     Raises:
-        RunError: it takes other features, its classes are no class numbers of the task, or it fails.
+        RunError: its features or classes are not those of the task, or it fails.
     """
     name = type(source).__name__
     numbers = class_numbers(source.classes_, name, shape.classes)
@@ -52,7 +52,7 @@ def open_classifier(source: Any, shape: Shape) -> Opened:
     try:
         expected = predict(flat(images))
         rows, notes = _scores(source, numbers, shape.classes, flat(images), expected)
-    except Exception as error:  # any code may be in there
+    except Exception as error:  # the classifier may run any code
         raise RunError(
             f"{name} cannot take images of shape {shape.image} as rows of {images[0].numel()} numbers: "
             f"{type(error).__name__}: {first_line(error)}"
@@ -66,10 +66,10 @@ def open_classifier(source: Any, shape: Shape) -> Opened:
 
 
 def class_numbers(classes: Any, name: str, count: int) -> list[int]:
-    """Return the classes of a classifier as numbers below `count`.
+    """Return the classes of a classifier as indices below `count`.
 
     Raises:
-        RunError: they are something else.
+        RunError: the classes are anything else.
     """
     try:
         values = np.asarray(classes)
@@ -79,14 +79,14 @@ def class_numbers(classes: Any, name: str, count: int) -> list[int]:
         fitting = False
     if not fitting:
         raise RunError(
-            f"the classes of {name} are {str(classes)[:80]}, not the class numbers of the task: fit it on "
+            f"the classes of {name} are {str(classes)[:80]}, not class indices of the task: fit it on "
             f"labels 0 to {count - 1}"
         )
     wrong = [number for number in numbers.tolist() if not 0 <= number < count]
     if wrong:
         raise RunError(
-            f"{name} knows class {wrong[0]}, but those of the task are 0 to {count - 1}: choose the task "
-            "that it was made for"
+            f"{name} has class {wrong[0]}, but the classes of the task are 0 to {count - 1}: choose the task "
+            "that it was trained on"
         )
     return numbers.tolist()  # type: ignore[no-any-return]
 
@@ -98,7 +98,7 @@ def _predict(source: Any) -> Rows:
 def _scores(
     source: Any, numbers: Sequence[int], count: int, rows: Any, expected: Any
 ) -> tuple[Rows | None, list[str]]:
-    """Return the function of rows to scores that agrees with predict, or None, and notes."""
+    """Return a function from rows to scores that agrees with predict, or None if there is none, and notes."""
     ways: dict[str, Rows] = {"decision_function": _margins, "predict_proba": _logarithms}
     notes: list[str] = []
     for way, transform in ways.items():
@@ -111,23 +111,23 @@ def _scores(
 
         if method(rows).shape[1:] in ((), (len(numbers),)) and (scores(rows).argmax(1) == expected).all():
             return scores, notes
-        notes.append(f"its {way} does not agree with its predict, and is not used")
+        notes.append(f"its {way} disagrees with its predict and is not used")
     return None, notes
 
 
 def decided(scores: Any, classes: Any) -> Any:
-    """Return scores (N, K) as float32 in which that of the class (N,) that `predict` names is the largest."""
+    """Return float32 scores (N, K) in which the predicted class (N,) has the largest score."""
     scores = scores.astype(np.float32)
     at = np.arange(len(scores)), classes
     others = scores.copy()
     others[at] = -np.inf
-    # A tie would be decided by the order of the classes.
+    # The order of the classes would decide a tie.
     scores[at] = np.maximum(scores[at], np.nextafter(others.max(1), np.float32(np.inf)))
     return scores
 
 
 def _margins(values: Any) -> Any:
-    """Return a column for each class; a lone score is that of the second class against 0."""
+    """Return a column for each class; a single score is that of the second class, against 0."""
     return np.stack([np.zeros_like(values), values], 1) if values.ndim == 1 else values
 
 
@@ -136,7 +136,7 @@ def _logarithms(probabilities: Any) -> Any:
 
 
 def in_order(scores: Any, numbers: Sequence[int], count: int) -> Any:
-    """Put columns in the order of class numbers; those that are missing get less than all others."""
+    """Put columns in the order of class indices; missing classes score below all others."""
     least = scores.min(1, keepdims=True)
     result = np.repeat(least - np.abs(least) - 1, count, 1)
     result[:, numbers] = scores

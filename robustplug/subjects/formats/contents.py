@@ -1,4 +1,4 @@
-"""What a model file is, by its content, and what is wrong with one that is none."""
+"""Detect the format of a model file from its content, and explain why other files are not models."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Content = Literal["safetensors", "pickle", "torchscript", "export", "onnx", "lig
 
 PREFIX = "torchvision:"
 KNOWN = (
-    "known are .safetensors, .pth and .pt (a state dict), .pt and .ts (TorchScript), .pt2 (torch.export) "
-    f'and .onnx files, text files of LightGBM, .json and .ubj files of XGBoost, and "{PREFIX}NAME"'
+    "known formats: .safetensors, .pth and .pt (a state dict), .pt and .ts (TorchScript), .pt2 "
+    f'(torch.export), .onnx, LightGBM text files, XGBoost .json and .ubj files, and "{PREFIX}NAME"'
 )
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LIGHTGBM = re.compile(rb"tree\r?\nversion=")
@@ -26,7 +26,7 @@ _LONGEST_HEADER = 100_000_000
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or else its type."""
+    """Return the first line of an exception's message, or else its type."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
 
 
@@ -37,10 +37,10 @@ def digest(path: Path) -> str:
 
 
 def content_of(path: Path) -> Content:
-    """Tell what a model file holds.
+    """Return the format of a model file.
 
     Raises:
-        RunError: it is not there, cannot be read, is cut off, or holds no model.
+        RunError: the file does not exist, cannot be read, is cut off, or contains no model.
     """
     if path.is_dir():
         raise RunError(f"{path} is a folder, not a model file; {KNOWN}")
@@ -59,11 +59,11 @@ def content_of(path: Path) -> Content:
         return "safetensors"
     if head.lstrip().startswith(b"<"):
         raise RunError(
-            f"{path} holds a web page (HTML or XML), not a model: the download went wrong, or the link "
-            "leads to a page about the file; download the file itself"
+            f"{path} contains a web page (HTML or XML), not a model: the download failed, or the link leads "
+            "to a page about the file; download the file itself"
         )
     if head.startswith(b"version https://git-lfs"):
-        raise RunError(f"{path} is only the Git LFS pointer of a file; fetch the file with: git lfs pull")
+        raise RunError(f"{path} is only a Git LFS pointer to a file; fetch the file with: git lfs pull")
     if head.startswith(_ZIP):
         return _zip_content(path)
     if head.startswith(_PICKLE):
@@ -75,9 +75,9 @@ def content_of(path: Path) -> Content:
     if path.suffix.lower() == ".onnx":
         return "onnx"
     if path.suffix.lower() == ".safetensors":
-        raise RunError(f"{path} is no safetensors file, whatever its name says: download or save it again")
+        raise RunError(f"{path} is not a safetensors file, despite its name: download or save it again")
     suffix = f'suffix "{path.suffix}"' if path.suffix else "no suffix"
-    raise RunError(f"{path} ({suffix}) holds no model that can be read; {KNOWN}")
+    raise RunError(f"{path} ({suffix}) contains no model that can be read; {KNOWN}")
 
 
 def _safetensors(path: Path, head: bytes, size: int) -> bool:
@@ -104,4 +104,4 @@ def _zip_content(path: Path) -> Content:
         return "export"
     if "data.pkl" in ends:
         return "pickle"
-    raise RunError(f"{path} is a zip archive without a model of PyTorch in it; unpack it first, or {KNOWN}")
+    raise RunError(f"{path} is a zip archive without a PyTorch model: unpack it first; {KNOWN}")

@@ -1,4 +1,4 @@
-"""What models of tables have in common: images become rows of numbers."""
+"""Shared functions of models for tabular data: images become rows of numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def flat(x: Tensor) -> Any:
 
 
 def check_features(name: str, features: int, shape: Shape) -> None:
-    """Compare the features that a model takes with the pixels of an image.
+    """Compare the number of features of a model with the pixels of an image.
 
     Raises:
         RunError: they differ.
@@ -27,18 +27,18 @@ def check_features(name: str, features: int, shape: Shape) -> None:
     if features != pixels:
         raise RunError(
             f"{name} takes {features} features, but images of shape {shape.image} have {pixels}: choose the "
-            "task that it was made for, or wrap it in a function that makes its features of the images"
+            "task that it was trained on, or wrap it in a function that computes its features from the images"
         )
 
 
 def check_classes(name: str, classes: int, shape: Shape) -> None:
-    """Compare the classes that a model tells apart with those of the task.
+    """Compare the number of classes of a model with that of the task.
 
     Raises:
         RunError: they differ.
     """
     if classes != shape.classes:
         raise RunError(
-            f"{name} tells {classes} classes apart, the task {shape.classes}: choose the task that it was "
-            "made for"
+            f"{name} has {classes} classes, but the task has {shape.classes}: choose the task that it was "
+            "trained on"
         )

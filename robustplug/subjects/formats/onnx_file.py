@@ -1,4 +1,4 @@
-"""ONNX files, run by onnxruntime: black boxes."""
+"""ONNX files, run by onnxruntime as black boxes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ERRORS_ONLY = 3
 
 
 def open_onnx(path: Path, shape: tuple[int, ...], device: torch.device) -> Opened:
-    """Load an ONNX file into a session of onnxruntime, on a GPU where the device and the package are.
+    """Load an ONNX file into an onnxruntime session, on a GPU if device and package allow it.
 
     Raises:
-        RunError: onnxruntime is not installed, the file cannot be loaded, or it takes other inputs.
+        RunError: onnxruntime is not installed, the file cannot be loaded, or its inputs are of another kind.
     """
     try:
         runtime: Any = importlib.import_module("onnxruntime")
@@ -42,21 +42,21 @@ def open_onnx(path: Path, shape: tuple[int, ...], device: torch.device) -> Opene
         session = runtime.InferenceSession(
             str(path), sess_options=options, providers=[*providers, "CPUExecutionProvider"]
         )
-    except Exception as error:  # onnxruntime has a class of its own for each way to fail
+    except Exception as error:  # onnxruntime raises a different class for each failure
         raise RunError(
-            f"{path} is no ONNX file that onnxruntime can load: {first_line(error)}; export the model again"
+            f"onnxruntime cannot load the ONNX file {path}: {first_line(error)}; export the model again"
         ) from error
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(item.name for item in inputs)
-        raise RunError(f"{path} takes {len(inputs)} inputs ({names}); it must take one, the images")
+        raise RunError(f"{path} takes {len(inputs)} inputs ({names}), but it must take only the images")
     (images,) = inputs
     if images.type not in _DTYPES:
         raise RunError(
             f"{path} takes {images.type}, not floating-point images in [0, 1]: export the model without the "
             "conversion of its inputs"
         )
-    # Free sizes are names or None, and some exporters write -1 or 0.
+    # Dynamic sizes are names or None, and some exporters write -1 or 0.
     sizes = [size if isinstance(size, int) and size > 0 else None for size in images.shape]
     check_shape(str(path), sizes, shape)
     name, dtype = images.name, _DTYPES[images.type]

@@ -22,7 +22,7 @@ from .contents import first_line
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch's remarks on deprecation and versions to itself."""
+    """Suppress torch's warnings about deprecation and versions."""
     logger = logging.getLogger("torch.export")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -38,7 +38,7 @@ def open_script(path: Path, device: torch.device) -> Opened:
     """Load a TorchScript file, in eval mode.
 
     Raises:
-        RunError: it cannot be loaded.
+        RunError: the file cannot be loaded.
     """
     try:
         with _quiet():
@@ -47,37 +47,37 @@ def open_script(path: Path, device: torch.device) -> Opened:
     except Exception as error:  # whatever a damaged file makes torch raise
         raise RunError(
             f"{path} is a TorchScript file that cannot be loaded: {first_line(error)}; script or trace the "
-            "model again with the torch version that is installed here"
+            "model again with the installed torch version"
         ) from error
     return Opened(manageable(module), "torchscript", str(path))
 
 
 def open_export(path: Path, shape: tuple[int, ...], device: torch.device) -> Opened:
-    """Load a file of torch.export.save.
+    """Load a file written by torch.export.save.
 
     Raises:
-        RunError: it cannot be loaded, could run code, or takes other inputs.
+        RunError: the file cannot be loaded or could run code, or its inputs are of another kind.
     """
     check_archive(path)
     try:
-        # Open, since torch warns about a name that does not end in .pt2.
+        # A file object, since torch warns about names that do not end in .pt2.
         with _quiet(), path.open("rb") as file:
             program = torch.export.load(file)
     except Exception as error:  # whatever a damaged file makes torch raise
         raise RunError(
             f"{path} is a torch.export file that cannot be loaded: {first_line(error)}; export the model "
-            "again with the torch version that is installed here"
+            "again with the installed torch version"
         ) from error
     for parameter in program.parameters():
-        parameter.requires_grad_(False)  # attacks cannot reach them to do it
+        parameter.requires_grad_(False)  # attacks cannot reach them later
     return open_program(program, str(path), shape, device)
 
 
 def open_program(program: ExportedProgram, name: str, shape: tuple[int, ...], device: torch.device) -> Opened:
-    """Make a function of an exported program.
+    """Turn an exported program into a function.
 
     Raises:
-        RunError: it takes other inputs, or cannot be moved to the device.
+        RunError: its inputs are of another kind, or it cannot be moved to the device.
     """
     from torch.export.passes import move_to_device_pass
 
@@ -85,11 +85,11 @@ def open_program(program: ExportedProgram, name: str, shape: tuple[int, ...], de
     try:
         with _quiet():
             program = move_to_device_pass(program, str(device))
-            # With guards, each call would check again, in Python code, what was checked here.
+            # Guards would repeat these checks in Python code at every call.
             known = inspect.signature(program.module).parameters
             module = program.module(check_guards=False) if "check_guards" in known else program.module()
     except Exception as error:
-        raise RunError(f"{name} cannot be put on {device}: {first_line(error)}") from error
+        raise RunError(f"{name} cannot be moved to {device}: {first_line(error)}") from error
     function: Callable[[Tensor], Any] = module.__call__
 
     def call(x: Tensor) -> Any:
@@ -99,27 +99,27 @@ def open_program(program: ExportedProgram, name: str, shape: tuple[int, ...], de
 
 
 def _input(program: ExportedProgram, name: str, shape: tuple[int, ...]) -> tuple[Sizes, torch.dtype]:
-    """Return the batch sizes and the dtype that a program takes.
+    """Return the batch sizes and the dtype that a program accepts.
 
     Raises:
-        RunError: it takes no images of this shape.
+        RunError: the program does not accept images of this shape.
     """
     wanted = set(program.graph_signature.user_inputs)
     values = [node.meta.get("val") for node in program.graph.nodes if node.name in wanted]
     if len(values) != 1 or not isinstance(values[0], Tensor):
-        raise RunError(f"{name} takes {len(values)} inputs; a model is evaluated that takes one, the images")
+        raise RunError(f"{name} takes {len(values)} inputs, but it must take only the images")
     (images,) = values
     fixed = [size if isinstance(size, int) else None for size in images.shape]
     check_shape(name, fixed, shape)
     if not images.is_floating_point():
-        raise RunError(f"{name} takes images of {images.dtype}; they must be floating-point, in [0, 1]")
+        raise RunError(f"{name} takes {images.dtype} images, but they must be floating-point, in [0, 1]")
     if fixed[0] is not None:
         return Sizes(fixed[0], fixed[0]), images.dtype
     symbol = images.shape[0].node.expr
     bounds = program.range_constraints.get(symbol) if symbol.is_Symbol else None
     if bounds is None:
         raise RunError(
-            f"{name} takes batches of {symbol} images only; export it with a free batch size: "
+            f"{name} accepts only batches of {symbol} images; export it with a dynamic batch size: "
             'torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))'
         )
     least = int(bounds.lower) if bounds.lower.is_Integer else 1
@@ -137,6 +137,6 @@ def check_shape(name: str, sizes: list[int | None], shape: tuple[int, ...]) -> N
     if not same:
         text = ", ".join("any" if size is None else str(size) for size in here)
         raise RunError(
-            f"{name} takes images of shape ({text}), but the task has {shape}, that is (C, H, W): export the "
-            "model for images of this shape, or choose the task that it was made for"
+            f"{name} takes images of shape ({text}), but those of the task are {shape}, as (C, H, W): export "
+            "the model for images of this shape, or choose the task that it was trained on"
         )

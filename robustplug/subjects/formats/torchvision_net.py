@@ -21,16 +21,16 @@ _FILES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}
 
 
 def open_torchvision(name: str, weights: str | None, shape: tuple[int, ...], classes: int) -> Opened:
-    """Build a model of torchvision with its own weights, or with those of a file, in eval mode.
+    """Build a torchvision model with torchvision's weights, or with those of a file, in eval mode.
 
     Args:
-        name: as torchvision.models.list_models(module=torchvision.models) lists it.
+        name: a model name from torchvision.models.list_models(module=torchvision.models).
         weights: a name such as "DEFAULT", which torchvision downloads into its cache; or a file.
-        shape: of the task's images.
-        classes: of the task.
+        shape: image shape of the task.
+        classes: number of classes of the task.
 
     Raises:
-        RunError: no such model or weights, or they do not fit the task.
+        RunError: the model or the weights do not exist, or do not fit the task.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
@@ -40,14 +40,14 @@ def open_torchvision(name: str, weights: str | None, shape: tuple[int, ...], cla
     choices = list(_all_weights(name))
     if weights is None:
         raise RunError(
-            f"{PREFIX}{name} needs trained weights: --weights with one of {', '.join(choices)}, or with a "
-            "file that holds a state dict"
+            f"{PREFIX}{name} needs trained weights: give --weights one of {', '.join(choices)}, or a file "
+            "with a state dict"
         )
     if Path(weights).is_file() or Path(weights).suffix.lower() in _FILES:
         return _from_file(name, Path(weights), shape, classes)
     if weights not in choices:
         raise RunError(
-            f'{name} of torchvision has no weights "{weights}", and there is no such file; '
+            f'{name} of torchvision has no weights "{weights}", and no such file exists; '
             f"known: {', '.join(choices)}"
         )
     return _from_torchvision(name, weights, shape, classes)
@@ -59,13 +59,13 @@ def _from_torchvision(name: str, weights: str, shape: tuple[int, ...], classes: 
     count = len(chosen.meta["categories"])
     if count != classes:
         raise RunError(
-            f"the weights {full} tell {count} classes apart, but the task has {classes}: choose a task with "
-            "these classes, or give the file of weights that were trained for it"
+            f"the weights {full} have {count} classes, but the task has {classes}: choose a task with these "
+            "classes, or give a file with weights that were trained on this task"
         )
     transforms = chosen.transforms()
     mean, std = tuple(transforms.mean), tuple(transforms.std)
     if shape[0] != len(mean):
-        raise RunError(f"the weights {full} take {len(mean)} channels, but the task has {shape[0]}")
+        raise RunError(f"the weights {full} expect {len(mean)} channels, but the task has {shape[0]}")
     try:
         with isolated(0):
             network = torchvision.models.get_model(name, weights=chosen)
@@ -110,7 +110,7 @@ def _all_weights(name: str) -> Mapping[str, Any]:
 
 
 def _own_weights(name: str, path: Path) -> Any:
-    """Return the weights of torchvision that a file is a copy of, told by the hash in their address."""
+    """Return the torchvision weights that a file is a copy of, identified by the hash in their URL."""
     checksum = digest(path)
     for weights in _all_weights(name).values():
         short = weights.url.rpartition("-")[2].partition(".")[0]
@@ -124,8 +124,8 @@ def _construct(name: str, state: State, classes: int, size: tuple[int, ...], own
     accepted = inspect.signature(inspect.signature(builder).return_annotation).parameters
     wanted: dict[str, Any] = {
         "num_classes": classes,
-        # Files of GoogLeNet and Inception may hold auxiliary classifiers, and torchvision's own were
-        # trained on inputs that the model normalises once more.
+        # Files of GoogLeNet and Inception may contain auxiliary classifiers. torchvision's own weights were
+        # trained on inputs that the model normalises a second time.
         "aux_logits": any("aux" in key.lower() for key in state),
         "transform_input": own,
         "init_weights": False,

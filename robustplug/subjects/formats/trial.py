@@ -1,4 +1,4 @@
-"""Try a model on a few images: are its outputs logits, and what should the reader of a result know?"""
+"""Try a model on a few images: check that it returns logits, and collect notes for the reader."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from ...errors import RunError
 from .adapter import Adapter, Key, as_tensor
 from .contents import first_line
 
-# Share of the largest logit: other sums of the same numbers, TensorFloat-32 included, stay below it.
+# Share of the largest logit that differences by rounding, TensorFloat-32 included, do not reach.
 _ROUNDING = 0.01
 _PROBABILITIES = (
-    "outputs look like probabilities: attacks on logits are weakened by the softmax, whose gradients vanish, "
-    "and the robust accuracy comes out too high; remove the softmax"
+    "outputs look like probabilities: the gradients of the softmax vanish and weaken attacks on logits, so "
+    "the robust accuracy is overestimated; remove the softmax"
 )
 _DECISIONS = (
-    "it gives decisions only, a class number for each image: hard-label attacks can be run on it, and what "
-    "attacks on scores or gradients find means nothing"
+    "it returns only decisions, a class index for each image: run decision-based (hard-label) attacks on it; "
+    "results of attacks that use scores or gradients are meaningless"
 )
 
 
 class Shape(NamedTuple):
-    """Hold what a task asks of a model: images (C, H, W) to logits (classes,)."""
+    """Hold the shapes that a task requires of a model: images (C, H, W) to logits (classes,)."""
 
     image: tuple[int, ...]
     classes: int
 
 
 class Found(NamedTuple):
-    """Tell which of a model's outputs to use.
+    """Hold which of a model's outputs to use.
 
     Attributes:
-        key: of the output; None for the only one.
-        decisions: it holds class numbers, not logits.
-        notes: for the reader.
+        key: key of the output; None for the only one.
+        decisions: True if the output contains class indices, not logits.
+        notes: notes for the reader.
     """
 
     key: Key
@@ -49,10 +49,10 @@ class Found(NamedTuple):
 
 
 def find_logits(adapter: Adapter, name: str, shape: Shape, device: torch.device) -> Found:
-    """Tell which of a model's outputs are the logits, or else the class numbers.
+    """Find the logits, or else the class indices, among a model's outputs.
 
     Raises:
-        RunError: the model cannot take the images, or none of its outputs, or several, can be logits.
+        RunError: the model does not accept the images, or none or several of its outputs can be logits.
     """
     x = torch.zeros(2, *shape.image, device=device)
     rows = len(adapter.padded(x[: adapter.sizes.most]))
@@ -65,12 +65,12 @@ def find_logits(adapter: Adapter, name: str, shape: Shape, device: torch.device)
     fitting = [key for key, part in parts.items() if _is_logits(part, rows, shape.classes, device)]
     what = ", ".join(f"{key} {_describe(part)}" for key, part in parts.items())
     if "logits" in fitting:
-        return Found("logits", False, [f'its outputs are {what}; "logits" was taken'])
+        return Found("logits", False, [f'its outputs are {what}; "logits" is used'])
     if len(fitting) == 1 or (fitting and isinstance(output, list | tuple)):
-        return Found(fitting[0], False, [f"its outputs are {what}; {fitting[0]} was taken as the logits"])
+        return Found(fitting[0], False, [f"its outputs are {what}; {fitting[0]} is used as the logits"])
     numbers_at = [key for key, part in parts.items() if _is_numbers(part, rows, device)]
     if not fitting and len(numbers_at) == 1:
-        taken = f"its outputs are {what}; {numbers_at[0]} was taken as the class numbers"
+        taken = f"its outputs are {what}; {numbers_at[0]} is used as the class indices"
         return Found(numbers_at[0], True, [taken, _DECISIONS])
     raise RunError(
         f"{name} must return logits ({rows}, {shape.classes}) for {rows} images, not a "
@@ -84,11 +84,11 @@ def check_logits(
     """Run a model on a few images and return notes on its outputs for the reader.
 
     Args:
-        module, name, shape, device: what is run, and on what.
-        decisions: its logits are 1 and 0, and no probabilities.
+        module, name, shape, device: the model, its name for messages, its shapes, and the device.
+        decisions: True if the logits are 1 and 0, built from class indices, and not probabilities.
 
     Raises:
-        RunError: it cannot take the images, or its outputs are no logits (N, classes).
+        RunError: the model does not accept the images, or its outputs are not logits (N, classes).
     """
     zeros = torch.zeros(2, *shape.image, device=device)
     images = torch.rand(3, *shape.image, generator=stream(0, "trial images")).to(device)
@@ -99,13 +99,13 @@ def check_logits(
         three, again, two = module(images), module(images), module(images[:2])
     _check(three, name, (len(images), shape.classes))
     if not three.isfinite().all():
-        raise RunError(f"{name} gives outputs that are not finite numbers (NaN or infinite)")
+        raise RunError(f"{name} returns outputs that are not finite numbers (NaN or infinite)")
     notes = _notes(on_zeros, three.float(), again.float(), two.float())
     return [note for note in notes if not (decisions and note is _PROBABILITIES)]
 
 
 def why_no_gradients(module: nn.Module, shape: Shape, device: torch.device) -> str:
-    """Tell why a model gives no gradient of its logits with respect to the images; "" when it does."""
+    """Return why a model has no gradient of its logits with respect to the images; "" if it has one."""
     x = torch.zeros(2, *shape.image, device=device, requires_grad=True)
     try:
         with evaluating(module), isolated(0, device), torch.enable_grad():
@@ -114,7 +114,7 @@ def why_no_gradients(module: nn.Module, shape: Shape, device: torch.device) -> s
                 return "its outputs are detached from the images"
             torch.autograd.grad(output.sum(), x)
             return ""
-    except Exception as error:  # any code may be in there; numpy, for one, refuses such images
+    except Exception as error:  # the model may run any code; numpy, for example, refuses such images
         return f"{type(error).__name__}: {first_line(error)}"
 
 
@@ -122,12 +122,12 @@ def why_no_gradients(module: nn.Module, shape: Shape, device: torch.device) -> s
 def _at_rest(
     module: nn.Module, name: str, shape: Shape, device: torch.device, rows: int = 2
 ) -> Iterator[None]:
-    """Run a model in eval mode, without a graph, and say what it is that it cannot take."""
+    """Run a model in eval mode, without a graph, and report the images on which it fails."""
     try:
         with evaluating(module), isolated(0, device), torch.no_grad():
             yield
-    except Exception as error:  # any code may be in there
-        hint = "; it takes 2: export it with a free batch size" if rows > 2 else ""
+    except Exception as error:  # the model may run any code
+        hint = "; it accepts 2: export it with a dynamic batch size" if rows > 2 else ""
         raise RunError(
             f"{name} cannot take {rows} images of shape {shape.image}, float32 in [0, 1], on {device}: "
             f"{type(error).__name__}: {first_line(error)}{hint}"
@@ -170,11 +170,11 @@ def _check(output: Any, name: str, wanted: tuple[int, int]) -> None:
     if here == wanted and output.is_floating_point():
         return
     if here == (rows,):
-        hint = "it must return a floating-point logit for each class, or class numbers as integers"
+        hint = "it must return a floating-point logit for each class, or class indices as integers"
     elif here == wanted:
         hint = "its logits must be floating-point numbers"
     elif len(here) == 2 and here[0] == rows:
-        hint = f"it tells {here[1]} classes apart, the task {classes}: choose the task that it was made for"
+        hint = f"it has {here[1]} classes, the task {classes}: choose the task that it was trained on"
     else:
         hint = f"it must return one row of {classes} logits for each image"
     raise RunError(f"{name} returns {output.dtype} of shape {here} for {rows} images, not {wanted}: {hint}")
@@ -188,8 +188,8 @@ def _notes(on_zeros: Tensor, three: Tensor, again: Tensor, two: Tensor) -> Itera
         yield _PROBABILITIES
     if float((three - again).abs().max()) > rounding:
         yield (
-            "outputs for the same images differ from call to call: dropout in training mode, or a random "
-            "defence, which needs attacks that average over its randomness"
+            "outputs for the same images differ from call to call: dropout in training mode, or a randomised "
+            "defence, which requires attacks that average over its randomness (EOT)"
         )
     elif float((three[:2] - two).abs().max()) > rounding:
         yield (

@@ -1,4 +1,4 @@
-"""State dicts: read them from files, and fit them to a module."""
+"""Read state dicts from files and load them into modules."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SHOWN = 3
 
 
 def read_state(path: Path) -> tuple[State, list[str]]:
-    """Read a state dict from a safetensors file, or from one of torch.save.
+    """Read a state dict from a safetensors file or a torch.save file.
 
     Returns:
-        The tensors, and notes on where they were.
+        The tensors, and notes on their place in the file.
 
     Raises:
-        RunError: the file holds something else, or is damaged.
+        RunError: the file contains something else, or is damaged.
     """
     content = content_of(path)
     if content == "safetensors":
@@ -39,8 +39,8 @@ def read_state(path: Path) -> tuple[State, list[str]]:
     if content == "pickle":
         return _state_in(_unpickle(path), path)
     raise RunError(
-        f"{path} holds a whole program ({content}), no state dict: evaluate it by itself, without a model "
-        "component or a torchvision name"
+        f"{path} contains a whole program ({content}), not a state dict: evaluate it directly, without a "
+        "model component or a torchvision name"
     )
 
 
@@ -62,13 +62,13 @@ def _unpickle(path: Path) -> Any:
     except Exception as error:  # pickle, zip and torch each have their own
         if type(error).__name__ == "UnpicklingError":
             raise RunError(
-                f"{path} holds pickled Python objects, not only tensors, and unpickling them could run any "
-                "code. If you trust the file, load it where it was made and save the weights alone: "
+                f"{path} contains pickled Python objects, not only tensors, and unpickling them could run "
+                "any code. If you trust the file, load it where it was created and save only the weights: "
                 "safetensors.torch.save_file(model.state_dict(), "
                 f'"{path.stem}.safetensors")'
             ) from error
         raise RunError(
-            f"{path} cannot be read: {first_line(error)}; it is damaged, cut off or no file of torch.save: "
+            f"{path} cannot be read: {first_line(error)}; it is damaged, cut off or not a torch.save file: "
             "download or save it again"
         ) from error
 
@@ -85,20 +85,20 @@ def _state_in(value: Any, path: Path) -> tuple[State, list[str]]:
     if _is_state(value):
         return value, []
     if not isinstance(value, Mapping):
-        raise RunError(f"{path} holds a {type(value).__name__}, no state dict: save model.state_dict()")
+        raise RunError(f"{path} contains a {type(value).__name__}, not a state dict: save model.state_dict()")
     places = [name for name in value if _is_state(value[name])]
     known = [name for name in _PLACES if name in places]
     if not known:
-        names = ", ".join(str(name) for name in list(value)[:8]) or "nothing"
-        raise RunError(f"{path} holds no state dict (it has: {names}): save model.state_dict() by itself")
-    # Optimizers and averages may be there as well; the usual names are asked for in a fixed order.
+        names = ", ".join(str(name) for name in list(value)[:8]) or "none"
+        raise RunError(f"{path} contains no state dict (keys: {names}): save only model.state_dict()")
+    # The file may also contain optimizers and averaged weights, so the order of the usual names is fixed.
     others = [name for name in places if name != known[0]]
     besides = f"; not used: {', '.join(others)}" if others else ""
     return value[known[0]], [f'the weights are those under "{known[0]}" in the file{besides}']
 
 
 def _differences(state: State, wanted: State) -> list[tuple[str, list[str]]]:
-    # BatchNorm makes this counter itself where an old file has none.
+    # BatchNorm creates this counter itself if an old file lacks it.
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]
     shapes = [
@@ -111,7 +111,7 @@ def _differences(state: State, wanted: State) -> list[tuple[str, list[str]]]:
 
 
 def _stripped(state: State, wanted: State) -> tuple[State, str]:
-    """Return the state dict without the prefix that makes its names those of a module, and the prefix."""
+    """Return the state dict without the prefix that the names of the module lack, and this prefix."""
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state):
             shorter = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -121,16 +121,16 @@ def _stripped(state: State, wanted: State) -> tuple[State, str]:
 
 
 def fit(module: nn.Module, state: State, path: Path, name: str, mend: str) -> str:
-    """Load a state dict into a module and return the prefix of the file's names that was left out.
+    """Load a state dict into a module and return the prefix that was removed from the file's names.
 
     Args:
-        module: its weights are replaced.
-        state: must have exactly the module's names and shapes, but for a prefix of all names.
-        path, name: of file and module, for the message.
-        mend: how to choose another module.
+        module: the module whose weights are replaced.
+        state: a state dict with exactly the module's names and shapes, except for a prefix of all names.
+        path, name: file path and module name, for the message.
+        mend: advice on how to choose another module.
 
     Raises:
-        RunError: with all that is missing, unexpected or of another shape.
+        RunError: they do not fit; the message lists tensors that are missing, unexpected or of another shape.
     """
     wanted = module.state_dict()
     state, prefix = _stripped(state, wanted)
@@ -152,7 +152,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _hint(state: State, wanted: State) -> str:
-    """Say what to do where only the normalisation layer makes the difference."""
+    """Return advice if only the normalisation layer differs, or else ""."""
     inside = {f"network.{name}" for name in state} | {"mean", "std"}
     if inside >= set(wanted) and not inside - set(wanted):
         return "the file has no normalisation layer: --set model.normalize=false, and --mean and --std"

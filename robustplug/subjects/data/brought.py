@@ -1,0 +1,164 @@
+"""From what you bring to arrays: pairs, data sets, loaders, tables of Hugging Face, streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from .arrays import as_inputs, as_labels
+from .spool import Spool, memory_limit
+
+# Column names by which inputs and labels are recognised in data sets of Hugging Face.
+INPUTS = ("image", "img", "images", "pixel_values", "x", "input", "inputs", "features")
+LABELS = ("label", "labels", "fine_label", "y", "target", "targets", "class")
+
+
+class Arrays(NamedTuple):
+    """Hold inputs and labels, and the names of the classes where the data state them."""
+
+    x: Tensor
+    y: Tensor
+    class_names: tuple[str, ...] = ()
+
+
+def read_arrays(data: Any, columns: Sequence[str] | None = None, name: str = "data") -> Arrays:
+    """Read all samples of what somebody brings, once.
+
+    Args:
+        data: a pair (inputs, labels) of arrays; a torch Dataset of such samples; a DataLoader or another
+            iterable of such batches, read once in its own order; a Hugging Face Dataset.
+        columns: names of the input and the label column of a Hugging Face Dataset, or of mappings.
+        name: name of the argument, for errors.
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: its inputs or labels are not as `as_inputs` and `as_labels` want them, or it is empty.
+    """
+    if isinstance(data, DataLoader | IterableDataset):
+        return _joined(data, columns, name)
+    if is_hugging_face(data):
+        return _from_hugging_face(data, columns, name)
+    if isinstance(data, Dataset):
+        return _from_samples(data, columns, name)
+    if isinstance(data, tuple | list) and len(data) == 2 and _array(data[0]) and _array(data[1]):
+        x = as_inputs(data[0], f"the inputs of {name}")
+        return Arrays(x, as_labels(data[1], len(x), f"the labels of {name}"))
+    if isinstance(data, Tensor | np.ndarray):
+        raise TypeError(f"{name} is one array: give a pair ({name}, labels)")
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping):
+        return _joined(data, columns, name)
+    raise TypeError(
+        f"{name} is a {type(data).__name__}: give a pair (inputs, labels) of arrays, a torch Dataset, a "
+        "DataLoader, a Hugging Face Dataset, or an iterable of batches (inputs, labels)"
+    )
+
+
+def is_hugging_face(data: Any) -> bool:
+    """Return whether this is a Dataset of Hugging Face's `datasets`."""
+    return type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "column_names")
+
+
+def _array(value: Any) -> bool:
+    if isinstance(value, Tensor | np.ndarray):
+        return True
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def pair_of(item: Any, columns: Sequence[str] | None, name: str) -> tuple[Any, Any]:
+    """Return inputs and labels of a sample or a batch: a pair, or a mapping with columns.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(item, Mapping):
+        inputs, labels = columns or (_column(item, INPUTS, name), _column(item, LABELS, name))
+        missing = [column for column in (inputs, labels) if column not in item]
+        if missing:
+            raise ValueError(f"{name} has no column {missing[0]!r}; it has {', '.join(map(repr, item))}")
+        return item[inputs], item[labels]
+    if isinstance(item, tuple | list) and len(item) >= 2:
+        return item[0], item[1]
+    raise ValueError(f"{name} gives a {type(item).__name__} where a pair (inputs, labels) is expected")
+
+
+def _column(known: Iterable[str], usual: Sequence[str], name: str) -> str:
+    found = [column for column in usual if column in known]
+    if not found:
+        raise ValueError(
+            f"{name} has the columns {', '.join(map(repr, known))}: say which, columns=(inputs, labels)"
+        )
+    return found[0]
+
+
+def _joined(batches: Iterable[Any], columns: Sequence[str] | None, name: str) -> Arrays:
+    inputs, labels = Spool(memory_limit()), []
+    shape: tuple[int, ...] = ()
+    for number, batch in enumerate(batches):
+        first, second = pair_of(batch, columns, name)
+        x = as_inputs(first, f"the inputs of batch {number} of {name}")
+        labels.append(as_labels(second, len(x), f"the labels of batch {number} of {name}"))
+        shape = shape or tuple(x.shape[1:])
+        if tuple(x.shape[1:]) != shape:
+            raise ValueError(
+                f"{name}: batch {number} has inputs of shape {tuple(x.shape[1:])}, the first has {shape}"
+            )
+        inputs.add(x)
+    if not labels:
+        raise ValueError(f"{name} is empty; an iterator that was read before has nothing left")
+    return Arrays(inputs.tensor(), torch.cat(labels))
+
+
+def sample_input(x: Any, name: str) -> Tensor:
+    """Return the input of one sample as a tensor: a tensor or array, or a picture of Pillow as (C, H, W)."""
+    if hasattr(x, "getbands") and hasattr(x, "convert"):
+        pixels = torch.from_numpy(np.array(x if x.mode in ("L", "RGB") else x.convert("RGB")))
+        return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+    tensor = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    if not tensor.ndim:
+        raise ValueError(f"{name} gives single numbers for inputs")
+    return tensor
+
+
+def samples_of(data: Any, columns: Sequence[str] | None, name: str) -> Iterator[tuple[Tensor, int]]:
+    """Yield the input and the class of each sample of a data set with a length."""
+    for number in range(len(data)):
+        x, y = pair_of(data[number], columns, name)
+        yield (
+            sample_input(x, name),
+            int(as_labels(torch.as_tensor(y)[None], 1, f"the label of sample {number}")[0]),
+        )
+
+
+def _from_samples(data: Any, columns: Sequence[str] | None, name: str) -> Arrays:
+    names = tuple(map(str, getattr(data, "classes", ()) or ()))
+    inputs, labels = Spool(memory_limit()), []
+    shape: tuple[int, ...] = ()
+    for number, (x, y) in enumerate(samples_of(data, columns, name)):
+        shape = shape or tuple(x.shape)
+        if tuple(x.shape) != shape:
+            raise ValueError(
+                f"{name}: sample {number} has the shape {tuple(x.shape)}, the first {shape}: give the data "
+                "set a transform that brings all to one size"
+            )
+        inputs.add(x[None])
+        labels.append(y)
+    if not labels:
+        raise ValueError(f"{name} is empty")
+    x = as_inputs(inputs.tensor(), f"the inputs of {name}")
+    return Arrays(x, torch.tensor(labels), names if len(names) > max(labels) else ())
+
+
+def _from_hugging_face(data: Any, columns: Sequence[str] | None, name: str) -> Arrays:
+    known = list(data.column_names)
+    if any(isinstance(column, list) for column in known) or isinstance(data, Mapping):
+        raise ValueError(f"{name} holds several splits: give one of them, for example {name}['test']")
+    inputs, labels = columns or (_column(known, INPUTS, name), _column(known, LABELS, name))
+    feature = getattr(data, "features", {}).get(labels)
+    found = _from_samples(data.select_columns([inputs, labels]), (inputs, labels), name)
+    names = tuple(getattr(feature, "names", None) or ())
+    return found._replace(class_names=names)
