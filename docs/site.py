@@ -33,6 +33,7 @@ KINDS: dict[Kind, str] = {
     "model": "Models",
     "optimizer": "Optimizers",
     "schedule": "Schedules",
+    "augmentation": "Augmentations",
 }
 PYTHON = ("train", "evaluate", "audit", "build", "study", "compare", "report")
 _LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?!https?:|#|mailto:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")

@@ -35,30 +35,34 @@ from .plugin.traits import Traits, self_trained
 from .recipe.errors import RecipeError
 
 if TYPE_CHECKING:
-    from .cli.evaluate import model_options, result_folder
-    from .core.batches import epoch_batches, index_batches
+    from .cli.evaluation.options import model_options, result_folder
+    from .core.batches import balanced_order, endless_order, epoch_batches, index_batches
     from .core.ensemble import Ensemble
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guard import attack_by_radius, guarded
     from .core.method import Method, Objective, prepare
-    from .core.modules import Normalized, evaluating, normalized
+    from .core.modules import Normalized, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
     from .core.protocols import (
         AimingPerturbation,
+        Augmentation,
         BoundedVicinity,
         LabelMap,
         LearnedSlot,
         Loss,
         OutputMap,
         Perturbation,
+        Rate,
         Schedule,
         SelfTrained,
+        UpdateSchedule,
         Vicinity,
+        rate_at,
     )
     from .core.random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
     from .core.state import MethodState, PerSample
     from .core.step import Meter, Step
-    from .core.task import Task
+    from .core.task import LabelledTask, MeasuringTask, PoolingTask, Task
     from .core.types import (
         AttackResult,
         Batch,
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
         Split,
         TaskInfo,
         View,
+        Weights,
         take,
     )
     from .evaluation.opened import OpenedEvaluation
@@ -84,6 +89,8 @@ if TYPE_CHECKING:
     from .report.tables.results import wilson_interval
     from .run import open_evaluation
     from .runs.folder import json_text, note_in_result, write_result
+    from .subjects.data.brought import find_column
+    from .subjects.data.pictures import check_picture, picture_tensor, read_picture
     from .subjects.data.statistics import (
         channel_statistics,
         classification_score,
@@ -93,28 +100,33 @@ if TYPE_CHECKING:
     from .subjects.data.task import ArrayTask
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
+    from .subjects.tuning import new_head
     from .training.loop import training_loss
 
 _LAZY = {
-    "cli.evaluate": ("model_options", "result_folder"),
-    "core.batches": ("epoch_batches", "index_batches"),
+    "cli.evaluation.options": ("model_options", "result_folder"),
+    "core.batches": ("balanced_order", "endless_order", "epoch_batches", "index_batches"),
     "core.ensemble": ("Ensemble",),
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "core.guard": ("attack_by_radius", "guarded"),
     "core.method": ("Method", "Objective", "prepare"),
-    "core.modules": ("Normalized", "evaluating", "normalized"),
+    "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
         "AimingPerturbation",
+        "Augmentation",
         "BoundedVicinity",
         "LabelMap",
         "LearnedSlot",
         "Loss",
         "OutputMap",
         "Perturbation",
+        "Rate",
         "Schedule",
         "SelfTrained",
+        "UpdateSchedule",
         "Vicinity",
+        "rate_at",
     ),
     "core.random": (
         "beta",
@@ -128,7 +140,7 @@ _LAZY = {
     ),
     "core.state": ("MethodState", "PerSample"),
     "core.step": ("Meter", "Step"),
-    "core.task": ("Task",),
+    "core.task": ("LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
     "core.types": (
         "AttackResult",
         "Batch",
@@ -144,6 +156,7 @@ _LAZY = {
         "Split",
         "TaskInfo",
         "View",
+        "Weights",
         "take",
     ),
     "evaluation.opened": ("OpenedEvaluation",),
@@ -161,6 +174,8 @@ _LAZY = {
     "report.tables.results": ("wilson_interval",),
     "run": ("open_evaluation",),
     "runs.folder": ("json_text", "note_in_result", "write_result"),
+    "subjects.data.brought": ("find_column",),
+    "subjects.data.pictures": ("check_picture", "picture_tensor", "read_picture"),
     "subjects.data.statistics": (
         "channel_statistics",
         "classification_score",
@@ -170,6 +185,7 @@ _LAZY = {
     "subjects.data.task": ("ArrayTask",),
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
+    "subjects.tuning": ("new_head",),
     "training.loop": ("training_loss",),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
@@ -178,6 +194,7 @@ __all__ = [
     "AimingPerturbation",
     "ArrayTask",
     "AttackResult",
+    "Augmentation",
     "Batch",
     "BoundedVicinity",
     "Bounds",
@@ -193,6 +210,7 @@ __all__ = [
     "Finite",
     "FractionText",
     "LabelMap",
+    "LabelledTask",
     "LearnedSlot",
     "Library",
     "LibraryAttack",
@@ -200,6 +218,7 @@ __all__ = [
     "Line",
     "Loss",
     "Measure",
+    "MeasuringTask",
     "Meter",
     "Method",
     "MethodOptions",
@@ -217,8 +236,10 @@ __all__ = [
     "Pass",
     "PerSample",
     "Perturbation",
+    "PoolingTask",
     "Positive",
     "Progress",
+    "Rate",
     "Real",
     "RecipeError",
     "Refused",
@@ -234,16 +255,20 @@ __all__ = [
     "TaskInfo",
     "Traits",
     "UnitInterval",
+    "UpdateSchedule",
     "Use",
     "Vicinity",
     "View",
+    "Weights",
     "as_rows",
     "attack_by_radius",
+    "balanced_order",
     "batchnorm_figure",
     "beta",
     "build",
     "channel_statistics",
     "check_arguments",
+    "check_picture",
     "classes_in",
     "classification_score",
     "cross_entropy",
@@ -251,8 +276,10 @@ __all__ = [
     "did_you_mean",
     "dirichlet",
     "dlr",
+    "endless_order",
     "epoch_batches",
     "evaluating",
+    "find_column",
     "gamma",
     "guarded",
     "histogram_figure",
@@ -265,7 +292,9 @@ __all__ = [
     "line_figure",
     "margin",
     "matrix_figure",
+    "mlp",
     "model_options",
+    "new_head",
     "normal_like",
     "normalized",
     "note_in_result",
@@ -274,7 +303,10 @@ __all__ = [
     "open_model",
     "open_run",
     "parse_fraction",
+    "picture_tensor",
     "prepare",
+    "rate_at",
+    "read_picture",
     "register",
     "result_folder",
     "scaled_step",

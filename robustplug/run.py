@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from .core.reporting import Warns
+from .exports.export import export as export
 from .plugin.build import build as build_resolved
 from .plugin.component import Kind, Use
 from .recipe.convert import resolve
 from .recipe.load import read_suite
 from .recipe.toml.files import bundled_suites
 from .recipe.write import use_to_mapping
-from .subjects.opening import Opening, Reference, opens
+from .subjects.opening import Opening, Reference, opens, unaffected
 from .subjects.subject import open_sources, open_subject
 from .subjects.target import Model
 
@@ -68,7 +69,8 @@ def train(
             0 and 1, uint8 being divided by 255.
         classes: number of classes; by default one more than the largest label.
         threat: threat model, in the place of the recipe's vicinity of the method.
-        epochs, batch_size, seed: settings of the recipe.
+        epochs, batch_size, seed: settings of the recipe. With `resume`, the run is extended to `epochs`, even
+            if it is finished: its result.json is kept as result-N-epochs.json.
         overrides: further settings of the form "key=value", as with --set.
         out: run folder; None for runs/NAME, runs/NAME-2, ….
         resume: True, or the folder of the run to resume. Give the same model and data again.
@@ -87,11 +89,12 @@ def train(
 
     check_observers(observers)
     brought = Brought.of(model, data, validation, test, columns, bounds, classes)
-    given = {"train.epochs": epochs, "train.batch_size": batch_size, "seed": seed}
+    first, longer = (epochs, None) if resume is False else (None, epochs)
+    given = {"train.epochs": first, "train.batch_size": batch_size, "seed": seed}
     overrides = [*(f"{key}={value}" for key, value in given.items() if value is not None), *overrides]
-    with registered("task", brought.task), registered("model", brought.model):
+    with unaffected(), registered("task", brought.task), registered("model", brought.model):
         tables = None if recipe is None else brought.into(recipe, threat)
-        chosen, folder = choose_run(tables, overrides, out, resume)
+        chosen, folder = choose_run(tables, overrides, out, resume, longer)
         reporter = reporter or Warns()
         for note in brought.notes:
             reporter.warn(note)
@@ -127,8 +130,8 @@ def evaluate(
 
     Args:
         model: a run folder; a file (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost) or
-            "torchvision:NAME"; a module or a function from inputs in [0, 1] to logits (N, K), or to class
-            indices, integers (N,); a fitted scikit-learn classifier.
+            a name such as "torchvision:resnet50"; a module or a function from inputs to logits (N, K), or to
+            class indices, integers (N,); a fitted scikit-learn classifier.
         suite: TOML file, name of a bundled suite, or a mapping with the same tables; replaces `attacks`.
         attacks: attacks in order, each run on the samples that are still classified correctly, for example
             ["fgsm", {"use": "pgd", "steps": 20}]; or the name of one attack or suite; None for the attacks of
@@ -379,10 +382,10 @@ def report(
     from .report.pages.computed import Commands
     from .report.pages.run_page import PAGE, run_report
     from .report.pages.study_page import study_report
-    from .runs.folder import holds_run, write_atomic, writing
+    from .runs.folder import REPORT, holds_run, write_atomic, writing
 
     folder = Path(folder)
-    target = folder / "report" if out is None else Path(out)
+    target = folder / REPORT if out is None else Path(out)
     left_out: list[LeftOut] = []
     if holds_run(folder):
         commands = Commands(evaluate, open_evaluation)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from robustplug.api import Step, Vicinity, View
 
 
-MISSING = 'ART is not installed: pip install "robustplug[art]"'
+MISSING = "ART cannot be imported: pip install adversarial-robustness-toolbox"
 RESERVED = {
     "estimator": "is the model that is attacked",
     "classifier": "is the model that is attacked",

@@ -110,7 +110,7 @@ class Cat(Method[CatOptions]):
         limit = self.options.eps_max
         self.eps_max = float(self.vicinity.eps if limit is None else limit)
         start = 0.0 if self.options.adaptive else self.eps_max
-        self.eps = self.state.per_sample("eps", task.info.sizes["train"], start)
+        self.eps = self.state.per_sample("eps", task.info.training_indices, start)
         return super().setup(model, task)
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:

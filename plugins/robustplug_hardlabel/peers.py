@@ -43,7 +43,9 @@ class Peer:
         try:
             self.attack = getattr(importlib.import_module("art.attacks.evasion"), attack)
         except ImportError as error:
-            raise Refused(f'ART is not installed: pip install "robustplug[art]" ({error})') from error
+            raise Refused(
+                f"ART cannot be imported: pip install adversarial-robustness-toolbox ({error})"
+            ) from error
 
     @classmethod
     def boundary(cls, options: PeerOptions) -> Peer:

@@ -90,7 +90,7 @@ class Iaat(Method[IaatOptions]):
                 "the line search has nothing to try: line_max is below its first radius; raise line_max or "
                 "lower line_step"
             )
-        size = task.info.sizes["train"]
+        size = task.info.training_indices
         self.eps = self.state.per_sample("eps", size, self.eps_warmup)
         if self.options.history:
             self.history = History(self.options.history, size)

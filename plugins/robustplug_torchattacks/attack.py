@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from robustplug.api import Step, Vicinity, View
 
 
-MISSING = 'torchattacks is not installed: pip install "robustplug[torchattacks]"'
+MISSING = (
+    "torchattacks is not installed: pip install --no-deps torchattacks (it pins an old release of requests, "
+    "and runs without)"
+)
 RADII = ("eps", "max_epsilon")
 RESERVED = {
     "model": "is the model that is attacked",

@@ -43,7 +43,7 @@ class GaussianOptions:
 
 @dataclass(frozen=True)
 class MixupOptions:
-    """Options of `mixup`.
+    """Options of `mixup` and `cutmix`.
 
     Attributes:
         a: parameter of λ ~ Beta(a, a), drawn once for each batch; 0 turns mixing off.
@@ -140,6 +140,14 @@ def robustplug_vicinities() -> Iterable[Component]:
         MixupOptions,
         "convex combinations of two samples and of their labels",
         _MIXUP,
+        traits=_mixup_traits,
+    )
+    yield Component(
+        "cutmix",
+        f"{_HERE}.vicinities:CutMix",
+        MixupOptions,
+        "images with a box of another one, and labels mixed by area",
+        "Yun et al. 2019, CutMix, arXiv:1905.04899",
         traits=_mixup_traits,
     )
 

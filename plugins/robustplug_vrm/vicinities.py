@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, BoundedVicinity, Step, Vicinity, as_rows, beta, normal_like
+from robustplug.api import Batch, BoundedVicinity, Refused, Step, Vicinity, as_rows, beta, normal_like
 
 from . import GaussianOptions, MixupOptions
 
@@ -161,12 +161,57 @@ class Mixup(Around):
         if classes is None:
             raise ValueError("mixup needs a classification task")
         partner, share = draw_partners(len(batch), self.a, step.rng)
+        x, share = self.mixed(batch.x, partner, share, step.rng)
         rows = as_rows(batch.y, classes)
         info = {
             **batch.info,
             "partner-labels": torch.stack([rows, rows[partner]], 1),
             "shares": torch.stack([share, 1 - share]).expand(len(batch), 2),
         }
-        return dataclasses.replace(
-            batch, x=mix(batch.x, partner, share), y=mix(rows, partner, share), info=info
-        )
+        return dataclasses.replace(batch, x=x, y=mix(rows, partner, share), info=info)
+
+    def mixed(self, x: Tensor, partner: Tensor, share: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return mixed inputs and the share of each own label, a scalar; see `mix` for the arguments."""
+        return mix(x, partner, share), share
+
+
+def draw_box(height: int, width: int, share: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw the box of CutMix, bool (height, width): Yun et al. 2019 §3.1.
+
+    Its sides are √(1 − λ) of the image's, its centre is uniform, and what lies outside the image is cut off.
+
+    Args:
+        height, width: size of the image.
+        share: λ, a scalar.
+        rng: generator; its device is that of the result.
+    """
+    side = (1 - share).sqrt()
+    inside = []
+    for size in (height, width):
+        centre = torch.rand((), generator=rng, device=rng.device) * size
+        half = (size * side / 2).floor()
+        place = torch.arange(size, device=rng.device)
+        inside.append((place >= (centre - half).floor()) & (place < (centre + half).floor()))
+    return inside[0][:, None] & inside[1][None]
+
+
+class CutMix(Mixup):
+    """x̃ = x_i with a box of x_j, ỹ = λ·y_i + (1 − λ)·y_j; λ is the share of the image outside the box.
+
+    The box is the same for a batch; its size follows from one λ ~ Beta(a, a). `info` is as in `Mixup`.
+
+    Args:
+        options: see MixupOptions.
+        inner: vicinity that draws the samples to mix.
+    """
+
+    def mixed(self, x: Tensor, partner: Tensor, share: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return images with the box of another one, and the share of the image outside the box.
+
+        Raises:
+            Refused: the inputs are no images (N, C, H, W).
+        """
+        if x.dim() != 4:
+            raise Refused("cutmix is for images (N, C, H, W); for other inputs use mixup")
+        box = draw_box(x.shape[2], x.shape[3], share, rng)
+        return torch.where(box, x[partner], x), 1 - box.float().mean()

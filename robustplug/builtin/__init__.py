@@ -240,13 +240,18 @@ def robustplug_models() -> Iterable[Component]:
 @hookimpl
 def robustplug_optimizers() -> Iterable[Component]:
     """Offer optimizers."""
+    from .named import OPTIMIZER
+
     yield Component("sgd", f"{_HERE}.optimizers:sgd", SgdOptions, "stochastic gradient descent with momentum")
     yield Component("adamw", f"{_HERE}.optimizers:adamw", AdamWOptions, "AdamW", "arXiv:1711.05101")
+    yield OPTIMIZER
 
 
 @hookimpl
 def robustplug_schedules() -> Iterable[Component]:
     """Offer learning-rate schedules."""
+    from .named import SCHEDULE
+
     yield Component("constant", f"{_HERE}.optimizers:Constant", summary="constant learning rate")
     yield Component(
         "step", f"{_HERE}.optimizers:StepDecay", StepOptions, "drops at milestones", "", {"milestones": [1]}
@@ -262,8 +267,17 @@ def robustplug_schedules() -> Iterable[Component]:
         "arXiv:2001.03994",
     )
     yield Component(
-        "warm-up", f"{_HERE}.optimizers:WarmUp", WarmUpOptions, "a linear warm-up, then another schedule"
+        "warm-up", f"{_HERE}.optimizers:warm_up", WarmUpOptions, "a linear warm-up, then another schedule"
     )
+    yield SCHEDULE
+
+
+@hookimpl
+def robustplug_augmentations() -> Iterable[Component]:
+    """Offer augmentations."""
+    from .named import AUGMENTATION
+
+    yield AUGMENTATION
 
 
 @hookimpl

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from ..api import UpdateSchedule
 
 if TYPE_CHECKING:
     import torch
 
-    from ..api import Schedule
+    from ..api import Progress, Rate, Schedule
     from . import AdamWOptions, CyclicOptions, SgdOptions, StepOptions, WarmUpOptions
 
 
@@ -82,13 +85,36 @@ class Cyclic:
         return done / self.peak if done < self.peak else (1 - done) / (1 - self.peak)
 
 
+def rise(epoch: float, length: float) -> float:
+    """Return the height of a line from 0 at the start to 1 after `length` epochs, and 1 from there on."""
+    return min(epoch / length, 1) if length else 1.0
+
+
 class WarmUp:
     """Rise linearly from 0 over the first epochs, then follow another schedule."""
 
-    def __init__(self, options: WarmUpOptions, *, then: Schedule) -> None:
-        self.epochs, self.then = options.epochs, then
+    def __init__(self, epochs: float, then: Schedule) -> None:
+        self.epochs, self.then = epochs, then
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Return the rising factor times that of `then`, which receives the run's own epochs."""
-        rise = min(epoch / self.epochs, 1) if self.epochs else 1.0
-        return rise * self.then(epoch, epochs)
+        return rise(epoch, self.epochs) * self.then(epoch, epochs)
+
+
+class UpdateWarmUp:
+    """Rise linearly from 0 over the first epochs, then follow a schedule that counts updates."""
+
+    def __init__(self, epochs: float, then: UpdateSchedule) -> None:
+        self.epochs, self.then = epochs, then
+
+    def update(self, progress: Progress, settings: Mapping[str, Any]) -> Rate:
+        """Return the rate of `then`, which receives the run's own updates, times the rising factor."""
+        rate = self.then.update(progress, settings)
+        return rate._replace(factor=rise(progress.moment, self.epochs) * rate.factor)
+
+
+def warm_up(options: WarmUpOptions, *, then: Schedule | UpdateSchedule) -> Schedule | UpdateSchedule:
+    """Build a warm-up before another schedule."""
+    if isinstance(then, UpdateSchedule):
+        return UpdateWarmUp(options.epochs, then)
+    return WarmUp(options.epochs, then)

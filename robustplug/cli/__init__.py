@@ -9,11 +9,14 @@ import click
 from ..errors import Interrupted, RunError
 from ..plugin.registry import DuplicateComponent, UnknownComponent, did_you_mean
 from ..recipe.errors import RecipeError
-from .audit import audit
 from .check import check
 from .compare import compare
 from .components import components
-from .evaluate import evaluate
+from .data.describe import describe
+from .evaluation.attack import attack
+from .evaluation.audit import audit
+from .evaluation.evaluate import evaluate
+from .models.export import export
 from .new_plugin import new_plugin
 from .plugins import plugins
 from .ranks import first_process
@@ -114,12 +117,15 @@ def main() -> None:
 for command in (
     train,
     evaluate,
+    attack,
     audit,
     compare,
     report,
+    export,
     study,
     validate,
     components,
+    describe,
     show,
     plugins,
     recipes,

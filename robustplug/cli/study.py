@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     help="Number of parallel runs, each in its own process.  [default: the number of GPUs, or 1]",
 )
 @click.option(
-    "--observe", "observers", multiple=True, metavar="PLUGIN", help="tensorboard or mlflow; may be repeated."
+    "--observe",
+    "observers",
+    multiple=True,
+    metavar="PLUGIN",
+    help="tensorboard, mlflow or wandb; may be repeated.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
 @click.pass_context

@@ -34,7 +34,17 @@ class _Train(click.Command):
     help="Resume a run folder, or the recipe's newest run.",
 )
 @click.option(
-    "--observe", "observers", multiple=True, metavar="PLUGIN", help="tensorboard or mlflow; may be repeated."
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of epochs. With --resume, also a finished run is trained on to N.",
+)
+@click.option(
+    "--observe",
+    "observers",
+    multiple=True,
+    metavar="PLUGIN",
+    help="tensorboard, mlflow or wandb; may be repeated.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
 def train(
@@ -42,6 +52,7 @@ def train(
     overrides: tuple[str, ...],
     out: Path | None,
     resume: str | None,
+    epochs: int | None,
     observers: tuple[str, ...],
     quiet: bool,
 ) -> None:
@@ -61,6 +72,7 @@ def train(
             overrides=overrides,
             out=out,
             resume=False if resume is None else resume or True,
+            epochs=epochs,
             observers=observers,
             reporter=reporter,
         )

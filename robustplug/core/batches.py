@@ -22,9 +22,14 @@ def epoch_batches(size: int, feed: Feed) -> int:
 
     During training, a last batch with fewer rows than processes is dropped.
     """
-    size = size if feed.samples is None else min(size, feed.samples)
+    size = _length(size, feed)
     whole, rest = divmod(size, feed.batch_size)
     return whole + (rest >= feed.world if feed.shuffle else rest > 0)
+
+
+def _length(size: int, feed: Feed) -> int:
+    size = len(feed.order) if feed.shuffle and feed.order is not None else size
+    return size if feed.samples is None else min(size, feed.samples)
 
 
 def index_batches(size: int, feed: Feed, lengths: Tensor | None = None) -> Iterator[Tensor]:
@@ -49,10 +54,10 @@ def index_batches(size: int, feed: Feed, lengths: Tensor | None = None) -> Itera
         raise ValueError(
             f"batch_size {feed.batch_size} is smaller than the number of processes, {feed.world}"
         )
-    size = size if feed.samples is None else min(size, feed.samples)
+    size = _length(size, feed)
     if feed.shuffle:
         rng = stream(feed.seed, "order", feed.epoch)
-        order = torch.randperm(size, generator=rng)
+        order = torch.randperm(size, generator=rng) if feed.order is None else feed.order[:size]
         if lengths is not None:
             order = by_length(order, lengths, feed.batch_size, rng)
     else:
@@ -63,6 +68,60 @@ def index_batches(size: int, feed: Feed, lengths: Tensor | None = None) -> Itera
             yield rows[feed.rank :: feed.world]
         elif number % feed.world == feed.rank:
             yield rows
+
+
+def balanced_order(labels: Tensor, classes: int, seed: int, epoch: int) -> Tensor:
+    """Draw an epoch in which all classes are equally frequent, up to one sample; int64 (N,).
+
+    Samples of small classes occur several times, those of large classes not in every epoch. Within an epoch
+    no sample occurs more than once more often than another one of its class.
+
+    Args:
+        labels: int64 (N,) in 0 to classes − 1.
+        classes: number of classes.
+        seed: seed of the run.
+        epoch: number of the epoch.
+
+    Raises:
+        ValueError: a class has no samples.
+    """
+    import torch
+
+    counts = torch.bincount(labels, minlength=classes)
+    if not bool(counts.all()):
+        raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no training samples")
+    rng = stream(seed, "balanced", epoch)
+    # The classes that get one sample more differ between epochs.
+    shares = torch.full((classes,), len(labels) // classes)
+    shares[torch.randperm(classes, generator=rng)[: len(labels) % classes]] += 1
+    drawn = []
+    for number, share in enumerate(shares.tolist()):
+        own = (labels == number).nonzero()[:, 0]
+        rounds = [own[torch.randperm(len(own), generator=rng)] for _ in range(-(-share // len(own)))]
+        drawn += [torch.cat(rounds)[:share]] if rounds else []
+    rows = torch.cat(drawn)
+    return rows[torch.randperm(len(rows), generator=rng)]
+
+
+def endless_order(size: int, start: int, count: int, seed: int, *path: object) -> Tensor:
+    """Return a part of an endless order in which each sample comes once before any comes again.
+
+    Args:
+        size: number of samples, at least 1.
+        start: position of the first one in the endless order.
+        count: number of positions to return.
+        seed: seed of the run.
+        path: name of the order; see `stream`.
+
+    Returns:
+        Sample positions, int64 (count,). Parts that follow each other make up a longer part.
+    """
+    import torch
+
+    first, last = start // size, (start + count - 1) // size
+    rounds = [torch.randperm(size, generator=stream(seed, *path, n)) for n in range(first, last + 1)]
+    rows = torch.cat(rounds) if rounds else torch.empty(0, dtype=torch.int64)
+    return rows[start - first * size :][:count]
 
 
 def by_length(order: Tensor, lengths: Tensor, batch_size: int, rng: torch.Generator) -> Tensor:

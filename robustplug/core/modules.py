@@ -1,9 +1,9 @@
-"""Input normalisation inside the model, so that attacks see inputs in [0, 1], and a temporary eval mode."""
+"""Normalisation inside the model, so that attacks see the task's own inputs; a plain network; eval mode."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,11 @@ from .types import TaskInfo
 
 
 class Normalized(nn.Module):
-    """Apply a network to (x - mean) / std, for images x (N, C, H, W) in [0, 1].
+    """Apply a network to (x - mean) / std, for images x (N, C, H, W) or rows of features x (N, F).
+
+    Args:
+        network: the network.
+        mean, std: a number for each channel or feature.
 
     Raises:
         ValueError: mean and std differ in length, or a std is not positive.
@@ -33,7 +37,8 @@ class Normalized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's logits (N, K)."""
-        logits: Tensor = self.network((x - self.mean) / self.std)
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+        logits: Tensor = self.network((x - self.mean.view(shape)) / self.std.view(shape))
         return logits
 
 
@@ -46,8 +51,45 @@ def normalized(network: nn.Module, info: TaskInfo, enabled: bool) -> nn.Module:
     if not enabled or not info.mean:
         return network
     if info.shape is not None and len(info.mean) != info.shape[0]:
-        raise ValueError(f"the task states {len(info.mean)} means for {info.shape[0]} channels")
+        raise ValueError(f"the task states {len(info.mean)} means for {info.shape[0]} channels or features")
     return Normalized(network, info.mean, info.std)
+
+
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+}
+
+
+def mlp(
+    inputs: int,
+    outputs: int,
+    hidden: Sequence[int] = (256, 256),
+    activation: str = "relu",
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """Build a multilayer perceptron, from inputs (N, …) of which each has `inputs` numbers to (N, outputs).
+
+    Args:
+        inputs: numbers of one input, which is flattened.
+        outputs: number of outputs.
+        hidden: units of each hidden layer; empty for a linear model.
+        activation: "relu", "gelu", "tanh" or "silu", after each hidden layer.
+        dropout: probability of dropping a unit after each hidden layer, in [0, 1).
+
+    Raises:
+        ValueError: there is no such activation.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f'activation "{activation}" is none of {", ".join(ACTIVATIONS)}')
+    layers: list[nn.Module] = [nn.Flatten()]
+    for units in hidden:
+        layers += [nn.Linear(inputs, units), ACTIVATIONS[activation]()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+        inputs = units
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
 @contextlib.contextmanager

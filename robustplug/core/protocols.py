@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .state import MethodState
     from .step import Step
     from .task import Task
-    from .types import Batch, Cost, ParamGroup, View
+    from .types import Batch, Cost, ParamGroup, Progress, View
 
 
 class Vicinity(Protocol):
@@ -152,4 +152,59 @@ class Schedule(Protocol):
 
     def __call__(self, epoch: float, epochs: int) -> float:
         """Return the factor of the learning rate at a (fractional) epoch of a run of `epochs` epochs."""
+        ...
+
+
+class Rate(NamedTuple):
+    """State the learning rate and the momentum of an update.
+
+    Attributes:
+        factor: factor of every learning rate.
+        momentum: momentum, or β₁ of Adam and its relatives; None to leave it as the recipe sets it.
+    """
+
+    factor: float
+    momentum: float | None = None
+
+
+@runtime_checkable
+class UpdateSchedule(Protocol):
+    """A schedule that counts updates, or that also sets the momentum."""
+
+    def update(self, progress: Progress, settings: Mapping[str, Any]) -> Rate:
+        """Return the factor of the learning rate, and the momentum, of an update.
+
+        The result depends on the arguments alone: a resumed run asks only for the updates that it makes.
+
+        Args:
+            progress: position in the training run.
+            settings: settings of the recipe's optimizer: "lr", "momentum", "betas" and the like.
+
+        Raises:
+            Refused: the schedule does not fit the optimizer.
+        """
+        ...
+
+
+def rate_at(schedule: Schedule | UpdateSchedule, progress: Progress, settings: Mapping[str, Any]) -> Rate:
+    """Return the rate of an update, from either kind of schedule; see `UpdateSchedule.update`."""
+    if isinstance(schedule, UpdateSchedule):
+        return schedule.update(progress, settings)
+    return Rate(schedule(progress.moment, progress.epochs))
+
+
+class Augmentation(Protocol):
+    """A random change of training inputs that keeps their labels."""
+
+    def __call__(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Return changed inputs, in the shape, type and range of x, which stays unchanged.
+
+        Args:
+            x: inputs (N, …) of a training batch, on its device.
+            seeds: a seed for each sample. A sample's change depends on the sample and its seed alone, so it
+                is the same in any batch, on any process and after a resume.
+
+        Raises:
+            Refused: the inputs cannot be changed.
+        """
         ...

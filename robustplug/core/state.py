@@ -30,9 +30,16 @@ class PerSample(nn.Module):
         return self.values[index]
 
     def write(self, index: Tensor, values: Tensor) -> None:
-        """Set the numbers of some samples; both (N,)."""
-        self.values[index] = values.to(self.values.dtype)
+        """Set the numbers of some samples; both (N,). Of a sample that occurs twice, the last one counts."""
+        self._set(index, values.to(self.values.dtype))
         self._written.append(index)
+
+    def _set(self, index: Tensor, values: Tensor) -> None:
+        # Where a sample occurs twice, both rows write the same number: on a GPU their order is undefined.
+        rows = torch.arange(len(index), device=index.device)
+        last = torch.zeros(len(self.values), dtype=torch.int64, device=index.device)
+        last.scatter_reduce_(0, index, rows, "amax")
+        self.values[index] = values[last[index]]
 
     def synchronize(self, gather: Callable[[Tensor], Tensor]) -> None:
         """Exchange the values that were written since the last call.
@@ -42,7 +49,7 @@ class PerSample(nn.Module):
         """
         if self._written:
             index = torch.cat(self._written)
-            self.values[gather(index)] = gather(self.values[index])
+            self._set(gather(index), gather(self.values[index]))
         self._written.clear()
 
     def forget_writes(self) -> None:

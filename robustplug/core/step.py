@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import Refused
+from ..errors import Refused, RunError
 from .state import MethodState
 from .types import Batch, Pass, Progress, View
 
@@ -67,6 +67,23 @@ class Bounded(Protocol):
         ...
 
 
+def failure(loss: Any, target: Any, error: Exception) -> str:
+    """Return the message for a loss that raises an error on a target."""
+    name = getattr(loss, "__name__", type(loss).__name__)
+    reason = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    if not isinstance(target, Tensor):
+        return f"the loss {name} fails {reason}"
+    if target.dim() == 1 and not target.is_floating_point():
+        return (
+            f"the loss {name} fails on class numbers, int64 (N,) {reason}. A loss gets class numbers or rows "
+            "(N, K): as_rows(target, classes) makes rows of both"
+        )
+    return (
+        f"the loss {name} fails on rows of shape {tuple(target.shape)} {reason}. A loss gets class numbers "
+        "or rows (N, K), as smoothed, mixed and predicted labels are: target.argmax(1) makes numbers of rows"
+    )
+
+
 @dataclass
 class Step:
     """Provide the slots of a method with what they need for one update, or for one evaluation batch.
@@ -98,6 +115,7 @@ class Step:
     evaluating: bool = False
     seed: int = 0
     logged: dict[str, Tensor] = field(default_factory=dict)
+    counted: dict[str, Tensor] = field(default_factory=dict)
     _attack: str = ""
     _graph_rows: int = 0
     _cache: list[tuple[_Shared, Any]] = field(default_factory=list)
@@ -158,8 +176,17 @@ class Step:
         return self.method.label_map(self, view)
 
     def loss(self, view: View, output: Any, target: Any) -> Tensor:
-        """Return the method's loss of each sample, (N,)."""
-        return self.method.loss(self, view, output, target)
+        """Return the method's loss of each sample, (N,).
+
+        Raises:
+            RunError: the loss fails on this target, for example on rows where it takes class numbers alone.
+        """
+        try:
+            return self.method.loss(self, view, output, target)
+        except (RuntimeError, IndexError, TypeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise RunError(failure(self.method.loss, target, error)) from error
 
     def objective(self, view: View) -> Tensor:
         """Return ℓ(h, g∘f) of each sample, (N,): what training descends and an attack ascends."""
@@ -192,9 +219,20 @@ class Step:
         self._graph_rows = 0
         total.backward()  # type: ignore[no-untyped-call]
 
-    def log(self, name: str, values: Tensor) -> None:
-        """Record the mean of a per-sample quantity (N,) for the progress bar and the epoch's report."""
-        self.logged[name] = values.detach().float().mean()
+    def log(self, name: str, values: Tensor, rows: Tensor | None = None) -> None:
+        """Record the mean of a per-sample quantity (N,) for the progress bar and the epoch's report.
+
+        Args:
+            name: name of the quantity.
+            values: a number for each sample.
+            rows: which samples count, bool (N,); None for all.
+        """
+        numbers = values.detach().float()
+        if rows is None:
+            self.logged[name] = numbers.mean()
+            return
+        self.counted[name] = rows.sum()
+        self.logged[name] = torch.where(rows, numbers, 0.0).sum() / self.counted[name].clamp_min(1)
 
     def radii(self, view: View, vicinity: Bounded) -> Tensor:
         """Return the radius of each sample of a view, float32 (N,): its own, or the vicinity's."""

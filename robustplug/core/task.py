@@ -34,6 +34,30 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class LabelledTask(Protocol):
+    """A task that knows the classes of its samples; others are read once where they are needed."""
+
+    def labels(self, split: Split) -> Tensor:
+        """Return the class of each sample of a split, int64 (n,), by its index."""
+        ...
+
+
+@runtime_checkable
+class NotedTask(Protocol):
+    """A task with notes on its data for the user, such as how many files it skipped."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Return the notes, a sentence each."""
+        ...
+
+
+def notes_of(task: Task) -> Sequence[str]:
+    """Return the notes of a task on its data; most have none."""
+    return task.notes if isinstance(task, NotedTask) else ()
+
+
+@runtime_checkable
 class MeasuringTask(Protocol):
     """A task that measures more than correct and wrong: an evaluation reports the means."""
 

@@ -23,7 +23,8 @@ class Batch:
         x: inputs, for images float32 (N, C, H, W) in [0, 1]; otherwise as the task defines them.
         y: labels, for classification int64 (N,), or float (N, K) rows that sum to 1.
         index: int64 (N,) on the CPU or the device: stable sample ids within the split.
-        info: what a vicinity passes to the slots about its samples; its tensors have N rows.
+        info: what a task or a vicinity states about its samples; its tensors have N rows. "scored",
+            bool (N,), marks the samples that count in the accuracies of training; all without it.
     """
 
     x: Any
@@ -169,6 +170,12 @@ class Progress:
     update: int = 0
     updates: int = 1
 
+    @property
+    def moment(self) -> float:
+        """Return the position in epochs; every update advances it."""
+        passes = max(1, self.updates // (self.epochs * self.batches))
+        return self.epoch + (self.batch + self.update % passes / passes) / self.batches
+
 
 @dataclass(frozen=True)
 class Feed:
@@ -184,6 +191,8 @@ class Feed:
         skip: number of batches of this epoch that are already done.
         samples: number of samples, taken from the start of the stored order; None for all.
         device: device of the batches.
+        order: positions of the samples of a shuffled epoch, in order, int64 (n,) on the CPU; a sample may
+            occur more than once. None for a random permutation of all.
     """
 
     epoch: int = 0
@@ -196,6 +205,7 @@ class Feed:
     skip: int = 0
     samples: int | None = None
     device: str = "cpu"
+    order: Tensor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -203,7 +213,7 @@ class TaskInfo:
     """Describe a task to models and methods.
 
     Attributes:
-        sizes: number of samples in each split.
+        sizes: number of samples in each split; of "train", number of samples in an epoch.
         shape: shape of one input, for images (C, H, W); None when inputs have no fixed shape.
         classes: number of classes; None when the task is not a classification.
         class_names: names of the classes, if any.
@@ -211,6 +221,8 @@ class TaskInfo:
             normalisation layer.
         bounds: lowest and highest value of an input, numbers or one for each channel or feature; radii are
             in the same units.
+        pool: number of different training samples, if an epoch draws its samples from more of them than it
+            has; their indices are 0 to pool − 1. None if an epoch holds each sample once.
     """
 
     sizes: Mapping[Split, int]
@@ -220,6 +232,29 @@ class TaskInfo:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     bounds: tuple[float | Sequence[float], float | Sequence[float]] = (0.0, 1.0)
+    pool: int | None = None
+
+    @property
+    def training_indices(self) -> int:
+        """Return the number of training indices, which is the size of a memory for each training sample."""
+        return self.sizes["train"] if self.pool is None else self.pool
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Hold trained weights that a model's library offers.
+
+    Attributes:
+        state: tensors by name, as in the state dict of the network.
+        source: what they are, for the reader.
+        mean, std: the normalisation that they need, for inputs in [0, 1]; empty if there is none, or if the
+            network normalises its inputs itself.
+    """
+
+    state: Mapping[str, Tensor]
+    source: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -308,6 +343,10 @@ class AttackResult:
         distance: median distance of the successful adversarial examples: {"linf": …, "l2": …}.
         right: for each sample, whether it is still correct after this row; empty when the row was skipped.
         measures: means of the task's other measures over the samples that the row was run on.
+        by_class: for a classification, number of samples of each class that are still correct after this row.
+        confusion: for the clean row and the last row of each chain, number of samples by class (rows) and
+            prediction (columns). A broken sample counts with the prediction that broke it; the diagonal is
+            `by_class`. Empty above 200 classes.
         example: outcome of one sample, as the task describes it: the sample of lowest index among those
             that the row broke, or else among all; "" if the task describes none.
     """
@@ -329,6 +368,8 @@ class AttackResult:
     right: tuple[bool, ...] = ()
     measures: Mapping[str, Measure] = field(default_factory=dict)
     example: str = ""
+    by_class: tuple[int, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import math
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,10 +20,11 @@ from ..core.random import derive, isolated, stream
 from ..core.step import Meter
 from ..core.task import PoolingTask
 from ..core.types import AttackResult, Batch, Feed, Measure, Split
-from ..errors import Refused
+from ..errors import Refused, RunError
 from ..recipe.write import digest
 from .chunks import regroup, sample_lines, standing_batches
-from .journal import Chunk, Journal, Quiet
+from .classes import BINS, Standing, by_class, calibration_error, confusion
+from .journal import JOURNAL_FORMAT, Chunk, Journal, Quiet
 from .judge import judge
 from .setting import CLEAN, Attack, Setting
 from .transfer import examples
@@ -52,7 +53,13 @@ class Evaluation(Setting):
             batch_size: rows of one model call.
             samples: number of samples, taken from the start of the split; None for all.
         """
-        size = min(self.task.info.sizes[split], samples or self.task.info.sizes[split])
+        info = self.task.info
+        if split == "train" and info.pool is not None:
+            raise RunError(
+                "an epoch of this task draws from a pool of samples, so its training split cannot be "
+                "evaluated: choose another split"
+            )
+        size = min(info.sizes[split], samples or info.sizes[split])
         feed = Feed(
             batch_size=batch_size,
             rank=self.processes.rank,
@@ -62,23 +69,41 @@ class Evaluation(Setting):
         )
         rows = [CLEAN, *attacks]
         journal = self._journal(split, rows, feed)
-        everyone = torch.ones(size, dtype=torch.bool)
-        clean, chains = everyone, dict[str, Tensor]()
-        results = []
+        everyone = clean = Standing.of(size)
+        chains = dict[str, Standing]()
+        results, standings = list[AttackResult](), list[Standing]()
+        labels = None
         with self.prepared():
             for number, attack in enumerate(rows):
                 all_count = attack.shift is not None or isinstance(attack.perturbation, AimingPerturbation)
                 start = chains.get(attack.chain, everyone if all_count else clean)
                 row = _Row(self, split, feed, attack, number, start, journal)
-                result, right = row.run()
+                result, standing = row.run()
                 results.append(result)
+                standings.append(standing)
                 if number == 0:
-                    clean = right
+                    clean = standing
                     self.samples_digest = digest(sorted(self.processes.gather_lines(row.seen)))
+                    labels = row.labels()
+                    self.classes = {} if labels is None else row.describe_classes(labels, standing)
                 elif attack.chain and not result.skipped:
-                    chains[attack.chain] = right
+                    chains[attack.chain] = standing
         journal.close()
-        return tuple(results)
+        return tuple(results if labels is None else self._by_class(results, standings, labels))
+
+    def _by_class(
+        self, results: Sequence[AttackResult], standings: Sequence[Standing], labels: Tensor
+    ) -> Iterator[AttackResult]:
+        """Add to each row its numbers by class."""
+        classes = self.task.info.classes
+        last = {row.chain: number for number, row in enumerate(results) if not row.skipped}
+        shown = {0, *(number for chain, number in last.items() if chain)}
+        for number, (row, standing) in enumerate(zip(results, standings, strict=True)):
+            if row.skipped:
+                yield row
+                continue
+            table = confusion(standing.predicted, labels, classes) if number in shown else ()
+            yield replace(row, by_class=by_class(standing.right, labels, classes), confusion=table)
 
     def _journal(self, split: Split, rows: Sequence[Attack], feed: Feed) -> Journal | Quiet:
         if self.journal is None:
@@ -89,6 +114,7 @@ class Evaluation(Setting):
         ]
         identity = {
             **self.identity,
+            "journal": JOURNAL_FORMAT,
             "split": split,
             "seed": self.seed,
             "rows": said,
@@ -106,19 +132,22 @@ class _Row:
     feed: Feed
     attack: Attack
     number: int
-    start: Tensor
+    start: Standing
     journal: Journal | Quiet
     seen: list[str] = field(default_factory=list)
+    classes: list[Tensor] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
 
-    def run(self) -> tuple[AttackResult, Tensor]:
-        """Return the result, and which samples are still correct, bool (size,)."""
-        began, size, total = time.perf_counter(), len(self.start), int(self.start.sum())
+    def run(self) -> tuple[AttackResult, Standing]:
+        """Return the result, and how the samples stand after the row."""
+        began, size = time.perf_counter(), len(self.start.right)
+        total = int(self.start.right.sum())
         processes = self.evaluation.processes
         reason = self.attack.refused
-        chunks: list[Chunk] = []
+        chunks = self.chunks
         if not reason:
             try:
-                chunks = list(self._chunks(total))
+                chunks += self._chunks(total)
             except Refused as refusal:
                 reason = str(refusal)
             except Exception as error:  # one attack must not affect the results of the others
@@ -126,6 +155,7 @@ class _Row:
                 self.evaluation.reporter.warn(f"{self.attack.label} failed: {reason}")
         self.journal.end_of_attack()
         if processes.any(bool(reason)):
+            self.chunks.clear()
             reason = reason or "refused on another process"
             return self._skipped(reason, time.perf_counter() - began), self.start
         right = torch.tensor([index for chunk in chunks for index in chunk.right], dtype=torch.int64)
@@ -154,8 +184,52 @@ class _Row:
                 measures=self._measures(chunks),
                 example=self._example(chunks),
             ),
-            held,
+            Standing(held, self._predicted()),
         )
+
+    def _predicted(self) -> Tensor:
+        """Return the class that each sample is taken for after the row, int64 (size,)."""
+        pairs = [pair for c in self.chunks for pair in zip(c.index, c.predicted, strict=False)]
+        found = torch.tensor(pairs, dtype=torch.int64).view(-1, 2)
+        index, values = self.evaluation.processes.gather(found.to(self._device)).cpu().unbind(1)
+        predicted = self.start.predicted.clone()
+        predicted[index] = values
+        return predicted
+
+    @property
+    def _device(self) -> torch.device:
+        return self.evaluation.processes.device
+
+    def labels(self) -> Tensor | None:
+        """Return the class of each sample, int64 (size,); None if the task or the model has no classes."""
+        own = [index for chunk in self.chunks for index in chunk.index]
+        pairs = torch.stack([torch.tensor(own), torch.cat(self.classes)], 1) if own else torch.empty(0, 2)
+        found = self.evaluation.processes.gather(pairs.long().to(self._device)).cpu()
+        if not len(found):
+            return None
+        labels = torch.zeros(len(self.start.right), dtype=torch.int64)
+        labels[found[:, 0]] = found[:, 1]
+        return labels
+
+    def describe_classes(self, labels: Tensor, standing: Standing) -> dict[str, Any]:
+        """Return the number of samples of each class, and how well the confidence is calibrated."""
+        info, size = self.evaluation.task.info, len(labels)
+        pairs = [pair for c in self.chunks for pair in zip(c.index, c.confidence, strict=False)]
+        index = torch.tensor([index for index, _ in pairs], dtype=torch.int64)
+        values = torch.tensor([value for _, value in pairs], dtype=torch.float32)
+        index, values = (
+            self.evaluation.processes.gather(part.to(self._device)).cpu() for part in (index, values)
+        )
+        confidence = torch.full((size,), torch.nan)
+        confidence[index] = values
+        error = calibration_error(confidence, standing.right)
+        mean = float(confidence.double().mean())
+        calibration = {"row": CLEAN.label, "bins": BINS, "error": error, "confidence": mean}
+        counts = by_class(torch.ones(size, dtype=torch.bool), labels, info.classes)
+        return {
+            "classes": {"names": list(info.class_names) if counts else [], "samples": list(counts)},
+            **({} if math.isnan(error) else {"calibration": calibration}),
+        }
 
     def _measures(self, chunks: Sequence[Chunk]) -> dict[str, Measure]:
         processes = self.evaluation.processes
@@ -184,11 +258,13 @@ class _Row:
         attack = self.attack
         if attack.source is not None:
             attack = dataclasses.replace(attack, perturbation=self._transferred(attack, attack.source))
-        batches = standing_batches(evaluation.task.batches(self.split, feed), self.start)
+        batches = standing_batches(evaluation.task.batches(self.split, feed), self.start.right)
         done = 0
         for number, batch in enumerate(regroup(batches, feed.batch_size)):
             if not self.number:
                 self.seen += sample_lines(batch)
+                if evaluation.task.info.classes is not None:
+                    self.classes.append((batch.y if batch.y.dim() == 1 else batch.y.argmax(1)).cpu())
             chunk = self.journal.chunk(self.number, number)
             if chunk is None:
                 chunk = self._attacked(batch, attack, number)
@@ -217,6 +293,9 @@ class _Row:
             seconds=time.perf_counter() - began,
             measures={name: values.tolist() for name, values in found.measures.items()},
             told=found.told,
+            index=[] if found.predicted is None else batch.index.tolist(),
+            predicted=[] if found.predicted is None else found.predicted.tolist(),
+            confidence=[] if found.confidence is None else found.confidence.tolist(),
         )
 
 

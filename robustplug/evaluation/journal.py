@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ..devices.processes import Processes
 
 
+# Part of every evaluation's identity: records of an earlier version lack what this one needs.
+JOURNAL_FORMAT = 2
+
+
 @dataclass(frozen=True)
 class Chunk:
     """The outcome of an attack on one batch.
@@ -26,6 +30,9 @@ class Chunk:
         seconds: wall time.
         measures: values of each sample, by name; NaN for none.
         told: description of one sample: whether it was broken, its index, its text.
+        index: indices of all samples.
+        predicted: predicted class of each of them; empty if the task has no classes.
+        confidence: probability of each prediction, for the clean row.
     """
 
     right: list[int]
@@ -34,6 +41,9 @@ class Chunk:
     seconds: float
     measures: dict[str, list[float]] = field(default_factory=dict)
     told: tuple[bool, int, str] | None = None
+    index: list[int] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
 
 
 class Quiet:

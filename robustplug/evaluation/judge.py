@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.protocols import AimingPerturbation
+from ..core.protocols import AimingPerturbation, Vicinity
 from ..core.random import isolated, stream
 from ..core.step import Meter, Step
 from ..core.task import MeasuringTask, TellingTask
 from ..core.types import Batch, View, take
+from ..errors import Refused
+from .classes import confidences, predictions
 from .examples import Examples, levels, sides
 from .setting import Attack, Setting, plain_objective
 
@@ -29,6 +31,9 @@ class Judged(NamedTuple):
         distances: (L∞, L2) of the successful adversarial examples.
         measures: the task's other measures, (N,) each; NaN for results that are not legal.
         told: (broken, index, text) of the first broken sample, or else of the first sample.
+        predicted: predicted class of each sample, int64 (N,), and its label for a result that is not legal;
+            None if the task has no classes.
+        confidence: probability of each prediction in the clean row, (N,); None in other rows.
     """
 
     right: Tensor
@@ -36,6 +41,8 @@ class Judged(NamedTuple):
     distances: list[tuple[float, float]]
     measures: Mapping[str, Tensor]
     told: tuple[bool, int, str] | None
+    predicted: Tensor | None = None
+    confidence: Tensor | None = None
 
 
 def judge(
@@ -70,6 +77,7 @@ def judge(
         if isinstance(attack.perturbation, AimingPerturbation):
             view = view.replace(info={**view.info, **attack.perturbation.aim(step, view)})
         origin = view
+        _refuse_illegal(step, origin, vicinity)
         moved = attack.perturbation(step, view, vicinity)
         # Only x is taken from the attack; labels, origins and radii are the original ones.
         view = origin.replace(x=moved.x)
@@ -84,7 +92,29 @@ def judge(
         if evaluation.keeper is not None:
             evaluation.keeper.add(number, view, output, right)
         told = _told(task, view, output, right) if isinstance(task, TellingTask) else None
-    return Judged(right, legal, _distances(view, ~right), measures, told)
+        predicted = predictions(output, task.info.classes)
+        confidence = confidences(output) if predicted is not None and number == 0 else None
+        if predicted is not None:
+            labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
+            predicted = torch.where(legal, predicted, labels)
+    return Judged(right, legal, _distances(view, ~right), measures, told, predicted, confidence)
+
+
+def _refuse_illegal(step: Step, origin: View, vicinity: Vicinity) -> None:
+    """Refuse inputs outside their valid range: every result would be illegal, and count as robust.
+
+    Raises:
+        Refused: some inputs are not legal themselves.
+    """
+    if vicinity.norm is None or not isinstance(origin.x, Tensor):
+        return
+    legal = vicinity.contains(origin.x, origin.x, step.radii(origin, vicinity))
+    if not bool(legal.all()):
+        wrong = int((~legal).sum())
+        raise Refused(
+            f"{wrong} of {len(legal)} inputs lie outside the valid range {step.task.info.bounds}: "
+            "no adversarial example of them could count; state the range of the inputs (bounds)"
+        )
 
 
 def _told(task: TellingTask, view: View, output: Any, right: Tensor) -> tuple[bool, int, str] | None:

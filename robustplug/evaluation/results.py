@@ -16,6 +16,7 @@ from ..runs.environment import describe_environment
 from ..runs.folder import locked, write_json, writing
 from ..runs.result_file import result_to_json
 from ..subjects.assemble import build_part, build_vicinity, note_on_radius, threat_of
+from ..subjects.data.arrays import extremes
 from ..subjects.formats.weights import weights_digest
 from .evaluate import Evaluation
 from .examples import Examples, Keeper
@@ -115,6 +116,7 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             "evaluation": evaluation_digest(parts.recipe),
         },
         "samples_digest": evaluation.samples_digest,
+        **evaluation.classes,
         "worst_cases": worst_cases(rows),
         "corruptions": corruption_summary(rows, asked.reference),
         **({} if examples is None else {"examples": examples.summary()}),
@@ -171,8 +173,9 @@ def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
     """Return the description of model, data and machine for a result."""
     parts, recipe, info = subject.parts, subject.parts.recipe, subject.parts.task.info
     # Not every model has a normalisation layer; trees have none.
-    layers = (dict(part.named_buffers(recurse=False)).keys() for part in parts.model.modules())
-    inside = any({"mean", "std"} <= names for names in layers)
+    layers = (dict(part.named_buffers(recurse=False)) for part in parts.model.modules())
+    inside = next((layer for layer in layers if {"mean", "std"} <= layer.keys()), {})
+    numbers = {key: [round(value, 7) for value in layer.flatten().tolist()] for key, layer in inside.items()}
     return {
         "name": recipe.name,
         "method": recipe.method.name,
@@ -180,8 +183,9 @@ def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
         "model": recipe.model.name if recipe.model else None,
         "recipe_hash": recipe_hash(recipe),
         # Only images have a range that all tasks share.
-        "input_range": [0.0, 1.0] if info.shape is not None else None,
-        "normalisation": {"mean": list(info.mean), "std": list(info.std)} if inside else {},
+        "input_range": extremes(info.bounds) if info.shape is not None else None,
+        "input_shape": None if info.shape is None else list(info.shape),
+        "normalisation": {key: numbers[key] for key in ("mean", "std")} if inside else {},
         "training": dict(asked.training),
         "environment": describe_environment(subject.processes),
         **({"loaded": dict(subject.description)} if subject.description else {}),

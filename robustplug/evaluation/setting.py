@@ -76,6 +76,7 @@ class Setting:
         identity: the evaluation that the journal's records belong to; another identity starts anew.
         samples_digest: digest of the indices and labels of the samples in the last run.
         keeper: collects the adversarial examples; None to drop them.
+        classes: of the last run, the samples of each class and the calibration; empty without classes.
     """
 
     model: nn.Module
@@ -90,6 +91,7 @@ class Setting:
     losses: bool = False
     samples_digest: str = ""
     keeper: Keeper | None = None
+    classes: Mapping[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:

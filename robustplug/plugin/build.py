@@ -23,7 +23,7 @@ def build(reference: Use, kind: Kind, **context: Any) -> Any:
     for slot in slots(component.options).values():
         value = getattr(reference.options, slot.name)
         if slot.many:
-            parts[slot.name] = tuple(build(item, slot.kind) for item in value)
+            parts[slot.name] = tuple(build(item, slot.kind) for item in value or ())
         else:
             parts[slot.name] = None if value is None else build(value, slot.kind)
     return component.load()(reference.options, **parts, **context)

@@ -29,6 +29,7 @@ Kind = Literal[
     "model",
     "optimizer",
     "schedule",
+    "augmentation",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -49,7 +50,8 @@ class Component:
         factory: "package.module:attribute" of the class or function that builds the component; imported
             only when a component of this name is built. The factory is called with the options, with one
             keyword argument for each slot of the options (see `use`), and with the arguments of its kind:
-            `info` (a TaskInfo) for models, `params` for optimizers. A component that is registered within the
+            `info` (a TaskInfo) for models and augmentations, `params`, `maximize` and perhaps `lr` for
+            optimizers. A component that is registered within the
             process may give the class or function itself.
         options: frozen dataclass; its fields are exactly the component's TOML table.
         summary: one line for listings.
@@ -60,6 +62,11 @@ class Component:
         traits: what the component can be mixed with; a function of the options if it depends on them.
         tasks: names of the tasks that the component supports; empty for all. A recipe that uses it on
             another task is refused. The conformance kit tests it on the first of them.
+        weights: for a model that its library also offers trained: "package.module:attribute" of a function
+            `(options, name, *, info)` that returns `Weights`. `name` is what a recipe's `from` states if it
+            is neither a file nor a folder; None if there is no `from`, where the function may return None for
+            an untrained start. It raises ValueError for a name that does not exist, and OSError if the
+            weights cannot be had.
 
     Raises:
         ValueError: the name is not kebab-case, the factory has no colon, or the options are not a frozen
@@ -75,6 +82,7 @@ class Component:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     traits: Traits | Callable[[Any], Traits] = NO_TRAITS
     tasks: tuple[str, ...] = ()
+    weights: str | Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -93,10 +101,22 @@ class Component:
         Raises:
             ImportError, AttributeError: the module or the attribute does not exist.
         """
-        if not isinstance(self.factory, str):
-            return self.factory
-        module, _, attribute = self.factory.partition(":")
-        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+        return _loaded(self.factory)
+
+    def load_weights(self) -> Any:
+        """Import the function that returns trained weights and return it; None for none.
+
+        Raises:
+            ImportError, AttributeError: the module or the attribute does not exist.
+        """
+        return None if self.weights is None else _loaded(self.weights)
+
+
+def _loaded(place: str | Callable[..., Any]) -> Any:
+    if not isinstance(place, str):
+        return place
+    module, _, attribute = place.partition(":")
+    return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
 
 
 @dataclass(frozen=True)
@@ -105,12 +125,14 @@ class Use:
 
     `options` is a table as in a recipe until the reference is resolved against the registry
     (`robustplug.recipe.convert.resolve`); then it is an instance of the options dataclass. `start` is for
-    models: the run folder or file with the initial weights, `from` in a recipe.
+    models: the run folder, file or name of the initial weights, `from` in a recipe. `more` holds the other
+    keys that every component of a kind has (`robustplug.recipe.options.COMMON`); None if none is given.
     """
 
     name: str
     options: Any = field(default_factory=dict)
     start: str | None = None
+    more: Any = None
 
 
 def use(name: str, /, **options: Any) -> Any:

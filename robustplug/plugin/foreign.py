@@ -1,4 +1,4 @@
-"""Adapters for attack classes of other libraries. Importing this module does not import torch."""
+"""Adapters for the classes of other libraries, attacks above all. Importing this does not import torch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LibraryOptions:
-    """Options of an attack of another library.
+    """Options of a class of another library, such as an attack.
 
     Attributes:
-        name: class name of the attack.
+        name: name of the class.
         arguments: arguments of its constructor, by the library's own names.
     """
 
@@ -37,15 +37,15 @@ class LibraryOptions:
 
 @dataclass(frozen=True)
 class Library:
-    """Describe a library of attacks.
+    """Describe a library, of attacks for example.
 
     Attributes:
         name: name of the library, for messages.
-        kind: the library's term for an attack, for messages.
-        classes: function that returns the attacks by class name; raises ValueError if the library is not
+        kind: the library's term for an attack, or what else it offers, for messages.
+        classes: function that returns the classes by name; raises ValueError if the library is not
             installed.
         reserved: arguments that the adapter passes, each with the reason.
-        unfit: function of (name, class) that returns why an attack cannot be used, or None.
+        unfit: function of (name, class) that returns why a class cannot be used, or None.
     """
 
     name: str
@@ -60,10 +60,10 @@ class Library:
         return f"{self.name}'" if self.name.endswith("s") else f"{self.name}'s"
 
     def checked(self, options: LibraryOptions) -> dict[str, Any]:
-        """Check the arguments of an attack against its signature and return them converted.
+        """Check the arguments of a class against its signature and return them converted.
 
         Raises:
-            ValueError: the attack does not exist or cannot be used here, or the library is not installed.
+            ValueError: the class does not exist or cannot be used here, or the library is not installed.
             ExceptionGroup: ValueErrors, one for each wrong argument.
         """
         known, name = self.classes(), options.name

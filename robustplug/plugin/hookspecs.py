@@ -87,6 +87,12 @@ def robustplug_schedules() -> Iterable[Component]:
 
 
 @hookspec
+def robustplug_augmentations() -> Iterable[Component]:
+    """Offer augmentations: random changes of training inputs that keep their labels."""
+    return ()
+
+
+@hookspec
 def robustplug_commands(cli: click.Group) -> None:
     """Add commands to the command line."""
 

@@ -41,6 +41,7 @@ REGISTRATION_HOOKS: dict[Kind, str] = {
     "model": "robustplug_models",
     "optimizer": "robustplug_optimizers",
     "schedule": "robustplug_schedules",
+    "augmentation": "robustplug_augmentations",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -63,6 +64,11 @@ def check_arguments(
 def _converted(value: Any, default: Any) -> Any:
     if default is _EMPTY or default is None:
         return parse_number(value)
+    if isinstance(default, enum.Enum):
+        known = [each.value for each in type(default)]
+        if value not in known:
+            raise ValueError(f"must be one of {', '.join(map(repr, known))}, not {value!r}")
+        return type(default)(value)
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise ValueError(f"must be true or false, not {value!r}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,8 +19,8 @@ from ..plugin.registry import DuplicateComponent, Registry, UnknownComponent, di
 from .clashes import clashes, model_clashes, strangers
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .layers import ABSENT, inherited_options, layered, split_name
-from .messages import explain, show, table_hint, table_text
-from .options import Recipe, as_mapping
+from .messages import explain, grouped, show, table_hint, table_text
+from .options import COMMON, Recipe, as_mapping
 from .shape import PREFIX, Shape, shape
 from .suite import Suite, at_its_source, spread, sweep_findings
 from .toml.overrides import LateVariant
@@ -158,11 +158,15 @@ class Reader:
                 preset = self._preset(component, table.pop("variant"), path)
                 # The recipe's variant overrides the options of the slot's default.
                 inherited = dict(layered(ABSENT, inherited, preset))
-        start = self._start(table, path) if kind == "model" else None
-        options = self.options(component.options, table, inherited, path, owner=name)
-        if options is None:
+        own = default if default is not None and split_name(default.name)[0] == name else Use(name)
+        start = self._start(table, path) or own.start if kind == "model" else None
+        before = len(self.findings)
+        more = self._common(kind, form, table, path) or own.more
+        common = () if kind not in COMMON else shape(COMMON[kind]).names
+        options = self.options(component.options, table, inherited, path, owner=name, also=common)
+        if options is None or len(self.findings) > before:
             return None
-        result = Use(name, options, start)
+        result = Use(name, options, start, more)
         if kind == "method":
             self.findings += [
                 item._replace(path=(*path, *item.path)) for item in clashes(result, self.registry)
@@ -187,6 +191,15 @@ class Reader:
         self.note((*path, "from"), f"must be a run folder or a .safetensors file, not {show(start)}")
         return None
 
+    def _common(self, kind: Kind, form: Shape, table: dict[str, Any], path: KeyPath) -> Any:
+        """Take the keys that every component of a kind has out of a table; return None if there are none."""
+        names = () if kind not in COMMON else shape(COMMON[kind]).names
+        given = {name: table[name] for name in names if name in table}
+        for name in given:
+            if name not in form.names:
+                del table[name]
+        return self.options(COMMON[kind], given, {}, path) if given else None
+
     def _component(self, kind: Kind, name: str, path: KeyPath) -> Component | None:
         try:
             return self.registry.get(kind, name)
@@ -210,6 +223,7 @@ class Reader:
         inherited: Mapping[str, Any],
         path: KeyPath,
         owner: str = "",
+        also: Sequence[str] = (),
     ) -> Any:
         """Convert the table of an options dataclass.
 
@@ -219,13 +233,14 @@ class Reader:
             inherited: options of a slot's default; they override the dataclass' own defaults.
             path: key path of the table.
             owner: name of the component that has these options, if any.
+            also: other keys of the same table, to name in a hint.
         """
         if len(path) > _DEEPEST:
             self.note(path, "components are nested too deeply")
             return None
         form, before = shape(options), len(self.findings)
         given = {**inherited, **table}
-        suspects = set() if form.rest else set(self._unknown_keys(form, given, path, owner))
+        suspects = set() if form.rest else set(self._unknown_keys((*form.names, *also), given, path, owner))
         values = self._plain(form, table, given, path, suspects)
         defaults = {**form.defaults, **inherited}
         for slot in form.slots.values():
@@ -235,6 +250,9 @@ class Reader:
                 below, default = default, form.defaults.get(slot.name, ABSENT)
                 item = layered(default, below, item)
             if default is item is ABSENT and slot.name in suspects:
+                continue
+            if slot.many and slot.optional and item is None:
+                values[slot.name] = None
                 continue
             values[slot.name] = self._slot(slot, item, default, path)
         for name, section in form.sections.items():
@@ -257,14 +275,14 @@ class Reader:
             return None
 
     def _unknown_keys(
-        self, form: Shape, given: Mapping[str, Any], path: KeyPath, owner: str
+        self, names: Sequence[str], given: Mapping[str, Any], path: KeyPath, owner: str
     ) -> Iterator[str]:
         """Add findings for unknown keys; yield the names that were probably meant."""
         for key in given:
-            if key in form.names:
+            if key in names:
                 continue
-            close = did_you_mean(str(key), form.names)
-            known = ", ".join(form.names) or "none"
+            close = did_you_mean(str(key), names)
+            known = ", ".join(names) or "none"
             message = f'"{owner}" has no such option' if owner else "there is no such key here"
             self.note((*path, key), message, f'did you mean "{close}"?' if close else f"known: {known}")
             if close:
@@ -340,7 +358,7 @@ class Reader:
             if not isinstance(error, ValidationError):
                 self.note(path, f"contains a value that no recipe can contain: {error}")
                 return {}
-            for place, errors in _grouped(error, plain).items():
+            for place, errors in grouped(error, plain).items():
                 if place[:1] and place[0] in bad | (suspects - plain.keys()):
                     continue
                 message, hint = explain(errors)
@@ -370,22 +388,3 @@ def _foreign(value: Any, path: KeyPath) -> Iterator[Finding]:
         yield Finding(path, f"must be a finite number, not {value}")
     elif value is None:
         yield Finding(path, "must not be None: recipes have no such value", "leave the key out")
-
-
-def _grouped(error: ValidationError, plain: Mapping[str, Any]) -> dict[KeyPath, list[Any]]:
-    """Group pydantic's errors by the value that they refer to.
-
-    Locations also contain names of union members, which are not keys of the recipe.
-    """
-    groups: dict[KeyPath, list[Any]] = {}
-    for item in error.errors(include_url=False):
-        path: KeyPath = item["loc"][:1]
-        value: Any = plain.get(str(path[0])) if path else None
-        for part in item["loc"][1:]:
-            try:
-                value = value[part]
-            except (KeyError, IndexError, TypeError):
-                continue
-            path = (*path, part)
-        groups.setdefault(path, []).append(item)
-    return groups

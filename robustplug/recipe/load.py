@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..plugin.component import Use
+from ..plugin.host import registry as installed
 from ..plugin.registry import Registry
+from .aliases import with_our_names, with_their_names
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .options import Recipe
 from .toml.files import check_kind, copy_tables, find_recipe, find_suite, open_tables, parse, read_text
@@ -79,7 +82,9 @@ def read_suite(
     def convert(table: Mapping[str, Any]) -> tuple[Suite | None, list[Finding]]:
         from .convert import convert_suite
 
-        return convert_suite(table, threat, registry)
+        table, renamed, both = with_our_names(table)
+        suite, findings = convert_suite(table, threat, registry)
+        return (None if both else suite), [*both, *with_their_names(findings, renamed)]
 
     return finish(data, (), path, lines, convert)
 
@@ -96,18 +101,38 @@ def recipe_converter(
         data, problem = _with_model(data)
         if problem is not None:
             return None, [problem]
+        data, renamed, both = with_our_names(data)
         recipe, findings = convert_recipe(data, registry)
-        start = None if recipe is None or recipe.model is None or not starts else recipe.model.start
-        if start is not None and not _holds_weights(Path(start)):
-            text = f"{start} is neither a file of weights nor the folder of a finished run"
-            return None, [*findings, Finding(("model", "from"), text)]
-        return recipe, findings
+        findings = [*both, *with_their_names(findings, renamed)]
+        if recipe is not None and recipe.model is not None and starts:
+            problem = _cannot_start(recipe.model, registry)
+            if problem is not None:
+                return None, [*findings, problem]
+        return (None if both else recipe), findings
 
     return convert
 
 
-def _holds_weights(path: Path) -> bool:
-    return path.is_file() or (path / "model.safetensors").is_file()
+def _cannot_start(model: Use, registry: Registry | None) -> Finding | None:
+    """Return why the training of a model cannot start from given weights."""
+    offered = (installed() if registry is None else registry).get("model", model.name).weights is not None
+    if model.start is None:
+        if getattr(model.more, "head", None) is None or offered:
+            return None
+        return Finding(
+            ("model", "head"),
+            'is "new", but the model starts from no weights',
+            'add from = "…", a run or a file',
+        )
+    path = Path(model.start)
+    if path.is_file() or (path / "model.safetensors").is_file():
+        return None
+    text = f"{path} is neither a file of weights nor the folder of a finished run"
+    if not offered:
+        return Finding(("model", "from"), text)
+    if path.exists() or path.parent != Path() or path.suffix:
+        return Finding(("model", "from"), text, 'for the weights of the library, write from = "DEFAULT"')
+    return None
 
 
 def _with_model(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], Finding | None]:
@@ -122,7 +147,7 @@ def _with_model(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], Finding | N
     table = parse(read_text(stored), str(stored)).get("model")
     if not isinstance(table, Mapping):
         return data, Finding(("model", "from"), f"{stored} names no model", hint)
-    own = {key: value for key, value in table.items() if key != "from"}
+    own = {key: value for key, value in table.items() if key not in ("from", "head", "freeze")}
     return {**data, "model": {**own, **model}}, None
 
 

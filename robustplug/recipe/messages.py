@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pydantic import ValidationError
 
 from ..plugin.registry import did_you_mean
 from .errors import KeyPath, dotted
@@ -46,6 +48,25 @@ def show(value: Any) -> str:
         return "None"
     text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def grouped(error: ValidationError, plain: Mapping[str, Any]) -> dict[KeyPath, list[Any]]:
+    """Group pydantic's errors by the value that they refer to.
+
+    Locations also contain names of union members, which are not keys of the recipe.
+    """
+    groups: dict[KeyPath, list[Any]] = {}
+    for item in error.errors(include_url=False):
+        path: KeyPath = item["loc"][:1]
+        value: Any = plain.get(str(path[0])) if path else None
+        for part in item["loc"][1:]:
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                continue
+            path = (*path, part)
+        groups.setdefault(path, []).append(item)
+    return groups
 
 
 def explain(errors: Sequence[Any]) -> tuple[str, str | None]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
-from ..plugin.component import Use, rest_name, use
-from ..plugin.options import Count, Decay, Natural, Positive
+from ..plugin.component import Kind, Use, rest_name, use
+from ..plugin.options import Count, Decay, Natural, NonNegative, Positive
 
 SCHEMA = 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -24,7 +24,7 @@ class Checked:
     """
 
     check: Callable[[Any], None]
-    schema: Mapping[str, Any]
+    schema: Mapping[str, Any] = field(hash=False)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -82,6 +82,11 @@ class TrainOptions:
         select: epoch whose weights are kept: best robust or clean validation accuracy, lowest validation
             loss (`evaluate.loss`, of clean samples), or the last.
         stop_on_collapse: whether to stop at catastrophic overfitting.
+        sampling: "balanced" draws epochs in which all classes are equally frequent; None takes each sample
+            once.
+        class_weights: factor of the loss of each class, a number for each, or "balanced" for factors in
+            inverse proportion to the classes' frequencies, 1 on average over the samples; None for none.
+        augment: random changes of the training inputs, in this order, after those of the task itself.
     """
 
     epochs: Count = 20
@@ -95,6 +100,10 @@ class TrainOptions:
     only: Literal["all", "batchnorm"] = "all"
     select: Literal["robust", "clean", "loss", "last"] = "robust"
     stop_on_collapse: bool = False
+    # None, not a value: recipes of earlier versions, which lack these keys, keep their hashes.
+    sampling: Literal["balanced"] | None = None
+    class_weights: Literal["balanced"] | tuple[NonNegative, ...] | None = None
+    augment: Annotated[tuple[Use, ...] | None, "augmentation"] = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,67 @@ class EvaluateOptions:
     vicinity: Use | None = None
     loss: Use = use("ce")
     attack: Annotated[tuple[Use, ...], "perturbation"] = ()
+
+
+def check_prefixes(value: tuple[str, ...]) -> None:
+    """Refuse an empty list of names, and an empty name, which would be the whole model."""
+    if not value or not all(value):
+        raise ValueError('must name modules or parameters of the model, such as ["conv1", "layer1"]')
+
+
+Prefixes = Annotated[tuple[str, ...], Checked(check_prefixes, {"minItems": 1})]
+"""Names of modules or parameters of the model; a module stands for everything in it."""
+
+
+@dataclass(frozen=True)
+class ModelKeys:
+    """Keys that every model has in a recipe, besides `use` and `from`.
+
+    Attributes:
+        head: "new" does not load the classifier, the last linear layer, from the initial weights: it starts
+            anew, for another number of classes.
+        freeze: modules or parameters that are not trained; running statistics within them stay, too.
+    """
+
+    head: Literal["new"] | None = None
+    freeze: Prefixes | None = None
+
+
+@dataclass(frozen=True)
+class OptimizerGroup:
+    """Give parts of the model a learning rate or a weight decay of their own.
+
+    Attributes:
+        params: modules or parameters; where groups overlap, the last one counts.
+        lr: learning rate, which the schedule scales; None for the optimizer's.
+        weight_decay: weight decay; None for the optimizer's.
+
+    Raises:
+        ValueError: neither is given.
+    """
+
+    params: Prefixes
+    lr: Positive | None = None
+    weight_decay: NonNegative | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr is None and self.weight_decay is None:
+            raise ValueError("params have neither an lr nor a weight_decay of their own: give one, or both")
+
+
+@dataclass(frozen=True)
+class OptimizerKeys:
+    """Keys that every optimizer has in a recipe, besides `use`.
+
+    Attributes:
+        groups: parts of the model with options of their own.
+    """
+
+    groups: tuple[OptimizerGroup, ...] = ()
+
+
+COMMON: Mapping[Kind, type[Any]] = {"model": ModelKeys, "optimizer": OptimizerKeys}
+"""The keys that every component of a kind has; a component's own option of such a name gets it, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

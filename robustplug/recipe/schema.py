@@ -9,7 +9,8 @@ from typing import Any
 from ..plugin.component import Component, Kind, Slot, Use
 from ..plugin.host import registry as installed
 from ..plugin.registry import Registry
-from .options import Recipe
+from .aliases import FIELD, OURS
+from .options import COMMON, Recipe
 from .shape import Shape, shape
 
 Json = dict[str, Any]
@@ -39,6 +40,9 @@ def recipe_schema(registry: Registry | None = None) -> Json:
     form = shape(Recipe)
     properties, extra = _properties(form, "recipe")
     definitions |= extra
+    evaluate = definitions.get("recipe.evaluate") or properties["evaluate"]
+    if OURS in evaluate.get("properties", {}):
+        evaluate["properties"] = {**evaluate["properties"], FIELD: evaluate["properties"][OURS]}
     # A slot's default may name a component that is not installed.
     for name in re.findall(r'"#/\$defs/([^"]+)"', json.dumps([definitions, properties])):
         definitions.setdefault(name, {"not": {}})
@@ -91,8 +95,11 @@ def _component(kind: Kind, component: Component) -> tuple[Json, Json]:
     if kind == "model":
         properties["from"] = {
             "type": "string",
-            "description": "run folder or file with the initial weights",
+            "description": "run folder, file or name of the initial weights",
         }
+    if kind in COMMON:
+        common, more = _properties(shape(COMMON[kind]), kind)
+        properties, extra = common | properties, extra | more
     text = " ".join(part for part in (component.summary, component.paper) if part)
     return (
         {

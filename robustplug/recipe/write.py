@@ -38,7 +38,8 @@ def use_to_mapping(use: Use) -> dict[str, Any]:
     if not dataclasses.is_dataclass(use.options):
         raise TypeError(f"{use.name}: resolve the reference before writing it")
     start = {} if use.start is None else {"from": use.start}
-    return {"use": use.name, **start, **options_to_mapping(use.options)}
+    more = {} if use.more is None else options_to_mapping(use.more)
+    return {"use": use.name, **start, **more, **options_to_mapping(use.options)}
 
 
 def options_to_mapping(options: Any) -> dict[str, Any]:

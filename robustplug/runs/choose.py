@@ -26,6 +26,11 @@ def as_recipe(
     return read_recipe(recipe, overrides, starts=starts)
 
 
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """Return a recipe with another number of epochs."""
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
+
+
 def differences(asked: Recipe, stored: Recipe) -> list[str]:
     """List the keys in which a recipe differs from that of a run, with both values.
 
@@ -61,6 +66,7 @@ def choose_run(
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool | str | Path = False,
+    epochs: int | None = None,
 ) -> tuple[Recipe, Path]:
     """Return the recipe to train and the folder to train it in.
 
@@ -69,6 +75,7 @@ def choose_run(
         overrides: changes of the recipe, "key=value" each.
         out: run folder; None for the first free one of runs/NAME, runs/NAME-2, ….
         resume: False, a run folder, or True for the recipe's newest run.
+        epochs: new number of epochs of the run that is resumed; None to keep it.
 
     Raises:
         RecipeError: the recipe has problems.
@@ -85,18 +92,26 @@ def choose_run(
         folder = Path(out) if out is not None else latest_folder(RUNS, asked.name if asked else "")
     else:
         folder = Path(resume)
+    if epochs is not None and epochs < 1:
+        raise RunError(f"epochs = {epochs} is not a number of epochs: give at least 1")
     stored = stored_recipe(folder)
-    if is_finished(folder):
-        raise RunError(f"{folder} is finished; evaluate it with: robustplug evaluate {folder}")
+    before = stored.train.epochs
+    if is_finished(folder) and epochs in (None, before):
+        raise RunError(
+            f"{folder} is finished; evaluate it with: robustplug evaluate {folder}\n"
+            f"  or train more epochs: robustplug train --resume {folder} --epochs {2 * before}"
+        )
     if asked is None and overrides:
         raise RunError("a resumed run keeps the recipe that it was started with: leave out --set")
+    if asked is not None and epochs is not None:
+        asked = with_epochs(asked, before)
     changed = [] if asked is None else differences(asked, stored)
     if changed:
         raise RunError(
             f"the recipe differs from the one that {folder} was started with; leave out --recipe and --set "
             "to continue with that one, or start a new run with --out:\n  " + "\n  ".join(changed)
         )
-    return stored, folder
+    return stored if epochs is None else with_epochs(stored, epochs), folder
 
 
 def stored_recipe(folder: Path) -> Recipe:

@@ -15,7 +15,7 @@ from ..errors import RunError
 
 RECIPE, ENVIRONMENT, RESULT = "recipe.toml", "environment.json", "result.json"
 METRICS, CHECKPOINTS, MODEL = "metrics.jsonl", "checkpoints", "model.safetensors"
-EVALUATIONS, JOURNAL = "evaluations", "evaluation.journal"
+EVALUATIONS, JOURNAL, REPORT = "evaluations", "evaluation.journal", "report"
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -46,7 +46,10 @@ def _row(row: Mapping[str, Any], samples: int) -> dict[str, Any]:
     accuracy = math.nan if row["accuracy"] is None else row["accuracy"]
     numbers = {name: {**body, **_unknown(body)} for name, body in row.get("measures", {}).items()}
     measures = {name: Measure(**body) for name, body in numbers.items()}
-    return {**row, "right": tuple(right.tolist()), "accuracy": accuracy, "measures": measures}
+    # Results of earlier versions have neither.
+    counts = {"by_class": tuple(row.get("by_class", ()))}
+    counts["confusion"] = tuple(map(tuple, row.get("confusion", ())))
+    return {**row, **counts, "right": tuple(right.tolist()), "accuracy": accuracy, "measures": measures}
 
 
 def _unknown(body: Mapping[str, Any]) -> dict[str, float]:

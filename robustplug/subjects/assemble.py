@@ -20,6 +20,7 @@ from ..plugin.build import build
 from ..plugin.component import Use, innermost
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
+from .tuning import freeze
 
 if TYPE_CHECKING:
     from ..core.method import Method
@@ -95,8 +96,8 @@ def note_on_radius(vicinity: Vicinity, info: TaskInfo) -> str:
         else ""
     )
     return (
-        f"eps = {vicinity.eps:g} is more than a quarter of what separates the inputs, which range from "
-        f"{float(low.min()):g} to {float(high.max()):g}: hardly a small perturbation{meant}"
+        f"eps = {vicinity.eps:g} is more than a quarter of the largest distance between inputs, which range "
+        f"from {float(low.min()):g} to {float(high.max()):g}; this is no small perturbation{meant}"
     )
 
 
@@ -137,6 +138,9 @@ class Parts:
         """Prepare the method's state and the model, and return the parameter groups to train."""
         self.model.train()  # before setup, which may put some modules in eval mode for good
         frozen = besides_batchnorm(self.model) if self.recipe.train.only == "batchnorm" else []
+        keys = self.recipe.model.more if self.recipe.model is not None else None
+        if keys is not None and keys.freeze is not None:
+            frozen += freeze(self.model, keys.freeze)
         try:
             with isolated(derive(self.recipe.seed, "setup"), device):
                 groups = prepare(self.method, self.model, self.task)

@@ -22,6 +22,7 @@ from ..recipe.convert import resolve
 from ..recipe.write import use_to_mapping
 from ..runs.folder import holds_run
 from .assemble import build_part
+from .data.arrays import extremes
 from .formats.adapter import Adapter, Opened, manageable
 from .formats.boosters import open_lightgbm, open_xgboost
 from .formats.classifiers import is_classifier, open_classifier
@@ -29,6 +30,7 @@ from .formats.contents import PREFIX, content_of, digest
 from .formats.programs import open_export, open_program, open_script
 from .formats.trial import Shape, check_logits, find_logits, why_no_gradients
 from .formats.weights import fit, read_state
+from .named import component_in, open_named
 from .target import Model, Target, TargetKind
 
 Numbers = Sequence[float] | None
@@ -55,10 +57,11 @@ def load_target(
     here are in eval mode.
 
     Args:
-        source: a module, a fitted classifier of flat images, a function, a file, or "torchvision:NAME".
+        source: a module, a fitted classifier of flat images, a function, a file, "torchvision:NAME", or the
+            name of another component of models by name, such as "timm:NAME".
         info: image shape and number of classes of the task.
         model: the model component that a state dict belongs to.
-        weights: weights of a torchvision model: a name such as "DEFAULT", or a file with a state dict.
+        weights: weights of a model by name: a name such as "DEFAULT", or a file with a state dict.
         mean, std: one number for each channel; (x − mean) / std is added in front of the model.
         device: device of the model.
 
@@ -72,7 +75,7 @@ def load_target(
         source, model = _from_folder(Path(source), model, info), None
     if info.shape is None or info.classes is None:
         return _as_it_is(source, normalisation, weights, device)
-    device, shape = torch.device(device), Shape(info.shape, info.classes)
+    device, shape = torch.device(device), Shape(info.shape, info.classes, info.bounds)
     opened = _open(source, info, shape, model, weights, device)
     # Checked before the trial: a hint about the outputs would mislead.
     front = _in_front(opened, normalisation, shape.image[0])
@@ -98,7 +101,7 @@ def load_target(
         "source": opened.name,
         "kind": opened.kind,
         "gradients": gradients,
-        "input_range": [0.0, 1.0],
+        "input_range": extremes(info.bounds),
         "normalisation": stated,
         **opened.facts,
         **({"decisions": True} if found.decisions else {}),
@@ -147,14 +150,16 @@ def _as_it_is(
 def _open(
     source: Model, info: TaskInfo, shape: Shape, model: Use | None, weights: str | None, device: torch.device
 ) -> Opened:
-    named = isinstance(source, str) and source.startswith(PREFIX)
-    if weights is not None and not named:
-        raise RunError(f'weights are only for torchvision models, such as "{PREFIX}resnet50": leave them out')
-    if named:
+    component = component_in(source)
+    if weights is not None and component is None:
+        raise RunError(f'weights are only for models by name, such as "{PREFIX}resnet50": leave them out')
+    if isinstance(source, str) and source.startswith(PREFIX):
         from .formats.torchvision_net import open_torchvision  # slow to import
 
         _refuse_component(model, str(source))
-        return open_torchvision(str(source).removeprefix(PREFIX), weights, shape.image, shape.classes)
+        return open_torchvision(source.removeprefix(PREFIX), weights, shape.image, shape.classes)
+    if isinstance(source, str) and component is not None:
+        return open_named(source, weights, info, model)
     if isinstance(source, str | Path):
         return _open_file(Path(source), info, shape, model, device)
     _refuse_component(model, "other models")
@@ -218,11 +223,17 @@ def _open_state(path: Path, info: TaskInfo, model: Use | None) -> Opened:
         "choose the component and the options that the weights were trained with: --model NAME "
         "--set model.OPTION=VALUE"
     )
-    prefix = fit(network, state, path, f'model "{model.name}"', mend)
+    found = fit(
+        network,
+        state,
+        path,
+        f'model "{model.name}"',
+        mend,
+        channels=info.shape[0] if info.shape else None,
+        keep=getattr(reference.options, "mean", None) is not None,
+    )
     facts: dict[str, Any] = {"model": use_to_mapping(reference)}
-    if prefix:
-        facts["prefix"] = prefix
-    return Opened(network.eval(), "state-dict", str(path), facts, notes=notes)
+    return found.opened(network, "state-dict", str(path), facts, notes)
 
 
 def _in_front(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from ..plugin.registry import did_you_mean
@@ -35,7 +36,8 @@ class Opening(TypedDict, total=False):
             units of the inputs. `vicinity` is another name for it.
         split, samples, batch_size, seed: by default those of the run's recipe, or "test", all, 256, 0.
         architecture: model that a state dict belongs to: a component, a module, or a function that makes one.
-        weights: weights of a torchvision model: a name such as "DEFAULT", or a file.
+        weights: weights of a model by name, such as "torchvision:resnet50": a name such as "DEFAULT", or a
+            file.
         mean, std: normalisation to add in front of a model other than a run, one number for each channel.
         device: "auto", "cpu", "cuda" or "mps"; by default "auto".
         overrides: settings of the form "key=value"; for a run folder only those of `evaluate`.
@@ -62,6 +64,20 @@ class Opening(TypedDict, total=False):
     reporter: Reporter | None
 
 
+@contextlib.contextmanager
+def unaffected() -> Iterator[None]:
+    """Compute as usual for a block, whatever the caller's grad mode, inference mode or autocast is."""
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
 def opens(function: Function) -> Function:
     """Document and check the arguments of a function that takes `**opening: Unpack[Opening]`.
 
@@ -83,7 +99,8 @@ def opens(function: Function) -> Function:
                 close = did_you_mean(name, known)
                 hint = f'; did you mean "{close}"?' if close else f": it takes {', '.join(known)}"
                 raise TypeError(f'{function.__name__}() has no argument "{name}"{hint}')
-        return function(*args, **kwargs)
+        with unaffected():
+            return function(*args, **kwargs)
 
     explained = (Opening.__doc__ or "").split("Attributes:\n")[1].rstrip()
     lines = (function.__doc__ or "").splitlines()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.reporting import Warns
+from ..core.task import notes_of
 from ..errors import RunError
 from ..plugin.component import Component, Use
 from ..plugin.host import registered
@@ -17,7 +18,9 @@ from ..plugin.registry import GIVEN
 from ..recipe.convert import resolve
 from ..recipe.load import recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
+from .formats.contents import stated_model
 from .given import given_data, model_component, task_component
+from .named import component_in
 from .opening import Opening, Reference
 
 if TYPE_CHECKING:
@@ -102,6 +105,10 @@ def open_subject(
 
     opening = opening.copy()
     reporter, threat = opening.get("reporter") or Warns(), threat_in(opening)
+    if opening.get("architecture") is None and isinstance(model, str | Path):
+        stated = stated_model(Path(model))
+        if stated is not None:
+            opening["architecture"], model = stated
     folder, overrides = _run_folder(model, opening), opening.get("overrides") or ()
     given: Component | None = None
     use: Mapping[str, Any] = {}
@@ -136,7 +143,7 @@ def open_subject(
             return _loaded(model, opening, recipe, processes, reporter)
         found = load_run(folder, recipe, processes)
         parts = found.parts if given is None else _on_other_data(found.parts, use)
-    for problem in found.problems:
+    for problem in (*found.problems, *notes_of(parts.task)):
         reporter.warn(problem)
     if not is_finished(folder):
         reporter.warn(
@@ -182,7 +189,7 @@ def _on_other_data(parts: Parts, use: Mapping[str, Any]) -> Parts:
 
 def _run_folder(model: Any, opening: Opening) -> Path | None:
     """Return the run folder, or None for any other model."""
-    if not isinstance(model, str | Path) or str(model).startswith("torchvision:"):
+    if not isinstance(model, str | Path) or component_in(model) is not None:
         return None
     path = Path(model)
     if path.is_dir() and opening.get("architecture") is not None:
@@ -209,6 +216,8 @@ def _table(model: Any, opening: Opening, given: Mapping[str, Any]) -> dict[str, 
         "method": {"use": "erm"},
         "evaluate": {"attack": STRONG},
     }
+    if component_in(model) not in (None, "torchvision") and architecture is None:
+        table["model"] = {"use": model}
     if architecture is not None:
         table["model"] = as_table(architecture)
         if isinstance(model, str | Path) and Path(model).is_dir():
@@ -222,6 +231,7 @@ def _type_name(model: Any) -> str:
 
 def _loaded(model: Any, opening: Opening, recipe: Any, processes: Processes, reporter: Reporter) -> Subject:
     from .assemble import Parts, bounded, build_part
+    from .hints import inputs_hint
     from .loading import load_target
 
     task = build_part(recipe.task, "task", "task")
@@ -236,10 +246,13 @@ def _loaded(model: Any, opening: Opening, recipe: Any, processes: Processes, rep
         std=opening.get("std"),
         device=processes.device,
     )
-    for note in target.description.get("notes", []):
+    hint = inputs_hint(target.module, task, recipe.evaluate.split, processes.device)
+    notes = [*target.description.get("notes", []), *([] if hint is None else [hint])]
+    for note in (*notes_of(task), *notes):
         reporter.warn(note)
     parts = Parts(recipe, task, method, target.module)
-    return Subject(parts, target.module, processes, reporter, description=target.description)
+    description = {**target.description, "notes": notes}
+    return Subject(parts, target.module, processes, reporter, description=description)
 
 
 def open_sources(folders: Sequence[str | Path], subject: Subject) -> list[Source]:

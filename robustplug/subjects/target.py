@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 TargetKind = Literal[
+    "library",
     "torchvision",
     "state-dict",
     "torchscript",
@@ -57,8 +58,8 @@ class Target:
         gradients: whether its logits have gradients with respect to the images.
         description: plain JSON values: "source", "kind", "gradients", "input_range", "normalisation"
             ("mean", "std", "where"), "notes" (remarks for the reader of a result), and, where known,
-            "sha256", "model", "weights", "batch", "prefix", "providers" and "objective"; "decisions" is
-            true if the logits are 1 and 0, built from class indices.
+            "sha256", "model", "weights", "batch", "prefix", "providers", "layout" ("NHWC") and "objective";
+            "decisions" is true if the logits are 1 and 0, built from class indices.
     """
 
     module: nn.Module

@@ -1,4 +1,4 @@
-"""Load the results of training: a run to evaluate, or the weights that another run starts from."""
+"""Load the results of training."""
 
 from __future__ import annotations
 
@@ -134,27 +134,3 @@ def open_model(folder: str | Path, info: TaskInfo, device: torch.device | str = 
     except (RunError, RecipeError) as error:
         raise Refused(str(error)) from error
     return model.to(device).eval()
-
-
-def load_start(recipe: Recipe, model: nn.Module) -> str:
-    """Load the weights that a recipe's model starts from, and return their digest.
-
-    Args:
-        recipe: a recipe whose model has a `from`: a run folder, or a file with a state dict.
-        model: the model as built, before any method's setup.
-
-    Raises:
-        RunError: the weights do not exist, or do not fit.
-    """
-    from .formats.weights import fit, read_state, weights_digest
-
-    assert recipe.model is not None
-    assert recipe.model.start is not None
-    path = Path(recipe.model.start)
-    file = path / MODEL if path.is_dir() else path
-    if not file.is_file():
-        missing = "does not exist" if not path.exists() else f"contains no finished run: {MODEL} is missing"
-        raise RunError(f"the model cannot start from {path}: it {missing}")
-    state, _ = read_state(file)
-    fit(model, state, file, f'model "{recipe.model.name}"', "give the model the options of that run")
-    return weights_digest(model)

@@ -29,8 +29,10 @@ def summary_is_one_line(subject: Subject) -> None:
 
 
 def factory_loads(subject: Subject) -> None:
-    """Have a factory that can be imported and called."""
+    """Have a factory that can be imported and called, and such a function for trained weights, if any."""
     require(callable(subject.component.load()), f"{subject.component.factory} is not callable")
+    offers, weights = subject.component.weights is not None, subject.component.load_weights()
+    require(callable(weights) or not offers, f"{subject.component.weights} is not callable")
 
 
 def options_resolve(subject: Subject) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.method import Objective
 from ..core.random import stream
-from ..core.step import Step
+from ..core.step import Step, failure
 from ..core.types import Batch, Cost, Feed, View
 from .bench import Bench, Subject, differing, require, skip_unless
 from .toys import ToyTask, toy_linear, toy_plain
@@ -290,10 +290,22 @@ def _loss_cases(subject: Subject) -> Iterator[tuple[Bench, View, Any]]:
         yield bench, view, view.y
 
 
+def _loss_of(bench: Bench) -> Callable[[Step, View, Tensor, Any], Tensor]:
+    """Return the loss, which fails the check with a clear message where it raises an error."""
+
+    def loss(step: Step, view: View, logits: Tensor, target: Any) -> Tensor:
+        try:
+            return bench.method.loss(step, view, logits, target)
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise AssertionError(failure(bench.method.loss, target, error)) from error
+
+    return loss
+
+
 def loss_is_per_sample(subject: Subject) -> None:
     """Return the loss of each sample, (N,), independent of the other rows of the batch."""
     for bench, view, target in _loss_cases(subject):
-        step, loss = bench.step(bench.batch()), bench.method.loss
+        step, loss = bench.step(bench.batch()), _loss_of(bench)
         logits = _logits(len(view), bench.task.info.classes or 1, 1.0)
         before = logits.clone()
         losses = loss(step, view, logits, target)
@@ -317,7 +329,7 @@ def loss_is_finite(subject: Subject) -> None:
     for bench, view, target in _loss_cases(subject):
         for scale in (0.0, 1.0, 1e4):
             logits = _logits(len(view), bench.task.info.classes or 1, scale).requires_grad_()
-            losses = bench.method.loss(bench.step(bench.batch()), view, logits, target)
+            losses = _loss_of(bench)(bench.step(bench.batch()), view, logits, target)
             (gradient,) = torch.autograd.grad(losses.sum(), logits)
             fine = bool(losses.isfinite().all() and gradient.isfinite().all())
             require(fine, f"the loss or its gradient is not finite for logits of size {scale:g}")

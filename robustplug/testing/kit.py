@@ -12,7 +12,7 @@ from ..errors import Refused
 from ..plugin.component import KINDS, Kind
 from ..plugin.host import registry
 from ..plugin.registry import did_you_mean
-from . import checks_component, checks_parts, checks_slots, checks_training, checks_views
+from . import checks_component, checks_parts, checks_rates, checks_slots, checks_training, checks_views
 from .bench import Subject
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ _BY_KIND: dict[Kind, tuple[CheckFunction, ...]] = {
     "method": (*checks_views.VIEW_CHECKS, *checks_training.METHOD_CHECKS),
     "task": checks_parts.TASK_CHECKS,
     "model": checks_parts.MODEL_CHECKS,
-    "optimizer": checks_parts.OPTIMIZER_CHECKS,
-    "schedule": checks_parts.SCHEDULE_CHECKS,
+    "optimizer": checks_rates.OPTIMIZER_CHECKS,
+    "schedule": checks_rates.SCHEDULE_CHECKS,
+    "augmentation": checks_rates.AUGMENTATION_CHECKS,
 }
 
 

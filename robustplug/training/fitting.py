@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..core.types import ParamGroup
     from ..subjects.assemble import Parts
 
-_SETTINGS = ("clip_grad_norm", "ema_decay", "checkpoint_batches")
+_SETTINGS = ("clip_grad_norm", "ema_decay", "checkpoint_batches", "class_weights")
 
 
 def refuse_what_has_no_effect(parts: Parts, groups: Sequence[ParamGroup], processes: int) -> None:
@@ -89,7 +89,7 @@ class Fitting(Loop):
         with torch.no_grad():
             for step, view in drawn:
                 loss = loss_of(step, [view])
-                self.means.add({"loss": loss, **step.logged}, len(view))
+                self.means.add({"loss": loss, **step.logged}, len(view), step.counted)
         after_batch(self._progress(epoch, self.batches, 1))
 
     def _draw(self, epoch: int, number: int, batch: Batch) -> tuple[Step, View]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from ..core.random import derive, isolated
 from ..core.step import Meter, Step
 from ..core.types import Batch, Pass, Progress, View
-from ..errors import RunError
+from ..errors import Refused, RunError
+from ..recipe.errors import Problem, RecipeError
+from .optim import Optimizers, progress_at
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
@@ -22,21 +24,35 @@ if TYPE_CHECKING:
     from ..core.method import Method
     from ..core.task import Task
     from ..devices.processes import Processes
-    from .optim import Optimizers
 
 
-def training_loss(method: Method[Any], step: Step, share: float = 1.0) -> tuple[Tensor, Sequence[View]]:
+def training_loss(
+    method: Method[Any], step: Step, share: float = 1.0, class_weights: Tensor | None = None
+) -> tuple[Tensor, Sequence[View]]:
     """Return the loss of one update, Σ_views mean(weight · ℓ), and the views.
 
     Args:
         method: the step's method.
         step: the step of this update.
         share: factor that makes the mean over processes the mean over the global batch.
+        class_weights: a factor of each class, (K,), for the weights of the views; None for none.
     """
     views = method.views(step, method.vicinity.sample(step, step.batch))
     if step.pass_.input_grad:
         views = [view.replace(x=view.x.detach().requires_grad_()) for view in views]
+    if class_weights is not None:
+        views = [view.replace(weight=view.weight * factors(view.y, class_weights)) for view in views]
     return loss_of(step, views, share), views
+
+
+def factors(labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Return the class weight of each sample, (N,); of a mixture, the mean over its shares.
+
+    Args:
+        labels: classes int64 (N,), or rows (N, K) that sum to 1.
+        class_weights: (K,).
+    """
+    return class_weights[labels] if labels.dim() == 1 else labels @ class_weights
 
 
 def loss_of(step: Step, views: Sequence[View], share: float = 1.0) -> Tensor:
@@ -52,9 +68,12 @@ def loss_of(step: Step, views: Sequence[View], share: float = 1.0) -> Tensor:
         with torch.no_grad():
             # A view that neither a vicinity nor a perturbation has moved is clean, whatever its role.
             role = "clean" if view.x is step.batch.x else view.role
-            step.log(f"accuracy/{role}", step.score(view, output))
+            step.log(f"accuracy/{role}", step.score(view, output), view.info.get("scored"))
     assert total is not None, "a method returned no view"
     return total
+
+
+NOTHING: Mapping[str, Tensor] = {}
 
 
 @dataclass
@@ -62,22 +81,23 @@ class Means:
     """Average the logged values of an epoch's steps, without waiting for the device at each step."""
 
     sums: dict[str, Tensor | float] = field(default_factory=dict)
-    rows: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, Tensor | float] = field(default_factory=dict)
 
-    def add(self, values: dict[str, Tensor], rows: int) -> None:
-        """Add means over a number of rows."""
+    def add(self, values: Mapping[str, Tensor], rows: int, counted: Mapping[str, Tensor] = NOTHING) -> None:
+        """Add means over a number of rows, or over fewer of them, by name."""
         for name, value in values.items():
             exact = torch.float32 if value.device.type == "mps" else torch.float64
-            self.sums[name] = self.sums.get(name, 0.0) + value.to(exact) * rows
-            self.rows[name] = self.rows.get(name, 0.0) + rows
+            own: Tensor | int = counted.get(name, rows)
+            self.sums[name] = self.sums.get(name, 0.0) + value.to(exact) * own
+            self.rows[name] = self.rows.get(name, 0.0) + own
 
     def totals(self) -> dict[str, list[float]]:
         """Return [sum, rows] by name."""
-        return {name: [float(value), self.rows[name]] for name, value in self.sums.items()}
+        return {name: [float(value), float(self.rows[name])] for name, value in self.sums.items()}
 
     def means(self) -> dict[str, float]:
         """Return the means so far."""
-        return {name: total / rows for name, (total, rows) in self.totals().items()}
+        return {name: total / rows for name, (total, rows) in self.totals().items() if rows}
 
     @classmethod
     def of(cls, totals: dict[str, list[float]]) -> Means:
@@ -99,6 +119,18 @@ def check_finite(total: Tensor, where: str, index: Tensor, kept: str) -> None:
         )
 
 
+def check_schedule(loop: Loop) -> None:
+    """Refuse a schedule that does not fit the optimizer, before anything is trained.
+
+    Raises:
+        RecipeError: it does not fit.
+    """
+    try:
+        loop.optimizers.set_rates(progress_at(0, loop.epochs, loop.batches))
+    except Refused as reason:
+        raise RecipeError([Problem("schedule", str(reason), None, None)], "recipe") from reason
+
+
 @dataclass
 class Loop:
     """Train epoch by epoch.
@@ -115,6 +147,7 @@ class Loop:
         meter: counter of this process's forward and backward passes.
         update: number of finished updates.
         means: means of the current epoch.
+        class_weights: a factor of each class's loss, (K,); None for none.
     """
 
     model: nn.Module
@@ -132,6 +165,7 @@ class Loop:
     meter: Meter = field(default_factory=Meter)
     update: int = 0
     means: Means = field(default_factory=Means)
+    class_weights: Tensor | None = None
     lr: float = 0.0
     _rng: torch.Generator = field(init=False)
     _unchecked: tuple[Tensor, Progress, Tensor] | None = None
@@ -169,11 +203,9 @@ class Loop:
             if self.channels_last:
                 batch = replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
             passes = self.optimizers.complete(self.method.passes(self._progress(epoch, number, 1)))
-            for place, pass_ in enumerate(passes):
+            for pass_ in passes:
                 progress = self._progress(epoch, number, len(passes))
-                self.lr = self.optimizers.set_lr(
-                    epoch + (number + place / len(passes)) / self.batches, self.epochs
-                )
+                self.lr = self.optimizers.set_rates(progress)
                 self._update(batch, pass_, progress, share, kept)
             after_batch(self._progress(epoch, number + 1, len(passes)))
         self.check_last_loss(kept)
@@ -193,7 +225,7 @@ class Loop:
         with isolated(derive(self.seed, "global", rank, self.update), device):
             self.optimizers.zero_grad()
             with self._updating(pass_):
-                total, views = training_loss(self.method, step, share)
+                total, views = training_loss(self.method, step, share, self.class_weights)
                 step.backward(total)
             self.processes.average_gradients(self.own)
             self.method.after_backward(step, views)
@@ -204,7 +236,7 @@ class Loop:
         self.processes.synchronize(self.method.state.memories())
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        self.means.add({"loss": total.detach() / share, **step.logged}, len(batch))
+        self.means.add({"loss": total.detach() / share, **step.logged}, len(batch), step.counted)
         self._unchecked = (total.detach(), progress, batch.index)
         self.update += 1
 

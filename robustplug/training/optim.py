@@ -1,8 +1,9 @@
-"""Optimizers of a method's parameter groups, and the learning rate over updates."""
+"""Optimizers of a method's parameter groups, and their learning rates and momenta over updates."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..core.protocols import Rate, Schedule, UpdateSchedule, rate_at
+from ..core.types import Progress
+from ..errors import Refused
 from ..plugin.component import Use
 from ..plugin.host import registry
+from ..recipe.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
-    from ..core.protocols import Schedule
     from ..core.types import ParamGroup, Pass
+    from ..recipe.options import OptimizerGroup
+
+
+def progress_at(moment: float, epochs: int, batches: int) -> Progress:
+    """Return the last update before a moment, in a run with one update for each batch."""
+    update = max(0, min(int(moment * batches), epochs * batches - 1))
+    epoch, batch = divmod(update, batches)
+    return Progress(epoch, epochs, batch, batches, update, epochs * batches)
 
 
 class Optimizers:
@@ -25,25 +37,31 @@ class Optimizers:
         groups: parameter groups from the method's setup. A parameter in several groups belongs to the last
             one. Hence parameters that a method adds inside the model leave the model's group.
         optimizer: resolved reference to the recipe's optimizer.
-        schedule: factor of every learning rate.
+        schedule: factor of every learning rate, and perhaps the momentum.
         clip_grad_norm: largest gradient norm of an update; None for no bound.
+        parts: parts of the model with a learning rate or a weight decay of their own, whatever group they
+            are in; see `subjects.tuning.grouped`.
 
     Raises:
         ValueError: two groups share a name.
+        RecipeError: the optimizer cannot train the parameters, a part has none that is trained, or the
+            optimizer has no weight decay.
     """
 
     def __init__(
         self,
         groups: Sequence[ParamGroup],
         optimizer: Use,
-        schedule: Schedule,
+        schedule: Schedule | UpdateSchedule,
         clip_grad_norm: float | None = None,
+        parts: Sequence[tuple[OptimizerGroup, Sequence[nn.Parameter]]] = (),
     ) -> None:
         names = [group.name for group in groups]
         if len(set(names)) != len(names):
             raise ValueError(f"parameter groups must have different names, not {', '.join(names)}")
         owner = {parameter: group.name for group in groups for parameter in group.params}
         factory = registry().get("optimizer", optimizer.name).load()
+        self._built = functools.partial(factory, optimizer.options)
         self.schedule, self.clip_grad_norm = schedule, clip_grad_norm
         self.always = frozenset(group.name for group in groups if group.always)
         self.by_name: dict[str, torch.optim.Optimizer] = {}
@@ -56,8 +74,17 @@ class Optimizers:
                 raise ValueError(f'parameter group "{group.name}" is empty')
             if group.optimizer is not None:
                 self.by_name[group.name] = group.optimizer(params, **changes)
-            else:
-                self.by_name[group.name] = factory(optimizer.options, params=params, **changes)
+                continue
+            try:
+                self.by_name[group.name] = self._built(params=params, **changes)
+            except Refused as reason:
+                raise RecipeError([Problem("optimizer", str(reason))], "recipe") from reason
+        for number, (part, chosen) in enumerate(parts):
+            if not any(divide(optim, part, chosen, number) for optim in self.by_name.values()):
+                why = "names no parameter that is trained"
+                raise RecipeError([Problem(f"optimizer.groups.{number}.params", why)], "recipe")
+        for optim in self.by_name.values():
+            optim.param_groups[:] = [entry for entry in optim.param_groups if entry["params"]]
         self.base_lr = {
             name: [entry["lr"] for entry in optim.param_groups] for name, optim in self.by_name.items()
         }
@@ -68,12 +95,46 @@ class Optimizers:
             for entry in optim.param_groups:
                 yield from entry["params"]
 
-    def set_lr(self, epoch: float, epochs: int) -> float:
-        """Set all learning rates for a (fractional) epoch and return the first."""
-        factor = self.schedule(epoch, epochs)
+    @functools.cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """Return the settings of the recipe's optimizer, such as "lr" and "momentum"."""
+        (entry,) = self._built(params=[nn.Parameter(torch.zeros(1, 1))], maximize=False).param_groups
+        return {name: value for name, value in entry.items() if name != "params"}
+
+    def rate(self, progress: Progress) -> Rate:
+        """Return the rate of an update.
+
+        Raises:
+            Refused: the schedule does not fit the optimizer.
+        """
+        settings = self.settings if isinstance(self.schedule, UpdateSchedule) else {}
+        rate = rate_at(self.schedule, progress, settings)
+        if rate.momentum is not None and not {"betas", "momentum"} & settings.keys():
+            raise Refused("the schedule sets the momentum, but the optimizer has none: choose another one")
+        return rate
+
+    def factor(self, moment: float, epochs: int, batches: int) -> float:
+        """Return the factor of the learning rate at a moment of a run with one update for each batch."""
+        if isinstance(self.schedule, UpdateSchedule):
+            return self.rate(progress_at(moment, epochs, batches)).factor
+        return self.schedule(moment, epochs)
+
+    def set_rates(self, progress: Progress) -> float:
+        """Set all learning rates and momenta for an update, and return the first learning rate.
+
+        A group with an optimizer of its own that has no momentum keeps its settings.
+
+        Raises:
+            Refused: the schedule does not fit the optimizer.
+        """
+        rate = self.rate(progress)
         for name, optim in self.by_name.items():
             for entry, base in zip(optim.param_groups, self.base_lr[name], strict=True):
-                entry["lr"] = base * factor
+                entry["lr"] = base * rate.factor
+                if rate.momentum is not None and "betas" in entry:
+                    entry["betas"] = (rate.momentum, *entry["betas"][1:])
+                elif rate.momentum is not None and "momentum" in entry:
+                    entry["momentum"] = rate.momentum
         return next(iter(self.by_name.values())).param_groups[0]["lr"]  # type: ignore[no-any-return]
 
     def complete(self, passes: Sequence[Pass]) -> Sequence[Pass]:
@@ -137,6 +198,30 @@ class Optimizers:
                 for number, entry in state[name].items()
             }
             optim.load_state_dict({**optim.state_dict(), "state": loaded})
+
+
+def divide(
+    optim: torch.optim.Optimizer, part: OptimizerGroup, params: Sequence[nn.Parameter], number: int
+) -> bool:
+    """Give some parameters of an optimizer options of their own; return whether it has any of them.
+
+    Raises:
+        RecipeError: the optimizer has no weight decay.
+    """
+    chosen = {id(parameter) for parameter in params}
+    # Later groups are already apart: the first entry has what no earlier part took.
+    first = optim.param_groups[0]
+    mine = [parameter for parameter in first["params"] if id(parameter) in chosen]
+    if not mine:
+        return False
+    if part.weight_decay is not None and "weight_decay" not in first:
+        why = f"{type(optim).__name__} has no weight decay: leave it out"
+        raise RecipeError([Problem(f"optimizer.groups.{number}.weight_decay", why)], "recipe")
+    own = {"lr": part.lr, "weight_decay": part.weight_decay}
+    first["params"] = [parameter for parameter in first["params"] if id(parameter) not in chosen]
+    changes = {key: value for key, value in own.items() if value is not None}
+    optim.add_param_group({**first, **changes, "params": mine})
+    return True
 
 
 def _like(value: Any, parameter: Tensor) -> Any:

@@ -29,6 +29,7 @@ class Session:
         epoch, batch: the next batch to train on.
         history: reports of the finished epochs.
         best: name of the best checkpoint so far and its score.
+        earlier: hashes of the recipes that the run had before it was extended; their checkpoints continue.
     """
 
     loop: Loop
@@ -38,6 +39,7 @@ class Session:
     history: list[EpochReport] = field(default_factory=list)
     best: tuple[str, float] | None = None
     clock: Clock = field(default_factory=Clock)
+    earlier: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -83,7 +85,7 @@ class Session:
             RunError: it belongs to another recipe, number of processes, or version of the method.
         """
         loop, meta = self.loop, checkpoint.meta
-        if meta["recipe"] != self.recipe_hash:
+        if meta["recipe"] not in {self.recipe_hash, *self.earlier}:
             raise RunError(f"checkpoint {checkpoint.name} belongs to another recipe than that of the run")
         if meta["world"] != loop.processes.world:
             raise RunError(

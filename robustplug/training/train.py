@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from ..core.batches import epoch_batches
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..core.reporting import Reporter, Silent
-from ..core.types import Batch, EpochReport, Feed, Progress, Result, RunInfo
+from ..core.task import notes_of
+from ..core.types import EpochReport, Progress, Result, RunInfo
 from ..devices.precision import choose_channels_last, choose_precision, fitting_threads
 from ..devices.processes import Processes, start
 from ..devices.signals import StopRequest, stop_requests
@@ -42,10 +42,13 @@ from ..runs.folder import (
 )
 from ..runs.result_file import result_to_json
 from ..subjects.assemble import Parts, assemble, build_part
+from ..subjects.starting import load_start
 from ..subjects.subject import Subject
-from ..subjects.trained import load_start
+from ..subjects.tuning import grouped
+from .data import TrainingData
+from .extend import EXTENDED, check_extension, earlier_epochs, earlier_hashes, extend, note_on_extension
 from .fitting import Fitting, refuse_what_has_no_effect
-from .loop import Loop
+from .loop import Loop, check_schedule
 from .optim import Optimizers
 from .session import Session
 from .validate import collapsed, selection_score, validate
@@ -69,6 +72,7 @@ class Trained:
         result: the evaluation of the model.
         history: a report for each epoch.
         main: whether this process prints.
+        parts: the recipe, the task and the method of the run.
     """
 
     folder: Path
@@ -76,6 +80,7 @@ class Trained:
     result: Result
     history: Sequence[EpochReport]
     main: bool = True
+    parts: Parts | None = None
 
 
 class Training:
@@ -84,7 +89,8 @@ class Training:
     Args:
         recipe: a validated recipe.
         folder: the run folder.
-        resume: resume from the newest intact checkpoint instead of refusing a folder with a run.
+        resume: resume from the newest intact checkpoint instead of refusing a folder with a run. Where the
+            recipe differs from the stored one in `train.epochs`, the run is extended.
         reporter: receives progress, on the main process.
         observers: names of the plugins that observe the run.
     """
@@ -103,6 +109,9 @@ class Training:
         if not self.processes.main:
             self.reporter = Silent()
         self.parts: Parts = assemble(recipe, self.processes.device)
+        for note in notes_of(self.parts.task):
+            self.reporter.warn(note)
+        self.data = TrainingData(self.parts, self.processes)
         self._start: str | None = None
 
     def run(self) -> Trained:
@@ -120,15 +129,19 @@ class Training:
                     f"{self.folder} already contains a run: continue it with --resume, or choose another "
                     "folder with --out"
                 )
+            if holds_run(self.folder):
+                check_extension(self.folder, self.parts.recipe)
             return self._run()
 
     def _run(self) -> Trained:
-        with fitting_threads(self._first_batch().x):
+        with fitting_threads(self.data.first().x):
             return self._train()
 
     def _train(self) -> Trained:
-        if self.parts.recipe.model is not None and self.parts.recipe.model.start and not self._restorable:
-            self._start = load_start(self.parts.recipe, self.parts.model)
+        if not self._restorable:
+            self._start, notes = load_start(self.parts.recipe, self.parts.model, self.parts.task.info)
+            for note in notes:
+                self.reporter.warn(note)
         session = self._session()
         recipe, method = self.parts.recipe, self.parts.method
         self.info = RunInfo(
@@ -140,13 +153,17 @@ class Training:
             recipe.train.epochs,
             observers=self.observers,
         )
+        before = None
         if self.resume:
             self._restore(session)
+            before = extend(self.folder, recipe) if self.processes.main and holds_run(self.folder) else None
         elif self.processes.main:
             self._write_head()
         if self.processes.main:
             host().run_start(self.info)
             self.reporter.begin(self.info, self._progress(session))
+            if before is not None:
+                self.reporter.warn(note_on_extension(recipe, session, before))
             self._pass_on_warnings()
         with stop_requests() as stop, self._refusals():
             while session.epoch < recipe.train.epochs:
@@ -166,7 +183,8 @@ class Training:
         if self.processes.main:
             self._write_end(exported, result, session)
             discard(journal)
-        return Trained(self.folder, exported, result, tuple(session.history), self.processes.main)
+        history = tuple(session.history)
+        return Trained(self.folder, exported, result, history, self.processes.main, self.parts)
 
     @contextlib.contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -183,10 +201,9 @@ class Training:
     def _session(self) -> Session:
         """Choose precision and layout, set up the method, and build the session."""
         parts, processes = self.parts, self.processes
-        batch = self._first_batch()
+        x = self.data.first().x
         train = parts.recipe.train
-        channels_last = choose_channels_last(train.channels_last, batch.x)
-        x = batch.x
+        channels_last = choose_channels_last(train.channels_last, x)
         if channels_last:
             parts.model.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
@@ -201,7 +218,8 @@ class Training:
             refuse_what_has_no_effect(parts, groups, processes.world)
             groups = []
         schedule = build_part(parts.recipe.schedule, "schedule", "schedule")
-        optimizers = Optimizers(groups, parts.recipe.optimizer, schedule, train.clip_grad_norm)
+        own = [] if by_itself else grouped(parts.model, parts.recipe.optimizer.more)
+        optimizers = Optimizers(groups, parts.recipe.optimizer, schedule, train.clip_grad_norm, own)
         ema = None
         if train.ema_decay is not None:
             from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -220,31 +238,18 @@ class Training:
             processes,
             parts.recipe.seed,
             train.epochs,
-            epoch_batches(parts.task.info.sizes["train"], self._feed(0, 0)),
+            self.data.count,
             channels_last,
             ema,
             [parameter for parameter in optimizers.parameters() if id(parameter) not in inside],
+            class_weights=self.data.class_weights,
         )
         if not loop.batches:
             raise RunError("the training split has fewer samples than there are processes")
-        return Session(loop, recipe_hash(parts.recipe))
-
-    def _first_batch(self) -> Batch:
-        return next(iter(self.parts.task.batches("train", self._feed(0, 0))))
-
-    def _feed(self, epoch: int, skip: int) -> Feed:
-        recipe = self.parts.recipe
-        return Feed(
-            epoch=epoch,
-            batch_size=recipe.train.batch_size,
-            seed=recipe.seed,
-            shuffle=True,
-            augment=True,
-            rank=self.processes.rank,
-            world=self.processes.world,
-            skip=skip,
-            device=str(self.processes.device),
-        )
+        if not by_itself:
+            check_schedule(loop)
+        earlier = earlier_hashes(self.folder, parts.recipe) if self.resume else frozenset[str]()
+        return Session(loop, recipe_hash(parts.recipe), earlier=earlier)
 
     def _progress(self, session: Session) -> Progress:
         recipe = self.parts.recipe
@@ -267,7 +272,7 @@ class Training:
         self.info = dataclasses.replace(self.info, resumed_at_epoch=session.epoch)
 
     def _epoch(self, session: Session, stop: StopRequest) -> None:
-        recipe, loop, task = self.parts.recipe, session.loop, self.parts.task
+        recipe, loop = self.parts.recipe, session.loop
         began, shown = session.clock.seconds(), 0.0
 
         def after_batch(progress: Progress) -> None:
@@ -287,11 +292,9 @@ class Training:
                 loop.check_last_loss(self._kept)
                 self._save(session)
 
-        size = task.info.sizes["train"]
-        batches = task.batches("train", self._feed(session.epoch, session.batch))
-        loop.epoch(
-            session.epoch, session.batch, batches, recipe.train.batch_size, size, after_batch, self._kept
-        )
+        batches = self.data.batches(session.epoch, session.batch)
+        size, rows = self.data.size, recipe.train.batch_size
+        loop.epoch(session.epoch, session.batch, batches, rows, size, after_batch, self._kept)
         self._close_epoch(session, began)
         if self.processes.any(bool(stop.signal)):
             self._interrupt(session, stop, saved=True)
@@ -301,7 +304,8 @@ class Training:
         self.processes.average_buffers(session.weights())
         totals = loop.means.totals()
         flat = self.processes.total([number for pair in totals.values() for number in pair])
-        train = {key: flat[2 * n] / flat[2 * n + 1] for n, key in enumerate(totals)}
+        sums = {key: flat[2 * n : 2 * n + 2] for n, key in enumerate(totals)}
+        train = {key: total / rows for key, (total, rows) in sums.items() if rows}
         validation = validate(self.parts, session, self.processes, self._kept)
         session.epoch, session.batch = session.epoch + 1, 0
         loop.means = type(loop.means)()
@@ -365,13 +369,15 @@ class Training:
         passes = self.processes.total(
             [float(session.loop.meter.forwards), float(session.loop.meter.backwards)]
         )
-        seen = max(1, len(session.history) * self.parts.task.info.sizes["train"])
+        seen = max(1, len(session.history) * self.data.size)
+        extended = earlier_epochs(self.folder) if self.resume else []
         return {
             "epochs": len(session.history),
             "forwards_per_sample": passes[0] / seen,
             "backwards_per_sample": passes[1] / seen,
             "seconds": session.clock.seconds(),
             "selected": None if session.best is None else session.best[0],
+            **({EXTENDED: extended} if extended else {}),
         }
 
     def _write_end(self, exported: nn.Module, result: Result, session: Session) -> None:

@@ -111,7 +111,7 @@ def test_smallest_images(name: str, least: int) -> None:
         make(name, TaskInfo({}, shape=(1, least + 1, least - 1), classes=3), **trial)
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("name", sorted(COMPONENTS.keys() - {"mlp"}))
 def test_tasks_that_are_no_image_classification(name: str) -> None:
     trial = COMPONENTS[name].trial
     for shape in (None, (32,), (3, 4, 32, 32)):
@@ -272,3 +272,46 @@ def test_names_and_defaults() -> None:
     for component in MODELS:
         component.options(**component.trial)
         assert component.summary
+
+
+# --- mlp, and normalisation of rows of features
+
+
+TABLE = TaskInfo({}, shape=(5,), classes=3, mean=(0.0, 1.0, 2.0, 3.0, 4.0), std=(1.0, 2.0, 1.0, 2.0, 1.0))
+
+
+def test_an_mlp_takes_tables_and_images() -> None:
+    rows = torch.rand(4, 5, generator=stream(0, "rows"))
+    assert make("mlp", TABLE)(rows).shape == (4, 3)
+    assert make("mlp", CIFAR)(images(CIFAR, 4)).shape == (4, 10)
+    linear = make("mlp", TABLE, hidden=(), normalize=False)
+    assert [type(layer).__name__ for layer in linear] == ["Flatten", "Linear"]  # type: ignore[attr-defined]
+    deep = make("mlp", TABLE, hidden=(7, 6), activation="tanh", dropout=0.5, normalize=False)
+    names = [type(layer).__name__ for layer in deep]  # type: ignore[attr-defined]
+    assert names == ["Flatten", *["Linear", "Tanh", "Dropout"] * 2, "Linear"]
+    assert [tuple(p.shape) for p in deep.parameters() if p.dim() == 2] == [(7, 5), (6, 7), (3, 6)]
+
+
+@pytest.mark.parametrize("info", [TaskInfo({}, shape=None, classes=3), TaskInfo({}, shape=(5,))])
+def test_an_mlp_needs_one_shape_and_classes(info: TaskInfo) -> None:
+    with pytest.raises(ValueError, match="mlp classifies inputs of one shape"):
+        make("mlp", info)
+
+
+def test_rows_of_features_are_normalised_feature_by_feature() -> None:
+    network = Normalized(nn.Identity(), TABLE.mean, TABLE.std)
+    rows = torch.rand(4, 5, generator=stream(0, "rows"))
+    expected = (rows - torch.tensor(TABLE.mean)) / torch.tensor(TABLE.std)
+    assert torch.equal(network(rows), expected)
+    # The buffers keep the shape that checkpoints of images have.
+    assert network.mean.shape == (1, 5, 1, 1)
+    three = Normalized(nn.Identity(), (0.5, 0.4, 0.3), (0.2, 0.3, 0.2))
+    x = images(CIFAR)
+    assert torch.equal(three(x), (x - three.mean) / three.std)
+
+
+def test_an_activation_that_does_not_exist_is_named() -> None:
+    from robustplug.api import mlp
+
+    with pytest.raises(ValueError, match='activation "swish" is none of relu, gelu, tanh, silu'):
+        mlp(3, 2, activation="swish")

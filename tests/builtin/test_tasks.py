@@ -27,7 +27,8 @@ from robustplug.builtin.tasks import (
     ImageFolderOptions,
 )
 from robustplug.builtin.tasks.digits import digits
-from robustplug.builtin.tasks.image_folder import ImageFolderTask, centre_box, decode, random_box
+from robustplug.builtin.tasks.image_folder import ImageFolderTask
+from robustplug.builtin.tasks.picture_task import centre_box, decode, random_box
 from robustplug.builtin.tasks.torchvision_sets import cifar10, cifar100, fashion_mnist, mnist, read_idx, svhn
 from robustplug.core.random import stream
 from robustplug.core.task import Task
@@ -471,13 +472,13 @@ def test_a_folder_without_images_is_reported(tmp_path: Path, make: Callable[[Pat
 def test_workers_ranks_and_skip_change_no_bit(flat: Path, size: int) -> None:
     feed = Feed(shuffle=True, augment=True, batch_size=6, epoch=2)
     before = torch.get_rng_state()
-    whole = list(folder_task(flat, size=size).batches("train", feed))
+    whole = list(folder_task(flat, size=size, upsample=True).batches("train", feed))
     assert [len(batch) for batch in whole] == [6, 6, 6, 3]
-    with_workers = folder_task(flat, size=size, workers=2)
+    with_workers = folder_task(flat, size=size, upsample=True, workers=2)
     for one, other in zip(with_workers.batches("train", feed), whole, strict=True):
         assert_same(one, other)
     assert torch.equal(torch.get_rng_state(), before)
-    alone = folder_task(flat, size=size)
+    alone = folder_task(flat, size=size, upsample=True)
     skipped = list(alone.batches("train", dataclasses.replace(feed, skip=3)))
     assert len(skipped) == 1
     assert_same(skipped[0], whole[3])
@@ -490,7 +491,7 @@ def test_workers_ranks_and_skip_change_no_bit(flat: Path, size: int) -> None:
 
 @pytest.mark.parametrize("size", [16, 72])
 def test_folder_augmentation_follows_seed_and_epoch_and_the_option(flat: Path, size: int) -> None:
-    task = folder_task(flat, size=size)
+    task = folder_task(flat, size=size, upsample=True)
     stored, base = all_of(task, "train"), all_of(task, "train", augment=True)
     for other in (
         stored,
@@ -500,7 +501,8 @@ def test_folder_augmentation_follows_seed_and_epoch_and_the_option(flat: Path, s
         assert torch.equal(other.index, base.index)
         assert not torch.equal(other.x, base.x)
     assert_same(base, all_of(task, "train", augment=True))
-    assert_same(stored, all_of(folder_task(flat, size=size, augment=False), "train", augment=True))
+    plain = folder_task(flat, size=size, upsample=True, augment=False)
+    assert_same(stored, all_of(plain, "train", augment=True))
 
 
 def test_folder_index_names_the_same_image_in_every_order(flat: Path) -> None:
@@ -519,7 +521,7 @@ def test_skipped_images_are_never_decoded(flat: Path, monkeypatch: pytest.Monkey
         opened.append(path)
         return decode(path, *rest)
 
-    monkeypatch.setattr("robustplug.builtin.tasks.image_folder.decode", counted)
+    monkeypatch.setattr("robustplug.builtin.tasks.picture_task.decode", counted)
     batches = list(task.batches("train", Feed(batch_size=6, skip=2)))
     assert len(opened) == sum(map(len, batches)) == 9
 
@@ -530,8 +532,8 @@ def test_a_broken_image_is_named(tmp_path: Path, workers: int, cut: int) -> None
     write_images(tmp_path / "train", ("a", "b"), 10)
     write_images(tmp_path / "test", ("a", "b"), 3)
     broken = tmp_path / "test" / "b" / "001.png"
-    broken.write_bytes(broken.read_bytes()[:cut])
     task = folder_task(tmp_path, workers=workers)
+    broken.write_bytes(broken.read_bytes()[:cut])  # after the check
     with pytest.raises(BrokenData, match=r"001\.png") as caught:
         all_of(task, "test")
     assert "Traceback" not in str(caught.value)
@@ -541,7 +543,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
     for mode in ("L", "RGBA", "P"):
         path = tmp_path / f"{mode}.png"
         Image.new(mode, (8, 8), 3).save(path)
-        assert decode(str(path), 8).shape == (3, 8, 8)
+        assert decode(str(path), (8, 8), "white").shape == (3, 8, 8)
 
 
 def test_boxes_lie_in_the_image_and_vary() -> None:
@@ -565,6 +567,7 @@ def test_boxes_lie_in_the_image_and_vary() -> None:
 
 def test_every_component_loads_and_its_defaults_build() -> None:
     assert [task.name for task in TASKS] == [
+        "mix",
         "digits",
         "mnist",
         "fashion-mnist",
@@ -572,11 +575,14 @@ def test_every_component_loads_and_its_defaults_build() -> None:
         "cifar100",
         "svhn",
         "image-folder",
+        "arrays",
+        "huggingface",
+        "webdataset",
     ]
     for component in TASKS:
         assert callable(component.load())
         assert component.summary
-        component.options()
+        component.options(**component.trial)
 
 
 def test_declarations_import_no_heavy_library() -> None:

@@ -17,6 +17,7 @@ COMMANDS = [
     "check",
     "compare",
     "components",
+    "describe",
     "evaluate",
     "plugins",
     "recipes",

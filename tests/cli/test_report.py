@@ -36,6 +36,8 @@ OWN = {
     "training-rate",
     "training-measures",
     "batchnorm",
+    "confusion-clean",
+    "confusion-1",
 }
 AUDIT = {
     "grade": "B",
@@ -81,7 +83,7 @@ def test_the_page_holds_all_and_links_nothing_outside(run: Path, reported: Path)
     page = outline(reported)
     heads = [each["id"] for each in page.all("section")]
     assert heads == [
-        *("results", "audit", "robustness", "training", "inside-the-model"),
+        *("results", "classes", "audit", "robustness", "training", "inside-the-model"),
         *("recipe", "environment", "left-out"),
     ]
     figures = {each["id"].removeprefix("figure-"): each for each in page.all("figure")}

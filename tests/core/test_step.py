@@ -14,6 +14,8 @@ from robustplug.core.method import Objective
 from robustplug.core.state import MethodState
 from robustplug.core.step import BatchNormMode, Meter, Step
 from robustplug.core.types import Batch, View
+from robustplug.errors import Refused, RunError
+from robustplug.testing.toys import ToyTask
 from robustplug.training.loop import training_loss
 
 ROWS = 6
@@ -233,3 +235,49 @@ def test_only_samples_that_nothing_has_moved_are_called_clean(noise: float, name
     )
     training_loss(method, step)
     assert {name for name in step.logged if name.startswith("accuracy/")} == {named}
+
+
+def numbers_alone(step: Step, view: View, output: Any, target: Any) -> torch.Tensor:
+    """A loss that takes class numbers alone."""
+    losses: torch.Tensor = -output.gather(1, target[:, None])[:, 0]
+    return losses
+
+
+def rows_alone(step: Step, view: View, output: Any, target: Any) -> torch.Tensor:
+    """A loss that takes rows alone."""
+    losses: torch.Tensor = -(output * target).sum(1)
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("loss", "rows", "message"),
+    [
+        (numbers_alone, True, r"loss numbers_alone fails on rows of shape \(5, 3\) .*target\.argmax\(1\)"),
+        (rows_alone, False, r"loss rows_alone fails on class numbers, int64 \(N,\) .*as_rows"),
+    ],
+)
+def test_a_loss_that_fails_on_its_target_says_what_it_gets(loss: Any, rows: bool, message: str) -> None:
+    y = torch.tensor([0, 1, 2, 0, 1])
+    target = torch.nn.functional.one_hot(y, 3).float() if rows else y
+    batch = Batch(torch.zeros(5, 3), y, torch.arange(5))
+    made = Objective(lambda step, view: target, lambda step, view: view.x, loss)
+    step = Step(torch.nn.Identity(), made, ToyTask(), batch, torch.Generator())
+    with pytest.raises(RunError, match=message) as caught:
+        step.objective(View.of(batch))
+    assert "Error: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_of_a_loss_are_left_alone() -> None:
+    def refuses(step: Step, view: View, output: Any, target: Any) -> torch.Tensor:
+        raise Refused("needs 3 classes")
+
+    def bursts(step: Step, view: View, output: Any, target: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("full")
+
+    batch = Batch(torch.zeros(5, 3), torch.zeros(5).long(), torch.arange(5))
+    for loss, kind in ((refuses, Refused), (bursts, torch.OutOfMemoryError)):
+        made = Objective(lambda step, view: view.y, lambda step, view: view.x, loss)
+        step = Step(torch.nn.Identity(), made, ToyTask(), batch, torch.Generator())
+        with pytest.raises(kind):
+            step.objective(View.of(batch))

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.core.step import Step
-from robustplug.core.types import AttackResult, Batch, Cost, Feed, View
+from robustplug.core.types import AttackResult, Batch, Cost, Feed, Split, View
 from robustplug.devices.processes import start
 from robustplug.evaluation.chunks import regroup
 from robustplug.evaluation.evaluate import Evaluation
@@ -371,3 +372,27 @@ def test_any_module_is_evaluated_without_being_changed(tmp_path: Path) -> None:
     assert model.training
     assert model[1].training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_inputs_outside_the_valid_range_are_no_robust_samples(scale: float) -> None:
+    subject = evaluation()
+    inner = subject.task
+
+    class Scaled:
+        """A task that does not say that its inputs are in another range."""
+
+        info, default_model = inner.info, inner.default_model
+
+        def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+            for batch in inner.batches(split, feed):
+                yield dataclasses.replace(batch, x=batch.x * scale)
+
+        def score(self, view: View, output: Any) -> Tensor:
+            return inner.score(view, output)
+
+    subject = dataclasses.replace(subject, task=cast(Any, Scaled()))
+    pgd = Attack("pgd", {}, robustplug.build("perturbation", "pgd", steps=2))
+    _, row = subject.run("test", [pgd], 5)
+    assert ("outside the valid range" in row.skipped) == (scale > 1)
+    assert math.isnan(row.accuracy) == (scale > 1)

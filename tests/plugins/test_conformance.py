@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from robustplug.plugin.host import registry
@@ -8,13 +10,18 @@ from robustplug.testing.kit import all_checks
 
 # The reference code has no options to make it short, and gives a sample back that it does not break.
 LONG = {"autoattack"}
+# Installed apart from the others; see pyproject.toml.
+APART = {"torchattacks"}
 # N-FGSM leaves most of its radius to noise.
 EXPECTED = {("autoattack", "ascends_a_linear_model"), ("n-fgsm", "ascends_a_linear_model")}
 
 
 def marks(component: str, check: str) -> list[pytest.MarkDecorator]:
-    slow = [pytest.mark.slow] if component in LONG else []
-    return [*slow, pytest.mark.xfail(strict=True)] if (component, check) in EXPECTED else slow
+    found = [pytest.mark.slow] if component in LONG else []
+    if component in APART:
+        missing = importlib.util.find_spec(component) is None
+        found.append(pytest.mark.skipif(missing, reason=f"{component} is not installed"))
+    return [*found, pytest.mark.xfail(strict=True)] if (component, check) in EXPECTED else found
 
 
 EVERY_CHECK = [

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
+import socket
+import time
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -66,7 +71,7 @@ def test_tensorboard_has_the_curves_also_of_a_run_that_went_on(tmp_path: Path) -
     assert value == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
 def test_a_run_that_did_not_ask_is_left_alone(name: str, tmp_path: Path) -> None:
     watching, run = plugin(name), info(tmp_path, "another")
     watching.run_start(run)
@@ -76,7 +81,7 @@ def test_a_run_that_did_not_ask_is_left_alone(name: str, tmp_path: Path) -> None
     assert watching.warnings == []
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
 def test_a_run_goes_on_without_an_observer_that_is_not_installed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +116,7 @@ def test_an_observer_that_there_is_not_is_an_error_before_anything_is_made(
     with pytest.raises(RunError, match='"cat"'):
         robustplug.study("methods", observers=["cat"])
     assert list(tmp_path.iterdir()) == []
-    check_observers(["mlflow", "tensorboard"])
+    check_observers(["mlflow", "tensorboard", "wandb"])
 
 
 def test_recipes_become_parameters_and_names_what_mlflow_takes() -> None:
@@ -147,3 +152,152 @@ def test_mlflow_has_a_run_also_of_a_run_that_went_on(tmp_path: Path, monkeypatch
     history = client.get_metric_history(found.info.run_id, "train/loss")
     assert [(metric.step, metric.value) for metric in history] == [(0, 1.5), (1, 1.25)]
     assert {file.path for file in client.list_artifacts(found.info.run_id)} == {"recipe.toml", "result.json"}
+
+
+def records(file: Path) -> list[Any]:
+    """Return the records of a finished run of wandb, whose service may write them a moment after `finish`."""
+    for _ in range(200):
+        found = list(parsed(file))
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.05)
+    pytest.fail(f"{file} has no end")
+
+
+def parsed(file: Path) -> Iterator[Any]:
+    """Yield the records of a log of wandb: protocol buffers in blocks of 32 KiB, as in logs of LevelDB."""
+    from wandb.proto import wandb_internal_pb2
+
+    block, head = 32768, 7  # each part of a record: checksum, length, and 1 (whole), 2 (first), 3, 4 (last)
+    data, at, body = file.read_bytes(), head, b""
+    assert data[:4] in (b":W&B", b"")
+    while at + head <= len(data):
+        if block - at % block < head:
+            at += block - at % block
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if at + head + size > len(data):
+            return  # still being written
+        body += data[at + head : at + head + size]
+        at += head + size
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]
+            record.ParseFromString(body)
+            body = b""
+            yield record
+
+
+def logged(folder: Path) -> tuple[list[str], dict[str, list[tuple[int, float]]], dict[str, Any], set[str]]:
+    """Return the run id of each part, the metrics by epoch, the config, and the files of an offline run."""
+    ids, metrics, config, files = [], dict[str, list[tuple[int, float]]](), dict[str, Any](), set[str]()
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime):
+        for record in records(file):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                ids.append(record.run.run_id)
+                config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            elif kind == "files":
+                files |= {item.path for item in record.files.files}
+            elif kind == "history":
+                row = {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+                for name, value in row.items():
+                    metrics.setdefault(name, []).append((row["epoch"], value))
+    return ids, metrics, config, files
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make wandb log to a folder, refuse every connection, and return the folder."""
+    pytest.importorskip("wandb")
+    for name in ("WANDB_PROJECT", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(folder))
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    # The service of wandb is a process of this machine, reached through a local socket.
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "localhost", "::1"), address
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+    return folder
+
+
+def test_wandb_has_a_run_also_of_a_run_that_went_on(offline: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text('name = "x"\n[task]\nuse = "digits"\n')
+    (folder / "result.json").write_text("{}")
+    watching, run = plugin("wandb"), info(folder, "wandb")
+    watching.run_start(run)
+    watching.epoch_end(run, report(0, 1.5))
+    again = info(folder, "wandb", resumed_at_epoch=1)
+    watching.run_start(again)
+    watching.epoch_end(again, report(1, 1.25))
+    watching.run_end(again, RESULT)
+    assert watching.warnings == []
+    ids, metrics, config, files = logged(offline)
+    known = json.loads((folder / "wandb.json").read_text())
+    assert set(ids) == {known["run_id"]}
+    assert len(list((offline / "wandb").glob(f"offline-run-*-{known['run_id']}"))) >= 1
+    assert known["project"] == "robustplug"
+    assert metrics["train/loss"] == [(0, 1.5), (1, 1.25)]
+    assert metrics["validation/clean"] == [(0, 0.8), (1, 0.8)]
+    assert {"train/accuracy/adv", "lr", "seconds"} <= set(metrics)
+    assert metrics["test/clean"] == [(2, 0.9)]
+    assert metrics["test/pgd (steps=5)"] == [(2, 0.5)]
+    assert "test/apgd-dlr" not in metrics
+    assert config["task"] == {"use": "digits"}
+    assert {"recipe.toml", "result.json"} <= files
+
+
+def test_wandb_starts_another_run_for_a_new_run_and_leaves_that_of_the_caller_alone(
+    offline: Path, tmp_path: Path
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    with wandb.init(project="own", dir=offline, settings=wandb.Settings(silent=True)) as own:
+        ids = []
+        for name in ("one", "two"):
+            folder = tmp_path / name
+            robustplug.train(tiny(train={"epochs": 1}), out=folder, observers=["wandb"])
+            ids.append(json.loads((folder / "wandb.json").read_text())["run_id"])
+        assert wandb.run is own
+        own.log({"mine": 1})
+    assert len({*ids, own.id}) == 3
+    file = next(offline.glob(f"wandb/offline-run-*-{own.id}/*.wandb"))
+    names = {item.nested_key[0] for record in records(file) for item in record.history.item}
+    assert "mine" in names
+    assert not any(name.startswith("train/") for name in names)
+
+
+def test_wandb_writes_to_the_run_folder_and_goes_on_after_an_extension(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_DIR")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    folder = tmp_path / "run"
+    robustplug.train(tiny(train={"epochs": 1}), out=folder, observers=["wandb"])
+    first = json.loads((folder / "wandb.json").read_text())
+    assert first["project"] == "mine"
+    with pytest.warns(UserWarning, match="2 epochs instead of 1"):
+        robustplug.train(resume=folder, epochs=2, observers=["wandb"])
+    assert json.loads((folder / "wandb.json").read_text()) == first
+    ids, metrics, config, _ = logged(folder)
+    assert set(ids) == {first["run_id"]}
+    assert [epoch for epoch, _ in metrics["train/loss"]] == [0, 1]
+    assert config["train"]["epochs"] == 2
+
+
+def test_a_wandb_json_that_is_damaged_starts_another_run(offline: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    robustplug.train(tiny(train={"epochs": 1}), out=folder, observers=["wandb"])
+    for text in ("{", "[]"):
+        (folder / "wandb.json").write_text(text)
+        copied = shutil.copytree(folder, tmp_path / f"again-{len(text)}")
+        (copied / "result.json").unlink()
+        robustplug.train(resume=copied, observers=["wandb"])
+        assert json.loads((copied / "wandb.json").read_text())["run_id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, View, stream, training_loss
+from robustplug.api import Batch, Refused, View, stream, training_loss
 from robustplug.testing import Bench, Subject, toy_linear, toy_plain
 from robustplug_vrm.bilateral import bilateral_labels
-from robustplug_vrm.vicinities import draw_partners, mix
+from robustplug_vrm.vicinities import draw_box, draw_partners, mix
 
 from . import reference as ref
 from .reference import Array
@@ -87,6 +88,46 @@ def test_almost_no_mixup_mixes_almost_nothing(a: float) -> None:
 def test_mixing_with_a_share_for_each_row() -> None:
     values, partner = torch.tensor([[0.0], [1.0]]), torch.tensor([1, 0])
     assert mix(values, partner, torch.tensor([0.25, 1.0])).tolist() == [[0.75], [1.0]]
+
+
+# --- cutmix
+
+
+def test_cutmix_puts_a_box_of_one_image_into_another_and_mixes_labels_by_area() -> None:
+    made = bench("erm", {"vicinity": {"use": "cutmix"}})
+    batch = made.batch()
+    mixed = made.method.vicinity.sample(made.step(batch), batch)
+    partner, _ = draw_partners(len(batch), 1.0, made.step(batch).rng)
+    inside = (mixed.x != batch.x).any(0).any(0)
+    rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
+    box = torch.zeros_like(inside)
+    box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    assert torch.equal(inside, box)
+    assert torch.equal(mixed.x, torch.where(box, batch.x[partner], batch.x))
+    share = 1 - float(box.float().mean())
+    hot = np.eye(3)[batch.y.numpy()]
+    np.testing.assert_allclose(mixed.y.numpy(), share * hot + (1 - share) * hot[partner.numpy()], atol=1e-6)
+    assert torch.allclose(mixed.info["shares"], torch.tensor([share, 1 - share]).expand(len(batch), 2))
+    assert 0 < share < 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.75, 1.0])
+def test_the_box_has_the_area_of_the_share_up_to_what_is_cut_off(share: float) -> None:
+    rng, lam = stream(0, "boxes"), torch.tensor(share)
+    areas = [float(draw_box(32, 24, lam, rng).float().mean()) for _ in range(400)]
+    assert max(areas) <= 1 - share + 0.08
+    assert max(areas) >= (1 - share) * 0.8
+    assert len({round(area, 4) for area in areas}) > 3 or share == 1.0
+    if share == 1.0:
+        assert set(areas) == {0.0}
+
+
+def test_cutmix_is_for_images() -> None:
+    made = bench("erm", {"vicinity": {"use": "cutmix"}})
+    batch = made.batch()
+    table = dataclasses.replace(batch, x=batch.x.flatten(1))
+    with pytest.raises(Refused, match="cutmix is for images"):
+        made.method.vicinity.sample(made.step(table), table)
 
 
 # --- stability training

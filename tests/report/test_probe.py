@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import robustplug
-from robustplug.core.random import stream
+from robustplug.core.random import isolated, stream
 from robustplug.core.step import Step
 from robustplug.core.types import Batch, View
 from robustplug.evaluation.setting import plain_objective
@@ -75,8 +75,10 @@ def test_the_landscape_of_images_stays_within_them() -> None:
 
 
 def test_examples_show_broken_samples_first_and_magnify_the_change() -> None:
+    with isolated(0):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     opened = open_evaluation(
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        model,
         task={"use": "digits", "test": 1500},
         vicinity={"use": "linf", "eps": 0.05},
         attacks=[{"use": "fgsm"}],

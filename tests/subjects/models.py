@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,14 @@ def losses(model: nn.Module, view: View) -> Tensor:
 
 
 def write_onnx(
-    path: Path, network: nn.Module, rows: int | str = "N", dtype: str = "FLOAT", softmax: bool = False
+    path: Path,
+    network: nn.Module,
+    rows: int | str = "N",
+    dtype: str = "FLOAT",
+    softmax: bool = False,
+    last: Sequence[int | str | None] | None = None,
 ) -> Path:
-    """Write the ONNX graph of a small CNN (an nn.Sequential) by hand."""
+    """Write the ONNX graph of a small CNN (an nn.Sequential) by hand; `last`: its sizes (H, W, C)."""
     onnx: Any = importlib.import_module("onnx")
     helper, kind = onnx.helper, getattr(onnx.TensorProto, dtype)
     nodes: list[Any] = []
@@ -95,6 +101,8 @@ def write_onnx(
         nodes.append(helper.make_node(operation, [value, *names], [out], **attributes))
         value = out
 
+    if last is not None:
+        add("Transpose", perm=[0, 3, 1, 2])
     for layer in network.children():
         if isinstance(layer, nn.Conv2d):
             add("Conv", *(v for v in (layer.weight, layer.bias) if v is not None), pads=[1, 1, 1, 1])
@@ -117,7 +125,7 @@ def write_onnx(
     graph = helper.make_graph(
         nodes,
         "small-cnn",
-        [helper.make_tensor_value_info("images", kind, [rows, 1, 8, 8])],
+        [helper.make_tensor_value_info("images", kind, [rows, *(last or (1, 8, 8))])],
         [helper.make_tensor_value_info(value, kind, [rows, 10])],
         constants,
     )

@@ -142,6 +142,32 @@ def test_onnx(rows: int | str, dtype: str, tmp_path: Path) -> None:
     attacked(target.module, "noise")
 
 
+@pytest.mark.parametrize("last", [(8, 8, 1), ("H", "W", 1), (8, None, 1)])
+def test_onnx_with_channels_last_is_permuted_and_told(
+    last: tuple[int | str | None, ...], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    network = bare()
+    target = load_target(write_onnx(tmp_path / "net.onnx", network, last=last), INFO)
+    described(target, "onnx", False)
+    close(target.module, network)
+    assert target.description["layout"] == "NHWC"
+    (note,) = target.description["notes"]
+    assert "channels last" in note
+    square = write_onnx(tmp_path / "plain.onnx", network)
+    assert "layout" not in load_target(square, INFO).description
+
+
+def test_onnx_of_neither_layout_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    for last in [(8, 9, 1), (8, 8, 3), (9, 8, 1)]:
+        path = write_onnx(tmp_path / "net.onnx", bare(), last=last)
+        with pytest.raises(RunError, match=r"takes images of shape|cannot load"):
+            load_target(path, INFO)
+
+
 def test_onnx_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(b"\x08\x08rest")

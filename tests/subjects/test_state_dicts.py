@@ -48,15 +48,19 @@ def test_a_resolved_reference_will_do(tmp_path: Path) -> None:
     close(load_target(path, INFO, model=resolve(BARE, "model")).module, bare())
 
 
-def test_one_odd_name_keeps_the_prefix(tmp_path: Path) -> None:
+def test_a_name_beside_a_wrapper_is_told_and_a_name_within_is_refused(tmp_path: Path) -> None:
     state = prefixed("module.", small().state_dict())
-    state["other"] = torch.zeros(1)
+    beside = stored(tmp_path / "beside.pth", {**state, "criterion.weight": torch.zeros(10)})
+    target = load_target(beside, INFO, model=SMALL)
+    close(target.module, small())
+    assert "not used of the file: criterion.weight" in target.description["notes"]
+    state = prefixed("module.", bare().state_dict())
+    within = stored(tmp_path / "within.pth", {**state, "module.other": torch.zeros(1)})
     with pytest.raises(RunError) as caught:
-        load_target(stored(tmp_path / "model.pth", state), INFO, model=SMALL)
-    count = len(small().state_dict())
-    counters = sum(name.endswith("num_batches_tracked") for name in small().state_dict())
-    assert f"{count - counters} missing: mean, std, network.0.weight, …" in str(caught.value)
-    assert f"{count + 1} unexpected: module.mean, module.std, module.network.0.weight, …" in str(caught.value)
+        load_target(within, INFO, model=BARE)
+    assert '(without "module." in front of the names of the file)' in str(caught.value)
+    assert "1 unexpected: other (1,)" in str(caught.value)
+    assert "missing" not in str(caught.value)
     assert "--set model.OPTION=VALUE" in str(caught.value)
 
 
@@ -81,16 +85,21 @@ def test_another_width_is_told_by_shapes_only(tmp_path: Path) -> None:
     assert "missing" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("in_file", "model", "hint"),
-    [(bare, SMALL, "model.normalize=false"), (small, BARE, "model.normalize=true")],
-)
-def test_normalisation_on_one_side_only_is_recognised(
-    in_file: Any, model: Use, hint: str, tmp_path: Path
-) -> None:
-    path = stored(tmp_path / "model.safetensors", in_file().state_dict())
-    with pytest.raises(RunError, match=hint):
-        load_target(path, INFO, model=model)
+def test_a_file_without_the_models_normalisation_is_refused(tmp_path: Path) -> None:
+    path = stored(tmp_path / "model.safetensors", bare().state_dict())
+    with pytest.raises(
+        RunError, match=r"no normalisation(.|\n)*model\.normalize=false, and --mean and --std"
+    ):
+        load_target(path, INFO, model=SMALL)
+    stated = Use("small-cnn", {"width": 4, "hidden": 16, "mean": [0.25], "std": [0.5]})
+    target = load_target(path, INFO, model=stated)
+    assert target.description["normalisation"] == {"mean": [0.25], "std": [0.5], "where": "inside the model"}
+
+
+def test_the_normalisation_of_a_file_is_kept_in_front_of_a_model_without_one(tmp_path: Path) -> None:
+    target = load_target(stored(tmp_path / "model.safetensors", small().state_dict()), INFO, model=BARE)
+    close(target.module, small())
+    assert target.description["normalisation"]["where"] == "in front"
 
 
 def test_old_files_without_the_counter_of_batchnorm(tmp_path: Path) -> None:
@@ -111,9 +120,10 @@ def test_checkpoints_of_other_programs(place: str, tmp_path: Path) -> None:
     checkpoint = {"epoch": 3, "ema": average, place: state, "optimizer": {"lr": 0.1}}
     target = load_target(stored(tmp_path / "a.pth", checkpoint), INFO, model=SMALL)
     close(target.module, small())
-    (note,) = target.description["notes"]
-    assert f'under "{place}"' in note
-    assert "not used: ema" in note
+    place_note, prefix_note = target.description["notes"]
+    assert f'under "{place}"' in place_note
+    assert "not used: ema" in place_note
+    assert '"module."' in prefix_note
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import Batch, Cost, Method, ParamGroup, Step, Task, Vicinity, View, stream
+from robustplug.api import Batch, Cost, Method, ParamGroup, Rate, Step, Task, Vicinity, View, stream
 from robustplug.builtin.vicinities import Linf
 from robustplug.testing import OneStep, ToyTask
 
@@ -244,7 +244,7 @@ class Remembers(Method[Any]):
     """Right: counts how often each sample was seen, on top of what was there."""
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
-        self.seen = self.state.per_sample("seen", task.info.sizes["train"])
+        self.seen = self.state.per_sample("seen", task.info.training_indices)
         return super().setup(model, task)
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
@@ -366,6 +366,11 @@ class Reduces(Slot):
         return _entropy(output, target).mean()
 
 
+class TakesNumbersAlone(Slot):
+    def __call__(self, step: Step, view: View, output: Tensor, target: Tensor) -> Tensor:
+        return -output.log_softmax(1).gather(1, target[:, None])[:, 0]
+
+
 class NormalisesByTheBatch(Slot):
     def __call__(self, step: Step, view: View, output: Tensor, target: Tensor) -> Tensor:
         losses = _entropy(output, target)
@@ -449,3 +454,66 @@ class Counts(Slot):
     def __call__(self, epoch: float, epochs: int) -> float:
         self.calls += 1
         return 1 / self.calls
+
+
+class CountsUpdates:
+    """Right: a schedule of updates with a momentum."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def update(self, progress: Any, settings: Any) -> Rate:
+        return Rate(1 - progress.update / progress.updates, 0.5)
+
+
+class RemembersUpdates(CountsUpdates):
+    last = 0
+
+    def update(self, progress: Any, settings: Any) -> Rate:
+        self.last, before = progress.update, self.last
+        return Rate(1.0 if before <= progress.update else 0.5)
+
+
+class MomentumOfOne(CountsUpdates):
+    def update(self, progress: Any, settings: Any) -> Rate:
+        return Rate(1.0, 1.0)
+
+
+class Shifted:
+    """Right: shifts each image by its seed."""
+
+    def __init__(self, options: object, *, info: Any) -> None:
+        pass
+
+    def __call__(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        return torch.stack([row.roll(seed % 3, 2) for row, seed in zip(x, seeds, strict=True)])
+
+
+class ChangesInPlace(Shifted):
+    def __call__(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        return x.copy_(super().__call__(x, seeds))
+
+
+class Brightens(Shifted):
+    def __call__(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        return super().__call__(x, seeds) + 0.5
+
+
+class Crops(Shifted):
+    def __call__(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        return super().__call__(x, seeds)[..., 1:]
+
+
+class DoesNothing(Shifted):
+    def __call__(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        return x
+
+
+class DrawsForTheBatch(Shifted):
+    def __call__(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        return torch.stack([row.roll(place % 3, 2) for place, row in enumerate(x)])
+
+
+class DrawsGlobally(Shifted):
+    def __call__(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        return (x + 0.1 * torch.rand(len(x), 1, 1, 1)).clamp(0, 1)

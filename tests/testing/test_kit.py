@@ -80,6 +80,7 @@ BROKEN: list[tuple[Kind, Any, set[str]]] = [
     ("label_map", broken.SumsToTwo, {"targets_are_distributions"}),
     ("output_map", broken.CentresTheBatch, {"outputs_are_per_sample"}),
     ("loss", broken.Reduces, {"loss_is_per_sample"}),
+    ("loss", broken.TakesNumbersAlone, {"loss_is_per_sample", "loss_is_finite"}),
     ("loss", broken.NormalisesByTheBatch, {"loss_is_per_sample"}),
     ("loss", broken.Overflows, {"loss_is_finite"}),
     ("task", broken.Toy, set()),
@@ -100,6 +101,24 @@ BROKEN: list[tuple[Kind, Any, set[str]]] = [
     ("optimizer", broken.only_descends, {"optimizer_descends_and_ascends"}),
     ("schedule", broken.Negative, {"schedule_is_a_factor"}),
     ("schedule", broken.Counts, {"schedule_remembers_nothing"}),
+    ("schedule", broken.CountsUpdates, set()),
+    ("schedule", broken.RemembersUpdates, {"schedule_remembers_nothing"}),
+    ("schedule", broken.MomentumOfOne, {"schedule_is_a_factor"}),
+    ("augmentation", broken.Shifted, set()),
+    (
+        "augmentation",
+        broken.ChangesInPlace,
+        {"augmentation_keeps_the_form", "augmentation_depends_on_the_seeds_alone"},
+    ),
+    ("augmentation", broken.Brightens, {"augmentation_keeps_the_form"}),
+    (
+        "augmentation",
+        broken.Crops,
+        {"augmentation_keeps_the_form"},
+    ),
+    ("augmentation", broken.DoesNothing, {"augmentation_keeps_the_form"}),
+    ("augmentation", broken.DrawsForTheBatch, {"augmentation_depends_on_the_seeds_alone"}),
+    ("augmentation", broken.DrawsGlobally, {"augmentation_depends_on_the_seeds_alone"}),
 ]
 OPTIONS: dict[Kind, type[Any]] = {"method": ErmOptions, "vicinity": broken.Ball}
 

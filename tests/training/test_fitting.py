@@ -141,6 +141,7 @@ def test_attacks_by_gradients_are_refused(tmp_path: Path) -> None:
         ("optimizer", {"optimizer": {"lr": 0.05}}),
         ("schedule", {"schedule": {"use": "cosine"}}),
         ("train.clip_grad_norm", {"train": {"clip_grad_norm": 1.0}}),
+        ("train.class_weights", {"train": {"class_weights": "balanced"}}),
         ("train.ema_decay", {"train": {"ema_decay": 0.9}}),
         ("train.checkpoint_batches", {"train": {"checkpoint_batches": 1}}),
         ("train.precision", {"train": {"precision": "bfloat16"}}),

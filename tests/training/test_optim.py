@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,12 +9,14 @@ import torch
 from torch import nn
 
 import robustplug
-from robustplug.core.types import ParamGroup, Pass
+from robustplug.core.protocols import Rate
+from robustplug.core.types import ParamGroup, Pass, Progress
+from robustplug.errors import Refused
 from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.runs.checkpoint import pack, unpack
-from robustplug.training.optim import Optimizers
+from robustplug.training.optim import Optimizers, progress_at
 
 
 def parameter(*values: float) -> nn.Parameter:
@@ -45,7 +48,7 @@ def test_groups_descend_or_ascend_at_their_own_rate(name: str) -> None:
         lr=0.1,
         weight_decay=0.0,
     )
-    optim.set_lr(0.0, 1)
+    optim.set_rates(Progress())
     set_gradients(1.0, down, up, fast)
     optim.step({"model", "up", "fast"})
     assert [p.item() for p in (down, up, fast)] == pytest.approx([0.9, 1.1, 0.5], abs=1e-5)
@@ -86,8 +89,13 @@ def test_the_schedule_scales_every_rate_from_its_own_base() -> None:
     chosen = resolve(Use("sgd", {"lr": 0.1}), "optimizer")
     schedule = robustplug.build("schedule", "cosine")
     optim = Optimizers([ParamGroup("slow", [slow]), ParamGroup("fast", [fast], lr=2.0)], chosen, schedule)
-    for epoch, factor in [(0.0, 1.0), (5.0, 0.5), (2.5, 0.5 * (1 + math.sqrt(0.5))), (10.0, 0.0)]:
-        assert optim.set_lr(epoch, 10) == pytest.approx(0.1 * factor)
+    for epoch, factor in [
+        (0.0, 1.0),
+        (5.0, 0.5),
+        (2.5, 0.5 * (1 + math.sqrt(0.5))),
+        (7.5, 0.5 * (1 - math.sqrt(0.5))),
+    ]:
+        assert optim.set_rates(progress_at(epoch, 10, 4)) == pytest.approx(0.1 * factor)
         rates = [each.param_groups[0]["lr"] for each in optim.by_name.values()]
         assert rates == pytest.approx([0.1 * factor, 2.0 * factor])
 
@@ -212,3 +220,44 @@ def test_passes_may_reach_different_parameters_of_a_group() -> None:
     # lr · (g + momentum · buffer): 1.9 in a first step, 2.71 in a second.
     assert float(later.detach()) == pytest.approx(1 - 0.19)
     assert float(first.detach()) == pytest.approx(1 - 0.19 - 0.271)
+
+
+class Triangle:
+    """A schedule of a plugin that counts updates and moves the momentum against the rate."""
+
+    def update(self, progress: Progress, settings: Mapping[str, Any]) -> Rate:
+        height = 1 - abs(2 * progress.update / progress.updates - 1)
+        return Rate(height, settings.get("momentum", 0.5) - 0.1 * height)
+
+
+@pytest.mark.parametrize(("name", "momentum"), [("sgd", 0.9), ("adamw", 0.5)])
+def test_a_schedule_of_updates_sets_rate_and_momentum(name: str, momentum: float) -> None:
+    one = parameter(1.0)
+    chosen = resolve(Use(name, {"lr": 0.2}), "optimizer")
+    optim = Optimizers([ParamGroup("model", [one])], chosen, Triangle())
+    (entry,) = optim.by_name["model"].param_groups
+    for update, height in ((0, 0.0), (2, 0.5), (4, 1.0), (6, 0.5)):
+        assert optim.set_rates(Progress(0, 1, update, 8, update, 8)) == pytest.approx(0.2 * height)
+        found = entry["betas"][0] if "betas" in entry else entry["momentum"]
+        assert found == pytest.approx(momentum - 0.1 * height)
+    assert entry.get("betas", (0, 0.999))[1] == 0.999
+
+
+def test_a_momentum_that_the_optimizer_lacks_is_refused() -> None:
+    chosen = resolve(Use("torch:Adadelta"), "optimizer")
+    optim = Optimizers([ParamGroup("model", [parameter(1.0)])], chosen, Triangle())
+    with pytest.raises(Refused, match="sets the momentum, but the optimizer has none"):
+        optim.set_rates(Progress(0, 1, 1, 8, 1, 8))
+
+
+def test_the_moment_of_a_run_advances_with_every_update() -> None:
+    moments = [
+        Progress(epoch, 2, batch, 3, (epoch * 3 + batch) * 2 + place, 12).moment
+        for epoch in range(2)
+        for batch in range(3)
+        for place in range(2)
+    ]
+    assert moments == [
+        epoch + (batch + place / 2) / 3 for epoch in (0, 1) for batch in (0, 1, 2) for place in (0, 1)
+    ]
+    assert [progress_at(at, 2, 4).update for at in (0, 0.24, 0.25, 1.99, 2, 9)] == [0, 0, 1, 7, 7, 7]

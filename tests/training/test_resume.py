@@ -22,12 +22,42 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a schedule that warms up": {"schedule": SCHEDULE},
     "augmentation": {"task": {"augment": True}},
     "adamw and clipping": {"optimizer": {"use": "adamw", "lr": 0.01}, "train": {"clip_grad_norm": 0.1}},
+    "a schedule and an optimizer of torch": {
+        "optimizer": {"use": "torch:NAdam", "lr": 0.01},
+        "schedule": {"use": "torch:OneCycleLR", "pct_start": 0.4},
+    },
+    "a cyclic schedule after a warm-up": {
+        "schedule": {
+            "use": "warm-up",
+            "epochs": 1,
+            "then": {"use": "torch:CyclicLR", "base_lr": 0.001, "step_size_up": 3},
+        }
+    },
+    "transforms of torchvision": {
+        "train": {
+            "augment": [
+                {"use": "torchvision:RandomCrop", "size": 8, "padding": 1},
+                {"use": "torchvision:ColorJitter", "brightness": 0.3},
+                {"use": "torchvision:RandomErasing"},
+            ]
+        }
+    },
+    "balanced sampling": {"train": {"sampling": "balanced"}},
+    "class weights and cutmix": {
+        "train": {"class_weights": "balanced"},
+        "method": {"vicinity": {"use": "cutmix"}},
+    },
     "no selection": {"train": {"select": "last", "channels_last": False}},
 }
 EVERYTHING: dict[str, dict[str, Any]] = {
-    "train": {"ema_decay": 0.9, "clip_grad_norm": 1.0},
+    "train": {
+        "ema_decay": 0.9,
+        "clip_grad_norm": 1.0,
+        "sampling": "balanced",
+        "augment": [{"use": "torchvision:RandomErasing"}],
+    },
     "task": {"augment": True},
-    "schedule": SCHEDULE,
+    "schedule": {"use": "torch:OneCycleLR"},
     "validate": {"every": 2},
 }
 HALVES = tiny("pgd-at", train={"checkpoint_batches": 2})

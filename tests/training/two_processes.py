@@ -30,7 +30,20 @@ from robustplug.training.validate import validate
 from .learned import DRAWS, LEARNED
 from .runs import merged, offered, timeless, tiny
 
-COMPARED = ("erm", "pgd-at", "trades", "cat", "learned")
+COMPARED = ("erm", "pgd-at", "trades", "cat", "learned", "data")
+# Stands for erm with everything that changes which samples come, what they look like and what they weigh.
+DATA = {
+    "train": {
+        "sampling": "balanced",
+        "class_weights": [1.0, 2.0, 0.5, *[1.0] * 7],
+        "augment": [
+            {"use": "torchvision:RandomErasing", "p": 0.5},
+            {"use": "torchvision:RandomCrop", "size": 8, "padding": 1},
+        ],
+    },
+    "optimizer": {"use": "torch:SGD", "lr": 0.02, "momentum": 0.9},
+    "schedule": {"use": "torch:OneCycleLR"},
+}
 RESUMED = {"quick": ("free-at", "cat"), "slow": ("fast-at", "erm", "pgd-at", "trades")}
 SAMPLES = 200
 RANK = int(os.environ.get("RANK", 0))
@@ -44,10 +57,12 @@ class Killed(BaseException):
 
 def exact(method: str) -> dict[str, Any]:
     """Return a recipe in which nothing depends on the number of processes; the last batch is ragged."""
-    recipe = tiny() if method == "learned" else tiny(method)
-    recipe["method"]["use"] = method
+    recipe = tiny() if method in ("learned", "data") else tiny(method)
+    recipe["method"]["use"] = "erm" if method == "data" else method
     model = {"batchnorm": False}
     recipe = merged(recipe, {"model": model, "train": {"batch_size": 30}, "optimizer": {"lr": 0.02}})
+    if method == "data":
+        recipe = merged({**recipe, "optimizer": {}}, DATA)
     recipe["evaluate"] = {"batch_size": 16, "samples": SAMPLES, "attack": [{"use": "fgsm"}]}
     if method in ("pgd-at", "trades", "cat"):
         recipe["method"]["perturbation"] = {"steps": 2, "start": "zero"}

@@ -1,17 +1,18 @@
-"""The built-in image models: their names and options.
+"""The built-in models: their names and options.
 
 Every factory is `factory(options, *, info: TaskInfo)` and returns an `nn.Module` that maps images
-(N, C, H, W) in [0, 1] to logits (N, info.classes). It raises ValueError if the task is not image
-classification or its images are too small for the architecture. Convolutions are initialised with
-Kaiming normal (fan_out), all other layers with torch's defaults. The random numbers come from torch's
+(N, C, H, W), or for `mlp` also tables (N, F), to logits (N, info.classes). It raises ValueError if the task
+is not image classification or its images are too small for the architecture. Convolutions are initialised
+with Kaiming normal (fan_out), all other layers with torch's defaults. The random numbers come from torch's
 global generator, see `robustplug.core.random.isolated`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from ...api import Component, Count
+from ...api import Component, Count, Decay, Positive, Real
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,22 @@ class ImageModel:
     Attributes:
         normalize: whether to prepend (x - mean) / std of the training images, so that inputs and radii
             stay in [0, 1]; without effect if the task states no mean.
+        mean, std: other numbers for it, one for each channel, such as those that the weights in `from` were
+            trained with; None for those of the training images.
+
+    Raises:
+        ValueError: only one of mean and std is given, they differ in length, or normalize is false.
     """
 
     normalize: bool = True
+    mean: tuple[Real, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError("mean and std belong together: give one number of each for every channel")
+        if self.mean is not None and not self.normalize:
+            raise ValueError("mean and std have no effect with normalize = false: leave them out")
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,21 @@ class SmallCnn(ImageModel):
 
 
 @dataclass(frozen=True)
+class Mlp(ImageModel):
+    """Options of `mlp`.
+
+    Attributes:
+        hidden: number of units of each hidden layer; empty for a linear model.
+        activation: function after each hidden layer.
+        dropout: probability of dropping a unit after each hidden layer during training.
+    """
+
+    hidden: tuple[Count, ...] = (256, 256)
+    activation: Literal["relu", "gelu", "tanh", "silu"] = "relu"
+    dropout: Decay = 0.0
+
+
+@dataclass(frozen=True)
 class WideResNet(ImageModel):
     """Options of `wide-resnet`.
 
@@ -57,6 +86,7 @@ class WideResNet(ImageModel):
     width: Count = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.depth < 10 or self.depth % 6 != 4:
             raise ValueError(f"depth must be 6n + 4 (10, 16, 22, 28, 34, 40, …), not {self.depth}")
 
@@ -76,7 +106,7 @@ class ResNeXt(ImageModel):
 
 @dataclass(frozen=True)
 class Torchvision(ImageModel):
-    """Options of `torchvision`; no weights are downloaded, the model always starts untrained.
+    """Options of `torchvision`; the model starts untrained, without `from`.
 
     Attributes:
         name: model name, as listed by `torchvision.models.list_models(module=torchvision.models)`.
@@ -93,6 +123,13 @@ MODELS: tuple[Component, ...] = (
         summary="four convolutions, two hidden layers, for images of at least 4x4, such as digits and MNIST",
         paper="after Carlini & Wagner 2017, arXiv:1608.04644, Table I",
         trial={"width": 4, "hidden": 16},
+    ),
+    Component(
+        "mlp",
+        factory="robustplug.builtin.models.mlp:multilayer_perceptron",
+        options=Mlp,
+        summary="multilayer perceptron, for tables (F features), and for images as rows of pixels",
+        trial={"hidden": [16], "dropout": 0.1},
     ),
     Component(
         "vgg16",
@@ -142,6 +179,7 @@ MODELS: tuple[Component, ...] = (
         "torchvision",
         factory="robustplug.builtin.models.torchvision_models:torchvision_model",
         options=Torchvision,
-        summary="any classification model of torchvision, untrained",
+        summary='any classification model of torchvision, trained with from = "DEFAULT"',
+        weights="robustplug.builtin.models.torchvision_models:torchvision_weights",
     ),
 )

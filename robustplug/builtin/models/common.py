@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
 
-from ...api import TaskInfo
+from ...api import TaskInfo, normalized
+from . import ImageModel
 
 
 class ImageTask(NamedTuple):
@@ -43,6 +45,20 @@ def image_task(info: TaskInfo, model: str, least: int = 1) -> ImageTask:
             f"{model} needs images of at least {least}x{least} pixels, but the task has {height}x{width}"
         )
     return ImageTask(channels, height, width, info.classes)
+
+
+def in_front(network: nn.Module, info: TaskInfo, options: ImageModel) -> nn.Module:
+    """Put the normalisation that the options state in front of a network, or else that of the task.
+
+    Raises:
+        ValueError: mean and std do not match the channels.
+    """
+    if options.mean is not None and options.std is not None:
+        channels = info.shape[0] if info.shape else len(options.mean)
+        if len(options.mean) != channels:
+            raise ValueError(f"mean has {len(options.mean)} numbers, but the images have {channels} channels")
+        info = replace(info, mean=options.mean, std=options.std)
+    return normalized(network, info, options.normalize)
 
 
 def conv(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...api import TaskInfo, normalized
+from ...api import TaskInfo
 from . import ImageModel
-from .common import classifier, conv, image_task
+from .common import classifier, conv, image_task, in_front
 
 _GROWTH = 32
 _BLOCKS = (6, 12, 24, 16)
@@ -49,4 +49,4 @@ def densenet121(options: ImageModel, *, info: TaskInfo) -> nn.Module:
             layers.append(DenseLayer(channels, _GROWTH))
             channels += _GROWTH
     network = nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(), classifier(channels, task.classes))
-    return normalized(network, info, options.normalize)
+    return in_front(network, info, options)

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ...api import TaskInfo, normalized
+from ...api import TaskInfo
 from . import ImageModel, WideResNet
-from .common import classifier, conv, image_task
+from .common import classifier, conv, image_task, in_front
 
 
 class PreActBlock(nn.Module):
@@ -47,7 +47,7 @@ def preact_resnet18(options: ImageModel, *, info: TaskInfo) -> nn.Module:
     """
     task = image_task(info, "preact-resnet18", least=9)
     stages = ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2))
-    return normalized(_network(task.channels, 64, stages, task.classes), info, options.normalize)
+    return in_front(_network(task.channels, 64, stages, task.classes), info, options)
 
 
 def wide_resnet(options: WideResNet, *, info: TaskInfo) -> nn.Module:
@@ -59,7 +59,7 @@ def wide_resnet(options: WideResNet, *, info: TaskInfo) -> nn.Module:
     task = image_task(info, "wide-resnet", least=5)
     repeats = (options.depth - 4) // 6
     stages = [(channels * options.width, repeats, stride) for channels, stride in ((16, 1), (32, 2), (64, 2))]
-    return normalized(_network(task.channels, 16, stages, task.classes), info, options.normalize)
+    return in_front(_network(task.channels, 16, stages, task.classes), info, options)
 
 
 def _network(inputs: int, stem: int, stages: Iterable[tuple[int, int, int]], classes: int) -> nn.Sequential:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from ...api import TaskInfo, normalized
+from ...api import TaskInfo
 from . import ImageModel, ResNeXt
-from .common import classifier, conv, image_task
+from .common import classifier, conv, image_task, in_front
 
 
 class Residual(nn.Module):
@@ -69,7 +69,7 @@ def resnet18(options: ImageModel, *, info: TaskInfo) -> nn.Module:
         blocks += [basic_block(channels, width, stride), basic_block(width, width, 1)]
         channels = width
     network = nn.Sequential(*_stem(task.channels), *blocks, classifier(channels, task.classes))
-    return normalized(network, info, options.normalize)
+    return in_front(network, info, options)
 
 
 def resnext29(options: ResNeXt, *, info: TaskInfo) -> nn.Module:
@@ -92,7 +92,7 @@ def resnext29(options: ResNeXt, *, info: TaskInfo) -> nn.Module:
         blocks += [grouped_bottleneck(outputs, width, outputs, 1, groups) for _ in range(2)]
         channels = outputs
     network = nn.Sequential(*_stem(task.channels), *blocks, classifier(channels, task.classes))
-    return normalized(network, info, options.normalize)
+    return in_front(network, info, options)
 
 
 def _stem(channels: int) -> tuple[nn.Module, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...api import TaskInfo, normalized
+from ...api import TaskInfo
 from . import SmallCnn
-from .common import conv, image_task
+from .common import conv, image_task, in_front
 
 
 def small_cnn(options: SmallCnn, *, info: TaskInfo) -> nn.Module:
@@ -37,4 +37,4 @@ def small_cnn(options: SmallCnn, *, info: TaskInfo) -> nn.Module:
         nn.ReLU(),
         nn.Linear(options.hidden, task.classes),
     ]
-    return normalized(nn.Sequential(*layers), info, options.normalize)
+    return in_front(nn.Sequential(*layers), info, options)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torchvision.models
 from torch import nn
 
-from ...api import TaskInfo, did_you_mean, evaluating, normalized
+from ...api import TaskInfo, Weights, did_you_mean, evaluating
 from . import Torchvision
-from .common import ImageTask, image_task
+from .common import ImageTask, image_task, in_front
+
+_AUXILIARY = re.compile(r"aux\d|AuxLogits")
 
 
 def torchvision_model(options: Torchvision, *, info: TaskInfo) -> nn.Module:
@@ -42,7 +46,35 @@ def torchvision_model(options: Torchvision, *, info: TaskInfo) -> nn.Module:
     except (AssertionError, RuntimeError, ValueError) as error:
         size = f"{task.channels}x{task.height}x{task.width}"
         raise ValueError(f"torchvision's {options.name} does not take images of {size}: {error}") from error
-    return normalized(network, info, options.normalize)
+    return in_front(network, info, options)
+
+
+def torchvision_weights(options: Torchvision, name: str | None, *, info: TaskInfo) -> Weights | None:
+    """Return the state dict of torchvision's own weights, which torchvision downloads into its cache.
+
+    Args:
+        options: options of the model.
+        name: name of the weights, such as "DEFAULT"; None for none.
+        info: description of the task.
+
+    Raises:
+        ValueError: there are no such weights.
+        OSError: they cannot be downloaded.
+    """
+    if name is None:
+        return None
+    members: Mapping[str, Any] = torchvision.models.get_model_weights(options.name).__members__
+    if name not in members:
+        raise ValueError(
+            f'torchvision has no weights "{name}" of {options.name}, and there is no such file. Known: '
+            f"{', '.join(members)}."
+        )
+    weights = members[name]
+    # GoogLeNet and Inception come with auxiliary classifiers, which the model here does not have.
+    state = {key: value for key, value in weights.get_state_dict().items() if not _AUXILIARY.match(key)}
+    transforms = weights.transforms()
+    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    return Weights(state, f"torchvision's {options.name} {weights.name}", mean, std)
 
 
 def _construct(name: str, task: ImageTask) -> nn.Module:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...api import TaskInfo, normalized
+from ...api import TaskInfo
 from . import ImageModel
-from .common import classifier, conv, image_task
+from .common import classifier, conv, image_task, in_front
 
 _STACKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
@@ -29,4 +29,4 @@ def vgg16(options: ImageModel, *, info: TaskInfo) -> nn.Module:
             channels = width
         layers.append(nn.MaxPool2d(2))
     network = nn.Sequential(*layers, classifier(channels, task.classes))
-    return normalized(network, info, options.normalize)
+    return in_front(network, info, options)

@@ -1,17 +1,23 @@
-"""The built-in tasks: image classification from scikit-learn, torchvision's data sets, or folders.
+"""The built-in tasks: classification of data from scikit-learn, torchvision, Hugging Face, or your own files.
 
 Importing this module does not import torch, torchvision or scikit-learn.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from ...api import Bounds, Component, Count, Finite, FractionText, Natural
+from ...api import Bounds, Component, Count, Finite, FractionText, Natural, Real, Use
 
 Share = Annotated[float, Bounds(gt=0, lt=1), Finite(), FractionText()]
 """A fraction above 0 and below 1."""
+
+Alpha = Literal["refuse", "white", "black"]
+"""What shows through transparent pixels."""
+
+Side = Real | tuple[Real, ...]
+"""A bound: a number, or one for each channel or feature."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +29,21 @@ class DigitsOptions:
             training.
         augment: whether to shift training images by at most one pixel.
         split_seed: seed of the split, independent of the run's seed.
+        classes: digits to keep, which become the classes 0, 1, … in this order; None for all. Each sample
+            stays in the split that it has with all digits.
     """
 
     validation: Count = 180
     test: Count = 360
     augment: bool = False
     split_seed: int = 0
+    classes: tuple[Annotated[int, Bounds(ge=0, le=9)], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is not None and (
+            len(set(self.classes)) != len(self.classes) or len(self.classes) < 2
+        ):
+            raise ValueError(f"classes must be at least two different digits, not {list(self.classes)}")
 
 
 @dataclass(frozen=True)
@@ -60,34 +75,159 @@ class AugmentedOptions(DownloadedOptions):
 
 
 @dataclass(frozen=True)
-class ImageFolderOptions:
-    """Options of the task `image-folder`.
+class PictureOptions:
+    """Options of the tasks that decode pictures on demand.
 
     Attributes:
-        root: folder that contains train/ and optionally val/ (or validation/) and test/, each with one
-            folder per class; or a folder of class folders. By default the variable ROBUSTPLUG_DATA,
-            else "data".
-        size: height and width of the resized images.
-        validation: fraction of the training images held out for validation if no folder contains them.
-        test: fraction held out for testing, likewise; without test/, a folder val/ is the test split.
+        size: height and width of the resized images; None to take them as they are, where all agree.
+        upsample: whether images smaller than `size` may be enlarged.
+        alpha: what shows through transparent pixels: "white" or "black"; "refuse" allows none.
+        broken: "error" to stop at pictures that cannot be read, "skip" to leave them out and count them.
         augment: whether to crop and mirror training images; up to size 64 with shifts of at most 4 pixels,
             above with crops of random area and aspect ratio.
         workers: number of extra processes that decode images; 0 to decode in the main process.
         split_seed: seed of the split, independent of the run's seed.
     """
 
-    root: str | None = None
-    size: Count = 224
-    validation: Share = 0.1
-    test: Share = 0.2
+    size: Count | None = None
+    upsample: bool = False
+    alpha: Alpha = "refuse"
+    broken: Literal["error", "skip"] = "error"
     augment: bool = True
     workers: Natural = 2
     split_seed: int = 0
 
 
+@dataclass(frozen=True)
+class ImageFolderOptions(PictureOptions):
+    """Options of the task `image-folder`.
+
+    Attributes:
+        root: folder that contains train/ and optionally val/ (or validation/) and test/, each with one
+            folder per class; or a folder of class folders. By default the variable ROBUSTPLUG_DATA,
+            else "data".
+        validation: fraction of the training images held out for validation if no folder contains them.
+        test: fraction held out for testing, likewise; without test/, a folder val/ is the test split.
+    """
+
+    root: str | None = None
+    validation: Share = 0.1
+    test: Share = 0.2
+
+
+@dataclass(frozen=True)
+class WebDatasetOptions(PictureOptions):
+    """Options of the task `webdataset`. Give at least `train` or `test`.
+
+    Attributes:
+        train: the .tar files with the training samples: a path, also with "{000..009}" or "*".
+        validation: .tar files with validation samples, or the fraction of the training samples held out.
+        test: .tar files with test samples, or the fraction held out.
+        label: ending of the entries with the labels: class numbers, or class names.
+    """
+
+    train: str | None = None
+    validation: Share | str = 0.1
+    test: Share | str = 0.2
+    label: str = "cls"
+
+
+@dataclass(frozen=True)
+class HuggingFaceOptions(PictureOptions):
+    """Options of the task `huggingface`.
+
+    Attributes:
+        name: name of a data set of the Hugging Face Hub, or a folder: one written by `save_to_disk`, or one
+            that `load_dataset` reads.
+        config: configuration of the data set, if it has several.
+        revision: commit or tag of the data set on the Hub.
+        columns: names of the input and the label column; by default they are recognised by their names.
+        train: name of the training split.
+        validation: name of the validation split, or the fraction of the training samples held out; None for
+            the data set's own, else 0.1.
+        test: name of the test split, or the fraction held out; None for the data set's own, else 0.2.
+        bounds: lowest and highest value of inputs that are no pictures, numbers or one for each feature;
+            by default 0 and 1.
+    """
+
+    name: str = field(kw_only=True)
+    config: str | None = None
+    revision: str | None = None
+    columns: tuple[str, str] | None = None
+    train: str = "train"
+    validation: Share | str | None = None
+    test: Share | str | None = None
+    bounds: tuple[Side, Side] | None = None
+
+
+@dataclass(frozen=True)
+class ArraysOptions:
+    """Options of the task `arrays`. Give `path`, `train` or `test`.
+
+    Attributes:
+        path: file with all samples: .npz, .npy, .safetensors, .parquet, .csv or .tsv, or a folder of .npy
+            files, x.npy and y.npy. Arrays named x_train, y_train, x_test and so on are splits of their own.
+        train: file with the training samples, instead of `path`.
+        validation: file with validation samples, or the fraction of the training samples held out.
+        test: file with test samples, or the fraction held out.
+        label: name of the label array or column, or its number, from 0, -1 for the last; by default it is
+            recognised by its name.
+        features: names of the feature columns of a table, by default all but the label; or the name of the
+            one input array.
+        bounds: lowest and highest value of the inputs, numbers or one for each channel or feature; by
+            default 0 and 1, uint8 being divided by 255. "measured" for the extremes of each feature of a
+            table.
+        classes: number of classes, where labels are class numbers and the data may lack some; by default
+            one more than the largest label. Labels that are names, or numbers that do not start at 0, are
+            sorted.
+        split_seed: seed of the split, independent of the run's seed.
+    """
+
+    path: str | None = None
+    train: str | None = None
+    validation: Share | str = 0.1
+    test: Share | str = 0.2
+    label: int | str | None = None
+    features: tuple[str, ...] = ()
+    bounds: tuple[Side, Side] | Literal["measured"] | None = None
+    classes: Count | None = None
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.train is not None:
+            raise ValueError("train and path both name the training samples: give one of them")
+
+
 _SETS = "robustplug.builtin.tasks.torchvision_sets"
 
+
+@dataclass(frozen=True)
+class MixOptions:
+    """Options of the task `mix`.
+
+    Attributes:
+        base: task whose samples are trained on, validated on and tested on.
+        extra: task whose training samples are added to each training batch, such as generated images with
+            predicted labels.
+        share: share of extra samples in each batch.
+        score_extra: whether extra samples count in the accuracies of training, too.
+    """
+
+    base: Annotated[Use, "task"]
+    extra: Annotated[Use, "task"]
+    share: Share = 0.5
+    score_extra: bool = False
+
+
 TASKS: tuple[Component, ...] = (
+    Component(
+        "mix",
+        "robustplug.builtin.tasks.mix:MixedTask",
+        MixOptions,
+        "training batches with a fixed share of samples of another task, for extra data",
+        "after Carmon et al. 2019, Unlabeled data improves adversarial robustness, arXiv:1905.13736",
+        trial={"base": {"use": "digits"}, "extra": {"use": "digits", "split_seed": 1}, "share": 0.3},
+    ),
     Component(
         "digits",
         "robustplug.builtin.tasks.digits:digits",
@@ -134,5 +274,24 @@ TASKS: tuple[Component, ...] = (
         "robustplug.builtin.tasks.image_folder:ImageFolderTask",
         ImageFolderOptions,
         "any images on disk in one folder per class, with or without folders for the splits",
+    ),
+    Component(
+        "arrays",
+        "robustplug.builtin.tasks.arrays.task:arrays",
+        ArraysOptions,
+        "images or tables in .npz, .npy, .safetensors, .parquet or .csv files",
+    ),
+    Component(
+        "huggingface",
+        "robustplug.builtin.tasks.huggingface:huggingface",
+        HuggingFaceOptions,
+        "a data set of the Hugging Face Hub, or a folder that save_to_disk wrote",
+        trial={"name": "./saved-data-set"},
+    ),
+    Component(
+        "webdataset",
+        "robustplug.builtin.tasks.webdataset:webdataset",
+        WebDatasetOptions,
+        "images and labels in .tar files (shards)",
     ),
 )

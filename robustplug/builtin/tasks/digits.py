@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from ...api import ArrayTask, stratified_split, stream
+from ...api import ArrayTask, Split, stratified_split, stream
 from . import DigitsOptions
 from .augment import Augmentation
 
 
 def digits(options: DigitsOptions) -> ArrayTask:
-    """Build the task: 1,797 images (1, 8, 8) in [0, 1] with 17 grey levels, 10 classes.
+    """Build the task: 1,797 images (1, 8, 8) in [0, 1] with 17 grey levels, 10 classes or fewer.
 
     Raises:
-        ValueError: the held-out splits leave no samples for training.
+        ValueError: the held-out splits leave no samples for training, or a split has none of the classes.
     """
     from sklearn.datasets import load_digits
 
@@ -22,13 +23,13 @@ def digits(options: DigitsOptions) -> ArrayTask:
     y = torch.tensor(targets, dtype=torch.int64)
     rng = stream(options.split_seed, "split")
     train, validation, test = stratified_split(y, (options.validation, options.test), rng)
+    kept = range(10) if options.classes is None else options.classes
+    renumbered = torch.full((10,), -1).index_copy_(0, torch.tensor(kept), torch.arange(len(kept)))[y]
+    splits: dict[Split, Tensor] = {"train": train, "validation": validation, "test": test}
+    chosen = {name: rows[renumbered[rows] >= 0] for name, rows in splits.items()}
     return ArrayTask(
-        {
-            "train": (x[train], y[train]),
-            "validation": (x[validation], y[validation]),
-            "test": (x[test], y[test]),
-        },
-        class_names=[str(digit) for digit in range(10)],
+        {name: (x[rows], renumbered[rows]) for name, rows in chosen.items()},
+        class_names=[str(digit) for digit in kept],
         default_model="small-cnn",
         augmentation=Augmentation(pad=1 if options.augment else 0),
     )

@@ -51,7 +51,7 @@ def draw_sweeps(material: Material, folder: Path) -> Drawn:
             label = _LABELS[axis]
             marks = None
             if axis == "eps":
-                label = f"ε ({norm} radius{', inputs in [0, 1]' if _images(results) else ''})"
+                label = f"ε ({norm} radius{_range(results)})"
                 same = threat.get("use") == norm and "eps" in threat
                 marks = {"ε of the evaluation": float(threat["eps"])} if same else None
             path = folder / f"accuracy-{axis}{'' if norm == threat.get('use', norm) else f'-{norm}'}.png"
@@ -62,8 +62,9 @@ def draw_sweeps(material: Material, folder: Path) -> Drawn:
             yield path, note + (f" Not drawn: {', '.join(left)}." if left else "")
 
 
-def _images(results: Mapping[str, Result]) -> bool:
-    return any(result.meta.get("input_range") is not None for result in results.values())
+def _range(results: Mapping[str, Result]) -> str:
+    known = [result.meta["input_range"] for result in results.values() if result.meta.get("input_range")]
+    return f", inputs in [{known[0][0]:g}, {known[0][1]:g}]" if known else ""
 
 
 def title_of(material: Material) -> str:

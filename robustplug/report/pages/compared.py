@@ -12,7 +12,7 @@ from ...runs.folder import writing
 from ..figures.plots import Point, trade_off_figure
 from ..tables.comparison import Column, Comparison, Group, Value
 from ..tables.markup import escape
-from ..tables.results import threat_text
+from ..tables.results import threat_text, unit_images
 from ..tables.sheets import Cell, Sheet, markdown, sheet_html
 from .page import Section, figures_html, page, read_picture
 
@@ -112,7 +112,7 @@ def _legend(group: Group) -> Iterator[str]:
     elif any(group.pareto):
         yield (
             f"{FRONT}: on the Pareto front of clean and robust accuracy. Robust accuracy: "
-            f"{group.robust.name} at {threat_text(group.threat)}."
+            f"{group.robust.name} at {threat_text(group.threat, unit_images(group.entries[0].results[0]))}."
         )
 
 
@@ -186,7 +186,9 @@ def comparison_csv(comparison: Comparison) -> str:
                         "method": entry.meta.get("method"),
                         "seeds": len(entry.results),
                         "row": column.name,
-                        "threat": threat_text(column.threat) if column.threat else "",
+                        "threat": threat_text(column.threat, unit_images(entry.results[0]))
+                        if column.threat
+                        else "",
                         "accuracy": value.mean,
                         "low": value.low,
                         "high": value.high,

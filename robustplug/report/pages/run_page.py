@@ -14,8 +14,10 @@ from ...core.types import AttackResult, Result
 from ...errors import RunError
 from ...runs.folder import EVALUATIONS, writing
 from ..figures.batchnorm import batchnorm_figure
+from ..figures.classes import draw_classes
 from ..figures.drawn import draw_sweeps, draw_training, title_of
 from ..material import Material, flat, read_extra, read_material
+from ..tables.classes import calibration_lines, class_samples, class_table
 from ..tables.markup import escape, pairs_html, table_html, text_html
 from ..tables.results import (
     audit_table,
@@ -24,6 +26,7 @@ from ..tables.results import (
     result_table,
     skipped_lines,
     threat_text,
+    unit_images,
     wilson_interval,
     worst_case_lines,
 )
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from ...core.reporting import Reporter
 
 FIGURES, PAGE = "figures", "index.html"
+# A table of more classes is collapsed.
+_CLASSES = 20
 BESIDE = "The folder figures beside this page contains the figures as PNG and SVG."
 
 
@@ -75,11 +80,12 @@ def run_report(
         computing.left_out.append(LeftOut("figures that have to be computed", "--saved was given", command))
     robustness = _pictures([*draw_sweeps(material, figures), *probes], material)
     training = _pictures(draw_training(material, figures), material)
+    classes = _pictures(draw_classes(material, figures), material)
     own = {each.name: each for each in inner}
     # A figure of a plugin replaces a built-in figure of the same name.
     robustness = [own.pop(each.name, each) for each in robustness]
     training = [own.pop(each.name, each) for each in training]
-    shown = {*own, *(each.name for each in (*robustness, *training))}
+    shown = {*own, *(each.name for each in (*robustness, *training, *classes))}
     # With --saved, the figures of an earlier report count as saved, too.
     found = _found(material, shown, () if compute else (figures,))
     if not material.audit and material.result is not None:
@@ -91,6 +97,7 @@ def run_report(
     results = _results(material)
     sections = [
         Section("Results", results),
+        Section("Classes", classes_html(material.result) + figures_html(classes)),
         Section("Audit", audit_html(material.audit)),
         Section("Robustness", figures_html(robustness)),
         Section("Training", figures_html(training)),
@@ -190,7 +197,8 @@ def _lead(material: Material) -> str:
         return '<p class="subtitle">The run is not finished: there is no result yet.</p>\n'
     meta = result.meta
     said = f"{meta.get('method')} on {meta.get('task')}, {meta.get('model') or 'no model of its own'}"
-    said += f" · {result.split} split, {result.samples} samples · threat model {threat_text(result.threat)}"
+    said += f" · {result.split} split, {result.samples} samples · threat model "
+    said += threat_text(result.threat, unit_images(result))
     clean = result.attacks[0]
     facts = [("clean accuracy", *_share(clean.accuracy, result.samples))]
     chains = meta.get("worst_cases") or ()
@@ -243,6 +251,16 @@ def evaluation_html(result: Result, name: str) -> str:
     parts += [f'<p class="doubt">{text_html(line)}</p>\n' for line in skipped_lines(result)]
     parts += [_told(row) for row in result.attacks if row.example]
     return "".join(parts)
+
+
+def classes_html(result: Result | None) -> str:
+    """Return the accuracies by class, collapsed if there are many, and the calibration."""
+    if result is None or not class_samples(result):
+        return ""
+    content = table_html(class_table(result))
+    if len(class_samples(result)) > _CLASSES:
+        content = f"<details><summary>Accuracy by class</summary>\n{content}</details>\n"
+    return content + "".join(f"<p>{text_html(line)}</p>\n" for line in calibration_lines(result))
 
 
 def _told(row: AttackResult) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...core.types import AttackResult
 from .entries import Entry, read_entries
-from .results import threat_text
+from .results import threat_text, unit_images
 from .statistics import LEVEL, front, mcnemar, share_interval, welch
 
 CLEAN = "clean"
@@ -169,7 +169,7 @@ def _group(setting: Mapping[str, Any], entries: Sequence[Entry]) -> Group:
     return Group(
         setting,
         tuple(entries),
-        tuple(_told_apart(columns)),
+        tuple(_told_apart(columns, unit_images(entries[0].results[0]))),
         robust,
         threat,
         _pareto(columns, robust, len(entries)),
@@ -260,14 +260,14 @@ def _worst_case(columns: Sequence[Column]) -> tuple[Column | None, Mapping[str, 
     return Column(name, members[0].threat, True, _marked(values)), members[0].threat
 
 
-def _told_apart(columns: Sequence[Column]) -> Iterator[Column]:
+def _told_apart(columns: Sequence[Column], images: bool) -> Iterator[Column]:
     """Make duplicate names unique: append the threat model, and a number if needed."""
     names = Counter(column.name for column in columns)
     seen: Counter[str] = Counter()
     for column in columns:
         name = column.name
         if names[name] > 1:
-            name = f"{name} · {threat_text(column.threat)}" if column.threat else name
+            name = f"{name} · {threat_text(column.threat, images)}" if column.threat else name
             seen[name] += 1
             name = name if seen[name] == 1 else f"{name} {seen[name]}"
         yield Column(name, column.threat, column.attacked, column.values)
@@ -285,6 +285,7 @@ def _options_that_differ(entries: Sequence[Entry]) -> Iterator[str]:
 def _not_compared(entries: Sequence[Entry], rows: Sequence[Mapping[str, list[AttackResult]]]) -> list[str]:
     """Return notes on rows that are missing or different in some lines, grouped by reason."""
     said: dict[str, list[str]] = {}
+    images = unit_images(entries[0].results[0])
     for key in dict.fromkeys(key for found in rows for key in found):
         having = [entry.name for entry, found in zip(entries, rows, strict=True) if key in found]
         if len(having) == len(entries):
@@ -296,10 +297,10 @@ def _not_compared(entries: Sequence[Entry], rows: Sequence[Mapping[str, list[Att
             for theirs, other in found.items()
             if theirs != key and other[0].name == row.name
         ]
-        where = sorted({_threat(other) for other in alike} - {_threat(row)})
+        where = sorted({_threat(other, images) for other in alike} - {_threat(row, images)})
         others = f"; elsewhere at {' and '.join(where)}" if where else ""
         others = others or ("; elsewhere after other attacks" if alike else "")
-        reason = f"only run on {', '.join(having)} at {_threat(row)}{others}"
+        reason = f"only run on {', '.join(having)} at {_threat(row, images)}{others}"
         said.setdefault(reason, []).append(row.name)
     return [
         f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}."
@@ -307,9 +308,9 @@ def _not_compared(entries: Sequence[Entry], rows: Sequence[Mapping[str, list[Att
     ]
 
 
-def _threat(row: AttackResult) -> str:
+def _threat(row: AttackResult, images: bool) -> str:
     shift = " · ".join(str(value) for value in row.shift.values())
-    return threat_text(row.threat) if row.threat else shift or "no threat model"
+    return threat_text(row.threat, images) if row.threat else shift or "no threat model"
 
 
 def _cost(entry: Entry) -> Cost | None:

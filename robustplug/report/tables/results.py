@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...core.types import AttackResult, Measure, Result
+from .classes import class_lines
 from .sheets import parted
 
 SYMMETRIC = 0.005
@@ -19,6 +20,8 @@ SYMMETRIC = 0.005
 # Tables have no vertical lines in terminals with fewer columns than _NARROW; row names have at least _ATTACK
 # characters.
 _NARROW, _ATTACK = 76, 10
+# Lists in captions are cut after this many values.
+_LISTED = 6
 
 
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -40,14 +43,40 @@ def accuracy_text(accuracy: float, samples: int) -> Text:
     return Text.assemble((f"{accuracy:.1%}", "bold"), f" ({low * 100:.0f}–{high * 100:.0f})")
 
 
-def threat_text(threat: Mapping[str, Any]) -> str:
-    """Return "linf, eps = 0.1 (25.5/255)"."""
+def unit_images(result: Result) -> bool:
+    """Return whether the inputs of a result are images in [0, 1]; results of version 0.1 state no shape."""
+    shape = result.meta.get("input_shape", [0, 0, 0])
+    known = result.meta.get("input_range", [0.0, 1.0])
+    return known is not None and list(known) == [0.0, 1.0] and shape is not None and len(shape) == 3
+
+
+def threat_text(threat: Mapping[str, Any], images: bool | None = None) -> str:
+    """Return a threat model with its options: "linf, eps = 0.1 (25.5/255)".
+
+    Args:
+        threat: table of the vicinity, as in a recipe.
+        images: whether the inputs are images in [0, 1], whose radii are also given in units of 1/255; None if
+            that is unknown: then only whole multiples are.
+    """
+    parts = [str(threat["use"])]
     eps = threat.get("eps")
-    if eps is None:
-        return str(threat["use"])
-    # A radius above 1 is not a pixel distance.
-    fraction = f" ({eps * 255:.3g}/255)" if eps <= 1 else ""
-    return f"{threat['use']}, eps = {eps:.4g}{fraction}"
+    if eps is not None:
+        levels = eps * 255
+        # A radius above 1 is not a pixel distance.
+        shown = eps <= 1 and (abs(levels - round(levels)) < 1e-6 * levels if images is None else images)
+        parts.append(f"eps = {eps:.4g}" + (f" ({levels:.3g}/255)" if shown else ""))
+    others = {key: value for key, value in threat.items() if key not in ("use", "eps")}
+    return ", ".join([*parts, *(f"{key} = {_option(value)}" for key, value in others.items())])
+
+
+def _option(value: Any) -> str:
+    """Return the value of an option as short text."""
+    if isinstance(value, Mapping):
+        return f"({threat_text(value)})" if "use" in value else f"({len(value)} entries)"
+    if isinstance(value, list | tuple):
+        more = f", … ({len(value)} values)" if len(value) > _LISTED else ""
+        return f"[{', '.join(map(_option, value[:_LISTED]))}{more}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def result_tables(result: Result, width: int) -> list[Table | Text]:
@@ -66,6 +95,7 @@ def result_tables(result: Result, width: int) -> list[Table | Text]:
     if any(measure.count for row in result.attacks for measure in row.measures.values()):
         parts += parted(measure_table(result), width)
     parts += [Text(line) for line in worst_case_lines(result)]
+    parts += [Text(line) for line in class_lines(result)]
     parts += [Text(text) for text in examples(result)]
     return [*parts, *(Text(line, style="yellow") for line in skipped_lines(result))]
 
@@ -192,7 +222,8 @@ def worst_case_lines(result: Result) -> list[str]:
             continue
         note = f"; {len(chain['skipped'])} skipped, so it may be too high" if chain["skipped"] else ""
         lines.append(
-            f"Worst case of {len(chain['attacks'])} attacks at {threat_text(chain['threat'])}: "
+            f"Worst case of {len(chain['attacks'])} attacks at "
+            f"{threat_text(chain['threat'], unit_images(result))}: "
             f"{accuracy_text(chain['accuracy'], result.samples).plain}{note}"
         )
     return lines
@@ -200,9 +231,11 @@ def worst_case_lines(result: Result) -> list[str]:
 
 def caption(result: Result) -> str:
     """Return how to read the table, the cost of training, and the number of discarded results."""
-    images = result.meta.get("input_range", [0.0, 1.0]) is not None
-    inputs = f", inputs in [0, 1]; {normalisation_text(result)}" if images else ""
-    lines = [f"Threat model: {threat_text(result.threat)}{inputs}."]
+    known = result.meta.get("input_range", [0.0, 1.0])
+    inputs = (
+        "" if known is None else f", inputs in [{known[0]:g}, {known[1]:g}]; {normalisation_text(result)}"
+    )
+    lines = [f"Threat model: {threat_text(result.threat, unit_images(result))}{inputs}."]
     if any(row.chain for row in result.attacks):
         lines.append(
             "The rows of a section run in order, each on the samples that are still classified correctly."
@@ -227,6 +260,9 @@ def caption(result: Result) -> str:
     rejected = sum(row.rejected for row in result.attacks)
     if rejected:
         lines.append(f"{rejected} results left the threat model and were discarded.")
+    for name, kept in (result.meta.get("examples") or {}).items():
+        survive = f", of which {kept['8-bit']} survive rounding to 8 bits" if "8-bit" in kept else ""
+        lines.append(f"{name}: {kept['examples']} examples kept{survive}.")
     return " ".join(lines)
 
 
@@ -237,6 +273,8 @@ def normalisation_text(result: Result) -> str:
     mean = loaded.get("mean") if loaded else result.meta.get("normalisation", {}).get("mean")
     if where == "none stated" or not mean:
         return "no normalisation stated"
+    if len(mean) > _LISTED:
+        return f"normalisation {where} ({len(mean)} means)"
     numbers = ", ".join(f"{value:.3g}" for value in mean)
     return f"normalisation {where} (mean {numbers})"
 

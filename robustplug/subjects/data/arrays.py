@@ -133,7 +133,7 @@ def outside(x: Tensor, bounds: Bounds) -> str:
         return ""
     least, most = float(x.min()), float(x.max())
     mend = f"bounds=({least:g}, {most:g})"
-    if least >= 0 and 1 < most <= 255:
+    if least >= 0 and 1 < most <= 255 and (x.ndim > 2 or most > 100):
         mend = "bounds=(0, 255), or divide them by 255"
     elif least >= -1 and most <= 1:
         mend = "bounds=(-1, 1)"
@@ -152,7 +152,12 @@ def broadcast(side: float | Sequence[float], ndim: int) -> Tensor:
 
 
 def shown(bounds: Bounds) -> str:
-    """Return bounds as text: "[0, 1]", or the extremes of those of several channels."""
-    low, high = (np.atleast_1d(side) for side in bounds)
-    text = f"[{low.min():g}, {high.max():g}]"
-    return text if low.size == high.size == 1 else f"{text} (for each channel or feature its own)"
+    """Return bounds as text: "[0, 1]", or their extremes where channels differ."""
+    low, high = extremes(bounds)
+    several = any(np.size(side) > 1 for side in bounds)
+    return f"[{low:g}, {high:g}]" + " (for each channel or feature its own)" * several
+
+
+def extremes(bounds: Bounds) -> list[float]:
+    """Return the lowest and the highest value that bounds allow."""
+    return [float(np.min(bounds[0])), float(np.max(bounds[1]))]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .arrays import as_inputs, as_labels
+from .pictures import picture_tensor, read_picture
 from .spool import Spool, memory_limit
 
-# Column names by which inputs and labels are recognised in data sets of Hugging Face.
-INPUTS = ("image", "img", "images", "pixel_values", "x", "input", "inputs", "features")
-LABELS = ("label", "labels", "fine_label", "y", "target", "targets", "class")
+# Names by which the columns or arrays of inputs and labels are recognised.
+USUAL = {
+    "input": ("image", "img", "images", "pixel_values", "x", "input", "inputs", "features", "data"),
+    "label": ("label", "labels", "fine_label", "y", "target", "targets", "class"),
+}
 
 
 class Arrays(NamedTuple):
@@ -64,9 +68,13 @@ def is_hugging_face(data: Any) -> bool:
 
 
 def _array(value: Any) -> bool:
+    """Return whether this is an array or nested sequences of numbers, and not a batch (inputs, labels)."""
     if isinstance(value, Tensor | np.ndarray):
         return True
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return False
+    batch = len(value) == 2 and all(isinstance(part, Tensor | np.ndarray) for part in value)
+    return not batch and not any(isinstance(part, Mapping) for part in value[:1])
 
 
 def pair_of(item: Any, columns: Sequence[str] | None, name: str) -> tuple[Any, Any]:
@@ -76,7 +84,7 @@ def pair_of(item: Any, columns: Sequence[str] | None, name: str) -> tuple[Any, A
         ValueError: it is neither.
     """
     if isinstance(item, Mapping):
-        inputs, labels = columns or (_column(item, INPUTS, name), _column(item, LABELS, name))
+        inputs, labels = columns or (find_column(item, "input", name), find_column(item, "label", name))
         missing = [column for column in (inputs, labels) if column not in item]
         if missing:
             raise ValueError(f"{name} has no column {missing[0]!r}; it has {', '.join(map(repr, item))}")
@@ -86,13 +94,29 @@ def pair_of(item: Any, columns: Sequence[str] | None, name: str) -> tuple[Any, A
     raise ValueError(f"{name} gives a {type(item).__name__} where a pair (inputs, labels) is expected")
 
 
-def _column(known: Iterable[str], usual: Sequence[str], name: str) -> str:
-    found = [column for column in usual if column in known]
-    if not found:
-        raise ValueError(
-            f"{name} has the columns {', '.join(map(repr, known))}: say which, columns=(inputs, labels)"
-        )
-    return found[0]
+def find_column(
+    known: Iterable[str],
+    role: Literal["input", "label"],
+    name: str,
+    mend: str = "columns=(inputs, labels)",
+) -> str:
+    """Return the name of the column of inputs, or of labels, by the names that these usually have.
+
+    Args:
+        known: names of all columns; upper and lower case count as the same.
+        role: what the column holds.
+        name: name of the data, for errors.
+        mend: how a column of another name is chosen, for errors.
+
+    Raises:
+        ValueError: no column has a usual name.
+    """
+    by_name = {each.lower(): each for each in reversed(list(known))}
+    found = next((by_name[each] for each in USUAL[role] if each in by_name), None)
+    if found is None:
+        listed = ", ".join(map(repr, known))
+        raise ValueError(f"{name} has the columns {listed}: say which holds the {role}s, {mend}")
+    return found
 
 
 def _joined(batches: Iterable[Any], columns: Sequence[str] | None, name: str) -> Arrays:
@@ -114,10 +138,13 @@ def _joined(batches: Iterable[Any], columns: Sequence[str] | None, name: str) ->
 
 
 def sample_input(x: Any, name: str) -> Tensor:
-    """Return the input of one sample as a tensor: a tensor or array, or a picture of Pillow as (C, H, W)."""
-    if hasattr(x, "getbands") and hasattr(x, "convert"):
-        pixels = torch.from_numpy(np.array(x if x.mode in ("L", "RGB") else x.convert("RGB")))
-        return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+    """Return the input of one sample as a tensor: a tensor or array, or a picture of Pillow as (C, H, W).
+
+    Raises:
+        ValueError: it is a single number, or a picture that `read_picture` refuses.
+    """
+    if isinstance(x, Image.Image):
+        return picture_tensor(read_picture(x, name=f"of {name}"))
     tensor = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
     if not tensor.ndim:
         raise ValueError(f"{name} gives single numbers for inputs")
@@ -137,13 +164,14 @@ def samples_of(data: Any, columns: Sequence[str] | None, name: str) -> Iterator[
 def _from_samples(data: Any, columns: Sequence[str] | None, name: str) -> Arrays:
     names = tuple(map(str, getattr(data, "classes", ()) or ()))
     inputs, labels = Spool(memory_limit()), []
-    shape: tuple[int, ...] = ()
+    first: tuple[tuple[int, ...], torch.dtype] | None = None
     for number, (x, y) in enumerate(samples_of(data, columns, name)):
-        shape = shape or tuple(x.shape)
-        if tuple(x.shape) != shape:
+        own = tuple(x.shape), x.dtype
+        first = first or own
+        if own != first:
             raise ValueError(
-                f"{name}: sample {number} has the shape {tuple(x.shape)}, the first {shape}: give the data "
-                "set a transform that brings all to one size"
+                f"{name}: sample {number} has the shape {own[0]} and the type {own[1]}, the first {first[0]} "
+                f"and {first[1]}: give the data set a transform that brings all to one size and type"
             )
         inputs.add(x[None])
         labels.append(y)
@@ -157,7 +185,7 @@ def _from_hugging_face(data: Any, columns: Sequence[str] | None, name: str) -> A
     known = list(data.column_names)
     if any(isinstance(column, list) for column in known) or isinstance(data, Mapping):
         raise ValueError(f"{name} holds several splits: give one of them, for example {name}['test']")
-    inputs, labels = columns or (_column(known, INPUTS, name), _column(known, LABELS, name))
+    inputs, labels = columns or (find_column(known, "input", name), find_column(known, "label", name))
     feature = getattr(data, "features", {}).get(labels)
     found = _from_samples(data.select_columns([inputs, labels]), (inputs, labels), name)
     names = tuple(getattr(feature, "names", None) or ())

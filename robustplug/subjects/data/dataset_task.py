@@ -23,7 +23,8 @@ STATISTICS_SAMPLES = 256
 
 def read(data: Any, position: int, columns: Sequence[str] | None, *path: int | str) -> tuple[Tensor, int]:
     """Return a sample, with the global generators seeded from a path for its transforms."""
-    seed = derive(0, "sample", *path, position)
+    # NumPy takes seeds of 32 bits.
+    seed = derive(0, "sample", *path, position) % 2**32
     with isolated(seed), other_generators(seed):
         return next(iter(samples_of(_One(data, position), columns, "data")))
 

@@ -33,6 +33,7 @@ class ArrayTask:
         default_model: name of a model component; None for one that suits the shape.
         augmentation: changes training batches.
         bounds: (low, high), numbers or one for each channel or feature.
+        notes: what the user should read about the data.
 
     Raises:
         ValueError: a split is empty or is not as above, or its inputs leave the bounds.
@@ -47,7 +48,9 @@ class ArrayTask:
         default_model: str | None = None,
         augmentation: Augment | None = None,
         bounds: Bounds = UNIT,
+        notes: Sequence[str] = (),
     ) -> None:
+        self.notes = tuple(notes)
         self._data: dict[Split, tuple[Tensor, Tensor]] = {}
         for split, (inputs, labels) in data.items():
             x = as_inputs(inputs, f"the {split} inputs")

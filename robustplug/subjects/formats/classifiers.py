@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...core.random import stream
@@ -47,7 +46,7 @@ def open_classifier(source: Any, shape: Shape) -> Opened:
     features = getattr(source, "n_features_in_", None)
     if features is not None:
         check_features(name, int(features), shape)
-    images = torch.rand(_TRIED, *shape.image, generator=stream(0, "classifier"))
+    images = shape.drawn(_TRIED, stream(0, "classifier"))
     predict = _predict(source)
     try:
         expected = predict(flat(images))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ...errors import RunError
 
@@ -23,6 +24,8 @@ _LIGHTGBM = re.compile(rb"tree\r?\nversion=")
 _XGBOOST = re.compile(rb'\{(\s*"learner"\s*:|L\0{7}\x07learner)')
 # What the safetensors library accepts.
 _LONGEST_HEADER = 100_000_000
+# Key of what `robustplug export` states about a model, and the files of a folder that it writes.
+STATES, CONFIG, WEIGHTS = "robustplug", "config.json", "model.safetensors"
 
 
 def first_line(error: BaseException) -> str:
@@ -78,6 +81,27 @@ def content_of(path: Path) -> Content:
         raise RunError(f"{path} is not a safetensors file, despite its name: download or save it again")
     suffix = f'suffix "{path.suffix}"' if path.suffix else "no suffix"
     raise RunError(f"{path} ({suffix}) contains no model that can be read; {KNOWN}")
+
+
+def stated_model(path: Path) -> tuple[dict[str, Any], Path] | None:
+    """Return what an exported file or folder states about its model.
+
+    Returns:
+        The table of the model component, and the file with its weights; None where nothing is stated.
+    """
+    try:
+        if path.is_dir():
+            body, weights = json.loads((path / CONFIG).read_text(encoding="utf-8")), path / WEIGHTS
+        else:
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(length)) if length <= _LONGEST_HEADER else {}
+            body, weights = header["__metadata__"], path
+        stated = body[STATES]
+        table = (json.loads(stated) if isinstance(stated, str) else stated)["model"]
+        return (table, weights) if isinstance(table["use"], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # no such file; what is wrong with it is reported where it is loaded
 
 
 def _safetensors(path: Path, head: bytes, size: int) -> bool:

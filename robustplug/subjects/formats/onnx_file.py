@@ -12,17 +12,25 @@ from torch import Tensor
 from ...errors import RunError
 from .adapter import Opened, Sizes
 from .contents import first_line
-from .programs import check_shape
+from .programs import check_shape, fits
 
 _DTYPES = {
     "tensor(float)": torch.float32,
     "tensor(float16)": torch.float16,
 }
 _ERRORS_ONLY = 3
+_CHANNELS_LAST = (
+    "its input is (N, H, W, C), channels last: images are permuted from (N, C, H, W) in front of it"
+)
 
 
 def open_onnx(path: Path, shape: tuple[int, ...], device: torch.device) -> Opened:
     """Load an ONNX file into an onnxruntime session, on a GPU if device and package allow it.
+
+    Args:
+        path: the file.
+        shape: shape of the task's images (C, H, W). Where the file takes (H, W, C), they are permuted.
+        device: device of the evaluation.
 
     Raises:
         RunError: onnxruntime is not installed, the file cannot be loaded, or its inputs are of another kind.
@@ -58,14 +66,17 @@ def open_onnx(path: Path, shape: tuple[int, ...], device: torch.device) -> Opene
         )
     # Dynamic sizes are names or None, and some exporters write -1 or 0.
     sizes = [size if isinstance(size, int) and size > 0 else None for size in images.shape]
-    check_shape(str(path), sizes, shape)
+    last = len(shape) == 3 and not fits(sizes, shape) and fits(sizes, (*shape[1:], shape[0]))
+    if not last:
+        check_shape(str(path), sizes, shape)
     name, dtype = images.name, _DTYPES[images.type]
 
     def call(x: Tensor) -> Any:
+        x = x.permute(0, 2, 3, 1) if last else x
         outputs = session.run(None, {name: x.to("cpu", dtype).contiguous().numpy()})
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     fixed = sizes[0]
     batches = Sizes() if fixed is None else Sizes(fixed, fixed)
-    facts = {"providers": list(session.get_providers())}
-    return Opened(call, "onnx", str(path), facts, batches)
+    facts = {"providers": list(session.get_providers()), **({"layout": "NHWC"} if last else {})}
+    return Opened(call, "onnx", str(path), facts, batches, notes=[_CHANNELS_LAST] * last)

@@ -126,16 +126,20 @@ def _input(program: ExportedProgram, name: str, shape: tuple[int, ...]) -> tuple
     return Sizes(max(least, 1), int(bounds.upper) if bounds.upper.is_Integer else None), images.dtype
 
 
+def fits(sizes: list[int | None], shape: tuple[int, ...]) -> bool:
+    """Return whether a program's input (N, …), with None for any size, takes inputs of a shape."""
+    here = sizes[1:]
+    return len(here) == len(shape) and all(a in (b, None) for a, b in zip(here, shape, strict=True))
+
+
 def check_shape(name: str, sizes: list[int | None], shape: tuple[int, ...]) -> None:
     """Compare the fixed sizes of a program's input (N, …) with the shape of a task's images.
 
     Raises:
         RunError: they differ.
     """
-    here = tuple(sizes[1:])
-    same = len(here) == len(shape) and all(a in (b, None) for a, b in zip(here, shape, strict=True))
-    if not same:
-        text = ", ".join("any" if size is None else str(size) for size in here)
+    if not fits(sizes, shape):
+        text = ", ".join("any" if size is None else str(size) for size in sizes[1:])
         raise RunError(
             f"{name} takes images of shape ({text}), but those of the task are {shape}, as (C, H, W): export "
             "the model for images of this shape, or choose the task that it was trained on"

@@ -15,7 +15,8 @@ from ...errors import RunError
 from ...plugin.registry import did_you_mean
 from .adapter import Opened
 from .contents import PREFIX, digest, first_line
-from .weights import State, fit, read_state
+from .layouts import State
+from .weights import fit, read_state
 
 _FILES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}
 
@@ -87,15 +88,13 @@ def _from_torchvision(name: str, weights: str, shape: tuple[int, ...], classes: 
 
 def _from_file(name: str, path: Path, shape: tuple[int, ...], classes: int) -> Opened:
     state, notes = read_state(path)
-    own = _own_weights(name, path)
+    own = own_weights(name, path)
     size = shape[1:] if own is None else own.meta["min_size"]
     network = _construct(name, state, classes, tuple(size), own is not None)
     mend = f"{PREFIX}{name} is torchvision's own architecture, here with {classes} classes"
-    prefix = fit(network, state, path, f"{PREFIX}{name}", mend)
+    found = fit(network, state, path, f"{PREFIX}{name}", mend, channels=shape[0])
     facts: dict[str, Any] = {"weights": str(path), "sha256": digest(path)}
-    if prefix:
-        facts["prefix"] = prefix
-    opened = Opened(network.eval(), "torchvision", f"{PREFIX}{name}", facts, notes=notes)
+    opened = found.opened(network, "torchvision", f"{PREFIX}{name}", facts, notes)
     if own is not None:
         transforms = own.transforms()
         opened.mean, opened.std = tuple(transforms.mean), tuple(transforms.std)
@@ -109,7 +108,7 @@ def _all_weights(name: str) -> Mapping[str, Any]:
     return members
 
 
-def _own_weights(name: str, path: Path) -> Any:
+def own_weights(name: str, path: Path) -> Any:
     """Return the torchvision weights that a file is a copy of, identified by the hash in their URL."""
     checksum = digest(path)
     for weights in _all_weights(name).values():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...core.modules import evaluating
 from ...core.random import isolated, stream
 from ...errors import RunError
+from ..data.arrays import UNIT, Bounds, broadcast, shown
 from .adapter import Adapter, Key, as_tensor
 from .contents import first_line
 
@@ -28,10 +29,23 @@ _DECISIONS = (
 
 
 class Shape(NamedTuple):
-    """Hold the shapes that a task requires of a model: images (C, H, W) to logits (classes,)."""
+    """Hold what a task requires of a model: inputs, images (C, H, W) within bounds, to logits (classes,)."""
 
     image: tuple[int, ...]
     classes: int
+    bounds: Bounds = UNIT
+
+    def lowest(self, rows: int, device: torch.device) -> Tensor:
+        """Return inputs at the lower bound: black images."""
+        return self._from_unit(torch.zeros(rows, *self.image)).to(device)
+
+    def drawn(self, rows: int, rng: torch.Generator) -> Tensor:
+        """Return inputs drawn uniformly between the bounds."""
+        return self._from_unit(torch.rand(rows, *self.image, generator=rng))
+
+    def _from_unit(self, x: Tensor) -> Tensor:
+        low, high = (broadcast(side, x.dim()) for side in self.bounds)
+        return low + x * (high - low)
 
 
 class Found(NamedTuple):
@@ -54,7 +68,7 @@ def find_logits(adapter: Adapter, name: str, shape: Shape, device: torch.device)
     Raises:
         RunError: the model does not accept the images, or none or several of its outputs can be logits.
     """
-    x = torch.zeros(2, *shape.image, device=device)
+    x = shape.lowest(2, device)
     rows = len(adapter.padded(x[: adapter.sizes.most]))
     with _at_rest(adapter, name, shape, device):
         output = adapter.function(adapter.padded(x[: adapter.sizes.most]))
@@ -90,8 +104,8 @@ def check_logits(
     Raises:
         RunError: the model does not accept the images, or its outputs are not logits (N, classes).
     """
-    zeros = torch.zeros(2, *shape.image, device=device)
-    images = torch.rand(3, *shape.image, generator=stream(0, "trial images")).to(device)
+    zeros = shape.lowest(2, device)
+    images = shape.drawn(3, stream(0, "trial images")).to(device)
     with _at_rest(module, name, shape, device):
         on_zeros = module(zeros)
     _check(on_zeros, name, (len(zeros), shape.classes))
@@ -106,7 +120,7 @@ def check_logits(
 
 def why_no_gradients(module: nn.Module, shape: Shape, device: torch.device) -> str:
     """Return why a model has no gradient of its logits with respect to the images; "" if it has one."""
-    x = torch.zeros(2, *shape.image, device=device, requires_grad=True)
+    x = shape.lowest(2, device).requires_grad_()
     try:
         with evaluating(module), isolated(0, device), torch.enable_grad():
             output = module(x)
@@ -129,7 +143,8 @@ def _at_rest(
     except Exception as error:  # the model may run any code
         hint = "; it accepts 2: export it with a dynamic batch size" if rows > 2 else ""
         raise RunError(
-            f"{name} cannot take {rows} images of shape {shape.image}, float32 in [0, 1], on {device}: "
+            f"{name} cannot take {rows} images of shape {shape.image}, float32 in {shown(shape.bounds)}, on "
+            f"{device}: "
             f"{type(error).__name__}: {first_line(error)}{hint}"
         ) from error
 

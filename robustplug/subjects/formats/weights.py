@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import math
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...core.modules import Normalized
 from ...errors import RunError
-from ...runs.checkpoint import fixed_shape
+from ..target import TargetKind
+from .adapter import Opened
 from .contents import content_of, first_line
+from .layouts import Numbers, Placed, State, numbers_of, place
 
-State = Mapping[str, Tensor]
-
-# Where the weights are in the checkpoints of other programs.
-_PLACES = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
-# What DataParallel, torch.compile and wrapping modules put in front of every name.
-_PREFIXES = ("", "module.", "model.", "module.model.", "_orig_mod.", "module._orig_mod.")
+# Where the weights are in the checkpoints of other programs, in order of preference; averages come last.
+_PLACES = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "weights",
+    "model_weights",
+    "module",
+    "params",
+    "student",
+    "ema",
+    "model_ema",
+    "state_dict_ema",
+    "ema_state_dict",
+    "ema_model",
+    "averaged_model",
+    "shadow",
+    "teacher",
+)
+# What else such a file holds.
+_OTHERS = re.compile(r"optim|sched|scaler|sampler|rng|callback|loop|hyper", re.IGNORECASE)
 _SHOWN = 3
+# Names that are compared with one another to find the nearest.
+_COMPARED = 100
 
 
 def read_state(path: Path) -> tuple[State, list[str]]:
@@ -37,7 +64,9 @@ def read_state(path: Path) -> tuple[State, list[str]]:
     if content == "safetensors":
         return _read_safetensors(path), []
     if content == "pickle":
-        return _state_in(_unpickle(path), path)
+        value, notes = _unpickle(path)
+        state, places = _state_in(value, path)
+        return state, [*places, *notes]
     raise RunError(
         f"{path} contains a whole program ({content}), not a state dict: evaluate it directly, without a "
         "model component or a torchvision name"
@@ -54,112 +83,258 @@ def _read_safetensors(path: Path) -> State:
         raise RunError(f"{path} is damaged: {first_line(error)}; download or save it again") from error
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(path: Path) -> tuple[Any, list[str]]:
+    """Unpickle tensors and plain values; return them, and a note on the objects that were left out."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the pickle protocol
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return _load(path), []
     except Exception as error:  # pickle, zip and torch each have their own
-        if type(error).__name__ == "UnpicklingError":
+        if type(error).__name__ != "UnpicklingError":
             raise RunError(
-                f"{path} contains pickled Python objects, not only tensors, and unpickling them could run "
-                "any code. If you trust the file, load it where it was created and save only the weights: "
-                "safetensors.torch.save_file(model.state_dict(), "
-                f'"{path.stem}.safetensors")'
+                f"{path} cannot be read: {first_line(error)}; it is damaged, cut off or not a torch.save "
+                "file: download or save it again"
             ) from error
-        raise RunError(
-            f"{path} cannot be read: {first_line(error)}; it is damaged, cut off or not a torch.save file: "
-            "download or save it again"
-        ) from error
-
-
-def _is_state(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
+    try:
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+        with torch.serialization.safe_globals([(_LeftOut, name) for name in names]):
+            value = _load(path)
+        if isinstance(value, Mapping) and any(_tables(value)):
+            some = _some(names)
+            return value, [f"the file also contains Python objects, which were not read: {some}"]
+    except Exception:  # the file is not a zip, or its objects are of kinds that cannot be left out
+        pass
+    raise RunError(
+        f"{path} contains pickled Python objects, not only tensors, and unpickling them could run any code. "
+        "If you trust the file, load it where it was created and save only the weights: "
+        f'safetensors.torch.save_file(model.state_dict(), "{path.stem}.safetensors")'
     )
 
 
+class _LeftOut:
+    """Stand in for every class and function that a file names: nothing of the file is imported or called."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return OrderedDict()
+
+
+def _load(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on the pickle protocol
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _tensors(table: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {k: v for k, v in table.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _tables(value: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], State]]:
+    """Yield the state dicts in nested tables, each with its place; () for the whole file."""
+    own = _tensors(value)
+    inner = [
+        found
+        for name, table in value.items()
+        if isinstance(name, str) and isinstance(table, Mapping) and not _OTHERS.search(name)
+        for found in _tables(table, (*place, name))
+        if len(place) < 3
+    ]
+    # A table of tables may have a tensor of its own, such as the number of the epoch.
+    if own and (not inner or any("." in name for name in own)):
+        yield place, own
+    else:
+        yield from inner
+
+
 def _state_in(value: Any, path: Path) -> tuple[State, list[str]]:
-    if _is_state(value):
-        return value, []
     if not isinstance(value, Mapping):
         raise RunError(f"{path} contains a {type(value).__name__}, not a state dict: save model.state_dict()")
-    places = [name for name in value if _is_state(value[name])]
-    known = [name for name in _PLACES if name in places]
-    if not known:
-        names = ", ".join(str(name) for name in list(value)[:8]) or "none"
+    found = dict(_tables(value))
+    ranks = {place: rank for place in found if (rank := _rank(place)) is not None}
+    if len(found) == 1 and not ranks:
+        ranks = dict.fromkeys(found, 0)
+    if not ranks:
+        names = (
+            ", ".join(".".join(place) for place in found) or ", ".join(map(str, list(value)[:8])) or "none"
+        )
         raise RunError(f"{path} contains no state dict (keys: {names}): save only model.state_dict()")
     # The file may also contain optimizers and averaged weights, so the order of the usual names is fixed.
-    others = [name for name in places if name != known[0]]
+    best = min(ranks, key=lambda place: ranks[place])
+    if not best:
+        plain = [str(name) for name in value if name not in found[best]]
+        return found[best], [f"not used of the file: {_some(plain)}"] if plain else []
+    others = [".".join(place) for place in found if place != best]
     besides = f"; not used: {', '.join(others)}" if others else ""
-    return value[known[0]], [f'the weights are those under "{known[0]}" in the file{besides}']
+    return found[best], [f'the weights are those under "{".".join(best)}" in the file{besides}']
 
 
-def _differences(state: State, wanted: State) -> list[tuple[str, list[str]]]:
-    # BatchNorm creates this counter itself if an old file lacks it.
-    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in wanted]
-    shapes = [
-        f"{name} ({tuple(state[name].shape)} in the file, {tuple(value.shape)} in the model)"
-        for name, value in wanted.items()
-        if name in state and fixed_shape(name, state[name]) != fixed_shape(name, value)
-    ]
-    found = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
-    return [(what, names) for what, names in found if names]
+def _rank(place: tuple[str, ...]) -> int | None:
+    """Return the rank of a place in a file, the worst of its parts; None for a name that is not known."""
+    ranks = [_PLACES.index(part) for part in place if part in _PLACES]
+    return max(ranks) if ranks else (0 if not place else None)
 
 
-def _stripped(state: State, wanted: State) -> tuple[State, str]:
-    """Return the state dict without the prefix that the names of the module lack, and this prefix."""
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            shorter = {name.removeprefix(prefix): value for name, value in state.items()}
-            if all(what == "of another shape" for what, _ in _differences(shorter, wanted)):
-                return shorter, prefix
-    return state, ""
+@dataclass(frozen=True)
+class Fit:
+    """Tell how a state dict was loaded into a module.
+
+    Attributes:
+        prefix: prefix that was removed from the names in the file.
+        front: normalisation in the file that the module lacks, to be put in front of it; None for none.
+        notes: what was stripped, found and left out, for the reader.
+    """
+
+    prefix: str
+    front: Numbers | None
+    notes: Sequence[str]
+
+    def opened(
+        self, network: nn.Module, kind: TargetKind, name: str, facts: dict[str, Any], notes: Sequence[str]
+    ) -> Opened:
+        """Return the module, in eval mode, for its trial; see Opened.
+
+        Args:
+            network: the module that was loaded.
+            kind, name, facts: of the source.
+            notes: earlier notes, on the place of the weights in the file.
+        """
+        facts |= {"prefix": self.prefix} if self.prefix else {}
+        mean, std = self.front or ((), ())
+        return Opened(network.eval(), kind, name, facts, mean=mean, std=std, notes=[*notes, *self.notes])
 
 
-def fit(module: nn.Module, state: State, path: Path, name: str, mend: str) -> str:
-    """Load a state dict into a module and return the prefix that was removed from the file's names.
+def fit(
+    module: nn.Module,
+    state: State,
+    path: Path | str,
+    name: str,
+    mend: str,
+    *,
+    channels: int | None = None,
+    numbers: Numbers | None = None,
+    keep: bool = False,
+    skip: Collection[str] = (),
+) -> Fit:
+    """Load a state dict into a module, whatever wrapped the network where it was saved; see `place`.
 
     Args:
-        module: the module whose weights are replaced.
-        state: a state dict with exactly the module's names and shapes, except for a prefix of all names.
-        path, name: file path and module name, for the message.
+        module: the module whose weights are replaced. A normalisation that the file holds beside the network
+            replaces the numbers of the module's own.
+        state: the tensors.
+        path, name: file path and module name, for messages.
         mend: advice on how to choose another module.
+        channels: number of channels of the inputs; None if that is not known.
+        numbers: normalisation that belongs to the weights, if the file does not hold one.
+        keep: whether a module keeps its own normalisation if the file has none.
+        skip: names of the module's tensors that are not loaded.
 
     Raises:
         RunError: they do not fit; the message lists tensors that are missing, unexpected or of another shape.
     """
     wanted = module.state_dict()
-    state, prefix = _stripped(state, wanted)
-    found = _differences(state, wanted)
-    if found:
-        lines = [f"{len(names)} {what}: {_some(names)}" for what, names in found]
-        hint = _hint(state, wanted)
-        raise RunError("\n  ".join([f"{path} does not fit {name}:", *lines, hint or mend]))
+    placed = place(state, wanted, channels, skip)
+    if placed.numbers is None and numbers is not None:
+        placed = replace(placed, numbers=numbers, bare=False)
+    if not placed.fits or (placed.bare and not keep):
+        raise RunError("\n  ".join([f"{path} does not fit {name}:", *_misfits(placed, wanted, mend)]))
     try:
-        module.load_state_dict(dict(state))
+        module.load_state_dict({**wanted, **placed.state})
     except RuntimeError as error:
         raise RunError(f"{path} does not fit {name}: {first_line(error)}") from error
-    return prefix
+    if not isinstance(module, Normalized) or not placed.added:
+        return Fit(placed.stripped, placed.numbers, list(_told(placed)))
+    own = numbers_in(module)
+    notes = list(_told(placed, own))
+    if placed.numbers is not None:
+        set_numbers(module, placed.numbers)
+    return Fit(placed.stripped, None, notes)
 
 
-def _some(names: Sequence[str]) -> str:
-    more = ", …" if len(names) > _SHOWN else ""
+def numbers_in(module: Normalized) -> Numbers:
+    """Return the normalisation of a module."""
+    return numbers_of(module.mean, module.std)[0]
+
+
+def set_numbers(module: Normalized, numbers: Numbers) -> None:
+    """Replace the normalisation of a module."""
+    with torch.no_grad():
+        for buffer, values in ((module.mean, numbers.mean), (module.std, numbers.std)):
+            buffer.copy_(torch.tensor(values).view(1, -1, 1, 1).expand_as(buffer))
+
+
+def _near(first: Numbers, second: Numbers) -> bool:
+    pairs = [*zip(first.mean, second.mean, strict=False), *zip(first.std, second.std, strict=False)]
+    return all(math.isclose(one, other, abs_tol=2e-3) for one, other in pairs)
+
+
+def _told(placed: Placed, own: Numbers | None = None) -> Iterator[str]:
+    """Yield a note for everything that was done to the names, and for what was left out.
+
+    Args:
+        placed: the tensors as they were placed.
+        own: normalisation of the model, if the weights are those of the network behind it.
+    """
+    if placed.stripped:
+        yield f'the names in the file begin with "{placed.stripped}", which was removed'
+    if placed.bare and own is not None:
+        yield f"the file states no normalisation; the model keeps its own: {own}"
+    if placed.numbers is not None:
+        what = f"the normalisation that belongs to the weights ({placed.numbers})"
+        if placed.divided:
+            what += ", stated for inputs in [0, 255] and divided by 255,"
+        if own is None:
+            yield f"{what} is kept in front of the model"
+        elif _near(own, placed.numbers):
+            yield f"{what} is the one of the model"
+        else:
+            yield f"{what} replaces the one that the model was built with ({own})"
+    if placed.others:
+        yield f"not used: another normalisation in the file ({placed.others[0]})"
+    if placed.copies:
+        yield f"not used: other copies of the network in the file, under {_some(placed.copies)}"
+    if placed.unused:
+        yield f"not used of the file: {_some(placed.unused)}"
+
+
+def _misfits(placed: Placed, wanted: State, mend: str) -> Iterator[str]:
+    """Yield a line for each way in which tensors differ, and advice."""
+    if placed.stripped:
+        yield f'(without "{placed.stripped}" in front of the names of the file)'
+    if placed.missing:
+        yield f"{len(placed.missing)} missing: {_nearest(placed)}"
+    if placed.unexpected:
+        named = [f"{name} {tuple(value.shape)}" for name, value in placed.unexpected.items()]
+        yield f"{len(named)} unexpected: {_some(named)}"
+    if placed.shapes:
+        shapes = [
+            f"{name} ({tuple(there.shape)} in the file, {tuple(wanted[name].shape)} in the model)"
+            for name, there in placed.state.items()
+            if name in placed.shapes
+        ]
+        yield f"{len(shapes)} of another shape: {_some(shapes)}"
+    if placed.fits:
+        yield (
+            "the file has no normalisation, and the model has one of its own, whose numbers may be others: "
+            "--set model.normalize=false, and --mean and --std"
+        )
+    else:
+        yield mend
+
+
+def _nearest(placed: Placed) -> str:
+    """List missing tensors, those first that resemble an unexpected one, by name and shape."""
+    left = list(placed.unexpected)[:_COMPARED]
+    rows: list[tuple[float, str]] = []
+    for name, value in list(placed.missing.items())[:_COMPARED]:
+        same = [other for other in left if placed.unexpected[other].shape == value.shape]
+        close = difflib.get_close_matches(name, same, 1) or (same if len(same) == 1 else [])
+        close = close or difflib.get_close_matches(name, left, 1, 0.9)
+        near = f" (in the file: {close[0]} {tuple(placed.unexpected[close[0]].shape)})" if close else ""
+        likeness = difflib.SequenceMatcher(None, close[0], name).ratio() if close else 0.0
+        rows.append((-likeness, f"{name} {tuple(value.shape)}{near}"))
+    return _some([text for _, text in sorted(rows, key=lambda row: row[0])], len(placed.missing))
+
+
+def _some(names: Sequence[str], count: int = 0) -> str:
+    more = ", …" if max(len(names), count) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _hint(state: State, wanted: State) -> str:
-    """Return advice if only the normalisation layer differs, or else ""."""
-    inside = {f"network.{name}" for name in state} | {"mean", "std"}
-    if inside >= set(wanted) and not inside - set(wanted):
-        return "the file has no normalisation layer: --set model.normalize=false, and --mean and --std"
-    inside = {f"network.{name}" for name in wanted} | {"mean", "std"}
-    if inside == set(state):
-        return "the file has a normalisation layer: --set model.normalize=true; the task must state its mean"
-    return ""
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from .evaluate import model_options, result_folder
-from .ranks import first_process
+from ..ranks import first_process
+from .options import model_options, result_folder
 
 
 @click.command()
@@ -35,12 +35,12 @@ def audit(
     """
     from rich.console import Console
 
-    from ..evaluation.audit.audit import NAME
-    from ..report.console import RichReporter
-    from ..report.tables.results import audit_table, result_tables
-    from ..run import audit as run_audit
-    from ..runs.folder import write_json, writing
-    from ..runs.result_file import result_to_json
+    from ...evaluation.audit.audit import NAME
+    from ...report.console import RichReporter
+    from ...report.tables.results import audit_table, result_tables
+    from ...run import audit as run_audit
+    from ...runs.folder import write_json, writing
+    from ...runs.result_file import result_to_json
 
     folder = result_folder(model, out)
     with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:

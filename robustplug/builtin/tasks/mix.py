@@ -1,0 +1,112 @@
+"""A task whose training batches are mixed from two others, for extra data such as generated images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...api import Batch, Feed, Refused, Split, Task, View, as_rows, derive, endless_order, epoch_batches
+from . import MixOptions
+
+
+class MixedTask:
+    """Serve training batches with a fixed share of extra samples; all other splits are those of the base.
+
+    An epoch has n / (1 − share) rows for n base samples. Both parts come in endless random orders, each
+    sample once before any comes again. The indices of extra samples follow those of the base. Extra samples
+    do not count in the accuracies of training, unless an option says so. Without shuffling, the training
+    split is that of the base.
+
+    Args:
+        options: see MixOptions.
+        base, extra: classification tasks with the same shape, classes and bounds.
+
+    Raises:
+        ValueError: the tasks differ in shape, classes or bounds.
+    """
+
+    def __init__(self, options: MixOptions, *, base: Task, extra: Task) -> None:
+        for name in ("shape", "classes", "bounds"):
+            mine, other = getattr(base.info, name), getattr(extra.info, name)
+            if mine != other:
+                raise ValueError(f"extra has {name} {other}, and base has {mine}: they must be equal")
+        if base.info.classes is None:
+            raise ValueError("base must be a classification")
+        for name, task in (("base", base), ("extra", extra)):
+            if task.info.pool is not None:
+                raise ValueError(f"{name} is itself a mixture: mix two tasks, not three")
+        self.options, self.base, self.extra = options, base, extra
+        self.default_model = base.default_model
+        self._sizes = base.info.training_indices, extra.info.training_indices
+        rows = round(base.info.sizes["train"] / (1 - options.share))
+        self.info = dataclasses.replace(
+            base.info, sizes={**base.info.sizes, "train": rows}, pool=sum(self._sizes)
+        )
+
+    def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        """Yield the batches of one epoch of a split, on `feed.device`.
+
+        Raises:
+            Refused: a batch is too small for the share of extra samples, or a task does not follow an order.
+        """
+        if split != "train" or not feed.shuffle:
+            yield from self.base.batches(split, feed)
+            return
+        total, size = self.info.sizes["train"], feed.batch_size
+        extra = round(size * self.options.share)
+        if min(extra, size - extra) < feed.world:
+            raise Refused(
+                f"a batch of {size} rows with {extra} extra ones is too small for {feed.world} processes: "
+                "choose a larger train.batch_size, or another share"
+            )
+        count = -(-total // size)
+        parts = [
+            self._part(task, samples, rows, count, dataclasses.replace(feed, seed=seed))
+            for task, samples, rows, seed in (
+                (self.base, self._sizes[0], size - extra, feed.seed),
+                (self.extra, self._sizes[1], extra, derive(feed.seed, "mix extra")),
+            )
+        ]
+        for number in range(feed.skip, epoch_batches(total, feed)):
+            left = min(size, total - number * size)
+            share = round(left * self.options.share)
+            yield self._joined(next(parts[0]), next(parts[1]), left - share, share, feed)
+
+    def _part(self, task: Task, samples: int, rows: int, count: int, feed: Feed) -> Iterator[Batch]:
+        """Yield the rows of one task for each batch of an epoch, `rows` over all processes."""
+        order = endless_order(samples, feed.epoch * count * rows, count * rows, feed.seed, "mix")
+        feed = dataclasses.replace(feed, batch_size=rows, order=order, samples=None)
+        expected = order[feed.skip * rows :][:rows][feed.rank :: feed.world]
+        for number, batch in enumerate(task.batches("train", feed)):
+            if not number and not torch.equal(batch.index.cpu(), expected):
+                raise Refused(
+                    f"{type(task).__name__} does not follow a given order of samples (Feed.order), so it "
+                    "cannot be mixed"
+                )
+            yield batch
+
+    def _joined(self, base: Batch, extra: Batch, first: int, second: int, feed: Feed) -> Batch:
+        """Join both parts of a batch, which the last one of an epoch does not use whole."""
+        base, extra = (
+            _head(batch, len(range(feed.rank, rows, feed.world)))
+            for batch, rows in ((base, first), (extra, second))
+        )
+        labels = [base.y, extra.y]
+        if base.y.dim() != extra.y.dim():
+            labels = [as_rows(y, self.info.classes or 0) for y in labels]
+        index = torch.cat([base.index, extra.index + self._sizes[0]])
+        scored = torch.arange(len(index), device=index.device) < len(base)
+        info = {} if self.options.score_extra else {"scored": scored}
+        return Batch(torch.cat([base.x, extra.x]), torch.cat(labels), index, info)
+
+    def score(self, view: View, output: Any) -> Tensor:
+        """Return for each sample whether the output is correct: bool (N,)."""
+        return self.base.score(view, output)
+
+
+def _head(batch: Batch, rows: int) -> Batch:
+    return Batch(batch.x[:rows], batch.y[:rows], batch.index[:rows])

@@ -1,0 +1,69 @@
+"""robustplug evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..ranks import first_process
+from .options import model_options, result_folder
+
+
+@click.command()
+@click.argument("model")
+@click.option("--suite", metavar="NAME|FILE", help="Rows to run; see: robustplug recipes list --suites")
+@click.option("--source", "sources", multiple=True, metavar="RUN", help="Transfer attacks from this run.")
+@click.option("--reference", metavar="RUN|alexnet", help="Reference that corruption errors are divided by.")
+@model_options
+def evaluate(
+    model: str,
+    suite: str | None,
+    sources: tuple[str, ...],
+    reference: str | None,
+    architecture: str | None,
+    out: Path | None,
+    json_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Evaluate a run folder or a model file under attacks.
+
+    To resume an interrupted evaluation, run the same command again. MODEL is a run folder, a file
+    (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost), a model by name (torchvision:NAME,
+    timm:NAME, huggingface-image:NAME, robustbench:NAME), or a folder that the component --model reads.
+
+    \b
+    robustplug evaluate runs/cat-digits --suite standard
+    robustplug evaluate net.onnx --task digits --suite quick
+    """
+    from rich.console import Console
+
+    from ...report.console import RichReporter
+    from ...report.tables.results import result_tables
+    from ...run import evaluate as run_evaluate
+    from ...runs.folder import write_json, writing
+    from ...runs.result_file import result_to_json
+
+    folder = result_folder(model, out)
+    with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:
+        result = run_evaluate(
+            model,
+            suite=suite,
+            sources=sources,
+            reference=reference,
+            architecture=architecture,
+            out=folder,
+            reporter=reporter,
+            **options,
+        )
+    if not first_process():
+        return
+    console = Console()
+    console.print(*result_tables(result, console.width), sep="\n")
+    written = folder / f"{result.meta['suite'] or 'evaluation'}.json"
+    console.print(f"Written to {written}", highlight=False, soft_wrap=True)
+    if json_file is not None:
+        with writing(f"the result to {json_file}"):
+            write_json(json_file, result_to_json(result))

@@ -1,0 +1,63 @@
+"""Options of all commands that open a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> list[float] | None:
+    from ...plugin.options import parse_fraction
+
+    if text is None:
+        return None
+    try:
+        return [float(str(parse_fraction(part))) for part in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write a number for each channel: 0.49,0.48,0.45") from None
+
+
+_MODEL_OPTIONS = (
+    click.option("--task", metavar="NAME", help="Task with the data, if MODEL is not a run folder."),
+    click.option("--model", "architecture", metavar="NAME", help="Model component for a state dict."),
+    click.option("--weights", metavar="NAME|FILE", help="Weights of a model by name, such as DEFAULT."),
+    click.option(
+        "--mean", callback=_numbers, metavar="M,M,M", help="Mean of a normalisation to add in front."
+    ),
+    click.option("--std", callback=_numbers, metavar="S,S,S", help="Deviation of that normalisation."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a key (for a run folder, evaluate.* only); may be repeated.",
+    ),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+    ),
+    click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the result."),
+    click.option(
+        "--json",
+        "json_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Also write the result to this file.",
+    ),
+    click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
+)
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for opening a model and writing its result."""
+    for option in reversed(_MODEL_OPTIONS):
+        command = option(command)
+    return command
+
+
+def result_folder(model: str, out: Path | None) -> Path:
+    """Return the folder for results: evaluations/ in the run folder, or in the working directory."""
+    if out is not None:
+        return out
+    return Path(model, "evaluations") if Path(model).is_dir() else Path("evaluations", Path(model).stem)
