@@ -15,7 +15,7 @@ from .recipe.convert import resolve
 from .recipe.load import read_suite
 from .recipe.toml.files import bundled_suites
 from .recipe.write import use_to_mapping
-from .subjects.opening import Opening, Reference, opens, unaffected
+from .subjects.opening import Opening, Reference, gives_back, opens, unaffected
 from .subjects.subject import open_sources, open_subject
 from .subjects.target import Model
 
@@ -114,6 +114,7 @@ def build(kind: Kind, name: str, /, **options: Any) -> Any:
 
 
 @opens
+@gives_back
 def evaluate(
     model: Model,
     *,
@@ -185,6 +186,7 @@ def _rows(
 
 
 @opens
+@gives_back
 def attack(model: Model, x: Any, y: Any, attack: Reference, **opening: Unpack[Opening]) -> Tensor:
     """Return an adversarial example for each sample.
 
@@ -214,6 +216,7 @@ def attack(model: Model, x: Any, y: Any, attack: Reference, **opening: Unpack[Op
 
 
 @opens
+@gives_back
 def audit(
     model: Model,
     *,

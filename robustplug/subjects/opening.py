@@ -78,6 +78,25 @@ def unaffected() -> Iterator[None]:
         yield
 
 
+def gives_back(function: Function) -> Function:
+    """Let a function whose first argument may be a module leave that module on the device that it came on."""
+
+    @functools.wraps(function)
+    def moved_back(model: Any, *args: Any, **kwargs: Any) -> Any:
+        from torch import nn
+
+        tensors = (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ()
+        # Moving a module moves its parameters in place: the device is remembered, not a parameter.
+        device = next((tensor.device for tensor in tensors), None)
+        try:
+            return function(model, *args, **kwargs)
+        finally:
+            if device is not None:
+                model.to(device)
+
+    return cast(Function, moved_back)
+
+
 def opens(function: Function) -> Function:
     """Document and check the arguments of a function that takes `**opening: Unpack[Opening]`.
 

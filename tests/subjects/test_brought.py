@@ -473,3 +473,96 @@ def test_inputs_and_labels_of_every_type() -> None:
     for kind in (torch.int8, torch.uint8, torch.int32, torch.int64, torch.float32):
         assert as_labels(torch.tensor([0, 2]).to(kind), 2).tolist() == [0, 2]
     assert as_labels([[0, 1, 0], [1, 0, 0]], 2).tolist() == [1, 0]
+
+
+def dictionaries(items: list[Any]) -> dict[str, Tensor]:
+    return {"x": torch.stack([x for x, _ in items]), "label": torch.tensor([int(y) for _, y in items])}
+
+
+LOADERS: dict[str, dict[str, Any]] = {
+    "one sample": {"batch_size": 1},
+    "ragged": {"batch_size": 7},
+    "larger than the set": {"batch_size": 500},
+    "all at once": {"batch_size": 60},
+    "workers": {"batch_size": 16, "num_workers": 1},
+    "pinned": {"batch_size": 16, "pin_memory": False},
+    "dictionaries": {"batch_size": 16, "collate_fn": dictionaries},
+    "reversed": {"batch_size": 16, "sampler": range(59, -1, -1)},
+    "batches of a sampler": {"batch_sampler": [list(range(25)), list(range(25, 60))]},
+    "without a batch size": {"batch_size": None, "sampler": [list(range(30)), list(range(30, 60))]},
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_loader_gives_all_its_samples_in_its_order(name: str, net: Net) -> None:
+    x, y = blobs()
+    loader: Any = DataLoader(TensorDataset(x, y), **LOADERS[name])
+    found = robustplug.evaluate(net, data=loader, threat=THREAT, attacks=PGD)
+    order = list(range(59, -1, -1)) if name == "reversed" else list(range(60))
+    expected = robustplug.evaluate(net, data=(x[order], y[order]), threat=THREAT, attacks=PGD)
+    assert [row.right for row in found.attacks] == [row.right for row in expected.attacks]
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "bounds", "noticed"),
+    [
+        ("linf", 8, (0, 1), "8/255"),
+        ("linf", 4, (0, 1), "4/255"),
+        ("linf", 1, (0, 1), "1/255"),
+        ("linf", 0.3, (0, 1), "quarter"),
+        ("linf", 0.25, (0, 1), ""),
+        ("linf", "8/255", (0, 1), ""),
+        ("linf", 8, (0, 255), ""),
+        ("linf", 70, (0, 255), "quarter"),
+        ("l2", 128, (0, 1), "128/255"),
+        ("l2", 0.5, (0, 1), ""),
+        ("l2", 1.6, (0, 1), "quarter"),
+    ],
+)
+def test_every_radius_that_is_no_small_perturbation_is_noticed(
+    norm: str, eps: Any, bounds: tuple[float, float], noticed: str, net: Net
+) -> None:
+    x, y = blobs(12)
+    given: dict[str, Any] = {"data": (x * bounds[1], y), "bounds": bounds}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        robustplug.evaluate(net, **given, threat={"use": norm, "eps": eps}, attacks=["noise"])
+    notes = " ".join(str(each.message) for each in caught if "eps =" in str(each.message))
+    assert bool(notes) == bool(noticed)
+    assert noticed in notes
+
+
+ATTACKS: dict[str, Any] = {
+    "one": ["fgsm"],
+    "by name": "pgd",
+    "a chain": ["fgsm", {"use": "pgd", "steps": 3}],
+    "a margin": [{"use": "pgd", "steps": 3, "loss": {"use": "margin"}}],
+    "restarts": [{"use": "pgd", "steps": 2, "restarts": 2}],
+    "apgd": [{"use": "apgd-ce", "steps": 5}],
+    "momentum": [{"use": "mi-fgsm", "steps": 3}],
+    "square": [{"use": "square", "queries": 20}],
+    "noise": ["noise"],
+    "none breaks": [{"use": "pgd", "steps": 1, "step_size": 0.0001, "start": "zero"}],
+}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_examples_of_every_attack_are_legal_and_wrong(name: str, norm: str, net: Net) -> None:
+    x, y = blobs()
+    eps = 0.1 if norm == "linf" else 0.6
+    found = robustplug.evaluate(
+        net, data=(x, y), threat={"use": norm, "eps": eps}, attacks=ATTACKS[name], keep_examples=True
+    )
+    broken = sum(row.broken for row in found.attacks)
+    assert (found.examples is None) == (broken == 0)
+    if found.examples is None:
+        return
+    kept = found.examples
+    assert len(kept) == broken
+    moved = (kept.x - kept.origin).flatten(1)
+    size = moved.abs().amax(1) if norm == "linf" else moved.norm(dim=1)
+    assert float(size.max()) <= eps * (1 + 1e-4) + 1e-6
+    assert not bool((net(kept.x).argmax(1) == kept.label).any())
+    assert float(kept.x.min()) >= 0
+    assert float(kept.x.max()) <= 1

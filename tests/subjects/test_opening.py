@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import robustplug
 from robustplug.api import open_evaluation
-from robustplug.subjects.opening import Opening
+from robustplug.subjects.opening import Opening, gives_back
 
 ENTRIES: list[Callable[..., Any]] = [robustplug.evaluate, robustplug.audit, open_evaluation]
 
@@ -34,3 +36,29 @@ def test_a_name_that_is_none_is_refused_with_the_nearest(entry: Callable[..., An
         entry(tmp_path, tsak="digits")
     with pytest.raises(TypeError, match=r'has no argument "x": it takes model, '):
         entry(tmp_path, x=1)
+
+
+def test_a_module_comes_back_on_its_device() -> None:
+    class Moved(nn.Module):
+        """Remembers where it was moved."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.places = nn.Linear(2, 2), list[Any]()
+
+        def to(self, *args: Any, **kwargs: Any) -> Moved:
+            self.places.append(args[0])
+            return self
+
+    @gives_back
+    def evaluated(model: Any, fail: bool) -> str:
+        model.to("elsewhere")
+        if fail:
+            raise ValueError("no")
+        return "result"
+
+    model = Moved()
+    assert evaluated(model, False) == "result"
+    with pytest.raises(ValueError, match="no"):
+        evaluated(model, True)
+    assert model.places == ["elsewhere", torch.device("cpu")] * 2
