@@ -427,6 +427,13 @@ def test_a_share_lies_between_0_and_1(share: float, tmp_path: Path) -> None:
         robustplug.train("erm", data=blobs(), validation=share, out=tmp_path / "run")
 
 
+def test_training_on_one_class_is_refused(tmp_path: Path) -> None:
+    x, y = blobs()
+    with pytest.raises(RunError, match="all 60 training samples are of class 0"):
+        robustplug.train("erm", data=(x, torch.zeros_like(y)), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_eps_in_pixels_is_noticed(net: Net) -> None:
     with pytest.warns(UserWarning, match="8/255"):
         robustplug.evaluate(net, data=blobs(), threat={"use": "linf", "eps": 8}, attacks=["fgsm"])

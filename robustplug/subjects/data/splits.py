@@ -58,6 +58,10 @@ def training_task(
         whole = Arrays(torch.empty(len(y), 0), y, tuple(map(str, getattr(data, "classes", ()) or ())))
     else:
         whole = read_arrays(data, columns)
+    if bool((whole.y == whole.y[0]).all()):
+        raise ValueError(
+            f"all {len(whole.y)} training samples are of class {int(whole.y[0])}: give several classes"
+        )
     others: dict[Split, Arrays] = {}
     shares: dict[Split, float] = {}
     asked: dict[Split, Any] = {"validation": validation, "test": test}
