@@ -13,9 +13,8 @@ from .plugin.build import build as build_resolved
 from .plugin.component import Kind, Use
 from .recipe.convert import resolve
 from .recipe.load import read_suite
-from .recipe.toml.files import bundled_suites
 from .recipe.write import use_to_mapping
-from .subjects.opening import Opening, Reference, gives_back, opens, unaffected
+from .subjects.opening import Opening, Reference, gives_back, opens, rows_asked_for, unaffected
 from .subjects.subject import open_sources, open_subject
 from .subjects.target import Model
 
@@ -155,7 +154,7 @@ def evaluate(
     from .evaluation.results import Asked, evaluate_and_write
     from .evaluation.summary import read_reference
 
-    suite, chosen = _rows(suite, attacks)
+    suite, chosen = rows_asked_for(suite, attacks)
     subject = open_subject(model, opening, chosen)
     asked = Asked(
         suite=None if suite is None else read_suite(suite, use_to_mapping(subject.parts.threat)),
@@ -166,23 +165,6 @@ def evaluate(
     )
     with fitting_threads(subject.parts.typical_input):
         return evaluate_and_write(subject, asked, None if out is None else Path(out))
-
-
-def _rows(
-    suite: str | Path | Mapping[str, Any] | None, attacks: str | Sequence[Reference] | None
-) -> tuple[str | Path | Mapping[str, Any] | None, Sequence[Reference] | None]:
-    """Return the suite, and the attacks, that are asked for: one name stands for either.
-
-    Raises:
-        TypeError: both are given.
-    """
-    if suite is not None and attacks is not None:
-        raise TypeError("give either a suite or attacks")
-    if not isinstance(attacks, str):
-        return suite, attacks
-    if attacks in bundled_suites() or attacks.endswith(".toml"):
-        return attacks, None
-    return None, [attacks]
 
 
 @opens
@@ -270,7 +252,7 @@ def open_evaluation(
     """
     from .evaluation.opened import open_attacks
 
-    suite, chosen = _rows(suite, attacks)
+    suite, chosen = rows_asked_for(suite, attacks)
     return open_attacks(open_subject(model, opening, chosen), suite)
 
 

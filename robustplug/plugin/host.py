@@ -193,10 +193,13 @@ def _one_line(error: BaseException) -> str:
 @functools.cache
 def host() -> PluginHost:
     """Return the plugin host of this process, loaded at the first call."""
-    points = [
-        (point, *((point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")))
-        for point in metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP)
-    ]
+    # Name and version parse the metadata of the distribution at each access, and one may have many plugins.
+    stated: dict[int, tuple[str, str]] = {}
+    points = []
+    for point in metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP):
+        if point.dist is not None and id(point.dist) not in stated:
+            stated[id(point.dist)] = (point.dist.name, point.dist.version)
+        points.append((point, *stated.get(id(point.dist), ("unknown", "unknown"))))
     text = os.environ.get(ALLOW_LIST)
     allowed = None if text is None else frozenset(name.strip() for name in text.split(",") if name.strip())
     return PluginHost(dict.fromkeys(points), allowed)

@@ -6,9 +6,11 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from ..plugin.registry import did_you_mean
+from ..recipe.toml.files import bundled_suites
 
 if TYPE_CHECKING:
     from ..core.reporting import Reporter
@@ -127,3 +129,20 @@ def opens(function: Function) -> Function:
     checked.__doc__ = "\n".join([*lines[:at], explained, *lines[at + 1 :]])
     checked.__signature__ = signature.replace(parameters=[*given, *more])  # type: ignore[attr-defined]
     return cast(Function, checked)
+
+
+def rows_asked_for(
+    suite: str | Path | Mapping[str, Any] | None, attacks: str | Sequence[Reference] | None
+) -> tuple[str | Path | Mapping[str, Any] | None, Sequence[Reference] | None]:
+    """Return the suite, and the attacks, that are asked for: one name stands for either.
+
+    Raises:
+        TypeError: both are given.
+    """
+    if suite is not None and attacks is not None:
+        raise TypeError("give either a suite or attacks")
+    if not isinstance(attacks, str):
+        return suite, attacks
+    if attacks in bundled_suites() or attacks.endswith(".toml"):
+        return attacks, None
+    return None, [attacks]
