@@ -1,0 +1,1 @@
+"""Files: read within limits, parsed into types, written as a whole, and sealed."""
