@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import click
-
 from robustplug.api import Component, hookimpl
 
 from .attacks.options import (
@@ -236,11 +234,3 @@ def robustplug_perturbations() -> Iterable[Component]:
         short,
         tasks=TASKS,
     )
-
-
-@hookimpl
-def robustplug_commands(cli: click.Group) -> None:
-    """Add `robustplug perplexity`."""
-    from .commands import perplexity
-
-    cli.add_command(perplexity)

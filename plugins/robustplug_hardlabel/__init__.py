@@ -11,8 +11,6 @@ from robustplug.api import Component, Count, Positive, hookimpl
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import click
-
     from robustplug.api import OpenedRun
 
 _OPT = "Cheng et al. 2019, Query-Efficient Hard-label Black-box Attack, arXiv:1807.04457"
@@ -226,11 +224,3 @@ def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]
     if drawn or run.task.info.shape is None or run.task.info.classes is None:
         return ()
     return [("distortion against queries", f"robustplug hard-label curves {run.folder} --samples 50")]
-
-
-@hookimpl
-def robustplug_commands(cli: click.Group) -> None:
-    """Add `robustplug hard-label`."""
-    from .commands import hard_label
-
-    cli.add_command(hard_label)

@@ -22,8 +22,6 @@ from robustplug.api import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import click
-
     from robustplug.api import OpenedRun
 
 PAPER = "Balaji et al. 2019, Instance Adaptive Adversarial Training, arXiv:1910.08051"
@@ -121,11 +119,3 @@ def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]
     if isinstance(run.method, Iaat):
         draw_radii(open_run(run.folder, run.device, last=True), folder)
     return ()
-
-
-@hookimpl
-def robustplug_commands(cli: click.Group) -> None:
-    """Add `robustplug iaat`."""
-    from .commands import iaat
-
-    cli.add_command(iaat)

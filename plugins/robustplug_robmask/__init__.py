@@ -21,8 +21,6 @@ from robustplug.api import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import click
-
     from robustplug.api import OpenedRun
 
 PAPER = "Cheng 2021, doctoral thesis, chapter 6: RobMask"
@@ -119,11 +117,3 @@ def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]
     if not draw_masks(run, folder) or (run.folder / "figures" / "masks.png").is_file():
         return ()
     return [("accuracy under the masks of several ε", f"robustplug mask sweep {run.folder}")]
-
-
-@hookimpl
-def robustplug_commands(cli: click.Group) -> None:
-    """Add `robustplug mask`."""
-    from .commands import mask
-
-    cli.add_command(mask)

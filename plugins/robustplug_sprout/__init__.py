@@ -22,8 +22,6 @@ from robustplug.api import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import click
-
     from robustplug.api import OpenedRun
 
 PAPER = "Cheng et al. 2021, Self-Progressing Robust Training, arXiv:2012.11769"
@@ -139,11 +137,3 @@ def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]
 
     draw_beta(run, folder)
     return ()
-
-
-@hookimpl
-def robustplug_commands(cli: click.Group) -> None:
-    """Add `robustplug sprout`."""
-    from .commands import sprout
-
-    cli.add_command(sprout)

@@ -2,62 +2,103 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import Interrupted, RunError
-from ..plugin.registry import DuplicateComponent, UnknownComponent, did_you_mean
-from ..recipe.errors import RecipeError
-from .check import check
-from .compare import compare
-from .components import components
-from .data.describe import describe
-from .evaluation.attack import attack
-from .evaluation.audit import audit
-from .evaluation.evaluate import evaluate
-from .models.export import export
-from .new_plugin import new_plugin
-from .plugins import plugins
 from .ranks import first_process
-from .recipes import recipes
-from .report import report
-from .show import show
-from .study import study
-from .train import train
-from .validate import validate
+
+if TYPE_CHECKING:
+    from ..plugin.commands import Declared
+
+# Imported only when the command is used.
+MODULES = {
+    "attack": "evaluation.attack",
+    "audit": "evaluation.audit",
+    "check": "check",
+    "compare": "compare",
+    "components": "components",
+    "describe": "data.describe",
+    "evaluate": "evaluation.evaluate",
+    "export": "models.export",
+    "new-plugin": "new_plugin",
+    "plugins": "plugins",
+    "recipes": "recipes",
+    "report": "report",
+    "show": "show",
+    "study": "study",
+    "train": "train",
+    "validate": "validate",
+}
 
 
 class Cli(click.Group):
-    """A group that includes the commands of plugins, and turns known errors into one message."""
+    """A group that imports a command when it is used, includes those of plugins, and has one error path."""
 
-    _asked = False
+    @functools.cached_property
+    def _declared(self) -> Declared:
+        from ..plugin.commands import Declared
 
-    def _ask_plugins(self) -> None:
-        if not self._asked:
-            self._asked = True
+        return Declared()
+
+    @functools.cached_property
+    def _hooked(self) -> Mapping[str, click.Command]:
+        """The commands that plugins add by the hook; only these plugins have to be imported."""
+        group = click.Group()
+        if self._declared.hooked:
             from ..plugin.host import host
 
-            host().commands(self)
+            host().commands(group)
+        return group.commands
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the built-in commands and those of plugins."""
-        self._ask_plugins()
-        return super().list_commands(ctx)
+        return sorted({*MODULES, *self._declared.points, *self._hooked})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a built-in command, or else that of a plugin."""
-        found = super().get_command(ctx, cmd_name)
-        if found is None:
-            self._ask_plugins()
-            found = super().get_command(ctx, cmd_name)
-        return found
+        """Import a built-in command, or else that of a plugin.
+
+        Raises:
+            UsageError: the command of a plugin cannot be imported.
+        """
+        if cmd_name in MODULES:
+            found = getattr(import_module(f"{__name__}.{MODULES[cmd_name]}"), cmd_name.replace("-", "_"))
+        elif cmd_name in self._declared.points:
+            point = self._declared.points[cmd_name]
+            try:
+                found = point.load()
+            except (Exception, SystemExit) as error:
+                reason = f"{type(error).__name__}: {error}"
+                raise click.UsageError(
+                    f'the command "{cmd_name}" of {point.module} fails: {reason}'
+                ) from error
+        else:
+            found = self._hooked.get(cmd_name)
+        return found if isinstance(found, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the names and summaries of all commands, without importing them."""
+        from ..plugin.commands import summary
+
+        said = {name: each.get_short_help_str(200) for name, each in self._hooked.items()}
+        for name, point in self._declared.points.items():
+            said[name] = summary(point.module, point.attr)
+        for name, module in MODULES.items():
+            said[name] = summary(f"{__name__}.{module}", name.replace("-", "_"))
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(said.items()))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Suggest the closest command if a name is unknown."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            from ..plugin.registry import did_you_mean
+
             close = did_you_mean(args[0], self.list_commands(ctx)) if args else None
             if close is None or "Did you mean" in error.message:
                 raise
@@ -88,6 +129,10 @@ def echo_once(message: str) -> None:
 
 def known_exit_code(error: Exception) -> int | None:
     """Return the exit code of an error that needs no traceback, or None for a bug."""
+    from ..errors import Interrupted, RunError
+    from ..plugin.registry import DuplicateComponent, UnknownComponent
+    from ..recipe.errors import RecipeError
+
     if isinstance(error, RecipeError | UnknownComponent | DuplicateComponent):
         return 2
     if isinstance(error, Interrupted):
@@ -97,10 +142,9 @@ def known_exit_code(error: Exception) -> int | None:
 
 def echo_warnings() -> None:
     """Print each warning about plugins once, as a yellow line."""
-    from ..plugin.host import host
-
-    if host.cache_info().currsize:
-        warnings = host().warnings
+    loaded = sys.modules.get("robustplug.plugin.host")
+    if loaded is not None and loaded.host.cache_info().currsize:
+        warnings = loaded.host().warnings
         while warnings:
             click.secho(warnings.pop(0), fg="yellow", err=True)
 
@@ -112,24 +156,3 @@ def main() -> None:
 
     Start with: robustplug train --recipe cat
     """
-
-
-for command in (
-    train,
-    evaluate,
-    attack,
-    audit,
-    compare,
-    report,
-    export,
-    study,
-    validate,
-    components,
-    describe,
-    show,
-    plugins,
-    recipes,
-    check,
-    new_plugin,
-):
-    main.add_command(command)

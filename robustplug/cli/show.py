@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..plugin.component import KINDS, Component, Kind, slots
-from ..plugin.hookspecs import ENTRY_POINT_GROUP
+from ..plugin.names import ENTRY_POINT_GROUP
 
 
 @click.command()

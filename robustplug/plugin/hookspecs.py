@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..core.types import EpochReport, Result, RunInfo
     from .component import Component
 
-ENTRY_POINT_GROUP = "robustplug"
-
 hookspec = pluggy.HookspecMarker("robustplug")
 hookimpl = pluggy.HookimplMarker("robustplug")
 

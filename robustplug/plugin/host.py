@@ -15,6 +15,7 @@ import pluggy
 from ..errors import RunError
 from . import hookspecs
 from .component import Component, Kind
+from .names import ALLOW_LIST, ENTRY_POINT_GROUP, allowed_plugins
 from .registry import Registry, did_you_mean
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 BUILTIN = "builtin"
 # Owner of components that this process has registered itself.
 HERE = "this process"
-ALLOW_LIST = "ROBUSTPLUG_PLUGINS"
 
 REGISTRATION_HOOKS: dict[Kind, str] = {
     "vicinity": "robustplug_vicinities",
@@ -196,13 +196,11 @@ def host() -> PluginHost:
     # Name and version parse the metadata of the distribution at each access, and one may have many plugins.
     stated: dict[int, tuple[str, str]] = {}
     points = []
-    for point in metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP):
+    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
         if point.dist is not None and id(point.dist) not in stated:
             stated[id(point.dist)] = (point.dist.name, point.dist.version)
         points.append((point, *stated.get(id(point.dist), ("unknown", "unknown"))))
-    text = os.environ.get(ALLOW_LIST)
-    allowed = None if text is None else frozenset(name.strip() for name in text.split(",") if name.strip())
-    return PluginHost(dict.fromkeys(points), allowed)
+    return PluginHost(dict.fromkeys(points), allowed_plugins(os.environ.get(ALLOW_LIST)))
 
 
 @functools.cache

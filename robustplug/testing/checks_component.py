@@ -11,7 +11,8 @@ from dataclasses import MISSING
 from unittest import SkipTest
 
 from ..plugin.component import Use
-from ..plugin.host import ALLOW_LIST, host, registry
+from ..plugin.host import host, registry
+from ..plugin.names import ALLOW_LIST
 from ..recipe.convert import resolve
 from ..recipe.write import use_to_mapping
 from .bench import Subject, require

@@ -13,7 +13,7 @@ from robustplug.cli import main
 from robustplug.plugin.host import host, registry
 
 Invoke = Callable[..., Result]
-Install = Callable[[str, str], str]
+Install = Callable[..., str]
 
 _numbers = itertools.count()
 
@@ -39,16 +39,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(main, "_asked", False)
-    monkeypatch.setattr(main, "commands", dict(main.commands))
     packages: list[str] = []
 
     def look_again() -> None:
         importlib.invalidate_caches()
         host.cache_clear()
         registry.cache_clear()
+        for name in ("_declared", "_hooked"):
+            vars(main).pop(name, None)
 
-    def add(name: str, source: str) -> str:
+    def add(name: str, source: str, commands: str = "") -> str:
         package = f"cli_plugin_{next(_numbers)}"
         packages.append(package)
         (folder / package).mkdir()
@@ -56,7 +56,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         info = folder / f"{package}-1.5.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.5\n")
-        (info / "entry_points.txt").write_text(f"[robustplug]\n{name} = {package}\n")
+        (info / "entry_points.txt").write_text(
+            f"[robustplug]\n{name} = {package}\n{commands.format(package)}"
+        )
         look_again()
         return package
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from robustplug.plugin.component import KINDS
-from robustplug.plugin.host import ALLOW_LIST, host, registry
+from robustplug.plugin.host import host, registry
+from robustplug.plugin.names import ALLOW_LIST
 
 from .conftest import Install, Invoke
 

@@ -8,7 +8,8 @@ import pytest
 
 from robustplug.core.types import EpochReport, Result, RunInfo
 from robustplug.plugin import host as plugins
-from robustplug.plugin.host import ALLOW_LIST, REGISTRATION_HOOKS, PluginHost, host
+from robustplug.plugin.host import REGISTRATION_HOOKS, PluginHost, host
+from robustplug.plugin.names import ALLOW_LIST
 from robustplug.plugin.registry import DuplicateComponent
 
 from .fakes import HEAD, Plugin, losses, statuses

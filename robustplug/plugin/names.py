@@ -1,0 +1,11 @@
+"""Names of the plugin system that need no import of it."""
+
+from __future__ import annotations
+
+ENTRY_POINT_GROUP = "robustplug"
+ALLOW_LIST = "ROBUSTPLUG_PLUGINS"
+
+
+def allowed_plugins(text: str | None) -> frozenset[str] | None:
+    """Parse the names of the plugins that may load, "a, b"; None for all."""
+    return None if text is None else frozenset(name.strip() for name in text.split(",") if name.strip())
