@@ -50,6 +50,7 @@ ONE_BY_ONE = {"ShadowAttack", "SimBA"}
 PROBABILITIES = {"SimBA", "VirtualAdversarialMethod"}
 
 
+# Repeated in robustplug_torchattacks on purpose: each of the two names its library, and needs no other plugin.
 def attack_classes() -> dict[str, type[Any]]:
     """Return the evasion attacks of ART by name.
 

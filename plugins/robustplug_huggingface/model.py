@@ -26,6 +26,7 @@ class Logits(nn.Module):
         return logits
 
 
+# Every plugin names its own library and extra, so these lines repeat on purpose.
 def _library() -> Any:
     try:
         import transformers

@@ -74,6 +74,7 @@ class SyntheticOptions(VocabularyOptions):
     sentence_seed: int = 0
 
 
+# Tables of options repeat those of similar models on purpose: a recipe's table is read here alone.
 @dataclass(frozen=True)
 class Seq2SeqOptions:
     """Options of `lstm-attention`.

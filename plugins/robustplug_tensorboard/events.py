@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 FOLDER = "tensorboard"
 
+# The start of a run looks as in robustplug_wandb, on purpose: the calls are those of two libraries.
 _open: dict[str, Any] = {}
 
 

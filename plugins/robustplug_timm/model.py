@@ -12,6 +12,7 @@ from robustplug.api import TaskInfo, Weights, did_you_mean, evaluating, normaliz
 from . import TimmOptions
 
 
+# Every plugin names its own library and extra, so these lines repeat on purpose.
 def _library() -> Any:
     try:
         import timm

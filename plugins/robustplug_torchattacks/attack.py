@@ -34,6 +34,7 @@ UNFIT = {
 NORMS = {math.inf: "Linf", 2.0: "L2"}
 
 
+# Repeated in robustplug_art on purpose: each of the two names its library, and needs no other plugin.
 def attack_classes() -> dict[str, type[Any]]:
     """Return the attacks of torchattacks by name.
 

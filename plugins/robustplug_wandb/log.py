@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FILE = "wandb.json"
 PROJECT = "robustplug"
 
+# The start of a run looks as in robustplug_tensorboard, on purpose: the calls are those of two libraries.
 _open: dict[str, Any] = {}
 
 
