@@ -3,9 +3,11 @@
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --out studies/methods-mnist --write docs/results.md
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --task cifar10 --model resnet18 --eps 8/255 …
 
-A pass is a forward or a backward of one sample. The passes of a method's epochs are counted on 256 samples.
-The method is then trained for as many epochs as the budget allows, with the same optimizer, schedule and
-batch size for all methods. After an interruption, the same command resumes.
+A pass is a forward or a backward of one sample. The passes of a method's epochs are counted on 256 samples,
+or on all of them if they depend on what the model withstands, as in IAAT. The method is then trained for as
+many epochs as the budget allows, with the same optimizer, schedule and batch size for all methods; what its
+recipe spreads over epochs, such as a warm-up, is spread over these. A row is refused where the quantities
+that show the method's mechanism at work did not move. After an interruption, the same command resumes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import platform
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,16 +52,45 @@ METHODS = [
     "iaat",
 ]
 SUITE = "methods"
+# Options that a recipe chooses for its number of epochs: a length grows with it, a speed shrinks.
+LENGTHS = {"iaat": "warmup"}
+SPEEDS = {"cat": "eta", "iaat": "beta"}
 
 
-def method_of(recipe: str, eps: float | str) -> dict[str, Any]:
-    """Return the method of a bundled recipe with another radius."""
-    method: dict[str, Any] = tomllib.loads(bundled_recipes()[recipe].read_text(encoding="utf-8"))["method"]
+def method_of(recipe: str, eps: float | str) -> tuple[dict[str, Any], int]:
+    """Return the method of a bundled recipe with another radius, and the epochs that it was made for."""
+    tables = tomllib.loads(bundled_recipes()[recipe].read_text(encoding="utf-8"))
+    method: dict[str, Any] = tables["method"]
     vicinity = method["vicinity"]
     while "inner" in vicinity:
         vicinity = vicinity["inner"]
     vicinity["eps"] = eps
-    return method
+    return method, int(tables["train"]["epochs"])
+
+
+def paced(method: Mapping[str, Any], made_for: int, epochs: int) -> dict[str, Any]:
+    """Return a method whose own schedule takes the same share of other epochs.
+
+    Args:
+        method: the method of a recipe.
+        made_for: epochs of that recipe.
+        epochs: epochs to train.
+    """
+    changed, length, speed = dict(method), LENGTHS.get(method["use"]), SPEEDS.get(method["use"])
+    if length is not None:
+        changed[length] = round(method[length] * epochs / made_for)
+    if speed is not None:
+        # A radius of CAT takes at least two visits to its largest value, and a weight is at most 1.
+        most = float(Fraction(str(method["vicinity"]["eps"]))) / 2 if method["use"] == "cat" else 1.0
+        changed[speed] = min(most, method[speed] * made_for / epochs)
+    return changed
+
+
+def is_known(method: Mapping[str, Any]) -> bool:
+    """Return whether the passes of a method are the same for every model and sample."""
+    options = {key: value for key, value in method.items() if key != "use"}
+    built: bool = robustplug.build("method", method["use"], **options).cost().known
+    return built
 
 
 def base_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -76,11 +108,11 @@ def base_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def passes_of(method: Mapping[str, Any], base: Mapping[str, Any], epochs: int) -> float:
-    """Return the forwards plus backwards of a sample in this many epochs, counted on 256 samples."""
+    """Return the forwards plus backwards of a sample in this many epochs, counted by training."""
     recipe = {
         **base,
         "method": method,
-        "task": {**base["task"], "train_samples": 256},
+        "task": {**base["task"], **({"train_samples": 256} if is_known(method) else {})},
         "train": {**base["train"], "epochs": epochs},
         "validate": {"samples": 8, "attack": {"use": "none"}, "every": epochs},
         "evaluate": {"samples": 8, "attack": []},
@@ -90,9 +122,15 @@ def passes_of(method: Mapping[str, Any], base: Mapping[str, Any], epochs: int) -
     return epochs * float(training["forwards_per_sample"] + training["backwards_per_sample"])
 
 
-def epochs_of(method: Mapping[str, Any], base: Mapping[str, Any], budget: float) -> tuple[int, float]:
+def epochs_of(
+    method: Mapping[str, Any], made_for: int, base: Mapping[str, Any], budget: float
+) -> tuple[int, float]:
     """Return the number of epochs closest to the budget, and the passes that they take."""
-    passes: Callable[[int], float] = functools.cache(lambda epochs: passes_of(method, base, epochs))
+
+    @functools.cache
+    def passes(epochs: int) -> float:
+        return passes_of(paced(method, made_for, epochs), base, epochs)
+
     most = max(1, round(budget / passes(1)))
     # Epochs may cost more after a warm-up.
     enough = most if passes(most) <= budget else 1 + bisect.bisect_left(range(1, most), budget, key=passes)
@@ -104,33 +142,56 @@ def cases(options: argparse.Namespace, base: Mapping[str, Any]) -> list[dict[str
     """List the methods as cases of a study, each with its epochs."""
     found = []
     for name in options.methods:
-        method = method_of(name, options.eps)
-        epochs, passes = epochs_of(method, base, options.budget)
+        method, made_for = method_of(name, options.eps)
+        epochs, passes = epochs_of(method, made_for, base, options.budget)
         print(f"{name:20} {epochs} epochs, {passes:.1f} passes per sample", flush=True)
-        settings = {"method": method, "train": {"epochs": epochs}, "validate": {"every": epochs}}
+        settings = {
+            "method": paced(method, made_for, epochs),
+            "train": {"epochs": epochs},
+            "validate": {"every": epochs},
+        }
         found.append({"label": name, "set": settings})
     return found
+
+
+def idle_in(mechanism: Mapping[str, float]) -> list[str]:
+    """Return the quantities that show that a method was not at work."""
+    return [name for name, value in mechanism.items() if not value > 0]
 
 
 def table(folder: Path, studied: Mapping[str, Any]) -> list[str]:
     """Return the finished cells as a Markdown table."""
     names = ["clean", "PGD-100×5", "AutoAttack", "Sign-OPT"]
-    heads = ["method", *names, "audit", "epochs", "forwards", "backwards", "minutes"]
+    heads = ["method", *names, "audit", "at work", "epochs", "forwards", "backwards", "minutes"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for cell in studied["cells"]:
         (run,) = cell["runs"]
         method = cell["labels"]["method"]
         if run["status"] != "finished":
-            lines.append(f"| `{method}` | {run['status']}: {run['reason']} |" + " |" * 8)
+            lines.append(f"| `{method}` | {run['status']}: {run['reason']} |" + " |" * (len(heads) - 2))
             continue
         result = json.loads((folder / run["folder"] / "result.json").read_text(encoding="utf-8"))
         training = result["meta"]["training"]
+        mechanism = training["mechanism"]
+        if idle := idle_in(mechanism):
+            lines.append(
+                f"| `{method}` | refused: {', '.join(idle)} did not move |" + " |" * (len(heads) - 2)
+            )
+            continue
+        work = ", ".join(f"{name} {value:.2g}" for name, value in mechanism.items()) or "–"
         epochs = training["epochs"]
         # Each of AutoAttack's attacks is a row; the accuracy after the last one counts.
         found = {name.partition(" · ")[0]: accuracy for name, accuracy in run["accuracies"].items()}
         accuracies = [f"{100 * found[name]:.1f}" for name in names]
         counts = [f"{epochs * training[f'{way}s_per_sample']:.0f}" for way in ("forward", "backward")]
-        cells = [*accuracies, run["audit"]["grade"], str(epochs), *counts, f"{training['seconds'] / 60:.1f}"]
+        cells = [
+            *accuracies,
+            run["audit"]["grade"],
+            work,
+            str(epochs),
+            *counts,
+            f"{training['seconds'] / 60:.1f}",
+        ]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return lines
 

@@ -10,6 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import BrokenData, DataMissing, Refused, RunError
+from .files.bounds import check_size, check_zip
+from .files.folders import check_model_folder
+from .files.reading import Unreadable, is_file, is_folder, open_file, read_bytes, read_json
 from .plugin.build import build
 from .plugin.component import Component, MethodOptions, NoOptions, Use, use
 from .plugin.foreign import Library, LibraryAttack, LibraryOptions, classes_in
@@ -27,6 +30,8 @@ from .plugin.options import (
     Positive,
     Real,
     Rest,
+    Seed,
+    Size,
     UnitInterval,
     parse_fraction,
 )
@@ -35,11 +40,13 @@ from .plugin.traits import Traits, self_trained
 from .recipe.errors import RecipeError
 
 if TYPE_CHECKING:
+    from .cli.echo import echo
     from .cli.evaluation.options import model_options, result_folder
     from .core.batches import balanced_order, endless_order, epoch_batches, index_batches
+    from .core.calling.gradients import finite, to_unit
     from .core.ensemble import Ensemble
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
-    from .core.guard import attack_by_radius, guarded
+    from .core.guards.libraries import attack_by_radius, guarded
     from .core.method import Method, Objective, prepare
     from .core.modules import Normalized, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
@@ -88,7 +95,8 @@ if TYPE_CHECKING:
     from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .report.tables.results import wilson_interval
     from .run import open_evaluation
-    from .runs.folder import json_text, note_in_result, write_result
+    from .runs.folder import json_text
+    from .runs.result_file import note_in_result, write_result
     from .subjects.data.brought import find_column
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
     from .subjects.data.statistics import (
@@ -104,11 +112,13 @@ if TYPE_CHECKING:
     from .training.loop import training_loss
 
 _LAZY = {
+    "cli.echo": ("echo",),
     "cli.evaluation.options": ("model_options", "result_folder"),
     "core.batches": ("balanced_order", "endless_order", "epoch_batches", "index_batches"),
     "core.ensemble": ("Ensemble",),
+    "core.calling.gradients": ("finite", "to_unit"),
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
-    "core.guard": ("attack_by_radius", "guarded"),
+    "core.guards.libraries": ("attack_by_radius", "guarded"),
     "core.method": ("Method", "Objective", "prepare"),
     "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
@@ -173,7 +183,8 @@ _LAZY = {
     ),
     "report.tables.results": ("wilson_interval",),
     "run": ("open_evaluation",),
-    "runs.folder": ("json_text", "note_in_result", "write_result"),
+    "runs.folder": ("json_text",),
+    "runs.result_file": ("note_in_result", "write_result"),
     "subjects.data.brought": ("find_column",),
     "subjects.data.pictures": ("check_picture", "picture_tensor", "read_picture"),
     "subjects.data.statistics": (
@@ -248,13 +259,16 @@ __all__ = [
     "RunError",
     "RunInfo",
     "Schedule",
+    "Seed",
     "SelfTrained",
+    "Size",
     "Split",
     "Step",
     "Task",
     "TaskInfo",
     "Traits",
     "UnitInterval",
+    "Unreadable",
     "UpdateSchedule",
     "Use",
     "Vicinity",
@@ -268,7 +282,10 @@ __all__ = [
     "build",
     "channel_statistics",
     "check_arguments",
+    "check_model_folder",
     "check_picture",
+    "check_size",
+    "check_zip",
     "classes_in",
     "classification_score",
     "cross_entropy",
@@ -276,16 +293,20 @@ __all__ = [
     "did_you_mean",
     "dirichlet",
     "dlr",
+    "echo",
     "endless_order",
     "epoch_batches",
     "evaluating",
     "find_column",
+    "finite",
     "gamma",
     "guarded",
     "histogram_figure",
     "hookimpl",
     "image_figure",
     "index_batches",
+    "is_file",
+    "is_folder",
     "isolated",
     "json_text",
     "kl_divergence",
@@ -300,12 +321,15 @@ __all__ = [
     "note_in_result",
     "observer_on_request",
     "open_evaluation",
+    "open_file",
     "open_model",
     "open_run",
     "parse_fraction",
     "picture_tensor",
     "prepare",
     "rate_at",
+    "read_bytes",
+    "read_json",
     "read_picture",
     "register",
     "result_folder",
@@ -314,6 +338,7 @@ __all__ = [
     "stratified_split",
     "stream",
     "take",
+    "to_unit",
     "training_loss",
     "uniform_like",
     "unit_floats",

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 class DataMissing(ValueError):
     """The files of a task do not exist in the expected place."""
@@ -22,6 +29,18 @@ class RunError(Exception):
     """A run cannot continue; the message states why, what is kept, and how to fix it."""
 
 
+class Failed(RunError):
+    """A component, or robustplug itself, raised an exception that nobody expected: `__cause__`.
+
+    Attributes:
+        folder: the run folder, where the command line writes the traceback; None for none.
+    """
+
+    def __init__(self, message: str, folder: Path | None = None) -> None:
+        super().__init__(message)
+        self.folder = folder
+
+
 class Interrupted(Exception):
     """A signal stopped the run after its checkpoint was written.
 
@@ -32,3 +51,39 @@ class Interrupted(Exception):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+# What torch and its devices write where they raise no exception of its own for it.
+_NO_MEMORY = re.compile(
+    "DefaultCPUAllocator|out of memory|can(no|')t allocate memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE
+)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those behind it, the first cause last."""
+    known: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in known:
+        known.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception, or one behind it, states that memory is exhausted."""
+    return any(
+        isinstance(link, MemoryError)
+        or type(link).__name__ == "OutOfMemoryError"
+        or (isinstance(link, RuntimeError | OSError) and _NO_MEMORY.search(str(link)) is not None)
+        for link in chain(error)
+    )
+
+
+def ends_program(error: BaseException) -> bool:
+    """Return whether an exception must reach the top as it is: Ctrl-C, or rich's exit once nobody reads.
+
+    Every other exception of a component, SystemExit included, is a failure of that component.
+    """
+    if isinstance(error, SystemExit):
+        return any(isinstance(link, BrokenPipeError) for link in chain(error))
+    return type(error) is KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ def train(
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool | str | Path = False,
+    fit_batch: bool = False,
     observers: Sequence[str] = (),
     reporter: Reporter | None = None,
 ) -> Trained:
@@ -73,12 +75,13 @@ def train(
         overrides: further settings of the form "key=value", as with --set.
         out: run folder; None for runs/NAME, runs/NAME-2, ….
         resume: True, or the folder of the run to resume. Give the same model and data again.
+        fit_batch: take the largest batch size that fits into memory, of the recipe's times powers of two.
         observers: names of the plugins that observe the run, for example "tensorboard".
         reporter: receives progress; None for no output.
 
     Raises:
         RecipeError: the recipe has problems; the error lists all of them.
-        RunError: the run cannot continue, the data cannot be used, or an observer does not exist.
+        RunError: the run cannot continue, an observer does not exist, or a component failed (`__cause__`).
         Interrupted: Ctrl-C or SIGTERM was received; a checkpoint was written.
     """
     from .plugin.host import check_observers, registered
@@ -97,6 +100,10 @@ def train(
         reporter = reporter or Warns()
         for note in brought.notes:
             reporter.warn(note)
+        if fit_batch:
+            from .training.fit_batch import with_fitting_batch
+
+            chosen = with_fitting_batch(chosen, reporter, resume is not False)
         return Training(chosen, folder, resume is not False, reporter, observers).run()
 
 
@@ -151,6 +158,7 @@ def evaluate(
         RunError: the model cannot be read, or the device is not available.
     """
     from .devices.precision import fitting_threads
+    from .evaluation.audit.preparation import adapted
     from .evaluation.results import Asked, evaluate_and_write
     from .evaluation.summary import read_reference
 
@@ -164,6 +172,8 @@ def evaluate(
         pictures=images is not None,
     )
     with fitting_threads(subject.parts.typical_input):
+        if asked.suite is not None and asked.suite.adaptive:
+            subject, asked = adapted(subject, asked)
         return evaluate_and_write(subject, asked, None if out is None else Path(out))
 
 
@@ -204,6 +214,7 @@ def audit(
     *,
     sources: Sequence[str | Path] = (),
     out: str | Path | None = None,
+    budget: float | None = None,
     **opening: Unpack[Opening],
 ) -> Audit:
     """Audit a model for gradient masking: is its robustness real?
@@ -213,6 +224,7 @@ def audit(
         sources: run folders of the surrogate models for the transfer attack, preferably plainly trained.
         out: folder for audit.json and the journal of an unfinished audit; None for neither. The audit of a
             run folder is also added to its result.json.
+        budget: minutes after which no further attack goes on; checks whose attack is missing are "not run".
         opening: how the model and its data are opened; see `Opening`.
 
     Raises:
@@ -222,10 +234,11 @@ def audit(
     from .devices.precision import fitting_threads
     from .evaluation.audit.audit import NAME, audit_subject
     from .evaluation.results import Asked
-    from .runs.folder import note_in_result
+    from .runs.result_file import note_in_result
 
+    deadline = None if budget is None else time.monotonic() + 60 * budget
     subject = open_subject(model, opening)
-    asked = Asked(sources=open_sources(sources, subject))
+    asked = Asked(sources=open_sources(sources, subject), deadline=deadline)
     with fitting_threads(subject.parts.typical_input):
         found = audit_subject(subject, asked, None if out is None else Path(out))
     if subject.folder is not None and out is not None and subject.processes.main:

@@ -7,14 +7,18 @@ When the input ends, because the study has stopped or died, it stops as on Ctrl-
 from __future__ import annotations
 
 import _thread
-import json
 import os
 import signal
 import sys
 import threading
 
 from .errors import Interrupted
-from .studies.work import Commands, Job, Relay, carry_out
+from .files.reading import Unreadable
+from .studies.messages import Relay
+from .studies.work import Commands, Job, carry_out
+
+# Bytes of a job.
+_LONGEST = 16 * 2**20
 
 
 def main() -> None:
@@ -25,7 +29,11 @@ def main() -> None:
         # A process that was started in the background ignores SIGINT by default.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         relay = Relay(messages.write)
-        job = Job(**json.loads(_first_line()))
+        try:
+            job = Job.parse(_first_line())
+        except Unreadable as error:
+            relay.send("failed", reason=f"the job that the study gave to its process {error}", details="")
+            return
         working = threading.Event()
         working.set()
         threading.Thread(target=_stop_at_end_of_input, args=(working,), daemon=True).start()
@@ -46,7 +54,7 @@ def main() -> None:
 def _first_line() -> bytes:
     # Unbuffered: a thread that waits in a buffered reader would block the exit of the process.
     with open(0, "rb", buffering=0, closefd=False) as file:
-        return file.readline()
+        return file.readline(_LONGEST)
 
 
 def _stop_at_end_of_input(working: threading.Event) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from robustplug.api import echo
+
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -35,7 +37,7 @@ def perplexity(runs: tuple[Path, ...], split: Any) -> None:
             raise click.UsageError(f"the data of {run} has no {split} dialogues") from None
         found = measured(opened.model, x.to(opened.device))
         note_in_result(run, "perplexity", {"split": split, **found._asdict()})
-        click.echo(
+        echo(
             f"{opened.name}: perplexity {found.value:.3f} ({found.low:.3f}–{found.high:.3f}) "
             f"of {found.words} words in {len(x)} dialogues, {split} split"
         )

@@ -13,9 +13,12 @@ from robustplug.api import (
     Natural,
     NonNegative,
     Positive,
+    Size,
     Use,
     use,
 )
+
+Many = Annotated[int, Bounds(ge=1, le=100_000)]
 
 Discount = Annotated[float, Bounds(gt=0, le=1)]
 """γ: above 0, and at most 1."""
@@ -37,8 +40,8 @@ class NegotiationOptions:
     """
 
     learn_from: Literal["dialogues", "scenarios"] = "dialogues"
-    scenarios: Count = 2000
-    train_scenarios: Count = 4086
+    scenarios: Many = 2000
+    train_scenarios: Many = 4086
     unknown_below: Natural = 20
     walk_away: bool = False
     scenario_seed: int = 0
@@ -53,7 +56,7 @@ class ScriptedOptions(NegotiationOptions):
             for validation.
     """
 
-    dialogues: Count = 1600
+    dialogues: Many = 1600
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,11 @@ class AgentOptions:
         init: bound of the initial weights, uniform between −init and init.
     """
 
-    word: Count = 256
-    goal: Count = 64
-    reader: Count = 128
-    attention: Count = 256
-    choice: Count = 256
+    word: Size = 256
+    goal: Size = 64
+    reader: Size = 128
+    attention: Size = 256
+    choice: Size = 256
     dropout: Decay = 0.5
     init: Positive = 0.1
 

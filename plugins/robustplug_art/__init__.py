@@ -20,9 +20,10 @@ class ArtOptions(LibraryOptions):
 
     def __post_init__(self) -> None:
         # Only a recipe that uses ART pays for its import.
-        from .attack import LIBRARY
+        from .attack import LIBRARY, refuse_targets
 
         LIBRARY.checked(self)
+        refuse_targets(self.name, self.arguments)
 
 
 @hookimpl

@@ -7,6 +7,7 @@ import inspect
 import io
 import math
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,8 @@ UNFIT = {
 }
 # One sample a call.
 ONE_BY_ONE = {"ShadowAttack", "SimBA"}
+# They walk towards the label that they are given: here the most likely wrong one.
+NEED_TARGETS = {"SaliencyMapMethod"}
 # They expect probabilities instead of logits.
 PROBABILITIES = {"SimBA", "VirtualAdversarialMethod"}
 
@@ -80,6 +83,22 @@ def unfit(name: str, attack: type[Any]) -> str | None:
     return f"needs a {' and a '.join(lacking)}, not an image classifier" if lacking else None
 
 
+def refuse_targets(name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse `targeted = true`, also for an attack inside another.
+
+    Raises:
+        ValueError: a targeted attack is asked for.
+    """
+    for key, value in arguments.items():
+        if isinstance(value, Mapping):
+            refuse_targets(name, value)
+        elif key == "targeted" and value:
+            raise ValueError(
+                f"targeted: ART's {name} would need a class to be reached for each sample, and would take the "
+                "true one: a row counts any wrong class, so leave it out"
+            )
+
+
 LIBRARY = Library("ART", "evasion attack", attack_classes, RESERVED, unfit)
 
 
@@ -111,6 +130,9 @@ class Art(LibraryAttack):
             clip_values=(0.0, 1.0),
             device_type="gpu" if x.device.type == "cuda" else "cpu",
         )
+        if self.name in NEED_TARGETS:
+            with torch.no_grad():
+                y = model(x).scatter(1, y[:, None], -torch.inf).argmax(1)
         inputs = x.detach().contiguous().cpu().numpy().astype(np.float32)
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             # Attacks inside attacks show progress bars whatever `verbose` is.

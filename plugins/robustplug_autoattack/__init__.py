@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from robustplug.api import Component, Natural, Traits, hookimpl
+from robustplug.api import Component, Seed, Traits, hookimpl
 
 AttackName = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 
@@ -28,7 +28,7 @@ class AutoAttackOptions:
 
     version: Literal["standard", "plus", "custom"] = "standard"
     attacks: tuple[AttackName, ...] = ()
-    seed: Natural = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if (self.version == "custom") != bool(self.attacks):

@@ -27,10 +27,10 @@ def smoothing_start(
         gamma: γ.
     """
     x = view.origin.detach().clone().requires_grad_()
-    logits = step.output(view.replace(x=x)).float()
-    fixed = logits.detach()
     # A label map that needs f(x), such as TRADES', need not run the model again.
-    step.offer(view.origin, fixed)
+    with step.offering(x, view.origin):
+        logits = step.output(view.replace(x=x)).float()
+    fixed = logits.detach()
     target = (fixed + gamma * uniform_like(fixed, step.rng)).softmax(1)
     gradient = step.gradient(kl_divergence(logits, target).sum(), x)
     moved = x.detach() - _sized(size, x) * vicinity.steepest(gradient)

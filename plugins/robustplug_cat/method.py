@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -95,7 +95,8 @@ class MixedLoss:
         """Return the loss of each sample, (N,)."""
         excess = margin(output, view.y, self.kappa)
         if self.margin_weight == "radius-sum":
-            excess = excess * len(view) * view.info.get("eps", view.radius)
+            weight = view.info.get("margin", view.info.get("eps", view.radius))
+            excess = excess * len(view) * weight
         entropy = cross_entropy(output, target)
         step.log("loss/ce", entropy)
         step.log("loss/margin", excess)
@@ -120,8 +121,10 @@ class Cat(Method[CatOptions]):
         trial = eps + o.eta if o.adaptive else eps
         if o.variant != "paper":
             trial = trial.clamp_max(self.eps_max)
-        # Algorithm 8 draws the attack's label before ε_i grows and the loss's label after it.
-        adv = self.perturbation(step, View.of(point, "adv", radius=trial, info={"eps": eps}), self.vicinity)
+        # Algorithm 8 draws the attack's label before ε_i grows and the loss's label after it. The released
+        # code weights the margin by the attacked radius, then by the stored one.
+        before = {"eps": eps, "margin": trial}
+        adv = self.perturbation(step, View.of(point, "adv", radius=trial, info=before), self.vicinity)
         if not o.adaptive:
             return [adv]
         with step.attack_mode(), torch.no_grad():
@@ -133,6 +136,13 @@ class Cat(Method[CatOptions]):
             clean = fooled.view(-1, *(1,) * (adv.x.dim() - 1))
             adv = adv.replace(x=torch.where(clean, adv.origin, adv.x))
         return [adv.replace(info={"eps": new})]
+
+    def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
+        """Return the radii reached, in units of ε_max."""
+        moved = super().mechanism(step, views)
+        if not self.options.adaptive:
+            return moved
+        return {**moved, "radius": views[0].info["eps"] / (self.eps_max or 1.0)}
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         """Store the radii."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from robustplug.api import model_options, result_folder
+from robustplug.api import echo, model_options, result_folder
 
 if TYPE_CHECKING:
     from robustplug.api import OpenedEvaluation
@@ -69,7 +69,7 @@ def curves(
     def keep(result: dict[str, Any], line: str) -> None:
         write_result(folder / f"{NAME}.json", result)
         if not quiet:
-            click.echo(line, err=True)
+            echo(line, err=True)
 
     result, paths = measure(opened, levels, keep)
     if json_file is not None:
@@ -78,8 +78,8 @@ def curves(
         note_in_result(Path(model), NAME, result)
     draw(folder / "figures", opened, result, paths)
     for line in table(result):
-        click.echo(line)
-    click.echo(f"{folder / NAME}.json\n{folder / 'figures'}")
+        echo(line)
+    echo(f"{folder / NAME}.json\n{folder / 'figures'}")
 
 
 def _number(text: str) -> float:

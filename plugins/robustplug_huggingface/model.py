@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import TaskInfo, Weights, did_you_mean, evaluating, normalized
+from robustplug.api import (
+    TaskInfo,
+    Weights,
+    check_model_folder,
+    did_you_mean,
+    evaluating,
+    is_folder,
+    normalized,
+)
 
 from . import HuggingFaceOptions
 
@@ -48,6 +55,7 @@ def image_classifier(options: HuggingFaceOptions, *, info: TaskInfo) -> nn.Modul
     transformers = _library()
     if info.shape is None or len(info.shape) != 3 or info.classes is None:
         raise ValueError(f"{options.name} classifies images (C, H, W), not inputs of shape {info.shape}")
+    check_model_folder(options.name)
     channels, height, width = info.shape
     changes = {"num_labels": info.classes, **options.config}
     if _is_type(options.name):
@@ -96,6 +104,7 @@ def trained_weights(options: HuggingFaceOptions, name: str | None, *, info: Task
                 f'"{options.name}" is a type of model, without weights: name a folder or a model of the Hub'
             )
         return None
+    check_model_folder(options.name)
     transformers = _library()
     found = transformers.AutoModelForImageClassification.from_pretrained(
         options.name, use_safetensors=True, **_where(options.name)
@@ -105,7 +114,7 @@ def trained_weights(options: HuggingFaceOptions, name: str | None, *, info: Task
 
 
 def _is_type(name: str) -> bool:
-    return name in _library().CONFIG_MAPPING and not Path(name).is_dir()
+    return name in _library().CONFIG_MAPPING and not is_folder(name)
 
 
 def _hint(name: str) -> str:
@@ -114,7 +123,7 @@ def _hint(name: str) -> str:
 
 
 def _where(name: str) -> dict[str, Any]:
-    return {"local_files_only": Path(name).is_dir(), "trust_remote_code": False}
+    return {"local_files_only": is_folder(name), "trust_remote_code": False}
 
 
 def _normalisation(transformers: Any, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

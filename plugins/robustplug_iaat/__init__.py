@@ -35,7 +35,7 @@ class IaatOptions(MethodOptions):
         warmup: number of epochs of adversarial training with the same radius for all samples.
         eps_warmup: ε_w, that radius and the initial radius of every sample; None for the vicinity's eps.
         gamma: γ, distance of the candidate radii above and below the remembered radius.
-        beta: β, weight of the chosen radius in its average with the remembered radius.
+        beta: β, weight of the chosen radius in its average with the remembered radius; not in a line search.
         eps_min: ε_lb, smallest radius of a sample.
         search: "candidates" selects the largest of ε + γ and ε that the sample withstands, else ε − γ
             (Algorithm 2); "line" selects the largest of η, 2η, … up to line_max, else 0 (§5.2).

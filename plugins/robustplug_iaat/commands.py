@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustplug.api import echo
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -42,11 +44,11 @@ def radii(run: Path) -> None:
     if body is None:
         raise click.UsageError(f"{run} was not trained with iaat")
     for problem in opened.problems:
-        click.echo(problem, err=True)
+        echo(problem, err=True)
     note_in_result(run, "radii", body)
     for epoch, mean in zip(body["epochs"], body["mean"], strict=True):
-        click.echo(f"after epoch {epoch:4}: mean ε = {mean:.4f} = {PIXEL * mean:.2f}/255")
-    click.echo(f"{run / 'figures'}")
+        echo(f"after epoch {epoch:4}: mean ε = {mean:.4f} = {PIXEL * mean:.2f}/255")
+    echo(f"{run / 'figures'}")
 
 
 def draw_radii(opened: OpenedRun, figures: Path) -> dict[str, Any] | None:

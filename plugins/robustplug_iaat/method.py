@@ -6,7 +6,7 @@ Sections, tables and figures are numbered as in the submission to ICLR 2020.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -140,12 +140,19 @@ class Iaat(Method[IaatOptions]):
             chosen = line_search(len(before), step_size, self.line_max, withstands, before.device)
         if shrinks:
             chosen = chosen * right
+        if o.search == "line":
+            return chosen  # §5.2 takes the radius that it found; only Algorithm 2 smooths
         # lerp keeps an unchanged radius identical to the bit.
         return torch.lerp(before, chosen, o.beta)
 
     def _right(self, step: Step, view: View) -> Tensor:
         with step.attack_mode(self.options.mode), torch.no_grad():
             return step.score(view, step.output(view))
+
+    def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
+        """Return how far the radii are from ε_w, in units of it; 0 in the warm-up."""
+        moved = (views[0].info["eps"] - self.eps_warmup).abs() / (self.eps_warmup or 1.0)
+        return {**super().mechanism(step, views), "radius": moved}
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         """Remember the radii; at the start of an epoch, first record those after the previous epoch."""

@@ -8,6 +8,7 @@ import os
 import re
 import time
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ EXPERIMENT = "robustplug"
 # MLflow's own limits: parameters of one call, and characters of a value.
 _AT_ONCE, _LONGEST = 100, 500
 
+# The run in MLflow of each run folder that is being trained.
+_open: dict[str, str] = {}
+
 
 def start(run: RunInfo) -> None:
     """Start a run in MLflow with the recipe as parameters, or go on with that of a resumed run.
@@ -31,14 +35,17 @@ def start(run: RunInfo) -> None:
     if importlib.util.find_spec("mlflow") is None:
         raise ModuleNotFoundError('MLflow is not installed: pip install "robustplug[mlflow]"')
     client, file = _client(), Path(run.folder) / FILE
-    if run.resumed_at_epoch is not None and file.is_file():
-        client.update_run(_run_id(run), status="RUNNING")
+    known = None if run.resumed_at_epoch is None else _known(Path(run.folder))
+    if known is not None:
+        client.update_run(known, status="RUNNING")
+        _open[run.folder] = known
         return
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    known = client.get_experiment_by_name(name)
-    experiment = client.create_experiment(name) if known is None else known.experiment_id
+    found = client.get_experiment_by_name(name)
+    experiment = client.create_experiment(name) if found is None else found.experiment_id
     tags = {"robustplug.folder": run.folder, "robustplug.method": run.method, "robustplug.task": run.task}
     run_id = client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
+    _open[run.folder] = run_id
     file.write_text(json.dumps({"run_id": run_id, "experiment": name}) + "\n")
     recipe = tomllib.loads((Path(run.folder) / "recipe.toml").read_text(encoding="utf-8"))
     parameters = list(flat(recipe))
@@ -57,7 +64,7 @@ def end(run: RunInfo, result: Result) -> None:
     """Log the accuracies of the evaluation and the files recipe.toml and result.json, and end the run."""
     rows = [row for row in result.attacks if not row.skipped]
     _log(run, {f"{result.split}/{row.name}": row.accuracy for row in rows}, run.epochs)
-    client, run_id = _client(), _run_id(run)
+    client, run_id = _client(), _open.pop(run.folder)
     for name in ("recipe.toml", "result.json"):
         client.log_artifact(run_id, str(Path(run.folder) / name))
     client.set_terminated(run_id)
@@ -85,7 +92,7 @@ def _log(run: RunInfo, numbers: Mapping[str, float], step: int) -> None:
 
     now = int(1000 * time.time())
     _client().log_batch(
-        _run_id(run),
+        _open[run.folder],
         metrics=[Metric(metric_name(name), float(value), now, step) for name, value in numbers.items()],
     )
 
@@ -102,5 +109,19 @@ def _client() -> Any:
     return MlflowClient()
 
 
-def _run_id(run: RunInfo) -> str:
-    return str(json.loads((Path(run.folder) / FILE).read_text())["run_id"])
+def _known(folder: Path) -> str | None:
+    """Return the run in MLflow of a resumed run; None, with a warning, if the file does not name it."""
+    from robustplug.api import read_json
+
+    try:
+        body = read_json(folder / FILE)
+        run_id = body["run_id"]
+        if not isinstance(run_id, str) or not re.fullmatch(r"\w{1,64}", run_id):
+            raise ValueError("does not name a run")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        why = str(error) if isinstance(error, ValueError) else "does not name a run"
+        warnings.warn(f"{folder / FILE} {why}: the run is logged to another run of MLflow", stacklevel=2)
+        return None
+    return run_id

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustplug.api import echo
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -142,7 +144,7 @@ def _report(
             f"{at}. {row.name}" if at else row.name: row.accuracy for at, row in enumerate(result.attacks)
         }
         rows.append({name: value, **accuracies})
-        click.echo(
+        echo(
             f"{name} = {value:<8.4g} " + "  ".join(f"{key} {100 * a:.2f} %" for key, a in accuracies.items())
         )
     columns = [key for key in rows[0] if key != name]
@@ -158,4 +160,4 @@ def _report(
         "accuracy (%)",
         (0, 100),
     )
-    click.echo(f"{file}\n{figure}")
+    echo(f"{file}\n{figure}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustplug.api import Batch, Cost, Method, ParamGroup, Step, Task, View
 
 from . import RobMaskOptions
-from .masks import fold, put_masks, switch
+from .masks import fold, masks, put_masks, switch
 
 
 class MaskedOutput:
@@ -64,6 +64,11 @@ class RobMask(Method[RobMaskOptions]):
         adv = self.perturbation(step, view, self.vicinity)
         share = self.options.clean_weight
         return [View.of(point, weight=share), adv.replace(weight=1 - share)]
+
+    def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
+        """Return how far the columns of the masks are from the first one, on average for each layer."""
+        apart = [(each.weight[:, 1:] - each.weight[:, :1]).abs().mean() for each in masks(step.model)]
+        return {**super().mechanism(step, views), "mask": torch.stack(apart).nan_to_num()}
 
     def export(self, model: nn.Module) -> nn.Module:
         """Return an ordinary module with the mask of `deploy`; keep the masks in the model."""

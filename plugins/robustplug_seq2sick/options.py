@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from robustplug.api import Count, Decay, Natural, NonNegative
+from robustplug.api import Bounds, Count, Decay, Natural, NonNegative, Size
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class SyntheticOptions(VocabularyOptions):
 
     unknown_below: Natural = 0
     stop_words: Natural = 10
-    sentences: Count = 6000
+    sentences: Annotated[int, Bounds(ge=1, le=100_000)] = 6000
     sentence_seed: int = 0
 
 
@@ -88,11 +88,11 @@ class Seq2SeqOptions:
         longer: largest number of words of a translation beyond twice the length of the sentence.
     """
 
-    word: Count = 256
-    hidden: Count = 256
+    word: Size = 256
+    hidden: Size = 256
     dropout: Decay = 0.3
     init: NonNegative = 0.1
-    beam: Count = 5
+    beam: Size = 5
     longer: Natural = 10
 
     def __post_init__(self) -> None:
@@ -138,5 +138,5 @@ class HuggingFaceOptions:
     layers: Count = 2
     width: Count = 128
     prefix: str = ""
-    beam: Count = 5
+    beam: Size = 5
     longer: Natural = 10

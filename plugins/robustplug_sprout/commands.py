@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from robustplug.api import echo
+
 if TYPE_CHECKING:
     from robustplug.api import OpenedRun
 
@@ -30,8 +32,8 @@ def correlogram(run: Path) -> None:
         raise click.UsageError(f"{run} has no β: its label map is not dirichlet, or its alpha is 0")
     note_in_result(run, "beta", body)
     for name, value in sorted(zip(body["classes"], body["values"], strict=True), key=lambda pair: -pair[1]):
-        click.echo(f"{name:>16}  {value:.4g}")
-    click.echo(f"{run / 'figures' / 'beta.png'}")
+        echo(f"{name:>16}  {value:.4g}")
+    echo(f"{run / 'figures' / 'beta.png'}")
 
 
 def draw_beta(opened: OpenedRun, folder: Path) -> dict[str, Any] | None:
@@ -87,5 +89,5 @@ def cosine(runs: tuple[Path, ...], samples: int | None, out: Path) -> None:
     )
     width = max(map(len, names))
     for name, row in zip(names, means.tolist(), strict=True):
-        click.echo(f"{name:>{width}}  " + "  ".join(f"{value:8.4f}" for value in row))
-    click.echo(f"{out / 'cosine.png'}")
+        echo(f"{name:>{width}}  " + "  ".join(f"{value:8.4f}" for value in row))
+    echo(f"{out / 'cosine.png'}")

@@ -5,7 +5,7 @@ Sections, equations and tables are numbered as in the submission to ICLR 2020.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -91,6 +91,7 @@ class DirichletLabels:
             start = start.uniform_(0.5, 1.5)
         if self.options.positivity == "softplus":
             start = start + torch.log(-torch.expm1(-start))
+        self.start = start.clone()
         self.raw = nn.Parameter(start)
         state.register_parameter("beta", self.raw)
         return [*groups, ParamGroup("beta", [self.raw], self.options.beta_lr, maximize=True, always=True)]
@@ -135,6 +136,14 @@ class Sprout(Method[SproutOptions]):
         if step.pass_.name == "beta" and self.options.beta_inputs == "clean":
             point = step.batch
         return [self.perturbation(step, View.of(point, "adv"), self.vicinity)]
+
+    def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
+        """Return how far β, or what it is the softplus of, has moved since the start, (K,)."""
+        moved = super().mechanism(step, views)
+        if not isinstance(self.label_map, DirichletLabels) or not self._learns:
+            return moved
+        raw = self.label_map.raw
+        return {**moved, "beta": (raw - self.label_map.start.to(raw.device)).abs()}
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         """Log the range of β."""

@@ -81,5 +81,8 @@ class Torchattacks(LibraryAttack):
             passed["alpha"] = alpha
         if self.name in ("APGDT", "AutoAttack") and classes < 4:
             raise Refused(f"torchattacks' {self.name} needs at least 4 classes, and there are {classes}")
-        found: Tensor = self.attack(model, **{**passed, **self.arguments})(x, y)
+        attack = self.attack(model, **{**passed, **self.arguments})
+        if self.name == "JSMA":  # its own target is the next of ten classes
+            attack.set_mode_targeted_by_function(lambda _, labels: (labels + 1) % classes, quiet=True)
+        found: Tensor = attack(x, y)
         return found

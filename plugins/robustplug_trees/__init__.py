@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
-from robustplug.api import Bounds, Component, Count, Positive, hookimpl, self_trained
+from robustplug.api import Bounds, Component, Positive, hookimpl, self_trained
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class LightGbmOptions:
         learning_rate: factor of the output of each tree.
     """
 
-    trees: Count = 100
-    leaves: Annotated[int, Bounds(ge=2)] = 100
+    trees: Annotated[int, Bounds(ge=1, le=100_000)] = 100
+    leaves: Annotated[int, Bounds(ge=2, le=131_072)] = 100
     learning_rate: Positive = 0.1
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import tomllib
 import uuid
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 # File in the run folder that contains the run id of Weights & Biases, for a resume.
 FILE = "wandb.json"
 PROJECT = "robustplug"
+_NAME = re.compile(r"[\w. -]{1,128}")
 
 # The start of a run looks as in robustplug_tensorboard, on purpose: the calls are those of two libraries.
 _open: dict[str, Any] = {}
@@ -35,8 +38,8 @@ def start(run: RunInfo) -> None:
         _open.pop(run.folder).finish()
     folder = Path(run.folder)
     known = _known(folder) if run.resumed_at_epoch is not None else {}
-    run_id = str(known.get("run_id") or uuid.uuid4().hex[:8])
-    project = str(known.get("project") or os.environ.get("WANDB_PROJECT") or PROJECT)
+    run_id = known.get("run_id") or uuid.uuid4().hex[:8]
+    project = known.get("project") or os.environ.get("WANDB_PROJECT") or PROJECT
     logged = wandb.init(
         project=project,
         id=run_id,
@@ -72,9 +75,20 @@ def end(run: RunInfo, result: Result) -> None:
     logged.finish()
 
 
-def _known(folder: Path) -> dict[str, Any]:
+def _known(folder: Path) -> dict[str, str]:
+    """Return run and project of a resumed run; nothing, with a warning, if the file does not name them."""
+    from robustplug.api import read_json
+
     try:
-        body = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        body = read_json(folder / FILE)
+        known = {name: body[name] for name in ("run_id", "project")}
+        if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in known.values()):
+            raise ValueError("does not name a run and a project")
+    except FileNotFoundError:
         return {}
-    return body if isinstance(body, dict) else {}
+    except (ValueError, KeyError, TypeError) as error:
+        why = str(error) if isinstance(error, ValueError) else "does not name a run and a project"
+        message = f"{folder / FILE} {why}: the run is logged to another run of Weights & Biases"
+        warnings.warn(message, stacklevel=2)
+        return {}
+    return known

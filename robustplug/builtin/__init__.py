@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from ..api import (
     Bounds,
@@ -19,9 +19,6 @@ from ..api import (
     hookimpl,
     use,
 )
-
-if TYPE_CHECKING:
-    from ..api import EpochReport, RunInfo
 
 _HERE = "robustplug.builtin"
 
@@ -278,19 +275,3 @@ def robustplug_augmentations() -> Iterable[Component]:
     from .named import AUGMENTATION
 
     yield AUGMENTATION
-
-
-@hookimpl
-def robustplug_run_start(run: RunInfo) -> None:
-    """Drop the metrics of epochs that the run trains again."""
-    from . import metrics
-
-    metrics.forget_from(run)
-
-
-@hookimpl
-def robustplug_epoch_end(run: RunInfo, report: EpochReport) -> None:
-    """Write the metrics of the epoch."""
-    from . import metrics
-
-    metrics.append(run, report)

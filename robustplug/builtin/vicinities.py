@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..api import Batch, normal_like, uniform_like
+from ..api import Batch, finite, normal_like, to_unit, uniform_like
 
 if TYPE_CHECKING:
     from ..api import Step
@@ -25,9 +25,19 @@ def per_sample(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *(1,) * (x.dim() - 1))
 
 
+def is_half(x: Tensor) -> bool:
+    """Return whether numbers have half precision."""
+    return x.dtype in (torch.float16, torch.bfloat16)
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Return numbers of half precision as float32, and others as they are."""
+    return x.float() if is_half(x) else x
+
+
 def norms(x: Tensor) -> Tensor:
     """Return the L2 norm of each row of x, (N,)."""
-    result: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    result: Tensor = torch.linalg.vector_norm(at_least_single(x).flatten(1), dim=1)
     return result
 
 
@@ -36,14 +46,17 @@ class _Ball:
         self.eps = options.eps
         self.low: float | Tensor = 0.0
         self.high: float | Tensor = 1.0
-        self.tolerance = TOLERANCE
+        self.reach = 1.0
 
     def within(self, low: float | Sequence[float], high: float | Sequence[float]) -> None:
         """Keep inputs in [low, high] instead of [0, 1]; numbers, or one for each channel or feature."""
         sides = [torch.as_tensor(side, dtype=torch.float32) for side in (low, high)]
         self.low, self.high = (side if side.dim() else float(side) for side in sides)
-        reach = max(float(side.abs().max()) for side in (*sides, sides[1] - sides[0]))
-        self.tolerance = TOLERANCE * reach
+        self.reach = max(float(side.abs().max()) for side in (*sides, sides[1] - sides[0]))
+
+    def _tolerance(self, x: Tensor) -> float:
+        """Return the rounding error of inputs like x, which half precision rounds much more."""
+        return self.reach * (torch.finfo(x.dtype).eps / 2 if is_half(x) else TOLERANCE)
 
     def _sides(self, x: Tensor) -> tuple[float | Tensor, float | Tensor]:
         """Return both bounds in a shape that broadcasts over inputs (N, C, …)."""
@@ -59,7 +72,9 @@ class _Ball:
 
     def _in_range(self, x: Tensor) -> Tensor:
         low, high = self._sides(x)
-        return (x >= low).logical_and(x <= high).flatten(1).all(1)
+        slack = self._tolerance(x) if is_half(x) else 0.0
+        x = at_least_single(x)
+        return (x >= low - slack).logical_and(x <= high + slack).flatten(1).all(1)
 
     def sample(self, step: Step, batch: Batch) -> Batch:
         """Return the batch itself: the identity vicinity."""
@@ -76,18 +91,18 @@ class Linf(_Ball):
     norm: float | None = math.inf
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Clamp x (N, …) to [origin - radius, origin + radius] and to the valid range."""
+        """Clamp x (N, …) to [origin - radius, origin + radius] and to the valid range, in origin's dtype."""
         r = per_sample(radius, x)
-        return self._clip(x.clamp(origin - r, origin + r))
+        return self._clip(x.clamp(origin - r, origin + r)).to(origin.dtype)
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return for each sample whether ‖x − origin‖∞ ≤ radius and x is in the valid range: bool (N,)."""
-        distance = (x - origin).abs().flatten(1).amax(1)
-        return (distance <= radius + self.tolerance) & self._in_range(x)
+        distance = (at_least_single(x) - origin).abs().flatten(1).amax(1)
+        return (distance <= radius + self._tolerance(x)) & self._in_range(x)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """Return sign(gradient)."""
-        return gradient.sign()
+        """Return sign(gradient); 0 where it is no finite number."""
+        return finite(gradient).sign()
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
         """Draw uniformly from the cube of the given radii, then clamp to the valid range."""
@@ -109,20 +124,25 @@ class L2(_Ball):
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Scale x (N, …) back to the ball around origin and clamp it to the valid range.
 
-        Clamping to a box that contains origin never lengthens the perturbation.
+        Clamping to a box that contains origin never lengthens the perturbation. The dtype is origin's.
         """
-        delta = x - origin
+        delta = at_least_single(x) - origin
         scale = per_sample(radius / norms(delta).clamp_min(1e-12), x)
         # A point inside the ball stays bit-identical.
-        return self._clip(torch.where(scale < 1, origin + delta * scale, x))
+        return self._clip(torch.where(scale < 1, origin + delta * scale, x)).to(origin.dtype)
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return for each sample whether ‖x − origin‖₂ ≤ radius and x is in the valid range: bool (N,)."""
-        return (norms(x - origin) <= radius * (1 + 1e-5) + self.tolerance) & self._in_range(x)
+        # Half precision rounds each value.
+        values = x[0].numel() if is_half(x) and len(x) else 1
+        allowed = radius * (1 + 1e-5) + self._tolerance(x) * math.sqrt(values)
+        return (norms(at_least_single(x) - origin) <= allowed) & self._in_range(x)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """Return gradient/‖gradient‖₂; a zero gradient stays zero."""
-        return gradient / per_sample(norms(gradient).clamp_min(1e-12), gradient)
+        """Return gradient/‖gradient‖₂; 0 for a zero gradient, and where it is no finite number."""
+        unit = to_unit(gradient)
+        # A row that is not zero has a norm of at least 1 now.
+        return unit / per_sample(norms(unit).clamp_min(1), unit)
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
         """Draw uniformly from the ball of the given radii, then clamp to the valid range."""

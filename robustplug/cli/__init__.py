@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..report.printable import printable
+from .echo import echo
 from .ranks import first_process
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..plugin.commands import Declared
 
+DEBUG = "--debug"
 # Imported only when the command is used.
 MODULES = {
     "attack": "evaluation.attack",
@@ -71,7 +78,9 @@ class Cli(click.Group):
             point = self._declared.points[cmd_name]
             try:
                 found = point.load()
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                if type(error) is KeyboardInterrupt:
+                    raise
                 reason = f"{type(error).__name__}: {error}"
                 raise click.UsageError(
                     f'the command "{cmd_name}" of {point.module} fails: {reason}'
@@ -104,40 +113,54 @@ class Cli(click.Group):
                 raise
             raise click.UsageError(f'{error.message} Did you mean "{close}"?', ctx) from error
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Accept --debug after the command, too."""
+        own, rest = _before_dashes(args)
+        asked = [DEBUG] if DEBUG in own else []
+        with plain_usage():
+            return super().parse_args(ctx, [*asked, *(arg for arg in own if arg != DEBUG), *rest])
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; known errors end with one message and exit code 2."""
+        """Run a command, then print what the plugins warn of."""
         try:
-            return super().invoke(ctx)
+            with plain_usage():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
-            echo_once("interrupted")
+            if first_process():
+                click.echo("interrupted", err=True)
             ctx.exit(130)
-        except Exception as error:
-            code = known_exit_code(error)
-            if code is None:
-                raise
-            echo_once(str(error))
-            ctx.exit(code)
         finally:
             echo_warnings()
 
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
+        """Run the command line; every error ends with one message and an exit code."""
+        given = sys.argv[1:] if args is None else list(args)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # not every terminal has every character
+        try:
+            return super().main(given, *rest, **more)
+        except Exception as error:
+            if more.get("standalone_mode") is False:
+                raise
+            from .failures import end
 
-def echo_once(message: str) -> None:
-    """Print an error, but only in the first of several processes."""
-    if first_process():
-        click.echo(message, err=True)
+            sys.exit(end(error, DEBUG in _before_dashes(given)[0]))
 
 
-def known_exit_code(error: Exception) -> int | None:
-    """Return the exit code of an error that needs no traceback, or None for a bug."""
-    from ..errors import Interrupted, RunError
-    from ..plugin.registry import DuplicateComponent, UnknownComponent
-    from ..recipe.errors import RecipeError
+def _before_dashes(args: list[str]) -> tuple[list[str], list[str]]:
+    """Split arguments where "--" ends the options."""
+    at = args.index("--") if "--" in args else len(args)
+    return args[:at], args[at:]
 
-    if isinstance(error, RecipeError | UnknownComponent | DuplicateComponent):
-        return 2
-    if isinstance(error, Interrupted):
-        return error.exit_code
-    return 2 if isinstance(error, RunError) else None
+
+@contextlib.contextmanager
+def plain_usage() -> Iterator[None]:
+    """Keep what the user wrote from controlling the terminal when click prints a wrong use."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = printable(error.message)  # type: ignore[misc]  # Final since click 8.5
+        raise
 
 
 def echo_warnings() -> None:
@@ -146,12 +169,13 @@ def echo_warnings() -> None:
     if loaded is not None and loaded.host.cache_info().currsize:
         warnings = loaded.host().warnings
         while warnings:
-            click.secho(warnings.pop(0), fg="yellow", err=True)
+            echo(warnings.pop(0), err=True, colour="yellow")
 
 
 @click.group(cls=Cli, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="robustplug", prog_name="robustplug")
-def main() -> None:
+@click.option(DEBUG, is_flag=True, help="Print the traceback of an error.")
+def main(debug: bool) -> None:
     """Robust training and honest robustness evaluation, where every method is a plugin.
 
     Start with: robustplug train --recipe cat

@@ -15,11 +15,11 @@ def check(name: str, kind: str | None) -> None:
 
     The exit code is 1 if a check fails.
     """
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
     from ..plugin.host import registry
     from ..plugin.registry import did_you_mean
+    from ..report.terminal import Terminal
     from ..testing import run_checks
 
     known = registry()
@@ -29,15 +29,15 @@ def check(name: str, kind: str | None) -> None:
         hint = f' Did you mean "{close}"?' if close else ""
         what = (kind or "component").replace("_", " ")
         raise click.UsageError(f'No {what} is named "{name}".{hint} List them with: robustplug components')
-    console, failed = Console(), 0
+    console, failed = Terminal(), 0
     for each in kinds:
-        console.print(f"[bold]{name}[/] · {each.replace('_', ' ')}")
+        console.print(Text.assemble((name, "bold"), f" · {each.replace('_', ' ')}"))
         for outcome in run_checks(name, each):
             failed += not outcome.passed
             style, status = ("green", "passed ") if outcome.passed else ("red", "failed ")
             if outcome.skipped:
                 style, status = "yellow", "skipped"
-            detail = f": {escape(outcome.detail)}" if outcome.detail else ""
-            console.print(f"  [{style}]{status}[/] {outcome.check}{detail}", highlight=False)
+            detail = f": {outcome.detail}" if outcome.detail else ""
+            console.print(Text.assemble("  ", (status, style), f" {outcome.check}{detail}"))
     if failed:
         raise SystemExit(1)

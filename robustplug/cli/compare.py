@@ -35,7 +35,6 @@ def compare(
     robustplug compare runs/cat-digits runs/trades-digits
     robustplug compare studies/methods --html methods.html
     """
-    from rich.console import Console
     from rich.text import Text
 
     from ..errors import RunError
@@ -48,13 +47,14 @@ def compare(
     )
     from ..report.tables.comparison import compare as compare_runs
     from ..report.tables.sheets import rich_tables
+    from ..report.terminal import Terminal
     from ..runs.folder import write_text
 
     found = compare_runs(runs, suite)
     if not found.groups:
         lines = "\n".join(f"{name} {reason}" for name, reason in found.left_out.items())
         raise RunError(f"there is nothing to compare:\n{lines}")
-    console = Console()
+    console = Terminal()
     for sheet in comparison_sheets(found):
         console.print(*rich_tables(sheet, console.width), sep="\n")
     for note in comparison_notes(found):

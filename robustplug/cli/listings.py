@@ -11,11 +11,11 @@ from ..plugin.component import KINDS
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
 def components(kind: str | None) -> None:
     """List the installed methods, attacks, tasks, models and so on."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from ..plugin.host import registry
+    from ..report.terminal import Terminal
 
     known = registry()
     table = Table(box=None, pad_edge=False)
@@ -28,17 +28,17 @@ def components(kind: str | None) -> None:
                 table.add_row(
                     Text(member.name, style="bold"), known.owners[each, member.name], Text(member.summary)
                 )
-    Console().print(table)
+    Terminal().print(table)
 
 
 @click.command()
 def plugins() -> None:
     """List the installed plugins and their problems."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from ..plugin.host import host, registry
+    from ..report.terminal import Terminal
 
     known = registry()
     table = Table(box=None, pad_edge=False)
@@ -51,5 +51,5 @@ def plugins() -> None:
         style = "red" if problem else "dim" if report.status != "loaded" else ""
         cells = (report.name, f"{report.distribution} {report.version}", str(count), status)
         table.add_row(*(Text(cell) for cell in cells), style=style)
-    Console().print(table)
+    Terminal().print(table)
     host().warnings.clear()  # the table shows them

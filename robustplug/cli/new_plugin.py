@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .echo import echo
+
 
 @click.command("new-plugin")
 @click.argument("name")
@@ -32,8 +34,8 @@ def new_plugin(name: str, out: Path | None) -> None:
     except OSError as error:
         raise click.UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
     for file in files:
-        click.echo(file)
-    click.echo(
+        echo(file)
+    echo(
         f'\nNext:\n  cd {folder}\n  pip install -e ".[test]"\n  pytest\n'
         f"  robustplug train --recipe recipes/{name}-digits.toml"
     )

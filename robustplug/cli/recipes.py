@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .echo import echo
+
 
 @click.group()
 def recipes() -> None:
@@ -29,9 +31,7 @@ def list_recipes(suites: bool, studies: bool) -> None:
     width = max(map(len, known), default=0)
     for name, path in known.items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
-        click.echo(
-            f"{name:{width}}  {first.removeprefix('#').strip() if first.startswith('#') else ''}".rstrip()
-        )
+        echo(f"{name:{width}}  {first.removeprefix('#').strip() if first.startswith('#') else ''}".rstrip())
 
 
 @recipes.command("copy")
@@ -61,4 +61,4 @@ def copy_recipe(name: str, target: Path | None, suite: bool, study: bool) -> Non
         raise RecipeError([Problem("", f"cannot be written: {error.strerror}")], str(target)) from error
     use = f"evaluate RUN --suite {target}" if suite else f"study {target}" if study else ""
     use = use or f"train --recipe {target}"
-    click.echo(f"{target}: change it, then run: robustplug {use}")
+    echo(f"{target}: change it, then run: robustplug {use}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .echo import echo
 from .ranks import first_process
 
 
@@ -36,17 +37,16 @@ def report(
     robustplug report runs/cat-digits
     robustplug report studies/methods --out methods-report
     """
-    from rich.console import Console
-
     from ..report.console import RichReporter
+    from ..report.terminal import Terminal
     from ..run import report as write_report
 
-    with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:
+    with RichReporter(Terminal(stderr=True, quiet=quiet or not first_process())) as reporter:
         done = write_report(
             folder, out=out, samples=samples, compute=not saved, device=device, reporter=reporter
         )
     if not quiet:
         for each in done.left_out:
             why = f": {each.why}" if each.why else ""
-            click.echo(f"left out: {each.what}{why}.{f' {each.command}' if each.command else ''}", err=True)
-    click.echo(done.page)
+            echo(f"left out: {each.what}{why}.{f' {each.command}' if each.command else ''}", err=True)
+    echo(done.page)

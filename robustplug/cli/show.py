@@ -20,11 +20,11 @@ from ..plugin.names import ENTRY_POINT_GROUP
 @click.option("--card/--no-card", default=True, help="Whether to show the plugin's method card.")
 def show(name: str, kind: str | None, card: bool) -> None:
     """Show the options, paper and method card of a component."""
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from ..plugin.host import registry
     from ..plugin.registry import did_you_mean
+    from ..report.terminal import Terminal
 
     known = registry()
     found = [(k, known.get(k, name)) for k in KINDS if kind in (None, k) and name in known.names(k)]
@@ -32,7 +32,7 @@ def show(name: str, kind: str | None, card: bool) -> None:
         close = did_you_mean(name, [n for k in KINDS for n in known.names(k)])
         hint = f' Did you mean "{close}"?' if close else ""
         raise click.UsageError(f'No component is named "{name}".{hint} List them with: robustplug components')
-    console = Console()
+    console = Terminal()
     for each, component in found:
         _describe(console, each, component, known.owners[each, name])
     owners = dict.fromkeys(known.owners[each, name] for each, _ in found)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .echo import echo
 from .ranks import first_process
 
 if TYPE_CHECKING:
@@ -57,26 +58,26 @@ def study(
 
         _list(read_study(file), out)
         return
-    from rich.console import Console
-
     from ..report.board import StudyBoard
     from ..report.tables.study import study_tables
+    from ..report.terminal import Terminal
     from ..run import study as run_study
 
-    console = Console()
-    with StudyBoard(Console(stderr=True, quiet=quiet or not first_process())) as board:
+    console = Terminal()
+    with StudyBoard(Terminal(stderr=True, quiet=quiet or not first_process())) as board:
         studied = run_study(file, out=out, processes=processes, observers=observers, reporter=board)
     console.print(*study_tables(studied.result, console.width), sep="\n")
-    console.print(f"Everything is in {studied.folder}", highlight=False, soft_wrap=True)
+    console.print(f"Everything is in {studied.folder}", soft_wrap=True)
     if studied.failed:
         ctx.exit(1)
 
 
 def _list(known: Study, out: Path | None) -> None:
-    from ..studies.study import STUDIES, look, runs_of
+    from ..studies.outcome import look, runs_of
+    from ..studies.study import STUDIES
 
     for run in runs_of(known, STUDIES / known.name if out is None else out):
         outcome = look(known, run)
-        click.echo(f"{run.folder}: {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}")
+        echo(f"{run.folder}: {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}")
         for key, value in {**run.cell.changes, "seed": run.seed}.items():
-            click.echo(f"  {key} = {json.dumps(value, ensure_ascii=False)}")
+            echo(f"  {key} = {json.dumps(value, ensure_ascii=False)}")

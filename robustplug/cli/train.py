@@ -35,9 +35,12 @@ class _Train(click.Command):
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 2**31 - 1),
     metavar="N",
     help="Number of epochs. With --resume, also a finished run is trained on to N.",
+)
+@click.option(
+    "--fit-batch", is_flag=True, help="Train with the largest batch that fits into memory, found by doubling."
 )
 @click.option(
     "--observe",
@@ -53,29 +56,30 @@ def train(
     out: Path | None,
     resume: str | None,
     epochs: int | None,
+    fit_batch: bool,
     observers: tuple[str, ...],
     quiet: bool,
 ) -> None:
     """Train a recipe, then evaluate it on the test split."""
     if recipe is None and resume is None:
         raise click.UsageError("Give a recipe, for example: robustplug train --recipe cat")
-    from rich.console import Console
-
     from ..report.console import RichReporter
     from ..report.tables.results import result_tables
+    from ..report.terminal import Terminal
     from ..run import train as run_train
 
-    console = Console()
-    with RichReporter(Console(stderr=True, quiet=quiet)) as reporter:
+    console = Terminal()
+    with RichReporter(Terminal(stderr=True, quiet=quiet)) as reporter:
         trained = run_train(
             recipe,
             overrides=overrides,
             out=out,
             resume=False if resume is None else resume or True,
             epochs=epochs,
+            fit_batch=fit_batch,
             observers=observers,
             reporter=reporter,
         )
     if trained.main:
         console.print(*result_tables(trained.result, console.width), sep="\n")
-        console.print(f"Everything is in {trained.folder}", highlight=False, soft_wrap=True)
+        console.print(f"Everything is in {trained.folder}", soft_wrap=True)

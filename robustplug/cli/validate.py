@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from .echo import echo
+
 
 @click.command()
 @click.argument("recipe", required=False)
@@ -25,7 +27,7 @@ def validate(
 
         from ..recipe.schema import recipe_schema
 
-        click.echo(json.dumps(recipe_schema(), indent=2))
+        echo(json.dumps(recipe_schema(), indent=2))
         return
     if recipe is None:
         raise click.UsageError("Give a recipe or --schema.")
@@ -33,7 +35,7 @@ def validate(
         from ..recipe.load import read_suite
 
         rows = read_suite(recipe, {"use": "linf"}).row
-        click.echo(f"{recipe} is valid: {len(rows)} rows")
+        echo(f"{recipe} is valid: {len(rows)} rows")
         return
     from ..recipe.load import read_recipe
     from ..recipe.write import write_recipe
@@ -45,6 +47,4 @@ def validate(
     build_part(read.validate.attack, "perturbation", "validate.attack")
     for number, attack in enumerate(read.evaluate.attack):
         build_part(attack, "perturbation", f"evaluate.attack.{number}")
-    click.echo(
-        write_recipe(read) if resolved else f"{recipe} is valid: {read.method.name} on {read.task.name}"
-    )
+    echo(write_recipe(read) if resolved else f"{recipe} is valid: {read.method.name} on {read.task.name}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .protocols import LearnedSlot
 from .state import MethodState
@@ -28,6 +29,12 @@ def prepare(method: Method[Any], model: nn.Module, task: Task) -> Sequence[Param
         if isinstance(part, LearnedSlot):
             groups += part.setup(model, task, method.state)
     return groups
+
+
+def same_kind(x: Any, origin: Tensor) -> bool:
+    """Return whether x is made of real numbers, as many as origin, so that their difference counts."""
+    numbers = isinstance(x, Tensor) and x.is_floating_point() and origin.is_floating_point()
+    return numbers and x.shape == origin.shape and x.numel() > 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,28 @@ class Method(Generic[Options]):
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         """Act after the optimiser update; write per-sample memory here."""
+
+    def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
+        """Return quantities that are 0 unless what the method adds to plain training is at work.
+
+        Called without gradients after the last update of each epoch. The means are logged as
+        "mechanism/NAME"; those of the last epoch are in the result. A benchmark refuses a run where one is 0.
+        By default "moved": the largest change of a value in each training input, (N,); nothing for a method
+        that trains on the samples as they are.
+
+        Args:
+            step, views: as for `after_step`.
+
+        Returns:
+            Values of at least 0, (M,) each, by name.
+        """
+        origin = step.batch.x
+        moved = [
+            (view.x.detach() - origin).abs().flatten(1).amax(1)
+            for view in views
+            if isinstance(origin, Tensor) and view.x is not origin and same_kind(view.x, origin)
+        ]
+        return {"moved": torch.stack(moved).amax(0)} if moved else {}
 
     def export(self, model: nn.Module) -> nn.Module:
         """Return a plain module for deployment and evaluation; must not change `model`.

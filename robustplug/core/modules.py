@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from .calling.samples import apart
 from .types import TaskInfo
 
 
@@ -96,13 +97,10 @@ def mlp(
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module in eval mode for a block, and restore the mode of each part afterwards.
 
+    BatchNorm that the module's own `eval` leaves in training mode uses its running statistics, too.
+
     Raises:
         AttributeError, NotImplementedError: a part of the module has no modes.
     """
-    flags = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
+    with apart(module):
         yield
-    finally:
-        for part, training in flags:
-            part.training = training

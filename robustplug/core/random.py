@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +40,37 @@ def isolated(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         if cuda:
             torch.cuda.manual_seed(seed)
         yield
+
+
+@contextlib.contextmanager
+def other_generators(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python and, if loaded, of NumPy, and restore them afterwards."""
+    with _others_kept():
+        random.setstate(random.Random(seed).getstate())
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            numpy.random.set_state(numpy.random.RandomState(seed).get_state())
+        yield
+
+
+@contextlib.contextmanager
+def generators_kept() -> Iterator[None]:
+    """Restore the global generators of torch, Python and NumPy after a block."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices), _others_kept():
+        yield
+
+
+@contextlib.contextmanager
+def _others_kept() -> Iterator[None]:
+    python, numpy = random.getstate(), sys.modules.get("numpy")
+    state: Any = None if numpy is None else numpy.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.random.set_state(state)
 
 
 def uniform_like(x: Tensor, rng: torch.Generator) -> Tensor:

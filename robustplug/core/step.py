@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..errors import Refused, RunError
+from ..errors import Refused, RunError, out_of_memory
+from .calling.gradients import finite, lost
+from .calling.inputs import call
+from .calling.samples import to_rest
 from .state import MethodState
 from .types import Batch, Pass, Progress, View
 
@@ -18,14 +21,28 @@ if TYPE_CHECKING:
     from .task import Task
 
 BatchNormMode = Literal["eval", "train"]
+NO_GRADIENTS = "the model has no gradients: only black-box attacks can be run on it"
 
 
 @dataclass
 class Meter:
-    """Count the rows that went forwards and backwards through the model."""
+    """Count the rows that went forwards and backwards through the model.
+
+    Attributes:
+        forwards, backwards: numbers of rows.
+        slopes, lost: of the input gradients of an evaluation, the number of values, and of those among them
+            that were no finite numbers, and count as 0.
+    """
 
     forwards: int = 0
     backwards: int = 0
+    slopes: int = 0
+    lost: int | Tensor = 0
+
+    def note(self, gradient: Tensor) -> None:
+        """Count the values of an input gradient, without waiting for the device."""
+        self.slopes += gradient.numel()
+        self.lost = self.lost + lost(gradient)
 
 
 class _Shared(NamedTuple):
@@ -37,6 +54,10 @@ class _Shared(NamedTuple):
     grad: bool
     attack: str
     module: nn.Module
+
+
+def _version(output: Any) -> int:
+    return output._version if isinstance(output, Tensor) and not output.is_inference() else 0
 
 
 class Slots(Protocol):
@@ -118,13 +139,15 @@ class Step:
     counted: dict[str, Tensor] = field(default_factory=dict)
     _attack: str = ""
     _graph_rows: int = 0
-    _cache: list[tuple[_Shared, Any]] = field(default_factory=list)
+    _cache: list[tuple[_Shared, Any, int]] = field(default_factory=list)
+    _twin: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Any, variant: Hashable = None, module: nn.Module | None = None) -> Any:
         """Run the model on x.
 
         Outside attacks, a constant input is run once: slots that request it again receive the same output,
-        with its graph. An input that requires grad is never shared.
+        with its graph. An input that requires grad is never shared. A model that writes into its inputs
+        receives a copy.
 
         Args:
             x: inputs, for images (N, C, H, W) in [0, 1].
@@ -134,13 +157,21 @@ class Step:
         """
         if module is None:
             module = self.model if self._attack or self.wrapped is None else self.wrapped
+        if isinstance(x, Tensor) and x.is_inference():
+            x = x.clone()  # it has no version, and no graph can begin there
         sharable = isinstance(x, Tensor) and not x.requires_grad
         if sharable:
             key = _Shared(x, x._version, variant, torch.is_grad_enabled(), self._attack, module)
-            for known, output in self._cache:
-                if known.x is x and known[1:] == key[1:]:
+            for known, output, written in self._cache:
+                # An output that was written in place since is not shared any more.
+                if known.x is x and known[1:] == key[1:] and written == _version(output):
                     return output
-        output = module(x)
+        grad = torch.is_grad_enabled()
+        output = call(module, x)
+        if torch.is_grad_enabled() != grad:
+            torch.set_grad_enabled(grad)
+        if self._twin is not None and self._twin[0] is x:
+            self.offer(self._twin[1], output.detach(), variant)
         rows = len(x)
         self.meter.forwards += rows
         # A model that this pass does not update has no graph, so its backward costs nothing.
@@ -149,7 +180,7 @@ class Step:
             self._graph_rows += rows
         # Iterates of an attack are not requested again: caching them would only waste memory.
         if sharable and not self._attack:
-            self._cache.append((key, output))
+            self._cache.append((key, output, _version(output)))
         return output
 
     def offer(self, x: Tensor, output: Any, variant: Hashable = None) -> None:
@@ -165,7 +196,24 @@ class Step:
         """
         if not self._attack:
             raise RuntimeError("step.offer was called outside an attack: call it within step.attack_mode()")
-        self._cache.append((_Shared(x, x._version, variant, False, self._attack, self.model), output))
+        key = _Shared(x, x._version, variant, False, self._attack, self.model)
+        self._cache.append((key, output, _version(output)))
+
+    @contextlib.contextmanager
+    def offering(self, x: Tensor, twin: Tensor) -> Iterator[None]:
+        """Provide what the model returns for x, in a block of an attack, as that for an equal constant.
+
+        What an output map makes of the outputs is not shared: the output map of another view may differ.
+
+        Args:
+            x: inputs that require grad.
+            twin: constant inputs of the same values.
+        """
+        before, self._twin = self._twin, (x, twin)
+        try:
+            yield
+        finally:
+            self._twin = before
 
     def output(self, view: View) -> Any:
         """Return g∘f of a view, through the method's output map."""
@@ -184,7 +232,7 @@ class Step:
         try:
             return self.method.loss(self, view, output, target)
         except (RuntimeError, IndexError, TypeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if out_of_memory(error):
                 raise
             raise RunError(failure(self.method.loss, target, error)) from error
 
@@ -199,6 +247,8 @@ class Step:
     def gradient(self, total: Tensor, x: Tensor, retain: bool = False) -> Tensor:
         """Return the gradient of a scalar with respect to x, and count it; no .grad is changed.
 
+        Values that are no finite numbers, such as the slope of a square root at 0, are 0 in the result.
+
         Args:
             total: scalar.
             x: inputs that require grad.
@@ -208,10 +258,14 @@ class Step:
             Refused: the model has no gradients.
         """
         if not total.requires_grad:
-            raise Refused("the model has no gradients: only black-box attacks can be run on it")
+            raise Refused(NO_GRADIENTS)
         self.meter.backwards += len(x)
-        (result,) = torch.autograd.grad(total, x, retain_graph=retain)
-        return result
+        (result,) = torch.autograd.grad(total, x, retain_graph=retain, allow_unused=True)
+        if result is None:
+            raise Refused(NO_GRADIENTS)
+        if self.evaluating:
+            self.meter.note(result)
+        return finite(result)
 
     def backward(self, total: Tensor) -> None:
         """Accumulate the gradient of the training loss, and count it."""
@@ -259,8 +313,11 @@ class Step:
         try:
             for parameter in frozen:
                 parameter.requires_grad_(False)
-            self.model.train(batchnorm == "train")
-            with torch.enable_grad():
+            if batchnorm == "train":
+                self.model.train()
+            else:
+                to_rest(self.model)
+            with torch.inference_mode(mode=False), torch.enable_grad():
                 yield
         finally:
             self._attack = before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 WORTHWHILE = 1e9
 # Size of a batch, in numbers, below which one thread is as fast as several.
 TINY = 32_768
+# Where torch multiplies float32 in a precision that can be chosen.
+_PRODUCTS = (("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn"), ("mkldnn", "matmul"), ("mkldnn", "conv"))
+_C: Any = torch._C
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
@@ -36,7 +40,7 @@ def forward_operations(model: nn.Module, x: Tensor) -> float:
     flags = [(part, part.training) for part in model.modules()]
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.eval()(x[:1])
+            model.eval()(x[:1].clone())
     finally:
         for part, training in flags:
             part.training = training
@@ -100,3 +104,30 @@ def choose_precision(option: str, model: nn.Module, x: object) -> str:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return "float32"
     return "bfloat16" if forward_operations(model, x) >= WORTHWHILE else "float32"
+
+
+def float32_products() -> tuple[Any, ...]:
+    """Return the precision of products of float32, by torch's older interface and by its newer one."""
+    try:
+        older: Any = (
+            _C._get_cublas_allow_tf32(),
+            _C._get_cudnn_allow_tf32(),
+            torch.get_float32_matmul_precision(),
+        )
+    except RuntimeError:  # both interfaces were used
+        older = None
+    # torch has the newer interface since 2.9.
+    places = _PRODUCTS if hasattr(_C, "_get_fp32_precision_getter") else ()
+    return older, {place: _C._get_fp32_precision_getter(*place) for place in places}
+
+
+def set_float32_products(state: tuple[Any, ...]) -> None:
+    """Set what `float32_products` returned."""
+    older, newer = state
+    if older is not None:
+        torch.set_float32_matmul_precision(older[2])
+        _C._set_cublas_allow_tf32(older[0])
+        _C._set_cudnn_allow_tf32(older[1])
+    for place, value in newer.items():
+        if _C._get_fp32_precision_getter(*place) != value:
+            _C._set_fp32_precision_setter(*place, value)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RunError
+from .precision import float32_products, set_float32_products
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -194,13 +195,13 @@ def in_float32(model: nn.Module) -> Iterator[None]:
         for module in model.modules()
         if {"forward", "_original_forward"} <= module.__dict__.keys()
     ]
-    conv, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    before = float32_products()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         for module, _ in patched:
             module.__dict__["forward"] = module.__dict__["_original_forward"]
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = conv, matmul
+        set_float32_products(before)
         for module, forward in patched:
             module.__dict__["forward"] = forward

@@ -31,8 +31,11 @@ def stop_requests() -> Iterator[StopRequest]:
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in watched}
 
     def ask(number: int, frame: FrameType | None) -> None:
+        # The handlers stay: a component that exchanges one is then known by it.
+        if request.signal:
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
         request.signal = number
-        signal.signal(number, before[signal.Signals(number)])
 
     for number in watched:
         signal.signal(number, ask)

@@ -6,32 +6,37 @@ import dataclasses
 import json
 import math
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..core.guards.calls import refusal
 from ..core.protocols import AimingPerturbation
-from ..core.random import derive, isolated, stream
+from ..core.random import derive, isolated, other_generators, stream
 from ..core.step import Meter
 from ..core.task import PoolingTask
-from ..core.types import AttackResult, Batch, Feed, Measure, Split
-from ..errors import Refused, RunError
+from ..core.types import AttackResult, Batch, Cost, Feed, Measure, Split
+from ..errors import Refused, RunError, ends_program, out_of_memory
+from ..plugin.culprit import UNKNOWN, culprit, failed, name_of, no_memory, one_line
 from ..recipe.write import digest
+from ..subjects.assemble import endless
 from .chunks import regroup, sample_lines, standing_batches
 from .classes import BINS, Standing, by_class, calibration_error, confusion
-from .journal import JOURNAL_FORMAT, Chunk, Journal, Quiet
 from .judge import judge
+from .kept.journal import JOURNAL_FORMAT, Journal, Quiet
+from .kept.records import Chunk
+from .kept.transfer import examples
 from .setting import CLEAN, Attack, Setting
-from .transfer import examples
 
 if TYPE_CHECKING:
     from ..core.protocols import Perturbation
     from ..subjects.subject import Source
+
+# Name of the measure that counts what attacks had to leave out, in batches where they had to.
+LOST = "lost gradient"
 
 
 @dataclass
@@ -76,7 +81,7 @@ class Evaluation(Setting):
         with self.prepared():
             for number, attack in enumerate(rows):
                 all_count = attack.shift is not None or isinstance(attack.perturbation, AimingPerturbation)
-                start = chains.get(attack.chain, everyone if all_count else clean)
+                start = chains.get(attack.after or attack.chain, everyone if all_count else clean)
                 row = _Row(self, split, feed, attack, number, start, journal)
                 result, standing = row.run()
                 results.append(result)
@@ -120,7 +125,7 @@ class Evaluation(Setting):
             "rows": said,
             "feed": dataclasses.asdict(feed),
         }
-        return Journal.open(self.journal, identity, self.processes)
+        return Journal.open(self.journal, identity, self.processes, self.reporter.warn)
 
 
 @dataclass
@@ -143,15 +148,21 @@ class _Row:
         began, size = time.perf_counter(), len(self.start.right)
         total = int(self.start.right.sum())
         processes = self.evaluation.processes
-        reason = self.attack.refused
+        reason = self.attack.refused or self._endless(total)
         chunks = self.chunks
         if not reason:
             try:
-                chunks += self._chunks(total)
-            except Refused as refusal:
-                reason = str(refusal)
-            except Exception as error:  # one attack must not affect the results of the others
-                reason = _failure(error)
+                with other_generators(derive(self.evaluation.seed, "evaluate", self.number) % 2**32):
+                    chunks += self._chunks(total)
+                self._check()
+            except Refused as why:
+                if not self.number:
+                    raise RunError(str(why)) from why
+                reason = str(why)
+            except BaseException as error:  # one attack must not affect the results of the others
+                if ends_program(error):
+                    raise
+                reason = self._failure(error)
                 self.evaluation.reporter.warn(f"{self.attack.label} failed: {reason}")
         self.journal.end_of_attack()
         if processes.any(bool(reason)):
@@ -162,6 +173,12 @@ class _Row:
         held = torch.zeros(size, dtype=torch.bool)
         held[processes.gather(right.to(processes.device)).cpu()] = True
         sums = processes.total([float(sum(c.counts[n] for c in chunks)) for n in range(4)])
+        measures = self._measures(chunks)
+        if LOST in measures:
+            self.evaluation.reporter.warn(
+                f"{self.attack.label}: {measures[LOST].mean:.1%} of the values of input gradients were no "
+                "finite numbers, as the slope of a square root at 0 is none; they count as 0"
+            )
         distances = torch.tensor([pair for chunk in chunks for pair in chunk.distances]).view(-1, 2)
         distances = processes.gather(distances.to(processes.device)).cpu()
         count = int(held.sum())
@@ -181,11 +198,21 @@ class _Row:
                 chain=self.attack.chain,
                 distance=_medians(distances) if self.attack.perturbation is not None else {},
                 right=tuple(held.tolist()),
-                measures=self._measures(chunks),
+                measures=measures,
                 example=self._example(chunks),
             ),
             Standing(held, self._predicted()),
         )
+
+    def _check(self) -> None:
+        """Compare all weights: a write through `.data` or NumPy leaves no other trace.
+
+        Raises:
+            Refused: the row changed some; they are put back.
+        """
+        changes = self.evaluation.kept.put_back(values=True) if self.evaluation.kept else []
+        if changes:
+            raise refusal(name_of(self.attack.perturbation or self.attack.shift), changes)
 
     def _predicted(self) -> Tensor:
         """Return the class that each sample is taken for after the row, int64 (size,)."""
@@ -248,6 +275,30 @@ class _Row:
         known = [json.loads(line) for line in self.evaluation.processes.gather_lines(told)]
         return min(known, key=lambda said: (not said[0], said[1]))[2] if known else ""
 
+    def _endless(self, total: int) -> str:
+        attack = self.attack.perturbation
+        why = "" if attack is None else endless(lambda: attack.cost(Cost(0, 0)), total)
+        return f"it {why}: lower its steps" if why else ""
+
+    def _failure(self, error: BaseException) -> str:
+        """Describe the exception that an attack raised.
+
+        Raises:
+            RunError: the model failed on clean samples, so that there is nothing to attack.
+        """
+        where = "" if self.number else "the clean row"
+        if out_of_memory(error):
+            key = f"{self.evaluation.table}.batch_size"
+            rows = min(self.feed.batch_size, len(self.start.right))
+            reason = no_memory(error, key, rows, where)
+            if where:
+                raise RunError(reason) from error
+            return reason
+        if where:
+            raise error if isinstance(error, RunError) else failed(error, where) from error
+        who = culprit(error)
+        return one_line(error) if who == UNKNOWN else f"{who.name}: {one_line(error)}"
+
     def _skipped(self, reason: str, seconds: float) -> AttackResult:
         attack = self.attack
         said = (attack.threat, attack.shift_options, attack.chain, reason)
@@ -265,8 +316,10 @@ class _Row:
                 self.seen += sample_lines(batch)
                 if evaluation.task.info.classes is not None:
                     self.classes.append((batch.y if batch.y.dim() == 1 else batch.y.argmax(1)).cpu())
-            chunk = self.journal.chunk(self.number, number)
+            chunk = self.journal.chunk(self.number, number, batch, evaluation.task.info.classes)
             if chunk is None:
+                if self.number and evaluation.deadline is not None and time.monotonic() > evaluation.deadline:
+                    raise Refused("the budget of time was spent before it ended")
                 chunk = self._attacked(batch, attack, number)
                 self.journal.add(self.number, number, chunk)
             done += len(batch)
@@ -284,14 +337,17 @@ class _Row:
         with isolated(derive(evaluation.seed, *path, "global"), device):
             rng = stream(evaluation.seed, *path, device=device)
             seed = derive(evaluation.seed, "samples", self.number)
-            found = judge(evaluation, batch, attack, rng, meter, seed, self.number)
+            found = judge(evaluation, batch, attack, rng, meter, seed, self.number, number == 0)
         rejected = int((~found.legal).sum())
+        measures = {name: values.tolist() for name, values in found.measures.items()}
+        if lost := int(meter.lost):
+            measures[LOST] = [lost / meter.slopes] * len(batch)
         return Chunk(
             right=batch.index[found.right].tolist(),
             counts=(len(batch), rejected, meter.forwards, meter.backwards),
             distances=found.distances,
             seconds=time.perf_counter() - began,
-            measures={name: values.tolist() for name, values in found.measures.items()},
+            measures=measures,
             told=found.told,
             index=[] if found.predicted is None else batch.index.tolist(),
             predicted=[] if found.predicted is None else found.predicted.tolist(),
@@ -315,10 +371,3 @@ def _medians(distances: Tensor) -> dict[str, float]:
         return {}
     linf, l2 = distances.median(0).values.tolist()
     return {"linf": linf, "l2": l2}
-
-
-def _failure(error: Exception) -> str:
-    """Describe the exception that an attack raised, and its place."""
-    lines = str(error).strip().splitlines() or ["no message"]
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {lines[0]} ({Path(last.filename).name}, line {last.lineno})"

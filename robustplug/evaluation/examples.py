@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.types import View
+from ..errors import RunError
 from ..runs.folder import write_atomic, writing
 
 FILE, PICTURES = "examples.safetensors", "examples"
@@ -100,6 +101,28 @@ class Examples:
                 Image.fromarray(shown.numpy()).save(buffer, "PNG")
                 write_atomic(target / name, buffer.getvalue())
         return target
+
+
+def refuse_other_examples(folder: Path) -> None:
+    """Refuse to replace a file examples.safetensors that holds something else.
+
+    Raises:
+        RunError: it does.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / FILE
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, "pt") as file:
+            if {"index", "label", "before", "after", "row", "origin", "x"} <= set(file.keys()):
+                return
+    except (SafetensorError, OSError):
+        pass
+    raise RunError(
+        f"{path} holds no examples of robustplug: move it away, or choose another folder with --out"
+    )
 
 
 def levels(x: Tensor, origin: Tensor, bounds: Any) -> Tensor:

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.protocols import AimingPerturbation, Vicinity
+from ..core.guards.calls import compared, unchanged
+from ..core.guards.values import copied
+from ..core.protocols import Vicinity
 from ..core.random import isolated, stream
 from ..core.step import Meter, Step
-from ..core.task import MeasuringTask, TellingTask
+from ..core.task import MeasuringTask, Task, TellingTask
 from ..core.types import Batch, View, take
 from ..errors import Refused
+from ..plugin.culprit import name_of
 from .classes import confidences, predictions
 from .examples import Examples, levels, sides
 from .setting import Attack, Setting, plain_objective
@@ -53,6 +56,7 @@ def judge(
     meter: Meter,
     seed: int,
     number: int,
+    first: bool = True,
 ) -> Judged:
     """Run an attack on a batch and judge its results.
 
@@ -64,25 +68,37 @@ def judge(
         meter: counts the passes.
         seed: seed of generators of single samples.
         number: number of the row; 0 for the clean one.
+        first: whether this is the first batch of the row, after which all weights are compared.
+
+    Raises:
+        Refused: the attack cannot be run, or a component changed what it was handed.
     """
     objective, task = plain_objective(evaluation.loss), evaluation.task
-    step = Step(evaluation.model, objective, task, batch, rng, meter=meter, evaluating=True, seed=seed)
+
+    def step_on(batch: Batch, attacking: bool = False) -> Step:
+        # The step of an attack is not asked afterwards: its outputs may be anything.
+        model, stops = evaluation.model, True
+        if attacking and attack.stand_in is not None:
+            model, stops = attack.stand_in(model), not attack.transfers
+        return Step(model, objective, task, batch, rng, meter=meter, evaluating=stops, seed=seed)
+
     if attack.shift is not None:
-        batch = attack.shift.sample(step, batch)
-        step.batch = batch
+        given = copied(batch)
+        with evaluation.guarding(attack.shift, batch, *compared(given, batch), values=first):
+            batch = copied(attack.shift.sample(step_on(given), given))
     vicinity = attack.vicinity or evaluation.vicinity
     view = View.of(batch, "clean" if attack.perturbation is None else "adv")
     legal = torch.ones(len(batch), dtype=torch.bool, device=batch.index.device)
     if attack.perturbation is not None:
-        if isinstance(attack.perturbation, AimingPerturbation):
-            view = view.replace(info={**view.info, **attack.perturbation.aim(step, view)})
-        origin = view
-        _refuse_illegal(step, origin, vicinity)
-        moved = attack.perturbation(step, view, vicinity)
+        radius = step_on(batch).radii(view, vicinity)
+        _refuse_illegal(task, view, vicinity, radius)
         # Only x is taken from the attack; labels, origins and radii are the original ones.
-        view = origin.replace(x=moved.x)
-        legal = vicinity.contains(view.x, view.origin, step.radii(view, vicinity))
-    with torch.no_grad():
+        view = evaluation.attacked(step_on(batch, attacking=True), view, attack.perturbation, vicinity, first)
+        with unchanged(None, lambda: name_of(vicinity)):
+            legal = vicinity.contains(*copied((view.x, view.origin, radius)))
+    own, view = view, copied(view)
+    step = step_on(copied(batch))
+    with torch.no_grad(), evaluation.guarding(task, batch, *compared(view, own)):
         output = step.output(view)
         right = step.score(view, output) | ~legal
         measures = dict(task.measure(view, output)) if isinstance(task, MeasuringTask) else {}
@@ -97,10 +113,10 @@ def judge(
         if predicted is not None:
             labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
             predicted = torch.where(legal, predicted, labels)
-    return Judged(right, legal, _distances(view, ~right), measures, told, predicted, confidence)
+    return Judged(right, legal, _distances(own, ~right), measures, told, predicted, confidence)
 
 
-def _refuse_illegal(step: Step, origin: View, vicinity: Vicinity) -> None:
+def _refuse_illegal(task: Task, origin: View, vicinity: Vicinity, radius: Tensor) -> None:
     """Refuse inputs outside their valid range: every result would be illegal, and count as robust.
 
     Raises:
@@ -108,11 +124,11 @@ def _refuse_illegal(step: Step, origin: View, vicinity: Vicinity) -> None:
     """
     if vicinity.norm is None or not isinstance(origin.x, Tensor):
         return
-    legal = vicinity.contains(origin.x, origin.x, step.radii(origin, vicinity))
+    legal = vicinity.contains(origin.x, origin.x, radius)
     if not bool(legal.all()):
         wrong = int((~legal).sum())
         raise Refused(
-            f"{wrong} of {len(legal)} inputs lie outside the valid range {step.task.info.bounds}: "
+            f"{wrong} of {len(legal)} inputs lie outside the valid range {task.info.bounds}: "
             "no adversarial example of them could count; state the range of the inputs (bounds)"
         )
 

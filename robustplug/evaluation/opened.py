@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..core.guards.calls import compared
+from ..core.guards.values import copied
 from ..core.random import derive, isolated, stream
 from ..core.step import Step
 from ..core.types import Batch, Feed, Split, View
@@ -102,9 +104,11 @@ class OpenedEvaluation:
         device = evaluation.processes.device
         for at, batch in enumerate(self._batches):
             rng = stream(evaluation.seed, "steps", number, at, device=device)
-            step = Step(evaluation.model, objective, evaluation.task, batch, rng)
+            given = copied(batch)
+            step = Step(evaluation.model, objective, evaluation.task, given, rng)
             step.seed = derive(evaluation.seed, "samples", number)
-            yield step, View.of(batch, "adv"), attack.vicinity or evaluation.vicinity
+            with evaluation.guarding(attack.perturbation, batch, *compared(given, batch)):
+                yield step, View.of(given, "adv"), attack.vicinity or evaluation.vicinity
 
     def feed(self) -> Feed:
         """Return which batches are evaluated."""
@@ -154,8 +158,8 @@ def adversarial_examples(opened: OpenedEvaluation) -> Tensor:
                 rng = stream(evaluation.seed, "attack", number, device=device)
                 step = Step(evaluation.model, plain_objective(evaluation.loss), evaluation.task, batch, rng)
                 step.evaluating, step.seed = True, derive(evaluation.seed, "samples", 1)
-                view = View.of(batch, "adv")
-                x = row.perturbation(step, view, row.vicinity or evaluation.vicinity).x
+                view, vicinity = View.of(batch, "adv"), row.vicinity or evaluation.vicinity
+                x = evaluation.attacked(step, view, row.perturbation, vicinity).x
                 legal = evaluation.vicinity.contains(x, batch.x, step.radii(view, evaluation.vicinity))
             found.append(take_where(legal, x, batch.x).detach().cpu())
     return torch.cat(found)

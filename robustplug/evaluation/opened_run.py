@@ -33,7 +33,7 @@ class LoadedRun:
         processes: the processes that determine the device of the models.
         epochs: number of whole epochs of training.
         folder: the run folder.
-        problems: problems of newer checkpoints.
+        problems: what was missing, damaged or edited in the folder.
     """
 
     model: nn.Module

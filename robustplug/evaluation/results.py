@@ -13,15 +13,16 @@ from ..core.types import AttackResult, Result, TaskInfo
 from ..errors import RunError
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
 from ..runs.environment import describe_environment
-from ..runs.folder import locked, write_json, writing
-from ..runs.result_file import result_to_json
+from ..runs.lock import locked
+from ..runs.result_file import make_room, result_to_json, write_result
 from ..subjects.assemble import build_part, build_vicinity, note_on_radius, threat_of
 from ..subjects.data.arrays import extremes
 from ..subjects.formats.weights import weights_digest
 from .evaluate import Evaluation
-from .examples import Examples, Keeper
-from .journal import discard
+from .examples import Examples, Keeper, refuse_other_examples
 from .judge import survivors
+from .kept.journal import discard
+from .readable import readable
 from .rows import chain_of_attacks, suite_attacks
 from .setting import Attack
 from .summary import ReferenceErrors, corruption_summary, worst_cases
@@ -44,6 +45,9 @@ class Asked:
         training: cost of the training.
         keep_examples: keep the adversarial examples, and write them beside the result.
         pictures: also write them as PNG.
+        attacks: attacks that replace those of the suite and the recipe; None for those.
+        name: name of such attacks, in results.
+        deadline: moment of `time.monotonic` after which no further attack starts; None for none.
     """
 
     suite: Suite | None = None
@@ -53,6 +57,14 @@ class Asked:
     training: Mapping[str, Any] = field(default_factory=dict)
     keep_examples: bool = False
     pictures: bool = False
+    attacks: Sequence[Attack] | None = None
+    name: str = ""
+    deadline: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Return the name of the attacks, "" for those of the recipe."""
+        return self.name or ("" if self.suite is None else self.suite.name)
 
 
 def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
@@ -72,8 +84,11 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
     note = note_on_radius(vicinity, parts.task.info)
     if note:
         subject.reporter.warn(note)
+    read = readable(subject.exported, parts.task, options.split, subject.processes.device)
+    for line in read.notes:
+        subject.reporter.warn(line)
     return Evaluation(
-        subject.exported,
+        read.model,
         parts.task,
         vicinity,
         built,
@@ -94,8 +109,10 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
     """
     started, parts = time.perf_counter(), subject.parts
     options, threat = parts.recipe.evaluate, parts.threat
-    attacks: list[Attack]
-    if asked.suite is None:
+    attacks: Sequence[Attack]
+    if asked.attacks is not None:
+        attacks = asked.attacks
+    elif asked.suite is None:
         attacks = chain_of_attacks(options.attack, threat, "evaluate.attack")
     else:
         attacks = suite_attacks(asked.suite, threat, asked.sources, parts.task.info)
@@ -106,17 +123,19 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             raise RunError("examples are kept in one process: leave out torchrun")
         # The journal does not hold the examples: a killed evaluation that keeps them starts anew.
         evaluation.keeper, evaluation.journal = Keeper(), None
+    evaluation.deadline = asked.deadline
     rows = evaluation.run(options.split, attacks, options.batch_size, options.samples)
     if evaluation.keeper is not None:
         examples = _examples(evaluation, attacks, rows, parts.task.info)
     meta = describe(subject, asked) | {
-        "suite": None if asked.suite is None else asked.suite.name,
+        "suite": asked.title or None,
         "asked": {
             "rows": None if asked.suite is None else digest(options_to_mapping(asked.suite)),
             "evaluation": evaluation_digest(parts.recipe),
         },
         "samples_digest": evaluation.samples_digest,
         **evaluation.classes,
+        **({"outputs": scale} if (scale := evaluation.scale) != "logits" else {}),
         "worst_cases": worst_cases(rows),
         "corruptions": corruption_summary(rows, asked.reference),
         **({} if examples is None else {"examples": examples.summary()}),
@@ -149,17 +168,19 @@ def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Resu
     """
     if out is None:
         return evaluate_subject(subject, asked)
-    name = "evaluation" if asked.suite is None else asked.suite.name
+    name = asked.title or "evaluation"
     # Without a module there are no weights by which a journal could identify the model.
     if subject.description.get("kind") not in ("classifier", "callable"):
         asked = replace(asked, journal=out / f"{name}.journal")
     with contextlib.ExitStack() as stack:
         if subject.processes.main:
             stack.enter_context(locked(out, f".{name}.lock"))
+            make_room(out / f"{name}.json")
+            if asked.keep_examples:
+                refuse_other_examples(out)
         result = evaluate_subject(subject, asked)
         if subject.processes.main:
-            with writing(f"the result in {out}"):
-                write_json(out / f"{name}.json", result_to_json(result))
+            write_result(out / f"{name}.json", result_to_json(result), subject.folder)
             if result.examples is not None:
                 result.examples.write(out)
                 if asked.pictures:

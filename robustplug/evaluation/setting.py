@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
+from ..core.calling.outputs import AsLogits, Scale
+from ..core.guards.calls import Given, compared, limits, unchanged
+from ..core.guards.models import Kept
+from ..core.guards.values import copied, same
 from ..core.method import Objective
 from ..core.modules import evaluating
+from ..core.protocols import AimingPerturbation
 from ..core.reporting import Reporter, Silent
 from ..devices.precision import in_channels_last
 from ..devices.processes import Processes, in_float32
+from ..plugin.culprit import name_of
 from .examples import Keeper
 
 if TYPE_CHECKING:
     from ..core.protocols import Loss, Perturbation, Vicinity
+    from ..core.step import Step
     from ..core.task import Task
+    from ..core.types import Batch, View
     from ..subjects.subject import Source
 
 
@@ -37,6 +46,10 @@ class Attack:
             ones. "" for a row outside chains.
         source: the surrogate model for the examples; None for the model itself.
         refused: why the row cannot be run; "" if it can.
+        stand_in: function from the model to the module that the attack runs on; its examples are judged on
+            the model. None for the model itself.
+        transfers: whether the stand-in is another model, so that its mistakes do not end the attack.
+        after: name of the chain whose survivors the row starts from, without being part of it; "" for none.
     """
 
     label: str
@@ -49,6 +62,9 @@ class Attack:
     chain: str = "main"
     source: Source | None = None
     refused: str = ""
+    stand_in: Callable[[nn.Module], nn.Module] | None = None
+    transfers: bool = False
+    after: str = ""
 
 
 CLEAN = Attack("clean", {}, None, chain="")
@@ -71,12 +87,15 @@ class Setting:
         seed: seed of the attacks' random numbers.
         processes: the processes that share the batches.
         reporter: receives progress.
+        table: table of the recipe that states the batch size, for errors.
         losses: whether to measure the loss of each sample, too.
         journal: file that records the progress, so that a killed evaluation can resume; None for none.
         identity: the evaluation that the journal's records belong to; another identity starts anew.
         samples_digest: digest of the indices and labels of the samples in the last run.
         keeper: collects the adversarial examples; None to drop them.
         classes: of the last run, the samples of each class and the calibration; empty without classes.
+        deadline: moment of `time.monotonic` after which no attack goes on; None for none.
+        kept: within `prepared`, the model as it must stay.
     """
 
     model: nn.Module
@@ -88,13 +107,79 @@ class Setting:
     reporter: Reporter = field(default_factory=Silent)
     journal: Path | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+    table: str = "evaluate"
     losses: bool = False
     samples_digest: str = ""
     keeper: Keeper | None = None
     classes: Mapping[str, Any] = field(default_factory=dict)
+    deadline: float | None = None
+    kept: Kept | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def scale(self) -> Scale:
+        """Return what the model's own outputs are; attacks get logits in any case."""
+        return self.model.scale if isinstance(self.model, AsLogits) else "logits"
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
         """Put the model in eval mode, float32 and the faster layout for a block, then restore it."""
         with evaluating(self.model), in_float32(self.model), in_channels_last(self.model):
+            before, self.kept = self.kept, Kept(self.model)
+            try:
+                yield
+            finally:
+                self.kept.put_back(values=True)
+                self.kept = before
+
+    @contextlib.contextmanager
+    def guarding(self, part: object, batch: Batch, *given: Given, values: bool = False) -> Iterator[None]:
+        """Refuse the result of a component if it changed the model, a switch, or what it is given.
+
+        Args:
+            part: the component that the block calls.
+            batch: a batch; what the model itself changes when it is called on it is put back silently.
+            given: what the component is given, and what it must still be equal to.
+            values: whether to compare all values of the model's tensors; see `Kept.put_back`.
+
+        Raises:
+            Refused: something changed; all but what is given is put back.
+        """
+
+        def alone() -> None:
+            with torch.no_grad():
+                self.model(copied(batch.x))
+
+        kept = self.kept or Kept(self.model)
+        with unchanged(kept, lambda: name_of(part), *given, values=values, model_alone=alone):
             yield
+
+    def attacked(
+        self, step: Step, view: View, attack: Perturbation, vicinity: Vicinity, values: bool = True
+    ) -> View:
+        """Run an attack on copies of a view, and return the view with its x, and with its goal if it has one.
+
+        Args:
+            step: a step for this attack alone.
+            view: the clean samples.
+            attack: the attack.
+            vicinity: the threat model.
+            values: as in `guarding`.
+
+        Raises:
+            Refused: the attack cannot be run, or it changed what it was handed.
+        """
+        batch, own = step.batch, getattr(vicinity, "__dict__", {})
+        within = copied(limits(vicinity))
+        step.batch, given = copied((batch, view))
+        handed = [*compared(given, view), (own, within, "the vicinity's limits")]
+        try:
+            with self.guarding(attack, batch, *handed, values=values):
+                if isinstance(attack, AimingPerturbation):
+                    goal = attack.aim(step, given)
+                    given = given.replace(info={**given.info, **goal})
+                    view = view.replace(info={**view.info, **copied(goal)})
+                return view.replace(x=attack(step, given, vicinity).x)
+        finally:
+            if not same(own, within):
+                own.update(within)
+            step.batch = batch

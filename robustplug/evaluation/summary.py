@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.types import AttackResult
+from ..core.types import AttackResult, Result
 from ..errors import RunError
-from ..runs.folder import EVALUATIONS
+from ..runs.result_file import read_evaluations
 from .corruptions import ALEXNET, SEVERITIES, mean_corruption_error, relative_mean_corruption_error
 
 
@@ -71,11 +70,15 @@ def read_reference(reference: str | Path) -> ReferenceErrors:
         reference: "alexnet", or a run folder that was evaluated under corruptions.
 
     Raises:
-        RunError: the run does not exist, or was not evaluated under corruptions.
+        RunError: the run does not exist, an evaluation of it is damaged, or none was made under corruptions.
     """
     if str(reference) == "alexnet":
         return ReferenceErrors("alexnet on ImageNet-C", ALEXNET, None)
-    stored = [_stored_errors(path) for path in sorted((Path(reference) / EVALUATIONS).glob("*.json"))]
+    problems: list[str] = []
+    evaluations = read_evaluations(Path(reference), problems)
+    if problems:
+        raise RunError(f"the reference errors cannot be read: {problems[0]}")
+    stored = [_stored_errors(Path(reference).name, each.result) for each in evaluations.values()]
     found = max((each for each in stored if each), key=lambda each: len(each.errors), default=None)
     if found is None:
         raise RunError(
@@ -85,15 +88,11 @@ def read_reference(reference: str | Path) -> ReferenceErrors:
     return found
 
 
-def _stored_errors(path: Path) -> ReferenceErrors | None:
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        errors = body["meta"]["corruptions"]["errors"]
-        clean = 1 - float(body["attacks"][0]["accuracy"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
+def _stored_errors(name: str, result: Result) -> ReferenceErrors | None:
+    errors = (result.meta.get("corruptions") or {}).get("errors", {})
+    clean = None if not result.attacks or result.attacks[0].skipped else 1 - result.attacks[0].accuracy
     complete = _at_all_severities(errors)
-    return ReferenceErrors(path.parent.parent.name, complete, clean) if complete else None
+    return ReferenceErrors(name, complete, clean) if complete else None
 
 
 def _at_all_severities(errors: Mapping[str, Mapping[Any, float]]) -> dict[str, list[float]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 # JSON that the program writes is far smaller and flatter.
 LARGEST, DEEPEST = 256 * 2**20, 64
@@ -25,16 +24,22 @@ class Unreadable(ValueError):
     """A file cannot be read or believed; the message is a clause that follows the name of the file."""
 
 
-def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
-    """Read a regular file.
+def is_file(path: str | Path) -> bool:
+    """Return whether a path leads to a regular file; unlike Path.is_file, also of names that are too long."""
+    return os.path.isfile(path)  # noqa: PTH113
 
-    Args:
-        path: path of the file; a link is followed.
-        largest: largest size in bytes.
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether a path leads to a folder; unlike Path.is_dir, also of names that are too long."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def open_file(path: str | Path) -> IO[bytes]:
+    """Open a regular file to be read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        Unreadable: it is a folder, a pipe or a device, it is too large, or the system cannot read it.
+        Unreadable: it is a folder, a pipe or a device, or the system cannot open it.
     """
     try:
         # Without O_NONBLOCK, opening a pipe waits for a writer.
@@ -48,12 +53,31 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
         os.close(number)
         kind = next((name for test, name in _KINDS if test(state.st_mode)), "something else")
         raise Unreadable(f"is {kind}, not a file")
-    with os.fdopen(number, "rb") as file:
-        if state.st_size > largest:
-            raise Unreadable(f"is too large: {state.st_size} bytes, of at most {largest}")
+    return os.fdopen(number, "rb")
+
+
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """Read a regular file.
+
+    Args:
+        path: path of the file; a link is followed.
+        largest: largest size in bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Unreadable: as for `open_file`, or it is too large, or the system cannot read it.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest:
+            raise Unreadable(f"is too large: {size} bytes, of at most {largest}")
         try:
+            # `read` reserves as much memory as it is asked for.
+            parts = [file.read(size + 1)]
             # A file can grow, and files of /proc state a size of 0.
-            data = file.read(largest + 1)
+            while sum(map(len, parts)) <= largest and parts[-1]:
+                parts.append(file.read(2**20) or b"")
+            data = b"".join(parts)
         except OSError as error:
             raise Unreadable(f"cannot be read: {_reason(error)}") from error
     if len(data) > largest:
@@ -72,17 +96,29 @@ def parse_json(data: bytes | str) -> Any:
     except (ValueError, RecursionError) as error:
         deep = isinstance(error, RecursionError)
         raise Unreadable("is nested too deeply" if deep else f"is not valid JSON: {error}") from error
+    check_depth(tree)
+    return tree
+
+
+def check_depth(tree: Any, deepest: int = DEEPEST) -> None:
+    """Check how deep the tables and lists of a tree are nested.
+
+    Raises:
+        Unreadable: they are nested deeper than `deepest`.
+    """
     level: list[Any] = [tree]
-    for _ in range(DEEPEST):
-        level = [
-            item
+    for _ in range(deepest):
+        # By identity: a list that holds itself twice would double at each level.
+        inner = {
+            id(item): item
             for value in level
-            if isinstance(value, dict | list)
-            for item in (value.values() if isinstance(value, Mapping) else value)
-            if isinstance(item, dict | list)
-        ]
-        if not level:
-            return tree
+            if isinstance(value, dict | list | tuple)
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, dict | list | tuple)
+        }
+        if not inner:
+            return
+        level = list(inner.values())
     raise Unreadable("is nested too deeply")
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .component import Kind, Use, slots
 from .host import registry
+
+# What was built, so that an exception can be traced to a component; see `culprit`.
+BUILT: WeakKeyDictionary[Any, tuple[Kind, str]] = WeakKeyDictionary()
 
 
 def build(reference: Use, kind: Kind, **context: Any) -> Any:
@@ -26,4 +31,7 @@ def build(reference: Use, kind: Kind, **context: Any) -> Any:
             parts[slot.name] = tuple(build(item, slot.kind) for item in value or ())
         else:
             parts[slot.name] = None if value is None else build(value, slot.kind)
-    return component.load()(reference.options, **parts, **context)
+    built = component.load()(reference.options, **parts, **context)
+    with contextlib.suppress(TypeError):  # not everything can be hashed and referred to weakly
+        BUILT[built] = (kind, reference.name)
+    return built

@@ -173,6 +173,7 @@ class Slot:
     optional: bool
 
 
+@functools.cache
 def rest_name(options: type[Any]) -> str | None:
     """Return the field of an options dataclass that takes all other keys (see `options.Rest`)."""
     for name, hint in typing.get_type_hints(options, include_extras=True).items():
@@ -181,6 +182,7 @@ def rest_name(options: type[Any]) -> str | None:
     return None
 
 
+@functools.cache
 def slots(options: type[Any]) -> Mapping[str, Slot]:
     """List the slots of an options dataclass by field name.
 

@@ -125,7 +125,7 @@ class LibraryAttack(ABC):
         Raises:
             Refused: the library cannot attack this task, or the attack fails on this model and data.
         """
-        from ..core.guard import attack_by_radius
+        from ..core.guards.libraries import attack_by_radius
 
         self.refuse(step, view)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from ..errors import RunError
+from ..errors import RunError, ends_program
 from . import hookspecs
 from .component import Component, Kind
 from .names import ALLOW_LIST, ENTRY_POINT_GROUP, allowed_plugins
@@ -99,7 +100,9 @@ class PluginHost:
                 plugin = point.load()
                 self.manager.register(plugin, name=point.name)
                 self.manager.check_pending()
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                if ends_program(error):
+                    raise
                 if not taken and self.manager.has_plugin(point.name):
                     self.manager.unregister(name=point.name)
                 status, problem = "failed", _one_line(error)
@@ -124,7 +127,9 @@ class PluginHost:
                         if not isinstance(component, Component):
                             raise TypeError(f"{hook} must yield Component, not {type(component).__name__}")
                         result.add(kind, component, owner)
-                except (Exception, SystemExit) as error:
+                except BaseException as error:
+                    if ends_program(error):
+                        raise
                     result.broken[owner] = problem = f"{hook}: {_one_line(error)}"
                     self.warnings.append(f'plugin "{owner}" failed in {problem}')
         self.warnings += result.duplicates.values()
@@ -135,7 +140,9 @@ class PluginHost:
         for impl in self._impls("robustplug_commands"):
             try:
                 impl.function(cli)
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                if ends_program(error):
+                    raise
                 self.warnings.append(
                     f'plugin "{impl.plugin_name}" failed in robustplug_commands: {_one_line(error)}'
                 )
@@ -153,7 +160,9 @@ class PluginHost:
             try:
                 offered: Any = impl.function(*(arguments[name] for name in impl.argnames))
                 more += [(str(what), str(command)) for what, command in offered or ()]
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                if ends_program(error):
+                    raise
                 self.warnings.append(
                     f'plugin "{impl.plugin_name}" failed in robustplug_figures: {_one_line(error)}'
                 )
@@ -172,13 +181,27 @@ class PluginHost:
         self._observe("robustplug_run_end", run=run, result=result)
 
     def _observe(self, hook: str, **arguments: Any) -> None:
+        """Call the observers with copies; one that raises or changes the process is not called again."""
+        # Whoever notifies observers trains, so torch is loaded.
+        from ..core.guards import switches
+        from ..core.random import generators_kept
+
         for impl in self._impls(hook):
             owner = impl.plugin_name
             if owner in self._dropped:
                 continue
+            before, given = switches.read(), copy.deepcopy(arguments)
             try:
-                impl.function(*(arguments[name] for name in impl.argnames))
-            except (Exception, SystemExit) as error:
+                with generators_kept():
+                    try:
+                        impl.function(*(given[name] for name in impl.argnames))
+                    finally:
+                        changed = switches.put_back(before)
+                if changed:
+                    raise RuntimeError(f"it changed {', '.join(changed)}, which was put back")
+            except BaseException as error:
+                if ends_program(error):
+                    raise
                 self._dropped.add(owner)
                 self.warnings.append(
                     f'observer "{owner}" failed in {hook} and is not called again: {_one_line(error)}'

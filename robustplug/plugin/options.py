@@ -68,8 +68,12 @@ class FractionText:
         return "FractionText()"
 
 
+# Within float32, with room for factors.
+HIGHEST = 1e30
+
+
 class Finite:
-    """Mark a float option that must be finite."""
+    """Mark a float option that must be finite, and so small that float32 can hold it."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -77,6 +81,8 @@ class Finite:
         def check(value: float) -> float:
             if not math.isfinite(value):
                 raise ValueError("must be a finite number")
+            if abs(value) > HIGHEST:
+                raise ValueError(f"must be a number from -{HIGHEST:g} to {HIGHEST:g}, not {value:g}")
             return value
 
         return core_schema.no_info_after_validator_function(check, handler(source))
@@ -104,7 +110,12 @@ UnitInterval = Annotated[float, Bounds(ge=0, le=1), Finite(), FractionText()]
 """A number from 0 to 1, both included."""
 Decay = Annotated[float, Bounds(ge=0, lt=1), Finite(), FractionText()]
 """A number from 0 (included) to 1 (excluded), for example a momentum."""
-Count = Annotated[int, Bounds(ge=1)]
-"""A whole number of at least 1."""
-Natural = Annotated[int, Bounds(ge=0)]
-"""A whole number of at least 0."""
+LARGEST = 2**31 - 1
+Count = Annotated[int, Bounds(ge=1, le=LARGEST)]
+"""A whole number from 1 to 2³¹ − 1."""
+Natural = Annotated[int, Bounds(ge=0, le=LARGEST)]
+"""A whole number from 0 to 2³¹ − 1."""
+Size = Annotated[int, Bounds(ge=1, le=16_384)]
+"""A size of a layer, such as units or channels, from 1 to 16,384."""
+Seed = Annotated[int, Bounds(ge=0, le=2**63 - 1)]
+"""A seed of random numbers, from 0 to 2⁶³ − 1."""

@@ -246,13 +246,20 @@ def _twice(changes: Iterable[Change], seen: dict[tuple[str, ...], str], who: str
             seen[key] = who
 
 
+def _parts(key: Any) -> tuple[str, ...]:
+    try:
+        return parse_key(str(key))
+    except ValueError:  # the recipe of the cell, which holds it, is refused
+        return (str(key),)
+
+
 def _written(change: Change) -> set[tuple[str, ...]]:
     """Return the keys that a change writes: its own, and those of nested tables."""
     found, todo = {change.key}, [(change.key, change.value)]
     while todo:
         above, value = todo.pop()
         if isinstance(value, Mapping):
-            inner = [((*above, *parse_key(key)), item) for key, item in value.items()]
+            inner = [((*above, *_parts(key)), item) for key, item in value.items()]
             found |= {key for key, _ in inner}
             todo += inner
     return found

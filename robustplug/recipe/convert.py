@@ -13,7 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..errors import ends_program
 from ..plugin.component import Component, Kind, Slot, Use
+from ..plugin.culprit import one_line
 from ..plugin.host import registry as installed
 from ..plugin.registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
 from .clashes import clashes, model_clashes, strangers
@@ -266,12 +268,16 @@ class Reader:
             return None
         try:
             return options(**values)
-        except (ValueError, TypeError, ExceptionGroup) as error:
+        except BaseException as error:
+            if ends_program(error):
+                raise
             for problem in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
                 # A message that starts with the name of an option belongs to that option's line.
                 first = str(problem).split(maxsplit=1)[:1]
                 key = first[0].strip("\"':,") if first else ""
-                self.note((*path, key) if key in given else path, str(problem))
+                expected = isinstance(problem, ValueError | TypeError)
+                text = str(problem) if expected else f"a bug in these options: {one_line(problem)}"
+                self.note((*path, key) if key in given else path, text)
             return None
 
     def _unknown_keys(
@@ -384,6 +390,8 @@ def _foreign(value: Any, path: KeyPath) -> Iterator[Finding]:
             yield from _foreign(item, (*path, i))
     elif isinstance(value, datetime.date | datetime.time):
         yield Finding(path, "must not be a date or a time", f'for a string, write "{value}" in quotes')
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        yield Finding(path, "is too large: whole numbers are at most 2⁶³ − 1")
     elif isinstance(value, float) and not math.isfinite(value):
         yield Finding(path, f"must be a finite number, not {value}")
     elif value is None:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 KeyPath = tuple[str | int, ...]
 """Keys from the top of a recipe; whole numbers index arrays."""
 
+# Problems that a message lists.
+_LISTED = 100
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -60,7 +62,9 @@ class RecipeError(Exception):
         self.problems, self.source = list(problems), source
 
     def __str__(self) -> str:
-        return "\n".join(self._block(problem) for problem in self.problems)
+        blocks = [self._block(problem) for problem in self.problems[:_LISTED]]
+        more = len(self.problems) - len(blocks)
+        return "\n".join([*blocks, *([f"{self.source}: and {more} more problems"] if more else [])])
 
     def _block(self, problem: Problem) -> str:
         place = self.source if problem.line is None else f"{self.source}:{problem.line}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..files.reading import Unreadable, check_depth, is_file, is_folder
 from ..plugin.component import Use
 from ..plugin.host import registry as installed
 from ..plugin.registry import Registry
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from .suite import Suite
 
 Converted = TypeVar("Converted")
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 def read_recipe(
@@ -125,12 +129,12 @@ def _cannot_start(model: Use, registry: Registry | None) -> Finding | None:
             'add from = "…", a run or a file',
         )
     path = Path(model.start)
-    if path.is_file() or (path / "model.safetensors").is_file():
+    if is_file(path) or is_file(path / "model.safetensors"):
         return None
     text = f"{path} is neither a file of weights nor the folder of a finished run"
     if not offered:
         return Finding(("model", "from"), text)
-    if path.exists() or path.parent != Path() or path.suffix:
+    if is_folder(path) or path.parent != Path() or path.suffix:
         return Finding(("model", "from"), text, 'for the weights of the library, write from = "DEFAULT"')
     return None
 
@@ -142,7 +146,7 @@ def _with_model(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], Finding | N
         return data, None
     stored = Path(model["from"]) / "recipe.toml"
     hint = 'give a run folder, or name the model: use = "…"'
-    if not stored.is_file():
+    if not is_file(stored):
         return data, Finding(("model", "from"), f"{model['from']} is not a run folder", hint)
     table = parse(read_text(stored), str(stored)).get("model")
     if not isinstance(table, Mapping):
@@ -178,13 +182,36 @@ def finish(
             changed.append((apply_override(data, override), override))
         except ValueError as error:
             problems.append(Problem("", str(error), override=override))
-    result, findings = convert(data)
+    try:
+        check_depth(data)
+    except Unreadable as error:
+        raise RecipeError([*problems, Problem("", str(error))], source) from None
+    findings = list(unwritable(data))
+    result = None
+    if not findings:
+        result, findings = convert(data)
     if findings:
         known = lines()
         problems += [_located(finding, known, changed) for finding in findings]
     if problems or result is None:
         raise RecipeError(sorted(problems, key=_place), source)
     return result
+
+
+def unwritable(value: Any, path: KeyPath = ()) -> Iterator[Finding]:
+    """Find texts that no file can hold: bytes of a command line that are not UTF-8, and the character 0."""
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    elif isinstance(value, str) and _NO_TEXT.search(value):
+        yield Finding(path, f"is no text in UTF-8: {ascii(value)[:80]}")
+    for key, item in items:
+        if isinstance(key, str) and _NO_TEXT.search(key):
+            yield Finding(path, f"has a key that is no text in UTF-8: {ascii(key)[:80]}")
+        else:
+            yield from unwritable(item, (*path, key))
 
 
 def _located(

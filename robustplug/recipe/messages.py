@@ -46,6 +46,8 @@ def show(value: Any) -> str:
         return "an array"
     if value is None:
         return "None"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a number above 2⁶³"  # Python refuses to write those of over 4,300 digits
     text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -8,10 +8,13 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from ..plugin.component import Kind, Use, rest_name, use
-from ..plugin.options import Count, Decay, Natural, NonNegative, Positive
+from ..plugin.options import Bounds, Count, Decay, NonNegative, Positive, Seed
 
 SCHEMA = 1
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+# A folder name has at most 255 bytes, and files of it get endings.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+Rows = Annotated[int, Bounds(ge=1, le=2**20)]
+"""Rows of a batch, from 1 to 2²⁰."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def check_name(value: str) -> None:
     if not _NAME.fullmatch(value):
         raise ValueError(
             f'name "{value}" cannot be a folder name: use letters, digits, ".", "_" and "-", '
-            'and no "." or "-" at the start, for example "cat-digits"'
+            'no "." or "-" at the start, and at most 200 in all, for example "cat-digits"'
         )
 
 
@@ -90,7 +93,7 @@ class TrainOptions:
     """
 
     epochs: Count = 20
-    batch_size: Count = 128
+    batch_size: Rows = 128
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Literal["auto"] | bool = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -124,7 +127,7 @@ class ValidateOptions:
     split: Annotated[str, Checked(check_validation_split, {"const": "validation"})] = "validation"
     every: Count = 1
     samples: Count | None = 1000
-    batch_size: Count = 256
+    batch_size: Rows = 256
     attack: Annotated[Use, "perturbation"] = use("pgd", steps=10, keep="best")
 
     def __post_init__(self) -> None:
@@ -146,7 +149,7 @@ class EvaluateOptions:
 
     split: Literal["test", "validation", "train"] = "test"
     samples: Count | None = None
-    batch_size: Count = 256
+    batch_size: Rows = 256
     vicinity: Use | None = None
     loss: Use = use("ce")
     attack: Annotated[tuple[Use, ...], "perturbation"] = ()
@@ -231,7 +234,7 @@ class Recipe:
 
     schema: Annotated[int, Checked(check_schema, {"const": SCHEMA})] = SCHEMA
     name: Annotated[str, Checked(check_name, {"pattern": f"^{_NAME.pattern}$"})] = "unnamed"
-    seed: Natural = 0
+    seed: Seed = 0
     task: Use
     model: Use | None = None
     method: Use

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from ..plugin.component import innermost
-from ..plugin.options import Natural
+from ..plugin.options import Seed
 from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis
 from .errors import Finding, KeyPath, RecipeError, dotted
 from .load import finish, read_suite, recipe_converter
@@ -48,7 +48,7 @@ class StudyOptions:
     schema: Annotated[int, Checked(check_schema, {"const": SCHEMA})] = SCHEMA
     name: Annotated[str, Checked(check_name, {})] = "study"
     base: str
-    seeds: tuple[Natural, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     suite: str | None = None
     audit: bool = False
     set: Mapping[str, Any] = field(default_factory=dict)

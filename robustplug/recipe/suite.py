@@ -53,6 +53,8 @@ class Suite:
         summary: one line for listings.
         loss: loss that attacks ascend unless they have a loss of their own.
         row: rows in the order in which they are run.
+        adaptive: whether to inspect the model first, and to continue the last chain with the attacks that it
+            needs: averages over draws (EOT), stand-ins for parts without a gradient (BPDA), a substitute.
 
     Raises:
         ValueError: unknown schema or name, or rows of one chain that cannot build on each other.
@@ -63,6 +65,7 @@ class Suite:
     summary: str = ""
     loss: Use = use("ce")
     row: tuple[SuiteRow, ...] = ()
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         last: dict[str, SuiteRow] = {}

@@ -17,7 +17,7 @@ from ..core.types import Progress as Position
 from .console import loss_parts, validation_text
 
 if TYPE_CHECKING:
-    from ..studies.study import Outcome
+    from ..studies.outcome import Outcome
 
 # Lines of the terminal that are not rows of the table.
 _AROUND = 6

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,19 @@ from typing import Any
 from ..core.types import Result
 from ..errors import RunError
 from ..evaluation.audit.audit import NAME as AUDIT
-from ..runs.folder import ENVIRONMENT, EVALUATIONS, METRICS, RECIPE, RESULT, holds_run
-from ..runs.result_file import result_from_json
+from ..files.reading import Unreadable, parse_json, read_bytes
+from ..files.seals import parsed
+from ..runs.folder import ENVIRONMENT, MANIFEST, METRICS, RECIPE, RESULT, holds_run
+from ..runs.manifest import read_manifest
+from ..runs.result_file import (
+    Stored,
+    evaluation_file,
+    note_on_seals,
+    read_evaluations,
+    read_result,
+    read_sealed,
+)
+from ..runs.result_types import StoredEpoch
 
 Json = Mapping[str, Any]
 
@@ -56,110 +66,95 @@ def read_material(folder: Path) -> Material:
     if not holds_run(folder):
         raise RunError(f"{folder} is not a run folder: it contains no {RECIPE}")
     try:
-        text = (folder / RECIPE).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise RunError(f"{folder / RECIPE} cannot be read: {error}") from error
+        text = read_bytes(folder / RECIPE).decode(errors="replace")
+    except (FileNotFoundError, Unreadable) as error:
+        raise RunError(f"{folder / RECIPE} {error}") from error
     found = Material(folder, text)
-    body = _json(folder / RESULT, found.problems)
-    found.environment = _json(folder / ENVIRONMENT, found.problems)
-    found.history = _history(folder, body, found.problems)
-    found.result = _result(folder / RESULT, body, found.problems)
-    audit = body.get(AUDIT)
-    for path in sorted((folder / EVALUATIONS).glob("*.json")):
-        more = _json(path, found.problems)
-        if "attacks" in more and (result := _result(path, more, found.problems)) is not None:
-            found.evaluations[path.stem] = result
-        if path.stem == AUDIT:
-            audit = more.get(AUDIT, audit)
-    found.audit = _audit(audit, found.problems)
+    _recipe(found)
+    found.environment = _environment(folder, found.problems)
+    own = _result(folder / RESULT, folder, found.problems)
+    evaluations = read_evaluations(folder, found.problems)
+    found.result = None if own is None else own.result
+    found.evaluations = {name: each.result for name, each in evaluations.items()}
+    found.history = _history(folder, own, found.problems)
+    # The audit of the run is also in its own result.
+    found.audit = next(
+        (each.body[AUDIT] for each in (evaluations.get(AUDIT), own) if each and each.body.get(AUDIT)), {}
+    )
+    stored = {"": own, **evaluations}
+    unsealed = [evaluation_file(folder, name) for name, each in stored.items() if each and not each.sealed]
+    found.problems += note_on_seals(unsealed)
     return found
 
 
 def read_extra(material: Material, name: str, path: Path) -> None:
-    """Add an evaluation from another folder, if it exists."""
-    body = _json(path, material.problems)
-    if body and (result := _result(path, body, material.problems)) is not None:
-        material.evaluations[name] = result
+    """Add an evaluation of the run from another folder, if it exists."""
+    found = _result(path, material.folder, material.problems)
+    if found is not None:
+        material.evaluations[name] = found.result
 
 
-def read_study(folder: Path) -> Json:
-    """Read the result of a study.
-
-    Raises:
-        RunError: the result does not exist, or is not that of a study.
-    """
-    if not folder.is_dir():
-        raise RunError(f"{folder} contains neither a run nor a study")
-    problems: list[str] = []
-    body = _json(folder / RESULT, problems)
-    if problems:
-        raise RunError(problems[0])
-    if not {"cells", "axes", "rows", "seeds", "base", "name"} <= body.keys():
-        raise RunError(f"{folder} contains neither a run nor a study")
-    return body
-
-
-def _json(path: Path, problems: list[str]) -> Json:
+def _result(path: Path, run: Path, problems: list[str]) -> Stored | None:
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        return read_result(path, run)
+    except FileNotFoundError:
+        return None
+    except Unreadable as error:
+        problems.append(f"{path} {error}")
+        return None
+
+
+def _recipe(found: Material) -> None:
+    """Show the recipe that the run was started with, if recipe.toml is another."""
+    try:
+        manifest = read_manifest(found.folder)
+    except Unreadable as error:
+        found.problems.append(f"{found.folder / MANIFEST} {error}")
+        return
+    if manifest is not None and manifest.recipe != found.recipe:
+        found.recipe = manifest.recipe
+        problem = f"{found.folder / RECIPE} was edited: this is the recipe that the run was started with"
+        found.problems.append(f"{problem}, of {MANIFEST}")
+
+
+def _environment(folder: Path, problems: list[str]) -> Json:
+    try:
+        return read_sealed(folder / ENVIRONMENT)[0]
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        problems.append(f"{path} cannot be read: {error}")
+    except Unreadable as error:
+        problems.append(f"{folder / ENVIRONMENT} {error}")
         return {}
-    if not isinstance(body, dict):
-        problems.append(f"{path} does not contain a JSON object")
-        return {}
-    return body
 
 
-def _result(path: Path, body: Json, problems: list[str]) -> Result | None:
-    if not body:
-        return None
-    try:
-        return result_from_json(body)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problems.append(f"{path} is not a result: {error}")
-        return None
-
-
-def _history(folder: Path, body: Json, problems: list[str]) -> Sequence[Json]:
+def _history(folder: Path, own: Stored | None, problems: list[str]) -> Sequence[Json]:
     """Return the epochs: those of the result, or of the metrics while the run is not finished."""
-    found = body.get("history")
-    if not found:
-        found = []
-        try:
-            lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
-        except OSError:
-            lines = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                problems.append(f"line {number} of {folder / METRICS} cannot be read")
+    found = [] if own is None else list(own.body.get("history", ()))
+    try:
+        found = found or list(_metrics(folder / METRICS, problems))
+    except FileNotFoundError:
+        pass
+    except Unreadable as error:
+        problems.append(f"{folder / METRICS} {error}")
     # A resumed run has reported some epochs twice; the last report counts.
-    known = {
-        each["epoch"]: each
-        for each in found
-        if isinstance(each, dict)
-        and {"epoch", "train", "validation", "lr"} <= each.keys()
-        and all(isinstance(each[key], dict) for key in ("train", "validation"))
-    }
+    known = {each["epoch"]: each for each in found}
     return [known[epoch] for epoch in sorted(known)]
 
 
-def _audit(body: Any, problems: list[str]) -> Json:
-    if body is None:
-        return {}
-    try:
-        for finding in body["findings"]:
-            _ = finding["check"], finding["verdict"], finding["measured"].items()
-            _ = finding["meaning"], finding["advice"]
-        _ = body["grade"], body["verdict"], float(body["accuracy"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problems.append(f"the findings of the audit cannot be read: {error!r}")
-        return {}
-    return dict(body)
+def _metrics(path: Path, problems: list[str]) -> Iterator[Json]:
+    """Yield the epochs of metrics.jsonl; the last line of a running or killed run may be incomplete."""
+    bad: list[str] = []
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+        try:
+            if line.strip():
+                body = parse_json(line)
+                parsed(StoredEpoch, body)
+                yield body
+        except Unreadable as error:
+            bad.append(f"line {number} {error}")
+    if bad:
+        more = f" (and {len(bad) - 1} more lines)" if bad[1:] else ""
+        problems.append(f"{path}: {bad[0]}{more}; these epochs are left out")
 
 
 def flat(table: Any, prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,9 @@ from ..recipe.errors import Problem, RecipeError
 from ..recipe.load import read_recipe, recipe_from_mapping
 from ..recipe.options import Recipe
 from ..recipe.write import recipe_to_mapping
-from .folder import RECIPE, holds_run, is_finished, latest_folder, new_folder
+from .folder import CHECKPOINTS, ENVIRONMENT, MANIFEST, RECIPE, is_finished, latest_folder, new_folder
+from .heads import names
+from .stored import open_stored, with_epochs
 
 RUNS = Path("runs")
 
@@ -24,11 +26,6 @@ def as_recipe(
     if isinstance(recipe, Mapping):
         return recipe_from_mapping(recipe, overrides, starts=starts)
     return read_recipe(recipe, overrides, starts=starts)
-
-
-def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """Return a recipe with another number of epochs."""
-    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
 
 
 def differences(asked: Recipe, stored: Recipe) -> list[str]:
@@ -94,7 +91,7 @@ def choose_run(
         folder = Path(resume)
     if epochs is not None and epochs < 1:
         raise RunError(f"epochs = {epochs} is not a number of epochs: give at least 1")
-    stored = stored_recipe(folder)
+    stored = refuse_edited(folder)
     before = stored.train.epochs
     if is_finished(folder) and epochs in (None, before):
         raise RunError(
@@ -115,16 +112,35 @@ def choose_run(
 
 
 def stored_recipe(folder: Path) -> Recipe:
-    """Read the resolved recipe of a run folder.
+    """Return the resolved recipe that the run of a folder was started with.
 
     Raises:
         RunError: the folder is not a run folder.
+        RecipeError: its recipe cannot be read.
     """
-    if not holds_run(folder):
-        if not folder.exists():
-            raise RunError(f"{folder} is not a run folder: it does not exist")
-        raise RunError(f"{folder} is not a run folder: it contains no {RECIPE}")
-    return read_recipe(folder / RECIPE, starts=False)
+    return open_stored(folder).recipe
+
+
+def refuse_edited(folder: Path) -> Recipe:
+    """Return the recipe of a run that is resumed.
+
+    Raises:
+        RunError: recipe.toml was edited after the run started, or no program of ours wrote it.
+    """
+    found = open_stored(folder)
+    path = folder / RECIPE
+    if found.edited:
+        raise RunError(
+            f"{path} was edited after the run started, and a run keeps its recipe: put it back (delete the "
+            f"file, and it is written again from {MANIFEST}), or start a new run with --recipe {path} --out"
+        )
+    own = found.sealed or (folder / ENVIRONMENT).exists() or names(folder / CHECKPOINTS)
+    if not own:
+        raise RunError(
+            f"{folder} is no run that can be resumed: it holds a {RECIPE}, but neither {MANIFEST} nor "
+            f"{ENVIRONMENT}; start a run with --recipe {path}"
+        )
+    return found.recipe
 
 
 def only_evaluate_changed(name: str, overrides: Sequence[str]) -> None:

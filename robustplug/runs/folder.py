@@ -1,4 +1,4 @@
-"""The run folder: its file names, its lock, and files that are written as a whole or not at all."""
+"""The run folder: its file names, and files that are written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..files.reading import Unreadable, is_file, read_json
+from ..files.seals import SEAL
 
 RECIPE, ENVIRONMENT, RESULT = "recipe.toml", "environment.json", "result.json"
 METRICS, CHECKPOINTS, MODEL = "metrics.jsonl", "checkpoints", "model.safetensors"
 EVALUATIONS, JOURNAL, REPORT = "evaluations", "evaluation.journal", "report"
+MANIFEST, LOCK = "manifest.json", ".lock"
+# What may lie in the folder of a run that died, or failed, before its first file.
+_BEFORE = re.compile(r"\.lock(\.exists)?|\.(manifest|environment)\.json\.\d+\.tmp|failure\.txt")
+# What a process that died leaves half-written in a run folder.
+_TEMPORARY = re.compile(
+    r"\.(manifest\.json|environment\.json|recipe\.toml|metrics\.jsonl|model\.safetensors|result\.json)\.\d+\.tmp"
+)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -26,7 +35,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        # Of an earlier process of the same number; a link of this name is not followed.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -84,72 +95,76 @@ def write_text(path: Path, text: str) -> None:
         write_atomic(path, text.encode())
 
 
-def write_result(file: Path, body: Mapping[str, Any]) -> None:
-    """Write a result as JSON, and create its folder if it does not exist.
-
-    Raises:
-        RunError: the file cannot be written, or it is the result of a run, which must be kept.
-    """
-    if file.name == RESULT and holds_run(file.parent):
-        raise RunError(f"{file.parent} is a run folder, whose result is kept: choose another with --out")
-    with writing(f"the result {file}"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, dict(body))
-
-
-def note_in_result(folder: Path, name: str, value: Any) -> None:
-    """Add a finding to the result.json of a run folder, if the file exists; replace an older finding.
-
-    Raises:
-        RunError: the file cannot be read or written.
-    """
-    path = folder / RESULT
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    with writing(f"to {path}"):
-        write_json(path, {**body, name: value})
-
-
-@contextlib.contextmanager
-def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Keep every other process out of a folder for a block; the lock of a killed process is released.
-
-    Args:
-        folder: folder to lock; created if it does not exist.
-        name: file name of the lock, one for each kind of work in the folder.
-
-    Raises:
-        RunError: another process holds the lock, or the folder cannot be created or written.
-    """
-    from filelock import FileLock, Timeout
-
-    with writing(f"the folder {folder}", "Choose another with --out."):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / name, blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"another process is using {folder}: wait for it, or choose another folder with --out"
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def is_finished(folder: Path) -> bool:
     """Return whether a run folder contains an evaluated run."""
-    return (folder / RESULT).is_file()
+    return is_file(folder / RESULT)
 
 
 def holds_run(folder: Path) -> bool:
     """Return whether a folder is a run folder, finished or not."""
-    return (folder / RECIPE).is_file()
+    return is_file(folder / RECIPE) or _is_manifest(folder / MANIFEST)
+
+
+def _is_manifest(path: Path) -> bool:
+    """Return whether a file is like the manifest of a run, sound or not; others use the name, too."""
+    try:
+        body = read_json(path)
+    except (OSError, Unreadable):
+        return False
+    return isinstance(body, dict) and {"run", "recipe", SEAL} <= body.keys()
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Refuse the folder of a new run if it holds anything else, also through a link.
+
+    Raises:
+        RunError: it holds a run, or files that no run wrote.
+    """
+    if holds_run(folder):
+        raise RunError(
+            f"{folder} already contains a run: continue it with --resume, or choose another folder with --out"
+        )
+    with writing(f"the run folder {folder}", "Choose another folder with --out."):
+        found = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+    others = [name for name in found if not _BEFORE.fullmatch(name)]
+    if others:
+        some = ", ".join(others[:3]) + (", …" if others[3:] else "")
+        raise RunError(
+            f"{folder} is not empty and holds no run ({some}), so nothing is written there: choose a new "
+            "folder with --out"
+        )
+
+
+def remove_temporary(folder: Path, pattern: re.Pattern[str] = _TEMPORARY) -> None:
+    """Remove the files that a process of this run left half-written; links and other names stay.
+
+    Args:
+        folder: a locked run folder, or a folder in it.
+        pattern: pattern of their whole names.
+    """
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if pattern.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def put_aside(path: Path, mark: str) -> Path | None:
+    """Rename a file or a folder, for example to result-20-epochs.json, and return the new path.
+
+    Nothing is overwritten: a number is added. Without such a file, nothing is done, and None returned.
+
+    Args:
+        path: the path.
+        mark: what is added to its name, for example "20-epochs".
+    """
+    number = 1
+    while path.exists() or path.is_symlink():
+        more = "" if number == 1 else f"-{number}"
+        kept = path.with_name(f"{path.stem}-{mark}{more}{path.suffix}")
+        if not kept.exists() and not kept.is_symlink():
+            return path.rename(kept)
+        number += 1
+    return None
 
 
 def numbered(root: Path, name: str) -> list[Path]:

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.reporting import Reporter, Silent
 from ..errors import Interrupted, RunError
 from ..evaluation.audit.audit import NAME as AUDIT
-from ..evaluation.results import evaluation_digest
-from ..recipe.errors import RecipeError
-from ..recipe.load import read_suite
-from ..recipe.write import digest, options_to_mapping, recipe_to_mapping, use_to_mapping
-from ..runs.choose import differences, stored_recipe
-from ..runs.folder import EVALUATIONS, RESULT, holds_run, is_finished, locked, write_json, writing
-from ..runs.result_file import result_from_json
-from ..subjects.assemble import threat_of
+from ..files.reading import Unreadable, read_json
+from ..recipe.write import recipe_to_mapping
+from ..runs.folder import RESULT, holds_run, put_aside, refuse_occupied, write_json, write_text, writing
+from ..runs.lock import locked
+from ..runs.result_file import seal_result
+from .outcome import Outcome, Run, asked_of, look, runs_of
 from .work import Commands, Failure, Job, carry_out
 from .workers import places, run_side_by_side, visible_gpus
 
 if TYPE_CHECKING:
-    from ..core.types import AttackResult, Result
-    from ..recipe.options import Recipe
-    from ..recipe.study import Cell, Study
+    from ..recipe.study import Study
 
 FORMAT = 1
-STUDIES, RUNS, FAILURE = Path("studies"), "runs", "failure.txt"
-
-Status = Literal["not started", "unfinished", "trained", "finished", "another recipe", "failed"]
+STUDIES, FAILURE = Path("studies"), "failure.txt"
+# What a study leaves in its folder, also when it is killed.
+_OWN = re.compile(
+    r"runs|report|result\.json|result-damaged(-\d+)?\.json|\.lock(\.exists)?|\.result\.json\.\d+\.tmp"
+)
 
 
 class StudyReporter(Protocol):
@@ -61,152 +58,6 @@ class SilentStudy:
 
     def done(self, number: int, outcome: Outcome) -> None:
         """Ignore it."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Describe one cell with one seed.
-
-    Attributes:
-        cell: the cell of the study.
-        seed: the seed of the run.
-        recipe: the recipe of the run.
-        folder: the run folder.
-    """
-
-    cell: Cell
-    seed: int
-    recipe: Recipe
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """Return the name for display."""
-        return f"{self.cell.name}, seed={self.seed}" if self.cell.name else f"seed={self.seed}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Hold the state of a run.
-
-    Attributes:
-        run: the run.
-        status: state of the run; "trained" means that the suite or the audit is missing.
-        reason: why the run failed, or how its recipe differs.
-        seconds: training time.
-        accuracies: accuracy by row, without skipped rows, whose accuracy is NaN.
-        audit: grade and verdict; None for no audit.
-    """
-
-    run: Run
-    status: Status
-    reason: str = ""
-    seconds: float | None = None
-    accuracies: Mapping[str, float] = field(default_factory=dict)
-    threats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    audit: Mapping[str, str] | None = None
-
-
-def runs_of(study: Study, folder: Path) -> list[Run]:
-    """List the runs of a study in their order of execution, with the seeds of a cell in sequence."""
-    runs = []
-    for cell in study.cells:
-        for seed in study.seeds:
-            recipe = cell.with_seed(seed)
-            runs.append(Run(cell, seed, recipe, folder / RUNS / recipe.name))
-    return runs
-
-
-def look(study: Study, run: Run) -> Outcome:
-    """Return the state of a run, without running anything."""
-    if not holds_run(run.folder):
-        return Outcome(run, "not started")
-    try:
-        changed = differences(run.recipe, stored_recipe(run.folder))
-    except RecipeError as error:
-        changed = [str(error)]
-    if changed:
-        found = "; ".join(changed)
-        reason = f"was created with another recipe: {found}; use another --out or delete {run.folder}"
-        return Outcome(run, "another recipe", reason)
-    if not is_finished(run.folder):
-        return Outcome(run, "unfinished")
-    own = _read(run.folder / RESULT)
-    if own is None:
-        reason = f"{run.folder / RESULT} cannot be read; use another --out or delete {run.folder}"
-        return Outcome(run, "another recipe", reason)
-    results, complete = [("", own)], True
-    for name in _asked(study):
-        more = _current(study, run, name)
-        complete = complete and more is not None
-        if more is not None and name != AUDIT:
-            results.append((name, more))
-    seconds = own.meta.get("training", {}).get("seconds")
-    status: Status = "finished" if complete else "trained"
-    audit = _read_audit(run.folder) if study.audit and _current(study, run, AUDIT) else None
-    rows = rows_of(results)
-    accuracies = {name: row.accuracy for name, row in rows.items()}
-    threats = {name: row.threat for name, row in rows.items() if row.threat}
-    return Outcome(run, status, "", seconds, accuracies, threats, audit)
-
-
-def _asked(study: Study) -> list[str]:
-    """List the results that the study requires of a run besides its own."""
-    return [*([study.suite_name] if study.suite else []), *([AUDIT] if study.audit else [])]
-
-
-def _read(path: Path) -> Result | None:
-    """Read a result; None if it is missing or invalid and must be computed (again)."""
-    try:
-        return result_from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _current(study: Study, run: Run, name: str) -> Result | None:
-    """Read the result of the study's suite, or of an audit; None if it must be computed (again).
-
-    A result with other rows, samples, seed or threat model does not meet the study.
-    """
-    found = _read(run.folder / EVALUATIONS / f"{name}.json")
-    asked = {} if found is None else found.meta.get("asked", {})
-    if asked.get("evaluation") != evaluation_digest(run.recipe):
-        return None
-    if name != AUDIT and study.suite is not None:
-        suite = read_suite(study.suite, use_to_mapping(threat_of(run.recipe)))
-        if asked.get("rows") != digest(options_to_mapping(suite)):
-            return None
-    return found
-
-
-def _read_audit(folder: Path) -> Mapping[str, str] | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads((folder / EVALUATIONS / f"{AUDIT}.json").read_text(encoding="utf-8"))[AUDIT]
-        return {"grade": str(found["grade"]), "verdict": str(found["verdict"])}
-    return None
-
-
-def rows_of(results: Sequence[tuple[str, Result]]) -> dict[str, AttackResult]:
-    """Return the rows of results by name.
-
-    The names of equal rows are extended by their suite, and then by a number. The clean accuracy of a suite
-    is left out, since it is that of the run.
-
-    Args:
-        results: results, each with the name of its suite, "" for the run's own, which comes first.
-    """
-    found: dict[str, AttackResult] = {}
-    for suite, result in results:
-        for row in result.attacks:
-            if row.skipped or (suite and row.name == "clean"):
-                continue
-            name = row.name if row.name not in found or not suite else f"{row.name} ({suite})"
-            number, unique = 1, name
-            while unique in found:
-                number += 1
-                unique = f"{name} {number}"
-            found[unique] = row
-    return found
 
 
 def spread_of(values: Sequence[float]) -> dict[str, Any]:
@@ -293,7 +144,9 @@ def run_study(
             "a study must be started in one process: leave out torchrun and accelerate launch; --processes "
             "sets the number of simultaneous runs"
         )
+    refuse_foreign(folder)
     with locked(folder):
+        _put_damaged_aside(folder)
         outcomes = [look(study, run) for run in runs_of(study, folder)]
         jobs = {
             at: _job(study, each, observers) for at, each in enumerate(outcomes) if each.status != "finished"
@@ -303,7 +156,14 @@ def run_study(
         reporter.plan(outcomes, len(where))
 
         def start(at: int) -> Reporter:
-            return reporter.start(at + 1, outcomes[at].run.name)
+            before = outcomes[at]
+            listener = reporter.start(at + 1, before.run.name)
+            if before.status in ("damaged", "trained") and before.reason:
+                listener.warn(before.reason)
+            if before.status == "damaged":
+                with writing(f"in the run folder {before.run.folder}"):
+                    put_aside(before.run.folder / RESULT, "damaged")
+            return listener
 
         def done(at: int, failure: Failure | None) -> None:
             outcomes[at] = _ended(study, outcomes[at].run, failure)
@@ -340,8 +200,43 @@ def _going_on() -> Iterator[None]:
 def _write(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     body = study_to_json(study, folder, outcomes)
     with writing(f"the result of the study in {folder}"):
-        write_json(folder / RESULT, body)
+        write_json(folder / RESULT, seal_result(body, "result"))
     return body
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds anything but a study.
+
+    Raises:
+        RunError: it holds a run, files that no study wrote, or cannot be read.
+    """
+    if holds_run(folder):
+        raise RunError(f"{folder} is a run folder: choose another folder for the study with --out")
+    with writing(f"the folder {folder}", "Choose another with --out."):
+        names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+    others = [name for name in names if not _OWN.fullmatch(name)]
+    body: Any = None
+    with contextlib.suppress(FileNotFoundError, Unreadable):
+        body = read_json(folder / RESULT)
+        if not isinstance(body, dict) or "cells" not in body:
+            others.insert(0, RESULT)
+    if others and (body is None or others[0] == RESULT):
+        some = ", ".join(others[:3]) + (", …" if others[3:] else "")
+        raise RunError(
+            f"{folder} is not empty and holds no study ({some}), so nothing is written there: choose a new "
+            "folder with --out"
+        )
+
+
+def _put_damaged_aside(folder: Path) -> None:
+    """Keep a result of the study that cannot be read beside the new one."""
+    try:
+        read_json(folder / RESULT)
+    except FileNotFoundError:
+        return
+    except Unreadable:
+        with writing(f"the result of the study in {folder}"):
+            put_aside(folder / RESULT, "damaged")
 
 
 def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
@@ -349,14 +244,14 @@ def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
     run = before.run
     if before.status == "another recipe":
         return None
-    lacks = {name: before.status != "trained" or _current(study, run, name) is None for name in _asked(study)}
+    lacks = before.lacks if before.status == "trained" else asked_of(study)
     return Job(
         recipe_to_mapping(run.recipe),
         str(run.folder),
         train=before.status != "trained",
-        resume=before.status == "unfinished",
-        suite=str(study.suite) if study.suite and lacks[study.suite_name] else None,
-        audit=lacks.get(AUDIT, False),
+        resume=before.status in ("unfinished", "damaged"),
+        suite=str(study.suite) if study.suite and study.suite_name in lacks else None,
+        audit=AUDIT in lacks,
         device=run.recipe.train.device,
         observers=list(observers),
     )
@@ -370,7 +265,9 @@ def _ended(study: Study, run: Run, failure: Failure | None) -> Outcome:
             (run.folder / FAILURE).unlink(missing_ok=True)
         return kept
     if failure.details:
-        with contextlib.suppress(OSError):
-            run.folder.mkdir(parents=True, exist_ok=True)
-            (run.folder / FAILURE).write_text(failure.details, encoding="utf-8")
+        # The folder of a run that did not start may hold files of somebody else.
+        with contextlib.suppress(OSError, RunError):
+            if not holds_run(run.folder):
+                refuse_occupied(run.folder)
+            write_text(run.folder / FAILURE, failure.details)
     return Outcome(run, "failed", failure.reason, kept.seconds, kept.accuracies, kept.threats, kept.audit)

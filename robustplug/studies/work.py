@@ -1,18 +1,19 @@
-"""Do the remaining work of a study's run, in this process or in a worker that reports progress."""
+"""Do the remaining work of a study's run, in this process or in a worker."""
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..core.reporting import Reporter
-from ..core.types import EpochReport, Progress, RunInfo
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted, RunError, ends_program
+from ..files.reading import parse_json
+from ..files.seals import parsed
 from ..runs.folder import EVALUATIONS
+from .messages import Work
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class Job:
     device: str
     observers: list[str] = field(default_factory=list)
 
+    @classmethod
+    def parse(cls, line: bytes) -> Job:
+        """Return the job of a line of JSON.
+
+        Raises:
+            Unreadable: it is not a job.
+        """
+        return cls(**parsed(Work, parse_json(line)).model_dump())
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -75,58 +85,9 @@ def carry_out(job: Job, commands: Commands, reporter: Reporter) -> Failure | Non
             commands.audit(folder, **more)
     except Interrupted:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if ends_program(error):
+            raise
         reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
         return Failure(reason, "".join(traceback.format_exception(error)))
     return None
-
-
-class Relay:
-    """Turn the reports of a run into lines of JSON.
-
-    Args:
-        write: function that takes a line.
-    """
-
-    def __init__(self, write: Callable[[str], object]) -> None:
-        self._write = write
-
-    def send(self, kind: str, **values: Any) -> None:
-        """Write a message."""
-        self._write(json.dumps({"kind": kind, **values}) + "\n")
-
-    def begin(self, run: RunInfo, progress: Progress) -> None:
-        """Pass it on."""
-        self.send("begin", run=asdict(run), progress=asdict(progress))
-
-    def batch(self, progress: Progress, means: Mapping[str, float]) -> None:
-        """Pass it on."""
-        self.send("batch", progress=asdict(progress), means=dict(means))
-
-    def epoch(self, report: EpochReport, epochs: int) -> None:
-        """Pass it on."""
-        self.send("epoch", report=asdict(report), epochs=epochs)
-
-    def attack(self, name: str, done: int, total: int) -> None:
-        """Pass it on."""
-        self.send("attack", name=name, done=done, total=total)
-
-    def warn(self, message: str) -> None:
-        """Pass it on."""
-        self.send("warn", message=message)
-
-
-def pass_on(message: Mapping[str, Any], reporter: Reporter) -> None:
-    """Pass a message of a Relay on to a reporter."""
-    kind = message["kind"]
-    if kind == "begin":
-        run = {**message["run"], "observers": tuple(message["run"]["observers"])}
-        reporter.begin(RunInfo(**run), Progress(**message["progress"]))
-    elif kind == "batch":
-        reporter.batch(Progress(**message["progress"]), message["means"])
-    elif kind == "epoch":
-        reporter.epoch(EpochReport(**message["report"]), message["epochs"])
-    elif kind == "attack":
-        reporter.attack(message["name"], message["done"], message["total"])
-    elif kind == "warn":
-        reporter.warn(message["message"])

@@ -11,18 +11,21 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from dataclasses import asdict, dataclass
+from typing import IO
 
 from ..core.reporting import Reporter
 from ..devices.signals import stop_requests
 from ..errors import Interrupted
-from .work import Failure, Job, pass_on
+from .messages import Ended, Failed, Message, pass_on, read_messages
+from .work import Failure, Job
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 COMMAND = (sys.executable, "-m", "robustplug.worker")
-# Number of characters kept from the standard error of a process that died.
+# Number of bytes kept from the standard error of a process that died.
 _KEPT = 4000
+# Number of messages that wait to be passed on; a process that says more waits.
+_WAITING = 256
 
 
 def places(processes: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
@@ -47,28 +50,40 @@ def visible_gpus() -> list[str]:
 
 @dataclass
 class _Worker:
-    """A running process, its place, and its last message."""
+    """A running process, its place, its last message, and the lines that were no messages."""
 
     number: int
     place: int
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     errors: IO[bytes]
     reporter: Reporter
-    ended: Mapping[str, Any] = field(default_factory=dict)
+    ended: Ended | Failed | None = None
+    malformed: int = 0
+    first_malformed: str = ""
+
+    def tell_malformed(self) -> None:
+        """Warn once of the lines that were no messages."""
+        if self.malformed:
+            self.reporter.warn(
+                f"{self.malformed} lines of its process were no messages and are not believed; the first "
+                f"{self.first_malformed}"
+            )
 
     def failure(self) -> Failure | None:
         """Return the failure, or None; an interrupt is not a failure."""
-        kind = self.ended.get("kind")
-        if kind in ("done", "stopped"):
+        if isinstance(self.ended, Ended):
             return None
-        if kind == "failed":
-            return Failure(self.ended["reason"], self.ended["details"])
-        self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace")[-_KEPT:]
+        if isinstance(self.ended, Failed):
+            return Failure(self.ended.reason, self.ended.details)
+        self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - _KEPT))
+        said = self.errors.read().decode(errors="replace")
         code = self.process.returncode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         last = next((line for line in reversed(said.splitlines()) if line.strip()), "no error output")
         return Failure(f"its process {how}: {last}", said)
+
+
+_Heard = queue.Queue[tuple[_Worker, Message | str | None]]
 
 
 def run_side_by_side(
@@ -89,7 +104,7 @@ def run_side_by_side(
         Interrupted: Ctrl-C or SIGTERM was received; every process has stopped at its next batch. A second
             signal kills them.
     """
-    heard: queue.Queue[tuple[_Worker, Mapping[str, Any] | None]] = queue.Queue()
+    heard: _Heard = queue.Queue(_WAITING)
     waiting, free = list(jobs), list(range(len(where)))
     running: list[_Worker] = []
     with stop_requests() as stop, _killed_at_the_end(running):
@@ -107,13 +122,17 @@ def run_side_by_side(
                 worker, message = heard.get(timeout=0.2)
                 if message is None:
                     worker.process.wait()
+                    worker.tell_malformed()
                     _close(worker)
                     running.remove(worker)
                     free.append(worker.place)
-                    if worker.ended.get("kind") != "stopped":
+                    if not (isinstance(worker.ended, Ended) and worker.ended.kind == "stopped"):
                         done(worker.number, worker.failure())
                     worker.errors.close()
-                elif message["kind"] in ("done", "failed", "stopped"):
+                elif isinstance(message, str):
+                    worker.malformed += 1
+                    worker.first_malformed = worker.first_malformed or message
+                elif isinstance(message, Ended | Failed):
                     worker.ended = message
                 else:
                     pass_on(message, worker.reporter)
@@ -137,7 +156,7 @@ def _started(
     job: Job,
     environment: Mapping[str, str],
     reporter: Reporter,
-    heard: queue.Queue[tuple[_Worker, Mapping[str, Any] | None]],
+    heard: _Heard,
 ) -> _Worker:
     errors = tempfile.TemporaryFile()  # noqa: SIM115, closed when the worker has ended
     process = subprocess.Popen(
@@ -145,8 +164,6 @@ def _started(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        text=True,
-        encoding="utf-8",
         env={**os.environ, **environment},
         # Ctrl-C in a terminal reaches the whole group; only the study shall receive it and stop the others.
         start_new_session=True,
@@ -155,17 +172,16 @@ def _started(
     threading.Thread(target=_listen, args=(worker, heard), daemon=True).start()
     assert process.stdin is not None
     with contextlib.suppress(OSError):  # it has died already, and its error output gives the reason
-        process.stdin.write(json.dumps(asdict(job)) + "\n")
+        process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
         process.stdin.flush()
     return worker
 
 
-def _listen(worker: _Worker, heard: queue.Queue[tuple[_Worker, Mapping[str, Any] | None]]) -> None:
+def _listen(worker: _Worker, heard: _Heard) -> None:
     assert worker.process.stdout is not None
     with worker.process.stdout as lines:
-        for line in lines:
-            with contextlib.suppress(ValueError):  # cut off when it was killed
-                heard.put((worker, json.loads(line)))
+        for message in read_messages(lines):
+            heard.put((worker, message))
     heard.put((worker, None))
 
 

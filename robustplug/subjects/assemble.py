@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..core.calling.inputs import call
 from ..core.method import prepare
 from ..core.modules import evaluating
 from ..core.protocols import BoundedVicinity
 from ..core.random import derive, isolated
 from ..core.types import Feed, Split
-from ..errors import Refused
+from ..errors import Refused, RunError, ends_program, out_of_memory
 from ..plugin.build import build
 from ..plugin.component import Use, innermost
+from ..plugin.culprit import described, failed
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from .tuning import freeze
@@ -26,8 +29,29 @@ if TYPE_CHECKING:
     from ..core.method import Method
     from ..core.protocols import Vicinity
     from ..core.task import Task
-    from ..core.types import ParamGroup, TaskInfo
+    from ..core.types import Cost, ParamGroup, TaskInfo
     from ..recipe.options import Recipe
+
+# What a factory raises where its options or the machine are at fault; torch raises RuntimeError for sizes.
+_REFUSALS = (ValueError, ImportError, AttributeError, OSError, OverflowError, RuntimeError)
+
+# Passes of single samples that nobody waits for: one GPU makes some 5,000 in a second with a ResNet-50.
+_ENDLESS = 1e11
+
+
+def endless(cost: Callable[[], Cost], samples: int) -> str:
+    """Return why work would not end; "" if it may, or if its cost is unknown.
+
+    Args:
+        cost: returns the passes of each sample.
+        samples: number of samples, over all epochs.
+    """
+    passes = math.nan
+    with contextlib.suppress(Exception):  # a cost that cannot be stated must not stop the work itself
+        passes = sum(cost()) * samples
+    if not passes > _ENDLESS:
+        return ""
+    return f"means {passes:.1e} passes of samples through the model, and more than {_ENDLESS:.0e} are refused"
 
 
 def with_model(recipe: Recipe, task: Task) -> Recipe:
@@ -42,11 +66,22 @@ def build_part(reference: Use, kind: Any, key: str, **context: Any) -> Any:
 
     Raises:
         RecipeError: the factory refuses the options, or cannot be imported.
+        Failed: the factory raises another exception.
     """
     try:
         return build(reference, kind, **context)
-    except (ValueError, ImportError, AttributeError, OSError) as error:
-        message = str(error) or type(error).__name__
+    except (RecipeError, RunError):
+        raise
+    except BaseException as error:
+        if ends_program(error):
+            raise
+        if out_of_memory(error):
+            message = "needs more memory than there is: lower its sizes"
+        elif isinstance(error, _REFUSALS):
+            # torch appends the frames of its C++ code to a RuntimeError.
+            message = str(error).partition("\nException raised from")[0] or type(error).__name__
+        else:
+            raise failed(error, "its construction", otherwise=described(kind, reference.name)) from error
         raise RecipeError(
             [Problem(key, message, None, None)], f'{kind.replace("_", " ")} "{reference.name}"'
         ) from error
@@ -215,7 +250,7 @@ def check_outputs(parts: Parts, device: torch.device) -> None:
         raise RecipeError([Problem("task", "the training split is empty", None, None)], "task")
     try:
         with evaluating(parts.model), torch.no_grad(), isolated(0, device):
-            output = parts.model(batch.x)
+            output = call(parts.model, batch.x)
     except (RuntimeError, ValueError) as error:
         why = f"{name} cannot take inputs of shape {tuple(batch.x.shape[1:])}: {str(error).splitlines()[0]}"
         raise RecipeError([Problem("model", why, None, None)], f'model "{name}"') from error

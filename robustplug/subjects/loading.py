@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from ..core.modules import Normalized
 from ..core.random import isolated
 from ..core.types import TaskInfo
 from ..errors import RunError
+from ..files.reading import is_folder
 from ..plugin.component import Use
 from ..plugin.host import registry
 from ..recipe.convert import resolve
@@ -71,7 +73,7 @@ def load_target(
         RecipeError: the component or one of its options is invalid.
     """
     normalisation = mean, std
-    if isinstance(source, str | Path) and Path(source).is_dir():
+    if isinstance(source, str | Path) and is_folder(source):
         source, model = _from_folder(Path(source), model, info), None
     if info.shape is None or info.classes is None:
         return _as_it_is(source, normalisation, weights, device)
@@ -83,7 +85,7 @@ def load_target(
     found = find_logits(adapter, opened.name, shape, device)
     adapter.key, adapter.decisions = found.key, shape.classes if found.decisions else None
     module = _with_front(adapter, front).to(device)
-    notes = [*opened.notes, *found.notes, *check_logits(module, opened.name, shape, device, found.decisions)]
+    notes = [*opened.notes, *found.notes, *check_logits(module, opened.name, shape, device)]
     why_not = why_no_gradients(module, shape, device)
     if why_not and not found.decisions and opened.kind not in _BLACK_BOXES:
         notes.append(f"the model has no gradients, so only black-box attacks can be run: {why_not}")
@@ -167,6 +169,9 @@ def _open(
         return open_program(source, "the exported program", shape.image, device)
     name = str(getattr(source, "__name__", type(source).__name__))
     if isinstance(source, nn.Module):
+        if any(each.is_inference() for each in (*source.parameters(), *source.buffers())):
+            # Autograd refuses tensors of inference mode; those of a copy are ordinary.
+            source = copy.deepcopy(source)
         return Opened(manageable(source.to(device)), "module", name)
     if is_classifier(source):
         return open_classifier(source, shape)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.random import isolated
 from ..errors import RunError
+from ..files.reading import is_file
 from ..plugin.component import Use
 from ..plugin.host import registry
 from ..recipe.convert import resolve
@@ -57,7 +58,7 @@ def open_named(source: str, weights: str | None, info: TaskInfo, model: Use | No
     facts: dict[str, Any] = {"model": use_to_mapping(reference)}
     start = _weights(reference, source, weights, info)
     facts["weights"] = start.source
-    if Path(start.source).is_file():
+    if is_file(start.source):
         facts["sha256"] = digest(Path(start.source))
     mend = (
         f"{source} is built for the {info.classes} classes of the task: choose weights, or a task, that fit"
@@ -75,7 +76,7 @@ def open_named(source: str, weights: str | None, info: TaskInfo, model: Use | No
 
 
 def _weights(reference: Use, source: str, weights: str | None, info: TaskInfo) -> Start:
-    if weights is not None and (Path(weights).is_file() or Path(weights).suffix.lower() in _FILES):
+    if weights is not None and (is_file(weights) or Path(weights).suffix.lower() in _FILES):
         state, notes = read_state(Path(weights))
         return Start(state, weights, notes)
     if registry().get("model", reference.name).weights is None:

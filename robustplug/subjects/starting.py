@@ -9,6 +9,7 @@ from torch import nn
 
 from ..core.modules import Normalized
 from ..errors import RunError
+from ..files.reading import is_file, is_folder
 from ..plugin.host import registry
 from ..recipe.errors import Problem, RecipeError
 from ..runs.folder import MODEL
@@ -85,13 +86,13 @@ def load_start(recipe: Recipe, model: nn.Module, info: TaskInfo) -> tuple[str | 
 
 def _start_of(model: Use, info: TaskInfo) -> Start | None:
     path = None if model.start is None else Path(model.start)
-    if path is not None and path.is_dir():
+    if path is not None and is_folder(path):
         path = path / MODEL
-        if not path.is_file():
+        if not is_file(path):
             raise RunError(
                 f"the model cannot start from {path.parent}: it contains no finished run: {MODEL} is missing"
             )
-    if path is not None and path.is_file():
+    if path is not None and is_file(path):
         state, notes = read_state(path)
         return Start(state, str(path), notes, _of_torchvision(model, path))
     return library_weights(model, model.start, info)

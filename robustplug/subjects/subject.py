@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.reporting import Warns
 from ..core.task import notes_of
 from ..errors import RunError
+from ..files.reading import is_file, is_folder
 from ..plugin.component import Component, Use
 from ..plugin.host import registered
 from ..plugin.registry import GIVEN
@@ -192,9 +193,9 @@ def _run_folder(model: Any, opening: Opening) -> Path | None:
     if not isinstance(model, str | Path) or component_in(model) is not None:
         return None
     path = Path(model)
-    if path.is_dir() and opening.get("architecture") is not None:
+    if is_folder(path) and opening.get("architecture") is not None:
         return None  # a folder that a model component reads
-    return None if path.is_file() or (opening.get("task") is not None and not path.is_dir()) else path
+    return None if is_file(path) or (opening.get("task") is not None and not is_folder(path)) else path
 
 
 def _table(model: Any, opening: Opening, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +221,7 @@ def _table(model: Any, opening: Opening, given: Mapping[str, Any]) -> dict[str, 
         table["model"] = {"use": model}
     if architecture is not None:
         table["model"] = as_table(architecture)
-        if isinstance(model, str | Path) and Path(model).is_dir():
+        if isinstance(model, str | Path) and is_folder(model):
             table["model"].setdefault("folder", str(model))
     return table
 

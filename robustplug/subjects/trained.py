@@ -11,6 +11,7 @@ from ..runs import checkpoint
 from ..runs.checkpoint import Checkpoint, fixed_shape
 from ..runs.choose import stored_recipe
 from ..runs.folder import CHECKPOINTS, MODEL
+from ..runs.stored import open_stored
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,7 @@ class Loaded(NamedTuple):
     Attributes:
         parts: the parts of the run.
         exported: the exported module, in eval mode.
-        problems: problems of newer checkpoints.
+        problems: what was missing, damaged or edited in the folder.
         trained: the module before the method's export.
         epochs: number of whole epochs before the checkpoint.
     """
@@ -56,14 +57,13 @@ def load_run(folder: Path, recipe: Recipe, processes: Processes, last: bool = Fa
 
     parts = assemble(recipe, processes.device)
     parts.set_up(processes.device)
-    newest, problems = checkpoint.load_newest(folder / CHECKPOINTS)
-    best = newest.meta["best"]
+    stored = open_stored(folder)
+    newest, problems = checkpoint.load_newest(folder / CHECKPOINTS, stored.manifest)
+    problems = [*stored.notes, *(f"{problem}; {newest.name} is used" for problem in problems)]
     selected = newest
-    if best is not None and best[0] != newest.name and not last:
-        try:
-            selected = checkpoint.load(folder / CHECKPOINTS, best[0])
-        except (ValueError, OSError) as error:
-            raise RunError(f"the selected checkpoint of {folder} cannot be used: {error}") from error
+    if not last:
+        selected, _, notes = checkpoint.load_selected(folder / CHECKPOINTS, newest, stored.manifest)
+        problems += notes
     model = trained_weights(selected, parts.model, parts.method.state)
     return Loaded(parts, parts.method.export(model).eval(), problems, model, int(selected.meta["epoch"]))
 

@@ -54,6 +54,24 @@ def gradients_reach_the_declared_groups(subject: Subject) -> None:
     require(not left, f"no pass updates the declared groups {', '.join(left)} with a gradient")
 
 
+def mechanism_is_measured(subject: Subject) -> None:
+    """Measure by finite numbers of at least 0 whether the method is at work."""
+    bench = Bench(subject)
+    for step in bench.steps(1):
+        views = bench.update(step)
+        with torch.no_grad():
+            found = bench.method.mechanism(step, views)
+        for name, values in found.items():
+            require(
+                isinstance(values, Tensor) and values.is_floating_point() and values.numel() > 0,
+                f'mechanism gives "{name}" as {type(values).__name__}: it must be a tensor of real numbers',
+            )
+            require(
+                bool(values.isfinite().all()) and bool((values >= 0).all()),
+                f'mechanism gives "{name}" values below 0 or not finite: 0 means that it was not at work',
+            )
+
+
 def memory_is_keyed_by_index(subject: Subject) -> None:
     """Write per-sample memory only at the batch's indices, and read it for the right samples."""
     bench = Bench(subject, toy_plain)
@@ -184,6 +202,7 @@ def _total(step: Step, views: Sequence[View]) -> float:
 TRAINING_CHECKS = (state_round_trips, resume_is_bitwise)
 METHOD_CHECKS = (
     gradients_reach_the_declared_groups,
+    mechanism_is_measured,
     memory_is_keyed_by_index,
     *TRAINING_CHECKS,
     export_agrees_with_g,

@@ -14,7 +14,7 @@ from ..core.random import derive
 from ..core.task import LabelledTask
 from ..core.types import Batch, Feed
 from ..recipe.errors import Problem, RecipeError
-from ..subjects.assemble import build_part
+from ..subjects.assemble import build_part, endless
 
 if TYPE_CHECKING:
     from ..core.protocols import Augmentation
@@ -37,6 +37,9 @@ class TrainingData:
     def __init__(self, parts: Parts, processes: Processes) -> None:
         self.recipe, self.task, self.processes = parts.recipe, parts.task, processes
         train, info = parts.recipe.train, parts.task.info
+        why = endless(parts.method.cost, train.epochs * self.size)
+        if why:
+            raise _refused("train.epochs", f"= {train.epochs} {why}: lower it, or the steps of the attack")
         self.augmentations: list[Augmentation] = [
             build_part(use, "augmentation", f"train.augment.{number}", info=info)
             for number, use in enumerate(train.augment or ())

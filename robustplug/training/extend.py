@@ -2,61 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.types import EpochReport
 from ..errors import RunError
-from ..recipe.write import recipe_hash, write_recipe
 from ..runs import checkpoint
-from ..runs.choose import stored_recipe, with_epochs
 from ..runs.folder import (
     CHECKPOINTS,
-    ENVIRONMENT,
     EVALUATIONS,
     MODEL,
-    RECIPE,
     REPORT,
     RESULT,
-    holds_run,
     is_finished,
-    write_atomic,
-    write_json,
+    put_aside,
     writing,
 )
+from ..runs.heads import names
+from ..runs.history import read_reports
+from ..runs.manifest import write_manifest
+from ..runs.stored import extended, open_stored
 from .validate import collapsed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..recipe.options import Recipe
     from .session import Session
+    from .store import Store
 
-# Key of environment.json with the numbers of epochs that the recipe had before.
-EXTENDED = "extended_from"
 # Points of an epoch at which two schedules are compared.
 _POINTS = 8
-
-
-def earlier_epochs(folder: Path) -> list[int]:
-    """Return the numbers of epochs that a run had before it was extended, oldest first.
-
-    Raises:
-        RunError: environment.json, which holds them, cannot be read.
-    """
-    return [int(epochs) for epochs in _environment(folder).get(EXTENDED, [])]
-
-
-def earlier_hashes(folder: Path, recipe: Recipe) -> frozenset[str]:
-    """Return the hashes of the recipes that a run had before it is extended, and before it was.
-
-    Raises:
-        RunError: as for `earlier_epochs`.
-    """
-    if not holds_run(folder):
-        return frozenset()
-    # In this order: another process may be extending the run, and writes the earlier numbers first.
-    numbers = [stored_recipe(folder).train.epochs, *earlier_epochs(folder)]
-    return frozenset(recipe_hash(with_epochs(recipe, epochs)) for epochs in numbers)
 
 
 def check_extension(folder: Path, recipe: Recipe) -> None:
@@ -69,10 +44,11 @@ def check_extension(folder: Path, recipe: Recipe) -> None:
     Raises:
         RunError: these epochs are trained already, or the run stopped for a collapse.
     """
-    before, epochs = stored_recipe(folder).train.epochs, recipe.train.epochs
-    if before == epochs or not checkpoint.names(folder / CHECKPOINTS):
+    stored = open_stored(folder)
+    before, epochs = stored.recipe.train.epochs, recipe.train.epochs
+    if before == epochs or not names(folder / CHECKPOINTS):
         return  # a run that was killed before its first checkpoint starts again
-    newest, _ = checkpoint.load_newest(folder / CHECKPOINTS)
+    newest, _ = checkpoint.load_newest(folder / CHECKPOINTS, stored.manifest)
     done, batch = newest.meta["epoch"], newest.meta["batch"]
     if epochs < done + (batch > 0) or (is_finished(folder) and epochs == done):
         part = f" and {batch} batches of the next" if batch else ""
@@ -80,21 +56,24 @@ def check_extension(folder: Path, recipe: Recipe) -> None:
             f"epochs = {epochs} would train nothing: {folder} has trained {done} epochs{part}; give a larger "
             "number"
         )
-    history = [EpochReport(**report) for report in newest.meta["history"]]
-    if recipe.train.stop_on_collapse and collapsed(history):
+    if not recipe.train.stop_on_collapse:
+        return
+    history = [EpochReport(**report) for report in newest.meta["history"] or ()]
+    history = history or read_reports(folder, stored.manifest.run, done)[0]
+    if collapsed(history):
         raise RunError(
             f"{folder} stopped after {done} epochs, when the robust accuracy collapsed "
             "(train.stop_on_collapse), so more epochs would not be trained"
         )
 
 
-def extend(folder: Path, recipe: Recipe) -> int | None:
+def extend(store: Store, recipe: Recipe) -> int | None:
     """Give a run folder the recipe's number of epochs, and put results of the earlier number aside.
 
     Call it with the folder locked. A crash leaves a folder that the same call extends.
 
     Args:
-        folder: run folder.
+        store: the run folder.
         recipe: the stored recipe with the new number of epochs.
 
     Returns:
@@ -103,46 +82,26 @@ def extend(folder: Path, recipe: Recipe) -> int | None:
     Raises:
         RunError: the folder cannot be written.
     """
-    stored = stored_recipe(folder)
-    before, epochs = stored.train.epochs, recipe.train.epochs
-    if before == epochs:
+    assert store.stored is not None
+    assert store.manifest is not None
+    folder, before = store.folder, store.stored.recipe.train.epochs
+    if before == recipe.train.epochs:
         return None
-    environment = _environment(folder)
+    manifest, files = store.manifest, dict(store.manifest.files)
     with writing(f"in the run folder {folder}"):
-        # The order matters: the checkpoints stay known, and a result never stands beside another recipe.
-        if checkpoint.names(folder / CHECKPOINTS):
-            numbers = list(dict.fromkeys([*environment.get(EXTENDED, []), before]))
-            write_json(folder / ENVIRONMENT, {**environment, EXTENDED: numbers})
+        # A result never stands beside another recipe.
         if is_finished(folder):
             for name in (REPORT, EVALUATIONS, MODEL, RESULT):
-                _put_aside(folder / name, before)
-        write_atomic(folder / RECIPE, write_recipe(recipe).encode())
+                kept = put_aside(folder / name, f"{before}-epochs")
+                if kept is not None and name in files:
+                    files[kept.name] = files.pop(name)
+        # Without a checkpoint, nothing was trained with the earlier number.
+        new = extended(manifest, recipe, before)
+        keep = new.earlier if names(folder / CHECKPOINTS) else manifest.earlier
+        store.manifest = new.model_copy(update={"earlier": keep, "files": files})
+        write_manifest(folder, store.manifest)
+    store.agree(stale=True)
     return before
-
-
-def _put_aside(path: Path, epochs: int) -> None:
-    """Rename a result of fewer epochs, for example to result-20-epochs.json; overwrite nothing."""
-    if not path.exists():
-        return
-    number = 1
-    while True:
-        more = "" if number == 1 else f"-{number}"
-        kept = path.with_name(f"{path.stem}-{epochs}-epochs{more}{path.suffix}")
-        if not kept.exists():
-            path.rename(kept)
-            return
-        number += 1
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    path = folder / ENVIRONMENT
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}; restore it") from error
-    return body if isinstance(body, dict) else {}
 
 
 def note_on_extension(recipe: Recipe, session: Session, before: int) -> str:

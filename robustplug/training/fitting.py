@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..core.guards.values import copied
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..core.step import Step
@@ -16,6 +17,7 @@ from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.options import Recipe, TrainOptions
 from .loop import Loop, loss_of
+from .watch import untouched
 
 if TYPE_CHECKING:
     from ..core.types import ParamGroup
@@ -81,10 +83,12 @@ class Fitting(Loop):
         """
         assert isinstance(self.model, SelfTrained)
         device = self.processes.device
-        drawn = [self._draw(epoch, number, batch) for number, batch in enumerate(batches)]
+        self.watch.start()
+        # A task may serve the same buffers again.
+        drawn = [self._draw(epoch, number, copied(batch)) for number, batch in enumerate(batches)]
         x = torch.cat([view.x for _, view in drawn])
         y = torch.cat([step.target(view) for step, view in drawn])
-        with isolated(derive(self.seed, "global fit", epoch), device):
+        with isolated(derive(self.seed, "global fit", epoch), device), untouched(self.model):
             self.model.fit(x, y, derive(self.seed, "fit", epoch))
         with torch.no_grad():
             for step, view in drawn:
@@ -95,10 +99,12 @@ class Fitting(Loop):
     def _draw(self, epoch: int, number: int, batch: Batch) -> tuple[Step, View]:
         """Return the step of a batch, and the view to train on."""
         progress, rng = self._progress(epoch, number, 1), self.rng(self.update)
+        self.watch.update(batch, progress)
         (pass_, *more) = self.method.passes(progress)
         step = Step(self.model, self.method, self.task, batch, rng, progress, pass_, self.meter)
         with isolated(derive(self.seed, "global", self.processes.rank, self.update), self.processes.device):
             views = self.method.views(step, self.method.vicinity.sample(step, batch))
+        self.watch.done()
         if more or pass_.input_grad or len(views) != 1:
             raise Refused(
                 "a model that learns by itself needs a method with one pass and one view of each sample"

@@ -11,23 +11,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..core.random import derive, isolated
+from ..core.random import derive, isolated, other_generators
 from ..core.step import Meter, Step
 from ..core.types import Batch, Pass, Progress, View
 from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError
 from .optim import Optimizers, progress_at
+from .watch import Watch
 
 if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
     from ..core.method import Method
     from ..core.task import Task
+    from ..core.types import EpochReport
     from ..devices.processes import Processes
 
 
+def ignore(part: object) -> None:
+    """Check nothing after the call of a component."""
+
+
 def training_loss(
-    method: Method[Any], step: Step, share: float = 1.0, class_weights: Tensor | None = None
+    method: Method[Any],
+    step: Step,
+    share: float = 1.0,
+    class_weights: Tensor | None = None,
+    after: Callable[[object], None] = ignore,
 ) -> tuple[Tensor, Sequence[View]]:
     """Return the loss of one update, Σ_views mean(weight · ℓ), and the views.
 
@@ -36,13 +46,17 @@ def training_loss(
         step: the step of this update.
         share: factor that makes the mean over processes the mean over the global batch.
         class_weights: a factor of each class, (K,), for the weights of the views; None for none.
+        after: called with each component after its call, to check what it changed.
     """
-    views = method.views(step, method.vicinity.sample(step, step.batch))
+    point = method.vicinity.sample(step, step.batch)
+    after(method.vicinity)
+    views = method.views(step, point)
+    after(method)
     if step.pass_.input_grad:
         views = [view.replace(x=view.x.detach().requires_grad_()) for view in views]
     if class_weights is not None:
         views = [view.replace(weight=view.weight * factors(view.y, class_weights)) for view in views]
-    return loss_of(step, views, share), views
+    return loss_of(step, views, share, after), views
 
 
 def factors(labels: Tensor, class_weights: Tensor) -> Tensor:
@@ -55,12 +69,18 @@ def factors(labels: Tensor, class_weights: Tensor) -> Tensor:
     return class_weights[labels] if labels.dim() == 1 else labels @ class_weights
 
 
-def loss_of(step: Step, views: Sequence[View], share: float = 1.0) -> Tensor:
+def loss_of(
+    step: Step, views: Sequence[View], share: float = 1.0, after: Callable[[object], None] = ignore
+) -> Tensor:
     """Return Σ_views mean(weight · ℓ), and log loss and accuracy by role; see `training_loss`."""
     total: Tensor | None = None
     for view in views:
-        output, target = step.output(view), step.target(view)
+        output = step.output(view)
+        after(step.method.output_map)
+        target = step.target(view)
+        after(step.method.label_map)
         losses = step.loss(view, output, target)
+        after(step.method.loss)
         term = (view.weight * losses).mean() * share
         total = term if total is None else total + term
         if len(views) > 1:
@@ -69,11 +89,21 @@ def loss_of(step: Step, views: Sequence[View], share: float = 1.0) -> Tensor:
             # A view that neither a vicinity nor a perturbation has moved is clean, whatever its role.
             role = "clean" if view.x is step.batch.x else view.role
             step.log(f"accuracy/{role}", step.score(view, output), view.info.get("scored"))
+        after(step.task)
     assert total is not None, "a method returned no view"
     return total
 
 
 NOTHING: Mapping[str, Tensor] = {}
+# First part of the names of quantities that show a method at work.
+MECHANISM = "mechanism"
+
+
+def mechanism_of(history: Sequence[EpochReport]) -> dict[str, float]:
+    """Return what showed the method at work in the last epoch, by name; see `Method.mechanism`."""
+    means = history[-1].train if history else {}
+    prefix = f"{MECHANISM}/"
+    return {name.removeprefix(prefix): value for name, value in means.items() if name.startswith(prefix)}
 
 
 @dataclass
@@ -167,11 +197,13 @@ class Loop:
     means: Means = field(default_factory=Means)
     class_weights: Tensor | None = None
     lr: float = 0.0
+    watch: Watch = field(init=False)
     _rng: torch.Generator = field(init=False)
     _unchecked: tuple[Tensor, Progress, Tensor] | None = None
 
     def __post_init__(self) -> None:
         self._rng = torch.Generator(self.processes.device)
+        self.watch = Watch(self.model, self.method, self.task)
 
     def epoch(
         self,
@@ -196,18 +228,21 @@ class Loop:
 
         Raises:
             RunError: the loss is not finite.
+            Refused: a component changed what it must leave alone.
         """
-        for number, batch in enumerate(batches, start=first):
-            rows = min(batch_size, sample_count - number * batch_size)
-            share = len(batch) * self.processes.world / rows
-            if self.channels_last:
-                batch = replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
-            passes = self.optimizers.complete(self.method.passes(self._progress(epoch, number, 1)))
-            for pass_ in passes:
-                progress = self._progress(epoch, number, len(passes))
-                self.lr = self.optimizers.set_rates(progress)
-                self._update(batch, pass_, progress, share, kept)
-            after_batch(self._progress(epoch, number + 1, len(passes)))
+        self.watch.start()
+        with other_generators(derive(self.seed, "epoch", epoch, first) % 2**32):
+            for number, batch in enumerate(batches, start=first):
+                rows = min(batch_size, sample_count - number * batch_size)
+                share = len(batch) * self.processes.world / rows
+                if self.channels_last:
+                    batch = replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
+                passes = self.optimizers.complete(self.method.passes(self._progress(epoch, number, 1)))
+                for pass_ in passes:
+                    progress = self._progress(epoch, number, len(passes))
+                    self.lr = self.optimizers.set_rates(progress)
+                    self._update(batch, pass_, progress, share, kept)
+                after_batch(self._progress(epoch, number + 1, len(passes)))
         self.check_last_loss(kept)
 
     def _progress(self, epoch: int, batch: int, passes: int) -> Progress:
@@ -218,26 +253,33 @@ class Loop:
         self, batch: Batch, pass_: Pass, progress: Progress, share: float, kept: Callable[[], str]
     ) -> None:
         rank, device = self.processes.rank, self.processes.device
-        rng = self.rng(self.update)
+        rng, watch = self.rng(self.update), self.watch
+        watch.update(batch, progress)
         step = Step(self.model, self.method, self.task, batch, rng, progress, pass_, self.meter, self.wrapped)
         step.seed = derive(self.seed, "samples", self.update)
         # Dropout and similar layers can only draw from the global generator.
         with isolated(derive(self.seed, "global", rank, self.update), device):
             self.optimizers.zero_grad()
             with self._updating(pass_):
-                total, views = training_loss(self.method, step, share, self.class_weights)
+                total, views = training_loss(self.method, step, share, self.class_weights, watch.after)
                 step.backward(total)
             self.processes.average_gradients(self.own)
             self.method.after_backward(step, views)
+            watch.after(self.method)
             # The loss of the previous update is available by now: reading it does not stall the device.
             self.check_last_loss(kept)
             self.optimizers.step(pass_.update)
             self.method.after_step(step, views)
+            if progress.batch == progress.batches - 1:  # once in an epoch it costs nothing
+                with torch.no_grad():
+                    for name, values in self.method.mechanism(step, views).items():
+                        step.log(f"{MECHANISM}/{name}", values)
+        watch.done()
         self.processes.synchronize(self.method.state.memories())
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.means.add({"loss": total.detach() / share, **step.logged}, len(batch), step.counted)
-        self._unchecked = (total.detach(), progress, batch.index)
+        self._unchecked = (total.detach(), progress, batch.index.clone())  # a task may reuse its buffers
         self.update += 1
 
     def rng(self, update: int) -> torch.Generator:

@@ -190,9 +190,15 @@ class Optimizers:
         return {name: optim.state_dict()["state"] for name, optim in self.by_name.items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned; each tensor takes its parameter's layout."""
+        """Restore what `state` returned; each tensor takes its parameter's layout.
+
+        Raises:
+            ValueError: it is the state of other optimizers.
+        """
         for name, optim in self.by_name.items():
             params = [p for entry in optim.param_groups for p in entry["params"]]
+            if not state.get(name, {-1: {}}).keys() <= set(range(len(params))):
+                raise ValueError(f'it holds no state of the optimizer "{name}", or that of other parameters')
             loaded = {
                 number: {key: _like(value, params[number]) for key, value in entry.items()}
                 for number, entry in state[name].items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from ..core.types import EpochReport
 from ..errors import RunError
 from ..runs.checkpoint import Checkpoint, pack, unpack
+from ..runs.heads import name_of
 from ..subjects.trained import load_part
 from .loop import Clock, Loop, Means
 
@@ -29,6 +30,7 @@ class Session:
         epoch, batch: the next batch to train on.
         history: reports of the finished epochs.
         best: name of the best checkpoint so far and its score.
+        score: score of the checkpoint at the end of the last epoch; None if it was not measured.
         earlier: hashes of the recipes that the run had before it was extended; their checkpoints continue.
     """
 
@@ -38,13 +40,36 @@ class Session:
     batch: int = 0
     history: list[EpochReport] = field(default_factory=list)
     best: tuple[str, float] | None = None
+    score: float | None = None
     clock: Clock = field(default_factory=Clock)
     earlier: frozenset[str] = frozenset()
+    _peak: EpochReport | None = field(default=None, init=False)
+    _seen: int = field(default=0, init=False)
 
     @property
     def name(self) -> str:
         """Return the name of a checkpoint taken now; names sort by age."""
-        return f"epoch-{self.epoch:05d}-batch-{self.batch:07d}"
+        return name_of(self.epoch, self.batch)
+
+    def close_epoch(self, report: EpochReport, score: float | None) -> EpochReport:
+        """Add the report of an epoch whose checkpoint comes next, and return it with `best`."""
+        # Without this, an epoch without a number would be the best for ever.
+        self.score = score if score is not None and math.isfinite(score) else None
+        if self.score is not None and (self.best is None or self.score > self.best[1]):
+            self.best = (self.name, self.score)
+            report = replace(report, best=True)
+        self.history.append(report)
+        return report
+
+    def decisive(self) -> list[EpochReport]:
+        """Return the reports on which `collapsed` depends: the most robust one so far, and the last."""
+        for report in self.history[self._seen : -1]:
+            measured = "robust" in report.validation and "accuracy/adv" in report.train
+            best = None if self._peak is None else self._peak.validation["robust"]
+            if measured and (best is None or report.validation["robust"] > best):
+                self._peak = report
+        self._seen = max(self._seen, len(self.history) - 1)
+        return [*([] if self._peak is None else [self._peak]), *self.history[-1:]]
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors and the JSON part of a checkpoint; call it on all processes."""
@@ -70,28 +95,36 @@ class Session:
             "update": loop.update,
             "means": {key: flat[2 * n : 2 * n + 2] for n, key in enumerate(totals)},
             "passes": [int(forwards), int(backwards)],
-            "history": [asdict(report) for report in self.history],
             "best": self.best,
+            "score": None if self.batch else self.score,
             "seconds": self.clock.seconds(),
             "local": shapes,
             "optimizers": pack(loop.optimizers.state(), "optimizer", tensors),
         }
         return tensors, meta
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore the state of a checkpoint.
+    def check_world(self, checkpoint: Checkpoint) -> None:
+        """Refuse a checkpoint of another number of processes.
 
         Raises:
-            RunError: it belongs to another recipe, number of processes, or version of the method.
+            RunError: it is of another number.
+        """
+        there, here = checkpoint.meta["world"], self.loop.processes.world
+        if there != here:
+            raise RunError(
+                f"the run was trained by {there} processes and can only be resumed by the same number, not "
+                f"by {here}"
+            )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Restore the state of a checkpoint; the reports of the epochs are not part of it.
+
+        Raises:
+            RunError: it belongs to another recipe or version of the method.
         """
         loop, meta = self.loop, checkpoint.meta
         if meta["recipe"] not in {self.recipe_hash, *self.earlier}:
             raise RunError(f"checkpoint {checkpoint.name} belongs to another recipe than that of the run")
-        if meta["world"] != loop.processes.world:
-            raise RunError(
-                f"the run was trained by {meta['world']} processes and can only be resumed by the same "
-                f"number, not by {loop.processes.world}"
-            )
         self.restore_weights(checkpoint)
         self._restore_local(checkpoint)
         loop.optimizers.load_state(unpack(meta["optimizers"], checkpoint.tensors))
@@ -101,8 +134,8 @@ class Session:
         loop.means = Means.of(meta["means"] if main else {key: [0.0, 0.0] for key in meta["means"]})
         loop.meter.forwards, loop.meter.backwards = meta["passes"] if main else (0, 0)
         self.epoch, self.batch = meta["epoch"], meta["batch"]
-        self.history = [EpochReport(**report) for report in meta["history"]]
         self.best = None if meta["best"] is None else (meta["best"][0], meta["best"][1])
+        self.score = meta["score"]
         self.clock = Clock(meta["seconds"])
 
     def restore_weights(self, checkpoint: Checkpoint) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,37 +20,30 @@ from ..core.types import EpochReport, Progress, Result, RunInfo
 from ..devices.precision import choose_channels_last, choose_precision, fitting_threads
 from ..devices.processes import Processes, start
 from ..devices.signals import StopRequest, stop_requests
-from ..errors import Interrupted, Refused, RunError
-from ..evaluation.journal import discard
+from ..errors import Interrupted, RunError
+from ..evaluation.kept.journal import discard
 from ..evaluation.results import Asked, evaluate_subject
 from ..plugin.host import host
-from ..recipe.write import recipe_hash, write_recipe
-from ..runs import checkpoint
 from ..runs.environment import describe_environment
-from ..runs.folder import (
-    CHECKPOINTS,
-    ENVIRONMENT,
-    JOURNAL,
-    MODEL,
-    RECIPE,
-    holds_run,
-    locked,
-    write_atomic,
-    write_json,
-    writing,
-)
-from ..runs.result_file import result_to_json
+from ..runs.folder import JOURNAL, holds_run, refuse_occupied
+from ..runs.heads import names
+from ..runs.lock import locked
+from ..runs.result_file import result_to_json, seal_result
+from ..runs.stored import EXTENDED
 from ..subjects.assemble import Parts, assemble, build_part
 from ..subjects.starting import load_start
 from ..subjects.subject import Subject
 from ..subjects.tuning import grouped
 from .data import TrainingData
-from .extend import EXTENDED, check_extension, earlier_epochs, earlier_hashes, extend, note_on_extension
+from .extend import check_extension, extend, note_on_extension
+from .failures import Place, explained
 from .fitting import Fitting, refuse_what_has_no_effect
-from .loop import Loop, check_schedule
+from .loop import Loop, check_schedule, mechanism_of
 from .optim import Optimizers
 from .session import Session
+from .store import Store
 from .validate import collapsed, selection_score, validate
+from .watch import untouched
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
@@ -112,7 +104,9 @@ class Training:
         for note in notes_of(self.parts.task):
             self.reporter.warn(note)
         self.data = TrainingData(self.parts, self.processes)
+        self.store = Store(folder, self.reporter)
         self._start: str | None = None
+        self._place = Place()
 
     def run(self) -> Trained:
         """Train, select a checkpoint by validation, evaluate it on the recipe's split, and write the results.
@@ -123,26 +117,28 @@ class Training:
         """
         if not self.processes.main:
             return self._run()
-        with locked(self.folder):
-            if holds_run(self.folder) and not self.resume:
-                raise RunError(
-                    f"{self.folder} already contains a run: continue it with --resume, or choose another "
-                    "folder with --out"
-                )
-            if holds_run(self.folder):
+        if not self.resume:
+            refuse_occupied(self.folder)  # also before the lock is written
+        with locked(self.folder) as self.store.held:
+            if self.resume and holds_run(self.folder):
                 check_extension(self.folder, self.parts.recipe)
+            else:
+                refuse_occupied(self.folder)
             return self._run()
 
     def _run(self) -> Trained:
-        with fitting_threads(self.data.first().x):
+        place = self._place
+        with explained(place, self._kept, self.parts, self.folder), fitting_threads(self.data.first().x):
             return self._train()
 
     def _train(self) -> Trained:
+        if self.resume:
+            self.store.open()
         if not self._restorable:
             self._start, notes = load_start(self.parts.recipe, self.parts.model, self.parts.task.info)
             for note in notes:
                 self.reporter.warn(note)
-        session = self._session()
+        session = self._place.session = self._session()
         recipe, method = self.parts.recipe, self.parts.method
         self.info = RunInfo(
             recipe.name,
@@ -156,22 +152,24 @@ class Training:
         before = None
         if self.resume:
             self._restore(session)
-            before = extend(self.folder, recipe) if self.processes.main and holds_run(self.folder) else None
+            before = extend(self.store, recipe) if self.processes.main else None
         elif self.processes.main:
-            self._write_head()
+            start = {} if self._start is None else {"started_from": self._start}
+            self.store.begin(recipe, describe_environment(self.processes) | start)
         if self.processes.main:
             host().run_start(self.info)
             self.reporter.begin(self.info, self._progress(session))
             if before is not None:
                 self.reporter.warn(note_on_extension(recipe, session, before))
             self._pass_on_warnings()
-        with stop_requests() as stop, self._refusals():
+        with stop_requests() as stop:
             while session.epoch < recipe.train.epochs:
-                if recipe.train.stop_on_collapse and collapsed(session.history):
+                if recipe.train.stop_on_collapse and collapsed(session.decisive()):
                     break
                 self._epoch(session, stop)
-        if session.best is not None:
-            session.restore_weights(checkpoint.load(self._checkpoints, session.best[0]))
+        self._place.evaluating = True
+        self.store.check()
+        self.store.restore_selected(session)
         if session.loop.wrapped is not None:
             self.processes.unwrap(session.loop.wrapped)
         exported = method.export(session.weights()).eval()
@@ -185,18 +183,6 @@ class Training:
             discard(journal)
         history = tuple(session.history)
         return Trained(self.folder, exported, result, history, self.processes.main, self.parts)
-
-    @contextlib.contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """Turn a component's refusal during training into an error that names the last good checkpoint."""
-        try:
-            yield
-        except Refused as reason:
-            raise RunError(f"{reason}. {self._kept()}") from reason
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.folder / CHECKPOINTS
 
     def _session(self) -> Session:
         """Choose precision and layout, set up the method, and build the session."""
@@ -212,7 +198,8 @@ class Training:
         precision: Literal["float32", "bfloat16"] = "bfloat16" if processes.from_main(fast) else "float32"
         chosen = dataclasses.replace(train, precision=precision, channels_last=channels_last)
         parts.recipe = dataclasses.replace(parts.recipe, train=chosen)
-        groups = parts.set_up(processes.device)
+        with untouched(parts.method):
+            groups = parts.set_up(processes.device)
         by_itself = isinstance(parts.model, SelfTrained)
         if by_itself:
             refuse_what_has_no_effect(parts, groups, processes.world)
@@ -248,8 +235,9 @@ class Training:
             raise RunError("the training split has fewer samples than there are processes")
         if not by_itself:
             check_schedule(loop)
-        earlier = earlier_hashes(self.folder, parts.recipe) if self.resume else frozenset[str]()
-        return Session(loop, recipe_hash(parts.recipe), earlier=earlier)
+        manifest = self.store.manifest
+        earlier = frozenset[str]() if manifest is None else manifest.recipes
+        return Session(loop, self.store.digest_for(parts.recipe), earlier=earlier)
 
     def _progress(self, session: Session) -> Progress:
         recipe = self.parts.recipe
@@ -260,15 +248,14 @@ class Training:
     @property
     def _restorable(self) -> bool:
         # A run that was killed before its first checkpoint starts again.
-        return self.resume and bool(checkpoint.names(self._checkpoints) or not holds_run(self.folder))
+        return self.resume and bool(names(self.store.checkpoints))
 
     def _restore(self, session: Session) -> None:
         if not self._restorable:
+            self.reporter.warn(f"{self.folder} holds no checkpoint: its training starts anew")
+            self.store.rewrite(session)
             return
-        found, problems = checkpoint.load_newest(self._checkpoints)
-        for problem in problems:
-            self.reporter.warn(f"{problem}; resuming from {found.name}")
-        session.restore(found)
+        self.store.restore(session)
         self.info = dataclasses.replace(self.info, resumed_at_epoch=session.epoch)
 
     def _epoch(self, session: Session, stop: StopRequest) -> None:
@@ -310,20 +297,18 @@ class Training:
         session.epoch, session.batch = session.epoch + 1, 0
         loop.means = type(loop.means)()
         score = selection_score(recipe.train.select, session.epoch, validation)
-        best = score is not None and (session.best is None or score > session.best[1])
-        if best and score is not None:
-            session.best = (session.name, score)
-        seconds = session.clock.seconds() - began
-        report = EpochReport(session.epoch - 1, train, validation, loop.lr, seconds, best)
-        session.history.append(report)
+        seconds, fell = session.clock.seconds() - began, collapsed(session.decisive())
+        report = EpochReport(session.epoch - 1, train, validation, loop.lr, seconds, best=False)
+        report = session.close_epoch(report, score)
         # Observers receive the epoch before the checkpoint is saved: after a kill in between they receive it
         # twice, which its number reveals; in the other order they would miss it.
         if self.processes.main:
+            self.store.append(report)
             host().epoch_end(self.info, report)
         self._save(session)
         if self.processes.main:
             self.reporter.epoch(report, recipe.train.epochs)
-            if collapsed(session.history) and not collapsed(session.history[:-1]):
+            if collapsed(session.decisive()) and not fell:
                 self.reporter.warn(
                     f"epoch {session.epoch}: catastrophic overfitting: robust validation accuracy collapsed "
                     f"to {validation['robust']:.1%} while robust training accuracy rose; the best checkpoint "
@@ -332,20 +317,12 @@ class Training:
             self._pass_on_warnings()
 
     def _kept(self) -> str:
-        known = checkpoint.names(self._checkpoints)
-        return (
-            f"The last good checkpoint is {self._checkpoints / known[-1]}."
-            if known
-            else "No checkpoint was written yet."
-        )
+        return self.store.kept()
 
     def _save(self, session: Session) -> None:
         tensors, meta = session.capture()
-        if not self.processes.main:
-            return
-        with writing(f"a checkpoint in {self._checkpoints}", self._kept()):
-            checkpoint.save(self._checkpoints, session.name, tensors, meta)
-            checkpoint.prune(self._checkpoints, {session.best[0]} if session.best else set())
+        if self.processes.main:
+            self.store.save(session, tensors, meta)
 
     def _interrupt(self, session: Session, stop: StopRequest, saved: bool = False) -> None:
         if not saved:
@@ -359,24 +336,20 @@ class Training:
         while warnings:
             self.reporter.warn(warnings.pop(0))
 
-    def _write_head(self) -> None:
-        with writing(f"in the run folder {self.folder}", "Choose another folder with --out."):
-            start = {} if self._start is None else {"started_from": self._start}
-            write_json(self.folder / ENVIRONMENT, describe_environment(self.processes) | start)
-            write_atomic(self.folder / RECIPE, write_recipe(self.parts.recipe).encode())
-
     def _training_cost(self, session: Session) -> dict[str, Any]:
         passes = self.processes.total(
             [float(session.loop.meter.forwards), float(session.loop.meter.backwards)]
         )
         seen = max(1, len(session.history) * self.data.size)
-        extended = earlier_epochs(self.folder) if self.resume else []
+        manifest = self.store.manifest
+        extended = [] if manifest is None else [each.epochs for each in manifest.earlier]
         return {
             "epochs": len(session.history),
             "forwards_per_sample": passes[0] / seen,
             "backwards_per_sample": passes[1] / seen,
             "seconds": session.clock.seconds(),
             "selected": None if session.best is None else session.best[0],
+            "mechanism": mechanism_of(session.history),
             **({EXTENDED: extended} if extended else {}),
         }
 
@@ -384,8 +357,7 @@ class Training:
         from safetensors.torch import save
 
         weights = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in exported.state_dict().items()}
-        with writing(f"the result in {self.folder}", self._kept()):
-            write_atomic(self.folder / MODEL, save(weights))
-            write_json(self.folder / "result.json", result_to_json(result, session.history))
+        body = result_to_json(result, session.history)
+        self.store.finish(save(weights), seal_result(body, "result", self.folder))
         host().run_end(self.info, result)
         self._pass_on_warnings()

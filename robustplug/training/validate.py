@@ -9,6 +9,7 @@ from ..core.random import derive
 from ..core.types import EpochReport
 from ..errors import RunError
 from ..evaluation.evaluate import Evaluation
+from ..evaluation.readable import readable
 from ..evaluation.setting import Attack
 from ..subjects.assemble import build_part
 
@@ -57,13 +58,15 @@ def validate(
     if not parts.task.info.sizes["validation"] or not (last or (session.epoch + 1) % options.every == 0):
         return {}
     attack = build_part(options.attack, "perturbation", "validate.attack")
+    exported = parts.method.export(session.weights())
     evaluation = Evaluation(
-        parts.method.export(session.weights()),
+        readable(exported, parts.task, "validation", processes.device).model,
         parts.task,
         parts.method.vicinity,
         build_part(parts.recipe.evaluate.loss, "loss", "evaluate.loss"),
         derive(parts.recipe.seed, "validate", session.epoch),
         processes,
+        table="validate",
         losses=parts.recipe.train.select == "loss",
     )
     attacks = [Attack(options.attack.name, {}, attack)]

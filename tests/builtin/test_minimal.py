@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.builtin.perturbations.carlini_wagner import Adam, from_tanh_space, to_tanh_space
+from robustplug.builtin.perturbations.carlini_wagner import Adam, Box
 from robustplug.core.types import Batch, View
 
 from .attacks import attacked, digits, right, step_of, trained_model
@@ -155,8 +155,13 @@ def test_passes_are_counted(model: nn.Module, batch: Batch) -> None:
 
 
 def test_tanh_space_and_adam() -> None:
-    x = torch.tensor([[0.0, 0.25, 1.0]])
-    torch.testing.assert_close(from_tanh_space(to_tanh_space(x)), x, atol=1e-6, rtol=0)
+    for bounds in ((0.0, 1.0), (-1.0, 3.0), ([-2.0, 0.0], [2.0, 255.0])):
+        x = torch.stack([torch.as_tensor(side).expand(1, 2) for side in bounds], 2)
+        box = Box.of(bounds, x)
+        torch.testing.assert_close(box.leave(box.enter(x)), x, atol=1e-6 * float(box.span.max()), rtol=0)
+        w = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        (slope,) = torch.autograd.grad(box.leave(w).sum(), w)
+        torch.testing.assert_close(box.slope(w.detach()), slope)
     w = torch.tensor([[1.0, -2.0]])
     parameter = nn.Parameter(w.clone())
     theirs, ours = torch.optim.Adam([parameter], lr=0.1), Adam(w, 0.1)

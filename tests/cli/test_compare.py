@@ -27,7 +27,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_compared(cli: Invoke, tmp_pat
     assert "90.0%" in result.output
     assert f"robustplug train --resume {unfinished}" in result.output
     assert "absent does not exist" in result.output
-    assert f"{tmp_path / 'mine.toml'} is not JSON" in " ".join(result.output.split())
+    assert f"{tmp_path / 'mine.toml'} is not valid JSON" in " ".join(result.output.split())
 
 
 def test_nothing_to_compare_is_an_error(cli: Invoke, tmp_path: Path) -> None:

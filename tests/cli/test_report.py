@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import robustplug
+from robustplug.runs.folder import write_json
+from robustplug.runs.result_file import seal_result
 
 from ..report.browser import find_browser, running
 from ..report.test_page import EVIL, Outline
@@ -57,9 +59,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     body["meta"]["name"] = EVIL
     row = body["attacks"][1]
     row |= {"example": f"a {EVIL}\n  b", "measures": {EVIL: {"mean": 1.5, "low": 1, "high": 2, "count": 9}}}
-    body["attacks"][2] |= {"skipped": EVIL, "accuracy": None, "right": ""}
+    numbers = {"accuracy": None, "right": "", "by_class": [], "confusion": []}
+    body["attacks"][2] |= {"skipped": EVIL, **numbers}
     body["audit"] = AUDIT
-    (folder / "result.json").write_text(json.dumps(body))
+    write_json(folder / "result.json", seal_result(body, "result", folder))
     (folder / "environment.json").write_text(json.dumps({"python": EVIL, "plugins": {EVIL: EVIL}}))
     recipe = folder / "recipe.toml"
     recipe.write_text(f"# {EVIL}\n{recipe.read_text()}")
@@ -134,7 +137,7 @@ def test_what_takes_long_is_left_out_and_how_to_get_it_is_said(run: Path, tmp_pa
     shutil.copytree(run, slow, ignore=shutil.ignore_patterns("report"))
     body = json.loads((slow / "result.json").read_text())
     body["attacks"][1]["seconds"] = 1e4
-    (slow / "result.json").write_text(json.dumps(body))
+    write_json(slow / "result.json", seal_result(body, "result", slow))
     (slow / "figures").mkdir()
     (slow / "figures" / "broken.png").write_bytes(b"\x89PNG")
     shutil.copyfile(run / "report" / "figures" / "beta.png", slow / "figures" / "of-a-command.png")
@@ -172,7 +175,7 @@ def test_a_plugin_draws_for_the_page_and_one_that_fails_costs_nothing_else(
     body = json.loads((run / "result.json").read_text())
     body["attacks"][1]["seconds"] = 1e4
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
-    (tmp_path / "run" / "result.json").write_text(json.dumps(body))
+    write_json(tmp_path / "run" / "result.json", seal_result(body, "result", tmp_path / "run"))
     result = run_cli("report", tmp_path / "run", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert 'plugin "broken" failed in robustplug_figures: ValueError: boom' in result.stderr
@@ -192,7 +195,7 @@ def test_a_run_that_is_not_finished_has_a_page(run: Path, tmp_path: Path) -> Non
     page = outline(tmp_path / "r" / "report" / "index.html")
     assert "The run is not finished" in page.words
     assert "robustplug train --resume" in page.words
-    assert "line 4 of" in page.words
+    assert "line 4 is not valid JSON" in page.words
     assert {each["id"] for each in page.all("figure")} >= {"figure-training-accuracy", "figure-training-loss"}
 
 
@@ -229,7 +232,8 @@ def studied(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             runs.append(row | status | {"accuracies": {}})
             if not failed:
                 target = folder / "runs" / name
-                shutil.copytree(run, target, ignore=shutil.ignore_patterns("report", "model*", "checkpoints"))
+                left = shutil.ignore_patterns("report", "model*", "checkpoints", "manifest*")
+                shutil.copytree(run, target, ignore=left)
                 recipe = target / "recipe.toml"
                 recipe.write_text(recipe.read_text().replace("alpha = 0.01", f"alpha = 0.{at + 1}"))
         spread = {"mean": 0.5 + at / 10, "deviation": None if at else 0.1, "n": 2 - at}

@@ -18,8 +18,9 @@ import robustplug.run
 from robustplug.core.types import AttackResult, Result
 from robustplug.errors import RunError
 from robustplug.report.board import RunReporter
-from robustplug.runs.folder import locked
-from robustplug.studies.study import rows_of, spread_of
+from robustplug.runs.lock import locked
+from robustplug.studies.outcome import rows_of
+from robustplug.studies.study import spread_of
 
 from .conftest import Invoke, run_cli
 

@@ -24,7 +24,7 @@ from robustplug.evaluation.classes import (
     predictions,
 )
 from robustplug.evaluation.evaluate import Evaluation
-from robustplug.evaluation.journal import Journal
+from robustplug.evaluation.kept.journal import Journal
 from robustplug.evaluation.setting import Attack
 from robustplug.runs.result_file import result_from_json, result_to_json
 from robustplug.testing.toys import ToyTask, toy_plain

@@ -21,6 +21,9 @@ RESULT = Result("test", 1, {"use": "linf"}, ())
 AT_LOAD = {
     "raises at import": ("raise RuntimeError('boom\\n  twice')", "RuntimeError: boom twice"),
     "exits at import": ("raise SystemExit('licence?')", "SystemExit: licence?"),
+    "another exception": ("class Mine(BaseException): pass\nraise Mine('boom')", "Mine: boom"),
+    "an interrupt of its own": ("class Stop(KeyboardInterrupt): pass\nraise Stop('boom')", "Stop: boom"),
+    "the end of a generator": ("raise GeneratorExit('boom')", "GeneratorExit: boom"),
     "syntax": ("def (", "SyntaxError"),
     "missing library": ("import no_such_library_at_all", "no_such_library_at_all"),
     "unknown hook": (HEAD + "@hookimpl\ndef robustplug_loses(): return ()", "robustplug_loses"),
@@ -29,6 +32,7 @@ AT_LOAD = {
 AT_HOOK = {
     "raises": ("    raise KeyError('boom')\n", "KeyError"),
     "exits": ("    raise SystemExit(3)\n", "SystemExit"),
+    "another exception": ("    class Mine(BaseException): pass\n    raise Mine('boom')\n", "Mine: boom"),
     "no component": ("    yield 'mine'\n", "must yield Component, not str"),
     "none": ("    return None\n", "TypeError"),
     "bad name": ("    yield Component('Not Kebab', 'a:b')\n", "kebab-case"),
@@ -67,6 +71,11 @@ def test_a_hook_that_fails_is_reported_and_all_else_works(plugin: Plugin, body: 
     assert '"bad"' in warning
     assert "mine" in registry.names("loss")
     assert registry.names("task") == ["chess"]
+
+
+def test_ctrl_c_while_plugins_load_stops_the_program(plugin: Plugin) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        PluginHost([plugin("slow", "raise KeyboardInterrupt")])
 
 
 def test_a_command_hook_that_fails_is_reported_and_others_go_on(plugin: Plugin) -> None:

@@ -52,6 +52,26 @@ def test_the_attack_is_algorithm_1(method: str, steps: int) -> None:
     np.testing.assert_allclose(flat(view.x), moved, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["trades", "pgd-at"])
+def test_under_another_g_the_target_is_g_of_f_and_not_of_g(method: str) -> None:
+    made = bench(method, {"perturbation": {"use": "backward-smoothing"}})
+    made.method.output_map = lambda step, view: step.forward(view.x) / 4
+    step, again = made.step(made.batch()), made.step(made.batch())
+    view = View.of(step.batch, "adv")
+    found = made.method.perturbation(step, view, made.method.vicinity)
+    (w, b), x, y = weights(made), flat(step.batch.x), step.batch.y.numpy()
+    radius = np.full(len(x), EPS)
+    z = ref.logits(w, b, x) / 4
+    psi = uniform_like(torch.zeros(z.shape), again.rng).double().numpy()
+    moved = ref.project(x - EPS * np.sign((ref.softmax(z) - ref.softmax(z + psi)) @ w), x, radius)
+    goal = ref.softmax(z) if method == "trades" else np.eye(3)[y]
+    gradient = (ref.softmax(ref.logits(w, b, moved) / 4) - goal) @ w
+    np.testing.assert_allclose(
+        flat(found.x), ref.project(moved + EPS * np.sign(gradient), x, radius), atol=1e-6
+    )
+    assert step.meter.forwards == 2 * len(x)
+
+
 @pytest.mark.parametrize("method", ["pgd-at", "trades"])
 def test_the_clean_forward_is_made_once(method: str) -> None:
     """It gives f(x), the first step's gradient, and the target of TRADES' divergence."""

@@ -152,6 +152,19 @@ def test_margin_weight_of_the_released_code() -> None:
     torch.testing.assert_close(losses["radius-sum"], expected)
 
 
+def test_the_margin_is_weighted_by_the_attacked_radius_then_by_the_stored_one() -> None:
+    method, model, points = build_cat(variant="official-v1", eta=0.01), linear(), batch()
+    method.setup(model, Flat())
+    seen: list[View] = []
+    attack = method.perturbation
+    method.perturbation = lambda step, view, vicinity: (seen.append(view), attack(step, view, vicinity))[1]
+    step = Step(model, method, Flat(), points, stream(7))
+    (view,) = method.views(step, points)
+    assert seen[0].info["margin"] is seen[0].radius
+    assert not seen[0].info["eps"].any()
+    assert "margin" not in view.info
+
+
 def test_fixed_radius_never_changes() -> None:
     method, model, points = build_cat(adaptive=False), linear(), batch()
     method.setup(model, Flat())

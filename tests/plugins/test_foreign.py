@@ -199,6 +199,35 @@ def test_a_failure_inside_leaves_the_model_as_it_was(
     assert state(model) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ProjectedGradientDescent", {"targeted": True}),
+        ("AutoAttack", {"targeted": True}),
+        ("UniversalPerturbation", {"attacker": "pgd", "attacker_params": {"targeted": True}}),
+    ],
+)
+def test_a_target_that_nobody_gives_is_refused(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="a row counts any wrong class"):
+        robustplug.build("perturbation", "art", name=name, **options)
+    untargeted = {
+        key: False if key == "targeted" else {} if key == "attacker_params" else value
+        for key, value in options.items()
+    }
+    robustplug.build("perturbation", "art", name=name, **untargeted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("library", "name"), [("art", "SaliencyMapMethod"), ("torchattacks", "JSMA")])
+def test_attacks_that_need_a_target_walk_towards_a_wrong_class(library: str, name: str, batch: Batch) -> None:
+    for classes in (10, 5):
+        model = trained_model(classes)
+        few = Batch(batch.x[:4], batch.y[:4] % classes, batch.index[:4])
+        whole = robustplug.build("vicinity", "linf", eps=1.0)
+        found = attacked(library, model, few, whole, name=name, theta=0.5, gamma=0.3)
+        assert int(right(model, found, few).sum()) < int(right(model, few.x, few).sum())
+
+
 @pytest.mark.parametrize("library", ["art", "torchattacks"])
 def test_arguments_are_checked_when_the_recipe_is_read(library: str) -> None:
     name = "ProjectedGradientDescent" if library == "art" else "PGD"

@@ -59,6 +59,15 @@ def test_a_line_search_takes_the_largest_radius_that_is_withstood() -> None:
     assert asked == [[0, 1, 2, 3], [0, 1, 2], [1, 2], [1, 2]]
 
 
+def test_a_line_search_is_exact_and_not_smoothed() -> None:
+    options = {"search": "line", "line_step": 0.02, "line_max": 0.08, "warmup": 0, "beta": 0.1}
+    made = bench({**options, "perturbation": ZERO}, eps=0.05)
+    for step in made.steps(1):
+        (view,) = made.update(step)[:1]
+        steps = view.info["eps"] / 0.02
+        torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+
+
 def brute_force(made: Bench, batch: Batch, gamma: float, beta: float) -> Tensor:
     """Algorithm 2 with both attacks on all samples, whatever came of the first."""
     step, remembered = made.step(batch), made.method.eps.read(batch.index)  # type: ignore[attr-defined]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -292,12 +292,24 @@ def test_wandb_writes_to_the_run_folder_and_goes_on_after_an_extension(
     assert config["train"]["epochs"] == 2
 
 
+DAMAGED = ["{", "[]", "3", "", "{}", '{"run_id": 3}', '{"run_id": "../x", "project": "p"}', "[" * 9999]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_file_of_an_observer_that_is_damaged_is_named(name: str, text: str, tmp_path: Path) -> None:
+    log = importlib.import_module(f"robustplug_{name}.log")
+    (tmp_path / log.FILE).write_text(text)
+    with pytest.warns(UserWarning, match=f"{log.FILE} .*the run is logged to another run") as caught:
+        assert not log._known(tmp_path)
+    assert "\n" not in str(caught[0].message)
+
+
 def test_a_wandb_json_that_is_damaged_starts_another_run(offline: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     robustplug.train(tiny(train={"epochs": 1}), out=folder, observers=["wandb"])
-    for text in ("{", "[]"):
-        (folder / "wandb.json").write_text(text)
-        copied = shutil.copytree(folder, tmp_path / f"again-{len(text)}")
-        (copied / "result.json").unlink()
-        robustplug.train(resume=copied, observers=["wandb"])
-        assert json.loads((copied / "wandb.json").read_text())["run_id"]
+    (folder / "wandb.json").write_text("{")
+    (folder / "result.json").unlink()
+    with pytest.warns(UserWarning, match=r"wandb\.json is not valid JSON"):
+        robustplug.train(resume=folder, observers=["wandb"])
+    assert json.loads((folder / "wandb.json").read_text())["run_id"]

@@ -130,10 +130,10 @@ def test_unreadable_text_is_a_problem_with_a_line(
 
 
 def test_a_file_that_cannot_be_opened_is_a_problem(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, flags: int) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("robustplug.files.reading.os.open", refuse)
     assert "Permission denied" in str(failure(recipe))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from robustplug.core.types import AttackResult, Result
 from robustplug.runs.folder import write_json
-from robustplug.runs.result_file import result_to_json
+from robustplug.runs.result_file import result_to_json, seal_result, write_result
+from robustplug.studies.study import spread_of
 
 LINF = {"use": "linf", "eps": 0.1}
 TRAINING = {"epochs": 2, "seconds": 3.0, "forwards_per_sample": 4.0, "backwards_per_sample": 4.0}
@@ -54,9 +55,9 @@ def run(folder: Path, found: Result | None, suites: dict[str, Result] | None = N
     options = "".join(f"{key} = {json.dumps(value)}\n" for key, value in task.items())
     (folder / "recipe.toml").write_text(f'[task]\nuse = "digits"\n{options}')
     if found is not None:
-        write_json(folder / "result.json", result_to_json(found))
+        write_json(folder / "result.json", seal_result(result_to_json(found), "result"))
     for name, more in (suites or {}).items():
-        write_json(folder / "evaluations" / f"{name}.json", result_to_json(more))
+        write_result(folder / "evaluations" / f"{name}.json", result_to_json(more))
     return folder
 
 
@@ -71,7 +72,10 @@ def study(folder: Path, cells: dict[str, Sequence[Result | None]]) -> Path:
                 run(folder / path, found)
             reason = "no memory" if found is None else ""
             runs.append({"seed": seed, "folder": path, "status": "", "reason": reason})
-        body.append({"name": name, "runs": runs})
+        body.append({"name": name, "labels": {"cell": name}, "runs": runs, "rows": {"clean": spread_of([])}})
     folder.mkdir(exist_ok=True)
-    write_json(folder / "result.json", {"name": "s", "base": "cat", "cells": body})
+    axis = {"name": "cell", "labels": list(cells), "numbers": None}
+    seeds = list(range(max(map(len, cells.values()))))
+    said = {"format": 1, "name": "s", "base": "cat", "axes": [axis], "seeds": seeds, "rows": ["clean"]}
+    write_json(folder / "result.json", seal_result({**said, "cells": body}, "result"))
     return folder

@@ -219,8 +219,8 @@ def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
     found = compare([good, *wrong, good])
     assert [entry.name for entry in found.groups[0].entries] == ["good"]
     assert list(found.left_out) == [str(path) for path in wrong]
-    reasons = ["robustplug train --resume", "is not JSON", "evaluate the model again", "neither a run"]
-    reasons += ["is not the result of a study", "is not a result", "does not exist"]
+    reasons = ["robustplug train --resume", "is not valid JSON", "evaluate the model again", "neither a run"]
+    reasons += ["result.json is not as it was written", "not contain a JSON object", "does not exist"]
     assert all(part in text for part, text in zip(reasons, found.left_out.values(), strict=True))
     assert all(
         f"left out: {name}" in line

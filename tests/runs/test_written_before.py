@@ -28,7 +28,8 @@ def stored(file: Path) -> Any:
 
 def test_a_finished_run_is_evaluated_as_it_was(runs: Path) -> None:
     before = result_from_json(stored(runs / "finished" / "result.json"))
-    after = robustplug.evaluate(runs / "finished")
+    with pytest.warns(UserWarning, match="no manifest.json: files of an earlier version carry no seal"):
+        after = robustplug.evaluate(runs / "finished")
     assert (
         [row.name for row in after.attacks]
         == [row.name for row in before.attacks]
@@ -62,7 +63,13 @@ def test_its_results_are_compared_and_reported(runs: Path) -> None:
 
 
 def test_an_unfinished_run_goes_on_to_the_end_of_the_finished_one(runs: Path) -> None:
-    trained = robustplug.train(resume=runs / "unfinished")
+    with pytest.warns(UserWarning, match="no manifest.json") as said:
+        trained = robustplug.train(resume=runs / "unfinished")
+    assert sum("no manifest.json" in str(each.message) for each in said) == 1
+    assert len(stored(runs / "unfinished" / "manifest.json")["unsealed"]) == 1
+    lines = (runs / "unfinished" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
+    robustplug.evaluate(runs / "unfinished", samples=4)
     before = result_from_json(stored(runs / "finished" / "result.json"))
     assert [report.epoch for report in trained.history] == [0, 1, 2]
     first = stored(runs / "finished" / "checkpoints" / "epoch-00003-batch-0000000.json")["meta"]["history"]

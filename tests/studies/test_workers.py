@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
+import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +19,10 @@ import pytest
 from robustplug.core.reporting import Silent
 from robustplug.core.types import EpochReport, Progress, RunInfo
 from robustplug.errors import Interrupted, RunError
+from robustplug.files.reading import Unreadable
 from robustplug.studies import workers
-from robustplug.studies.work import Commands, Failure, Job, Relay, carry_out, pass_on
+from robustplug.studies.messages import LONGEST, Relay, decode, pass_on, read_messages
+from robustplug.studies.work import Commands, Failure, Job, carry_out
 from robustplug.studies.workers import places, run_side_by_side
 
 # Each does what its recipe says: the code of the process that stands in for a worker.
@@ -37,6 +42,15 @@ Path(job["folder"], job["recipe"]["own"]).touch()
 wait_for(job["recipe"]["other"])
 say("attack", name=os.environ.get("CUDA_VISIBLE_DEVICES", ""), done=1, total=2)
 say("done")
+"""
+GARBAGE = """
+print("no message", flush=True)
+print("[" * 9999, flush=True)
+print("x" * 3 * 2**20, flush=True)
+say("attack", name=3, done="1", total=[])
+say("failed", reason=3, details=None)
+say("done")
+print("cut off", end="")
 """
 STOPS = "say('warn', message='up')\nsys.stdin.read()\nsay('stopped')"
 
@@ -116,9 +130,12 @@ def test_what_fails_or_dies_is_told_and_the_others_go_on(tmp_path: Path) -> None
         0: job(tmp_path, "say('failed', reason='no memory', details='Traceback …')"),
         1: job(tmp_path, "print('out of luck', file=sys.stderr); sys.exit(3)"),
         2: job(tmp_path, "os.kill(os.getpid(), 9)"),
-        3: job(tmp_path, "print('no message'); say('done')"),
+        3: job(tmp_path, GARBAGE),
     }
-    _, ended = run_all(jobs, [{}, {}])
+    notes, ended = run_all(jobs, [{}, {}])
+    (warning,) = [text for number, text in notes if number == 3]
+    assert warning.startswith("5 lines of its process were no messages")
+    assert "\n" not in warning
     assert ended[0] == Failure("no memory", "Traceback …")
     assert ended[1] is not None
     assert ended[1].reason == "its process ended with exit code 3: out of luck"
@@ -173,8 +190,117 @@ def test_what_a_run_reports_passes_through_unchanged() -> None:
         getattr(relay, name)(*given)
     for line in lines:
         assert line.count("\n") == 1
-        pass_on(json.loads(line), Listener())
+        pass_on(decode(line.encode()), Listener())
     assert heard == said
+
+
+PROGRESS = {"epoch": 0, "epochs": 1, "batch": 0, "batches": 1, "update": 0, "updates": 1}
+RUN: dict[str, Any] = dict.fromkeys(("name", "folder", "method", "task", "model"), "x")
+RUN |= {"epochs": 1, "resumed_at_epoch": None, "observers": []}
+REPORT = {"epoch": 0, "train": {}, "validation": {}, "lr": 0.1, "seconds": 1.0, "best": True}
+
+
+def said(kind: Any, **values: Any) -> bytes:
+    return json.dumps({"kind": kind, **values}).encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"nothing",
+        b"[]",
+        b"3",
+        b"{}",
+        b"\xff\xfe",
+        b"[" * 9999,
+        said("unknown"),
+        said(["done"]),
+        said("done", more=1),
+        said("warn"),
+        said("warn", message=3),
+        said("warn", message=None),
+        said("failed", reason="x"),
+        said("failed", reason="x", details=["y"]),
+        said("attack", name="a", done=True, total=1),
+        said("attack", name="a", done=-1, total=1),
+        said("attack", name="a", done=1, total=10**400),
+        said("epoch", report=REPORT, epochs=0),
+        said("epoch", report={**REPORT, "epoch": "0"}, epochs=1),
+        said("epoch", report={**REPORT, "train": {"loss": "1"}}, epochs=1),
+        said("batch", progress=PROGRESS, means={}),
+        said("batch", progress=PROGRESS, means={"loss": None}),
+        said("batch", progress={**PROGRESS, "batches": 1.5}, means={"loss": 1.0}),
+        said("batch", progress={**PROGRESS, "epochs": -1}, means={"loss": 1.0}),
+        said("begin", run=RUN, progress={}),
+        said("begin", run={**RUN, "observers": "x"}, progress=PROGRESS),
+        said("begin", run={**RUN, "folder": 7}, progress=PROGRESS),
+    ],
+    ids=lambda line: line.decode(errors="replace")[:60],
+)
+def test_a_line_that_is_no_message_is_not_believed(line: bytes) -> None:
+    with pytest.raises(Unreadable) as error:
+        decode(line)
+    assert "\n" not in str(error.value)
+
+
+def test_a_line_without_end_takes_no_memory() -> None:
+    class Endless(io.RawIOBase):
+        """Send 64 MiB without the end of a line, then a message."""
+
+        left = 64
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            part = b"x" * len(buffer) if self.left else b""
+            self.left -= self.left and 1
+            buffer[: len(part)] = part
+            return len(part)
+
+    tracemalloc.start()
+    stream = io.BufferedReader(Endless(), 2**20)
+    assert [str(each) for each in read_messages(stream)] == [f"is longer than {LONGEST} bytes"]
+    assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    tracemalloc.stop()
+
+
+def test_long_texts_are_cut_to_their_ends() -> None:
+    lines: list[str] = []
+    Relay(lines.append).send("failed", reason="r" * 10**7, details="…" * 10**7 + "the end")
+    assert len(lines[0]) < LONGEST
+    message: Any = decode(lines[0].encode())
+    assert message.details.endswith("…the end")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": []},
+        {"folder": 3},
+        {"train": "yes"},
+        {"resume": 1},
+        {"suite": False},
+        {"audit": None},
+        {"device": ["cpu"]},
+        {"observers": "tensorboard"},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_worker_takes_only_a_job(change: dict[str, Any], tmp_path: Path) -> None:
+    body = {**asdict(job(tmp_path, "")), **change}
+    with pytest.raises(Unreadable):
+        Job.parse(json.dumps(body).encode())
+
+
+def test_a_worker_that_gets_no_job_says_so() -> None:
+    command = [sys.executable, "-m", "robustplug.worker"]
+    done = subprocess.run(command, input=b'{"folder": 3}\n', capture_output=True, check=True)
+    (failed,) = read_messages(io.BytesIO(done.stdout))
+    assert "the job that the study gave to its process is not as it was written" in str(failed)
+    assert b"Traceback" not in done.stderr
 
 
 def test_a_job_does_what_is_asked_and_no_more(tmp_path: Path) -> None:
@@ -191,7 +317,7 @@ def test_a_job_does_what_is_asked_and_no_more(tmp_path: Path) -> None:
     both = Job({}, str(tmp_path), False, False, "x.toml", True, "cpu")
     assert carry_out(both, Commands(note("t"), note("e"), note("a")), Silent()) is None
     assert calls == ["e", "a"]
-    assert Job(**json.loads(json.dumps(asdict(both)))) == both
+    assert Job.parse(json.dumps(asdict(both)).encode()) == both
     failed = carry_out(both, Commands(note("t"), note("e", RunError("full")), note("a")), Silent())
     assert failed is not None
     assert (failed.reason, calls[2:]) == ("full", ["e"])

@@ -16,7 +16,7 @@ import robustplug
 from robustplug.cli import main
 from robustplug.errors import RunError
 from robustplug.runs.choose import stored_recipe
-from robustplug.training import extend, train
+from robustplug.training import extend, store, train
 
 from .runs import newest, outcome, read_json, tiny
 from .test_resume import Killed, kill_after_save
@@ -82,7 +82,7 @@ def test_a_run_is_extended_again_and_again(top: Path, two: Path) -> None:
     assert {"result-2-epochs.json", "result-3-epochs.json"} <= {path.name for path in two.iterdir()}
 
 
-@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("step", range(7))
 def test_dying_while_a_run_is_extended(step: int, top: Path, two: Path) -> None:
     steps: list[str] = []
 
@@ -96,8 +96,12 @@ def test_dying_while_a_run_is_extended(step: int, top: Path, two: Path) -> None:
         return call
 
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
-        for name in ("write_json", "write_atomic", "_put_aside"):
-            monkeypatch.setattr(extend, name, dying(getattr(extend, name)))
+        for module, *names in (
+            (extend, "put_aside", "write_manifest"),
+            (store, "write_atomic", "write_json"),
+        ):
+            for name in names:
+                monkeypatch.setattr(module, name, dying(getattr(module, name)))
         robustplug.train(resume=two, epochs=4)
     robustplug.train(resume=two, epochs=4)
     assert what_is_left(two) == what_is_left(top / "four")
@@ -107,7 +111,7 @@ def test_dying_while_a_run_is_extended(step: int, top: Path, two: Path) -> None:
 def test_dying_in_between_and_resuming_without_epochs_ends_with_the_old_number(two: Path) -> None:
     before = outcome(two)
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
-        monkeypatch.setattr(extend, "write_atomic", lambda *_: (_ for _ in ()).throw(Killed()))
+        monkeypatch.setattr(extend, "write_manifest", lambda *_: (_ for _ in ()).throw(Killed()))
         robustplug.train(resume=two, epochs=4)
     robustplug.train(resume=two)
     after = outcome(two)
@@ -191,12 +195,12 @@ def test_a_recipe_beside_it_must_be_that_of_the_run(two: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("changed", ["seed = 0", "beta = "])
-def test_checkpoints_of_another_recipe_stay_refused(changed: str, two: Path) -> None:
+def test_an_edited_recipe_is_refused(changed: str, two: Path) -> None:
     path = two / "recipe.toml"
     text = path.read_text()
     assert changed in text
     path.write_text(text.replace(changed, "seed = 7" if "seed" in changed else "beta = 1"))
-    with pytest.raises(RunError, match="belongs to another recipe"):
+    with pytest.raises(RunError, match=r"recipe\.toml was edited after the run started"):
         robustplug.train(resume=two, epochs=4)
     assert (two / "result.json").is_file()
     assert stored_recipe(two).train.epochs == 2
@@ -208,14 +212,16 @@ def test_another_recipe_is_refused_also_after_the_extension(two: Path) -> None:
         robustplug.train(resume=two, epochs=4)
     path = two / "recipe.toml"
     path.write_text(path.read_text().replace("seed = 0", "seed = 7"))
-    with pytest.raises(RunError, match="belongs to another recipe"):
+    with pytest.raises(RunError, match=r"recipe\.toml was edited after the run started"):
         robustplug.train(resume=two)
 
 
-def test_a_record_that_cannot_be_read_is_named(two: Path) -> None:
+def test_a_record_that_cannot_be_read_is_named_and_left(two: Path) -> None:
     (two / "environment.json").write_text("{")
-    with pytest.raises(RunError, match=r"environment\.json cannot be read"):
-        robustplug.train(resume=two, epochs=4)
+    robustplug.train(resume=two, epochs=3, reporter=(heard := Reporter()))
+    assert any("environment.json is not valid JSON" in line for line in heard.warned)
+    assert (two / "environment.json").read_text() == "{"
+    assert read_json(two / "result.json")["meta"]["training"]["extended_from"] == [2]
 
 
 def test_a_run_that_stopped_for_a_collapse_is_not_extended(

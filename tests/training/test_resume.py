@@ -161,7 +161,7 @@ def test_dying_while_the_result_is_written(last: str, tmp_path: Path) -> None:
         real(path, data)
 
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Killed):
-        monkeypatch.setattr(train, "write_atomic", die)
+        monkeypatch.setattr("robustplug.training.store.write_atomic", die)
         monkeypatch.setattr("robustplug.runs.folder.write_atomic", die)
         robustplug.train(recipe, out=tmp_path / "killed")
     assert not (tmp_path / "killed" / last).exists()

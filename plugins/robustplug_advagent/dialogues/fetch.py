@@ -8,10 +8,9 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 from filelock import FileLock
 
-from robustplug.api import BrokenData, DataMissing
+from robustplug.api import BrokenData, DataMissing, echo
 
 if TYPE_CHECKING:
     from ..options import DealOptions
@@ -69,7 +68,7 @@ def fetch(folder: Path, source: str = SOURCE) -> None:
         DataMissing: a file cannot be fetched.
         BrokenData: a file is not the published one; it is not kept.
     """
-    click.echo(LICENCE, err=True)
+    echo(LICENCE, err=True)
     folder.mkdir(parents=True, exist_ok=True)
     # Several processes of one run must not write the same files.
     with FileLock(folder / ".robustplug-download.lock"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import Refused, TaskInfo, evaluating
+from robustplug.api import Refused, TaskInfo, check_model_folder, evaluating, is_file, is_folder
 
 from ..text.search import Scores, Translation, beam_search, greedy
 from ..text.words import BEGIN, END, PAD, SPECIALS, UNKNOWN, Words, lengths, trimmed
@@ -31,9 +31,10 @@ def load_tokenizer(folder: str) -> Any:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    if not Path(folder).is_dir():
+    if not is_folder(folder):
         raise ValueError(f"{folder} is not a folder: name the local folder of a tokenizer")
     try:
+        check_model_folder(folder)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder} holds no readable tokenizer: {_first_line(error)}") from error
@@ -50,9 +51,10 @@ def load_model(folder: str) -> Any:
         from transformers import AutoModelForSeq2SeqLM
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    if not (Path(folder) / "config.json").is_file():
+    if not is_file(Path(folder) / "config.json"):
         raise ValueError(f"{folder} holds no Hugging Face model: config.json is missing")
     try:
+        check_model_folder(folder)
         found: Any = AutoModelForSeq2SeqLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
@@ -91,7 +93,7 @@ def _first_line(error: Exception) -> str:
 def has_tokenizer(folder: str) -> bool:
     """Return whether a folder holds a tokenizer besides the model."""
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "source.spm", "spiece.model")
-    return any((Path(folder) / name).is_file() for name in names)
+    return any(is_file(Path(folder) / name) for name in names)
 
 
 class HuggingFace(nn.Module):

@@ -18,7 +18,8 @@ class Free(Method[FreeOptions]):
     """Replay each batch m times; each backward updates both the weights and the perturbation.
 
     Shafahi et al. 2019 (arXiv:1904.12843), Algorithm 1: δ is kept across batches. Each process has
-    its own δ. A batch shorter than δ uses the first rows of δ.
+    its own δ. A batch shorter than δ uses the first rows of δ. What is kept is δ after the cut to the valid
+    range; the authors' code keeps it as before the cut.
     """
 
     def passes(self, progress: Progress) -> Sequence[Pass]:

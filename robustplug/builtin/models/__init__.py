@@ -10,9 +10,9 @@ global generator, see `robustplug.core.random.isolated`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from ...api import Component, Count, Decay, Positive, Real
+from ...api import Bounds, Component, Decay, Positive, Real, Size
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class SmallCnn(ImageModel):
         batchnorm: whether to use BatchNorm after each convolution; otherwise the network has none.
     """
 
-    width: Count = 32
-    hidden: Count = 200
+    width: Size = 32
+    hidden: Size = 200
     batchnorm: bool = True
 
 
@@ -65,7 +65,7 @@ class Mlp(ImageModel):
         dropout: probability of dropping a unit after each hidden layer during training.
     """
 
-    hidden: tuple[Count, ...] = (256, 256)
+    hidden: tuple[Size, ...] = (256, 256)
     activation: Literal["relu", "gelu", "tanh", "silu"] = "relu"
     dropout: Decay = 0.0
 
@@ -82,8 +82,8 @@ class WideResNet(ImageModel):
         ValueError: the depth is not 6n + 4 with n of at least 1.
     """
 
-    depth: Count = 34
-    width: Count = 10
+    depth: Annotated[int, Bounds(ge=10, le=10_000)] = 34
+    width: Size = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,8 +100,8 @@ class ResNeXt(ImageModel):
         base_width: number of channels per group in the first stage, doubled in each of the other two.
     """
 
-    cardinality: Count = 2
-    base_width: Count = 64
+    cardinality: Annotated[int, Bounds(ge=1, le=1024)] = 2
+    base_width: Size = 64
 
 
 @dataclass(frozen=True)

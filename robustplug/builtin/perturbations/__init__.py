@@ -87,6 +87,19 @@ class ApgdOptions:
 
 
 @dataclass(frozen=True)
+class TargetedApgdOptions:
+    """Options of `apgd-t`.
+
+    Attributes:
+        steps: number of gradient steps towards each target.
+        targets: number of wrong classes to move towards, the most likely first.
+    """
+
+    steps: Count = 100
+    targets: Count = 9
+
+
+@dataclass(frozen=True)
 class MomentumOptions:
     """Options of `mi-fgsm`.
 
@@ -224,6 +237,14 @@ PERTURBATIONS = (
         "Auto-PGD on the difference of logits ratio",
         "Croce & Hein 2020, arXiv:2003.01690",
         {"steps": 5},
+    ),
+    Component(
+        "apgd-t",
+        f"{_HERE}.targeted:TargetedApgd",
+        TargetedApgdOptions,
+        "Auto-PGD towards each of the most likely wrong classes",
+        "Croce & Hein 2020, arXiv:2003.01690",
+        {"steps": 3, "targets": 2},
     ),
     Component(
         "square",

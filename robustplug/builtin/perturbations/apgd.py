@@ -117,7 +117,7 @@ def apgd(
     step: Step,
     view: View,
     vicinity: Vicinity,
-    losses: Callable[[Tensor, Tensor], Tensor],
+    losses: Callable[[View, Tensor], Tensor],
     radius: Tensor,
     best: Best,
     rows: Tensor,
@@ -132,7 +132,7 @@ def apgd(
 
     Args:
         step, view, vicinity: step, view and vicinity to attack; the view contains the samples of `rows`.
-        losses: loss to maximise, (logits, labels) -> (N,).
+        losses: loss to maximise, (view, logits) -> (N,).
         radius: radius of each sample, (N,); the first step size is twice as large.
         best: best iterates of all samples.
         rows: positions of this view's samples in `best`.
@@ -146,7 +146,7 @@ def apgd(
         if track is not None:
             track.move(view.origin, vicinity, radius, first=number == 1)
             x = track.x
-        ascent = Ascent(lambda moved, output, target: losses(output, target), view.y)
+        ascent = Ascent(lambda moved, output, _: losses(moved, output), None)
         gradient, output, loss = ascend(step, view, ascent, x)
         fooled = ~step.score(view, output)
         success = step.evaluating and bool(fooled.any())
@@ -188,6 +188,10 @@ class Apgd:
         if vicinity.norm is None:
             raise Refused("Auto-PGD needs an L∞ or L2 threat model")
         radius = step.radii(view, vicinity)
+
+        def losses(moved: View, output: Tensor) -> Tensor:
+            return self.losses(output, moved.y)
+
         best = Best.at(view)
         with step.attack_mode():
             for _ in range(self.options.restarts):
@@ -195,7 +199,7 @@ class Apgd:
                 if not len(rows):
                     break
                 part = view.rows(rows)
-                apgd(step, part, vicinity, self.losses, radius[rows], best, rows, self.options.steps)
+                apgd(step, part, vicinity, losses, radius[rows], best, rows, self.options.steps)
         return view.replace(x=best.x)
 
     def cost(self, target: Cost) -> Cost:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ...api import Cost, margin
+from ..vicinities import at_least_single
 
 if TYPE_CHECKING:
     from ...api import Step, Vicinity, View
     from . import CarliniWagnerOptions
 
-# Pixels at 0 and 1 have no finite preimage under tanh.
+# Values at the ends of their range have no finite preimage under tanh.
 EDGE = 1 - 1e-6
 # While no constant has succeeded, the search multiplies it by ten.
 TENFOLD = 10.0
@@ -23,14 +24,37 @@ TENFOLD = 10.0
 PROGRESS = 0.9999
 
 
-def to_tanh_space(x: Tensor) -> Tensor:
-    """Return w with (tanh w + 1) / 2 = x, for pixels in [0, 1]."""
-    return torch.atanh((2 * x - 1).clamp(-EDGE, EDGE))
+@dataclass(frozen=True)
+class Box:
+    """The valid range of inputs, and the space of w with x = low + (high − low) · (tanh w + 1) / 2.
 
+    Attributes:
+        low: lowest value, in a shape that broadcasts over inputs.
+        span: high − low, likewise.
+    """
 
-def from_tanh_space(w: Tensor) -> Tensor:
-    """Return (tanh w + 1) / 2, always in [0, 1]."""
-    return (w.tanh() + 1) / 2
+    low: Tensor
+    span: Tensor
+
+    @classmethod
+    def of(cls, bounds: tuple[Any, Any], x: Tensor) -> Box:
+        """Return the box of a task's bounds, numbers or one for each channel, for inputs like x (N, C, …)."""
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+        low, high = (torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in bounds)
+        low, high = (side.view(shape) if side.dim() else side for side in (low, high))
+        return cls(low, high - low)
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Return w, finite at the edges as well."""
+        return torch.atanh((2 * (x - self.low) / self.span - 1).clamp(-EDGE, EDGE))
+
+    def leave(self, w: Tensor) -> Tensor:
+        """Return x, always in the range."""
+        return self.low + self.span * (w.tanh() + 1) / 2
+
+    def slope(self, w: Tensor) -> Tensor:
+        """Return dx/dw."""
+        return self.span * (1 - w.tanh().square()) / 2
 
 
 class Adam:
@@ -89,7 +113,7 @@ class Nearest:
 
 
 class CarliniWagnerL2:
-    """Minimise ‖x′ − x‖₂² + c · max(z_y − max_{j≠y} z_j, −κ), with x′ = (tanh w + 1) / 2.
+    """Minimise ‖x′ − x‖₂² + c · max(z_y − max_{j≠y} z_j, −κ), with x′ = (tanh w + 1) / 2 in its range.
 
     Carlini & Wagner 2017 (arXiv:1608.04644 §V.A, §VI.A). The nearest adversarial example is returned. It is
     legal only if it lies within the radius, in the norm of the vicinity; otherwise it is projected. The
@@ -119,7 +143,8 @@ class CarliniWagnerL2:
     def _search(self, step: Step, view: View) -> Tensor:
         """Return the nearest examples over all c, or the origin where none was found."""
         device, x = view.origin.device, view.origin.detach().clone()
-        nearest = Nearest(x, torch.full((len(view),), torch.inf, device=device))
+        wide = at_least_single(x).dtype
+        nearest = Nearest(x, torch.full((len(view),), torch.inf, device=device, dtype=wide))
         search = Search(len(view), self.options.initial_c, device)
         for _ in range(self.options.search_steps):
             search.update(self._descend(step, view, search.c, nearest))
@@ -130,21 +155,24 @@ class CarliniWagnerL2:
         o = self.options
         succeeded = torch.zeros(len(view), dtype=torch.bool, device=c.device)
         rows, part, weight = torch.arange(len(view), device=c.device), view, c
-        w = to_tanh_space(view.origin.detach())
+        origin = at_least_single(view.origin.detach())
+        box = Box.of(step.task.info.bounds, origin)
+        w = box.enter(origin)
         adam, patience = Adam(w, o.lr), max(o.steps // 10, 1)
         lowest, last = torch.full_like(c, torch.inf), torch.full_like(c, torch.inf)
         for number in range(o.steps):
-            x = from_tanh_space(w).requires_grad_()
+            x = box.leave(w).to(view.origin.dtype).requires_grad_()
             output = step.output(part.replace(x=x))
             pull = weight * (-margin(output, part.y)).clamp_min(-o.kappa)
             # The chain rule by hand: only the model has a graph, so a model without gradients is refused.
             slope = step.gradient(pull.sum(), x)
             x, output = x.detach(), output.detach()
-            length = (x - part.origin).flatten(1).square().sum(1)
+            moved = at_least_single(x) - part.origin
+            length = moved.flatten(1).square().sum(1)
             fooled = self._fooled(step, part, output)
             nearest.update(rows, x, length, fooled)
             succeeded[rows] |= fooled
-            w = adam.step(w, (slope + 2 * (x - part.origin)) * 2 * x * (1 - x))
+            w = adam.step(w, (slope + 2 * moved) * box.slope(w))
             lowest = lowest.minimum(length + pull.detach())
             if number % patience == 0:
                 # The first iterate is the origin.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...api import Cost, Refused
-from ..vicinities import per_sample
+from ..vicinities import at_least_single, per_sample
 
 if TYPE_CHECKING:
     from ...api import Step, Vicinity, View
@@ -30,6 +30,10 @@ def nearest_boundary(gaps: Tensor, slopes: Tensor, norm: float) -> Tensor:
     Returns:
         The move (N, …); 0 where every slope is 0.
     """
+    gaps, slopes = at_least_single(gaps), at_least_single(slopes)
+    # Neither small nor large logits may leave the range of float32: a common factor changes no distance.
+    size = slopes.flatten(1).abs().amax(1).clamp_min(torch.finfo(slopes.dtype).tiny)
+    gaps, slopes = gaps / size[:, None], slopes / per_sample(size, slopes)
     flat = slopes.flatten(2)
     dual = flat.abs().sum(2) if norm == math.inf else flat.norm(dim=2)
     distance = gaps.abs() / dual.clamp_min(1e-12)
@@ -68,7 +72,7 @@ class DeepFool:
         radius, x = step.radii(view, vicinity), view.origin.detach().clone()
         labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
         rows = (radius > 0).nonzero()[:, 0]
-        total = torch.zeros_like(x)
+        total = torch.zeros_like(at_least_single(x))
         with step.attack_mode():
             for _ in range(self.options.steps):
                 if not len(rows):
@@ -82,7 +86,8 @@ class DeepFool:
                 rows = rows[left]
                 total[rows] += nearest_boundary(gaps[left], slopes[left], norm)
                 moved = view.origin[rows] + (1 + self.options.overshoot) * total[rows]
-                x[rows] = moved.clamp(0, 1).to(x.dtype)
+                # Only to the valid range: the boundary may lie beyond the radius.
+                x[rows] = vicinity.project(moved, view.origin[rows], torch.full_like(radius[rows], torch.inf))
         return view.replace(x=vicinity.project(x, view.origin, radius).detach())
 
     def _candidates(self, step: Step, logits: Tensor, labels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

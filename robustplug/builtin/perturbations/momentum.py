@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...api import Cost, take
+from ...api import Cost, take, to_unit
 from ..vicinities import per_sample
 from .pgd import Ascent, Best, ascend
 
@@ -22,6 +22,7 @@ def accumulate(momentum: Tensor, gradient: Tensor, decay: float) -> Tensor:
     Dong et al. 2018 (arXiv:1710.06081 Eq. 6). The mean instead of the sum keeps the values near 1 and
     changes no direction.
     """
+    gradient = to_unit(gradient)
     size = gradient.abs().flatten(1).mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
     return decay * momentum + gradient / per_sample(size, gradient)
 

@@ -49,7 +49,9 @@ def ascend(step: Step, view: View, ascent: Ascent, x: Tensor) -> tuple[Tensor, A
     moved = view.replace(x=x)
     output = step.output(moved)
     losses = ascent.losses(moved, output, ascent.target)
-    return step.gradient(losses.sum(), x), output, losses.detach()
+    gradient, losses = step.gradient(losses.sum(), x), losses.detach()
+    # A loss that is no number is none: it must not outlast later ones.
+    return gradient, output, torch.where(losses.isnan(), -torch.inf, losses)
 
 
 def pgd(

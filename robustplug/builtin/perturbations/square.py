@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...api import Cost, Refused, margin
-from ..vicinities import norms, per_sample
+from ..vicinities import at_least_single, norms, per_sample
 from .pgd import Best
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class L2Search:
         """Return a grid of five by five bump pairs with random signs."""
         count, channels, height, width = origin.shape
         side = max(min(height, width) // 5, 1)
-        delta = torch.zeros_like(origin)
+        delta = torch.zeros_like(at_least_single(origin))
         for top in range((height % side) // 2, height - side + 1, side):
             for left in range((width % side) // 2, width - side + 1, side):
                 signs = random_signs((count, channels, 1, 1), self.rng)
@@ -106,7 +106,7 @@ class L2Search:
         count, channels, height, width = x.shape
         side = max(round(math.sqrt(portion * height * width)), 3)
         side = min(side + (side % 2 == 0), height, width)
-        delta = x - origin
+        delta = at_least_single(x) - origin
         first, second = self._window(delta, side), self._window(delta, side)
         both = torch.zeros_like(delta)
         both[first], both[second] = 1, 1

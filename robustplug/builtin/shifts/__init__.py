@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ...api import Bounds, Component, Natural, NonNegative, Real, Use, use
+from ...api import Bounds, Component, NonNegative, Real, Seed, Use, use
 
 CorruptionKind = Literal[
     "gaussian_noise",
@@ -103,7 +103,7 @@ class CorruptionOptions:
 
     kind: CorruptionKind
     severity: Severity = 3
-    seed: Natural = 0
+    seed: Seed = 0
     root: str | None = None
     ball: Annotated[Use, "vicinity"] = use("linf", eps=0)
 

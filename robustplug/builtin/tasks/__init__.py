@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ...api import Bounds, Component, Count, Finite, FractionText, Natural, Real, Use
+from ...api import Bounds, Component, Count, Finite, FractionText, Real, Use
 
 Share = Annotated[float, Bounds(gt=0, lt=1), Finite(), FractionText()]
 """A fraction above 0 and below 1."""
@@ -89,12 +89,12 @@ class PictureOptions:
         split_seed: seed of the split, independent of the run's seed.
     """
 
-    size: Count | None = None
+    size: Annotated[int, Bounds(ge=1, le=8192)] | None = None
     upsample: bool = False
     alpha: Alpha = "refuse"
     broken: Literal["error", "skip"] = "error"
     augment: bool = True
-    workers: Natural = 2
+    workers: Annotated[int, Bounds(ge=0, le=256)] = 2
     split_seed: int = 0
 
 
@@ -190,7 +190,7 @@ class ArraysOptions:
     label: int | str | None = None
     features: tuple[str, ...] = ()
     bounds: tuple[Side, Side] | Literal["measured"] | None = None
-    classes: Count | None = None
+    classes: Annotated[int, Bounds(ge=1, le=1_000_000)] | None = None
     split_seed: int = 0
 
     def __post_init__(self) -> None:

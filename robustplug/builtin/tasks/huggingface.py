@@ -11,7 +11,17 @@ from typing import IO, Any
 
 import numpy as np
 
-from ...api import ArrayTask, BrokenData, DataMissing, Split, find_column
+from ...api import (
+    ArrayTask,
+    BrokenData,
+    DataMissing,
+    Split,
+    Unreadable,
+    find_column,
+    is_file,
+    is_folder,
+    read_bytes,
+)
 from . import HuggingFaceOptions
 from .arrays.files import Part
 from .arrays.task import array_task
@@ -55,9 +65,9 @@ class Row:
             raise BrokenData(f"{self} holds no picture")
         try:
             return io.BytesIO(
-                found["bytes"] if found["bytes"] is not None else Path(found["path"]).read_bytes()
+                found["bytes"] if found["bytes"] is not None else read_bytes(Path(found["path"]))
             )
-        except OSError as error:
+        except (OSError, Unreadable) as error:
             raise BrokenData(f"{self} cannot be read: {error}") from error
 
     def __str__(self) -> str:
@@ -103,7 +113,7 @@ def load(options: HuggingFaceOptions) -> dict[str, Any]:
         ValueError: `datasets` is not installed.
     """
     folder = Path(options.name).expanduser()
-    local = folder.is_dir()
+    local = is_folder(folder)
     if not local and not _ON_THE_HUB.fullmatch(options.name):
         raise DataMissing(f"there is no folder {folder.absolute()}")
     try:
@@ -113,7 +123,7 @@ def load(options: HuggingFaceOptions) -> dict[str, Any]:
             f'datasets is not installed ({error}): pip install "robustplug[huggingface]"'
         ) from error
     try:
-        if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        if any(is_file(folder / name) for name in ("dataset_dict.json", "state.json")):
             found = datasets.load_from_disk(str(folder))
         else:
             name = str(folder) if local else options.name

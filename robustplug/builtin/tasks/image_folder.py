@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from ...api import BrokenData, DataMissing, Split
+from ...api import BrokenData, DataMissing, Split, is_folder
 from . import ImageFolderOptions
 from .inspection import Inspection, Samples, held_out
 from .picture_task import PictureTask
@@ -128,13 +128,13 @@ def hidden(name: str) -> bool:
 
 def _has_folders(folder: Path) -> bool:
     """Return whether a folder contains class folders, unlike a class folder of the same name ("train")."""
-    return folder.is_dir() and any(child.is_dir() and not hidden(child.name) for child in folder.iterdir())
+    return is_folder(folder) and any(child.is_dir() and not hidden(child.name) for child in folder.iterdir())
 
 
 def _scan(folder: Path, others: Counter[str]) -> tuple[tuple[str, ...], Samples]:
     why, samples = "it does not exist", Samples()
     classes: tuple[str, ...] = ()
-    if folder.is_dir():
+    if is_folder(folder):
         inside = [child.name for child in folder.iterdir() if child.is_dir() and not hidden(child.name)]
         classes = tuple(sorted(inside))
         why = "it contains no folders"
@@ -155,10 +155,15 @@ def _scan(folder: Path, others: Counter[str]) -> tuple[tuple[str, ...], Samples]
 
 
 def _pictures(folder: Path, others: Counter[str]) -> list[str]:
-    """List the pictures below a folder, sorted by folder and name."""
-    found = []
+    """List the pictures below a folder, sorted by folder and name; each folder once, however it is linked."""
+    found, seen = [], set[tuple[int, int]]()
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not hidden(name)]
+        state = Path(place).stat()
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not hidden(name))
         found.append((place, sorted(name for name in files if not hidden(name))))
     paths = []
     for place, files in sorted(found):

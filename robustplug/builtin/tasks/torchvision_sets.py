@@ -5,21 +5,35 @@ from __future__ import annotations
 import contextlib
 import gzip
 import math
+import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar, cast
 
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from ...api import ArrayTask, BrokenData, DataMissing, Split, stratified_split, stream
+from ...api import (
+    ArrayTask,
+    BrokenData,
+    DataMissing,
+    Split,
+    Unreadable,
+    check_size,
+    is_file,
+    open_file,
+    stratified_split,
+    stream,
+)
 from . import DownloadedOptions
 from .augment import Augmentation
 from .root import data_root
 
+# Bytes that deflate can pack into one.
+_DEFLATE = 1032
 _DIGITS = tuple(str(digit) for digit in range(10))
 _CLOTHES = (
     "T-shirt/top",
@@ -132,7 +146,7 @@ def _load_idx(name: str, options: DownloadedOptions) -> tuple[Part, Part]:
 
 
 def _unpacked_or_not(path: Path) -> Path:
-    found = next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
+    found = next((file for file in (path, path.with_name(f"{path.name}.gz")) if is_file(file)), None)
     if found is None:
         raise FileNotFoundError(f"neither {path} nor {path.name}.gz exists")
     return found
@@ -148,17 +162,28 @@ def read_idx(path: Path) -> Tensor:
         BrokenData: the file is not in this format, or is incomplete.
     """
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        with open_file(path) as file:
+            packed = path.suffix == ".gz"
+            limit = os.fstat(file.fileno()).st_size * (_DEFLATE if packed else 1)
+            return _idx(cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed else file, limit)
+    except Unreadable as error:
+        raise BrokenData(f"{path} {error}") from error
     except (EOFError, gzip.BadGzipFile, zlib.error, struct.error) as error:
         raise BrokenData(f"{path} is not a complete idx file: {error}") from error
-    start = 4 + 4 * dimensions
-    if (zeros, kind) != (0, 8) or len(content) - start != math.prod(shape):
-        raise BrokenData(f"{path} is not a complete idx file of bytes")
-    return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
+
+
+def _idx(file: IO[bytes], limit: int) -> Tensor:
+    """Read an idx array, but no more than its header states and than the file can hold."""
+    zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
+    shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+    size = math.prod(shape)
+    if (zeros, kind) != (0, 8) or not dimensions or size > limit:
+        raise Unreadable("is not a complete idx file of bytes")
+    check_size(size)
+    content = bytearray(file.read(size))
+    if len(content) != size or file.read(1):
+        raise Unreadable("is not a complete idx file of bytes")
+    return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
 
 
 def _fetch(name: str, options: DownloadedOptions, read: Callable[[Path], Loaded]) -> Loaded:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import math
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -10,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ...api import BrokenData, DataMissing, Split
+from ...api import BrokenData, DataMissing, Split, Unreadable, open_file
 from . import WebDatasetOptions
 from .image_folder import ENDINGS, hidden
 from .inspection import Inspection, Source
 from .picture_task import PictureTask, labelled_task
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+# Bytes of an entry, the shards of a path, and bytes of a label.
+_LARGEST, _SHARDS, _LABEL = 2**28, 100_000, 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +45,13 @@ class Member:
         Raises:
             BrokenData: the .tar file cannot be read.
         """
+        if self.size > _LARGEST:
+            raise BrokenData(f"{self} is too large: {self.size} bytes, of at most {_LARGEST}")
         try:
-            with Path(self.shard).open("rb") as file:
+            with open_file(self.shard) as file:
                 file.seek(self.start)
                 return io.BytesIO(file.read(self.size))
-        except OSError as error:
+        except (OSError, Unreadable) as error:
             raise BrokenData(f"{self} cannot be read: {error}") from error
 
     def __str__(self) -> str:
@@ -104,12 +111,17 @@ def read_shards(path: str, options: WebDatasetOptions, inspection: Inspection) -
                     f"(.{options.label}) among {listed}"
                 )
     inspection.reject(bad, len(found) + len(bad))
+    if not found:
+        raise BrokenData(f"there is no image with a label in {path}")
     return found
 
 
 def find_shards(path: str) -> Iterator[Path]:
     """Yield the files of a path with "{000..009}" and wildcards, in order."""
     text = str(Path(path).expanduser())
+    count = math.prod(max(1, int(last) - int(first) + 1) for first, last in _RANGE.findall(text))
+    if count > _SHARDS or "**" in text:
+        raise ValueError(f'{path[:80]!r} stands for more than {_SHARDS} files: use "*" within one folder')
     span = _RANGE.search(text)
     if span is not None:
         for number in range(int(span[1]), int(span[2]) + 1):
@@ -118,7 +130,7 @@ def find_shards(path: str) -> Iterator[Path]:
         pattern = Path(text)
         anchor = Path(pattern.anchor or ".")
         yield from sorted(anchor.glob(str(pattern.relative_to(pattern.anchor))))
-    elif Path(text).exists():
+    elif os.path.lexists(text):
         yield Path(text)
     else:
         raise DataMissing(f"there is no file {Path(text).absolute()}")
@@ -128,17 +140,22 @@ def _samples(shard: Path) -> dict[str, list[tuple[str, Member]]]:
     """Return the entries of a .tar file by the name of their sample, each with its ending."""
     groups: dict[str, list[tuple[str, Member]]] = {}
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with open_file(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for entry in archive:
                 folder, _, name = entry.name.rpartition("/")
-                if not entry.isreg() or any(
-                    hidden(part) for part in entry.name.removeprefix("./").split("/")
+                # A sparse entry holds other bytes than its size says.
+                if (
+                    not entry.isreg()
+                    or entry.issparse()
+                    or any(hidden(part) for part in entry.name.removeprefix("./").split("/"))
                 ):
                     continue
                 key, _, ending = name.partition(".")
                 member = Member(str(shard), entry.name, entry.offset_data, entry.size)
                 groups.setdefault(f"{folder}/{key}".lstrip("/"), []).append((ending.lower(), member))
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except Unreadable as error:
+        raise BrokenData(f"{shard} {error}") from error
+    except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError) as error:
         raise BrokenData(
             f"{shard} cannot be read as a .tar file: {error}; unpack .tar.gz files first, gunzip {shard}"
         ) from error
@@ -146,5 +163,5 @@ def _samples(shard: Path) -> dict[str, list[tuple[str, Member]]]:
 
 
 def _text(member: Member) -> str:
-    with member.open() as file:
+    with dataclasses.replace(member, size=min(member.size, _LABEL)).open() as file:
         return file.read().decode("utf-8", "replace").strip()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ..echo import echo
+
 
 @click.command()
 @click.argument("task", metavar="TASK|RECIPE")
@@ -32,8 +34,7 @@ def describe(task: str, overrides: tuple[str, ...], out: Path, thorough: bool) -
     robustplug describe digits
     robustplug describe image-folder --set task.root=photos --check
     """
-    from rich.console import Console
-
+    from ...files.reading import is_file
     from ...plugin.host import registry
     from ...plugin.registry import did_you_mean
     from ...recipe.layers import split_name
@@ -46,7 +47,7 @@ def describe(task: str, overrides: tuple[str, ...], out: Path, thorough: bool) -
     if split_name(task)[0] in tasks:
         tables = {"name": "describe", "task": {"use": task}, "method": {"use": "erm"}}
         recipe = recipe_from_mapping(tables, overrides, starts=False)
-    elif Path(task).is_file() or task in bundled_recipes():
+    elif is_file(task) or task in bundled_recipes():
         recipe = read_recipe(task, overrides, starts=False)
     else:
         close = did_you_mean(task, tasks)
@@ -57,6 +58,7 @@ def describe(task: str, overrides: tuple[str, ...], out: Path, thorough: bool) -
 
     from ...report.figures.contact import contact_sheet
     from ...report.tables.data import data_tables, fault_lines
+    from ...report.terminal import Terminal
     from ...subjects.assemble import build_part
     from ...subjects.data.describe import describe as measure
     from ...subjects.data.describe import find_faults
@@ -69,14 +71,14 @@ def describe(task: str, overrides: tuple[str, ...], out: Path, thorough: bool) -
         )
     built = build_part(reference, "task", "task")
     found = measure(built)
-    console = Console()
+    console = Terminal()
     console.print(*data_tables(reference.name, found), sep="\n")
     if found.samples:
         contact_sheet(out, f"samples of {reference.name}", found.samples)
-        console.print(f"Samples are drawn in {out}", highlight=False, soft_wrap=True)
+        console.print(f"Samples are drawn in {out}", soft_wrap=True)
     if thorough:
         faults = find_faults(built)
         for line in fault_lines(faults):
-            click.echo(line)
+            echo(line)
         if faults:
             raise SystemExit(1)

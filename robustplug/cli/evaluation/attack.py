@@ -39,19 +39,17 @@ def attack(
     robustplug attack runs/cat-digits --attack pgd --out examples --images png
     robustplug attack net.onnx --task digits --suite quick --out examples
     """
-    from rich.console import Console
-
     from ...evaluation.examples import FILE, PICTURES
     from ...report.console import RichReporter
     from ...report.tables.results import result_tables
+    from ...report.terminal import Terminal
     from ...run import evaluate as run_evaluate
-    from ...runs.folder import write_json, writing
-    from ...runs.result_file import result_to_json
+    from ...runs.result_file import result_to_json, write_result
 
     if suite is not None and attacks:
         raise click.UsageError("give either --suite or --attack")
     folder = result_folder(subject, None) / "examples" if out is None else out
-    with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:
+    with RichReporter(Terminal(stderr=True, quiet=quiet or not first_process())) as reporter:
         result = run_evaluate(
             subject,
             suite=suite,
@@ -65,13 +63,12 @@ def attack(
         )
     if not first_process():
         return
-    console = Console()
+    console = Terminal()
     console.print(*result_tables(result, console.width), sep="\n")
     if result.examples is None:
         console.print("No attack broke a sample: there are no examples.")
     else:
         written = folder / PICTURES if images else folder / FILE
-        console.print(f"{len(result.examples)} examples in {written}", highlight=False, soft_wrap=True)
+        console.print(f"{len(result.examples)} examples in {written}", soft_wrap=True)
     if json_file is not None:
-        with writing(f"the result to {json_file}"):
-            write_json(json_file, result_to_json(result))
+        write_result(json_file, result_to_json(result))

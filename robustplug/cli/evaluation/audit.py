@@ -17,6 +17,12 @@ from .options import model_options, result_folder
     "--source", "sources", multiple=True, metavar="RUN", help="Also run transfer attacks from this run."
 )
 @click.option("--samples", type=click.IntRange(min=1), help="Number of samples, from the start of the split.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MINUTES",
+    help="Let no attack go on after this time; checks without their attack are not run.",
+)
 @model_options
 def audit(
     model: str,
@@ -28,29 +34,27 @@ def audit(
 ) -> None:
     """Check whether robustness is real or due to gradient masking.
 
-    MODEL is as for evaluate. Each check has a verdict; all verdicts together determine a grade from A to F.
+    MODEL is as for evaluate. Each check is a statistical test. Grades: A (no sign of masked gradients), B
+    (none, but weaker checks), U (undecided: too little could run), F (masked, and what is).
 
     \b
     robustplug audit runs/cat-digits --source runs/erm-digits
     """
-    from rich.console import Console
-
     from ...evaluation.audit.audit import NAME
     from ...report.console import RichReporter
     from ...report.tables.results import audit_table, result_tables
+    from ...report.terminal import Terminal
     from ...run import audit as run_audit
-    from ...runs.folder import write_json, writing
-    from ...runs.result_file import result_to_json
+    from ...runs.result_file import result_to_json, write_result
 
     folder = result_folder(model, out)
-    with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:
+    with RichReporter(Terminal(stderr=True, quiet=quiet or not first_process())) as reporter:
         found = run_audit(model, architecture=architecture, out=folder, reporter=reporter, **options)
     if not first_process():
         return
     body = {**result_to_json(found.result), "audit": found.to_json()}
-    console = Console()
+    console = Terminal()
     console.print(*result_tables(found.result, console.width), audit_table(body["audit"]), sep="\n")
-    console.print(f"Written to {folder / f'{NAME}.json'}", highlight=False, soft_wrap=True)
+    console.print(f"Written to {folder / f'{NAME}.json'}", soft_wrap=True)
     if json_file is not None:
-        with writing(f"the audit to {json_file}"):
-            write_json(json_file, body)
+        write_result(json_file, body)

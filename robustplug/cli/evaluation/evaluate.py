@@ -38,16 +38,14 @@ def evaluate(
     robustplug evaluate runs/cat-digits --suite standard
     robustplug evaluate net.onnx --task digits --suite quick
     """
-    from rich.console import Console
-
     from ...report.console import RichReporter
     from ...report.tables.results import result_tables
+    from ...report.terminal import Terminal
     from ...run import evaluate as run_evaluate
-    from ...runs.folder import write_json, writing
-    from ...runs.result_file import result_to_json
+    from ...runs.result_file import result_to_json, write_result
 
     folder = result_folder(model, out)
-    with RichReporter(Console(stderr=True, quiet=quiet or not first_process())) as reporter:
+    with RichReporter(Terminal(stderr=True, quiet=quiet or not first_process())) as reporter:
         result = run_evaluate(
             model,
             suite=suite,
@@ -60,10 +58,9 @@ def evaluate(
         )
     if not first_process():
         return
-    console = Console()
+    console = Terminal()
     console.print(*result_tables(result, console.width), sep="\n")
     written = folder / f"{result.meta['suite'] or 'evaluation'}.json"
-    console.print(f"Written to {written}", highlight=False, soft_wrap=True)
+    console.print(f"Written to {written}", soft_wrap=True)
     if json_file is not None:
-        with writing(f"the result to {json_file}"):
-            write_json(json_file, result_to_json(result))
+        write_result(json_file, result_to_json(result))

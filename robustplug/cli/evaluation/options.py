@@ -58,6 +58,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def result_folder(model: str, out: Path | None) -> Path:
     """Return the folder for results: evaluations/ in the run folder, or in the working directory."""
+    from ...files.reading import is_folder
+
     if out is not None:
         return out
-    return Path(model, "evaluations") if Path(model).is_dir() else Path("evaluations", Path(model).stem)
+    return Path(model, "evaluations") if is_folder(model) else Path("evaluations", Path(model).stem)

@@ -30,16 +30,15 @@ def export(run: str, to: str, out: Path | None) -> None:
     robustplug export runs/cat-digits --to onnx --out cat.onnx
     robustplug evaluate cat.onnx --task digits
     """
-    from rich.console import Console
-
     from ...exports.export import export as export_run
     from ...report.console import RichReporter
+    from ...report.terminal import Terminal
 
-    with RichReporter(Console(stderr=True)) as reporter:
+    with RichReporter(Terminal(stderr=True)) as reporter:
         found = export_run(run, to, out, reporter=reporter)
     sizes = ", ".join(map(str, found.shape))
     lines = (
         f"Written to {found.path}: from inputs (N, {sizes}) to logits (N, {found.classes}).",
         f"Checked: {found.agreement}.",
     )
-    Console().print(*lines, sep="\n", highlight=False, soft_wrap=True)
+    Terminal().print(*lines, sep="\n", soft_wrap=True)

@@ -1,69 +1,28 @@
-"""Audit a model: run attacks whose results must agree if its robustness is real."""
+"""Audit a model: is its robustness real, or are the gradients masked that attacks follow?"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from ...core.functional import margin
-from ...core.random import derive, isolated, stream
-from ...core.step import Step
-from ...core.types import Batch, Feed, Result, TaskInfo, View
-from ...errors import Refused
-from ...recipe.load import read_suite
-from ...recipe.write import use_to_mapping
-from ...runs.folder import write_json, writing
-from ...runs.result_file import result_to_json
-from ...subjects.assemble import Parts, build_vicinity
-from ..evaluate import Evaluation
-from ..results import Asked, evaluate_and_write, prepare_evaluation
-from ..setting import plain_objective
+from ...core.types import Cost, Result
+from ...runs.result_file import read_evaluations, result_to_json, write_result
+from ..results import Asked, evaluate_and_write
+from ..setting import Attack
 from . import verdicts
+from .judging import judge_rows, together
+from .preparation import prepare
+from .rows import UNBOUNDED, WHITE
 from .verdicts import Finding
 
 if TYPE_CHECKING:
     from ...subjects.subject import Subject
 
 NAME = "audit"
-# Number of samples whose gradients and outputs are inspected.
-LOOKED_AT = 256
-
-
-def audit_suite(threat: Mapping[str, Any], everything: float) -> dict[str, Any]:
-    """Return the rows of an audit, each on all samples that are classified correctly when clean.
-
-    Args:
-        threat: the vicinity, as a table.
-        everything: eps at which every image is legal.
-    """
-
-    def row(label: str, name: str, **options: Any) -> dict[str, Any]:
-        return {"label": label, "attack": {"use": name, **options}}
-
-    return {
-        "name": NAME,
-        "row": [
-            row("noise", "noise"),
-            row("fgsm", "fgsm"),
-            row("pgd-20", "pgd", steps=20),
-            row("pgd-100", "pgd", steps=100),
-            row("pgd-100, 5 restarts", "pgd", steps=100, restarts=5),
-            row("margin", "pgd", steps=100, loss={"use": "margin"}),
-            row("targeted", "pgd", steps=100, target="runner-up"),
-            row("apgd-ce", "apgd-ce"),
-            row("apgd-dlr", "apgd-dlr"),
-            row("square", "square", queries=1000),
-            row("unbounded", "pgd", steps=100, restarts=2) | {"vicinity": {**threat, "eps": everything}},
-            row("transfer", "pgd", steps=50) | {"transfer": True},
-        ],
-    }
 
 
 @dataclass(frozen=True)
@@ -71,7 +30,8 @@ class Audit:
     """Hold the findings of an audit.
 
     Attributes:
-        grade: "A" (no sign of masked gradients) to "F" (several), or "none".
+        grade: "A" (no sign of masked gradients, all checks ran), "B" (none, but not all checks could run),
+            "U" (undecided: too little could run) or "F" (masked).
         verdict: meaning of the grade.
         findings: one finding for each check.
         accuracy: share of the samples that are still classified correctly after all attacks of the audit.
@@ -99,128 +59,96 @@ def audit_subject(subject: Subject, asked: Asked, out: Path | None) -> Audit:
 
     Args:
         subject: the model, its data and its recipe.
-        asked: settings with the surrogate models of the transfer attack.
+        asked: settings with the surrogate models of the transfer attack, and the deadline.
         out: folder of audit.json; None for none.
     """
-    parts, threat = subject.parts, use_to_mapping(subject.parts.threat)
-    norm = build_vicinity(parts.threat, "evaluate.vicinity", parts.task.info).norm
-    everything = _reach(parts.task.info, norm)
-    asked = replace(asked, suite=read_suite(audit_suite(threat, everything), threat))
     started = time.perf_counter()
-    evaluation = prepare_evaluation(subject, replace(asked, journal=None))
-    with evaluation.prepared():
-        looked = [_gradients(evaluation, parts), _stochastic(evaluation, parts)]
-    result = evaluate_and_write(subject, asked, out)
-    findings = (*looked, *judge_rows(result))
-    letter, verdict = verdicts.grade(findings)
-    rows = [row.right for row in result.attacks if not row.skipped and row.name != "unbounded"]
-    standing = [all(sample) for sample in zip(*rows, strict=True)]
-    meta = {**result.meta, "seconds": time.perf_counter() - started}
-    found = Audit(letter, verdict, findings, verdicts.accuracy(standing), replace(result, meta=meta))
+    prepared = prepare(subject)
+    attacks = prepared.attacks(asked.sources)
+    subject.reporter.warn(cost_of(attacks, _samples(subject), prepared.pace))
+    result = evaluate_and_write(prepared.subject, replace(asked, attacks=attacks, name=NAME), out)
+    rows = {row.name: row.right for row in result.attacks if not row.skipped}
+    standing = together(rows, *(name for name in rows if name != UNBOUNDED))
+    others = _elsewhere(subject.folder, result)
+    findings = [
+        *verdicts.outputs(prepared.found),
+        *verdicts.gradients(prepared.found),
+        verdicts.power(prepared.power),
+        *judge_rows(result, prepared),
+        *([] if others is None else [_beyond(standing, others)]),
+    ]
+    decided = verdicts.decided(findings)
+    ran = {"white-box": bool(_ran(result, "chain")), "black-box": bool(_ran(result, "after"))}
+    letter, verdict = verdicts.grade(decided, ran)
+    meta = {**result.meta, "seconds": time.perf_counter() - started, "inspection": asdict(prepared.found)}
+    if others is not None:
+        standing = [a and b for a, b in zip(standing, others, strict=True)]
+    accuracy = verdicts.accuracy(standing)
+    found = Audit(letter, verdict, decided, accuracy, replace(result, meta=meta))
     if out is not None and subject.processes.main:
-        with writing(f"the audit in {out}"):
-            write_json(out / f"{NAME}.json", {**result_to_json(found.result), "audit": found.to_json()})
+        body = {**result_to_json(found.result), NAME: found.to_json()}
+        write_result(out / f"{NAME}.json", body, subject.folder)
     return found
 
 
-def judge_rows(result: Result) -> list[Finding]:
-    """Return the findings that are based on the rows of an audit."""
-    rows = {row.name: row.right for row in result.attacks if not row.skipped}
-    refused = {row.name: row.skipped for row in result.attacks if row.skipped}
-
-    def check(name: str, judge: Any, *needed: str) -> Finding:
-        lacking = [label for label in needed if label not in rows]
-        if lacking:
-            why = f"The row {lacking[0]} was not run: {refused.get(lacking[0], 'it is missing')}."
-            return Finding(name, "not run", {}, why)
-        found: Finding = judge(*(rows[label] for label in needed))
-        return found
-
-    cross_entropy = _together(rows, "pgd-100, 5 restarts", "apgd-ce")
-    white_box = _together(rows, "pgd-100, 5 restarts", "apgd-ce", "margin", "apgd-dlr")
-    others: dict[str, Sequence[bool]] = {
-        label: rows[label] for label in ("margin", "targeted", "apgd-dlr") if label in rows
-    }
-    transferred = [right for label, right in rows.items() if label.startswith("transfer from")]
-    findings = [
-        check("more-effort", verdicts.more_effort, "pgd-20", "pgd-100", "pgd-100, 5 restarts"),
-        check("unbounded", verdicts.unbounded, "unbounded", "clean"),
+def _elsewhere(folder: Path | None, result: Result) -> list[bool] | None:
+    """Return which samples withstood other evaluations of the same run on the same samples; None for none."""
+    if folder is None:
+        return None
+    key = result.meta.get("samples_digest")
+    found = [
+        row.right
+        for name, stored in read_evaluations(folder, []).items()
+        if name != NAME
+        and (each := stored.result).meta.get("samples_digest") == key
+        and each.threat == result.threat
+        for row in each.attacks
+        if not row.skipped and not row.shift and (row.threat or result.threat) == result.threat
     ]
-    for name, judge, needed in (
-        ("black-box", lambda square: verdicts.black_box(square, white_box), ("square",)),
-        ("transfer", lambda: verdicts.transfer(transferred, white_box), ()),
-        ("other-losses", lambda: verdicts.other_losses(others, cross_entropy), ()),
-    ):
-        if white_box:
-            findings.append(check(name, judge, *needed))
-        else:
-            findings.append(Finding(name, "not run", {}, "No white-box attack could be run for comparison."))
-    findings.append(check("single-step", verdicts.single_step, "fgsm", "pgd-100"))
-    findings.append(check("random-noise", verdicts.noise, "noise", "clean", "pgd-100"))
-    return findings
+    return [all(sample) for sample in zip(*found, strict=True)] if found else None
 
 
-def _together(rows: Mapping[str, Sequence[bool]], *labels: str) -> list[bool]:
-    """Return which samples are still correct after all given rows, or [] if none of these was run."""
-    found = [rows[label] for label in labels if label in rows]
-    return [all(sample) for sample in zip(*found, strict=True)]
+def _beyond(standing: Sequence[bool], others: Sequence[bool]) -> Finding:
+    """Compare the audit with other evaluations of the run, for example under AutoAttack."""
+    count = sum(a and not b for a, b in zip(standing, others, strict=True))
+    measured = {"audit": verdicts.accuracy(standing), "broken only elsewhere": count / len(standing)}
+    if count <= verdicts.LEFT * len(standing):
+        text = "Other evaluations of this run break next to nothing that the audit does not break."
+        return Finding("other-evaluations", "pass", measured, text)
+    text = "Other evaluations of this run break samples that withstand the audit; they count in its accuracy."
+    return Finding("other-evaluations", "warning", measured, text, "Report the lowest accuracy.")
 
 
-def _reach(info: TaskInfo, norm: float | None) -> float:
-    """Return a radius at which every input can be reached from every other, in the L∞ or else the L2 norm."""
-    low, high = (torch.as_tensor(side, dtype=torch.float64).view(-1) for side in info.bounds)
-    widths = high - low
-    if norm == math.inf:
-        return float(widths.max())
-    if not info.shape:
-        return 1e6
-    each = math.prod(info.shape) / len(widths)
-    return math.sqrt(float((widths.square() * each).sum()))
+def _samples(subject: Subject) -> int:
+    options = subject.parts.recipe.evaluate
+    size = subject.parts.task.info.sizes[options.split]
+    return min(size, options.samples or size)
 
 
-def _first_batch(parts: Parts, evaluation: Evaluation) -> Batch:
-    options = parts.recipe.evaluate
-    size = min(LOOKED_AT, options.batch_size, options.samples or LOOKED_AT)
-    feed = Feed(batch_size=size, samples=size, device=str(evaluation.processes.device))
-    return next(iter(evaluation.task.batches(options.split, feed)))
+def cost_of(attacks: Sequence[Attack], samples: int, pace: float) -> str:
+    """Return a sentence with the largest cost of attacks.
 
-
-def _gradients(evaluation: Evaluation, parts: Parts) -> Finding:
-    """Check the input gradients of the first samples, and the loss along them."""
-    batch = _first_batch(parts, evaluation)
-    rng = stream(evaluation.seed, NAME, device=evaluation.processes.device)
-    step = Step(
-        evaluation.model, plain_objective(evaluation.loss), evaluation.task, batch, rng, evaluating=True
+    Args:
+        attacks: the attacks.
+        samples: number of samples.
+        pace: seconds of a forward and backward pass of a sample.
+    """
+    costs = [attack.perturbation.cost(Cost(0, 0)) for attack in attacks if attack.perturbation is not None]
+    # A decision-based attack cannot state its cost in advance.
+    forwards, backwards = (
+        int(sum(number for number in numbers if math.isfinite(number)))
+        for numbers in ([cost.forwards for cost in costs], [cost.backwards for cost in costs])
     )
-    view, vicinity = View.of(batch, "adv"), evaluation.vicinity
-    radius = step.radii(view, vicinity)
-    try:
-        with step.attack_mode():
-            x = batch.x.detach().clone().requires_grad_()
-            losses = step.objective(view.replace(x=x))
-            gradient = step.gradient(losses.sum(), x)
-            move = 0.25 * radius.view(-1, *(1,) * (x.dim() - 1)) * vicinity.steepest(gradient)
-            moved = vicinity.project(x.detach() + move, view.origin, radius)
-            with torch.no_grad():
-                before, after = (margin(step.forward(at), batch.y) for at in (x.detach(), moved))
-    except Refused as refusal:
-        return Finding("gradients", "not run", {}, f"{refusal}.")
-    zero = gradient.flatten(1).abs().amax(1) == 0
-    return verdicts.gradients(_share(zero), _share(after <= before))
+    # A backward pass costs about two forward passes.
+    minutes = samples * pace * (backwards + (forwards - backwards) / 3) / 60
+    return (
+        f"the audit takes at most {forwards:,} forward and {backwards:,} backward passes for each of "
+        f"{samples} samples, some {max(minutes, 0.1):.1f} minutes here if all withstand it; "
+        "--budget bounds it"
+    )
 
 
-def _share(flags: Tensor) -> float:
-    return float(flags.float().mean())
-
-
-def _stochastic(evaluation: Evaluation, parts: Parts) -> Finding:
-    """Compare outputs between two calls, and between a sample alone and in a batch."""
-    batch = _first_batch(parts, evaluation)
-    x = batch.x[:16]
-    device = evaluation.processes.device
-    with torch.no_grad(), isolated(derive(evaluation.seed, NAME), device):
-        one, two = evaluation.model(x), evaluation.model(x)
-        alone = torch.cat([evaluation.model(row[None]) for row in x])
-    scale = max(1.0, float(one.abs().max()))
-    varies, depends = (one - two).abs().max() / scale, (one - alone).abs().max() / scale
-    return verdicts.stochastic(float(varies), float(depends))
+def _ran(result: Result, how: str) -> list[str]:
+    """Return the rows that ran, of the white-box chain, or of the others."""
+    rows = [row for row in result.attacks[1:] if not row.skipped]
+    return [row.name for row in rows if (row.chain == WHITE) == (how == "chain")]

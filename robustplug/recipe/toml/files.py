@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...files.reading import DEEPEST, Unreadable, check_depth, is_folder, read_bytes
 from ...plugin.registry import did_you_mean
 from ..errors import KeyPath, Problem, RecipeError
-from .lines import key_lines
+from .lines import key_lines, long_key
 
 PACKAGE = Path(__file__).parents[2]
+# The largest bundled file has 5 KiB.
+_LARGEST, _ENTRIES = 2**20, 100_000
 _SIGNS = {"base": "study", "row": "suite", "task": "recipe", "method": "recipe"}
 _USES = {
     "recipe": "robustplug train --recipe {}",
@@ -81,16 +85,12 @@ _LISTED = {"recipe": "", "suite": " --suites", "study": " --studies"}
 
 def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home: Path, folder: Path) -> Path:
     text, path = str(name_or_path), folder / name_or_path
-    try:
-        exists, is_folder = path.exists(), path.is_dir()
-    except (OSError, ValueError):
-        exists = is_folder = False
-    if exists and not is_folder:
+    if os.path.exists(path) and not is_folder(path):  # noqa: PTH110, which takes names that are too long
         return path
     name = path.name.removesuffix(".toml")
     if Path(name_or_path).parent in (Path(), home) and name in bundled:
         return bundled[name]
-    if is_folder:
+    if is_folder(path):
         inside = path / "recipe.toml"
         again = what == "recipe" and inside.is_file()
         hint = f"to run it again: {inside}" if again else "give the TOML file"
@@ -131,14 +131,16 @@ def read_text(path: Path) -> str:
         RecipeError: the file cannot be read, or is not UTF-8.
     """
     try:
+        data = read_bytes(path, _LARGEST)
+    except (OSError, Unreadable) as error:
+        why = str(error) if isinstance(error, Unreadable) else f"cannot be read: {error.strerror or error}"
+        raise RecipeError([Problem("", why)], str(path)) from None
+    try:
         # utf-8-sig: some editors write a byte order mark.
-        return path.read_bytes().decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = data[: error.start].count(b"\n") + 1
         problem = Problem("", "is not UTF-8 text", line, "save the file with encoding UTF-8")
-        raise RecipeError([problem], str(path)) from None
-    except OSError as error:
-        problem = Problem("", f"cannot be read: {error.strerror or error}")
         raise RecipeError([problem], str(path)) from None
 
 
@@ -148,9 +150,13 @@ def parse(text: str, source: str) -> dict[str, Any]:
     Raises:
         RecipeError: the text is not TOML; the problem contains the line.
     """
+    if (at := long_key(text)) is not None:
+        line = text.count("\n", 0, at) + 1
+        raise RecipeError([Problem("", "has a key of more than 64 parts", line)], source)
     try:
-        return tomllib.loads(text)
-    except RecursionError:
+        tree = tomllib.loads(text)
+        check_depth(tree)
+    except (RecursionError, Unreadable):
         raise RecipeError([Problem("", "is nested too deeply")], source) from None
     except ValueError as error:
         message = str(error)
@@ -158,12 +164,27 @@ def parse(text: str, source: str) -> dict[str, Any]:
         line = int(place[1]) if place else text.rstrip("\n").count("\n") + 1
         hint = "a string needs quotes, a table header brackets: see https://toml.io"
         raise RecipeError([Problem("", f"is not TOML: {message}", line, hint)], source) from None
+    return tree
 
 
 def copy_tables(value: Any) -> Any:
-    """Return a copy that consists of dicts and lists."""
-    if isinstance(value, Mapping):
-        return {key: copy_tables(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [copy_tables(item) for item in value]
-    return value
+    """Return a copy that consists of dicts and lists.
+
+    Raises:
+        RecipeError: the tables are nested too deeply, or hold more than 100,000 entries.
+    """
+    left = _ENTRIES
+
+    def copied(value: Any, depth: int) -> Any:
+        nonlocal left
+        if not isinstance(value, Mapping | list | tuple):
+            return value
+        left -= len(value)
+        if depth > DEEPEST or left < 0:
+            why = f"holds more than {_ENTRIES} entries" if left < 0 else "is nested too deeply"
+            raise RecipeError([Problem("", why)], "recipe")
+        if isinstance(value, Mapping):
+            return {key: copied(item, depth + 1) for key, item in value.items()}
+        return [copied(item, depth + 1) for item in value]
+
+    return copied(value, 0)

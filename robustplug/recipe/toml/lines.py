@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import KeyPath
 
+# Characters that are parsed again because a statement is not complete.
+_BUDGET = 2**20
+_PART = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+_LONG_KEY = re.compile(rf"""(?<![\w"'-]){_PART}(?:\.[ \t]*+{_PART}){{64}}""")
+
+
+def long_key(text: str) -> int | None:
+    """Return the place of a key of more than 64 parts; tomllib's time grows with the square of them."""
+    found = _LONG_KEY.search(text)
+    return None if found is None else found.start()
+
 
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield (line, text, parsed value) of each statement or header of a valid TOML text.
 
-    A statement on several lines, such as an array, can be parsed alone only when it is complete.
+    A statement on several lines, such as an array, can be parsed alone only when it is complete. Where that
+    takes too long, for an array of thousands of lines, the rest is left out.
     """
-    start, pending = 1, ""
+    start, pending, budget = 1, "", _BUDGET
     for number, line in enumerate(text.split("\n"), start=1):
         if not pending:
             start = number
         pending += line + "\n"
+        budget -= len(pending) - len(line)
+        if budget < 0:
+            return
         try:
             parsed = tomllib.loads(pending)
         except tomllib.TOMLDecodeError:

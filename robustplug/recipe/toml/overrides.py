@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import KeyPath, dotted
+from .lines import long_key
 
 
 def parse_value(text: str) -> Any:
@@ -16,7 +17,7 @@ def parse_value(text: str) -> Any:
     Dates stay strings: no option is a date, and a name may look like one.
     """
     try:
-        parsed = tomllib.loads(f"value = {text}")
+        parsed = {} if long_key(text) is not None else tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         return text
     if set(parsed) != {"value"} or isinstance(parsed["value"], datetime.date | datetime.time):
@@ -31,8 +32,8 @@ def parse_key(text: str) -> tuple[str, ...]:
         ValueError: the text is not a key.
     """
     try:
-        node: Any = tomllib.loads(f"{text} = 0")
-    except ValueError:
+        node: Any = {} if long_key(text) is not None else tomllib.loads(f"{text} = 0")
+    except (ValueError, RecursionError):
         raise ValueError(f"{text!r} is not a key: write for example --set train.epochs=5") from None
     parts = []
     while isinstance(node, dict) and len(node) == 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ...runs.folder import writing
+from ...runs.result_file import note_on_seals
 from ..figures.plots import Point, trade_off_figure
 from ..tables.comparison import Column, Comparison, Group, Value
 from ..tables.markup import escape
@@ -42,7 +43,8 @@ def comparison_notes(comparison: Comparison) -> list[str]:
             if group.setting.get(key) != other.setting.get(key)
         ]
         lines.append(f"Table {number} cannot be compared with table 1: {', '.join(map(_short, apart))}.")
-    return [*lines, *(f"left out: {name} {reason}" for name, reason in comparison.left_out.items())]
+    lines += [f"left out: {name} {reason}" for name, reason in comparison.left_out.items()]
+    return [*lines, *note_on_seals(comparison.unsealed)]
 
 
 def _short(text: str) -> str:

@@ -9,12 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ...errors import RunError
+from ...files.reading import Unreadable, read_bytes
 from ..tables.markup import escape
 
 # A picture with more bytes is left out of a page.
 LARGEST = 8_000_000
 # A wider figure, in CSS pixels, takes the full width of the page.
 _HALF = 640
+_MADE_BY = "Made by robustplug"
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,29 @@ def figures_html(pictures: Sequence[Picture]) -> str:
     return f'<div class="figures">\n{"".join(map(figure_html, pictures))}</div>\n' if pictures else ""
 
 
+def refuse_other_page(path: Path, figures: Path | None) -> None:
+    """Refuse to replace a page, or figures, of somebody else.
+
+    Args:
+        path: path of the page.
+        figures: folder of its figures; None where only a report that was killed can have left one.
+
+    Raises:
+        RunError: there is another page, or figures without a page.
+    """
+    try:
+        other = f"<footer><p>{_MADE_BY}" not in read_bytes(path).decode("utf-8", "replace")
+    except FileNotFoundError:
+        other = figures is not None and figures.exists()
+        path = figures or path
+    except Unreadable:
+        other = True
+    if other:
+        raise RunError(
+            f"{path} exists and is no page of robustplug: move it away, or choose another folder with --out"
+        )
+
+
 def page(title: str, lead: str, sections: Sequence[Section], note: str = "") -> str:
     """Return a whole page.
 
@@ -126,7 +151,7 @@ def page(title: str, lead: str, sections: Sequence[Section], note: str = "") -> 
         f'<section id="{each.name}">\n<h2>{escape(each.title)}</h2>\n{each.content}</section>\n'
         for each in shown
     )
-    made_by = f"Made by robustplug {version('robustplug')}. {note}".rstrip()
+    made_by = f"{_MADE_BY} {version('robustplug')}. {note}".rstrip()
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     # The policy is a second safeguard: even unescaped content cannot load or run anything.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ...core.types import AttackResult, Result
 from ...errors import RunError
-from ...runs.folder import EVALUATIONS, writing
+from ...runs.folder import EVALUATIONS, REPORT, is_finished, writing
 from ..figures.batchnorm import batchnorm_figure
 from ..figures.classes import draw_classes
 from ..figures.drawn import draw_sweeps, draw_training, title_of
@@ -31,7 +31,7 @@ from ..tables.results import (
     worst_case_lines,
 )
 from .computed import MEASURED, Commands, Computing, LeftOut
-from .page import Picture, Section, figures_html, page, read_picture
+from .page import Picture, Section, figures_html, page, read_picture, refuse_other_page
 
 if TYPE_CHECKING:
     from ...core.opened_run import OpenedRun
@@ -67,6 +67,7 @@ def run_report(
         RunError: the folder is not a run folder, or a file cannot be written.
     """
     material, figures = read_material(folder), out / FIGURES
+    refuse_other_page(out / PAGE, None if out == folder / REPORT else figures)
     read_extra(material, MEASURED, out / f"{MEASURED}.json")
     computing = Computing(material, out, commands, samples, device, reporter)
     probes: list[tuple[Path, str]] = []
@@ -92,7 +93,8 @@ def run_report(
         computing.left_out.append(LeftOut("the audit", "it was not run", f"robustplug audit {folder}"))
     if material.result is None:
         command = f"robustplug train --resume {folder}"
-        computing.left_out.append(LeftOut("the evaluation", "the run is not finished", command))
+        why = "the result cannot be believed" if is_finished(folder) else "the run is not finished"
+        computing.left_out.append(LeftOut("the evaluation", why, "" if is_finished(folder) else command))
     # This comes first, because it may add problems.
     results = _results(material)
     sections = [
@@ -194,7 +196,10 @@ def _lead(material: Material) -> str:
     """Return the most important facts of a run: its setting and its accuracies."""
     result = material.result
     if result is None:
-        return '<p class="subtitle">The run is not finished: there is no result yet.</p>\n'
+        why = "The run is not finished: there is no result yet."
+        if is_finished(material.folder):
+            why = "The result cannot be believed: the end of this page says why."
+        return f'<p class="subtitle">{why}</p>\n'
     meta = result.meta
     said = f"{meta.get('method')} on {meta.get('task')}, {meta.get('model') or 'no model of its own'}"
     said += f" · {result.split} split, {result.samples} samples · threat model "

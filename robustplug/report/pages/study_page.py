@@ -13,15 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import RunError
+from ...runs.folder import REPORT
+from ...studies.stored import read_study_body
 from ..figures.plots import radar_figure
 from ..figures.study import study_figure
-from ..material import Material, flat, read_material, read_study
+from ..material import Material, flat, read_material
 from ..tables.comparison import compare
 from ..tables.markup import escape, table_html, text_html
 from ..tables.study import study_notes, study_table, title_of
 from .compared import comparison_html
-from .page import Section, figures_html, page, read_picture
-from .run_page import BESIDE, FIGURES, environment_html, facts_html, recipe_html
+from .page import Section, figures_html, page, read_picture, refuse_other_page
+from .run_page import BESIDE, FIGURES, PAGE, environment_html, facts_html, recipe_html
 
 # A radar chart with fewer axes is a line, and more charts on a page are unreadable.
 _AXES, _RADARS = 3, 16
@@ -56,8 +58,8 @@ def study_report(folder: Path, out: Path) -> str:
     Raises:
         RunError: the folder contains no study, or a file cannot be written.
     """
-    body, figures = read_study(folder), out / FIGURES
-    problems: list[str] = []
+    (body, problems), figures = read_study_body(folder), out / FIGURES
+    refuse_other_page(out / PAGE, None if out == folder / REPORT else figures)
     cells = [Cell(str(cell["name"] or body["base"]), _runs(folder, cell, problems)) for cell in body["cells"]]
     runs = [run for cell in cells for run in cell.runs]
     for run in runs:

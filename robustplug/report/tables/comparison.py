@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from collections import Counter
@@ -113,11 +114,13 @@ class Comparison:
         groups: groups of comparable lines; several if samples differ.
         left_out: reason for each input that could not be used, by its name.
         suite: suite of the values; "" for the runs' own evaluations.
+        unsealed: files that an earlier version wrote without a seal.
     """
 
     groups: tuple[Group, ...]
     left_out: Mapping[str, str]
     suite: str = ""
+    unsealed: tuple[Path, ...] = ()
 
 
 def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
@@ -135,7 +138,8 @@ def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
     for entry in entries:
         groups.setdefault(_canonical(setting_of(entry, entries)), []).append(entry)
     found = (_group(setting_of(members[0], entries), members) for members in groups.values())
-    return Comparison(tuple(found), left_out, suite)
+    unsealed = dict.fromkeys(path for entry in entries for path in entry.unsealed)
+    return Comparison(tuple(found), left_out, suite, tuple(unsealed))
 
 
 def setting_of(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -186,16 +190,17 @@ def _rows(entry: Entry) -> dict[str, list[AttackResult]]:
     """
     found: dict[str, list[AttackResult]] = {}
     for result in entry.results:
-        before: dict[str, list[Any]] = {}
+        before: dict[str, str] = {}
         for row in result.attacks:
             if row.skipped:
                 continue
             # Only the name contains the surrogate model of a transfer attack.
             own = [row.name, row.options, row.threat, row.shift]
-            chain = [*before.get(row.chain, []), own] if row.chain else [own]
+            # A digest, because the rows before the last of a chain would make its key as long as all of them.
+            key = hashlib.sha256(f"{before.get(row.chain, '')}{_canonical(own)}".encode()).hexdigest()
             if row.chain:
-                before[row.chain] = chain
-            found.setdefault(_canonical(chain), []).append(row)
+                before[row.chain] = key
+            found.setdefault(key, []).append(row)
     return {key: rows for key, rows in found.items() if len(rows) == len(entry.results)}
 
 
@@ -286,17 +291,16 @@ def _not_compared(entries: Sequence[Entry], rows: Sequence[Mapping[str, list[Att
     """Return notes on rows that are missing or different in some lines, grouped by reason."""
     said: dict[str, list[str]] = {}
     images = unit_images(entries[0].results[0])
+    named: dict[str, dict[str, AttackResult]] = {}
+    for found in rows:
+        for key, theirs in found.items():
+            named.setdefault(theirs[0].name, {}).setdefault(key, theirs[0])
     for key in dict.fromkeys(key for found in rows for key in found):
         having = [entry.name for entry, found in zip(entries, rows, strict=True) if key in found]
         if len(having) == len(entries):
             continue
         row = next(found[key][0] for found in rows if key in found)
-        alike = [
-            other[0]
-            for found in rows
-            for theirs, other in found.items()
-            if theirs != key and other[0].name == row.name
-        ]
+        alike = [other for theirs, other in named[row.name].items() if theirs != key]
         where = sorted({_threat(other, images) for other in alike} - {_threat(row, images)})
         others = f"; elsewhere at {' and '.join(where)}" if where else ""
         others = others or ("; elsewhere after other attacks" if alike else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ...core.types import Result
-from ...runs.folder import EVALUATIONS, RECIPE, RESULT, holds_run, is_finished
-from ...runs.result_file import result_from_json
+from ...errors import RunError
+from ...files.reading import Unreadable, is_file, is_folder, read_bytes
+from ...runs.folder import RECIPE, RESULT, holds_run, is_finished
+from ...runs.result_file import Stored, evaluation_file, read_result
+from ...studies.stored import read_stored_study
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Entry:
         results: result of each seed.
         data: options of the task, if they are known.
         grades: audit grades, one per audited seed.
+        unsealed: files that an earlier version wrote without a seal.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Entry:
     results: tuple[Result, ...]
     data: Mapping[str, Any]
     grades: tuple[str, ...] = ()
+    unsealed: tuple[Path, ...] = ()
 
     @property
     def meta(self) -> Mapping[str, Any]:
@@ -71,19 +76,21 @@ def read_entries(paths: Sequence[str | Path], suite: str = "") -> tuple[list[Ent
 
 
 def _has_cells(entry: Entry) -> bool:
-    return entry.folder.is_dir() and not holds_run(entry.folder)
+    return is_folder(entry.folder) and not holds_run(entry.folder)
 
 
 def _read(path: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
-    if path.is_file():
-        body = _json(path)
-        yield Entry(path.stem, path, (_result(body),), {}, _grades(body))
+    if is_file(path):
+        stored = _stored(path)
+        yield Entry(path.stem, path, (stored.result,), {}, _grades(stored), () if stored.sealed else (path,))
     elif holds_run(path):
         yield _of_run(path, suite)
-    elif (path / RESULT).is_file():
+    elif is_file(path / RESULT):
         yield from _of_study(path, suite, left_out)
-    elif not path.exists():
+    elif not os.path.exists(path):  # noqa: PTH110, which takes names that are too long
         raise Unusable("does not exist")
+    elif not is_folder(path):
+        raise Unusable("is neither a file nor a folder")
     else:
         raise Unusable("contains neither a run nor a finished study")
 
@@ -91,79 +98,64 @@ def _read(path: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
 def _of_run(folder: Path, suite: str) -> Entry:
     if not is_finished(folder):
         raise Unusable(f"is not finished: resume it with robustplug train --resume {folder}")
-    own = _json(folder / RESULT, f"{RESULT} ")
-    file = folder / EVALUATIONS / f"{suite}.json" if suite else folder / RESULT
-    if not file.is_file():
+    own, file = _stored(folder / RESULT, folder), evaluation_file(folder, suite)
+    if not is_file(file):
         raise Unusable(f"lacks this evaluation: run robustplug evaluate {folder} --suite {suite}")
-    result = _result(_json(file, f"{file.name} "), f"{file.name} ")
+    stored = _stored(file, folder) if suite else own
     # A separate evaluation does not contain the cost of training.
-    training = _result(own, f"{RESULT} ").meta.get("training", {})
-    result = replace(result, meta={**result.meta, "training": training})
-    return Entry(folder.name, folder, (result,), _task(folder), _grades(own))
+    meta = {**stored.result.meta, "training": own.result.meta.get("training", {})}
+    unsealed = tuple(path for path, each in ((folder / RESULT, own), (file, stored)) if not each.sealed)
+    results = (replace(stored.result, meta=meta),)
+    return Entry(folder.name, folder, results, _task(folder), _grades(own), unsealed)
 
 
 def _of_study(folder: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
-    body = _json(folder / RESULT, f"{RESULT} ")
     try:
-        cells = [
-            (str(cell["name"] or body["base"]), [(folder / run["folder"], run) for run in cell["runs"]])
-            for cell in body["cells"]
-        ]
-        failed = {path: str(run["reason"]) for _, runs in cells for path, run in runs if run["reason"]}
-    except (KeyError, TypeError) as error:
-        raise Unusable(f"{folder / RESULT} is not the result of a study") from error
-    for name, runs in cells:
+        study = read_stored_study(folder)
+    except RunError as error:
+        raise Unusable(str(error).removeprefix(str(folder)).lstrip(" /")) from error
+    for cell in study.cells:
         seeds = []
-        for path, _ in runs:
+        for run in cell.runs:
+            path = folder / run.folder
             try:
-                if path in failed:
-                    raise Unusable(f"failed: {failed[path]}")
+                if run.reason:
+                    raise Unusable(f"failed: {run.reason}")
                 if not holds_run(path):
                     raise Unusable("was not started")
                 seeds.append(_of_run(path, suite))
             except Unusable as reason:
                 left_out[str(path)] = str(reason)
         if seeds:
+            name = cell.name or study.base
             results = tuple(seed.results[0] for seed in seeds)
             if len({(one.split, one.samples, one.meta.get("samples_digest")) for one in results}) > 1:
                 left_out[f"{folder}: {name}"] = "its runs were evaluated on different samples"
                 continue
             grades = tuple(grade for seed in seeds for grade in seed.grades)
-            yield Entry(name, folder, results, seeds[0].data, grades)
+            unsealed = tuple(path for seed in seeds for path in seed.unsealed)
+            yield Entry(name, folder, results, seeds[0].data, grades, unsealed)
 
 
-def _json(path: Path, name: str = "") -> Mapping[str, Any]:
-    """Read a JSON file; `name` precedes the error where the message otherwise names only the folder."""
+def _stored(path: Path, run: Path | None = None) -> Stored:
+    """Read a result; of a run, the message starts with the name of the file in it."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Unusable(f"{name}cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise Unusable(f"{name}is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise Unusable(f"{name}is not a result")
-    return body
-
-
-def _result(body: Mapping[str, Any], name: str = "") -> Result:
-    try:
-        result = result_from_json(body)
-    except ValueError as error:
-        raise Unusable(f"{name}cannot be read: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Unusable(f"{name}is not the result of an evaluation") from error
-    if not result.attacks or result.attacks[0].skipped:
-        raise Unusable(f"{name}contains no clean accuracy")
-    return result
+        stored = read_result(path, run)
+    except (FileNotFoundError, Unreadable) as error:
+        raise Unusable(str(error) if run is None else f"{path.relative_to(run)} {error}") from error
+    rows = stored.result.attacks
+    if not rows or rows[0].skipped:
+        raise Unusable("contains no clean accuracy")
+    return stored
 
 
 def _task(folder: Path) -> Mapping[str, Any]:
     try:
-        return dict(tomllib.loads((folder / RECIPE).read_text(encoding="utf-8"))["task"])
+        return dict(tomllib.loads(read_bytes(folder / RECIPE).decode())["task"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Unusable(f"{RECIPE} cannot be read: {error}") from error
 
 
-def _grades(body: Mapping[str, Any]) -> tuple[str, ...]:
-    audit = body.get("audit")
-    return (str(audit["grade"]),) if isinstance(audit, dict) and "grade" in audit else ()
+def _grades(stored: Stored) -> tuple[str, ...]:
+    audit = stored.body.get("audit")
+    return (str(audit["grade"]),) if audit else ()

@@ -9,6 +9,8 @@ from itertools import pairwise
 from rich.table import Table
 from rich.text import Text
 
+from ..printable import printable
+
 # CSS classes for the colours of the terminal; the words alone carry the meaning, too.
 _CLASSES = {"red": "bad", "yellow": "doubt", "green": "good", "dim": "dim"}
 # A table with a longer cell contains sentences; a narrow page stacks the cells of its rows.
@@ -17,10 +19,7 @@ _PROSE = 60
 
 def escape(text: str) -> str:
     """Return a text as HTML; control characters, which HTML forbids, become visible symbols."""
-    shown = "".join(
-        chr(0x2400 + ord(char)) if ord(char) < 32 and char not in "\n\t" else char for char in text
-    )
-    return html.escape(shown)
+    return html.escape(printable(text))
 
 
 def text_html(text: Text | str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -279,7 +279,7 @@ def normalisation_text(result: Result) -> str:
     return f"normalisation {where} (mean {numbers})"
 
 
-_GRADES = {"A": "green", "B": "green", "C": "yellow", "D": "bold red", "F": "bold red"}
+_GRADES = {"A": "green", "B": "green", "C": "yellow", "D": "bold red", "U": "yellow", "F": "bold red"}
 _MARKS = {"pass": ("pass", "green"), "warning": ("warning", "yellow"), "failure": ("FAIL", "bold red")}
 
 
@@ -293,11 +293,25 @@ def audit_table(audit: Mapping[str, Any]) -> Table:
         table.add_column(name, overflow="fold")
     for finding in audit["findings"]:
         word, style = _MARKS.get(finding["verdict"], (finding["verdict"], "dim"))
-        measured = "\n".join(f"{name}: {_number(value)}" for name, value in finding["measured"].items())
+        measured = "\n".join(_measured(finding))
         said = " ".join(part for part in (finding["meaning"], finding["advice"]) if part)
         table.add_row(finding["check"], Text(word, style=style), measured, said)
     return table
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
     return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.3g}"
+
+
+def _measured(finding: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the numbers of a finding, its interval and its p-value, a line each."""
+    numbers = dict(finding["measured"])
+    low, high = numbers.pop("lower limit", None), numbers.pop("upper limit", None)
+    for name, value in numbers.items():
+        yield f"{name}: {_number(value)}"
+    if low is not None and high is not None:
+        yield f"95 % interval: {low:.1%} to {high:.1%}"
+    if finding.get("p_value") is not None:
+        yield f"p = {finding['p_value']:.2g}"

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core.batches import index_batches
-from ...core.guard import other_generators
-from ...core.random import derive, isolated
+from ...core.random import derive, isolated, other_generators
 from ...core.types import Batch, Feed, Split, TaskInfo, View
 from .arrays import UNIT, Bounds, as_inputs, outside
 from .brought import samples_of

@@ -11,9 +11,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ...errors import BrokenData
+from ...files.reading import Unreadable, open_file
 
 Alpha = Literal["refuse", "white", "black"]
 
+# Not EPS, for which Pillow starts another program.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Pillow's own limit, beyond which it only warns; and bytes of a file.
+_MOST_PIXELS, _LARGEST = 89_478_485, 2**28
 _GREY = ("1", "L", "LA", "La")
 _DEEPEST = 65535
 # Bytes at the end of a JPEG file in which its end marker is looked for; some cameras append zeros.
@@ -44,12 +49,20 @@ def read_picture(
     name = name or str(source)
     if isinstance(source, Image.Image):
         return _read(source, alpha, name)
+    if isinstance(source, str | Path):
+        try:
+            file = open_file(source)
+        except (OSError, Unreadable) as error:
+            raise _broken(name, error) from error
+        with file:
+            return read_picture(file, alpha, name)
     try:
-        image = Image.open(source)
+        with _opened(source) as image:
+            return _read(image, alpha, name)
+    except BrokenData:
+        raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others.
         raise _broken(name, error) from error
-    with image:
-        return _read(image, alpha, name)
 
 
 def picture_tensor(image: Image.Image) -> Tensor:
@@ -70,12 +83,12 @@ def check_picture(source: str | Path | IO[bytes], alpha: Alpha = "refuse", name:
     name = name or str(source)
     if isinstance(source, str | Path):
         try:
-            with Path(source).open("rb") as file:
+            with open_file(source) as file:
                 return check_picture(file, alpha, name)
-        except OSError as error:
+        except (OSError, Unreadable) as error:
             raise _broken(name, error) from error
     try:
-        with Image.open(source) as image:
+        with _opened(source) as image:
             width, height = image.size
             if not _deep(image) and not _has_alpha(image):
                 if image.format == "PNG" and _plain(source):
@@ -89,6 +102,23 @@ def check_picture(source: str | Path | IO[bytes], alpha: Alpha = "refuse", name:
         raise
     except Exception as error:
         raise _broken(name, error) from error
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    """Open a picture without decoding it.
+
+    Raises:
+        ValueError: it is too large.
+        Exception: whatever Pillow raises.
+    """
+    if (size := file.seek(0, 2)) > _LARGEST:
+        raise ValueError(f"it has {size} bytes, of at most {_LARGEST}")
+    file.seek(0)
+    image = Image.open(file, formats=_FORMATS)
+    width, height = image.size
+    if width * height > _MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, of at most {_MOST_PIXELS:,}: make it smaller")
+    return image
 
 
 def _read(image: Image.Image, alpha: Alpha, name: str) -> Image.Image:

@@ -7,7 +7,6 @@ whole process (LightGBM 4.7 aborts, XGBoost 3.2 reads past its end), so truncate
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,14 @@ import torch
 from torch import Tensor
 
 from ...errors import RunError
+from ...files.reading import Unreadable, parse_json, read_bytes
 from .adapter import Opened
 from .contents import first_line
 from .flat import check_classes, check_features, flat
 from .trial import Shape
+from .ubj import check_ubj
 
+_LARGEST = 2**30
 _LIGHTGBM = {"binary", "multiclass", "multiclassova"}
 # Their scores are one number, above 0 for the second class, or one number for each class.
 _XGBOOST = {"binary:logistic", "binary:logitraw", "binary:hinge", "multi:softmax", "multi:softprob"}
@@ -34,7 +36,7 @@ def open_lightgbm(path: Path, shape: Shape) -> Opened:
         RunError: LightGBM is not installed, the file is damaged, or the model does not classify the task.
     """
     library = _library("lightgbm", path)
-    text = path.read_bytes()
+    text = _content(path)
     if b"\r\n" in text[:1000]:
         raise RunError(
             f"{path} has Windows line endings, which LightGBM does not write: copy it again, in binary mode"
@@ -63,14 +65,18 @@ def open_xgboost(path: Path, shape: Shape) -> Opened:
         RunError: XGBoost is not installed, the file is damaged, or the model does not classify the task.
     """
     library = _library("xgboost", path)
-    data = path.read_bytes()
+    data = _content(path)
     # The version is the last entry, in both formats.
     if not data.rstrip().endswith(b"}") or b"version" not in data[-200:]:
         raise _damaged(path, "its end is missing")
+    try:
+        parse_json(data) if data.startswith(b'{"') or b'"learner"' in data[:100] else check_ubj(data)
+    except Unreadable as error:
+        raise RunError(f"{path} {error}: download or save it again") from error
     booster = library.Booster()
     try:
         booster.load_model(bytearray(data))
-        learner = json.loads(booster.save_config())["learner"]
+        learner = parse_json(booster.save_config())["learner"]
     except library.core.XGBoostError as error:
         raise _damaged(path, first_line(error)) from error
     objective = str(learner["objective"]["name"])
@@ -98,6 +104,13 @@ def _xgboost_call(library: Any, booster: Any) -> Any:
         return _columns(booster.predict(data, output_margin=True, validate_features=False))
 
     return call
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_bytes(path, _LARGEST)
+    except (Unreadable, OSError) as error:
+        raise RunError(f"{path} {error}") from error
 
 
 def _library(name: str, path: Path) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import RunError
+from ...files.bounds import check_zip
+from ...files.reading import Unreadable, is_folder, open_file, parse_json, read_json
 
 Content = Literal["safetensors", "pickle", "torchscript", "export", "onnx", "lightgbm", "xgboost"]
 
@@ -45,14 +47,14 @@ def content_of(path: Path) -> Content:
     Raises:
         RunError: the file does not exist, cannot be read, is cut off, or contains no model.
     """
-    if path.is_dir():
-        raise RunError(f"{path} is a folder, not a model file; {KNOWN}")
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
             head = file.read(512)
     except FileNotFoundError:
         raise RunError(f"there is no file {path}; {KNOWN}") from None
+    except Unreadable as error:
+        raise RunError(f"{path} {error}; {KNOWN}") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
     if not head:
@@ -90,15 +92,15 @@ def stated_model(path: Path) -> tuple[dict[str, Any], Path] | None:
         The table of the model component, and the file with its weights; None where nothing is stated.
     """
     try:
-        if path.is_dir():
-            body, weights = json.loads((path / CONFIG).read_text(encoding="utf-8")), path / WEIGHTS
+        if is_folder(path):
+            body, weights = read_json(path / CONFIG), path / WEIGHTS
         else:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(length)) if length <= _LONGEST_HEADER else {}
+                header = parse_json(file.read(length)) if length <= _LONGEST_HEADER else {}
             body, weights = header["__metadata__"], path
         stated = body[STATES]
-        table = (json.loads(stated) if isinstance(stated, str) else stated)["model"]
+        table = (parse_json(stated) if isinstance(stated, str) else stated)["model"]
         return (table, weights) if isinstance(table["use"], str) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # no such file; what is wrong with it is reported where it is loaded
@@ -115,12 +117,11 @@ def _safetensors(path: Path, head: bytes, size: int) -> bool:
 
 def _zip_content(path: Path) -> Content:
     try:
+        check_zip(path)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise RunError(
-            f"{path} is damaged or cut off ({first_line(error)}): download or save it again"
-        ) from error
+    except Unreadable as error:
+        raise RunError(f"{path} {error}: download or save it again") from error
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends and any("/code/" in name for name in names):
         return "torchscript"

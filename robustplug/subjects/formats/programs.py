@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from ...errors import RunError
 from .adapter import Opened, Sizes, manageable
-from .archive import check_archive
+from .archive import check_archive, check_script
 from .contents import first_line
 
 
@@ -40,6 +40,7 @@ def open_script(path: Path, device: torch.device) -> Opened:
     Raises:
         RunError: the file cannot be loaded.
     """
+    check_script(path)
     try:
         with _quiet():
             module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from torch import nn
 
 from ...core.random import isolated
 from ...errors import RunError
+from ...files.reading import is_file
 from ...plugin.registry import did_you_mean
 from .adapter import Opened
 from .contents import PREFIX, digest, first_line
@@ -44,7 +45,7 @@ def open_torchvision(name: str, weights: str | None, shape: tuple[int, ...], cla
             f"{PREFIX}{name} needs trained weights: give --weights one of {', '.join(choices)}, or a file "
             "with a state dict"
         )
-    if Path(weights).is_file() or Path(weights).suffix.lower() in _FILES:
+    if is_file(weights) or Path(weights).suffix.lower() in _FILES:
         return _from_file(name, Path(weights), shape, classes)
     if weights not in choices:
         raise RunError(

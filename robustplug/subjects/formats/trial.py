@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...core.calling.inputs import call
+from ...core.calling.samples import apart
 from ...core.modules import evaluating
 from ...core.random import isolated, stream
 from ...errors import RunError
@@ -18,10 +20,6 @@ from .contents import first_line
 
 # Share of the largest logit that differences by rounding, TensorFloat-32 included, do not reach.
 _ROUNDING = 0.01
-_PROBABILITIES = (
-    "outputs look like probabilities: the gradients of the softmax vanish and weaken attacks on logits, so "
-    "the robust accuracy is overestimated; remove the softmax"
-)
 _DECISIONS = (
     "it returns only decisions, a class index for each image: run decision-based (hard-label) attacks on it; "
     "results of attacks that use scores or gradients are meaningless"
@@ -92,14 +90,11 @@ def find_logits(adapter: Adapter, name: str, shape: Shape, device: torch.device)
     )
 
 
-def check_logits(
-    module: nn.Module, name: str, shape: Shape, device: torch.device, decisions: bool = False
-) -> list[str]:
+def check_logits(module: nn.Module, name: str, shape: Shape, device: torch.device) -> list[str]:
     """Run a model on a few images and return notes on its outputs for the reader.
 
     Args:
         module, name, shape, device: the model, its name for messages, its shapes, and the device.
-        decisions: True if the logits are 1 and 0, built from class indices, and not probabilities.
 
     Raises:
         RunError: the model does not accept the images, or its outputs are not logits (N, classes).
@@ -107,15 +102,14 @@ def check_logits(
     zeros = shape.lowest(2, device)
     images = shape.drawn(3, stream(0, "trial images")).to(device)
     with _at_rest(module, name, shape, device):
-        on_zeros = module(zeros)
+        on_zeros = call(module, zeros)
     _check(on_zeros, name, (len(zeros), shape.classes))
     with _at_rest(module, name, shape, device, rows=3):
-        three, again, two = module(images), module(images), module(images[:2])
+        three, again, two = call(module, images), call(module, images), call(module, images[:2])
     _check(three, name, (len(images), shape.classes))
     if not three.isfinite().all():
         raise RunError(f"{name} returns outputs that are not finite numbers (NaN or infinite)")
-    notes = _notes(on_zeros, three.float(), again.float(), two.float())
-    return [note for note in notes if not (decisions and note is _PROBABILITIES)]
+    return list(_notes(on_zeros, three.float(), again.float(), two.float()))
 
 
 def why_no_gradients(module: nn.Module, shape: Shape, device: torch.device) -> str:
@@ -123,11 +117,11 @@ def why_no_gradients(module: nn.Module, shape: Shape, device: torch.device) -> s
     x = shape.lowest(2, device).requires_grad_()
     try:
         with evaluating(module), isolated(0, device), torch.enable_grad():
-            output = module(x)
+            output = call(module, x)
             if not output.requires_grad:
                 return "its outputs are detached from the images"
-            torch.autograd.grad(output.sum(), x)
-            return ""
+            (slopes,) = torch.autograd.grad(output.sum(), x, allow_unused=True)
+            return "its outputs do not depend on the images" if slopes is None else ""
     except Exception as error:  # the model may run any code; numpy, for example, refuses such images
         return f"{type(error).__name__}: {first_line(error)}"
 
@@ -138,7 +132,7 @@ def _at_rest(
 ) -> Iterator[None]:
     """Run a model in eval mode, without a graph, and report the images on which it fails."""
     try:
-        with evaluating(module), isolated(0, device), torch.no_grad():
+        with apart(module, watch=True), isolated(0, device), torch.no_grad():
             yield
     except Exception as error:  # the model may run any code
         hint = "; it accepts 2: export it with a dynamic batch size" if rows > 2 else ""
@@ -199,8 +193,6 @@ def _notes(on_zeros: Tensor, three: Tensor, again: Tensor, two: Tensor) -> Itera
     rounding = _ROUNDING * float(three.abs().max()) + 1e-6
     if not on_zeros.isfinite().all():
         yield "outputs for an all-black image are not finite numbers"
-    if bool((three >= 0).all()) and torch.allclose(three.sum(1), torch.ones(3).to(three), atol=1e-3):
-        yield _PROBABILITIES
     if float((three - again).abs().max()) > rounding:
         yield (
             "outputs for the same images differ from call to call: dropout in training mode, or a randomised "

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...core.modules import Normalized
 from ...errors import RunError
+from ...runs.manifest import refuse_changed
 from ..target import TargetKind
 from .adapter import Opened
 from .contents import content_of, first_line
@@ -77,6 +78,7 @@ def _read_safetensors(path: Path) -> State:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    refuse_changed(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -132,9 +134,9 @@ def _tables(value: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterator[t
     inner = [
         found
         for name, table in value.items()
+        if len(place) < 3  # a pickle may hold itself
         if isinstance(name, str) and isinstance(table, Mapping) and not _OTHERS.search(name)
         for found in _tables(table, (*place, name))
-        if len(place) < 3
     ]
     # A table of tables may have a tensor of its own, such as the number of the epoch.
     if own and (not inner or any("." in name for name in own)):

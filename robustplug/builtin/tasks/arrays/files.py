@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,16 @@ from typing import Any, NamedTuple, TypeVar, cast, get_args
 
 import numpy as np
 
-from ....api import BrokenData, DataMissing, Split, find_column
+from ....api import (
+    BrokenData,
+    DataMissing,
+    Split,
+    Unreadable,
+    check_zip,
+    find_column,
+    is_folder,
+    open_file,
+)
 from .. import ArraysOptions
 
 _MEND = 'task.features = ["NAME"], task.label = "NAME"'
@@ -42,14 +52,18 @@ Parts = dict[Split | None, Part]
 
 
 def loaded(file: Path, read: Callable[[], Loaded]) -> Loaded:
-    """Return what a function reads from a file.
+    """Return what a function reads from a regular file or a folder.
 
     Raises:
         BrokenData: it raises anything; the message names the file.
     """
     try:
+        if not is_folder(file):
+            open_file(file).close()
         return read()
     except Exception as error:  # each format has its own errors for damaged files
+        if isinstance(error, Unreadable):
+            raise BrokenData(f"{file} {error}") from error
         why = str(error) or type(error).__name__
         if "pickle" in why or "Python objects" in why:
             why = "it is damaged, or holds Python objects, which are not unpickled: save arrays of numbers"
@@ -58,8 +72,18 @@ def loaded(file: Path, read: Callable[[], Loaded]) -> Loaded:
 
 def read_npz(file: Path, options: ArraysOptions) -> Parts:
     """Read the arrays of a .npz file that hold inputs and labels."""
-    with loaded(file, lambda: np.load(file, allow_pickle=False)) as archive:
+    with loaded(file, partial(_archive, file)) as archive:
         return named_parts({key: partial(archive.__getitem__, key) for key in archive}, file, options)
+
+
+def _archive(file: Path) -> Any:
+    with open_file(file) as opened:
+        if zipfile.is_zipfile(opened):
+            check_zip(file)
+    archive = np.load(file, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise Unreadable("is one array, as in a .npy file: save it with the suffix .npy, or use numpy.savez")
+    return archive
 
 
 def read_safetensors(file: Path, options: ArraysOptions) -> Parts:
@@ -102,7 +126,11 @@ def read_npy(file: Path, options: ArraysOptions) -> Parts:
 
 def _mapped(file: Path) -> Any:
     # Copy on write: what is not used is not read.
-    return np.load(file, allow_pickle=False, mmap_mode="c")
+    open_file(file).close()
+    array = np.load(file, allow_pickle=False, mmap_mode="c")
+    if not isinstance(array, np.ndarray):
+        raise Unreadable("is an archive of arrays: save it with the suffix .npz")
+    return array
 
 
 def named_parts(arrays: Mapping[str, Callable[[], Any]], file: Path, options: ArraysOptions) -> Parts:
@@ -138,7 +166,11 @@ def named_parts(arrays: Mapping[str, Callable[[], Any]], file: Path, options: Ar
             if name is not None and name not in bases:
                 raise ValueError(f"{what} has no array {name!r}; it has {', '.join(map(repr, bases))}")
             found = name or find_column(bases, cast(Any, role), what, _MEND)
-            pair.append(loaded(file, arrays[bases[found]]))
+            pair.append(array := loaded(file, arrays[bases[found]]))
+            # An entry of an archive that is no array comes as bytes; a header can state any number of values
+            # that take no bytes.
+            if isinstance(array, bytes) or not array.nbytes:
+                raise BrokenData(f"{what}: {bases[found]!r} is empty, or no array")
         parts[split] = Part(pair[0], pair[1])
     return parts
 

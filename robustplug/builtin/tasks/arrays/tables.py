@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from ....api import BrokenData, did_you_mean, find_column
+from ....api import BrokenData, Unreadable, check_size, did_you_mean, find_column, open_file
 from .. import ArraysOptions
 from .files import Part, Parts, loaded
 
 _MEND = 'task.label = "NAME"'
 _DELIMITERS = ",;\t|"
-# Rows that are converted at a time.
-_AT_ONCE = 4096
+# Rows that are converted at a time, and characters that a line may have.
+_AT_ONCE, _LONGEST = 4096, 2**26
+# Bytes of a cell of a Parquet table in memory.
+_CELL = 8
 
 Line = tuple[int, list[str]]
 
@@ -31,16 +35,18 @@ def read_csv(file: Path, options: ArraysOptions) -> Parts:
         ValueError: the columns that are asked for do not exist, or a feature is no number.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
+        with io.TextIOWrapper(open_file(file), newline="", encoding="utf-8-sig") as text:
             return {None: _table(text, file, options)}
-    except (UnicodeDecodeError, csv.Error) as error:
+    except Unreadable as error:
+        raise BrokenData(f"{file} {error}") from error
+    except (UnicodeDecodeError, OSError, csv.Error) as error:
         raise BrokenData(f"{file} cannot be read: {error}") from error
 
 
 def _table(text: TextIO, file: Path, options: ArraysOptions) -> Part:
-    first = text.readline()
+    first = _line(text)
     text.seek(0)
-    reader = csv.reader(text, delimiter=max(_DELIMITERS, key=first.count))
+    reader = csv.reader(iter(partial(_line, text), ""), delimiter=max(_DELIMITERS, key=first.count))
     lines = ((reader.line_num, row) for row in reader if any(row))
     head = list(islice(lines, 2))
     if not head:
@@ -65,6 +71,13 @@ def _table(text: TextIO, file: Path, options: ArraysOptions) -> Part:
     if not x:
         raise BrokenData(f"{file} has names of columns, but no rows")
     return Part(np.concatenate(x), np.array(y), tuple(features))
+
+
+def _line(text: TextIO) -> str:
+    line = text.readline(_LONGEST + 1)
+    if len(line) > _LONGEST:
+        raise Unreadable(f"is no table: a line has more than {_LONGEST} characters")
+    return line
 
 
 def has_names(first: Sequence[str], second: Sequence[str]) -> bool:
@@ -134,8 +147,11 @@ def read_parquet(file: Path, options: ArraysOptions) -> Parts:
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError(f'{file} needs pyarrow ({error}): pip install "robustplug[parquet]"') from error
-    known = loaded(file, lambda: parquet.read_schema(file)).names
+    facts = loaded(file, lambda: parquet.read_metadata(file))
+    known = loaded(file, facts.schema.to_arrow_schema).names
     label, features = columns_of(known, file, options)
+    # A column of one value may have any number of rows in a few bytes.
+    loaded(file, lambda: check_size(facts.num_rows * (1 + len(features)) * _CELL, "the table"))
     table = loaded(file, lambda: parquet.read_table(file, columns=[label, *features]))
     columns = [_numbers(table.column(name), name, file) for name in features]
     return {None: Part(np.stack(columns, 1), np.array(table.column(label).to_pylist()), tuple(features))}

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....api import ArrayTask, DataMissing, Split, stratified_split, stream
+from ....api import (
+    ArrayTask,
+    BrokenData,
+    DataMissing,
+    Split,
+    Unreadable,
+    is_folder,
+    open_file,
+    stratified_split,
+    stream,
+)
 from .. import ArraysOptions
 from ..labels import class_numbers
 from .files import Part, Parts, read_folder, read_npy, read_npz, read_safetensors
@@ -129,10 +139,14 @@ def read_parts(path: str, options: ArraysOptions) -> Parts:
         As `arrays`.
     """
     file = Path(path).expanduser()
-    if not file.exists():
-        raise DataMissing(f"there is no file {file.absolute()}")
-    if file.is_dir():
+    if is_folder(file):
         return read_folder(file, options)
+    try:
+        open_file(file).close()
+    except FileNotFoundError:
+        raise DataMissing(f"there is no file {file.absolute()}") from None
+    except Unreadable as error:
+        raise BrokenData(f"{file} {error}") from error
     if file.suffix.lower() not in _READERS:
         raise ValueError(f"{file} has another format than {', '.join(_READERS)}, or a folder of .npy files")
     return _READERS[file.suffix.lower()](file, options)

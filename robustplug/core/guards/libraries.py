@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from .random import isolated
+from ...errors import Refused
+from ..calling.gradients import enlarged, finite
+from ..random import isolated, other_generators
+from ..step import NO_GRADIENTS
 
 if TYPE_CHECKING:
-    from .protocols import Vicinity
-    from .step import Step
-    from .types import View
+    from ..protocols import Vicinity
+    from ..step import Step
+    from ..types import View
 
 
 class Guarded(nn.Module):
@@ -41,10 +42,17 @@ class Guarded(nn.Module):
         """Return logits (N, K) for inputs in [0, 1], and count forwards and backwards."""
         step: Step = self.__dict__["step"]
         # Code that passes through NumPy returns double precision.
-        output: Tensor = step.forward(x.to(step.batch.x.dtype) if x.is_floating_point() else x)
+        x = x.to(step.batch.x.dtype) if x.is_floating_point() else x
+        slopes = x.requires_grad and torch.is_grad_enabled()
+        if slopes:
+            x = x.view_as(x)
+            x.register_hook(lambda gradient: _usable(step, gradient))  # type: ignore[no-untyped-call]
+        output: Tensor = step.forward(x)
+        if slopes and not output.requires_grad:
+            raise Refused(NO_GRADIENTS)
         if output.requires_grad:
             output.register_hook(lambda gradient: _count(step, len(x)))  # type: ignore[no-untyped-call]
-        return output
+        return output.float()
 
     def train(self, mode: bool = True) -> Guarded:
         """Ignore the call and keep the mode of an attack: active dropout would pass for robustness."""
@@ -57,6 +65,13 @@ class Guarded(nn.Module):
 
 def _count(step: Step, rows: int) -> None:
     step.meter.backwards += rows
+
+
+def _usable(step: Step, gradient: Tensor) -> Tensor:
+    """Return an input gradient that is finite and large enough for the norms that libraries divide by."""
+    if step.evaluating:
+        step.meter.note(gradient)
+    return enlarged(finite(gradient))
 
 
 @contextlib.contextmanager
@@ -121,24 +136,11 @@ def attack_by_radius(
         x = view.origin.detach().clone()
         for eps in sorted(set(radius.tolist()) - {0.0}):
             rows = radius == eps
-            found = attack(model, x[rows].contiguous(), view.y[rows], eps).detach().to(x.device, x.dtype)
+            # Libraries compute in single precision, and some fail in any other.
+            found = (
+                attack(model, x[rows].contiguous().float(), view.y[rows], eps).detach().to(x.device, x.dtype)
+            )
             finite = found.flatten(1).isfinite().all(1).view(-1, *(1,) * (x.dim() - 1))
             x[rows] = torch.where(finite, found, x[rows])
     legal = vicinity.contains(x, view.origin, radius).view(-1, *(1,) * (x.dim() - 1))
     return view.replace(x=torch.where(legal, x, vicinity.project(x, view.origin, radius)).detach())
-
-
-@contextlib.contextmanager
-def other_generators(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python and, if loaded, of NumPy, and restore them afterwards."""
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    state: Any = None if numpy is None else numpy.random.get_state()
-    random.setstate(random.Random(seed).getstate())
-    if numpy is not None:
-        numpy.random.set_state(numpy.random.RandomState(seed).get_state())
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        if numpy is not None:
-            numpy.random.set_state(state)

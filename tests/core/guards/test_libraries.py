@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustplug.core.guard import guarded
+from robustplug.core.guards.libraries import guarded
 from robustplug.core.random import isolated, stream
 from robustplug.core.step import Step
 from robustplug.core.types import Feed

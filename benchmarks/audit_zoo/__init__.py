@@ -1,0 +1,1 @@
+"""A zoo of honest and of masked models, on which the audit is calibrated; see `__main__`."""

@@ -1,0 +1,1 @@
+"""Calls of any model: inputs are spared, gradients are numbers, outputs are logits, samples are apart."""
