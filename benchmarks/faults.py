@@ -9,8 +9,8 @@ outcome is one of
 
     same         the numbers of the undamaged folder
     named        a line names the file, and the command goes on; the numbers are those of the undamaged
-                 folder, or of one without the file
-    refused      exit code 2, and a line that names the file
+                 folder, or a part of them, or those of a folder without the file
+    refused      exit code 2, or 1 if only a part is left out, and a line that names the file
     accepted     other numbers without a word, from a file of the user's own, or a forged one that is sealed
                  again
     unnamed      exit code 2 or other numbers, with a message that does not name the file
@@ -54,6 +54,7 @@ from robustplug.cli import main as command_line
 OUTCOMES = ("same", "named", "refused", "accepted", "unnamed", "other", "different", "traceback", "hang")
 GOOD = OUTCOMES[:4]
 LIMIT = 120  # seconds
+DOUBT = re.compile("cannot|damaged|changed|another|missing|not as it was")
 # The second is what the program says instead of the first.
 UNEXPECTED = re.compile(r"Traceback \(most recent call last\)|This is a bug")
 
@@ -78,12 +79,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Done:
-    """What a command did: exit code, output, numbers, exception."""
+    """What a command did: exit code, output, numbers, exception, page."""
 
     code: int
     said: str
     numbers: Any
     failure: str = ""
+    page: str = ""
 
 
 def invoke(reading: Reading, folder: Path) -> Done:
@@ -120,7 +122,12 @@ def invoke(reading: Reading, folder: Path) -> Done:
             numbers = reading.numbers(folder, result.output)
         except (OSError, ValueError, KeyError) as error:
             numbers = f"no numbers: {error}"
-    return Done(result.exit_code, result.output, numbers)
+    pages = (
+        [path.read_text() for path in folder.glob("*/report/index.html")]
+        if "report" in reading.arguments
+        else []
+    )
+    return Done(result.exit_code, result.output, numbers, page="".join(pages))
 
 
 class Campaign:
@@ -231,8 +238,7 @@ class Campaign:
         """Return the outcome of a command."""
         if done.failure:
             return "hang" if done.failure == "hang" else "traceback"
-        page = done.numbers if isinstance(done.numbers, str) else ""
-        words = re.sub(r"\s+", "", done.said + page)
+        words = re.sub(r"\s+", "", done.said + done.page)
         named = any(name in words for path in changed for name in names(Path(path)))
         if done.code == 2:
             return "refused" if named else "unnamed"
@@ -241,20 +247,20 @@ class Campaign:
         if self.places[name].authored or kind.startswith("forged"):
             return "accepted"
         if not named:
-            return (
-                "different"
-                if done.said == undamaged.said or not re.search("cannot|not ", done.said)
-                else "unnamed"
-            )
+            return "unnamed" if re.search(DOUBT, done.said.replace(undamaged.said, "")) else "different"
+        if isinstance(done.numbers, dict) and done.numbers.items() <= undamaged.numbers.items():
+            return "named"
         for removed in (changed, [path for path in changed if path.endswith(".json")]):
             if done.numbers == self.without(name, method, reading, removed).numbers:
                 return "named"
-        return "other"
+        return "refused" if done.code == 1 else "other"
 
 
 def names(path: Path) -> list[str]:
     """Return what a message names a file by: its name, or that of its checkpoint or its examples."""
     more = [path.stem] if path.stem.startswith("epoch-") else []
+    if path.name == "manifest.json":
+        more += ["belongstoanotherrun"]  # what the message says of every file of the run then
     return [path.name, *more, *([path.parent.name] if "examples" in path.parts[:-2] else [])]
 
 

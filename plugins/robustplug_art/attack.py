@@ -53,7 +53,7 @@ NEED_TARGETS = {"SaliencyMapMethod"}
 PROBABILITIES = {"SimBA", "VirtualAdversarialMethod"}
 
 
-# Repeated in robustplug_torchattacks on purpose: each of the two names its library, and needs no other plugin.
+# Repeated in robustplug_torchattacks on purpose: each of the two names its library and needs no other plugin.
 def attack_classes() -> dict[str, type[Any]]:
     """Return the evasion attacks of ART by name.
 
@@ -94,8 +94,8 @@ def refuse_targets(name: str, arguments: Mapping[str, Any]) -> None:
             refuse_targets(name, value)
         elif key == "targeted" and value:
             raise ValueError(
-                f"targeted: ART's {name} would need a class to be reached for each sample, and would take the "
-                "true one: a row counts any wrong class, so leave it out"
+                f"targeted: ART's {name} would need a class to be reached for each sample, and would take "
+                "the true one: a row counts any wrong class, so leave it out"
             )
 
 

@@ -91,7 +91,7 @@ def judge(
     legal = torch.ones(len(batch), dtype=torch.bool, device=batch.index.device)
     if attack.perturbation is not None:
         radius = step_on(batch).radii(view, vicinity)
-        _refuse_illegal(task, view, vicinity, radius)
+        refuse_illegal(task, view, vicinity, radius)
         # Only x is taken from the attack; labels, origins and radii are the original ones.
         view = evaluation.attacked(step_on(batch, attacking=True), view, attack.perturbation, vicinity, first)
         with unchanged(None, lambda: name_of(vicinity)):
@@ -116,7 +116,7 @@ def judge(
     return Judged(right, legal, _distances(own, ~right), measures, told, predicted, confidence)
 
 
-def _refuse_illegal(task: Task, origin: View, vicinity: Vicinity, radius: Tensor) -> None:
+def refuse_illegal(task: Task, origin: View, vicinity: Vicinity, radius: Tensor) -> None:
     """Refuse inputs outside their valid range: every result would be illegal, and count as robust.
 
     Raises:

@@ -21,6 +21,7 @@ from ..recipe.load import read_suite
 from ..recipe.write import use_to_mapping
 from .chunks import regroup, standing_batches
 from .evaluate import Evaluation
+from .judge import refuse_illegal
 from .results import Asked, describe, prepare_evaluation
 from .rows import chain_of_attacks, suite_attacks
 from .setting import Attack, plain_objective
@@ -107,8 +108,10 @@ class OpenedEvaluation:
             given = copied(batch)
             step = Step(evaluation.model, objective, evaluation.task, given, rng)
             step.seed = derive(evaluation.seed, "samples", number)
+            view, vicinity = View.of(given, "adv"), attack.vicinity or evaluation.vicinity
+            refuse_illegal(evaluation.task, view, vicinity, step.radii(view, vicinity))
             with evaluation.guarding(attack.perturbation, batch, *compared(given, batch)):
-                yield step, View.of(given, "adv"), attack.vicinity or evaluation.vicinity
+                yield step, view, vicinity
 
     def feed(self) -> Feed:
         """Return which batches are evaluated."""
@@ -159,6 +162,7 @@ def adversarial_examples(opened: OpenedEvaluation) -> Tensor:
                 step = Step(evaluation.model, plain_objective(evaluation.loss), evaluation.task, batch, rng)
                 step.evaluating, step.seed = True, derive(evaluation.seed, "samples", 1)
                 view, vicinity = View.of(batch, "adv"), row.vicinity or evaluation.vicinity
+                refuse_illegal(evaluation.task, view, vicinity, step.radii(view, vicinity))
                 x = evaluation.attacked(step, view, row.perturbation, vicinity).x
                 legal = evaluation.vicinity.contains(x, batch.x, step.radii(view, evaluation.vicinity))
             found.append(take_where(legal, x, batch.x).detach().cpu())

@@ -12,6 +12,7 @@ from ..core.calling.outputs import NOTES, AsLogits, Scale, scale_of
 from ..core.calling.samples import NOTE, apart, is_restless
 from ..core.random import isolated
 from ..core.types import Feed, Split
+from ..devices.processes import in_float32
 
 if TYPE_CHECKING:
     from ..core.task import Task
@@ -54,7 +55,7 @@ def readable(model: nn.Module, task: Task, split: Split, device: torch.device) -
     if batch is None:
         return plain
     try:
-        with apart(model, watch=True), torch.no_grad(), isolated(0, device):
+        with apart(model, watch=True), in_float32(model), torch.no_grad(), isolated(0, device):
             scale = scale_of(call(model, batch.x))
     except Exception:  # the row of the clean samples says what is wrong with the model
         return plain

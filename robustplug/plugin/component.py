@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from .options import Rest
 from .traits import NO_TRAITS, Traits
@@ -31,6 +31,7 @@ Kind = Literal[
     "schedule",
     "augmentation",
 ]
+T = TypeVar("T")
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -173,7 +174,12 @@ class Slot:
     optional: bool
 
 
-@functools.cache
+def _once_for_each(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
+    # The type of `functools.cache` accepts no `type[Any]`.
+    return typing.cast(Callable[[type[Any]], T], functools.cache(function))
+
+
+@_once_for_each
 def rest_name(options: type[Any]) -> str | None:
     """Return the field of an options dataclass that takes all other keys (see `options.Rest`)."""
     for name, hint in typing.get_type_hints(options, include_extras=True).items():
@@ -182,7 +188,7 @@ def rest_name(options: type[Any]) -> str | None:
     return None
 
 
-@functools.cache
+@_once_for_each
 def slots(options: type[Any]) -> Mapping[str, Slot]:
     """List the slots of an options dataclass by field name.
 

@@ -16,11 +16,12 @@ from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..core.reporting import Reporter, Silent
 from ..core.task import notes_of
-from ..core.types import EpochReport, Progress, Result, RunInfo
+from ..core.types import Cost, EpochReport, Progress, Result, RunInfo, View
 from ..devices.precision import choose_channels_last, choose_precision, fitting_threads
 from ..devices.processes import Processes, start
 from ..devices.signals import StopRequest, stop_requests
 from ..errors import Interrupted, RunError
+from ..evaluation.judge import refuse_illegal
 from ..evaluation.kept.journal import discard
 from ..evaluation.results import Asked, evaluate_subject
 from ..plugin.host import host
@@ -128,7 +129,12 @@ class Training:
 
     def _run(self) -> Trained:
         place = self._place
-        with explained(place, self._kept, self.parts, self.folder), fitting_threads(self.data.first().x):
+        first = self.data.first()
+        with explained(place, self._kept, self.parts, self.folder), fitting_threads(first.x):
+            method = self.parts.method
+            if any(method.perturbation.cost(Cost(0, 0))):  # the range is that of an attack
+                radius = torch.full((len(first),), float(method.vicinity.eps), device=first.index.device)
+                refuse_illegal(self.parts.task, View.of(first), method.vicinity, radius)
             return self._train()
 
     def _train(self) -> Trained:

@@ -30,7 +30,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
 }
 SLOW: dict[str, dict[str, Any]] = {
     "autoattack": {"version": "custom", "attacks": ["apgd-ce", "apgd-t", "fab", "square"]},
-    "art": {"name": "ProjectedGradientDescent", "arguments": {"max_iter": 3}},
+    "art": {"name": "ProjectedGradientDescent", "max_iter": 3},
     "torchattacks": {"name": "PGDL2"},
     "sign-opt": {"queries": 150},
     "svm-opt": {"queries": 150},

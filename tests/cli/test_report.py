@@ -59,8 +59,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     body["meta"]["name"] = EVIL
     row = body["attacks"][1]
     row |= {"example": f"a {EVIL}\n  b", "measures": {EVIL: {"mean": 1.5, "low": 1, "high": 2, "count": 9}}}
-    numbers = {"accuracy": None, "right": "", "by_class": [], "confusion": []}
+    numbers: dict[str, Any] = {"accuracy": None, "right": "", "by_class": [], "confusion": []}
     body["attacks"][2] |= {"skipped": EVIL, **numbers}
+    # The last row of the chain that was run has the confusion matrix.
+    samples = body["meta"]["classes"]["samples"]
+    row["confusion"] = [[0] * len(samples) for _ in samples]
+    for at, (right, count) in enumerate(zip(row["by_class"], samples, strict=True)):
+        row["confusion"][at][at], row["confusion"][at][at - 1] = right, count - right
     body["audit"] = AUDIT
     write_json(folder / "result.json", seal_result(body, "result", folder))
     (folder / "environment.json").write_text(json.dumps({"python": EVIL, "plugins": {EVIL: EVIL}}))

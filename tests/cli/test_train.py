@@ -137,7 +137,8 @@ def test_evaluate_where_there_is_no_run(run: Run, cli: Invoke) -> None:
 
 
 def test_a_result_that_cannot_be_written_is_one_message(run: Run, cli: Invoke) -> None:
-    result = cli("evaluate", FOLDER, "--device", "cpu", "--json", "absent/again.json", "--quiet")
+    Path("blocked").write_text("a file, not a folder")
+    result = cli("evaluate", FOLDER, "--device", "cpu", "--json", "blocked/again.json", "--quiet")
     assert result.exit_code == 2
     assert "cannot write" in result.output
 

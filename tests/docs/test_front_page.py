@@ -30,6 +30,7 @@ def test_the_table_can_be_read() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_recipe_of_the_front_page_is_stable(tmp_path: Path) -> None:
     found: dict[int, list[float]] = {}
     for seed in SEEDS:

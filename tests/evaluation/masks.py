@@ -35,7 +35,7 @@ def trained(eps: float = 0.0, epochs: int = 12, channels: int = 1, before: Any =
         optimizer = torch.optim.Adam(model.parameters(), 2e-3)
         x, y = digits()
         for _ in range(epochs):
-            for rows in torch.randperm(1400).split(100):
+            for rows in torch.split(torch.randperm(1400), 100):
                 at = x[rows]
                 for _ in range(4 if eps else 0):
                     at = at.detach().requires_grad_()
@@ -45,7 +45,7 @@ def trained(eps: float = 0.0, epochs: int = 12, channels: int = 1, before: Any =
                     )
                 loss = F.cross_entropy(model(at if before is None else before(at)), y[rows])
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
     return model.eval()
 

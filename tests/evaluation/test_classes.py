@@ -227,7 +227,7 @@ def test_a_skipped_row_and_a_task_without_classes_have_no_numbers() -> None:
     assert rows[0].confusion
     task = ToyTask()
     task.info = dataclasses.replace(task.info, classes=None)
-    subject = dataclasses.replace(evaluation(), task=task)
+    subject = dataclasses.replace(evaluation(toy_plain(ToyTask().info)), task=task)
     (clean,) = subject.run("test", [], 4)
     assert clean.by_class == ()
     assert subject.classes == {}

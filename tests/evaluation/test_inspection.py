@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_an_honest_network_shows_nothing(plain_net: nn.Module) -> None:
     assert (found.draws, found.compared) == (1, len(X))
 
 
-SIGNS = {
+SIGNS: dict[str, Callable[[Inspection], bool]] = {
     "no gradients": lambda found: bool(found.absent) and found.parameters > 0,
     "zero gradients": lambda found: found.zero_margin == len(X),
     "saturated": lambda found: found.zero > 0.9 * len(X) and found.zero_margin == 0,

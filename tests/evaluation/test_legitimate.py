@@ -21,22 +21,27 @@ from robustplug.evaluation.evaluate import LOST
 SAMPLES = 100
 # About twice the deviation of a difference of two accuracies of 50 %.
 ERROR = 0.12
-FAST: Sequence[tuple[str, dict[str, Any], float, float]] = [
+Row = tuple[str, dict[str, Any], float, float]
+FAST: Sequence[Row] = [
     ("linf", {"use": "pgd", "steps": 8}, 0.1, ERROR),
     ("l2", {"use": "pgd", "steps": 8}, 0.6, ERROR),
     ("linf", {"use": "mi-fgsm", "steps": 5}, 0.1, ERROR),
     ("linf", {"use": "apgd-ce", "steps": 8}, 0.1, ERROR),
     ("linf", {"use": "square", "queries": 40}, 0.15, ERROR),
 ]
-SLOW = [
+SLOW: Sequence[Row] = [
     ("l2", {"use": "art:ProjectedGradientDescent", "max_iter": 8}, 0.6, ERROR),
     ("linf", {"use": "art:AutoProjectedGradientDescent", "max_iter": 8, "nb_random_init": 1}, 0.1, ERROR),
     ("l2", {"use": "autoattack", "version": "custom", "attacks": ["apgd-ce"]}, 0.6, ERROR),
     ("linf", {"use": "backward-smoothing"}, 0.1, ERROR),
     ("linf", {"use": "rays", "queries": 60}, 0.15, ERROR),
     ("l2", {"use": "cw-l2", "steps": 30, "search_steps": 2, "initial_c": 10.0}, 0.6, ERROR),
-    ("l2", {"use": "deepfool", "steps": 5}, 0.6, ERROR),
+    ("l2", {"use": "deepfool", "steps": 30}, 0.6, ERROR),
 ]
+
+
+# They weigh the gradient against a distance, so that a gradient of the wrong size is a wrong one.
+WEIGH = ("cw-l2", "deepfool")
 
 
 class Net(nn.Module):
@@ -91,7 +96,7 @@ class Scaled(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * ctx.scale, None
 
 
@@ -137,7 +142,7 @@ INNER: dict[str, Callable[[nn.Module], nn.Module]] = {
     "train flags in forward": lambda f: Around(f, restless),
     "autocast": lambda f: Around(f, autocast),
     "double": lambda f: Around(f, lambda f, x: f(x.double().float())),
-    "row by row": lambda f: Around(f, lambda f, x: torch.cat([f(part) for part in x.split(3)])),
+    "row by row": lambda f: Around(f, lambda f, x: torch.cat([f(part) for part in torch.split(x, 3)])),
 }
 OUTER: dict[str, Callable[[nn.Module], nn.Module]] = {
     "logits": lambda f: f,
@@ -206,6 +211,8 @@ def test_any_wrapping_is_as_robust(inner: list[str], outer: str, number: int) ->
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(*WRAPPINGS, st.integers(0, len(SLOW) - 1))
 def test_any_wrapping_is_as_robust_under_other_attacks(inner: list[str], outer: str, number: int) -> None:
+    if SLOW[number][1]["use"] in WEIGH:
+        inner = [name for name in inner if name not in ("tiny", "huge")]
     check(inner, outer, number, slow=True)
 
 

@@ -157,7 +157,13 @@ def test_the_margin_is_weighted_by_the_attacked_radius_then_by_the_stored_one() 
     method.setup(model, Flat())
     seen: list[View] = []
     attack = method.perturbation
-    method.perturbation = lambda step, view, vicinity: (seen.append(view), attack(step, view, vicinity))[1]
+
+    def watched(step: Step, view: View, vicinity: Any) -> View:
+        seen.append(view)
+        found: View = attack(step, view, vicinity)
+        return found
+
+    method.perturbation = watched
     step = Step(model, method, Flat(), points, stream(7))
     (view,) = method.views(step, points)
     assert seen[0].info["margin"] is seen[0].radius

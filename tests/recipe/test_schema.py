@@ -29,6 +29,7 @@ def test_it_is_a_schema() -> None:
     assert SCHEMA["properties"]["train"]["properties"]["epochs"] == {
         "default": 20,
         "minimum": 1,
+        "maximum": 2**31 - 1,
         "type": "integer",
     }
     assert {"type": "null"} not in SCHEMA["$defs"]["perturbation.pgd"]["properties"]["step_size"].get(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,6 +249,11 @@ class Remembers(Method[Any]):
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         self.seen.write(views[0].index, self.seen.read(views[0].index) + 1)
+
+
+class MovesBackwards(Remembers):
+    def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
+        return {"moved": -torch.ones(len(views[0]))}
 
 
 class WritesByPosition(Remembers):

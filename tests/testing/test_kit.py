@@ -66,6 +66,7 @@ BROKEN: list[tuple[Kind, Any, set[str]]] = [
     ("method", broken.ExportsOnlyItsModel, {"export_agrees_with_g"}),
     ("method", broken.DeclaresAnIdleGroup, {"gradients_reach_the_declared_groups"}),
     ("method", broken.MovesUndeclaredWeights, {"gradients_reach_the_declared_groups"}),
+    ("method", broken.MovesBackwards, {"mechanism_is_measured"}),
     ("method", broken.WritesByPosition, {"memory_is_keyed_by_index"}),
     ("method", broken.ReadsByPosition, {"memory_is_keyed_by_index"}),
     ("method", broken.RemembersOutsideTheState, {"resume_is_bitwise"}),

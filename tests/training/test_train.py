@@ -24,7 +24,15 @@ from robustplug.training.train import Trained
 
 from .runs import BATCHES, digest, newest, offered, outcome, read_json, tiny
 
-FILES = {".lock", "recipe.toml", "environment.json", "metrics.jsonl", "result.json", "model.safetensors"}
+FILES = {
+    ".lock",
+    "recipe.toml",
+    "manifest.json",
+    "environment.json",
+    "metrics.jsonl",
+    "result.json",
+    "model.safetensors",
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
-"""Input gradients that an attack can follow: finite, and not too small to be squared."""
+"""Input gradients that an attack can follow: finite, and neither too small nor too large to be squared."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Below it the squares of float32 numbers underflow, and libraries divide by norms of 0.
-TOO_SMALL, ENLARGED = 1e-18, 1e-3
+# Beyond them sums of squares of float32 numbers underflow or overflow, and libraries divide by 0 or infinity.
+SMALLEST, LARGEST, USUAL = 1e-18, 1e15, 1e-3
 
 
 def finite(gradient: Tensor) -> Tensor:
@@ -37,8 +37,8 @@ def to_unit(gradient: Tensor) -> Tensor:
     return gradient / torch.where(size > 0, size, 1.0)
 
 
-def enlarged(gradient: Tensor) -> Tensor:
-    """Return a finite gradient (N, …) whose rows are large enough to be squared; most stay bit-identical."""
+def squarable(gradient: Tensor) -> Tensor:
+    """Return a finite gradient (N, …) whose rows have a size that can be squared; most stay bit-identical."""
     size = largest(gradient)
-    small = (size > 0) & (size < TOO_SMALL)
-    return torch.where(small, ENLARGED * (gradient / torch.where(small, size, 1.0)), gradient)
+    extreme = (size > 0) & ((size < SMALLEST) | (size > LARGEST))
+    return torch.where(extreme, USUAL * (gradient / torch.where(extreme, size, 1.0)), gradient)

@@ -32,7 +32,11 @@ def scale_of(outputs: Any) -> Scale:
     if not inside or bool(((values == 0) | (values == 1)).all()):
         return "logits"
     rounding = max(1e-3, 4 * torch.finfo(outputs.dtype).eps)
-    return "probabilities" if bool(((values.sum(1) - 1).abs() < rounding).all()) else "sigmoids"
+    if bool(((values.sum(1) - 1).abs() < rounding).all()):
+        return "probabilities"
+    # Scores that are cut off at 0 are no sigmoids, which only half precision rounds to 0.
+    single = torch.finfo(outputs.dtype).bits >= 32
+    return "logits" if single and bool((values == 0).any()) else "sigmoids"
 
 
 class AsLogits(nn.Module):

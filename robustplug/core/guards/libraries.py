@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import Refused
-from ..calling.gradients import enlarged, finite
+from ..calling.gradients import finite, squarable
 from ..random import isolated, other_generators
 from ..step import NO_GRADIENTS
 
@@ -68,10 +68,10 @@ def _count(step: Step, rows: int) -> None:
 
 
 def _usable(step: Step, gradient: Tensor) -> Tensor:
-    """Return an input gradient that is finite and large enough for the norms that libraries divide by."""
+    """Return an input gradient that is finite and of a size whose norm libraries can divide by."""
     if step.evaluating:
         step.meter.note(gradient)
-    return enlarged(finite(gradient))
+    return squarable(finite(gradient))
 
 
 @contextlib.contextmanager

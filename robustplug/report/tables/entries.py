@@ -13,7 +13,7 @@ from typing import Any
 from ...core.types import Result
 from ...errors import RunError
 from ...files.reading import Unreadable, is_file, is_folder, read_bytes
-from ...runs.folder import RECIPE, RESULT, holds_run, is_finished
+from ...runs.folder import RECIPE, RESULT, holds_run
 from ...runs.result_file import Stored, evaluation_file, read_result
 from ...studies.stored import read_stored_study
 
@@ -96,7 +96,8 @@ def _read(path: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
 
 
 def _of_run(folder: Path, suite: str) -> Entry:
-    if not is_finished(folder):
+    # Something else than a file in its place is named when it is read.
+    if not os.path.lexists(folder / RESULT):
         raise Unusable(f"is not finished: resume it with robustplug train --resume {folder}")
     own, file = _stored(folder / RESULT, folder), evaluation_file(folder, suite)
     if not is_file(file):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import robustplug
-from robustplug.core.calling.gradients import ENLARGED, enlarged, finite, lost, to_unit
+from robustplug.core.calling.gradients import USUAL, finite, lost, squarable, to_unit
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -36,12 +36,13 @@ def test_the_steepest_direction_has_unit_size_at_any_scale(
     assert not direction[1].any()
 
 
-def test_only_small_gradients_are_enlarged() -> None:
-    gradient = torch.tensor([[1e-30, -2e-30], [1e-45, 0.0], [1e-6, 1.0], [0.0, 0.0]])
-    found = enlarged(gradient)
-    torch.testing.assert_close(found[0], torch.tensor([ENLARGED / 2, -ENLARGED]))
-    assert float(found[1, 0]) == pytest.approx(ENLARGED)
-    assert torch.equal(found[2:], gradient[2:])
+def test_only_extreme_gradients_are_rescaled() -> None:
+    gradient = torch.tensor([[1e-30, -2e-30], [1e-45, 0.0], [1e25, -2e25], [1e-6, 1.0], [0.0, 0.0]])
+    found = squarable(gradient)
+    torch.testing.assert_close(found[0], torch.tensor([USUAL / 2, -USUAL]))
+    assert float(found[1, 0]) == pytest.approx(USUAL)
+    torch.testing.assert_close(found[2], found[0])
+    assert torch.equal(found[3:], gradient[3:])
 
 
 def test_units_of_no_rows_and_of_whole_batches() -> None:

@@ -17,6 +17,7 @@ CASES: dict[str, tuple[Tensor, Scale]] = {
     "sigmoid": (LOGITS.sigmoid(), "sigmoids"),
     "decisions": (nn.functional.one_hot(LOGITS.argmax(1), 5).float(), "logits"),
     "ReLU": (LOGITS.relu(), "logits"),
+    "scores cut off": (LOGITS.clamp(0, 1), "logits"),
     "NaN": (LOGITS.softmax(1).where(LOGITS > -9, torch.nan) * torch.nan, "logits"),
     "class numbers": (LOGITS.argmax(1), "logits"),
     "one column": (LOGITS[:, :1].sigmoid(), "logits"),
