@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ _SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 
 
 def check_model_folder(folder: str | Path) -> None:
-    """Check the JSON files and the weights in a folder of Hugging Face; a path that is no folder passes.
+    """Check the JSON files and the weights in a folder of Hugging Face; the name of a model passes.
 
     Raises:
-        BrokenData: a file is none, is too large, no JSON or nested too deeply, or an index names weights
-            outside the folder.
+        BrokenData: the path is no folder, a file in it is none, is too large, no JSON or nested too deeply,
+            or an index names weights outside the folder.
     """
     if not is_folder(folder):
+        # A library would ask the Hub for a model of this name, again and again.
+        if os.path.lexists(folder):
+            raise BrokenData(f"{folder} is not a folder with a model")
         return
     for file in sorted(Path(folder).iterdir()):
         if file.suffix not in (".json", ".safetensors") or is_folder(file):

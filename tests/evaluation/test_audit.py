@@ -1,7 +1,8 @@
-"""The audit flags models built to mask gradients, and passes an honestly trained one."""
+"""The audit flags models built to mask gradients, names what they mask, and passes honest ones."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,141 +12,130 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.errors import Refused
+from robustplug.evaluation.audit import binarisation, preparation, rows, substitute
 from robustplug.evaluation.audit.audit import Audit
 
-from ..training.runs import merged, read_json
+from ..training.runs import tiny
+from .masks import MASKS, Function, digits, trained
 
-SAMPLES = 60
-BASE = {
-    "task": {"use": "digits"},
-    "model": {"use": "small-cnn", "width": 8, "hidden": 64},
-    "method": {"use": "erm", "vicinity": {"use": "linf", "eps": 0.1}},
-    "optimizer": {"use": "sgd", "lr": 0.1},
-    "schedule": {"use": "cosine"},
-    "train": {"epochs": 10, "batch_size": 64, "precision": "float32", "device": "cpu", "select": "last"},
-    "validate": {"every": 100, "samples": 8, "attack": {"use": "none"}},
-    "evaluate": {"samples": 10},
-}
+X, Y = (part[1400:1464] for part in digits())
+THREAT = {"use": "linf", "eps": 0.15}
 
 
-class Saturated(nn.Module):
-    """Scale logits so far up that softmax has no gradient left in float32."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = 1e4 * self.model(x)
-        return result
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an audit take a second: fewer steps, queries and samples of each test."""
+    monkeypatch.setattr(rows, "STEPS", 20)
+    monkeypatch.setattr(rows, "QUERIES", 100)
+    monkeypatch.setattr(substitute, "EPOCHS", 10)
+    monkeypatch.setattr(binarisation, "INNER", 60)
+    monkeypatch.setattr(preparation, "TESTED", 32)
 
 
-class Quantised(nn.Module):
-    """Round inputs to eight levels, which has no gradient anywhere."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.model((x * 7).round() / 7)
-        return result
-
-
-def train(root: Path, name: str, **tables: Any) -> nn.Module:
-    recipe = merged(BASE, {"name": name, **tables})
-    return robustplug.train(recipe, out=root / name).model
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("audited")
-
-
-@pytest.fixture(scope="module")
-def plain(root: Path) -> nn.Module:
-    return train(root, "plain")
-
-
-def audit(model: nn.Module | Path, **options: Any) -> Audit:
-    if isinstance(model, nn.Module):
-        options |= {"task": "digits", "vicinity": {"use": "linf", "eps": 0.1}}
-    return robustplug.audit(model, samples=SAMPLES, batch_size=SAMPLES, device="cpu", **options)
+def audit(model: Any, **options: Any) -> Audit:
+    asked: dict[str, Any] = {"data": (X, Y), "vicinity": THREAT, "device": "cpu", **options}
+    return robustplug.audit(model, **asked)
 
 
 def verdicts(found: Audit) -> dict[str, str]:
     return {finding.check: finding.verdict for finding in found.findings}
 
 
-def test_an_honestly_trained_model_passes(root: Path, plain: nn.Module) -> None:
-    method = {"use": "pgd-at", "perturbation": {"use": "pgd", "steps": 7}}
-    train(root, "honest", method=method)
-    found = audit(root / "honest", sources=[root / "plain"], out=root / "honest" / "evaluations")
-    assert found.grade in "AB", found.findings
-    assert "failure" not in verdicts(found).values()
-    assert verdicts(found)["transfer"] == "pass"
-    assert found.accuracy > 0.5
-    stored = read_json(root / "honest" / "result.json")["audit"]
-    assert stored["grade"] == found.grade
-    assert all(finding["meaning"] for finding in stored["findings"])
+@pytest.mark.usefixtures("cheap")
+def test_a_fragile_honest_model_gets_an_a(plain_net: nn.Module) -> None:
+    found = audit(plain_net)
+    assert found.grade == "A", found.findings
+    assert found.accuracy < 0.3
+    assert set(verdicts(found).values()) == {"pass"}
+    tested = [finding for finding in found.findings if finding.p_value is not None]
+    assert len(tested) >= 8
+    assert all(finding.meaning and not finding.advice and not finding.kind for finding in tested)
 
 
-@pytest.mark.slow
-def test_saturated_logits_are_flagged(plain: nn.Module) -> None:
-    found = audit(Saturated(plain))
-    assert found.grade in "DF"
-    assert verdicts(found)["gradients"] == "failure"
-    assert verdicts(found)["other-losses"] == "failure"
-
-
-def test_a_quantising_layer_is_flagged(plain: nn.Module) -> None:
-    found = audit(Quantised(plain))
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize("name", ["detached", "quantised", "saturated", "noise"])
+def test_a_mask_is_flagged_with_what_it_masks(name: str, plain_net: nn.Module) -> None:
+    kind, function = MASKS[name]
+    found = audit(Function(plain_net, function), samples=48)
     assert found.grade == "F"
-    assert verdicts(found)["gradients"] == verdicts(found)["unbounded"] == "failure"
-    assert verdicts(found)["black-box"] == "failure"
+    assert kind in found.verdict
+    assert all(finding.advice for finding in found.findings if finding.verdict == "failure")
 
 
 @pytest.mark.slow
-def test_training_with_much_label_smoothing_is_flagged(root: Path) -> None:
-    smooth = {"label_map": {"use": "smooth", "alpha": 0.9}}
-    found = audit(train(root, "smooth", method=smooth, train={"epochs": 20}))
-    assert found.grade in "DF", found.findings
-    assert verdicts(found)["other-losses"] == "failure"
+@pytest.mark.parametrize("name", MASKS)
+def test_each_mask_is_flagged_and_seen_through(name: str, plain_net: nn.Module) -> None:
+    """The accuracy is that of the network behind the mask, within the error of 64 samples."""
+    kind, function = MASKS[name]
+    found = audit(Function(plain_net, function))
+    assert found.grade == "F"
+    assert kind in found.verdict
+    assert found.accuracy <= audit(plain_net).accuracy + 0.15
 
 
-class Dropping(nn.Module):
-    """Drop inputs at random in evaluation, too."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.model(nn.functional.dropout(x, 0.2, training=True))
-        return result
+@pytest.mark.slow
+@pytest.mark.parametrize("eps", [0.05, 0.1, 0.2])
+def test_adversarially_trained_models_get_an_a(eps: float) -> None:
+    found = audit(trained(eps=0.1), vicinity={"use": "linf", "eps": eps})
+    assert found.grade == "A", found.findings
 
 
-def test_what_is_left_stochastic_is_flagged(plain: nn.Module) -> None:
-    assert verdicts(audit(Dropping(plain)))["stochastic"] == "failure"
-
-
-def test_a_model_without_gradients_is_audited_with_what_can_be_run(plain: nn.Module) -> None:
+@pytest.mark.usefixtures("cheap")
+def test_a_model_without_gradients_and_layers_is_undecided(plain_net: nn.Module) -> None:
     def opaque(x: Tensor) -> Tensor:
         with torch.no_grad():
-            result: Tensor = plain(x)
+            result: Tensor = plain_net(x)
         return result
 
-    found = robustplug.audit(
-        opaque,
-        task="digits",
-        vicinity={"use": "linf", "eps": 0.1},
-        samples=20,
-        batch_size=20,
-        device="cpu",
-    )
-    assert verdicts(found)["gradients"] == "not run"
-    assert verdicts(found)["random-noise"] == "not run"
+    found = audit(opaque, samples=24)
+    assert found.grade == "U"
+    assert "undecided" in found.verdict
+    assert verdicts(found)["gradients"] == verdicts(found)["black-box"] == "not run"
     assert next(row for row in found.result.attacks if row.name == "square").skipped == ""
+    assert found.accuracy < 1
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_spent_budget_leaves_checks_out_and_decides_nothing(plain_net: nn.Module) -> None:
+    found = audit(plain_net, budget=1e-9)
+    assert found.grade == "U"
+    assert all("budget" in row.skipped for row in found.result.attacks[1:])
+
+
+@pytest.mark.usefixtures("cheap")
+def test_the_cost_is_told_before_it_starts(plain_net: nn.Module) -> None:
+    with pytest.warns(UserWarning, match=r"at most [\d,]+ forward and [\d,]+ backward passes for each of 16"):
+        audit(plain_net, samples=16)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_the_audit_of_a_run_is_kept_and_counts_its_other_evaluations(tmp_path: Path) -> None:
+    folder = robustplug.train(tiny(evaluate={"samples": 24}), out=tmp_path / "run").folder
+    hard = [{"use": "pgd", "steps": 40, "restarts": 3}]
+    robustplug.evaluate(folder, attacks=hard, out=folder / "evaluations")
+    found = robustplug.audit(folder, out=folder / "evaluations")
+    assert "other-evaluations" in verdicts(found)
+    stored = json.loads((folder / "result.json").read_text())["audit"]
+    assert stored["grade"] == found.grade
+    assert [finding["check"] for finding in stored["findings"]] == list(verdicts(found))
+    assert json.loads((folder / "evaluations" / "audit.json").read_text())["audit"] == stored
+
+
+@pytest.mark.usefixtures("cheap")
+def test_the_adaptive_suite_attacks_through_what_has_no_gradient(plain_net: nn.Module) -> None:
+    suite = {
+        "name": "adaptive",
+        "adaptive": True,
+        "row": [{"chain": "worst", "attack": {"use": "pgd", "steps": 10}}],
+    }
+    masked = Function(plain_net, MASKS["quantised"][1])
+    options: dict[str, Any] = {"data": (X, Y), "vicinity": THREAT, "device": "cpu", "suite": suite}
+    found = robustplug.evaluate(masked, **options)
+    plain = robustplug.evaluate(masked, **{**options, "suite": {**suite, "adaptive": False}})
+    names = [row.name for row in found.attacks]
+    assert "straight-through" in names
+    (worst,) = found.meta["worst_cases"]
+    assert worst["accuracy"] == min(row.accuracy for row in found.attacks) < plain.attacks[-1].accuracy - 0.2
 
 
 def test_the_refusal_of_a_model_without_gradients_says_what_to_do() -> None:

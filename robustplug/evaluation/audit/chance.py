@@ -25,11 +25,7 @@ def interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]
     """Return the exact (Clopper-Pearson) confidence interval of a share; (0, 1) for no events."""
     if not total:
         return 0.0, 1.0
-    found = stats.binomtest(count, total).proportion_ci(level, "exact")
-    return float(found.low), float(found.high)
-
-
-def least_p(p_values: dict[str, float]) -> tuple[str, float]:
-    """Return the smallest of several p-values with its name, corrected for their number (Bonferroni)."""
-    name = min(p_values, key=lambda each: p_values[each])
-    return name, min(1.0, p_values[name] * len(p_values))
+    tail = (1 - level) / 2
+    low = float(stats.beta.ppf(tail, count, total - count + 1)) if count else 0.0
+    high = float(stats.beta.isf(tail, count + 1, total - count)) if count < total else 1.0
+    return low, high

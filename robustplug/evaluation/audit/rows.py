@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ...subjects.subject import Source
 
 WHITE = "white-box"
+# Steps of the gradient-based attacks, and queries of those without gradients.
+STEPS, QUERIES = 100, 2000
 # Rows of the chain that ascend cross entropy, or the difference of logits ratio, on the model's own outputs.
 CROSS_ENTROPY = ("pgd", "apgd-ce")
 SQUEEZED = "apgd-ce, logits rescaled"
@@ -49,20 +51,24 @@ class _Row:
     eps: float | None = None
 
 
+def _margin(steps: int, restarts: int = 1) -> dict[str, Any]:
+    return {"use": "pgd", "steps": steps, "restarts": restarts, "loss": {"use": "margin"}}
+
+
 def white_box(scale: float) -> list[_Row]:
     """Return the chain of white-box attacks.
 
     Args:
         scale: factor that brings the logits to a usual size.
     """
-    margin = {"use": "pgd", "steps": 100, "restarts": 2, "loss": {"use": "margin"}}
+    entropy = {"use": "apgd-ce", "steps": STEPS}
     return [
-        _Row("pgd", {"use": "pgd", "steps": 50, "restarts": 2}, WHITE),
-        _Row("apgd-ce", {"use": "apgd-ce"}, WHITE),
-        _Row(SQUEEZED, {"use": "apgd-ce"}, WHITE, stand_in=lambda model: Rescaled(model, scale)),
-        _Row("apgd-dlr", {"use": "apgd-dlr"}, WHITE),
-        _Row("apgd-t", {"use": "apgd-t", "steps": 50}, WHITE),
-        _Row("margin", margin, WHITE),
+        _Row("pgd", {"use": "pgd", "steps": STEPS // 2, "restarts": 2}, WHITE),
+        _Row("apgd-ce", entropy, WHITE),
+        _Row(SQUEEZED, entropy, WHITE, stand_in=lambda model: Rescaled(model, scale)),
+        _Row("apgd-dlr", {"use": "apgd-dlr", "steps": STEPS}, WHITE),
+        _Row("apgd-t", {"use": "apgd-t", "steps": STEPS // 2}, WHITE),
+        _Row("margin", _margin(STEPS, 2), WHITE),
     ]
 
 
@@ -74,21 +80,17 @@ def blind(found: Inspection, substitute: nn.Module | None, everything: float | N
         substitute: a network that imitates the model; None for none.
         everything: the radius at which every input is legal; None if there is none.
     """
-    margin = {"use": "pgd", "steps": 50, "loss": {"use": "margin"}}
+    margin = _margin(STEPS // 2)
     rows = [
         _Row(SINGLE, {"use": "fgsm"}, after=WHITE),
         _Row(NOISE, {"use": "noise"}, after=WHITE),
-        _Row(SQUARE, {"use": "square", "queries": 2000}, after=WHITE),
+        _Row(SQUARE, {"use": "square", "queries": QUERIES}, after=WHITE),
     ]
     if found.absent and HARD_LABEL in registry().names("perturbation"):
-        rows.append(_Row(HARD_LABEL, {"use": HARD_LABEL, "queries": 3000}, after=WHITE))
+        rows.append(_Row(HARD_LABEL, {"use": HARD_LABEL, "queries": QUERIES}, after=WHITE))
     if found.bridge is not None:
         bridge = found.bridge
-        rows.append(
-            _Row(
-                BRIDGED, {**margin, "steps": 100}, after=WHITE, stand_in=lambda model: Bridged(model, bridge)
-            )
-        )
+        rows.append(_Row(BRIDGED, _margin(STEPS), after=WHITE, stand_in=lambda model: Bridged(model, bridge)))
     if substitute is not None:
         rows += [
             _Row(BORROWED, margin, after=WHITE, stand_in=lambda model: Borrowed(model, substitute)),
@@ -97,7 +99,7 @@ def blind(found: Inspection, substitute: nn.Module | None, everything: float | N
     if found.probabilities:
         rows.append(_Row(AS_LOGITS, {"use": "apgd-ce"}, stand_in=_as_logits))
     if everything is not None:
-        rows.append(_Row(UNBOUNDED, {**margin, "steps": 100}, after=WHITE, eps=everything))
+        rows.append(_Row(UNBOUNDED, _margin(STEPS), after=WHITE, eps=everything))
     return rows
 
 
@@ -108,16 +110,15 @@ def adaptive(found: Inspection, substitute: nn.Module | None, chain: str) -> lis
         found, substitute: as for `blind`.
         chain: name of the chain.
     """
-    margin = {"use": "pgd", "steps": 100, "restarts": 2, "loss": {"use": "margin"}}
+    margin = _margin(STEPS, 2)
     rows = [_Row(SQUEEZED, {"use": "apgd-ce"}, chain, stand_in=lambda model: Rescaled(model, found.scale))]
     if found.bridge is not None:
         bridge = found.bridge
         rows.append(_Row(BRIDGED, margin, chain, stand_in=lambda model: Bridged(model, bridge)))
     if substitute is not None:
-        once = {**margin, "steps": 50, "restarts": 1}
         rows += [
             _Row(BORROWED, margin, chain, stand_in=lambda model: Borrowed(model, substitute)),
-            _Row(SUBSTITUTE, once, chain, stand_in=lambda _: substitute, transfers=True),
+            _Row(SUBSTITUTE, _margin(STEPS // 2), chain, stand_in=lambda _: substitute, transfers=True),
         ]
     return rows
 
@@ -145,7 +146,7 @@ def attacks_of(
         changed = {} if row.eps is None else {"vicinity": {**threat, "eps": row.eps}}
         tables.append({key: value for key, value in table.items() if value is not None} | changed)
     if sources:
-        attack = {"use": "pgd", "steps": 50}
+        attack = {"use": "pgd", "steps": STEPS // 2}
         tables.append({"label": TRANSFER, "attack": attack, "transfer": True})
     built = suite_attacks(read_suite({"name": "audit", "row": tables}, threat), vicinity, sources, info)
     named = {row.label: row for row in rows}
