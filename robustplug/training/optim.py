@@ -199,6 +199,7 @@ class Optimizers:
             params = [p for entry in optim.param_groups for p in entry["params"]]
             if not state.get(name, {-1: {}}).keys() <= set(range(len(params))):
                 raise ValueError(f'it holds no state of the optimizer "{name}", or that of other parameters')
+            _check_alike(state[name].values())
             loaded = {
                 number: {key: _like(value, params[number]) for key, value in entry.items()}
                 for number, entry in state[name].items()
@@ -228,6 +229,22 @@ def divide(
     changes = {key: value for key, value in own.items() if value is not None}
     optim.add_param_group({**first, **changes, "params": mine})
     return True
+
+
+def _check_alike(entries: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a state in which an entry of one parameter is a tensor, and that of another is not.
+
+    Raises:
+        ValueError: it is such a state, or holds something else than tensors and numbers.
+    """
+    tensors: dict[str, bool] = {}
+    for key, value in (item for entry in entries for item in entry.items()):
+        if value is None:
+            continue
+        if not isinstance(value, Tensor | int | float):
+            raise ValueError(f"the optimizer's {key} is no tensor and no number")
+        if tensors.setdefault(key, isinstance(value, Tensor)) != isinstance(value, Tensor):
+            raise ValueError(f"the optimizer's {key} is a tensor for one parameter, and none for another")
 
 
 def _like(value: Any, parameter: Tensor) -> Any:

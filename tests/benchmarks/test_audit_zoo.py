@@ -18,6 +18,8 @@ from audit_zoo.models import zoo
 from audit_zoo.workshop import Workshop
 from torch import nn
 
+pytestmark = pytest.mark.table
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:

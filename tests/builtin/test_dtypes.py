@@ -14,6 +14,8 @@ from robustplug.core.types import Batch, View
 
 from .attacks import EPS, digits, step_of, trained_model
 
+pytestmark = pytest.mark.table
+
 ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {"steps": 3},
     "fgsm": {},

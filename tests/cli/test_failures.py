@@ -21,6 +21,8 @@ from robustplug.recipe.errors import Problem, RecipeError
 
 from .conftest import Invoke
 
+pytestmark = pytest.mark.table
+
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:

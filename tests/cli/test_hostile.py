@@ -22,6 +22,8 @@ from robustplug.recipe.load import recipe_from_mapping
 
 from .conftest import Invoke
 
+pytestmark = pytest.mark.table
+
 TEXTS = [
     "",
     "-1",

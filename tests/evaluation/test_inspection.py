@@ -29,6 +29,8 @@ from robustplug.evaluation.audit.substitute import train_substitute
 
 from .masks import MASKS, Function, digits, thermometer, trained
 
+pytestmark = pytest.mark.table
+
 X, Y = (part[1400:1464] for part in digits())
 RADIUS = torch.full((len(X),), 0.1)
 BALL = robustplug.build("vicinity", "linf", eps=0.1)

@@ -26,6 +26,8 @@ from robustplug.evaluation.setting import Attack
 from ..training.runs import timeless
 from .test_evaluate import EPS, evaluation
 
+pytestmark = pytest.mark.table
+
 ALONE = start("cpu", "float32")
 CHUNK = Chunk([1, 2], (3, 0, 6, 6), [(0.1, 0.5)], 0.25)
 

@@ -25,6 +25,8 @@ from robustplug.subjects.data.task import ArrayTask
 
 from ..core.guards.rude import HARMLESS, RUDE, Change, RudeAttack, bits, no_gradients, train_mode, write_x
 
+pytestmark = pytest.mark.table
+
 SIZE = 24
 
 

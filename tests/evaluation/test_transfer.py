@@ -23,6 +23,8 @@ from robustplug.subjects.subject import Source
 
 from .test_evaluate import EPS, evaluation
 
+pytestmark = pytest.mark.table
+
 FEED = Feed(batch_size=8)
 
 

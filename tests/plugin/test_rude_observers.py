@@ -20,6 +20,8 @@ from ..core.guards import rude
 from ..core.guards.rude import Change
 from .fakes import HEAD, Plugin
 
+pytestmark = pytest.mark.table
+
 RUN = RunInfo("run", "runs/run", "erm", "digits", "small-cnn", 2)
 CHANGES = [
     rude.no_gradients,

@@ -14,6 +14,8 @@ from robustplug.testing.toys import toy_norm
 
 from ..training.runs import tiny
 
+pytestmark = pytest.mark.table
+
 FAST = {"use": "pgd", "steps": 2, "start": "uniform"}
 AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "erm": ({}, set()),

@@ -15,6 +15,8 @@ from robustplug.run import report
 
 from .runs import plain, run
 
+pytestmark = pytest.mark.table
+
 EPOCH = {
     "epoch": 0,
     "train": {"loss": 1.5},

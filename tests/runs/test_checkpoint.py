@@ -24,6 +24,8 @@ from robustplug.runs.manifest import Manifest
 from ..training.runs import newest, outcome, read_json, tiny
 from ..training.test_resume import Killed, kill_after_save
 
+pytestmark = pytest.mark.table
+
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7), "local/m": torch.zeros(6)}
 RUN, OTHER, RECIPE = "a" * 32, "b" * 32, "c" * 64
 MANIFEST = Manifest(run=RUN, recipe="", digest=RECIPE, threads=1)

@@ -32,6 +32,8 @@ from robustplug.runs.result_file import (
 
 from ..report.runs import bits, pgd, plain, result, row, run
 
+pytestmark = pytest.mark.table
+
 AUDIT = {"grade": "A", "verdict": "no sign", "accuracy": 0.5, "findings": []}
 
 

@@ -16,6 +16,8 @@ from robustplug.recipe.errors import RecipeError
 
 from .hostile import NO_FILES, in_time
 
+pytestmark = pytest.mark.table
+
 X, Y = np.zeros((4, 1, 8, 8), np.float32), np.arange(4)
 VALUES: dict[str, Any] = {
     "NUL": "a\0b",

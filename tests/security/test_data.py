@@ -29,6 +29,8 @@ from robustplug.subjects.data.pictures import check_picture, read_picture
 from .hostile import NO_FILES, in_time
 from .test_models import Trap, bomb
 
+pytestmark = pytest.mark.table
+
 
 def arrays(path: Path, **options: Any) -> None:
     """Build the task of a file, which must be refused in one sentence that names it."""

@@ -32,6 +32,8 @@ from robustplug.subjects.loading import load_target
 
 from .hostile import in_time
 
+pytestmark = pytest.mark.table
+
 INFO = TaskInfo(sizes={"test": 9}, shape=(1, 8, 8), classes=10, mean=(0.5,), std=(0.5,))
 DEEP = b"[" * 100_000 + b"]" * 100_000
 

@@ -9,6 +9,8 @@ import pytest
 
 from .hostile import NAMES, NO_FILES, refused, run
 
+pytestmark = pytest.mark.table
+
 RUN = Path(__file__).parents[1] / "data" / "run-0.1" / "finished"
 DIGITS = ("--task", "digits", "--model", "mlp")
 

@@ -13,6 +13,8 @@ from robustplug.recipe.load import read_recipe, recipe_from_mapping
 
 from .hostile import in_time, refused
 
+pytestmark = pytest.mark.table
+
 HEAD = 'schema = 1\nname = "x"\n[task]\nuse = "digits"\n[method]\nuse = "erm"\n'
 
 FILES: dict[str, tuple[str, str]] = {

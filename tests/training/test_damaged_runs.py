@@ -22,6 +22,8 @@ from robustplug.training.train import Training
 from .runs import outcome, read_json, tiny
 from .test_resume import Killed, kill_after_save
 
+pytestmark = pytest.mark.table
+
 RECIPE = tiny(
     train={"epochs": 4},
     validate={"samples": 8, "attack": {"use": "none"}},

@@ -17,6 +17,8 @@ from robustplug.training.fit_batch import batch_sizes, largest_fitting
 from .failing import FAILING, raising, recipe
 from .runs import offered, outcome
 
+pytestmark = pytest.mark.table
+
 SIZES = {
     (128, 1257): [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
     (40, 133): [5, 10, 20, 40, 80],

@@ -16,7 +16,7 @@ from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.runs.checkpoint import pack, unpack
-from robustplug.training.optim import Optimizers, progress_at
+from robustplug.training.optim import Optimizers, _check_alike, progress_at
 
 
 def parameter(*values: float) -> nn.Parameter:
@@ -261,3 +261,11 @@ def test_the_moment_of_a_run_advances_with_every_update() -> None:
         epoch + (batch + place / 2) / 3 for epoch in (0, 1) for batch in (0, 1, 2) for place in (0, 1)
     ]
     assert [progress_at(at, 2, 4).update for at in (0, 0.24, 0.25, 1.99, 2, 9)] == [0, 0, 1, 7, 7, 7]
+
+
+@pytest.mark.parametrize("forged", [0.5, "x", [1], True])
+def test_a_forged_state_of_one_parameter_is_refused(forged: object) -> None:
+    whole = {0: {"step": 3, "buffer": torch.ones(2)}, 1: {"step": 3, "buffer": torch.ones(3)}}
+    _check_alike(whole.values())
+    with pytest.raises(ValueError, match="buffer"):
+        _check_alike({**whole, 1: {"step": 3, "buffer": forged}}.values())

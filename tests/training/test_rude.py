@@ -33,6 +33,8 @@ from ..core.guards import rude
 from ..core.guards.rude import HARMLESS, RUDE, Change, RudeAttack, bits
 from .runs import offered, tiny
 
+pytestmark = pytest.mark.table
+
 # In training, a perturbation may run the model as it is, which writes its running statistics.
 CHANGES = [change for change in RUDE if change is not rude.write_buffers]
 

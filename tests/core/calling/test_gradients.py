@@ -10,6 +10,8 @@ import torch
 import robustplug
 from robustplug.core.calling.gradients import USUAL, finite, lost, squarable, to_unit
 
+pytestmark = pytest.mark.table
+
 BAD = [math.nan, math.inf, -math.inf]
 
 

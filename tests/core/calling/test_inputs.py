@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from robustplug.core.calling.inputs import call
 from robustplug.errors import RunError
 
+pytestmark = pytest.mark.table
+
 
 class Function(nn.Module):
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
