@@ -246,9 +246,12 @@ class Campaign:
             return "named" if named and len(done.said) != len(undamaged.said) else "same"
         if self.places[name].authored or kind.startswith("forged"):
             return "accepted"
+        part = isinstance(done.numbers, dict) and done.numbers.items() <= undamaged.numbers.items()
+        if not named and done.code == 1 and "left out" in done.said:
+            return "refused"  # a run without its result is listed as unfinished
         if not named:
             return "unnamed" if re.search(DOUBT, done.said.replace(undamaged.said, "")) else "different"
-        if isinstance(done.numbers, dict) and done.numbers.items() <= undamaged.numbers.items():
+        if part:
             return "named"
         for removed in (changed, [path for path in changed if path.endswith(".json")]):
             if done.numbers == self.without(name, method, reading, removed).numbers:

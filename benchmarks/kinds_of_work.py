@@ -114,7 +114,10 @@ def training(
     recipe: str, settings: Sequence[str], needs: Sequence[str] = (), epochs: int = 8, out: str = "run"
 ) -> Work:
     """Train a bundled recipe with small settings."""
-    options = [part for setting in (*SMALL, *settings) for part in ("--set", setting)]
+    # Within the only epoch of trees there are no checkpoints.
+    options = [
+        part for setting in (*(SMALL[1:] if epochs == 1 else SMALL), *settings) for part in ("--set", setting)
+    ]
     first = ["train", "--recipe", recipe, "--epochs", str(epochs), "--out", out, "--quiet", *options]
     prepares = out if out != "run" else ""
     made = f"{out}/recipe.toml"

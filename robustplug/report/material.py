@@ -10,10 +10,10 @@ from typing import Any
 from ..core.types import Result
 from ..errors import RunError
 from ..evaluation.audit.audit import NAME as AUDIT
-from ..files.reading import Unreadable, parse_json, read_bytes
+from ..files.reading import Unreadable, is_file, parse_json, read_bytes
 from ..files.seals import parsed
-from ..runs.folder import ENVIRONMENT, MANIFEST, METRICS, RECIPE, RESULT, holds_run
-from ..runs.manifest import read_manifest
+from ..runs.folder import ENVIRONMENT, MANIFEST, METRICS, RECIPE, RESULT, holds_run, is_finished
+from ..runs.manifest import digest_of, read_manifest
 from ..runs.result_file import (
     Stored,
     evaluation_file,
@@ -70,8 +70,8 @@ def read_material(folder: Path) -> Material:
     except (FileNotFoundError, Unreadable) as error:
         raise RunError(f"{folder / RECIPE} {error}") from error
     found = Material(folder, text)
-    _recipe(found)
     found.environment = _environment(folder, found.problems)
+    _compare_with_manifest(found)
     own = _result(folder / RESULT, folder, found.problems)
     evaluations = read_evaluations(folder, found.problems)
     found.result = None if own is None else own.result
@@ -104,8 +104,8 @@ def _result(path: Path, run: Path, problems: list[str]) -> Stored | None:
         return None
 
 
-def _recipe(found: Material) -> None:
-    """Show the recipe that the run was started with, if recipe.toml is another."""
+def _compare_with_manifest(found: Material) -> None:
+    """Show the recipe of the start if recipe.toml is another, and leave out a changed environment."""
     try:
         manifest = read_manifest(found.folder)
     except Unreadable as error:
@@ -115,6 +115,12 @@ def _recipe(found: Material) -> None:
         found.recipe = manifest.recipe
         problem = f"{found.folder / RECIPE} was edited: this is the recipe that the run was started with"
         found.problems.append(f"{problem}, of {MANIFEST}")
+    stated = None if manifest is None else manifest.files.get(ENVIRONMENT)
+    path = found.folder / ENVIRONMENT
+    # While a run is extended, the digest is that of before.
+    if stated and is_finished(found.folder) and not (is_file(path) and digest_of(path) == stated):
+        found.environment = {}
+        found.problems.append(f"{path} was changed or removed after the run was finished: it is left out")
 
 
 def _environment(folder: Path, problems: list[str]) -> Json:

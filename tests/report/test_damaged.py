@@ -12,6 +12,9 @@ import pytest
 
 from robustplug.report.material import read_material
 from robustplug.run import report
+from robustplug.runs.folder import write_json
+from robustplug.runs.manifest import Manifest, digest_of, write_manifest
+from robustplug.runs.result_file import result_to_json, seal_result
 
 from .runs import plain, run
 
@@ -107,3 +110,21 @@ def test_the_metrics_are_no_file(tmp_path: Path) -> None:
     report(made, compute=False)
     (problem,) = read_material(made).problems
     assert problem == f"{made / 'metrics.jsonl'} is a named pipe, not a file"
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_text("{}"), lambda path: path.unlink()])
+def test_an_environment_that_is_not_that_of_the_run_is_left_out(
+    change: Callable[[Path], object], tmp_path: Path
+) -> None:
+    made = run(tmp_path / "run", None)
+    path = made / "environment.json"
+    path.write_text('{"torch": "9.9"}')
+    files = {path.name: digest_of(path)}
+    recipe = (made / "recipe.toml").read_text()
+    write_manifest(made, Manifest(run="0" * 32, recipe=recipe, digest="d" * 64, threads=1, files=files))
+    write_json(made / "result.json", seal_result(result_to_json(plain(60, 30)), "result", made))
+    assert read_material(made).environment == {"torch": "9.9"}
+    change(path)
+    found = read_material(made)
+    assert found.environment == {}
+    assert f"{path} was changed or removed" in " ".join(found.problems)
