@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from ..core.types import AttackResult, Result, TaskInfo
 from ..errors import RunError
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
 from ..runs.environment import describe_environment
+from ..runs.folder import remove_temporary
 from ..runs.lock import locked
 from ..runs.result_file import make_room, result_to_json, write_result
 from ..subjects.assemble import build_part, build_vicinity, note_on_radius, threat_of
@@ -176,6 +178,8 @@ def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Resu
         if subject.processes.main:
             stack.enter_context(locked(out, f".{name}.lock"))
             make_room(out / f"{name}.json")
+            # The lock is held: no living process writes these.
+            remove_temporary(out, re.compile(rf"\.{re.escape(name)}\.(json|journal)\.\d+\.tmp"))
             if asked.keep_examples:
                 refuse_other_examples(out)
         result = evaluate_subject(subject, asked)

@@ -159,6 +159,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no safetensors": lambda path: path.write_bytes(b"PK" * 500),
     "a huge header": lambda path: path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:]),
     "a pipe": fifo,
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
 }
 
 
@@ -192,6 +193,16 @@ def test_a_damaged_manifest_is_named_and_written_anew(text: str | None, stored: 
     found, calls, warnings = transferred(tmp_path)
     assert (parts(found), calls, len(warnings)) == (stored[1], 0, 1)
     assert str(manifest) in warnings[0]
+    assert manifest.read_text() == before
+
+
+def test_a_folder_in_the_place_of_the_manifest_is_put_aside(stored: Any, tmp_path: Path) -> None:
+    manifest = copied(stored, tmp_path).with_name("manifest.json")
+    before = manifest.read_text()
+    manifest.unlink()
+    manifest.mkdir()
+    found, calls, warnings = transferred(tmp_path)
+    assert (parts(found), calls, len(warnings)) == (stored[1], 0, 1)
     assert manifest.read_text() == before
 
 

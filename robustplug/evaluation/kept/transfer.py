@@ -19,7 +19,7 @@ from ...core.types import Batch, Cost, Feed, Split, View
 from ...errors import Refused
 from ...files.reading import Unreadable, parse_json, read_bytes, read_json
 from ...files.seals import opened, sealed
-from ...runs.folder import json_text, write_atomic, write_json, writing
+from ...runs.folder import json_text, put_aside, write_atomic, write_json, writing
 from ..setting import Attack, Setting, plain_objective
 
 if TYPE_CHECKING:
@@ -104,8 +104,15 @@ def _is_manifest(path: Path, manifest: Mapping[str, Any], key: str, evaluation: 
         return False
     except Unreadable as error:
         problem = str(error)
+    _make_way(path)
     evaluation.reporter.warn(f"{path} {problem}: it is written anew")
     return False
+
+
+def _make_way(path: Path) -> None:
+    """Rename a folder that is in the place of a file."""
+    if path.is_dir():
+        put_aside(path, "unused")
 
 
 @dataclass
@@ -179,6 +186,7 @@ class _Maker:
         path, seal = self._path(number), self._seal(batch, number, index, x)
         with writing(f"the examples {path}"):
             data = save({"index": index.contiguous(), "x": x}, {"seal": json.dumps(seal)})
+            _make_way(path)
             write_atomic(path, data)
 
     def _known(self, batch: Batch, number: int) -> tuple[Tensor, Tensor] | None:
