@@ -11,6 +11,7 @@ import pytest
 
 import robustplug
 from robustplug.runs.folder import write_json
+from robustplug.runs.manifest import record
 from robustplug.runs.result_file import seal_result
 
 from ..report.browser import find_browser, running
@@ -69,6 +70,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     body["audit"] = AUDIT
     write_json(folder / "result.json", seal_result(body, "result", folder))
     (folder / "environment.json").write_text(json.dumps({"python": EVIL, "plugins": {EVIL: EVIL}}))
+    record(folder, "environment.json")
     recipe = folder / "recipe.toml"
     recipe.write_text(f"# {EVIL}\n{recipe.read_text()}")
     return folder
