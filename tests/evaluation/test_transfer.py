@@ -120,6 +120,11 @@ def flipped(path: Path) -> None:
     path.write_bytes(data)
 
 
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def fifo(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -159,7 +164,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no safetensors": lambda path: path.write_bytes(b"PK" * 500),
     "a huge header": lambda path: path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:]),
     "a pipe": fifo,
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a folder": folder,
 }
 
 
