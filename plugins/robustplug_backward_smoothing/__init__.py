@@ -76,7 +76,7 @@ def robustplug_methods() -> Iterable[Component]:
     """Offer adversarial training with N-FGSM."""
     yield Component(
         "n-fgsm",
-        "robustplug_backward_smoothing.method:NFgsmTraining",
+        "robustplug_backward_smoothing.attacks:NFgsmTraining",
         NFgsmTrainingOptions,
         "adversarial training with N-FGSM, whose attack may leave the ball of ε",
         _N_FGSM,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from robustplug.api import Cost, Step, Vicinity, View, kl_divergence, uniform_like
+from robustplug.api import Batch, Cost, Method, Step, Vicinity, View, kl_divergence, uniform_like
 
-from . import BackwardSmoothingOptions, NFgsmOptions
+from . import BackwardSmoothingOptions, NFgsmOptions, NFgsmTrainingOptions
 
 
 def _sized(size: Tensor, x: Tensor) -> Tensor:
@@ -111,3 +113,13 @@ class NFgsm:
     def cost(self, target: Cost) -> Cost:
         """Count one forward, one backward, and the target."""
         return target + (1, 1)
+
+
+class NFgsmTraining(Method[NFgsmTrainingOptions]):
+    """Train on noise plus a step, which together may leave the ball of ε in the threat model."""
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the attacked view, with the radius that the attack may use."""
+        reach = self.perturbation.reach if isinstance(self.perturbation, NFgsm) else 1.0
+        radius = torch.full((len(point),), reach * float(self.vicinity.eps), device=point.index.device)
+        return [self.perturbation(step, View.of(point, "adv", radius=radius), self.vicinity)]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -20,6 +17,7 @@ from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import recipe_from_mapping
 
+from ..security.hostile import in_time
 from .conftest import Invoke
 
 pytestmark = pytest.mark.table
@@ -50,26 +48,6 @@ ARGUMENTS = {
 }
 
 
-class TooLong(BaseException):
-    """A case took too long."""
-
-
-@contextmanager
-def within(seconds: int) -> Iterator[None]:
-    """Raise TooLong in a block that takes longer."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise TooLong
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def options() -> Iterator[tuple[list[str], str]]:
     """Yield the arguments of each command, and each of its options that takes a value."""
     context = click.Context(main)
@@ -94,7 +72,7 @@ def test_an_option_of_any_value(
     monkeypatch.chdir(tmp_path)
     some = TEXTS[::2] if words[0] != "describe" else TEXTS[:3]
     for text in some:
-        with within(60):
+        with in_time():
             result = cli(*words, f"{option}={text}")
         assert result.exit_code in (0, 1, 2), (option, text[:40], result.output)
         assert result.output
@@ -110,7 +88,7 @@ def test_a_key_of_any_value(kind: Kind) -> None:
         for item in dataclasses.fields(component.options):
             for value in VALUES:
                 try:
-                    with within(60):
+                    with in_time():
                         resolve(Use(name, {**component.trial, item.name: value}), kind)
                 except RecipeError as error:
                     shown.append(str(error))
@@ -133,7 +111,7 @@ def test_a_table_of_any_value(table: str) -> None:
         for value in VALUES:
             tables: dict[str, Any] = {**BASE, key: value} if not table else {**BASE, table: {key: value}}
             try:
-                with within(60):
+                with in_time():
                     recipe_from_mapping(tables)
             except RecipeError as error:
                 shown.append(str(error))

@@ -19,20 +19,29 @@ SECONDS = 60
 Make = Callable[[Path], Path]
 
 
+class TooLong(BaseException):
+    """A block took too long; no `except Exception` catches it."""
+
+
 @contextmanager
 def in_time(seconds: int = SECONDS) -> Iterator[None]:
-    """Fail if a block takes long, as reading from a pipe would."""
+    """Fail if a block takes long, as reading from a pipe would, even if it catches the interruption."""
+    late = False
 
-    def late(*_: object) -> None:
-        raise AssertionError("it hangs")
+    def stop(*_: object) -> None:
+        nonlocal late
+        late = True
+        raise TooLong
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
     try:
         yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+        if late:
+            raise AssertionError("it hangs")
 
 
 def run(*arguments: str | Path) -> Result:

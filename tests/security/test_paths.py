@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
-from .hostile import NAMES, NO_FILES, refused, run
+from .hostile import NAMES, NO_FILES, in_time, refused, run
 
 pytestmark = pytest.mark.table
 
@@ -96,3 +98,8 @@ def test_a_name_that_exists_works(name: str, tmp_path: Path) -> None:
     described = run("describe", "digits", "--out", f"{name}.png")
     assert described.exit_code == 0
     assert (tmp_path / f"{name}.png").is_file()
+
+
+def test_a_hang_is_seen_even_if_the_code_catches_everything() -> None:
+    with pytest.raises(AssertionError, match="it hangs"), in_time(1), contextlib.suppress(BaseException):
+        time.sleep(5)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustplug.api import TaskInfo
+from robustplug.api import Refused, TaskInfo, open_model
 
 from ..dialogues.layout import COUNTS, HEAD, OUTCOMES, OWN, PAD, Words, lengths
 from ..dialogues.scenarios import TOTAL
@@ -152,3 +152,22 @@ def gru_weights(gru: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert input_bias is not None
     assert hidden_bias is not None
     return inputs, hidden, input_bias, hidden_bias
+
+
+def load_agent(folder: str, info: TaskInfo, device: torch.device) -> Agent:
+    """Return the agent of a run, in eval mode.
+
+    Args:
+        folder: the run folder.
+        info: info of the task in which the agent will negotiate.
+        device: device of the agent.
+
+    Raises:
+        Refused: there is no finished run, its model is not an agent, or its vocabulary differs.
+    """
+    agent = open_model(folder, info, device)
+    if not isinstance(agent, Agent):
+        raise Refused(f"the model of the run {folder} is not a negotiating agent")
+    if agent.words() != getattr(info, "words", None):
+        raise Refused(f"the vocabulary of the agent of {folder} differs from the task's: use the same data")
+    return agent

@@ -28,10 +28,9 @@ from ..dialogues.rules import drawn_words
 from ..dialogues.scenarios import decision_scores, pieces, scores, without_dialogue
 from ..dialogues.task import NegotiationTask, negotiating
 from ..options import ReinforceOptions
-from .agent import Agent, Reading
+from .agent import Agent, Reading, load_agent
 from .loss import Target, said_equally
 from .policy import Baseline, discounts, official_reward, policy_words, without_dropout
-from .runs import load_agent
 from .talk import claim_of, draw_noise, play, with_claims
 from .voice import Voice
 

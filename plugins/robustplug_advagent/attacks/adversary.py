@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from robustplug.api import Refused, isolated, stream, weights_digest
 
-from ..agents.agent import Agent
+from ..agents.agent import Agent, load_agent
 from ..agents.loss import said_equally, word_loss
 from ..agents.policy import Baseline, discounts, official_reward, policy_words, without_dropout
-from ..agents.runs import load_agent
 from ..agents.talk import draw_noise, play
 from ..agents.voice import Speaker, Voice
 from ..dialogues.layout import COUNTS, HEAD, THEM, swapped, turns

@@ -118,7 +118,7 @@ class Torchvision(ImageModel):
 MODELS: tuple[Component, ...] = (
     Component(
         "small-cnn",
-        factory="robustplug.builtin.models.small_cnn:small_cnn",
+        factory="robustplug.builtin.models.small:small_cnn",
         options=SmallCnn,
         summary="four convolutions, two hidden layers, for images of at least 4x4, such as digits and MNIST",
         paper="after Carlini & Wagner 2017, arXiv:1608.04644, Table I",
@@ -126,7 +126,7 @@ MODELS: tuple[Component, ...] = (
     ),
     Component(
         "mlp",
-        factory="robustplug.builtin.models.mlp:multilayer_perceptron",
+        factory="robustplug.builtin.models.small:multilayer_perceptron",
         options=Mlp,
         summary="multilayer perceptron, for tables (F features), and for images as rows of pixels",
         trial={"hidden": [16], "dropout": 0.1},

@@ -193,9 +193,12 @@ def _pgd_traits(options: PgdOptions) -> Traits:
 
 PERTURBATIONS = (
     Component(
-        "none", f"{_PGD}:NoPerturbation", summary="no perturbation", traits=Traits(gives=frozenset({"stays"}))
+        "none",
+        f"{_HERE}.plain:NoPerturbation",
+        summary="no perturbation",
+        traits=Traits(gives=frozenset({"stays"})),
     ),
-    Component("noise", f"{_PGD}:Noise", NoiseOptions, "a uniformly random point of the ball"),
+    Component("noise", f"{_HERE}.plain:Noise", NoiseOptions, "a uniformly random point of the ball"),
     Component(
         "fgsm",
         f"{_PGD}:Fgsm",
@@ -272,7 +275,7 @@ PERTURBATIONS = (
     ),
     Component(
         "ensemble",
-        f"{_HERE}.ensemble:ensemble",
+        f"{_HERE}.plain:ensemble",
         EnsembleOptions,
         "several attacks in turn, each on the samples that are still classified correctly",
         "",

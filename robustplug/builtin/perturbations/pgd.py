@@ -14,7 +14,7 @@ from ..vicinities import per_sample
 
 if TYPE_CHECKING:
     from ...api import Loss, Step, Vicinity, View
-    from . import FgsmOptions, NoiseOptions, PgdOptions, Start
+    from . import FgsmOptions, PgdOptions, Start
 
 
 @dataclass
@@ -284,34 +284,3 @@ class Fgsm:
     def cost(self, target: Cost) -> Cost:
         """Count one forward and one backward, plus the cost of the target."""
         return Cost(1, 1) if self.own_loss is not None else target + (1, 1)
-
-
-class NoPerturbation:
-    """Leave the samples unchanged."""
-
-    def __init__(self, options: object) -> None:
-        pass
-
-    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view itself."""
-        return view
-
-    def cost(self, target: Cost) -> Cost:
-        """Count nothing."""
-        return Cost(0, 0)
-
-
-class Noise:
-    """Move each sample to a uniformly random point of its ball."""
-
-    def __init__(self, options: NoiseOptions) -> None:
-        self.options = options
-
-    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view at a random point."""
-        radius = self.options.scale * step.radii(view, vicinity)
-        return view.replace(x=vicinity.random_point(view.origin, radius, step.rng).detach())
-
-    def cost(self, target: Cost) -> Cost:
-        """Count nothing."""
-        return Cost(0, 0)

@@ -1,11 +1,13 @@
-"""The small CNN for digits and MNIST."""
+"""Small networks: the CNN for digits and MNIST, and a multilayer perceptron for tables, too."""
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
-from ...api import TaskInfo
-from . import SmallCnn
+from ...api import TaskInfo, mlp
+from . import Mlp, SmallCnn
 from .common import conv, image_task, in_front
 
 
@@ -38,3 +40,18 @@ def small_cnn(options: SmallCnn, *, info: TaskInfo) -> nn.Module:
         nn.Linear(options.hidden, task.classes),
     ]
     return in_front(nn.Sequential(*layers), info, options)
+
+
+def multilayer_perceptron(options: Mlp, *, info: TaskInfo) -> nn.Module:
+    """Build hidden layers with an activation, and a linear layer on top.
+
+    Raises:
+        ValueError: the task is not a classification of inputs of one shape.
+    """
+    if info.shape is None or info.classes is None:
+        raise ValueError(
+            f"mlp classifies inputs of one shape, but the task has inputs of shape {info.shape} and "
+            f"{info.classes} classes"
+        )
+    network = mlp(math.prod(info.shape), info.classes, options.hidden, options.activation, options.dropout)
+    return in_front(network, info, options)
