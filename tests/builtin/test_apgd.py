@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.builtin.perturbations.apgd import checkpoints
 from robustplug.builtin.perturbations.momentum import accumulate
+from robustplug.builtin.perturbations.targeted import targeted_dlr
 from robustplug.core.functional import dlr
 from robustplug.core.types import Batch
 from robustplug.errors import Refused
@@ -201,3 +202,16 @@ def test_steps_that_are_not_needed_are_not_made(model: nn.Module, batch: Batch) 
     robustplug.build("perturbation", "apgd-ce", steps=100, restarts=5)(step, view, far)
     assert step.meter.forwards < 20 * len(batch)
     assert math.isclose(step.meter.forwards, step.meter.backwards)
+
+
+def test_the_targeted_loss_is_that_of_the_paper() -> None:
+    logits, labels = torch.tensor([[5.0, 1.0, 3.0, -2.0, 0.0]]), torch.tensor([0])
+    # Eq. 7: −(z_y − z_t) / (z_(1) − (z_(3) + z_(4))/2), sorted 5, 3, 1, 0, −2.
+    assert targeted_dlr(logits, labels, torch.tensor([3])).item() == pytest.approx(
+        -(5 + 2) / (5 - (1 + 0) / 2)
+    )
+    three = targeted_dlr(logits[:, :3], labels, torch.tensor([2])).item()
+    assert three == pytest.approx(-(5 - 3) / (5 - 1))
+    for scaled in (logits * 7, logits + 4):
+        found = targeted_dlr(scaled, labels, torch.tensor([3]))
+        torch.testing.assert_close(found, targeted_dlr(logits, labels, torch.tensor([3])))
