@@ -213,5 +213,5 @@ def test_the_targeted_loss_is_that_of_the_paper() -> None:
     three = targeted_dlr(logits[:, :3], labels, torch.tensor([2])).item()
     assert three == pytest.approx(-(5 - 3) / (5 - 1))
     for scaled in (logits * 7, logits + 4):
-        found = targeted_dlr(scaled, labels, torch.tensor([3]))
-        torch.testing.assert_close(found, targeted_dlr(logits, labels, torch.tensor([3])))
+        again = targeted_dlr(scaled, labels, torch.tensor([3]))
+        torch.testing.assert_close(again, targeted_dlr(logits, labels, torch.tensor([3])))
