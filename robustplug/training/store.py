@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..recipe.options import Recipe
+    from ..runs.checkpoint import Checkpoint
     from .session import Session
 
 
@@ -175,12 +177,32 @@ class Store:
         return recipe_hash(recipe)
 
     def restore(self, session: Session) -> None:
-        """Restore the newest checkpoint that can be used, and the reports of its epochs.
+        """Restore the newest checkpoint that the main process can use, and the reports of its epochs.
 
         Raises:
             RunError: no checkpoint can be used.
         """
+        processes = session.loop.processes
+        try:
+            found = self._restore_newest(session) if processes.main else None
+        finally:
+            # The folder may look different from each process: all take what the main one took.
+            self.written = processes.lines_from_main(self.written if processes.main else [])
+        if found is None:
+            found = self._restore_as_told(session)
+        _, session.best, notes = checkpoint.load_selected(self.checkpoints, found, self.manifest)
+        self._warn(notes)
+        assert self.manifest is not None
+        if found.meta["history"] is None:
+            session.history, notes = read_reports(self.folder, self.manifest.run, session.epoch)
+            self._warn(notes)
+        else:
+            session.history = [EpochReport(**report) for report in found.meta["history"]]
+        self.rewrite(session)
+
+    def _restore_newest(self, session: Session) -> Checkpoint:
         problems: list[str] = []
+        usable, self.written = self.written, []
         for name in reversed(names(self.checkpoints)):
             try:
                 found = checkpoint.load(self.checkpoints, name, self.manifest)
@@ -201,16 +223,22 @@ class Store:
         for problem in problems:
             self.reporter.warn(f"{problem}; resuming from {found.name}")
         # What is newer cannot be used: it is put aside when its name is written again.
-        del self.written[self.written.index(found.name) + 1 :]
-        _, session.best, notes = checkpoint.load_selected(self.checkpoints, found, self.manifest)
-        self._warn(notes)
-        assert self.manifest is not None
-        if found.meta["history"] is None:
-            session.history, notes = read_reports(self.folder, self.manifest.run, session.epoch)
-            self._warn(notes)
-        else:
-            session.history = [EpochReport(**report) for report in found.meta["history"]]
-        self.rewrite(session)
+        self.written = [*takewhile(lambda name: name != found.name, usable), found.name]
+        return found
+
+    def _restore_as_told(self, session: Session) -> Checkpoint:
+        if not self.written:
+            raise RunError(f"the main process can use no checkpoint in {self.checkpoints}")
+        try:
+            found = checkpoint.load(self.checkpoints, self.written[-1], self.manifest)
+        except Unreadable as error:
+            raise RunError(
+                f"process {session.loop.processes.rank} cannot read the checkpoint that the main process "
+                f"resumes from: {error}. All processes must see the same run folder."
+            ) from error
+        session.check_world(found)
+        session.restore(found)
+        return found
 
     def rewrite(self, session: Session) -> None:
         """Make the files of the reports agree with the session, and name those that were changed."""

@@ -140,7 +140,9 @@ class Training:
     def _train(self) -> Trained:
         if self.resume:
             self.store.open()
-        if not self._restorable:
+        # A run that was killed before its first checkpoint starts again.
+        restorable = self.resume and bool(self.processes.from_main(bool(names(self.store.checkpoints))))
+        if not restorable:
             self._start, notes = load_start(self.parts.recipe, self.parts.model, self.parts.task.info)
             for note in notes:
                 self.reporter.warn(note)
@@ -157,7 +159,7 @@ class Training:
         )
         before = None
         if self.resume:
-            self._restore(session)
+            self._restore(session, restorable)
             before = extend(self.store, recipe) if self.processes.main else None
         elif self.processes.main:
             start = {} if self._start is None else {"started_from": self._start}
@@ -251,13 +253,8 @@ class Training:
             session.epoch, recipe.train.epochs, session.batch, session.loop.batches, session.loop.update, 0
         )
 
-    @property
-    def _restorable(self) -> bool:
-        # A run that was killed before its first checkpoint starts again.
-        return self.resume and bool(names(self.store.checkpoints))
-
-    def _restore(self, session: Session) -> None:
-        if not self._restorable:
+    def _restore(self, session: Session, restorable: bool) -> None:
+        if not restorable:
             self.reporter.warn(f"{self.folder} holds no checkpoint: its training starts anew")
             self.store.rewrite(session)
             return
