@@ -12,7 +12,7 @@ outcome is one of
                  folder, or a part of them, or those of a folder without the file
     refused      exit code 2, or 1 if only a part is left out, and a line that names the file
     accepted     other numbers without a word, from a file of the user's own, or a forged one that is sealed
-                 again
+                 again; or fewer, without an evaluation that was removed as a whole
     unnamed      exit code 2 or other numbers, with a message that does not name the file
     other        the file is named, but the numbers are neither those with nor those without it
     different    other numbers, and nothing says why
@@ -247,6 +247,8 @@ class Campaign:
         if self.places[name].authored or kind.startswith("forged"):
             return "accepted"
         part = isinstance(done.numbers, dict) and done.numbers.items() <= undamaged.numbers.items()
+        if part and kind == "removed with its parts" and all("evaluations" in path for path in changed):
+            return "accepted"  # whoever removes a whole evaluation does not want to see it
         if not named and done.code == 1 and "left out" in done.said:
             return "refused"  # a run without its result is listed as unfinished
         if not named:

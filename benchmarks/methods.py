@@ -1,13 +1,16 @@
-"""Train every method within one budget of passes per training sample: accuracies, audit, time.
+"""Train every method within one budget of passes per training sample, with several seeds, and attack it.
 
-    ROBUSTPLUG_DATA=data python benchmarks/methods.py --out studies/methods-mnist --write docs/results.md
+    python benchmarks/methods.py --out studies/methods-digits --write
+    python benchmarks/methods.py --out studies/bundled --bundled --methods cat pgd-at trades --write
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --task cifar10 --model resnet18 --eps 8/255 …
 
-A pass is a forward or a backward of one sample. The passes of a method's epochs are counted on 256 samples,
-or on all of them if they depend on what the model withstands, as in IAAT. The method is then trained for as
-many epochs as the budget allows, with the same optimizer, schedule and batch size for all methods; what its
-recipe spreads over epochs, such as a warm-up, is spread over these. A row is refused where the quantities
-that show the method's mechanism at work did not move. After an interruption, the same command resumes.
+A pass is a forward or a backward of one sample. The passes of a method's epochs are counted on 256 samples of
+a large set, or on all of them if they depend on what the model withstands, as in IAAT. The method is then
+trained for as many epochs as the budget allows, with the same optimizer, schedule and batch size for all
+methods; what its recipe spreads over epochs, such as a warm-up, is spread over these. A row is refused where
+the quantities that show the method's mechanism at work did not move. With --bundled, the recipes are trained
+as they are. After an interruption, the same command resumes. --write stores the numbers in results.json and
+makes docs/results.md from them.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ import platform
 import shlex
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from results import PAGE, Row, Section, Seed, page, store, table
 
 import robustplug
 from robustplug.recipe.toml.files import bundled_recipes
@@ -51,7 +56,7 @@ METHODS = [
     "trades",
     "iaat",
 ]
-SUITE = "methods"
+ATTACKS = [{"use": "pgd", "steps": 50, "restarts": 5}, {"use": "autoattack"}]
 # Options that a recipe chooses for its number of epochs: a length grows with it, a speed shrinks.
 LENGTHS = {"iaat": "warmup"}
 SPEEDS = {"cat": "eta", "iaat": "beta"}
@@ -96,23 +101,24 @@ def is_known(method: Mapping[str, Any]) -> bool:
 def base_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the part of the recipe that all methods share."""
     return {
-        "task": {"use": options.task, "train_samples": options.samples},
+        "task": {"use": options.task, **({"train_samples": options.samples} if options.samples else {})},
         "model": {"use": options.model, **({"width": options.width} if options.width else {})},
         "optimizer": {"use": "sgd", "lr": options.lr},
         "schedule": {"use": "cosine"},
         # The last checkpoint is evaluated, so that the model has used the whole budget.
         "train": {"batch_size": 128, "device": options.device, "select": "last"},
         "validate": {"samples": 250},
-        "evaluate": {"samples": options.test, "attack": []},
+        "evaluate": {**({"samples": options.test} if options.test else {}), "attack": ATTACKS},
     }
 
 
 def passes_of(method: Mapping[str, Any], base: Mapping[str, Any], epochs: int) -> float:
     """Return the forwards plus backwards of a sample in this many epochs, counted by training."""
+    few = is_known(method) and "train_samples" in base["task"]
     recipe = {
         **base,
         "method": method,
-        "task": {**base["task"], **({"train_samples": 256} if is_known(method) else {})},
+        "task": {**base["task"], **({"train_samples": 256} if few else {})},
         "train": {**base["train"], "epochs": epochs},
         "validate": {"samples": 8, "attack": {"use": "none"}, "every": epochs},
         "evaluate": {"samples": 8, "attack": []},
@@ -154,115 +160,105 @@ def cases(options: argparse.Namespace, base: Mapping[str, Any]) -> list[dict[str
     return found
 
 
-def idle_in(mechanism: Mapping[str, float]) -> list[str]:
-    """Return the quantities that show that a method was not at work."""
-    return [name for name, value in mechanism.items() if not value > 0]
+def bundled(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """List recipes as they are as cases of a study."""
+    found = []
+    for name in options.methods:
+        tables = tomllib.loads(bundled_recipes()[name].read_text(encoding="utf-8"))
+        kept = {key: value for key, value in tables.items() if key not in ("schema", "name", "seed")}
+        found.append({"label": name, "set": kept})
+    return found
 
 
-def table(folder: Path, studied: Mapping[str, Any]) -> list[str]:
-    """Return the finished cells as a Markdown table."""
-    names = ["clean", "PGD-100×5", "AutoAttack", "Sign-OPT"]
-    heads = ["method", *names, "audit", "at work", "epochs", "forwards", "backwards", "minutes"]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+def rows_of(folder: Path, studied: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a study whose runs are all finished.
+
+    Raises:
+        SystemExit: a run is not.
+    """
+    rows = []
     for cell in studied["cells"]:
-        (run,) = cell["runs"]
-        method = cell["labels"]["method"]
-        if run["status"] != "finished":
-            lines.append(f"| `{method}` | {run['status']}: {run['reason']} |" + " |" * (len(heads) - 2))
-            continue
-        result = json.loads((folder / run["folder"] / "result.json").read_text(encoding="utf-8"))
-        training = result["meta"]["training"]
-        mechanism = training["mechanism"]
-        if idle := idle_in(mechanism):
-            lines.append(
-                f"| `{method}` | refused: {', '.join(idle)} did not move |" + " |" * (len(heads) - 2)
+        name, seeds, recipe, epochs = cell["labels"]["recipe"], {}, "", 0
+        for run in cell["runs"]:
+            if run["status"] != "finished":
+                raise SystemExit(f"{name}, seed {run['seed']}: {run['status']}: {run['reason']}")
+            result = json.loads((folder / run["folder"] / "result.json").read_text(encoding="utf-8"))
+            training = result["meta"]["training"]
+            epochs = training["epochs"]
+            recipe = recipe or (folder / run["folder"] / "recipe.toml").read_text(encoding="utf-8")
+            shares = [100 * row["accuracy"] for row in result["attacks"]]
+            seeds[run["seed"]] = Seed(
+                (shares[0], shares[1], shares[-1]),
+                training["mechanism"],
+                (epochs * training["forwards_per_sample"], epochs * training["backwards_per_sample"]),
             )
-            continue
-        work = ", ".join(f"{name} {value:.2g}" for name, value in mechanism.items()) or "–"
-        epochs = training["epochs"]
-        # Each of AutoAttack's attacks is a row; the accuracy after the last one counts.
-        found = {name.partition(" · ")[0]: accuracy for name, accuracy in run["accuracies"].items()}
-        accuracies = [f"{100 * found[name]:.1f}" for name in names]
-        counts = [f"{epochs * training[f'{way}s_per_sample']:.0f}" for way in ("forward", "backward")]
-        cells = [
-            *accuracies,
-            run["audit"]["grade"],
-            work,
-            str(epochs),
-            *counts,
-            f"{training['seconds'] / 60:.1f}",
-        ]
-        lines.append(f"| `{method}` | {' | '.join(cells)} |")
-    return lines
+        rows.append(Row(name, recipe, epochs, seeds))
+    return rows
 
 
-def section(options: argparse.Namespace, lines: list[str]) -> str:
-    """Return a section of the results page: the settings, command, date and table."""
+def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
+    """Return the section of the page: what was done, and the numbers."""
     import torch
 
-    command = shlex.join(["python", *sys.argv])
-    return "\n".join(
-        [
-            f"## {options.task}, {options.model}{f' of width {options.width}' if options.width else ''}",
-            "",
-            f"{options.samples} training images, L∞ ε = {options.eps}, about {options.budget} passes per "
-            f"training sample, seed {options.seed}, the first {options.test} test images (accuracies in %); "
-            "Sign-OPT within 2,000 queries at L2 ε = 1.",
-            "",
-            f"`{command}`, {datetime.date.today().isoformat()}, torch {torch.__version__}, "
-            f"{platform.machine()}, {torch.get_num_threads()} threads.",
-            "",
-            *lines,
-            "",
-        ]
+    seeds = f"seeds {options.seeds[0]} to {options.seeds[-1]}" if len(options.seeds) > 1 else "one seed"
+    width = f" of width {options.width}" if options.width else ""
+    if options.bundled:
+        title, text = (
+            "Recipes as they are bundled",
+            f"{seeds}; each table's numbers as `robustplug train` prints them.",
+        )
+    else:
+        samples = f"{options.samples} training images, " if options.samples else ""
+        test = f"the first {options.test} test images" if options.test else "all test images"
+        title = f"{options.task}, {options.model}{width}, one budget"
+        text = (
+            f"{samples}L∞ ε = {options.eps}, about {options.budget} passes per training sample, "
+            f"{seeds}, the last checkpoint, {test}."
+        )
+    made = (
+        f"`python benchmarks/methods.py {shlex.join(sys.argv[1:])}`, {datetime.date.today().isoformat()}, "
+        f"robustplug {robustplug.__version__}, torch {torch.__version__}, {platform.machine()}."
     )
-
-
-def put(path: Path, text: str) -> None:
-    """Write a section into a page; replace the section with the same heading."""
-    heading = text.partition("\n")[0]
-    parts = path.read_text(encoding="utf-8").split("\n## ") if path.exists() else ["# Results"]
-    kept = [part for part in parts[1:] if f"## {part.partition(chr(10))[0]}" != heading]
-    sections = [parts[0].rstrip(), *(f"## {part.rstrip()}" for part in kept), text.rstrip()]
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    last = "PGD, then margin" if options.bundled else "AutoAttack"
+    return Section(title, text, made, ("clean", "PGD-50×5", last), rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--task", default="mnist")
+    parser.add_argument("--task", default="digits")
     parser.add_argument("--model", default="small-cnn")
     parser.add_argument("--width", type=int, help="width of the model")
     parser.add_argument("--eps", default="0.1")
-    parser.add_argument("--samples", type=int, default=20000, help="number of training images")
-    parser.add_argument("--test", type=int, default=500, help="number of test images")
-    parser.add_argument("--budget", type=int, default=120, help="passes per training sample")
-    parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=int, help="number of training images (default: all)")
+    parser.add_argument("--test", type=int, help="number of test images (default: all)")
+    parser.add_argument("--budget", type=int, default=330, help="passes per training sample")
+    parser.add_argument("--lr", type=float, default=0.03)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--processes", type=int, help="methods trained at a time (default: one per GPU)")
+    parser.add_argument("--processes", type=int, help="runs at a time (default: one per GPU)")
     parser.add_argument("--methods", nargs="*", default=METHODS, metavar="RECIPE")
+    parser.add_argument("--bundled", action="store_true", help="the recipes as they are, without a budget")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
-    parser.add_argument("--write", type=Path, help="page to write the table to")
+    parser.add_argument("--write", action="store_true", help="store the numbers, and make docs/results.md")
     options = parser.parse_args()
 
-    base, plan = base_of(options), options.out.with_suffix(".json")
+    base, plan = {} if options.bundled else base_of(options), options.out.with_suffix(".json")
     if not plan.exists():
         plan.parent.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps(cases(options, base), indent=1), encoding="utf-8")
+        planned = bundled(options) if options.bundled else cases(options, base)
+        plan.write_text(json.dumps(planned, indent=1), encoding="utf-8")
     study = {
         "name": options.out.name,
         "base": "erm",
-        "seeds": [options.seed],
-        "suite": SUITE,
-        "audit": True,
+        "seeds": options.seeds,
         "set": base,
-        "axis": [{"name": "method", "case": json.loads(plan.read_text(encoding="utf-8"))}],
+        "axis": [{"name": "recipe", "case": json.loads(plan.read_text(encoding="utf-8"))}],
     }
     studied = robustplug.study(study, out=options.out, processes=options.processes).result
-    lines = table(options.out, studied)
-    print("\n".join(lines))
+    found = section(options, rows_of(options.out, studied))
+    print("\n".join(table(found)))
     if options.write:
-        put(options.write, section(options, lines))
+        PAGE.write_text(page(store(found)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -175,13 +175,20 @@ def load_newest(folder: Path, manifest: Manifest | None = None) -> tuple[Checkpo
     Raises:
         RunError: no checkpoint is intact.
     """
-    problems: list[str] = []
+    problems = missing(folder, manifest)
     for name in reversed(names(folder)):
         try:
             return load(folder, name, manifest), problems
         except Unreadable as error:
             problems.append(f"checkpoint {name} cannot be used: {error}")
     raise RunError(none_left(folder, problems))
+
+
+def missing(folder: Path, manifest: Manifest | None) -> list[str]:
+    """Return that the newest checkpoint of a finished run was removed; nothing if it is there."""
+    if manifest is None or not manifest.newest or manifest.newest in names(folder):
+        return []
+    return [f"checkpoint {manifest.newest} cannot be used: {folder / manifest.newest}.json does not exist"]
 
 
 def none_left(folder: Path, problems: list[str]) -> str:

@@ -81,7 +81,10 @@ def writing(what: str, kept: str = "") -> Iterator[None]:
     except OSError as error:
         note = f" {kept}" if kept else ""
         reason = error.strerror or str(error)
-        raise RunError(f"cannot write {what}: {reason}.{note}") from error
+        # Of a file that is replaced, the second name is the one that the reader knows.
+        name = error.filename2 or error.filename
+        where = f" ({name})" if isinstance(name, str | Path) and str(name) not in what else ""
+        raise RunError(f"cannot write {what}: {reason}{where}.{note}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -35,6 +35,7 @@ class Manifest(Strict):
         earlier: recipes that the run had before, oldest first.
         threads: number of threads of the training, which changes the rounding of sums; None if unknown.
         files: SHA-256 of the files that the run finished, by name.
+        newest: name of the newest checkpoint of a finished run; "" while it is trained, or if unknown.
         unsealed: SHA-256 of the JSON of the checkpoints that an earlier version wrote, by name.
     """
 
@@ -45,6 +46,7 @@ class Manifest(Strict):
     earlier: tuple[Earlier, ...] = ()
     threads: Annotated[int, Field(ge=1, le=2**16)] | None
     files: dict[str, Digest] = Field(default_factory=dict)
+    newest: Annotated[str, Field(max_length=64)] = ""
     unsealed: dict[str, Digest] = Field(default_factory=dict)
 
     @property

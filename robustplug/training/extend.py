@@ -98,7 +98,7 @@ def extend(store: Store, recipe: Recipe) -> int | None:
         # Without a checkpoint, nothing was trained with the earlier number.
         new = extended(manifest, recipe, before)
         keep = new.earlier if names(folder / CHECKPOINTS) else manifest.earlier
-        store.manifest = new.model_copy(update={"earlier": keep, "files": files})
+        store.manifest = new.model_copy(update={"earlier": keep, "files": files, "newest": ""})
         write_manifest(folder, store.manifest)
     store.agree(stale=True)
     return before

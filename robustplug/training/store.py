@@ -201,7 +201,7 @@ class Store:
         self.rewrite(session)
 
     def _restore_newest(self, session: Session) -> Checkpoint:
-        problems: list[str] = []
+        problems = checkpoint.missing(self.checkpoints, self.manifest)
         usable, self.written = self.written, []
         for name in reversed(names(self.checkpoints)):
             try:
@@ -315,6 +315,7 @@ class Store:
             }
             if (self.folder / ENVIRONMENT).is_file():
                 files[ENVIRONMENT] = digest_of(self.folder / ENVIRONMENT)
-            self.manifest = self.manifest.model_copy(update={"files": {**self.manifest.files, **files}})
+            changed = {"files": {**self.manifest.files, **files}, "newest": self.written[-1] if self.written else ""}
+            self.manifest = self.manifest.model_copy(update=changed)
             write_manifest(self.folder, self.manifest)
             write_json(self.folder / RESULT, result)

@@ -278,6 +278,27 @@ def test_changed_weights_are_named(whole: Path) -> None:
     assert robustplug.evaluate(whole, samples=4, reporter=Silent()).samples == 4, "checkpoints are sound"
 
 
+def test_a_newest_checkpoint_that_is_gone_is_named(whole: Path) -> None:
+    newest = max(path.stem for path in (whole / "checkpoints").glob("epoch-*.json"))
+    for path in (whole / "checkpoints").glob(f"{newest}.*"):
+        path.unlink()
+    heard = Heard()
+    robustplug.evaluate(whole, samples=4, reporter=heard)
+    assert f"{newest}.json does not exist" in heard.text
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(train, "selection_score", lambda select, epoch, validation: 0.0)
+        robustplug.train(resume=whole, epochs=RECIPE["train"]["epochs"] + 1, reporter=(heard := Heard()))
+    assert f"{newest}.json does not exist" in heard.text
+    robustplug.evaluate(whole, samples=4, reporter=(heard := Heard()))
+    assert newest not in heard.text, "the extended run has another one"
+
+
+def test_what_cannot_be_written_is_named(run: Path) -> None:
+    (run / "result.json").mkdir()
+    with pytest.raises(RunError, match=r"cannot write the result in .*result\.json"):
+        robustplug.train(resume=run, reporter=Silent())
+
+
 @pytest.mark.parametrize("what", ["moved", "removed", "made anew"])
 def test_a_folder_that_goes_away_stops_the_run(
     what: str, run: Path, top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

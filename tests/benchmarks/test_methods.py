@@ -1,0 +1,95 @@
+"""The benchmark of all methods spreads their schedules over the budget, and refuses idle ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import methods
+import pytest
+import results
+
+
+def test_a_schedule_takes_the_same_share_of_other_epochs() -> None:
+    iaat, made_for = methods.method_of("iaat", 0.1)
+    assert (iaat["warmup"], made_for) == (5, 25)
+    short = methods.paced(iaat, made_for, 5)
+    assert (short["warmup"], short["beta"]) == (1, 0.5)
+    assert methods.paced(iaat, made_for, 25) == iaat
+    cat, made_for = methods.method_of("cat", "1/10")
+    assert methods.paced(cat, made_for, 10)["eta"] == pytest.approx(0.0375)
+    assert methods.paced(cat, made_for, 3)["eta"] == pytest.approx(0.05)
+    trades, made_for = methods.method_of("trades", 0.1)
+    assert methods.paced(trades, made_for, 3) == trades
+
+
+def test_passes_that_depend_on_the_model_are_counted_on_all_samples() -> None:
+    assert methods.is_known(methods.method_of("cat", 0.1)[0])
+    assert not methods.is_known(methods.method_of("iaat", 0.1)[0])
+
+
+def test_every_recipe_of_the_benchmark_can_be_paced() -> None:
+    for name in methods.METHODS:
+        method, made_for = methods.method_of(name, 0.1)
+        assert methods.paced(method, made_for, made_for).keys() == method.keys()
+
+
+def section(**rows: dict[int, results.Seed]) -> results.Section:
+    made = [results.Row(name, "", 2, seeds) for name, seeds in rows.items()]
+    return results.Section("a", "b", "c", ("clean", "PGD", "AutoAttack"), made)
+
+
+def seeds(*last: float, **mechanism: float) -> dict[int, results.Seed]:
+    return {number: results.Seed((98.0, 80.0, value), mechanism, (6, 6)) for number, value in enumerate(last)}
+
+
+def test_a_row_where_nothing_moved_is_refused() -> None:
+    rows = {
+        "iaat": seeds(70, 71, moved=0.1, radius=0.0),
+        "cat": seeds(70, 72, radius=0.5),
+        "erm": seeds(10, 60, 61, 62, 63),
+    }
+    head, _, *lines = results.table(section(**rows))
+    assert "radius did not move" in lines[0]
+    assert lines[1].startswith(
+        "| `cat` | 98.0 ± 0.0 | 80.0 ± 0.0 | 71.0 ± 1.4 | 70.0 | 0 of 2 | radius 0.5 |"
+    )
+    assert "| 10.0 | 1 of 5 | – |" in lines[2]
+    assert {line.count("|") for line in lines} == {head.count("|")}
+
+
+def test_what_is_stored_is_read_back_and_replaces_the_same_title(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    assert results.read(path) == []
+    results.store(section(erm=seeds(1, 2)), path)
+    new = section(cat=seeds(3, 4, radius=1.0))
+    assert results.store(new, path) == [new]
+    assert results.read(path) == [new]
+
+
+def test_another_seed_lies_in_the_interval() -> None:
+    low, high = results.interval([84.0, 85.0, 86.0, 84.0, 86.0], 360)
+    assert low < 82.0
+    assert 88.0 < high < 91.0
+    assert results.interval([50.0, 50.0], 100) == (49.0, 51.0)
+
+
+def test_a_run_is_made_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = """
+        schema = 1
+        name = "small"
+        task = { use = "digits" }
+        model = { use = "small-cnn", width = 2, hidden = 4 }
+        method = { use = "erm" }
+        train = { epochs = 1 }
+        evaluate = { samples = 20, attack = [{ use = "fgsm" }] }
+    """
+    row = results.Row("erm", recipe, 1, seeds(0.0, 1.0))
+    assert not results.again(row, 0)
+    assert "DIFFERS" in capsys.readouterr().out
+    found = (1.0, 2.0, 3.0)
+    monkeypatch.setattr(results, "measured", lambda result: found)
+    stored = results.Row(
+        "erm", recipe, 1, {0: results.Seed(found, {}, (1, 1)), 1: results.Seed(found, {}, (1, 1))}
+    )
+    assert results.again(stored, 0)
+    assert "the same" in capsys.readouterr().out

@@ -1,0 +1,22 @@
+"""docs/results.md is the page of benchmarks/results.json, and has every method for images."""
+
+from __future__ import annotations
+
+import methods
+import results
+
+from robustplug.plugin.host import registry
+
+
+def test_the_benchmark_has_every_method_for_images() -> None:
+    known = registry()
+    found = {name for name in known.names("method") if not known.get("method", name).tasks}
+    assert found <= {methods.method_of(name, 0.1)[0]["use"] for name in methods.METHODS}
+
+
+def test_the_page_is_that_of_the_numbers() -> None:
+    sections = results.read()
+    assert results.PAGE.read_text(encoding="utf-8") == results.page(sections)
+    assert [row.name for row in sections[0].rows] == methods.METHODS
+    assert all(len(row.seeds) >= 5 for section in sections for row in section.rows)
+    assert all(section.made.startswith("`python benchmarks/methods.py ") for section in sections)
