@@ -10,7 +10,7 @@ trained for as many epochs as the budget allows, with the same optimizer, schedu
 methods; what its recipe spreads over epochs, such as a warm-up, is spread over these. A row is refused where
 the quantities that show the method's mechanism at work did not move. With --bundled, the recipes are trained
 as they are. After an interruption, the same command resumes. --write stores the numbers in results.json and
-makes docs/results.md from them.
+writes docs/results.md and the tables of the cards from them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from results import PAGE, Row, Section, Seed, page, store, table
+from results import Row, Section, Seed, store, table, write
 
 import robustplug
 from robustplug.recipe.toml.files import bundled_recipes
@@ -38,10 +38,12 @@ from robustplug.recipe.toml.files import bundled_recipes
 METHODS = [
     "erm",
     "label-smoothing",
+    "ls-ga",
     "mixup",
     "gaussian",
     "stability",
     "sprout",
+    "sprout-official",
     "advprop",
     "fast-at",
     "n-fgsm",
@@ -239,7 +241,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=METHODS, metavar="RECIPE")
     parser.add_argument("--bundled", action="store_true", help="the recipes as they are, without a budget")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
-    parser.add_argument("--write", action="store_true", help="store the numbers, and make docs/results.md")
+    parser.add_argument("--write", action="store_true", help="store the numbers, and write the pages")
     options = parser.parse_args()
 
     base, plan = {} if options.bundled else base_of(options), options.out.with_suffix(".json")
@@ -258,7 +260,7 @@ def main() -> None:
     found = section(options, rows_of(options.out, studied))
     print("\n".join(table(found)))
     if options.write:
-        PAGE.write_text(page(store(found)), encoding="utf-8")
+        write(store(found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Check docs/results.md: is it the page of results.json, and can a sample of its numbers be made again?
+"""Check docs/results.md and the cards: are they those of results.json, and can a sample be made again?
 
     python -m benchmarks.results --check --sample 3 --seed 0
+    python -m benchmarks.results --write
 
 Each run of the sample is trained and attacked again from the stored recipe. On the same machine and versions
 it gives the same numbers; elsewhere, a seed is another draw. So each new accuracy must lie in the 99 %
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import statistics
 import sys
 import tomllib
@@ -26,6 +28,8 @@ import robustplug
 
 TOP = Path(__file__).resolve().parents[1]
 NUMBERS, PAGE = TOP / "benchmarks" / "results.json", TOP / "docs" / "results.md"
+# A card names the rows of the first table that it shows.
+SHOWN = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- end -->)", re.S)
 # A seed whose last accuracy is so many points below the median of its row has failed.
 FAILED = 10.0
 CONFIDENCE = 0.99
@@ -166,6 +170,37 @@ def page(sections: Sequence[Section]) -> str:
     return "\n\n".join([head, *parts]) + "\n"
 
 
+def card(text: str, sections: Sequence[Section]) -> str:
+    """Return a card with the rows of the first table that it names.
+
+    Raises:
+        KeyError: there is no such row.
+    """
+
+    def shown(match: re.Match[str]) -> str:
+        rows = {row.name: row for row in sections[0].rows}
+        lines = [f"| recipe | {' | '.join(sections[0].columns)} | worst seed |", "|---|---:|---:|---:|---:|"]
+        for name in match[2].split():
+            row = rows[name]
+            cells = [*(spread(row.column(number)) for number in range(3)), f"{min(row.column(-1)):.1f}"]
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+        return f"{match[1]}\n{chr(10).join(lines)}\n\n{match[3]}"
+
+    return SHOWN.sub(shown, text)
+
+
+def made(sections: Sequence[Section]) -> dict[Path, str]:
+    """Return what the page and the cards must be, by path."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted((TOP / "plugins").glob("*/README.md"))}
+    return {PAGE: page(sections), **{path: card(text, sections) for path, text in texts.items()}}
+
+
+def write(sections: Sequence[Section]) -> None:
+    """Write the page and the tables of the cards."""
+    for path, text in made(sections).items():
+        path.write_text(text, encoding="utf-8")
+
+
 def interval(values: Sequence[float], samples: int) -> tuple[float, float]:
     """Return the prediction interval for the accuracy of another seed, in %; at least a sample wide."""
     from scipy.stats import t
@@ -198,20 +233,22 @@ def again(row: Row, number: int) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--check", action="store_true", help="compare the pages, and make a sample again")
+    what.add_argument("--write", action="store_true", help="write the page and the tables of the cards")
     parser.add_argument("--sample", type=int, default=3, help="number of runs to make again")
     parser.add_argument("--seed", type=int, default=0, help="which runs these are")
     options = parser.parse_args()
     sections = read()
-    right = PAGE.read_text(encoding="utf-8") == page(sections)
-    print(
-        "docs/results.md is the page of the numbers"
-        if right
-        else "docs/results.md is NOT that of the numbers"
-    )
+    if options.write:
+        write(sections)
+        return 0
+    wrong = [path for path, text in made(sections).items() if path.read_text(encoding="utf-8") != text]
+    for path in wrong:
+        print(f"{path.relative_to(TOP)} does not show the numbers of {NUMBERS.name}: give --write")
     runs = [(row, number) for section in sections for row in section.rows for number in row.seeds]
     chosen = random.Random(options.seed).sample(runs, min(options.sample, len(runs)))
-    return 0 if all([right, *(again(row, number) for row, number in chosen)]) else 1
+    return 0 if all([not wrong, *(again(row, number) for row, number in chosen)]) else 1
 
 
 if __name__ == "__main__":

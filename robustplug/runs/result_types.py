@@ -255,7 +255,7 @@ def _check_row(row: StoredRow, samples: int, classes: int) -> None:
         raise ValueError(f"{count} of {samples} are right in {row.name!r}, which is not {row.accuracy}")
     if not (row.attempted <= samples and max(row.broken, row.rejected) <= row.attempted):
         raise ValueError(f"the counts of {row.name!r} are larger than the number of its samples")
-    if row.by_class and (sum(row.by_class) != count or (classes and len(row.by_class) != classes)):
+    if row.by_class and (sum(row.by_class) != count or len(row.by_class) != classes):
         raise ValueError(f"the classes of {row.name!r} do not add up to its {count} correct samples")
     if any(len(line) != len(row.confusion) for line in row.confusion):
         raise ValueError(f"the confusion matrix of {row.name!r} is not square")

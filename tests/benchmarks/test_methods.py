@@ -66,6 +66,16 @@ def test_what_is_stored_is_read_back_and_replaces_the_same_title(tmp_path: Path)
     assert results.read(path) == [new]
 
 
+def test_a_card_shows_the_rows_that_it_names() -> None:
+    found = section(cat=seeds(70, 72, radius=0.5), erm=seeds(10, 12))
+    text = "before\n<!-- results: cat -->\nold\n<!-- end -->\nafter\n"
+    made = results.card(text, [found])
+    assert made.startswith("before\n<!-- results: cat -->\n\n| recipe | clean |")
+    assert "| `cat` | 98.0 ± 0.0 | 80.0 ± 0.0 | 71.0 ± 1.4 | 70.0 |\n\n<!-- end -->\nafter" in made
+    assert results.card(made, [found]) == made
+    assert results.card("no table", []) == "no table"
+
+
 def test_another_seed_lies_in_the_interval() -> None:
     low, high = results.interval([84.0, 85.0, 86.0, 84.0, 86.0], 360)
     assert low < 82.0

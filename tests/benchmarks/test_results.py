@@ -16,7 +16,8 @@ def test_the_benchmark_has_every_method_for_images() -> None:
 
 def test_the_page_is_that_of_the_numbers() -> None:
     sections = results.read()
-    assert results.PAGE.read_text(encoding="utf-8") == results.page(sections)
+    for path, text in results.made(sections).items():
+        assert path.read_text(encoding="utf-8") == text, path
     assert [row.name for row in sections[0].rows] == methods.METHODS
     assert all(len(row.seeds) >= 5 for section in sections for row in section.rows)
     assert all(section.made.startswith("`python benchmarks/methods.py ") for section in sections)

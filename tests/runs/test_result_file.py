@@ -106,6 +106,7 @@ VALUES: dict[str, Callable[[Any], None]] = {
     "an unknown key": put("attacks", 1, "more", 1),
     "classes that do not add up": put("attacks", 1, "by_class", [30, 21]),
     "classes of another number": put("attacks", 1, "by_class", [30, 20, 0]),
+    "classes without their samples": put("meta", "classes", None),
     "negative class": put("attacks", 1, "by_class", [51, -1]),
     "confusion without a row": put("attacks", 0, "confusion", [[55, 5]]),
     "confusion of text": put("attacks", 0, "confusion", ["ab", "cd"]),
