@@ -247,7 +247,7 @@ class Campaign:
         if self.places[name].authored or kind.startswith("forged"):
             return "accepted"
         part = isinstance(done.numbers, dict) and done.numbers.items() <= undamaged.numbers.items()
-        if part and kind == "removed with its parts" and all("evaluations" in path for path in changed):
+        if part and kind.startswith("removed") and all("evaluations" in path for path in changed):
             return "accepted"  # whoever removes a whole evaluation does not want to see it
         if not named and done.code == 1 and "left out" in done.said:
             return "refused"  # a run without its result is listed as unfinished
