@@ -120,7 +120,7 @@ def training(
     ]
     first = ["train", "--recipe", recipe, "--epochs", str(epochs), "--out", out, "--quiet", *options]
     prepares = out if out != "run" else ""
-    made = f"{out}/recipe.toml"
+    made = f"{out}/manifest.json"
     return Work(recipe, first, ["train", "--resume", out, "--quiet"], made, needs, prepares=prepares)
 
 
