@@ -1,7 +1,7 @@
 """Train every method within one budget of passes per training sample, with several seeds, and attack it.
 
     python benchmarks/methods.py --out studies/methods-digits --write
-    python benchmarks/methods.py --out studies/bundled --bundled --methods cat pgd-at trades --write
+    python benchmarks/methods.py --out studies/bundled --bundled --methods cat gbdt-digits --write
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --task cifar10 --model resnet18 --eps 8/255 …
 
 A pass is a forward or a backward of one sample. The passes of a method's epochs are counted on 256 samples of
@@ -221,8 +221,8 @@ def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
         f"`python benchmarks/methods.py {shlex.join(sys.argv[1:])}`, {datetime.date.today().isoformat()}, "
         f"robustplug {robustplug.__version__}, torch {torch.__version__}, {platform.machine()}."
     )
-    last = "PGD, then margin" if options.bundled else "AutoAttack"
-    return Section(title, text, made, ("clean", "PGD-50×5", last), rows)
+    attacks = ("first attack", "all attacks") if options.bundled else ("PGD-50×5", "AutoAttack")
+    return Section(title, text, made, ("clean", *attacks), rows)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ import robustplug
 
 TOP = Path(__file__).resolve().parents[1]
 NUMBERS, PAGE = TOP / "benchmarks" / "results.json", TOP / "docs" / "results.md"
-# A card names the rows of the first table that it shows.
+# A card names the rows that it shows.
 SHOWN = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- end -->)", re.S)
 # A seed whose last accuracy is so many points below the median of its row has failed.
 FAILED = 10.0
@@ -171,16 +171,18 @@ def page(sections: Sequence[Section]) -> str:
 
 
 def card(text: str, sections: Sequence[Section]) -> str:
-    """Return a card with the rows of the first table that it names.
+    """Return a card with the rows that it names, from the first table that has all of them.
 
     Raises:
-        KeyError: there is no such row.
+        StopIteration: no table has them.
     """
 
     def shown(match: re.Match[str]) -> str:
-        rows = {row.name: row for row in sections[0].rows}
-        lines = [f"| recipe | {' | '.join(sections[0].columns)} | worst seed |", "|---|---:|---:|---:|---:|"]
-        for name in match[2].split():
+        names = match[2].split()
+        tables = [({row.name: row for row in section.rows}, section.columns) for section in sections]
+        rows, columns = next(each for each in tables if each[0].keys() >= set(names))
+        lines = [f"| recipe | {' | '.join(columns)} | worst seed |", "|---|---:|---:|---:|---:|"]
+        for name in names:
             row = rows[name]
             cells = [*(spread(row.column(number)) for number in range(3)), f"{min(row.column(-1)):.1f}"]
             lines.append(f"| `{name}` | {' | '.join(cells)} |")

@@ -315,7 +315,10 @@ class Store:
             }
             if (self.folder / ENVIRONMENT).is_file():
                 files[ENVIRONMENT] = digest_of(self.folder / ENVIRONMENT)
-            changed = {"files": {**self.manifest.files, **files}, "newest": self.written[-1] if self.written else ""}
+            changed = {
+                "files": {**self.manifest.files, **files},
+                "newest": self.written[-1] if self.written else "",
+            }
             self.manifest = self.manifest.model_copy(update=changed)
             write_manifest(self.folder, self.manifest)
             write_json(self.folder / RESULT, result)

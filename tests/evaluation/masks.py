@@ -103,6 +103,7 @@ MASKS: dict[str, tuple[str, Callable[[nn.Module, Tensor], Tensor]]] = {
     "rounded logits": ("zero gradients", lambda net, x: (net(x) * 2).round() / 2),
     "decisions": ("no gradients", lambda net, x: F.one_hot(net(x).argmax(1), 10).float()),
     "saturated": ("saturated", lambda net, x: net(x) * 1000),
+    "squeezed": ("scaled logits", lambda net, x: net(x) / 1000),
     "not finite": ("not finite", lambda net, x: net(x + 0 * (x * 0).sqrt())),
     "wrong sign": ("wrong gradients", lambda net, x: net(Backwards.apply(x, lambda g: -g))),
     "random gradients": (

@@ -15,7 +15,7 @@ from robustplug.core.functional import margin
 from robustplug.core.types import Batch
 from robustplug.evaluation.audit.binarisation import power, readout
 from robustplug.evaluation.audit.chance import interval, p_fewer, p_more
-from robustplug.evaluation.audit.inspection import Inspection, input_gradient, inspect
+from robustplug.evaluation.audit.inspection import Inspection, input_gradient, inspect, squeezed
 from robustplug.evaluation.audit.stand_ins import (
     Averaged,
     Borrowed,
@@ -53,6 +53,7 @@ def test_an_honest_network_shows_nothing(plain_net: nn.Module) -> None:
     assert not found.unsteady
     assert found.bridge is None
     assert (found.draws, found.compared) == (1, len(X))
+    assert not found.squeezed
 
 
 SIGNS: dict[str, Callable[[Inspection], bool]] = {
@@ -63,7 +64,19 @@ SIGNS: dict[str, Callable[[Inspection], bool]] = {
     "wrong gradients": lambda found: found.wrong > 0.5 * len(X),
     "random": lambda found: found.random and found.draws >= 4,
     "weak attacks": lambda found: found.zero_margin == 0,
+    "scaled logits": lambda found: found.squeezed and found.zero == 0,
 }
+
+
+def test_outputs_are_squeezed_only_if_no_class_stands_out() -> None:
+    labels = torch.arange(4)
+    even = 3.0 * torch.eye(4)  # 0.87 for the true class, the rest shared evenly: label smoothing does this
+    assert not squeezed(even, labels)
+    assert squeezed(even / 3, labels)
+    rival = even / 3 + 0.9 * torch.eye(4).roll(1, 1)
+    assert not squeezed(rival, labels), "one wrong class stands out"
+    assert not squeezed(even / 3, labels.roll(1)), "the model is wrong"
+    assert not squeezed(torch.tensor([[0.1, 0.0]]), torch.tensor([0])), "one wrong class is the strongest"
 
 
 @pytest.mark.parametrize("name", MASKS)

@@ -19,6 +19,9 @@ from .stand_ins import Bridge, find_bridge
 MOVES = (1 / 64, 1 / 16, 1 / 4)
 # A slope counts as confirmed within this factor: curvature and clipping change it, a wrong gradient more.
 FACTOR = 5.0
+# Weight of the strongest wrong class in the gradient of the cross entropy, in units of the mean weight, below
+# which the cross entropy hardly knows which class is the strongest.
+UNIFORM = 1.5
 # Numbers of draws over which the gradient of a random model is averaged, and the agreement that ends it.
 DRAWS, SETTLED = (4, 8, 16, 32), 0.9
 
@@ -44,6 +47,7 @@ class Inspection:
         wrong: number of these that no finite difference confirms.
         bridge: where gradients can be led past parts without a gradient; None for nowhere or no need.
         scale: factor that brings the logits to a usual size.
+        squeezed: whether the softmax hardly tells the classes apart where the model is right.
     """
 
     samples: int
@@ -62,6 +66,7 @@ class Inspection:
     wrong: int = 0
     bridge: Bridge | None = None
     scale: float = 1.0
+    squeezed: bool = False
 
     @property
     def random(self) -> bool:
@@ -101,6 +106,7 @@ def inspect(
         "flips": int((one.argmax(1) != two.argmax(1)).sum()),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "scale": _usual_scale(one),
+        "squeezed": squeezed(one, labels),
     }
     random = found["varies"] > 1e-4
     with isolated(derive(seed, "inspection", "gradients"), x.device):
@@ -197,6 +203,25 @@ def draws_needed(model: nn.Module, x: Tensor, labels: Tensor) -> int:
         if float(torch.cosine_similarity(means[0], means[1]).mean()) >= SETTLED:
             return draws
     return DRAWS[-1]
+
+
+def squeezed(outputs: Tensor, labels: Tensor) -> bool:
+    """Return whether the softmax hardly tells the classes apart where the model is right.
+
+    That is so if, in the median, the true class has less than half of the probability, and the wrong classes
+    share the rest evenly. The gradient of the cross entropy then points away from all wrong classes alike.
+
+    Args:
+        outputs: logits, (N, K).
+        labels: classes, (N,).
+    """
+    right = outputs.argmax(1) == labels
+    if outputs.shape[1] < 3 or not bool(right.any()):
+        return False
+    shares, labels = outputs[right].softmax(1), labels[right, None]
+    own = shares.gather(1, labels)[:, 0]
+    strongest = shares.scatter(1, labels, 0.0).amax(1) / (1 - own).clamp_min(1e-12) * (shares.shape[1] - 1)
+    return float(own.median()) < 0.5 and float(strongest.median()) < UNIFORM
 
 
 def _usual_scale(outputs: Tensor) -> float:

@@ -40,13 +40,16 @@ def judge_rows(result: Result, prepared: Prepared) -> list[Finding]:
     else:
         lost = sum(a and not b for a, b in zip(entropy, white, strict=True))
         text = "Other losses break few samples that cross entropy does not break"
+        share = verdicts.LEFT_BY_CROSS_ENTROPY
+        if prepared.found.squeezed:
+            text, share = f"{text}, although the softmax hardly tells the classes apart", verdicts.LEFT
         findings.append(
             more_than(
                 "cross-entropy",
                 "scaled logits",
                 lost,
                 count,
-                verdicts.LEFT_BY_CROSS_ENTROPY,
+                share,
                 "broken only by others",
                 text,
                 "Do not report the robust accuracy under cross-entropy PGD: use margin and DLR losses.",
