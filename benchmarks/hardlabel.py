@@ -1,11 +1,12 @@
-"""Compare our Sign-OPT with ART's SignOPTAttack and with OPT on one model: time and median distance.
+"""Compare our Sign-OPT with ART's SignOPTAttack and with OPT on some runs: time and median distance.
 
-    robustplug train --recipe erm --set task.use=mnist --set task.train_samples=20000 --out runs/erm-mnist
-    python benchmarks/hardlabel.py runs/erm-mnist --samples 100 --queries 8000 --art-samples 20
+    for seed in 0 1 2 3 4; do robustplug train --recipe erm --set seed=$seed --out runs/erm-$seed; done
+    python benchmarks/hardlabel.py runs/erm-? --samples 100 --queries 4000 --art-samples 5
 
-ART attacks one image at a time, so it is timed on fewer images, the first ones, with its PyTorchClassifier.
-For both, queries are counted and the nearest adversarial example is recorded at the model's input. The share
-of the model is the time spent in its forward passes.
+Of several runs, mean and standard deviation of the medians are printed last. ART attacks one image at a time,
+so it is timed on fewer images, the first ones, with its PyTorchClassifier. For both, queries are counted and
+the nearest adversarial example is recorded at the model's input. The share of the model is the time spent in
+its forward passes.
 """
 
 from __future__ import annotations
@@ -48,30 +49,39 @@ class Stopwatch:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run")
+    parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--art-samples", type=int, default=20)
     parser.add_argument("--queries", type=int, default=8000)
     parser.add_argument("--others", nargs="*", default=["opt", "svm-opt"], metavar="ATTACK")
     options = parser.parse_args()
 
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.run}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     names = ["sign-opt", *options.others]
     attacks = [{"use": name, "queries": options.queries} for name in names]
-    rows = [
-        measured(opened(options, attacks, options.samples), number, name) for number, name in enumerate(names)
-    ]
-    rows.append(measured_art(opened(options, attacks, options.art_samples), options.queries))
-    ours, theirs = rows[0]["seconds_per_image"], rows[-1]["seconds_per_image"]
-    print(f"ART's SignOPTAttack takes {theirs / ours:.1f} times as long per image as sign-opt")
+    rows: list[dict[str, Any]] = []
+    for run in options.runs:
+        print(run)
+        for number, name in enumerate(names):
+            rows.append(measured(opened(run, attacks, options.samples), number, name))
+        ours = rows[-len(names)]["seconds_per_image"]
+        rows.append(measured_art(opened(run, attacks, options.art_samples), options.queries))
+        theirs = rows[-1]["seconds_per_image"]
+        print(f"ART's SignOPTAttack takes {theirs / ours:.1f} times as long per image as sign-opt")
+    for name in dict.fromkeys(row["attack"] for row in rows) if len(options.runs) > 1 else ():
+        print(name, *(f"{mark}: {spread(rows, name, mark)}" for mark in rows[0]["median"]), sep="  ")
     print(json.dumps(rows))
 
 
-def opened(options: argparse.Namespace, attacks: list[dict[str, Any]], samples: int) -> OpenedEvaluation:
+def spread(rows: list[dict[str, Any]], name: str, mark: int) -> str:
+    """Return mean and sample standard deviation over the runs of an attack's median distance."""
+    medians = [row["median"][mark] for row in rows if row["attack"] == name]
+    return f"{np.mean(medians):.3f} ± {np.std(medians, ddof=1):.3f}"
+
+
+def opened(run: str, attacks: list[dict[str, Any]], samples: int) -> OpenedEvaluation:
     vicinity = {"use": "l2", "eps": 1.0}
-    return open_evaluation(
-        options.run, attacks=attacks, vicinity=vicinity, samples=samples, batch_size=samples
-    )
+    return open_evaluation(run, attacks=attacks, vicinity=vicinity, samples=samples, batch_size=samples)
 
 
 def measured(evaluation: OpenedEvaluation, number: int, name: str) -> dict[str, Any]:
