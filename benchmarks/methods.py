@@ -4,8 +4,8 @@
     python benchmarks/methods.py --out studies/bundled --bundled --methods cat gbdt-digits --write
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --task cifar10 --model resnet18 --eps 8/255 …
 
-A pass is a forward or a backward of one sample. The passes of a method's epochs are counted on 256 samples of
-a large set, or on all of them if they depend on what the model withstands, as in IAAT. The method is then
+A pass is a forward or a backward of one sample. The passes of a method's epochs are counted on a few hundred
+samples, or on all of them if they depend on what the model withstands, as in IAAT. The method is then
 trained for as many epochs as the budget allows, with the same optimizer, schedule and batch size for all
 methods; what its recipe spreads over epochs, such as a warm-up, is spread over these. A row is refused where
 the quantities that show the method's mechanism at work did not move. With --bundled, the recipes are trained
@@ -116,11 +116,11 @@ def base_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def passes_of(method: Mapping[str, Any], base: Mapping[str, Any], epochs: int) -> float:
     """Return the forwards plus backwards of a sample in this many epochs, counted by training."""
-    few = is_known(method) and "train_samples" in base["task"]
+    few = {"test": 1400} if base["task"]["use"] == "digits" else {"train_samples": 256}
     recipe = {
         **base,
         "method": method,
-        "task": {**base["task"], **({"train_samples": 256} if few else {})},
+        "task": {**base["task"], **(few if is_known(method) else {})},
         "train": {**base["train"], "epochs": epochs},
         "validate": {"samples": 8, "attack": {"use": "none"}, "every": epochs},
         "evaluate": {"samples": 8, "attack": []},

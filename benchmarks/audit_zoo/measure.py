@@ -200,10 +200,8 @@ def measure(entry: Entry, samples: int, queries: int = 500) -> Measured:
 
 
 def _differentiable(made: Made, stand_ins: Sequence[nn.Module]) -> list[nn.Module]:
-    """Return the model itself, where it has gradients, and its stand-ins."""
+    """Return the model itself and its stand-ins, as far as they have gradients."""
     x = made.data[0][:2].clone().requires_grad_()
-    if not hasattr(made.module, "predict"):
-        with torch.enable_grad():
-            if made.module(x).requires_grad:
-                return [made.module, *stand_ins]
-    return list(stand_ins)
+    models = stand_ins if hasattr(made.module, "predict") else [made.module, *stand_ins]
+    with torch.enable_grad():
+        return [model for model in models if model(x).requires_grad]
