@@ -1,10 +1,11 @@
 """Audit every model of the zoo: does the audit flag the masked ones, and only those?
 
-    python -m benchmarks.audit_zoo --cache ~/.cache/robustplug-zoo
+    python -m benchmarks.audit_zoo --cache ~/.cache/robustplug-zoo --json zoo.json
     python -m benchmarks.audit_zoo --only quantised-4 plain@0.1 --seeds 5
     python -m benchmarks.audit_zoo --list
 
 The first audit of a model trains it and measures its true robust accuracy; with --cache both are done once.
+Audits that are in the file of --json are not done again, so an interrupted command goes on.
 The shares count each seed of the audit as one trial; the models stay the same.
 """
 
@@ -16,8 +17,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from robustplug.runs.folder import write_text
+
 from .audits import audits
 from .board import Audited, markdown, row, totals
+from .measure import Measured
 from .models import zoo
 
 
@@ -41,18 +45,32 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{entry.name:24} {entry.kind or 'honest'}" for entry in entries))
         return 0
-    done: list[Audited] = []
     seeds = range(options.seed, options.seed + options.seeds)
     jobs = [(entry.name, seed) for entry in entries for seed in seeds]
-    for one in audits(jobs, options.samples, options.cache, options.data, options.processes):
-        done.append(one)
+    known = stored(options.json)
+    left = [job for job in jobs if job not in known]
+    for one in audits(left, options.samples, options.cache, options.data, options.processes):
+        known[one.name, one.seed] = one
         print(f"| {' | '.join(row(one))} |", flush=True, file=sys.stderr)
+        if options.json:
+            body = [asdict(each) | {"right": each.right} for each in known.values()]
+            write_text(options.json, json.dumps(body, indent=1) + "\n")
+    done = [known[job] for job in jobs]
     print(markdown([row(one) for one in done]))
     print("", *totals(done), sep="\n")
-    if options.json:
-        body = [asdict(one) | {"right": one.right} for one in done]
-        options.json.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     return 0 if all(one.right for one in done) else 1
+
+
+def stored(path: Path | None) -> dict[tuple[str, int], Audited]:
+    """Read the audits of an earlier command, by name and seed."""
+    if path is None or not path.exists():
+        return {}
+    found = {}
+    for body in json.loads(path.read_text(encoding="utf-8")):
+        del body["right"]
+        one = Audited(**{**body, "measured": Measured(**body["measured"])})
+        found[one.name, one.seed] = one
+    return found
 
 
 if __name__ == "__main__":

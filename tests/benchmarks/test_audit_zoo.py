@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from audit_zoo import masks, nets
+from audit_zoo.__main__ import stored
 from audit_zoo.board import Audited, counted, markdown, row, totals
 from audit_zoo.entries import KINDS, Entry, Made
 from audit_zoo.masked import MLP, WRAPPED
@@ -132,3 +134,11 @@ def test_totals_have_exact_intervals() -> None:
     lines = totals([one("", "A"), one("", "F"), one("stochastic", "F", "stochastic"), one("stochastic", "U")])
     assert lines[0].startswith("masked, flagged: 1/2")
     assert lines[3].startswith("honest, flagged: 1/2")
+
+
+def test_stored_audits_are_read_back(tmp_path: Path) -> None:
+    path, done = tmp_path / "zoo.json", [one("", "A"), replace(one("stochastic", "F", "x"), seed=1)]
+    assert stored(path) == {}
+    path.write_text(json.dumps([asdict(each) | {"right": each.right} for each in done]))
+    assert [key for key in stored(path)] == [("net", 0), ("net", 1)]
+    assert [row(each) for each in stored(path).values()] == [row(each) for each in done]
