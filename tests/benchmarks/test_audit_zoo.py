@@ -140,5 +140,5 @@ def test_stored_audits_are_read_back(tmp_path: Path) -> None:
     path, done = tmp_path / "zoo.json", [one("", "A"), replace(one("stochastic", "F", "x"), seed=1)]
     assert stored(path) == {}
     path.write_text(json.dumps([asdict(each) | {"right": each.right} for each in done]))
-    assert [key for key in stored(path)] == [("net", 0), ("net", 1)]
+    assert list(stored(path)) == [("net", 0), ("net", 1)]
     assert [row(each) for each in stored(path).values()] == [row(each) for each in done]
