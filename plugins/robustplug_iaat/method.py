@@ -21,7 +21,9 @@ Withstands = Callable[[Tensor, Tensor], Tensor]
 """(rows int64 (M,), radius (M,)) -> whether the attack with these radii fails, bool (M,)."""
 
 
-def choose_candidate(remembered: Tensor, gamma: float, withstands: Withstands) -> Tensor:
+def choose_candidate(
+    remembered: Tensor, gamma: float, withstands: Withstands, together: bool = False
+) -> Tensor:
     """Return ε + γ where that attack fails, else ε where that attack fails, else ε − γ: Algorithm 2.
 
     The attack with ε runs only on the samples that did not withstand ε + γ.
@@ -30,15 +32,21 @@ def choose_candidate(remembered: Tensor, gamma: float, withstands: Withstands) -
         remembered: ε of each sample, (N,).
         gamma: γ; if it is 0, all candidates are the same and no attack runs.
         withstands: function that runs the attack on some rows.
+        together: whether both attacks run on all samples, so that nothing is read from the device.
     """
     if not gamma:
         return remembered
     rows = torch.arange(len(remembered), device=remembered.device)
     chosen = remembered + gamma
-    failed = rows[~withstands(rows, chosen)]
-    if len(failed):
-        here = remembered[failed]
-        chosen[failed] = torch.where(withstands(failed, here), here, (here - gamma).clamp_min(0))
+    fine = withstands(rows, chosen)
+    failed = rows if together else rows[~fine]
+    if not len(failed):
+        return chosen
+    here = remembered[failed]
+    other = torch.where(withstands(failed, here), here, (here - gamma).clamp_min(0))
+    if together:
+        return torch.where(fine, chosen, other)
+    chosen[failed] = other
     return chosen
 
 
@@ -80,6 +88,23 @@ class Iaat(Method[IaatOptions]):
         modes = [getattr(each.options, "batchnorm", "eval") for each in attacks if each is not None]
         return "train" in (self.options.mode, *modes)
 
+    @property
+    def _everyone(self) -> bool:
+        """Return whether all samples are attacked, needed or not.
+
+        This is so if they affect one another, and on CUDA: rows chosen by data keep an update from being
+        captured, which costs more than their passes.
+        """
+        captured = self.options.search != "line" and self.eps.values.device.type == "cuda"
+        return self._together or captured
+
+    @property
+    def needs_sync(self) -> bool:
+        """Return whether rows are chosen by data: in a line search, or where some are not attacked."""
+        o = self.options
+        chosen = o.misclassified == "clean" or o.gamma > 0
+        return o.search == "line" or (chosen and not self._everyone)
+
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Start every ε_i at ε_w."""
         given = self.options.eps_warmup
@@ -108,7 +133,7 @@ class Iaat(Method[IaatOptions]):
             return [self.perturbation(step, plain.replace(radius=eps, info={"eps": eps}), self.vicinity)]
         # S⁻ is trained on clean images: their radius in this view is 0, and they need no attack.
         view = plain.replace(radius=torch.where(right, eps, 0.0), info={"eps": eps})
-        if self._together:
+        if self._everyone:
             return [self.perturbation(step, view, self.vicinity)]
         rows = right.nonzero()[:, 0]
         x = point.x.detach().clone()
@@ -125,7 +150,7 @@ class Iaat(Method[IaatOptions]):
             return constant * right if shrinks else constant
 
         def withstands(rows: Tensor, radius: Tensor) -> Tensor:
-            if self._together:
+            if self._everyone:
                 everyone = before.clone()
                 everyone[rows] = radius
                 attacked = self.selection(step, view.replace(radius=everyone), self.vicinity)
@@ -134,7 +159,7 @@ class Iaat(Method[IaatOptions]):
             return self._right(step, self.selection(step, part, self.vicinity))
 
         if o.search == "candidates":
-            chosen = choose_candidate(before, o.gamma, withstands)
+            chosen = choose_candidate(before, o.gamma, withstands, self._everyone)
         else:
             step_size = o.line_step or o.gamma
             chosen = line_search(len(before), step_size, self.line_max, withstands, before.device)

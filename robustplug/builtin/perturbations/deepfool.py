@@ -57,6 +57,9 @@ class DeepFool:
         options: see DeepFoolOptions.
     """
 
+    # A sample leaves the batch when it has crossed the boundary.
+    needs_sync = True
+
     def __init__(self, options: DeepFoolOptions) -> None:
         self.options = options
 
