@@ -21,9 +21,7 @@ Withstands = Callable[[Tensor, Tensor], Tensor]
 """(rows int64 (M,), radius (M,)) -> whether the attack with these radii fails, bool (M,)."""
 
 
-def choose_candidate(
-    remembered: Tensor, gamma: float, withstands: Withstands, together: bool = False
-) -> Tensor:
+def choose_candidate(remembered: Tensor, gamma: float, withstands: Withstands, fixed: bool = False) -> Tensor:
     """Return ε + γ where that attack fails, else ε where that attack fails, else ε − γ: Algorithm 2.
 
     The attack with ε runs only on the samples that did not withstand ε + γ.
@@ -32,19 +30,19 @@ def choose_candidate(
         remembered: ε of each sample, (N,).
         gamma: γ; if it is 0, all candidates are the same and no attack runs.
         withstands: function that runs the attack on some rows.
-        together: whether both attacks run on all samples, so that nothing is read from the device.
+        fixed: whether both attacks run on all samples, so that nothing is read from the device.
     """
     if not gamma:
         return remembered
     rows = torch.arange(len(remembered), device=remembered.device)
     chosen = remembered + gamma
     fine = withstands(rows, chosen)
-    failed = rows if together else rows[~fine]
+    failed = rows if fixed else rows[~fine]
     if not len(failed):
         return chosen
     here = remembered[failed]
     other = torch.where(withstands(failed, here), here, (here - gamma).clamp_min(0))
-    if together:
+    if fixed:
         return torch.where(fine, chosen, other)
     chosen[failed] = other
     return chosen
@@ -80,6 +78,7 @@ class Iaat(Method[IaatOptions]):
     def __init__(self, options: IaatOptions, *, selection: Perturbation | None, **slots: Any) -> None:
         super().__init__(options, **slots)
         self.selection = selection or self.perturbation
+        self._epoch = -1
 
     @property
     def _together(self) -> bool:
@@ -89,21 +88,19 @@ class Iaat(Method[IaatOptions]):
         return "train" in (self.options.mode, *modes)
 
     @property
-    def _everyone(self) -> bool:
-        """Return whether all samples are attacked, needed or not.
+    def _fixed(self) -> bool:
+        """Return whether all samples are attacked, needed or not: on CUDA, except in a line search.
 
-        This is so if they affect one another, and on CUDA: rows chosen by data keep an update from being
-        captured, which costs more than their passes.
+        Rows chosen by data keep an update from being captured, which costs more there than their passes.
         """
-        captured = self.options.search != "line" and self.eps.values.device.type == "cuda"
-        return self._together or captured
+        return self.options.search != "line" and self.eps.values.device.type == "cuda"
 
     @property
-    def needs_sync(self) -> bool:
-        """Return whether rows are chosen by data: in a line search, or where some are not attacked."""
+    def needs_sync(self) -> bool:  # type: ignore[override]
+        """Return whether rows are chosen by data."""
         o = self.options
-        chosen = o.misclassified == "clean" or o.gamma > 0
-        return o.search == "line" or (chosen and not self._everyone)
+        chosen = o.gamma > 0 or (o.misclassified == "clean" and not self._together)
+        return o.search == "line" or (chosen and not self._fixed)
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Start every ε_i at ε_w."""
@@ -133,7 +130,7 @@ class Iaat(Method[IaatOptions]):
             return [self.perturbation(step, plain.replace(radius=eps, info={"eps": eps}), self.vicinity)]
         # S⁻ is trained on clean images: their radius in this view is 0, and they need no attack.
         view = plain.replace(radius=torch.where(right, eps, 0.0), info={"eps": eps})
-        if self._everyone:
+        if self._together or self._fixed:
             return [self.perturbation(step, view, self.vicinity)]
         rows = right.nonzero()[:, 0]
         x = point.x.detach().clone()
@@ -150,7 +147,7 @@ class Iaat(Method[IaatOptions]):
             return constant * right if shrinks else constant
 
         def withstands(rows: Tensor, radius: Tensor) -> Tensor:
-            if self._everyone:
+            if self._together or self._fixed:
                 everyone = before.clone()
                 everyone[rows] = radius
                 attacked = self.selection(step, view.replace(radius=everyone), self.vicinity)
@@ -159,7 +156,7 @@ class Iaat(Method[IaatOptions]):
             return self._right(step, self.selection(step, part, self.vicinity))
 
         if o.search == "candidates":
-            chosen = choose_candidate(before, o.gamma, withstands, self._everyone)
+            chosen = choose_candidate(before, o.gamma, withstands, self._fixed)
         else:
             step_size = o.line_step or o.gamma
             chosen = line_search(len(before), step_size, self.line_max, withstands, before.device)
@@ -181,8 +178,12 @@ class Iaat(Method[IaatOptions]):
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         """Remember the radii; at the start of an epoch, first record those after the previous epoch."""
-        if self.options.history and step.progress.batch == 0 and step.progress.epoch:
-            self.history.note(step.progress.epoch, self.eps.values)
+        epoch = step.progress.epoch
+        # The batch is asked for once an epoch: an update that asks for it stands for no other.
+        if self.options.history and epoch != self._epoch:
+            self._epoch = epoch
+            if epoch and step.progress.batch == 0:
+                self.history.note(epoch, self.eps.values)
         self.eps.write(views[0].index, views[0].info["eps"])
 
     def cost(self) -> Cost:

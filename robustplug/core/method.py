@@ -81,6 +81,9 @@ class Method(Generic[Options]):
         vicinity, perturbation, label_map, output_map, loss: the slots.
     """
 
+    needs_sync: bool = False
+    """Whether an update must wait for the device; such updates are never captured in a CUDA graph."""
+
     def __init__(
         self,
         options: Options,
@@ -98,11 +101,6 @@ class Method(Generic[Options]):
         self.output_map = output_map
         self.loss = loss
         self.state = MethodState()
-
-    @property
-    def needs_sync(self) -> bool:
-        """Return whether updates wait for the device; then they run eagerly. A subclass sets it to True."""
-        return False
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Prepare state and model, and return the parameter groups to train; called once, before training.

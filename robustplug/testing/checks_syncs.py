@@ -113,7 +113,8 @@ class HostSyncs:
 
 
 def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    """Return a number that tensors with the same memory share."""
+    return int(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else id(tensor)
 
 
 class _Functions(TorchFunctionMode):
@@ -139,7 +140,10 @@ class _Functions(TorchFunctionMode):
         # With a number of classes, one_hot looks at its values on the CPU only.
         syncs.quiet = func is F.one_hot and kwargs.get("num_classes", args[1] if len(args) > 1 else -1) > 0
         try:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if func is Tensor.new_tensor or (func is torch.tensor and kwargs.get("device") is not None):
+                syncs.made([], [result])
+            return result
         finally:
             syncs.function, syncs.quiet = "", False
 
@@ -151,7 +155,7 @@ def _names_device(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 
 def _has_sequence(index: Any) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(part, list) or type(part).__module__ == "numpy" for part in parts)
+    return any(isinstance(part, list) or (type(part).__module__ == "numpy" and part.ndim) for part in parts)
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
