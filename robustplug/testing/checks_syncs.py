@@ -185,13 +185,16 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def updates_need_no_host(subject: Subject) -> None:
-    """Run updates with fixed shapes and without waiting for the device, or declare needs_sync = True."""
-    bench = Bench(subject)
-    skip_unless(not needs_sync(bench.method), "it declares needs_sync: its updates run eagerly")
-    method = bench.method
-    known = [*bench.model.parameters(), *bench.model.buffers(), *leaves(dict(method.state.local()))]
-    syncs = HostSyncs(_folder(subject), [*known, *method.state.parameters(), *method.state.buffers()])
+def host_syncs(bench: Bench, package: str) -> list[str]:
+    """Return what keeps the updates of a short run from being captured, each with its place.
+
+    Args:
+        bench: what is trained.
+        package: folder of the code that is watched.
+    """
+    state = bench.method.state
+    known = [*bench.model.parameters(), *bench.model.buffers(), *leaves(dict(state.local()))]
+    syncs = HostSyncs(package, [*known, *state.parameters(), *state.buffers()])
     for step in bench.steps():
         batch = step.batch
         syncs.made([], leaves([batch.x, batch.y, batch.index, batch.info]))
@@ -199,9 +202,17 @@ def updates_need_no_host(subject: Subject) -> None:
         # The first updates run eagerly: they may make what the later ones use.
         if (step.progress.epoch, step.progress.batch) == (0, 0):
             syncs.found.clear()
-    first, more = list(syncs.found)[:LISTED], len(syncs.found) - LISTED
-    listed = "; ".join(first) + (f"; and {more} more" if more > 0 else "")
-    require(not syncs.found, f"an update cannot be captured as a CUDA graph: {listed}")
+    return list(syncs.found)
+
+
+def updates_need_no_host(subject: Subject) -> None:
+    """Run updates with fixed shapes and without waiting for the device, or declare needs_sync = True."""
+    bench = Bench(subject)
+    skip_unless(not needs_sync(bench.method), "it declares needs_sync: its updates run eagerly")
+    found = host_syncs(bench, _folder(subject))
+    more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    listed = "; ".join(found[:LISTED])
+    require(not found, f"an update cannot be captured as a CUDA graph: {listed}{more}")
 
 
 def _folder(subject: Subject) -> str:
