@@ -58,9 +58,9 @@ FORBIDDEN: dict[str, tuple[Operation, str]] = {
     "bytes": (lambda step, x, y: x[(y >= 0).to(torch.uint8)], SHAPES),
     "columns": (lambda step, x, y: x[:, x[0, :, 0, 0] > 0], SHAPES),
     "writing rows": (lambda step, x, y: x.clone().__setitem__(y >= 0, x), SHAPES),
-    "unique": (lambda step, x, y: y.unique(), SHAPES),
+    "unique": (lambda step, x, y: torch.unique(y), SHAPES),
     "unique rows": (lambda step, x, y: torch.unique(x.flatten(1), dim=0), SHAPES),
-    "runs": (lambda step, x, y: y.unique_consecutive(), SHAPES),
+    "runs": (lambda step, x, y: torch.unique_consecutive(y), SHAPES),
     "bincount": (lambda step, x, y: y.bincount(), SHAPES),
     "repeat": (lambda step, x, y: x.repeat_interleave(y, 0), SHAPES),
     "tensor": (lambda step, x, y: torch.tensor(0.5, device=x.device), COPIES),
@@ -166,17 +166,17 @@ class ReadsBackwards(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] * float(gradients[0].isfinite().all())
+        return gradients[0].mul(float(gradients[0].isfinite().all()))
 
 
 class LooksAtGradients(broken.Slot):
     def __call__(self, step: Step, view: View) -> Any:
-        return ReadsBackwards.apply(step.forward(view.x))  # type: ignore[no-untyped-call]
+        return ReadsBackwards.apply(step.forward(view.x))
 
 
 class WeighsByTheHost(broken.Slot):
     def __call__(self, step: Step, view: View, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target, reduction="none") * view.y.amax().item()
+        return F.cross_entropy(output, target, reduction="none").mul(view.y.amax().item())
 
 
 class ReadsAfterBackward(Method[Any]):
@@ -193,7 +193,7 @@ class ReadsAfterStep(Method[Any]):
     ("kind", "factory", "line"),
     [
         ("vicinity", DrawsByTheHost, "batch.y.tolist()"),
-        ("output_map", LooksAtGradients, "gradients[0] * float"),
+        ("output_map", LooksAtGradients, "gradients[0].mul(float"),
         ("loss", WeighsByTheHost, "view.y.amax().item()"),
         ("method", ReadsAfterBackward, "bool(p.grad"),
         ("method", ReadsAfterStep, "max(float"),
