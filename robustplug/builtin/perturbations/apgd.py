@@ -152,7 +152,9 @@ def apgd(
         ascent = Ascent(lambda moved, output, _: losses(moved, output), None)
         gradient, output, loss = ascend(step, view, ascent, x)
         fooled = ~step.score(view, output)
-        success = step.evaluating and bool(fooled.any())
+        # Positions, not a mask: each selection by a mask would wait for the device.
+        left = (~fooled).nonzero()[:, 0] if step.evaluating else rows
+        success = len(left) < len(rows)
         if success or not step.evaluating:
             best.update(rows, x.detach(), loss, fooled)
         if track is None:
@@ -160,7 +162,6 @@ def apgd(
         else:
             track.note(gradient, loss)
         if success:
-            left = ~fooled
             view, rows, radius, track = view.rows(left), rows[left], radius[left], track.rows(left)
             if not len(rows):
                 return

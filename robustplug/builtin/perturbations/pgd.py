@@ -163,13 +163,14 @@ def best_of_pgd(
                     output = step.output(moved)
                     losses = here.losses(moved, output, goal)
             fooled = ~step.score(part, output)
-            success = step.evaluating and bool(fooled.any())
+            # Positions, not a mask: each selection by a mask would wait for the device.
+            left = (~fooled).nonzero()[:, 0] if step.evaluating else rows
+            success = len(left) < len(rows)
             if success or not step.evaluating:
                 best.update(rows, x.detach(), losses, fooled)
             if number == steps:
                 break
             if success:
-                left = ~fooled
                 rows, near, alpha, goal = rows[left], near[left], alpha[left], take(goal, left)
                 part, x, gradient = part.rows(left), x[left], gradient[left]
                 if not len(rows):
