@@ -42,11 +42,13 @@ class Drawn:
 
     Attributes:
         p: scalar in [0, 1].
-        shares: u, (k,); see `encode`.
+        shares: u, k scalars; see `encode`.
+        place: int64 (1,), index of the largest of u.
     """
 
     p: Tensor
-    shares: Tensor
+    shares: tuple[Tensor, ...]
+    place: Tensor
 
     @classmethod
     def of(cls, p: Tensor, bases: int, mixture: bool = True) -> Drawn:
@@ -55,7 +57,8 @@ class Drawn:
         if not mixture:
             place = (place - 1e-9).ceil()
         all_bases = torch.arange(bases, device=p.device, dtype=p.dtype)
-        return cls(p, (1 - (place - all_bases).abs()).clamp_min(0).float())
+        shares = (1 - (place - all_bases).abs()).clamp_min(0).float()
+        return cls(p, shares.unbind(), shares.argmax(0, keepdim=True))
 
 
 class MaskedNorm(nn.Module):
@@ -85,12 +88,12 @@ class MaskedNorm(nn.Module):
         self.register_buffer("mean", norm.running_mean[None].repeat(sets, 1))
         self.register_buffer("variance", norm.running_var[None].repeat(sets, 1))
         self.register_buffer("batches", torch.zeros(sets, dtype=torch.int64))
-        self.encoding: list[float] | Tensor = self.encode(0.0)
+        self.encoding: list[float] | Drawn = self.encode(0.0)
 
-    def encode(self, strength: float | Drawn) -> list[float] | Tensor:
-        """Return u for a strength p."""
+    def encode(self, strength: float | Drawn) -> list[float] | Drawn:
+        """Return u for a strength p; a drawn one has it."""
         if isinstance(strength, Drawn):
-            return strength.shares
+            return strength
         return encode(strength, self.weight.shape[1], mixture=not self.separate)
 
     def rescaling(self) -> tuple[Tensor, Tensor]:
@@ -104,8 +107,8 @@ class MaskedNorm(nn.Module):
         """Return the index of the running statistics in use; under a drawn mask, int64 (1,)."""
         if not self.separate:
             return 0
-        if isinstance(self.encoding, Tensor):
-            return self.encoding.argmax(0, keepdim=True)
+        if isinstance(self.encoding, Drawn):
+            return self.encoding.place
         return self.encoding.index(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,10 +144,12 @@ class MaskedNorm(nn.Module):
         return norm.train(self.training)
 
 
-def _mixture(columns: Tensor, shares: list[float] | Tensor) -> Tensor:
+def _mixture(columns: Tensor, encoding: list[float] | Drawn) -> Tensor:
     """Return columns · u, (C,), for columns (C, k)."""
-    drawn = isinstance(shares, Tensor)
-    parts = [share * columns[:, j] for j, share in enumerate(shares) if drawn or share]
+    if isinstance(encoding, Drawn):
+        parts = [share * columns[:, j] for j, share in enumerate(encoding.shares)]
+    else:
+        parts = [share * columns[:, j] for j, share in enumerate(encoding) if share]
     mixed: Tensor = sum(parts[1:], parts[0])
     return mixed
 

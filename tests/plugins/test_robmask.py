@@ -90,8 +90,10 @@ def test_separate_norms_do_not_mix() -> None:
 def test_a_drawn_strength_has_the_same_u_to_the_bit(bases: int, mixture: bool) -> None:
     draws = torch.rand(50, generator=stream(0, "strengths")).double()
     for p in (*draws.unbind(), *torch.linspace(0, 1, 7, dtype=torch.float64).unbind()):
-        found = Drawn.of(p, bases, mixture).shares
-        assert torch.equal(found, torch.tensor(encode(float(p), bases, mixture)))
+        found = Drawn.of(p, bases, mixture)
+        expected = encode(float(p), bases, mixture)
+        assert torch.equal(torch.stack(found.shares), torch.tensor(expected))
+        assert expected[int(found.place)] == max(expected)
 
 
 @pytest.mark.parametrize("separate", [False, True])
