@@ -75,6 +75,9 @@ class Part:
         options: options of the ensemble.
     """
 
+    # It drops the samples that are broken, and its rows are grouped by radius.
+    needs_sync = True
+
     def __init__(self, name: AttackName, options: AutoAttackOptions) -> None:
         self.name, self.options = name, options
 

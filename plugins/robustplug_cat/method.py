@@ -82,7 +82,8 @@ class CustomLabels:
         if eps is None:
             raise ValueError("the label map cat needs views with a radius for each sample")
         concentration = torch.full((len(view), classes), self.beta, device=view.index.device)
-        return custom_labels(view.y, classes, (self.c * eps).clamp(0, 1), dirichlet(concentration, step.rng))
+        draw = dirichlet(concentration, step.rng, least=self.beta)
+        return custom_labels(view.y, classes, (self.c * eps).clamp(0, 1), draw)
 
 
 class MixedLoss:

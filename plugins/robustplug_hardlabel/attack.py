@@ -39,6 +39,9 @@ class HardLabel:
         norms: norms of the supported threat models.
     """
 
+    # Each sample has a search of its own, in NumPy.
+    needs_sync = True
+
     def __init__(
         self, name: str, search: Callable[[Sample], Search], wanted: Wanted, norms: tuple[float, ...]
     ) -> None:

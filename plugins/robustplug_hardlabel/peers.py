@@ -38,6 +38,9 @@ class Peer:
         options: see PeerOptions.
     """
 
+    # ART attacks each sample in NumPy.
+    needs_sync = True
+
     def __init__(self, name: str, attack: str, norms: tuple[float, ...], options: PeerOptions) -> None:
         self.name, self.norms, self.queries, self.starts = name, norms, options.queries, options.starts
         try:

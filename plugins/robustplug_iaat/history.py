@@ -6,6 +6,14 @@ import torch
 from torch import Tensor, nn
 
 
+def spacing_at(epoch: int, rows: int) -> int:
+    """Return the distance between snapshots after some epochs: the smallest power of 2 at which they fit."""
+    spacing = 1
+    while (epoch - 1) // spacing >= rows:
+        spacing *= 2
+    return spacing
+
+
 class History(nn.Module):
     """Keep evenly spaced snapshots: when there are too many, drop every second and double the spacing.
 
@@ -29,11 +37,13 @@ class History(nn.Module):
         """Take a snapshot, if one is due.
 
         Args:
-            epoch: number of finished epochs, from 1; ascending from call to call.
+            epoch: number of finished epochs; called for each, from 1 on.
             values: value of each sample, (N,).
         """
-        rows, spacing = len(self.epochs), int(self.spacing)
-        while (epoch - 1) // spacing >= rows:
+        rows = len(self.epochs)
+        # From the epochs alone: the buffer is for readers, and would have to come from the device.
+        spacing, wanted = spacing_at(epoch - 1, rows), spacing_at(epoch, rows)
+        while spacing < wanted:
             half = rows // 2
             self.values[:half] = self.values[::2].clone()
             self.epochs[:half] = self.epochs[::2].clone()

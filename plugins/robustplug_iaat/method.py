@@ -21,7 +21,7 @@ Withstands = Callable[[Tensor, Tensor], Tensor]
 """(rows int64 (M,), radius (M,)) -> whether the attack with these radii fails, bool (M,)."""
 
 
-def choose_candidate(remembered: Tensor, gamma: float, withstands: Withstands) -> Tensor:
+def choose_candidate(remembered: Tensor, gamma: float, withstands: Withstands, fixed: bool = False) -> Tensor:
     """Return ε + γ where that attack fails, else ε where that attack fails, else ε − γ: Algorithm 2.
 
     The attack with ε runs only on the samples that did not withstand ε + γ.
@@ -30,15 +30,21 @@ def choose_candidate(remembered: Tensor, gamma: float, withstands: Withstands) -
         remembered: ε of each sample, (N,).
         gamma: γ; if it is 0, all candidates are the same and no attack runs.
         withstands: function that runs the attack on some rows.
+        fixed: whether both attacks run on all samples, so that nothing is read from the device.
     """
     if not gamma:
         return remembered
     rows = torch.arange(len(remembered), device=remembered.device)
     chosen = remembered + gamma
-    failed = rows[~withstands(rows, chosen)]
-    if len(failed):
-        here = remembered[failed]
-        chosen[failed] = torch.where(withstands(failed, here), here, (here - gamma).clamp_min(0))
+    fine = withstands(rows, chosen)
+    failed = rows if fixed else rows[~fine]
+    if not len(failed):
+        return chosen
+    here = remembered[failed]
+    other = torch.where(withstands(failed, here), here, (here - gamma).clamp_min(0))
+    if fixed:
+        return torch.where(fine, chosen, other)
+    chosen[failed] = other
     return chosen
 
 
@@ -72,6 +78,7 @@ class Iaat(Method[IaatOptions]):
     def __init__(self, options: IaatOptions, *, selection: Perturbation | None, **slots: Any) -> None:
         super().__init__(options, **slots)
         self.selection = selection or self.perturbation
+        self._epoch = -1
 
     @property
     def _together(self) -> bool:
@@ -79,6 +86,21 @@ class Iaat(Method[IaatOptions]):
         attacks = (self.options.perturbation, self.options.selection)
         modes = [getattr(each.options, "batchnorm", "eval") for each in attacks if each is not None]
         return "train" in (self.options.mode, *modes)
+
+    @property
+    def _fixed(self) -> bool:
+        """Return whether all samples are attacked, needed or not: on CUDA, except in a line search.
+
+        Rows chosen by data keep an update from being captured, which costs more there than their passes.
+        """
+        return self.options.search != "line" and self.eps.values.device.type == "cuda"
+
+    @property
+    def needs_sync(self) -> bool:  # type: ignore[override]
+        """Return whether rows are chosen by data."""
+        o = self.options
+        chosen = o.gamma > 0 or (o.misclassified == "clean" and not self._together)
+        return o.search == "line" or (chosen and not self._fixed)
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Start every ε_i at ε_w."""
@@ -108,7 +130,7 @@ class Iaat(Method[IaatOptions]):
             return [self.perturbation(step, plain.replace(radius=eps, info={"eps": eps}), self.vicinity)]
         # S⁻ is trained on clean images: their radius in this view is 0, and they need no attack.
         view = plain.replace(radius=torch.where(right, eps, 0.0), info={"eps": eps})
-        if self._together:
+        if self._together or self._fixed:
             return [self.perturbation(step, view, self.vicinity)]
         rows = right.nonzero()[:, 0]
         x = point.x.detach().clone()
@@ -125,7 +147,7 @@ class Iaat(Method[IaatOptions]):
             return constant * right if shrinks else constant
 
         def withstands(rows: Tensor, radius: Tensor) -> Tensor:
-            if self._together:
+            if self._together or self._fixed:
                 everyone = before.clone()
                 everyone[rows] = radius
                 attacked = self.selection(step, view.replace(radius=everyone), self.vicinity)
@@ -134,7 +156,7 @@ class Iaat(Method[IaatOptions]):
             return self._right(step, self.selection(step, part, self.vicinity))
 
         if o.search == "candidates":
-            chosen = choose_candidate(before, o.gamma, withstands)
+            chosen = choose_candidate(before, o.gamma, withstands, self._fixed)
         else:
             step_size = o.line_step or o.gamma
             chosen = line_search(len(before), step_size, self.line_max, withstands, before.device)
@@ -156,8 +178,12 @@ class Iaat(Method[IaatOptions]):
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         """Remember the radii; at the start of an epoch, first record those after the previous epoch."""
-        if self.options.history and step.progress.batch == 0 and step.progress.epoch:
-            self.history.note(step.progress.epoch, self.eps.values)
+        epoch = step.progress.epoch
+        # The batch is asked for once an epoch: an update that asks for it stands for no other.
+        if self.options.history and epoch != self._epoch:
+            self._epoch = epoch
+            if epoch and step.progress.batch == 0:
+                self.history.note(epoch, self.eps.values)
         self.eps.write(views[0].index, views[0].info["eps"])
 
     def cost(self) -> Cost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,31 @@ def encode(strength: float, bases: int, mixture: bool = True) -> list[float]:
     return [max(0.0, 1 - abs(place - j)) for j in range(bases)]
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A strength p that was drawn on the device, where it stays; equal to no other.
+
+    Attributes:
+        p: scalar in [0, 1].
+        shares: u, k scalars; see `encode`.
+        place: int64 (1,), index of the largest of u.
+    """
+
+    p: Tensor
+    shares: tuple[Tensor, ...]
+    place: Tensor
+
+    @classmethod
+    def of(cls, p: Tensor, bases: int, mixture: bool = True) -> Drawn:
+        """Return a strength with its u; the other arguments are those of `encode`."""
+        place = p.clamp(0, 1) * (bases - 1)
+        if not mixture:
+            place = (place - 1e-9).ceil()
+        all_bases = torch.arange(bases, device=p.device, dtype=p.dtype)
+        shares = (1 - (place - all_bases).abs()).clamp_min(0).float()
+        return cls(p, shares.unbind(), shares.argmax(0, keepdim=True))
+
+
 class MaskedNorm(nn.Module):
     """BatchNorm whose rescaling is γ = W u, β = W' u.
 
@@ -62,10 +88,12 @@ class MaskedNorm(nn.Module):
         self.register_buffer("mean", norm.running_mean[None].repeat(sets, 1))
         self.register_buffer("variance", norm.running_var[None].repeat(sets, 1))
         self.register_buffer("batches", torch.zeros(sets, dtype=torch.int64))
-        self.encoding = self.encode(0.0)
+        self.encoding: list[float] | Drawn = self.encode(0.0)
 
-    def encode(self, strength: float) -> list[float]:
-        """Return u for a strength p."""
+    def encode(self, strength: float | Drawn) -> list[float] | Drawn:
+        """Return u for a strength p; a drawn one has it."""
+        if isinstance(strength, Drawn):
+            return strength
         return encode(strength, self.weight.shape[1], mixture=not self.separate)
 
     def rescaling(self) -> tuple[Tensor, Tensor]:
@@ -75,9 +103,13 @@ class MaskedNorm(nn.Module):
         return _mixture(self.weight, self.encoding), _mixture(self.bias, self.encoding)
 
     @property
-    def statistics(self) -> int:
-        """Return the index of the running statistics that the current mask uses."""
-        return self.encoding.index(1.0) if self.separate else 0
+    def statistics(self) -> int | Tensor:
+        """Return the index of the running statistics in use; under a drawn mask, int64 (1,)."""
+        if not self.separate:
+            return 0
+        if isinstance(self.encoding, Drawn):
+            return self.encoding.place
+        return self.encoding.index(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise and rescale x (N, C, …)."""
@@ -88,9 +120,13 @@ class MaskedNorm(nn.Module):
             self.batches[at] += 1
             if momentum is None:
                 momentum = 1.0 / float(self.batches[at])
-        return F.batch_norm(
-            x, self.mean[at], self.variance[at], gamma, beta, self.training, momentum or 0.0, self.eps
-        )
+        # Of a drawn mask, these are copies: without its index on the host, there is no view of a row.
+        mean, variance = self.mean[at].view(-1), self.variance[at].view(-1)
+        result = F.batch_norm(x, mean, variance, gamma, beta, self.training, momentum or 0.0, self.eps)
+        if self.training and isinstance(at, Tensor):
+            # Not counted as a write: the graph of another mask may hold its own row, which stays.
+            self.mean.data[at], self.variance.data[at] = mean, variance
+        return result
 
     @torch.no_grad()
     def folded(self) -> Norm:
@@ -108,9 +144,12 @@ class MaskedNorm(nn.Module):
         return norm.train(self.training)
 
 
-def _mixture(columns: Tensor, shares: list[float]) -> Tensor:
+def _mixture(columns: Tensor, encoding: list[float] | Drawn) -> Tensor:
     """Return columns · u, (C,), for columns (C, k)."""
-    parts = [share * columns[:, j] for j, share in enumerate(shares) if share]
+    if isinstance(encoding, Drawn):
+        parts = [share * columns[:, j] for j, share in enumerate(encoding.shares)]
+    else:
+        parts = [share * columns[:, j] for j, share in enumerate(encoding) if share]
     mixed: Tensor = sum(parts[1:], parts[0])
     return mixed
 
@@ -154,7 +193,7 @@ def masks(model: nn.Module) -> Iterator[MaskedNorm]:
     return (module for module in model.modules() if isinstance(module, MaskedNorm))
 
 
-def switch(model: nn.Module, strength: float) -> None:
+def switch(model: nn.Module, strength: float | Drawn) -> None:
     """Select the mask of a strength p in [0, 1] in all layers."""
     for layer in masks(model):
         layer.encoding = layer.encode(strength)

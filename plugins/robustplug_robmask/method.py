@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from robustplug.api import Batch, Cost, Method, ParamGroup, Step, Task, View
 
 from . import RobMaskOptions
-from .masks import fold, masks, put_masks, switch
+from .masks import Drawn, fold, masks, put_masks, switch
+
+
+def exact(number: Tensor) -> Tensor:
+    """Return a number in the precision of Python's numbers, where the device has it."""
+    return number if number.device.type == "mps" else number.double()
 
 
 class MaskedOutput:
@@ -22,7 +27,7 @@ class MaskedOutput:
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return the model's outputs under the view's mask, then select the mask of strength 0 again."""
-        strength = 0.0 if view.role == "clean" else float(view.info.get("strength", 0.0))
+        strength = 0.0 if view.role == "clean" else view.info.get("strength", 0.0)
         switch(step.model, strength)
         try:
             return step.forward(view.x, variant=strength)
@@ -48,18 +53,25 @@ class RobMask(Method[RobMaskOptions]):
             )
         return groups
 
-    def strength(self, step: Step) -> float:
-        """Draw the strength p of a batch."""
-        draw = float(torch.rand((), generator=step.rng, device=step.rng.device))
-        if self.options.strengths == "uniform":
-            return draw
-        steps = self.options.bases - 1
-        return (1 + int(draw * steps)) / steps
+    def strength(self, step: Step) -> float | Drawn:
+        """Draw the strength p of a batch; a number where it is always the same."""
+        o, device = self.options, step.rng.device
+        draw = torch.rand((), generator=step.rng, device=device)
+        if o.strengths == "anchors":
+            steps = o.bases - 1
+            if steps == 1:
+                return 1.0
+            draw = (1 + (exact(draw) * steps).floor()) / steps
+        return Drawn.of(exact(draw), o.bases, mixture=o.statistics == "shared")
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the clean view, and the view attacked with ε = p·ε_max under the mask of p."""
         p = self.strength(step)
-        radius = torch.full((len(point),), p * float(self.vicinity.eps), device=point.index.device)
+        eps, shape = float(self.vicinity.eps), (len(point),)
+        if isinstance(p, Drawn):
+            radius = (p.p * eps).float().repeat(shape)
+        else:
+            radius = torch.full(shape, p * eps, device=point.index.device)
         view = View.of(point, "adv", radius=radius).replace(info={**point.info, "strength": p})
         adv = self.perturbation(step, view, self.vicinity)
         share = self.options.clean_weight

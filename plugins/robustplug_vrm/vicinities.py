@@ -33,8 +33,8 @@ def draw_partners(size: int, a: float, rng: torch.Generator) -> tuple[Tensor, Te
         a: parameter of the distribution, above 0.
         rng: generator; its device is that of the result.
     """
-    shape = torch.tensor(a, device=rng.device)
-    return torch.randperm(size, generator=rng, device=rng.device), beta(shape, shape, rng)
+    shape = torch.full((), a, device=rng.device)
+    return torch.randperm(size, generator=rng, device=rng.device), beta(shape, shape, rng, least=a)
 
 
 class Around:
@@ -47,6 +47,7 @@ class Around:
     def __init__(self, inner: Vicinity) -> None:
         self.inner = inner
         self.low, self.high = torch.zeros(()), torch.ones(())
+        self._placed: tuple[Tensor, Tensor] | None = None
 
     @property
     def eps(self) -> float:
@@ -65,13 +66,16 @@ class Around:
     def within(self, low: float | Sequence[float], high: float | Sequence[float]) -> None:
         """Keep inputs in [low, high] instead of [0, 1]; numbers, or one for each channel or feature."""
         self.low, self.high = (torch.as_tensor(side, dtype=torch.float32) for side in (low, high))
+        self._placed = None
         if isinstance(self.inner, BoundedVicinity):
             self.inner.within(low, high)
 
     def clipped(self, x: Tensor) -> Tensor:
         """Clamp inputs (N, C, …) to their valid range."""
+        if self._placed is None or self._placed[0].device != x.device:
+            self._placed = self.low.to(x.device), self.high.to(x.device)
         shape = (1, -1, *(1,) * (x.dim() - 2)) if self.low.dim() else ()
-        return x.clamp(self.low.to(x.device).view(shape), self.high.to(x.device).view(shape))
+        return x.clamp(self._placed[0].view(shape), self._placed[1].view(shape))
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return the nearest point that is legal in the inner vicinity."""

@@ -47,11 +47,13 @@ class _Ball:
         self.low: float | Tensor = 0.0
         self.high: float | Tensor = 1.0
         self.reach = 1.0
+        self._placed: tuple[Tensor, Tensor] | None = None
 
     def within(self, low: float | Sequence[float], high: float | Sequence[float]) -> None:
         """Keep inputs in [low, high] instead of [0, 1]; numbers, or one for each channel or feature."""
         sides = [torch.as_tensor(side, dtype=torch.float32) for side in (low, high)]
         self.low, self.high = (side if side.dim() else float(side) for side in sides)
+        self._placed = None
         self.reach = max(float(side.abs().max()) for side in (*sides, sides[1] - sides[0]))
 
     def _tolerance(self, x: Tensor) -> float:
@@ -62,8 +64,10 @@ class _Ball:
         """Return both bounds in a shape that broadcasts over inputs (N, C, …)."""
         if isinstance(self.low, float) or isinstance(self.high, float):
             return self.low, self.high
+        if self._placed is None or self._placed[0].device != x.device:
+            self._placed = self.low.to(x.device), self.high.to(x.device)
         shape = (1, -1, *(1,) * (x.dim() - 2))
-        return self.low.to(x.device).view(shape), self.high.to(x.device).view(shape)
+        return self._placed[0].view(shape), self._placed[1].view(shape)
 
     def _clip(self, x: Tensor) -> Tensor:
         """Clamp a tensor in place to the valid range."""

@@ -27,6 +27,9 @@ class Ensemble:
         parts: name and perturbation of each attack, in order.
     """
 
+    # Each part attacks the rows that those before it left.
+    needs_sync = True
+
     parts: Sequence[tuple[str, Perturbation]]
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:

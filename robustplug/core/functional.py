@@ -21,7 +21,11 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def as_rows(target: Tensor, classes: int) -> Tensor:
     """Return targets as float32 rows (N, K): class numbers become one-hot rows, rows stay unchanged."""
-    return F.one_hot(target, classes).float() if target.dim() == 1 else target
+    if target.dim() != 1:
+        return target
+    # one_hot looks at its values on the CPU.
+    rows = torch.zeros(len(target), classes, device=target.device, dtype=torch.float32)
+    return rows.scatter_(1, target[:, None], 1.0)
 
 
 def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""The interface of each kind of component. Plugins implement it structurally, without inheritance."""
+"""The interface of each kind of component. Plugins implement it structurally, without inheritance.
+
+A component that waits for the device in an update says so by a class attribute, `needs_sync = True`; without
+one it does not wait.
+"""
 
 from __future__ import annotations
 

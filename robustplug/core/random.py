@@ -93,31 +93,41 @@ def gamma(concentration: Tensor, rng: torch.Generator) -> Tensor:
     return result
 
 
-def log_gamma(concentration: Tensor, rng: torch.Generator) -> Tensor:
+# A draw of a smaller concentration may underflow.
+SMALL = 0.1
+
+
+def log_gamma(concentration: Tensor, rng: torch.Generator, least: float = 0.0) -> Tensor:
     """Draw the logarithm of Gamma(concentration, 1), differentiable in the concentration.
 
     A draw of small concentration underflows, so it is computed from a larger one: G(c) = G(c + 1) ·
     U^(1/c).
+
+    Args:
+        concentration: positive, of any shape.
+        rng: a generator on the same device.
+        least: a number that no concentration is below, if one is known: without small ones, no U is drawn.
     """
-    small = concentration < 0.1
+    small = concentration < SMALL
     draws = gamma(concentration + small, rng).clamp_min(torch.finfo(concentration.dtype).tiny).log()
-    if not bool(small.any()):
+    if least >= SMALL:
         return draws
     uniform = torch.rand(concentration.shape, generator=rng, dtype=draws.dtype, device=draws.device)
     powers = torch.log1p(-uniform) / torch.where(small, concentration, 1.0)
     return torch.where(small, draws + powers, draws)
 
 
-def dirichlet(concentration: Tensor, rng: torch.Generator) -> Tensor:
+def dirichlet(concentration: Tensor, rng: torch.Generator, least: float = 0.0) -> Tensor:
     """Draw from Dirichlet(concentration) over the last axis, differentiable in the concentration.
 
     Args:
         concentration: positive, (..., K).
         rng: a generator on the same device.
+        least: see `log_gamma`.
     """
-    return log_gamma(concentration, rng).softmax(-1)
+    return log_gamma(concentration, rng, least).softmax(-1)
 
 
-def beta(a: Tensor, b: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw from Beta(a, b) elementwise."""
-    return dirichlet(torch.stack([a, b], -1), rng)[..., 0]
+def beta(a: Tensor, b: Tensor, rng: torch.Generator, least: float = 0.0) -> Tensor:
+    """Draw from Beta(a, b) elementwise; `least` is as for `log_gamma`."""
+    return dirichlet(torch.stack([a, b], -1), rng, least)[..., 0]

@@ -93,6 +93,9 @@ class LibraryAttack(ABC):
         options: the attack and its arguments.
     """
 
+    # Libraries read values as they like, and the radii are read to group the samples.
+    needs_sync = True
+
     library: ClassVar[Library]
 
     def __init__(self, options: LibraryOptions) -> None:

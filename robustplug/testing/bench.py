@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from .toys import OneStep, ToyTask, toy_batchnorm, toy_norm, toy_plain
 
 if TYPE_CHECKING:
     from ..core.task import Task
+
+Context = contextlib.AbstractContextManager[None]
 
 EPOCHS = 2
 BATCH_SIZE = 8
@@ -195,17 +198,24 @@ class Bench:
         """Generate the views of a step, and nothing else."""
         return self.method.views(step, self.method.vicinity.sample(step, step.batch))
 
-    def update(self, step: Step) -> Sequence[View]:
-        """Run one update as the loop does, and return its views."""
-        self.optimizers.zero_grad()
-        with self.optimizers.updating(step.pass_.update):
-            total, views = training_loss(self.method, step)
-            loss = float(total.detach())
-            require(math.isfinite(loss), f"the loss is {loss} in epoch {step.progress.epoch}")
-            step.backward(total)
-        self.method.after_backward(step, views)
+    def update(self, step: Step, within: Callable[[], Context] = contextlib.nullcontext) -> Sequence[View]:
+        """Run one update as the loop does, and return its views.
+
+        Args:
+            step: the step of the update.
+            within: makes a context in which the method and its slots run, but not the optimizer.
+        """
+        with within():
+            self.optimizers.zero_grad()
+            with self.optimizers.updating(step.pass_.update):
+                total, views = training_loss(self.method, step)
+                step.backward(total)
+            self.method.after_backward(step, views)
+        loss = float(total.detach())
+        require(math.isfinite(loss), f"the loss is {loss} in epoch {step.progress.epoch}")
         self.optimizers.step(step.pass_.update)
-        self.method.after_step(step, views)
+        with within():
+            self.method.after_step(step, views)
         for memory in self.method.state.memories():
             memory.forget_writes()
         self.updates_done += 1

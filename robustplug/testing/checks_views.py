@@ -17,6 +17,7 @@ from ..core.random import isolated
 from ..core.step import Step
 from ..core.types import Cost
 from .bench import Bench, Subject, differing, require, rows_of, skip_unless
+from .checks_syncs import updates_need_no_host
 from .toys import toy_plain
 
 # So large that only the range of the inputs bounds a perturbation.
@@ -281,6 +282,7 @@ UPDATE_CHECKS = (
     same_seed_gives_the_same_bits,
     batches_of_any_size_work,
     calls_go_through_the_step,
+    updates_need_no_host,
 )
 VIEW_CHECKS = (
     views_stay_in_the_vicinity,

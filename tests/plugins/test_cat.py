@@ -74,12 +74,12 @@ def test_four_updates_match_algorithm_8() -> None:
     for number in range(4):
         rng = stream(7, number)
         ones = torch.ones(len(points), 4)
-        draws = dirichlet(ones, rng).double().numpy(), dirichlet(ones, rng).double().numpy()
+        first, second = (dirichlet(ones, rng, least=1.0).double().numpy() for _ in range(2))
         step = Step(model, method, Flat(), points, stream(7, number))
         loss, views = training_loss(method, step)
         optimizer.zero_grad()
         step.backward(loss)
-        moved, new, expected, gradient = transcribed_step(w, b, x, y, eps, draws)
+        moved, new, expected, gradient = transcribed_step(w, b, x, y, eps, (first, second))
         np.testing.assert_allclose(views[0].x.numpy(), moved, atol=1e-6)
         assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
         assert model.weight.grad is not None

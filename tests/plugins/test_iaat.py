@@ -12,13 +12,15 @@ from click.testing import CliRunner
 from torch import Tensor
 
 import robustplug
-from robustplug.api import Batch, Refused, View
+from robustplug.api import Batch, Progress, Refused, View
 from robustplug.cli import main
+from robustplug.core.method import needs_sync
 from robustplug.recipe.errors import RecipeError
 from robustplug.testing import Bench, Subject, toy_plain
+from robustplug.testing.checks_syncs import updates_need_no_host
 from robustplug.testing.toys import toy_norm
 from robustplug_iaat.history import History
-from robustplug_iaat.method import choose_candidate, line_search
+from robustplug_iaat.method import Iaat, choose_candidate, line_search
 
 ZERO = {"use": "pgd", "steps": 2, "start": "zero", "step_ratio": 0.6}
 
@@ -50,6 +52,14 @@ def test_candidates_are_those_of_algorithm_2() -> None:
     chosen = choose_candidate(remembered, 0.1, withstands)
     torch.testing.assert_close(chosen, torch.tensor([0.4, 0.2, 0.1, 0.0]))
     assert asked == [[0, 1, 2, 3], [1, 2, 3]]
+
+
+def test_with_fixed_shapes_all_are_asked_about_both_candidates() -> None:
+    withstands, asked = below([0.5, 0.2, 0.1, 0.0])
+    remembered = torch.tensor([0.3, 0.2, 0.2, 0.05])
+    chosen = choose_candidate(remembered, 0.1, withstands, fixed=True)
+    torch.testing.assert_close(chosen, torch.tensor([0.4, 0.2, 0.1, 0.0]))
+    assert asked == [[0, 1, 2, 3], [0, 1, 2, 3]]
 
 
 def test_a_line_search_takes_the_largest_radius_that_is_withstood() -> None:
@@ -92,6 +102,36 @@ def test_sparing_attacks_gives_what_running_all_gives() -> None:
         torch.testing.assert_close(found, expected)
     # Samples have gone up, stayed, and gone down.
     assert len(set(made.method.eps.values.tolist())) > 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("misclassified", ["clean", "attacked", "shrinking"])
+def test_fixed_shapes_train_the_same(misclassified: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA, where all samples are attacked; on the CPU, the right rows alone."""
+    options = {"warmup": 1, "gamma": 0.05, "misclassified": misclassified, "perturbation": ZERO}
+    chosen = trained(bench(options, eps=0.15))
+    made = bench(options, eps=0.15)
+    assert needs_sync(made.method)
+    monkeypatch.setattr(Iaat, "_fixed", True)
+    assert not needs_sync(made.method)
+    for key, value in trained(made).items():
+        torch.testing.assert_close(value, chosen[key], atol=1e-6, rtol=1e-5)
+    updates_need_no_host(Subject("method", "iaat", options))
+
+
+def test_what_reads_the_number_of_the_batch_is_the_first_update_of_an_epoch_alone() -> None:
+    made = bench({"warmup": 0, "perturbation": ZERO})
+    noted: list[tuple[int, int]] = []
+
+    class Noted(Progress):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "batch":
+                noted.append((self.epoch, object.__getattribute__(self, "batch")))
+            return object.__getattribute__(self, name)
+
+    for step in made.steps():
+        step.progress = Noted(**vars(step.progress))
+        made.update(step)
+    assert sorted(set(noted)) == [(1, 0)]
 
 
 def test_with_statistics_of_the_batch_the_second_candidate_sees_the_whole_batch() -> None:

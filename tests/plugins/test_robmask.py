@@ -17,7 +17,7 @@ from robustplug.api import Refused, open_run, stream, training_loss
 from robustplug.cli import main
 from robustplug.recipe.errors import RecipeError
 from robustplug.testing import Bench, Subject, toy_plain
-from robustplug_robmask.masks import MaskedNorm, encode, fold, interpolate, masks, put_masks, switch
+from robustplug_robmask.masks import Drawn, MaskedNorm, encode, fold, interpolate, masks, put_masks, switch
 
 ATTACK = {"use": "pgd", "steps": 2, "start": "zero", "step_ratio": 0.5}
 RECIPE = {
@@ -84,6 +84,40 @@ def test_strengths_are_encoded_as_in_equation_6_2(strength: float, bases: int, e
 def test_separate_norms_do_not_mix() -> None:
     found = [encode(strength, 3, mixture=False) for strength in (0.0, 0.3, 0.5, 0.51, 1.0)]
     assert found == [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(("bases", "mixture"), [(1, True), (2, True), (3, True), (4, True), (3, False)])
+def test_a_drawn_strength_has_the_same_u_to_the_bit(bases: int, mixture: bool) -> None:
+    draws = torch.rand(50, generator=stream(0, "strengths")).double()
+    for p in (*draws.unbind(), *torch.linspace(0, 1, 7, dtype=torch.float64).unbind()):
+        found = Drawn.of(p, bases, mixture)
+        expected = encode(float(p), bases, mixture)
+        assert torch.equal(torch.stack(found.shares), torch.tensor(expected))
+        assert expected[int(found.place)] == max(expected)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_drawn_strength_computes_and_moves_what_the_number_does(separate: bool, training: bool) -> None:
+    number, drawn = (masked(3, separate).train(training) for _ in range(2))
+    for p in (0.0, 0.3, 0.5, 1.0):
+        switch(number, p)
+        switch(drawn, Drawn.of(torch.tensor(p, dtype=torch.float64), 3, mixture=not separate))
+        assert torch.equal(number(images()), drawn(images()))
+    for (name, value), other in zip(number.named_buffers(), drawn.buffers(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_gradients_flow_through_several_masks_with_statistics_of_their_own() -> None:
+    model = masked(2, separate=True).train()
+    outputs = []
+    for strength in (0.0, Drawn.of(torch.ones((), dtype=torch.float64), 2, mixture=False), 1.0, 0.0):
+        switch(model, strength)
+        outputs.append(model(images()).sum())
+    torch.stack(outputs).sum().backward()  # type: ignore[no-untyped-call]
+    (layer,) = masks(model)
+    assert layer.weight.grad is not None
+    assert bool(layer.weight.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -159,9 +193,11 @@ def test_the_attack_and_the_loss_see_the_mask_of_the_strength() -> None:
             layer.weight[:, 1] += 0.5
     step = made.step(made.batch())
     total, (clean, adv) = training_loss(made.method, step)
-    p = adv.info["strength"]
+    drawn = adv.info["strength"]
+    assert isinstance(drawn, Drawn)
+    p = float(drawn.p)
     assert adv.radius is not None
-    torch.testing.assert_close(adv.radius, torch.full((8,), p * float(made.method.vicinity.eps)))
+    assert torch.equal(adv.radius, torch.full((8,), p * float(made.method.vicinity.eps)))
     losses = []
     for strength, view in ((0.0, clean), (p, adv)):
         copied = copy.deepcopy(made.model).train()
@@ -181,10 +217,10 @@ def test_advprop_trains_at_full_strength_with_statistics_of_its_own() -> None:
 
 def test_several_auxiliary_norms_have_strengths_of_their_own() -> None:
     made = bench("advprop", {"bases": 4})
-    seen = {made.views(made.step(made.batch()))[1].info["strength"]}
+    seen = {float(made.views(made.step(made.batch()))[1].info["strength"].p)}
     for step in made.steps(6):
-        seen.add(made.update(step)[1].info["strength"])
-    assert sorted(seen) == pytest.approx([1 / 3, 2 / 3, 1])
+        seen.add(float(made.update(step)[1].info["strength"].p))
+    assert sorted(seen) == [1 / 3, 2 / 3, 1]
 
 
 def test_one_basis_is_one_shared_rescaling() -> None:

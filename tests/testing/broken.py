@@ -161,6 +161,12 @@ class BypassesTheStep(Attack):
         return super().__call__(step, view, vicinity)
 
 
+class WaitsForTheDevice(Attack):
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
+        result = super().__call__(step, view, vicinity)
+        return result if bool((result.x != view.x).any()) else view
+
+
 class Descends(Attack):
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         x = super().__call__(step, view, vicinity).x

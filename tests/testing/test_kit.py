@@ -51,6 +51,7 @@ BROKEN: list[tuple[Kind, Any, set[str]]] = [
     ("perturbation", broken.LiesAboutCost, {"cost_is_as_declared", "cost_counts_the_target"}),
     ("perturbation", broken.ForgetsTheTarget, {"cost_counts_the_target"}),
     ("perturbation", broken.BypassesTheStep, {"calls_go_through_the_step"}),
+    ("perturbation", broken.WaitsForTheDevice, {"updates_need_no_host"}),
     ("perturbation", broken.Descends, {"ascends_a_linear_model"}),
     ("perturbation", broken.StaysAttached, {"returns_the_view_with_a_new_x"}),
     ("perturbation", broken.Relabels, {"returns_the_view_with_a_new_x", "radius_zero_changes_nothing"}),

@@ -103,6 +103,9 @@ def perplexity(agent: Agent, x: Tensor) -> Perplexity:
 class DialogueLoss:
     """words · (word loss) + choice · (outcome loss)."""
 
+    # The agent cuts the dialogues of a batch to the longest.
+    needs_sync = True
+
     def __init__(self, options: DialogueLossOptions) -> None:
         self.options = options
 

@@ -71,6 +71,9 @@ class RollOut:
     the agent's decision leaves.
     """
 
+    # A dialogue ends when its words say so.
+    needs_sync = True
+
     def __init__(self, options: RollOutOptions) -> None:
         self.options = options
 
@@ -132,6 +135,9 @@ class Policy:
     Dropout is off for rolled-out dialogues: their words were drawn without it.
     """
 
+    # A dialogue ends when its words say so.
+    needs_sync = True
+
     def __init__(self, options: PolicyOptions) -> None:
         self.temperature = options.temperature
 
@@ -150,6 +156,9 @@ class Returns:
 
     The advantage is the reward minus the running mean of the rewards so far. Checkpoints contain this mean.
     """
+
+    # A dialogue ends when its words say so.
+    needs_sync = True
 
     def __init__(self, options: ReturnsOptions) -> None:
         self.options = options
@@ -204,6 +213,9 @@ class Reinforce(Method[ReinforceOptions]):
     the standard policy gradient of §3.2.4. Against an adversary alone it would overfit to this adversary and
     forget how to agree. The adversary's two updates follow.
     """
+
+    # A dialogue ends when its words say so.
+    needs_sync = True
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Check that the task is a negotiation.

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 class _Attack:
     """Base of all attacks: the number of the target's forwards depends on the dialogues."""
 
+    # A dialogue ends when its words say so.
+    needs_sync = True
+
     def cost(self, target: Cost) -> Cost:
         """Return an unknown cost: it depends on the dialogues."""
         return Cost.unknown()

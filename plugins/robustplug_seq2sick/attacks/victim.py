@@ -72,6 +72,9 @@ class Aimed:
         options: options of the attack.
     """
 
+    # A sentence leaves the batch when it is broken.
+    needs_sync = True
+
     def __init__(self, options: GoalOptions) -> None:
         self.goal = options
 

@@ -55,6 +55,9 @@ def exact(logits: Tensor, target: Tensor) -> Tensor:
 class TeacherForcing:
     """g∘f: the logits of the words of the reference translation, (N, T + 1, V)."""
 
+    # The sentences of a batch are cut to the longest.
+    needs_sync = True
+
     def __init__(self, options: object) -> None:
         pass
 
@@ -65,6 +68,9 @@ class TeacherForcing:
 
 class TranslationLoss:
     """The mean cross entropy of the words of a translation."""
+
+    # The sentences of a batch are cut to the longest.
+    needs_sync = True
 
     def __init__(self, options: TranslationLossOptions) -> None:
         self.smoothing = options.smoothing

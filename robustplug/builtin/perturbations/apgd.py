@@ -98,8 +98,10 @@ class _Track:
         self.rises += loss > self.loss
         self.gradient, self.loss = gradient, loss
         better = loss > self.best_loss
-        self.best_x[better], self.best_gradient[better] = self.x[better], gradient[better]
-        self.best_loss[better] = loss[better]
+        rows = per_sample(better, gradient)
+        self.best_x = torch.where(rows, self.x, self.best_x)
+        self.best_gradient = torch.where(rows, gradient, self.best_gradient)
+        self.best_loss = torch.where(better, loss, self.best_loss)
 
     def look_back(self, gap: int) -> None:
         """Halve step sizes that were too large; those samples continue from their best iterate."""
@@ -107,8 +109,9 @@ class _Track:
         stuck = ~self.reduced & (self.checked_loss >= self.best_loss)
         halve = too_few | stuck
         self.size = torch.where(halve, self.size / 2, self.size)
-        self.x, self.gradient = self.x.clone(), self.gradient.clone()
-        self.x[halve], self.gradient[halve] = self.best_x[halve], self.best_gradient[halve]
+        rows = per_sample(halve, self.x)
+        self.x = torch.where(rows, self.best_x, self.x)
+        self.gradient = torch.where(rows, self.best_gradient, self.gradient)
         self.reduced, self.checked_loss = halve, self.best_loss.clone()
         self.rises = torch.zeros_like(self.rises)
 
@@ -149,7 +152,9 @@ def apgd(
         ascent = Ascent(lambda moved, output, _: losses(moved, output), None)
         gradient, output, loss = ascend(step, view, ascent, x)
         fooled = ~step.score(view, output)
-        success = step.evaluating and bool(fooled.any())
+        # Positions, not a mask: each selection by a mask would wait for the device.
+        left = (~fooled).nonzero()[:, 0] if step.evaluating else rows
+        success = len(left) < len(rows)
         if success or not step.evaluating:
             best.update(rows, x.detach(), loss, fooled)
         if track is None:
@@ -157,7 +162,6 @@ def apgd(
         else:
             track.note(gradient, loss)
         if success:
-            left = ~fooled
             view, rows, radius, track = view.rows(left), rows[left], radius[left], track.rows(left)
             if not len(rows):
                 return

@@ -124,6 +124,9 @@ class CarliniWagnerL2:
         options: see CarliniWagnerOptions.
     """
 
+    # A sample leaves the batch when its loss stops falling.
+    needs_sync = True
+
     def __init__(self, options: CarliniWagnerOptions) -> None:
         self.options = options
 

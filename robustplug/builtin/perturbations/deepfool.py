@@ -57,6 +57,9 @@ class DeepFool:
         options: see DeepFoolOptions.
     """
 
+    # A sample leaves the batch when it has crossed the boundary.
+    needs_sync = True
+
     def __init__(self, options: DeepFoolOptions) -> None:
         self.options = options
 
@@ -79,8 +82,8 @@ class DeepFool:
                     break
                 part, here = view.rows(rows), x[rows].requires_grad_()
                 logits = step.output(part.replace(x=here))
-                left = step.score(part, logits)
-                if not bool(left.any()):
+                left = step.score(part, logits).nonzero()[:, 0]
+                if not len(left):
                     break
                 gaps, slopes = self._candidates(step, logits, labels[rows], here)
                 rows = rows[left]

@@ -49,11 +49,13 @@ class MiFgsm:
             for _ in range(self.options.steps):
                 gradient, output, _ = ascend(step, part, Ascent(step.loss, target), x)
                 if step.evaluating:
-                    fooled = ~step.score(part, output)
-                    best.x[rows[fooled]] = x[fooled]
-                    left = ~fooled
-                    part, rows, x, target = part.rows(left), rows[left], x[left], take(target, left)
-                    momentum, gradient = momentum[left], gradient[left]
+                    right = step.score(part, output)
+                    left = right.nonzero()[:, 0]
+                    if len(left) < len(rows):
+                        gone = (~right).nonzero()[:, 0]
+                        best.x[rows[gone]] = x[gone]
+                        part, rows, x, target = part.rows(left), rows[left], x[left], take(target, left)
+                        momentum, gradient = momentum[left], gradient[left]
                     if not len(rows):
                         break
                 momentum = accumulate(momentum, gradient, self.options.decay)

@@ -107,13 +107,20 @@ class Best:
         return torch.arange(len(self.fooled), device=self.fooled.device)
 
     def update(self, rows: Tensor, x: Tensor, loss: Tensor, fooled: Tensor) -> None:
-        """Update the best iterates of some rows (int64 positions) with new iterates."""
-        was_fooled = self.fooled[rows]
-        better = (fooled & ~was_fooled) | ((fooled == was_fooled) & (loss > self.loss[rows]))
-        better |= self.loss[rows].isneginf()
-        chosen = rows[better]
-        self.x[chosen], self.loss[chosen] = x[better].to(self.x.dtype), loss[better]
-        self.fooled[chosen] = fooled[better]
+        """Update the best iterates of some rows (ascending int64 positions) with new iterates."""
+        everyone = len(rows) == len(self.loss)
+        best_x, best_loss, was_fooled = (
+            value if everyone else value[rows] for value in (self.x, self.loss, self.fooled)
+        )
+        better = (fooled & ~was_fooled) | ((fooled == was_fooled) & (loss > best_loss))
+        better |= best_loss.isneginf()
+        best_x = torch.where(per_sample(better, x), x.to(best_x.dtype), best_x)
+        best_loss = torch.where(better, loss.to(best_loss.dtype), best_loss)
+        was_fooled = torch.where(better, fooled, was_fooled)
+        if everyone:
+            self.x, self.loss, self.fooled = best_x, best_loss, was_fooled
+        else:
+            self.x[rows], self.loss[rows], self.fooled[rows] = best_x, best_loss, was_fooled
 
 
 def best_of_pgd(
@@ -156,13 +163,14 @@ def best_of_pgd(
                     output = step.output(moved)
                     losses = here.losses(moved, output, goal)
             fooled = ~step.score(part, output)
-            success = step.evaluating and bool(fooled.any())
+            # Positions, not a mask: each selection by a mask would wait for the device.
+            left = (~fooled).nonzero()[:, 0] if step.evaluating else rows
+            success = len(left) < len(rows)
             if success or not step.evaluating:
                 best.update(rows, x.detach(), losses, fooled)
             if number == steps:
                 break
             if success:
-                left = ~fooled
                 rows, near, alpha, goal = rows[left], near[left], alpha[left], take(goal, left)
                 part, x, gradient = part.rows(left), x[left], gradient[left]
                 if not len(rows):

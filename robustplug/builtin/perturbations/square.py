@@ -181,8 +181,8 @@ class Square:
                 output = step.output(part.replace(x=x))
                 fooled = ~step.score(part, output)
                 best.update(rows, x, margin(output, part.y), fooled)
-                if step.evaluating and bool(fooled.any()):
-                    left = ~fooled
+                left = (~fooled).nonzero()[:, 0] if step.evaluating else rows
+                if len(left) < len(rows):
                     part, near, rows = part.rows(left), near[left], rows[left]
                     if not len(rows):
                         break

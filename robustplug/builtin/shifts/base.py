@@ -30,10 +30,12 @@ class Shift(abc.ABC):
         self.norm = ball.norm
         self.low: Tensor | None = None
         self.high: Tensor | None = None
+        self._placed: tuple[Tensor, Tensor] | None = None
 
     def within(self, low: float | Sequence[float], high: float | Sequence[float]) -> None:
         """Keep inputs in [low, high]; they are mapped to [0, 1] for the shift itself."""
         self.low, self.high = (torch.as_tensor(side, dtype=torch.float32) for side in (low, high))
+        self._placed = None
         if isinstance(self.ball, BoundedVicinity):
             self.ball.within(low, high)
 
@@ -42,7 +44,9 @@ class Shift(abc.ABC):
         if self.low is None or self.high is None:
             return self.shifted(batch)
         shape = (1, -1, 1, 1) if self.low.dim() else ()
-        low, high = (side.to(batch.index.device).view(shape) for side in (self.low, self.high))
+        if self._placed is None or self._placed[0].device != batch.index.device:
+            self._placed = self.low.to(batch.index.device), self.high.to(batch.index.device)
+        low, high = (side.view(shape) for side in self._placed)
         unit = dataclasses.replace(batch, x=(batch.x - low) / (high - low))
         return low + self.shifted(unit) * (high - low)
 

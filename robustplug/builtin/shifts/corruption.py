@@ -69,6 +69,9 @@ class Corruption(Shift):
         BrokenData: the files are malformed.
     """
 
+    # NumPy, SciPy and Pillow compute the images.
+    needs_sync = True
+
     def __init__(self, options: CorruptionOptions, *, ball: Vicinity) -> None:
         super().__init__(ball)
         self.options = options

@@ -22,6 +22,9 @@ class Rotate(Shift):
         ball: the inner vicinity.
     """
 
+    # torchvision copies the matrix of the rotation from the host.
+    needs_sync = True
+
     def __init__(self, options: RotateOptions, *, ball: Vicinity) -> None:
         super().__init__(ball)
         self.degrees = options.degrees
