@@ -21,7 +21,7 @@ KINDS: Mapping[str, Sequence[str]] = {
     "squeezed": ("scaled logits", "losses"),
     "wrong-gradient": ("wrong gradients",),
     "nan-gradient": ("not finite",),
-    "shattered": ("wrong gradients", "rugged loss", *BLIND),
+    "shattered": ("shattered gradients",),
     "detector": ("wrong gradients", *CUT, *BLIND),
 }
 

@@ -54,6 +54,7 @@ def test_an_honest_network_shows_nothing(plain_net: nn.Module) -> None:
     assert found.bridge is None
     assert (found.draws, found.compared) == (1, len(X))
     assert not found.squeezed
+    assert found.uneven == 0
 
 
 SIGNS: dict[str, Callable[[Inspection], bool]] = {
@@ -66,6 +67,25 @@ SIGNS: dict[str, Callable[[Inspection], bool]] = {
     "weak attacks": lambda found: found.zero_margin == 0,
     "scaled logits": lambda found: found.squeezed and found.zero == 0,
 }
+
+
+class Winners(nn.Module):
+    """Keep the largest tenth of the values of a layer, and set the others to 0 (Xiao et al. 2020)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        least = flat.topk(flat.shape[1] // 10, 1).values[:, -1:]
+        return torch.where(flat >= least, flat, torch.zeros_like(flat)).view_as(x)
+
+
+def test_jumps_are_not_explained_by_gradients() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(64, 300), Winners(), nn.Linear(300, 300), Winners(), nn.Linear(300, 10)]
+    found = inspected(nn.Sequential(*layers))
+    assert found.wrong < 0.1 * len(X), "at each point the gradient is that of the model"
+    assert found.uneven > 0.4 * len(X)
+    smooth = [nn.SiLU() if isinstance(layer, Winners) else layer for layer in layers]
+    assert inspected(nn.Sequential(*smooth)).uneven == 0
 
 
 def test_outputs_are_squeezed_only_if_no_class_stands_out() -> None:

@@ -15,7 +15,7 @@ from robustplug.evaluation.audit.inspection import Inspection
 from robustplug.evaluation.audit.verdicts import Finding, decided, grade, left_over, more_than
 
 BOTH = {"white-box": True, "black-box": True}
-CLEAN = Inspection(200, parameters=100, compared=200)
+CLEAN = Inspection(200, parameters=100, compared=200, uneven=0)
 
 
 def found(count: int, total: int = 200, share: float = 0.02) -> Finding:
@@ -73,17 +73,20 @@ def test_what_only_a_blind_attack_breaks_counts() -> None:
 
 
 GRADIENTS: dict[str, tuple[dict[str, Any], list[str], str]] = {
-    "honest": ({}, ["pass", "pass"], ""),
-    "absent with layers": ({"absent": "none"}, ["failure", "not run"], "no gradients"),
-    "absent without layers": ({"absent": "none", "parameters": 0}, ["not run", "not run"], ""),
-    "zero": ({"zero_margin": 150, "zero": 150}, ["failure", "pass"], "zero gradients"),
-    "saturated": ({"zero": 150}, ["failure", "pass"], "saturated"),
-    "not finite": ({"broken": 150}, ["failure", "pass"], "not finite"),
-    "a few at 0": ({"zero": 8}, ["pass", "pass"], ""),
-    "wrong": ({"wrong": 120}, ["pass", "failure"], "wrong gradients"),
-    "curved": ({"wrong": 20}, ["pass", "pass"], ""),
-    "unsteady": ({"unsteady": True}, ["pass", "failure"], "wrong gradients"),
-    "random": ({"varies": 0.1, "compared": 0}, ["pass", "not run"], ""),
+    "honest": ({}, ["pass", "pass", "pass"], ""),
+    "absent with layers": ({"absent": "none"}, ["failure", "not run", "not run"], "no gradients"),
+    "absent without layers": ({"absent": "none", "parameters": 0}, ["not run", "not run", "not run"], ""),
+    "zero": ({"zero_margin": 150, "zero": 150}, ["failure", "pass", "pass"], "zero gradients"),
+    "saturated": ({"zero": 150}, ["failure", "pass", "pass"], "saturated"),
+    "not finite": ({"broken": 150}, ["failure", "pass", "pass"], "not finite"),
+    "a few at 0": ({"zero": 8}, ["pass", "pass", "pass"], ""),
+    "wrong": ({"wrong": 120}, ["pass", "failure", "pass"], "wrong gradients"),
+    "curved": ({"wrong": 20}, ["pass", "pass", "pass"], ""),
+    "unsteady": ({"unsteady": True}, ["pass", "failure", "pass"], "wrong gradients"),
+    "random": ({"varies": 0.1, "compared": 0, "uneven": -1}, ["pass", "not run", "not run"], ""),
+    "jumps": ({"uneven": 60}, ["pass", "pass", "failure"], "shattered gradients"),
+    "kinks": ({"uneven": 20}, ["pass", "pass", "pass"], ""),
+    "in a batch": ({"depends": 0.5, "uneven": -1}, ["pass", "pass", "not run"], ""),
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...core.functional import cross_entropy, margin
 from ...core.protocols import Vicinity
-from ...core.random import derive, isolated
+from ...core.random import derive, isolated, stream
 from ...core.types import Batch
 from .stand_ins import Bridge, find_bridge
 
@@ -19,9 +19,14 @@ from .stand_ins import Bridge, find_bridge
 MOVES = (1 / 64, 1 / 16, 1 / 4)
 # A slope counts as confirmed within this factor: curvature and clipping change it, a wrong gradient more.
 FACTOR = 5.0
+# Parts of a path along which gradients are added up, and the share of the way up and down that may be missing
+# from their sum: kinks and curvature leave less, jumps more.
+PARTS, MISSING = 16, 0.25
 # Weight of the strongest wrong class in the gradient of the cross entropy, in units of the mean weight, below
 # which the cross entropy hardly knows which class is the strongest.
 UNIFORM = 1.5
+# Difference between a sample's outputs alone and in a batch, in units of the largest, that is no rounding.
+DEPENDS = 1e-2
 # Numbers of draws over which the gradient of a random model is averaged, and the agreement that ends it.
 DRAWS, SETTLED = (4, 8, 16, 32), 0.9
 
@@ -45,6 +50,8 @@ class Inspection:
         unsteady: whether two gradients at the same inputs differ although the outputs do not.
         compared: number of samples whose gradient of the margin was compared with finite differences.
         wrong: number of these that no finite difference confirms.
+        uneven: number of samples on whose path the gradients do not add up to what the margin does; -1 if not
+            measured.
         bridge: where gradients can be led past parts without a gradient; None for nowhere or no need.
         scale: factor that brings the logits to a usual size.
         squeezed: whether the softmax hardly tells the classes apart where the model is right.
@@ -64,6 +71,7 @@ class Inspection:
     unsteady: bool = False
     compared: int = 0
     wrong: int = 0
+    uneven: int = -1
     bridge: Bridge | None = None
     scale: float = 1.0
     squeezed: bool = False
@@ -113,6 +121,9 @@ def inspect(
         if random:
             found["draws"] = draws_needed(model, x, labels)
         found |= _gradients(model, x, labels, vicinity, radius, random)
+        if not random and not found.get("absent") and found["depends"] <= DEPENDS:
+            end = _elsewhere(x, vicinity, radius, derive(seed, "inspection", "path"))
+            found["uneven"] = int(unexplained(model, x, end, labels).sum())
         bad = found.get("absent") or found["zero_margin"] + found["broken"] > len(x) / 2
         if bad and found["parameters"]:
             found["bridge"] = find_bridge(model, x)
@@ -183,6 +194,43 @@ def unconfirmed(
             ratio = (ahead - behind) / (2 * move * radius.double()) / slope
             confirmed |= (ratio > 1 / FACTOR) & (ratio < FACTOR)
     return ~confirmed
+
+
+def _elsewhere(x: Tensor, vicinity: Vicinity, radius: Tensor, seed: int) -> Tensor:
+    """Return a point of the surface of each sample's ball, in a random direction."""
+    noise = torch.randn(x.shape, generator=stream(seed, "direction"), dtype=torch.float32).to(x)
+    length = radius.to(x).view(-1, *(1,) * (x.dim() - 1))
+    return vicinity.project(x + length * vicinity.steepest(noise), x, radius)
+
+
+def unexplained(model: nn.Module, start: Tensor, end: Tensor, labels: Tensor) -> Tensor:
+    """Return on which straight paths the gradients do not add up to what the margin does: bool (N,).
+
+    Along a path the slopes of a function add up to its change, and their sizes to its way up and down. They
+    do not where the function jumps, as that of k-winners-take-all does, or is rougher than the gradients of
+    an attack can tell.
+
+    Args:
+        model: the model.
+        start, end: the ends of the paths, (N, …).
+        labels: classes, (N,).
+    """
+    way = end - start
+    slopes = torch.zeros(len(start), dtype=torch.float64, device=start.device)
+    steep, moved = slopes.clone(), slopes.clone()
+    with torch.no_grad():
+        first = last = margin(model(start).float(), labels).double()
+    for part in range(PARTS):
+        middle = start + way * ((part + 0.5) / PARTS)
+        gradient, _ = input_gradient(model, middle, lambda output: margin(output, labels))
+        if gradient is not None:
+            slope = (gradient * way).flatten(1).double().sum(1) / PARTS
+            slopes, steep = slopes + slope, steep + slope.abs()
+        with torch.no_grad():
+            new = margin(model(start + way * ((part + 1) / PARTS)).float(), labels).double()
+        moved, last = moved + (new - last).abs(), new
+    missing = (last - first - slopes).abs() > MISSING * torch.maximum(moved, steep)
+    return missing | (moved < steep / 2)
 
 
 def draws_needed(model: nn.Module, x: Tensor, labels: Tensor) -> int:

@@ -14,15 +14,15 @@ from typing import Literal
 
 from .binarisation import Power
 from .chance import FALSE_ALARMS, interval, p_fewer, p_more
-from .inspection import Inspection
+from .inspection import DEPENDS, Inspection
 
 Verdict = Literal["pass", "warning", "failure", "not run"]
 Right = Sequence[bool]
 
 # Shares that a statement grants to chance: what two working attacks leave to each other, what cross entropy
-# leaves to other losses, samples without a gradient, slopes that curvature hides, and the power of a working
-# attack. benchmarks/audit_zoo measures what follows from them.
-LEFT, LEFT_BY_CROSS_ENTROPY, FLAT, CURVED, POWER = 0.02, 0.08, 0.05, 0.15, 0.85
+# leaves to other losses, samples without a gradient, slopes that curvature hides, paths that it bends, and
+# the power of a working attack. benchmarks/audit_zoo measures what follows from them.
+LEFT, LEFT_BY_CROSS_ENTROPY, FLAT, CURVED, JUMPS, POWER = 0.02, 0.08, 0.05, 0.15, 0.1, 0.85
 # A row of which more than this share was rejected as outside the threat model states no accuracy.
 REJECTED = 0.1
 
@@ -99,11 +99,14 @@ def gradients(found: Inspection) -> list[Finding]:
     if found.absent:
         if not found.parameters:
             why = f"The model has no gradients: {found.absent}. Trees and remote models never have any."
-            return [Finding(name, "not run", {}, why) for name in ("gradients", "slopes")]
+            return [Finding(name, "not run", {}, why) for name in ("gradients", "slopes", "paths")]
         text = f"The model is made of layers with parameters, but {found.absent}: they are cut off."
         return [
             Finding("gradients", "failure", {"gradient is absent": 1.0}, text, bpda, None, "no gradients"),
-            Finding("slopes", "not run", {}, "There is no gradient to compare."),
+            *(
+                Finding(name, "not run", {}, "There is no gradient to compare.")
+                for name in ("slopes", "paths")
+            ),
         ]
     none = max(found.zero_margin, found.broken)
     kind = (
@@ -133,7 +136,24 @@ def gradients(found: Inspection) -> list[Finding]:
         slopes = more_than(
             "slopes", "wrong gradients", found.wrong, found.compared, CURVED, "not confirmed", meaning, bpda
         )
-    return [finding, slopes]
+    return [finding, slopes, paths(found)]
+
+
+def paths(found: Inspection) -> Finding:
+    """Test the statement that gradients explain what happens between a sample and another point."""
+    if found.uneven < 0:
+        why = "The outputs are random, or depend on the rest of the batch, so paths cannot be measured."
+        return Finding("paths", "not run", {}, why)
+    return more_than(
+        "paths",
+        "shattered gradients",
+        found.uneven,
+        found.samples,
+        JUMPS,
+        "not explained",
+        "Along a path in the ball the gradients of the margin add up to its change, but for few samples",
+        "Attack with many restarts and random search; look for layers that jump: winners, sorting, codes.",
+    )
 
 
 def outputs(found: Inspection) -> list[Finding]:
@@ -146,7 +166,7 @@ def outputs(found: Inspection) -> list[Finding]:
         )
         advice = "Switch it off (model.eval(), no functional dropout), and report the accuracy without it."
         first = Finding("deterministic", "failure", measured, meaning, advice, None, "random")
-    elif found.depends > 1e-2:
+    elif found.depends > DEPENDS:
         meaning = "The output of a sample depends on the rest of its batch: BatchNorm uses batch statistics."
         advice = "Evaluate with running statistics: model.eval()."
         first = Finding("deterministic", "warning", measured, meaning, advice)
