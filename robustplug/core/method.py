@@ -57,6 +57,9 @@ class Method(Generic[Options]):
         vicinity, perturbation, label_map, output_map, loss: the slots.
     """
 
+    needs_sync: bool = False
+    """Whether an update must wait for the device; such updates are never captured in a CUDA graph."""
+
     def __init__(
         self,
         options: Options,

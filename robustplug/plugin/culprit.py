@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..errors import Failed, chain
+from ..errors import Failed, chain, not_deterministic
 from .build import BUILT
 from .component import Component, Kind
 from .host import BUILTIN, HERE, host, registry
@@ -89,7 +89,7 @@ def failed(
     who = culprit(error)
     who = otherwise if who == UNKNOWN else who
     head = f"{who.name} failed{f' in {where}' if where else ''}: {one_line(error)}."
-    mend = "This is a bug: please report it." if who.ours else ""
+    mend = "This is a bug: please report it." if who.ours and not not_deterministic(error) else ""
     notes = getattr(error, "__notes__", ())
     return Failed(" ".join(part for part in (head, mend, *notes, kept) if part), folder)
 
@@ -113,6 +113,9 @@ def no_memory(error: BaseException, key: str, rows: int, where: str = "") -> str
 
 def one_line(error: BaseException) -> str:
     """Return type, message and place of an exception, on one line; the message is cut at 300 characters."""
+    operation = not_deterministic(error)
+    if operation is not None:
+        return f"{operation} has no deterministic algorithm on this device: set train.deterministic = false"
     text = " ".join(str(error).split()) or "no message"
     text = text if len(text) <= 300 else f"{text[:297]}..."
     frames = traceback.extract_tb(error.__traceback__)
