@@ -1,8 +1,8 @@
 """A stand-in for CUDA graphs on the CPU: it records the operations of a function, and repeats them.
 
-As with a CUDA graph, Python runs once, when the function is recorded, and its numbers are frozen then. Neither tensors
-nor generators change meanwhile, what is returned keeps its address, and what would wait for a device is refused. A replay
-works on the same tensors with the present state of the generators.
+As with a CUDA graph, Python runs once, when the function is recorded, and its numbers are frozen then. Neither
+tensors nor generators change meanwhile, what is returned keeps its address, and what would wait for a device is
+refused. A replay works on the same tensors with the present state of the generators.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Result = TypeVar("Result")
-# What makes a device wait, as far as the operations on a CPU show it; the last one makes a tensor of numbers of Python.
+# What makes a device wait, as far as a CPU shows it; the last one makes a tensor of numbers of Python.
 WAITS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2", "lift_fresh"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 # Its schema does not state that it writes the running statistics.

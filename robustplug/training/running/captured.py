@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...core.types import Pass, Progress
 from ...errors import ends_program, out_of_memory
+from ...plugin.culprit import UNKNOWN, culprit
 from .graphs import Graph, Graphs, short
 from .inputs import StaticBatch, layout_of
 from .probes import Changing, NotedProgress, Uncapturable, change, other_draws, state_of
@@ -207,7 +208,11 @@ class Captured:
         except Exception as error:
             if ends_program(error):
                 raise
-            reason = "memory does not suffice" if out_of_memory(error) else short(error)
+            reason, who = short(error), culprit(error)
+            if out_of_memory(error):
+                reason = "memory does not hold it"
+            elif who != UNKNOWN:
+                reason = f"{reason} (in {who.name})"
             self._refuse(seen, reason, update.pass_)
             return None
         finally:

@@ -68,7 +68,8 @@ class Changing:
     def _refuse(self, *_: object) -> Any:
         raise Uncapturable(f"{self._name} is read, which changes from update to update")
 
-    __int__ = __index__ = __float__ = __str__ = __repr__ = __format__ = __hash__ = _refuse
+    __int__ = __index__ = __float__ = __str__ = __repr__ = __format__ = _refuse
+    __hash__ = object.__hash__
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = __floordiv__ = _refuse
     __xor__ = __rxor__ = __and__ = __or__ = __lshift__ = __rshift__ = __eq__ = __lt__ = __gt__ = _refuse
 
