@@ -259,7 +259,7 @@ class Training:
         """Choose how updates run."""
         parts, train = self.parts, self.parts.recipe.train
         if isinstance(parts.model, SelfTrained):
-            return "off"
+            return "off" if train.fast is None or train.fast == "auto" else train.fast
 
         def pays() -> bool:
             batches = train.epochs * self.data.count

@@ -40,7 +40,7 @@ class Told(Silent):
 
 @contextlib.contextmanager
 def capturing() -> Iterator[list[Recordings]]:
-    """Capture the updates of all runs in a block, with rates in tensors; yields what recorded each of them."""
+    """Capture the updates of all runs in a block, with rates in tensors; yields what recorded each."""
     made: list[Recordings] = []
     init = Optimizers.__init__
 
@@ -132,7 +132,7 @@ class Draws(Factor):
 
 class DrawsFromNumPy(Factor):
     def factor(self, step: Step) -> Any:
-        return float(np.random.rand())  # noqa: NPY002
+        return float(np.random.rand())
 
 
 class ReplacesItsState(Factor):

@@ -1,8 +1,8 @@
 """A stand-in for CUDA graphs on the CPU: it records the operations of a function, and repeats them.
 
-As with a CUDA graph, Python runs once, when the function is recorded, and its numbers are frozen then. Neither
-tensors nor generators change meanwhile, what is returned keeps its address, and what would wait for a device is
-refused. A replay works on the same tensors with the present state of the generators.
+As with a CUDA graph, Python runs once, when the function is recorded, and its numbers are frozen then.
+Neither tensors nor generators change meanwhile, what is returned keeps its address, and what would wait for
+a device is refused. A replay works on the same tensors with the present state of the generators.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def at(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Run operations, record them, and keep what they overwrite."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
         self.born: set[int] = set()
@@ -85,7 +85,7 @@ class Recorder(TorchDispatchMode):
                 for tensor in tensors(value):
                     storage = tensor.untyped_storage()
                     if at(tensor) not in self.born | self.before.keys():
-                        self.before[at(tensor)] = (storage, storage.clone())
+                        self.before[at(tensor)] = (storage, storage.clone())  # type: ignore[no-untyped-call]
         return written
 
 
@@ -148,6 +148,5 @@ class Recordings:
                 storage.copy_(value)
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
-        own = [*tensors(vars(result)), *tensors([dict(part) for part in (result.logged, result.counted)])]
-        self.made.append(Recording(recorder.calls, own, self.generators))
+        self.made.append(Recording(recorder.calls, tensors(vars(result)), self.generators))
         return self.made[-1], result

@@ -63,6 +63,7 @@ def small(method: str, **tables: Any) -> dict[str, Any]:
     return merged(tiny(method), merged(SMALL, tables))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_the_same_bits_captured(method: str, tmp_path: Path) -> None:
     made, told = compared(small(method), tmp_path)
@@ -74,7 +75,7 @@ def test_every_method_gives_the_same_bits_captured(method: str, tmp_path: Path) 
 
 def test_all_passes_of_a_batch_are_replayed(tmp_path: Path) -> None:
     made, told = compared(merged(small("free-at"), {"method": {"replays": 3}}), tmp_path)
-    # Of 27 updates of each epoch, the first one and the last three are run as they are written, and three once more.
+    # Of 27 updates of an epoch, the first one and the last three run as they are written; three warm up.
     assert (replays(made), told.slower) == (2 * (27 - 1 - 3) - 3, [])
 
 
@@ -89,6 +90,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_setting_gives_the_same_bits_captured(variant: str, tmp_path: Path) -> None:
     made, told = compared(small("pgd-at", **VARIANTS[variant]), tmp_path)
@@ -118,6 +120,7 @@ def freezing(method: str, tmp_path: Path, **tables: Any) -> tuple[int, list[str]
     return replays(made), told.slower
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(
     ("method", "reason"),
     [

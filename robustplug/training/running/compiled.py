@@ -75,6 +75,8 @@ def compiled_call(model: nn.Module, x: Tensor, seed: int) -> tuple[Callable[...,
     saved = [(value, value.detach().clone()) for value in model.buffers()]
     trained = [value for value in model.parameters() if value.requires_grad]
     gradients = [value.grad for value in trained]
+    for parameter in trained:
+        parameter.grad = None
     model.compile(dynamic=False)
     call: Callable[..., Any] = getattr(model, _CALL)
     try:
