@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 Fast = Literal["off", "capture", "compile", "compile+capture"]
 
-# Floating-point operations of a whole training, for each layer of the model, from which compiling pays. PGD-AT(10)
-# on a ResNet-18, which has 41 layers, makes 4.7e12 operations in an update of 128 pictures, of which compiling
-# saves 11 ms on an H200. If it takes a minute, it pays from 5,300 updates on, which make 2.5e16 operations.
+# Floating-point operations of a whole training, for each layer of the model, from which compiling pays.
+# PGD-AT(10) on a ResNet-18, which has 41 layers, makes 4.7e12 operations in an update of 128 pictures, of
+# which compiling saves 11 ms on an H200. If it takes a minute, it pays from 5,300 updates on: 2.5e16
+# operations.
 WORTHWHILE = 6e14
 
 

@@ -154,10 +154,11 @@ class Optimizers:
             for entry in optim.param_groups:
                 if device.type == "cuda":
                     make_capturable(optim, entry)
-                if entry.get("fused") or entry.get("capturable"):
+                able = isinstance(optim, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW)
+                if able and (entry["fused"] or entry.get("capturable")):
                     entry["lr"] = torch.tensor(float(entry["lr"]), dtype=dtype, device=device)
 
-    def numbers(self) -> Hashable:
+    def numbers(self) -> tuple[tuple[str, Hashable], ...]:
         """Return the settings that the optimizers take from Python, and not from tensors."""
         return tuple(
             (key, tuple(value) if isinstance(value, list) else value)

@@ -113,11 +113,12 @@ def test_counting_operations_leaves_the_model_as_it_is() -> None:
 
 
 def test_weights_are_channels_last_for_a_block_and_then_where_they_were() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+    convolution = nn.Conv2d(3, 4, 3)
+    model = nn.Sequential(convolution, nn.Flatten(), nn.Linear(16, 2))
     before = {name: (value.data_ptr(), value.clone()) for name, value in model.state_dict().items()}
     with precision.in_channels_last(model):
-        assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
-        assert torch.equal(model[0].weight, before["0.weight"][1])
+        assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(convolution.weight, before["0.weight"][1])
     for name, value in model.state_dict().items():
         assert value.data_ptr() == before[name][0]
         assert torch.equal(value, before[name][1])

@@ -62,7 +62,7 @@ class CudaGraphs:
 
     def __post_init__(self) -> None:
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        self._pool: Any = None
+        self._pool: Any = torch.cuda.graph_pool_handle()
         self._needed = 0
 
     @contextlib.contextmanager
@@ -107,7 +107,8 @@ class CudaGraphs:
         graph: Any = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
-        every = [*self.generators, torch.cuda.default_generators[self.device.index or 0]]
+        own = torch.cuda.current_device() if self.device.index is None else self.device.index
+        every = [*self.generators, torch.cuda.default_generators[own]]
         before = [generator.get_state() for generator in every]
         reasons: list[BaseException] = []
 
@@ -130,7 +131,6 @@ class CudaGraphs:
         finally:
             for generator, state in zip(every, before, strict=True):
                 generator.set_state(state)
-        self._pool = graph.pool()
         free, _ = torch.cuda.mem_get_info(self.device)
         if free < self._needed:
             raise Uncapturable("memory does not hold the graph beside an update without it")
