@@ -31,6 +31,30 @@ def prepare(method: Method[Any], model: nn.Module, task: Task) -> Sequence[Param
     return groups
 
 
+def needs_sync(method: Method[Any]) -> bool:
+    """Return whether a method, or a component that it holds, says that its updates wait for the device.
+
+    Any component may have an attribute `needs_sync`; without one it does not wait. Such a method is run
+    eagerly: a CUDA graph holds no value that the host reads, and no shape that depends on data.
+    """
+    seen: set[int] = set()
+    left: list[Any] = [method]
+    while left:
+        part = left.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if getattr(part, "needs_sync", False):
+            return True
+        if isinstance(part, list | tuple):
+            left += part
+        elif part is method or (
+            not isinstance(part, nn.Module | type) and (callable(part) or hasattr(part, "sample"))
+        ):
+            left += getattr(part, "__dict__", {}).values()
+    return False
+
+
 def same_kind(x: Any, origin: Tensor) -> bool:
     """Return whether x is made of real numbers, as many as origin, so that their difference counts."""
     numbers = isinstance(x, Tensor) and x.is_floating_point() and origin.is_floating_point()

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from ..core.method import needs_sync
 from ..core.random import derive, isolated
 from ..core.types import Cost
 from ..devices.precision import forward_operations
 from ..errors import ends_program
 from ..recipe.errors import Problem, RecipeError
-from .running.captured import Captured, Whole, waits_by_itself
+from .running.captured import Captured, Whole
 from .running.compiled import Compiled, compiled_call
 from .running.graphs import graphs_on, short
 
@@ -35,17 +36,23 @@ WORTHWHILE = 6e14
 
 
 def choose_fast(
-    option: Fast | Literal["auto"] | None, device: torch.device, world: int, pays: Callable[[], bool]
+    option: Fast | Literal["auto"] | None,
+    device: torch.device,
+    world: int,
+    waits: bool,
+    pays: Callable[[], bool],
 ) -> Fast:
     """Return how updates run.
 
     "auto" follows from the hardware, the model and the length of the run, so that every start chooses the
-    same: capture on CUDA in a single process, and compile there if the training is long.
+    same: capture on CUDA in a single process, unless the method waits for the device, and compile there if
+    the training is long.
 
     Args:
         option: value of `train.fast`.
         device: device of the run.
         world: number of processes.
+        waits: whether the method declares that it waits for the device.
         pays: returns whether compiling pays, see `compiling_pays`; only called if it can be compiled.
 
     Raises:
@@ -55,7 +62,9 @@ def choose_fast(
     if option is None or option == "auto":
         if not cuda or world > 1:
             return "off"
-        return "compile+capture" if can_compile(device) and pays() else "capture"
+        if can_compile(device) and pays():
+            return "compile" if waits else "compile+capture"
+        return "off" if waits else "capture"
     if "capture" in option and not cuda:
         why = f'= "{option}" needs a CUDA device, and this run is on {device.type}: set it to "auto"'
         raise RecipeError([Problem("train.fast", why)], "recipe")
@@ -104,7 +113,9 @@ def runner_for(loop: Loop, fast: Fast, x: object, tell: Callable[[str], None]) -
         states = {name: optim.state for name, optim in loop.optimizers.by_name.items()}
         parts = {"method": loop.method, "model": loop.model, "optimizer": states}
         whole = Whole(loop.compute, parts, loop.optimizers.numbers, loop.meter, device)
-        never = waits_by_itself(loop.method)
+        never = None
+        if needs_sync(loop.method):
+            never = "the method, or a component of it, declares that it waits for the device (needs_sync)"
         if loop.processes.world > 1:
             never = "several processes exchange gradients and memories in the middle of an update"
         runner = Captured(whole, graphs, tell, never)

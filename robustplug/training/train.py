@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from ..core.method import needs_sync
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..core.reporting import Reporter, Silent
@@ -265,7 +266,8 @@ class Training:
             batches = train.epochs * self.data.count
             return compiling_pays(parts.model, x, parts.method, batches, parts.recipe.seed)
 
-        return choose_fast(train.fast, self.processes.device, self.processes.world, pays)
+        device, world = self.processes.device, self.processes.world
+        return choose_fast(train.fast, device, world, needs_sync(parts.method), pays)
 
     def _progress(self, session: Session) -> Progress:
         recipe = self.parts.recipe

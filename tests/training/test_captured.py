@@ -136,7 +136,7 @@ def freezing(method: str, tmp_path: Path, **tables: Any) -> tuple[int, list[str]
         ("KeepsTheUpdate", "method.at changes between updates"),
         ("Waits", "_local_scalar_dense waits for the device (in method"),
         ("ChoosesRows", "index waits for the device"),
-        ("Declares", "the method declares that it waits for the device (needs_sync)"),
+        ("Declares", "the method, or a component of it, declares that it waits for the device (needs_sync)"),
     ],
 )
 def test_what_a_graph_would_freeze_is_told_once_and_runs_as_it_is_written(

@@ -27,8 +27,8 @@ from .test_captured import SMALL, left, small
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def choose(option: Any, device: torch.device, world: int = 1, long: bool = False) -> str:
-    return choose_fast(option, device, world, lambda: long)
+def choose(option: Any, device: torch.device, world: int = 1, long: bool = False, waits: bool = False) -> str:
+    return choose_fast(option, device, world, waits, lambda: long)
 
 
 @pytest.mark.parametrize("option", [None, "auto"])
@@ -41,6 +41,8 @@ def test_auto_follows_from_the_device_and_the_length_of_the_run(
     assert choose(option, CUDA) == "capture"
     assert choose(option, CUDA, long=True) == "compile+capture"
     assert choose(option, CUDA, world=2, long=True) == "off"
+    assert choose(option, CUDA, waits=True) == "off"
+    assert choose(option, CUDA, waits=True, long=True) == "compile"
     monkeypatch.setattr(fast, "can_compile", lambda device: False)
     assert choose(option, CUDA, long=True) == "capture"
 

@@ -126,7 +126,6 @@ class Captured:
         self._captured: dict[Hashable, _Captured] = {}
         self._seen: dict[Pass, _Seen] = {}
         self._told: set[str] = set()
-        self.replays = 0
 
     @contextlib.contextmanager
     def prepare(self) -> Iterator[None]:
@@ -226,7 +225,6 @@ class Captured:
     def _replay(self, found: _Captured, update: Update) -> Outcome:
         found.batch.fill(update.batch)
         found.graph.replay()
-        self.replays += 1
         self._whole.meter.forwards += found.forwards
         self._whole.meter.backwards += found.backwards
         # The next replay writes into the same tensor, which is read only later.
@@ -249,12 +247,3 @@ class Captured:
 def reads_the_same(read: Mapping[str, int], progress: Progress) -> bool:
     """Return whether a position in a run has the numbers that were read from another one."""
     return all(getattr(progress, name) == value for name, value in read.items())
-
-
-def waits_by_itself(method: object) -> str | None:
-    """Return the reason why the updates of a method are never captured, which it declares; None for none."""
-    parts = {"the method": method, **{f"its {name}": part for name, part in vars(method).items()}}
-    for name, part in parts.items():
-        if getattr(part, "needs_sync", False) is True:
-            return f"{name} declares that it waits for the device (needs_sync)"
-    return None

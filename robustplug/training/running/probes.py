@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import random
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -21,6 +22,9 @@ _MANY = 1000
 _FIELDS = frozenset(item.name for item in dataclasses.fields(Progress))
 # What the engine itself keeps on modules.
 _OURS = {"_compiled_call_impl"}
+# What counts as state where a class has it; and libraries whose classes have none.
+_VALUES = (bool, int, float, str, list, dict, set, deque, Tensor)
+_LIBRARIES = ("builtins", "torch", "typing", "abc", "functools")
 
 
 class Uncapturable(Exception):
@@ -141,16 +145,16 @@ def _walk(value: Any, place: str, found: dict[str, Hashable], known: set[int], d
 
 def _inside(value: Any, place: str, found: dict[str, Hashable]) -> Iterable[tuple[str, Any]]:
     """Return what an object consists of, by place; note it as a whole where that would be too much."""
-    if isinstance(value, Mapping | list | tuple | set | frozenset):
+    if isinstance(value, Mapping | list | tuple | set | frozenset | deque):
         found[place] = len(value)
         if len(value) > _MANY:
             found[place] = (id(value), len(value))
         elif isinstance(value, Mapping):
             return [(f"{place}[{_label(key)}]", each) for key, each in value.items()]
-        elif isinstance(value, list | tuple):
-            return [(f"{place}[{number}]", each) for number, each in enumerate(value)]
-        else:
+        elif isinstance(value, set | frozenset):
             found[place] = frozenset(map(repr, value))
+        else:
+            return [(f"{place}[{number}]", each) for number, each in enumerate(value)]
         return ()
     if isinstance(value, MethodType):
         return [(place, value.__self__)]
@@ -162,10 +166,34 @@ def _inside(value: Any, place: str, found: dict[str, Hashable]) -> Iterable[tupl
         return [(place, vars(value)["part"])]
     if isinstance(value, torch.Generator | type) or type(value).__module__.startswith("robustplug.training"):
         return ()
+    if isinstance(value, Iterator):
+        found[place] = _Same(object())  # where it stands cannot be seen: count it as changed
+        return ()
+    if isinstance(value, random.Random):
+        found[place] = value.getstate()
+        return ()
+    if hasattr(value, "tobytes") or hasattr(value, "bit_generator"):  # NumPy's
+        found[place] = value.tobytes() if hasattr(value, "tobytes") else repr(value.bit_generator.state)
+        return ()
     # A process without others exchanges nothing: the record of writes is cleared after every update.
     ours = {*_OURS, "_written"} if isinstance(value, PerSample) else _OURS
-    own = list(getattr(value, "__dict__", {}).items())
-    return [(f"{place}.{name}", each) for name, each in own if name not in ours]
+    own = {key: each for key, each in _attributes(value).items() if key not in ours}
+    return [(f"{place}.{key}", each) for key, each in own.items()]
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object: those of its class, as far as they are values, and its own."""
+    found: dict[str, Any] = {}
+    for kind in reversed(type(value).__mro__):
+        if not kind.__module__.startswith(_LIBRARIES):
+            found |= {
+                k: each for k, each in vars(kind).items() if isinstance(each, _VALUES) and k[:2] != "__"
+            }
+        slots = vars(kind).get("__slots__", ())
+        for key in (slots,) if isinstance(slots, str) else slots:
+            if key[:2] != "__" and hasattr(value, key):
+                found[key] = getattr(value, key)
+    return found | dict(getattr(value, "__dict__", {}))
 
 
 def _label(key: Any) -> str:
