@@ -35,6 +35,9 @@ class Slotted:
     def __init__(self) -> None:
         self.count = 0
 
+    def counted(self) -> int:
+        return self.count
+
 
 class OfAClass:
     count = 0
@@ -77,7 +80,7 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "a variable of a class": (OfAClass, lambda part: setattr(type(part), "count", part.count + 1)),
     "a variable around a function": (closure, called),
     "the object of a bound method": (
-        lambda: Slotted().__init__,
+        lambda: Slotted().counted,
         lambda part: setattr(part.__self__, "count", 3),
     ),
     "a buffer that another takes the place of": (
