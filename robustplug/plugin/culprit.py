@@ -88,8 +88,10 @@ def failed(
     """
     who = culprit(error)
     who = otherwise if who == UNKNOWN else who
-    head = f"{who.name} failed{f' in {where}' if where else ''}: {one_line(error)}."
-    mend = "This is a bug: please report it." if who.ours and not not_deterministic(error) else ""
+    refused = not_deterministic(error) is not None  # often in a backward pass, whose traceback names nobody
+    name = "a backward pass" if refused and who == UNKNOWN else who.name
+    head = f"{name} failed{f' in {where}' if where else ''}: {one_line(error)}."
+    mend = "This is a bug: please report it." if who.ours and not refused else ""
     notes = getattr(error, "__notes__", ())
     return Failed(" ".join(part for part in (head, mend, *notes, kept) if part), folder)
 

@@ -117,6 +117,38 @@ def test_a_component_that_cannot_train_deterministically_is_named_with_what_to_d
     assert "put_ has no deterministic algorithm on this device: set train.deterministic = false" in said
 
 
+class Backwards(torch.autograd.Function):
+    """An identity whose backward pass has no deterministic algorithm."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        put()
+        return gradient
+
+
+def test_a_backward_pass_without_a_deterministic_algorithm_is_told(tmp_path: Path) -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(64, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return Backwards.apply(self.layer(x.flatten(1)))  # type: ignore[no-any-return]
+
+    plain = tiny("erm", train={"epochs": 1}, validate={"attack": {"use": "none"}})
+    with pytest.raises(RunError) as found:
+        robustplug.train(plain, model=Model(), out=tmp_path / "run")
+    said = str(found.value)
+    assert said.startswith(
+        "a backward pass failed in epoch 1, batch 1 of 4: put_ has no deterministic algorithm"
+    )
+    assert "set train.deterministic = false" in said
+
+
 def test_a_run_may_turn_it_off(tmp_path: Path) -> None:
     run = robustplug.train(recipe("training", deterministic=False), out=tmp_path / "run")
     assert SEEN
