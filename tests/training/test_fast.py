@@ -17,8 +17,9 @@ from robustplug.errors import RunError
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import read_recipe
 from robustplug.training import fast
-from robustplug.training.fast import choose_fast, compiling_pays
-from robustplug.training.running.compiled import compiled_call
+from robustplug.training.fast import choose_fast, compiling_pays, runner_for
+from robustplug.training.running.captured import Captured
+from robustplug.training.running.compiled import Compiled, compiled_call
 
 from .capturing import Told, capturing, replays
 from .runs import outcome, tiny
@@ -155,11 +156,19 @@ def test_whole_batches_of_training_alone_are_computed_compiled(compiling: Compil
 
 
 def test_a_compiled_model_is_captured(compiling: Compiling, tmp_path: Path) -> None:
+    runners: list[Any] = []
     with capturing() as made, pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("robustplug.training.train.choose_fast", lambda *_: "compile+capture")
+        monkeypatch.setattr(
+            "robustplug.training.train.runner_for",
+            lambda *given: runners.append(runner_for(*given)) or runners[0],
+        )
         robustplug.train(small("erm"), out=tmp_path / "both")
     robustplug.train(small("erm"), out=tmp_path / "plain")
-    assert replays(made) == 11
+    (runner,) = runners
+    assert isinstance(runner, Compiled)
+    assert isinstance(runner.inner, Captured)
+    assert runner.inner.replays == replays(made) == 11
     assert len(compiling.calls) < 2 * 8 + 2
     assert left(tmp_path / "both") == left(tmp_path / "plain")
 

@@ -117,6 +117,9 @@ class Captured:
         graphs: what captures.
         tell: called with a sentence if a pass cannot be captured.
         never: reason why nothing can be captured; None if it can be tried.
+
+    Attributes:
+        replays: number of updates that were replayed.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Captured:
         self._captured: dict[Hashable, _Captured] = {}
         self._seen: dict[Pass, _Seen] = {}
         self._told: set[str] = set()
+        self.replays = 0
 
     @contextlib.contextmanager
     def prepare(self) -> Iterator[None]:
@@ -225,6 +229,7 @@ class Captured:
     def _replay(self, found: _Captured, update: Update) -> Outcome:
         found.batch.fill(update.batch)
         found.graph.replay()
+        self.replays += 1
         self._whole.meter.forwards += found.forwards
         self._whole.meter.backwards += found.backwards
         # The next replay writes into the same tensor, which is read only later.
