@@ -157,12 +157,14 @@ def test_whole_batches_of_training_alone_are_computed_compiled(compiling: Compil
 
 def test_a_compiled_model_is_captured(compiling: Compiling, tmp_path: Path) -> None:
     runners: list[Any] = []
+
+    def made_runner(*given: Any) -> Any:
+        runners.append(runner_for(*given))
+        return runners[-1]
+
     with capturing() as made, pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("robustplug.training.train.choose_fast", lambda *_: "compile+capture")
-        monkeypatch.setattr(
-            "robustplug.training.train.runner_for",
-            lambda *given: runners.append(runner_for(*given)) or runners[0],
-        )
+        monkeypatch.setattr("robustplug.training.train.runner_for", made_runner)
         robustplug.train(small("erm"), out=tmp_path / "both")
     robustplug.train(small("erm"), out=tmp_path / "plain")
     (runner,) = runners
