@@ -69,6 +69,16 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
+_NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
+
+
+def not_deterministic(error: BaseException) -> str | None:
+    """Return the operation that failed for want of a deterministic algorithm; None if none did."""
+    texts = (str(link) for link in chain(error) if isinstance(link, RuntimeError))
+    found = next(filter(None, map(_NOT_DETERMINISTIC.search, texts)), None)
+    return None if found is None else found[1]
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an exception, or one behind it, states that memory is exhausted."""
     return any(

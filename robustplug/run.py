@@ -157,7 +157,6 @@ def evaluate(
         RecipeError: an attack, the suite, the vicinity or the task is invalid.
         RunError: the model cannot be read, or the device is not available.
     """
-    from .devices.precision import fitting_threads
     from .evaluation.audit.preparation import adapted
     from .evaluation.results import Asked, evaluate_and_write
     from .evaluation.summary import read_reference
@@ -171,7 +170,7 @@ def evaluate(
         keep_examples=keep_examples or images is not None,
         pictures=images is not None,
     )
-    with fitting_threads(subject.parts.typical_input):
+    with subject.computing():
         if asked.suite is not None and asked.suite.adaptive:
             subject, asked = adapted(subject, asked)
         return evaluate_and_write(subject, asked, None if out is None else Path(out))
@@ -231,7 +230,6 @@ def audit(
         RecipeError: the vicinity or the task is invalid.
         RunError: the model cannot be read, or the device is not available.
     """
-    from .devices.precision import fitting_threads
     from .evaluation.audit.audit import NAME, audit_subject
     from .evaluation.results import Asked
     from .runs.result_file import note_in_result
@@ -239,7 +237,7 @@ def audit(
     deadline = None if budget is None else time.monotonic() + 60 * budget
     subject = open_subject(model, opening)
     asked = Asked(sources=open_sources(sources, subject), deadline=deadline)
-    with fitting_threads(subject.parts.typical_input):
+    with subject.computing():
         found = audit_subject(subject, asked, None if out is None else Path(out))
     if subject.folder is not None and out is not None and subject.processes.main:
         note_in_result(subject.folder, NAME, found.to_json())

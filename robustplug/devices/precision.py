@@ -70,14 +70,15 @@ def fitting_threads(x: object) -> Iterator[None]:
 def in_channels_last(model: nn.Module) -> Iterator[None]:
     """Keep the weights of convolutions channels-last for a block, which is the faster layout for images."""
     layout = torch.channels_last
-    turned = [p for p in model.parameters() if p.dim() == 4 and not p.is_contiguous(memory_format=layout)]
+    images = [p for p in model.parameters() if p.dim() == 4]
+    turned = [(p, p.data) for p in images if not p.is_contiguous(memory_format=layout)]
     try:
-        for parameter in turned:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
+        for parameter, own in turned:
+            parameter.data = own.contiguous(memory_format=layout)
         yield
     finally:
-        for parameter in turned:
-            parameter.data = parameter.data.contiguous()
+        for parameter, own in turned:
+            parameter.data = own  # the same memory: a captured update reads the weights where they were
 
 
 def choose_channels_last(option: bool | str, x: object) -> bool:

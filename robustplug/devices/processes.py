@@ -55,6 +55,11 @@ class Processes:
         return int(self.accelerator.num_processes)
 
     @property
+    def bfloat16(self) -> bool:
+        """Return whether the wrapped module autocasts to bfloat16."""
+        return str(self.accelerator.mixed_precision) == "bf16"
+
+    @property
     def main(self) -> bool:
         """Return whether this process prints and writes."""
         return bool(self.accelerator.is_main_process)

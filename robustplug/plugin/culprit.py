@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..errors import Failed, chain
+from ..errors import Failed, chain, not_deterministic
 from .build import BUILT
 from .component import Component, Kind
 from .host import BUILTIN, HERE, host, registry
@@ -88,8 +88,10 @@ def failed(
     """
     who = culprit(error)
     who = otherwise if who == UNKNOWN else who
-    head = f"{who.name} failed{f' in {where}' if where else ''}: {one_line(error)}."
-    mend = "This is a bug: please report it." if who.ours else ""
+    refused = not_deterministic(error) is not None  # often in a backward pass, whose traceback names nobody
+    name = "a backward pass" if refused and who == UNKNOWN else who.name
+    head = f"{name} failed{f' in {where}' if where else ''}: {one_line(error)}."
+    mend = "This is a bug: please report it." if who.ours and not refused else ""
     notes = getattr(error, "__notes__", ())
     return Failed(" ".join(part for part in (head, mend, *notes, kept) if part), folder)
 
@@ -113,6 +115,9 @@ def no_memory(error: BaseException, key: str, rows: int, where: str = "") -> str
 
 def one_line(error: BaseException) -> str:
     """Return type, message and place of an exception, on one line; the message is cut at 300 characters."""
+    operation = not_deterministic(error)
+    if operation is not None:
+        return f"{operation} has no deterministic algorithm on this device: set train.deterministic = false"
     text = " ".join(str(error).split()) or "no message"
     text = text if len(text) <= 300 else f"{text[:297]}..."
     frames = traceback.extract_tb(error.__traceback__)

@@ -90,6 +90,10 @@ class TrainOptions:
         class_weights: factor of the loss of each class, a number for each, or "balanced" for factors in
             inverse proportion to the classes' frequencies, 1 on average over the samples; None for none.
         augment: random changes of the training inputs, in this order, after those of the task itself.
+        fast: how updates run: "capture" replays a CUDA graph of them, "compile" compiles the model,
+            "off" does neither; None or "auto" captures on CUDA, and compiles there where the run is long.
+        deterministic: whether the same seed gives the same bits, with algorithms that may be slower; None
+            for yes.
     """
 
     epochs: Count = 20
@@ -107,6 +111,8 @@ class TrainOptions:
     sampling: Literal["balanced"] | None = None
     class_weights: Literal["balanced"] | tuple[NonNegative, ...] | None = None
     augment: Annotated[tuple[Use, ...] | None, "augmentation"] = None
+    fast: Literal["auto", "off", "capture", "compile", "compile+capture"] | None = None
+    deterministic: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ def differences(asked: Recipe, stored: Recipe) -> list[str]:
     if asked.train.channels_last == "auto":
         kept = dataclasses.replace(asked.train, channels_last=train.channels_last)
         asked = dataclasses.replace(asked, train=kept)
+    if asked.train.fast in (None, "auto"):
+        asked = dataclasses.replace(asked, train=dataclasses.replace(asked.train, fast=train.fast))
     if asked.model is None:
         asked = dataclasses.replace(asked, model=stored.model)
     new, old = flat(recipe_to_mapping(asked)), flat(recipe_to_mapping(stored))

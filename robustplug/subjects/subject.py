@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,16 @@ class Subject:
     reporter: Reporter
     folder: Path | None = None
     description: Mapping[str, Any] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute in a block with as many threads as pay, and the same bits each time where torch can."""
+        from ..devices.determinism import deterministic
+        from ..devices.precision import fitting_threads
+
+        same_bits = self.parts.recipe.train.deterministic is not False
+        with fitting_threads(self.parts.typical_input), deterministic(same_bits, strict=False):
+            yield
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BrokenData, DataMissing, Interrupted, Refused, RunError, ends_program, out_of_memory
+from ..errors import (
+    BrokenData,
+    DataMissing,
+    Interrupted,
+    Refused,
+    RunError,
+    ends_program,
+    not_deterministic,
+    out_of_memory,
+)
 from ..plugin.culprit import UNKNOWN, culprit, failed, no_memory
 from ..recipe.errors import RecipeError
 
@@ -72,7 +81,7 @@ def explained(place: Place, kept: Callable[[], str], parts: Parts, folder: Path)
         if ends_program(error):
             raise
         if not out_of_memory(error):
-            if culprit(error) == UNKNOWN:
+            if culprit(error) == UNKNOWN and not not_deterministic(error):
                 error.add_note(f"This happened in {place}. {kept()}")
                 raise
             raise failed(error, str(place), kept(), folder) from error

@@ -52,6 +52,8 @@ def refuse_what_has_no_effect(parts: Parts, groups: Sequence[ParamGroup], proces
         problems.append(Problem("schedule", why))
     changed = [key for key in _SETTINGS if getattr(recipe.train, key) != getattr(default, key)]
     problems += [Problem(f"train.{key}", why) for key in changed]
+    if recipe.train.fast not in (None, "auto", "off"):
+        problems.append(Problem("train.fast", why))
     if recipe.train.precision == "bfloat16":
         problems.append(Problem("train.precision", why))
     if problems:

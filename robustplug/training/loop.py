@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,9 @@ from ..core.types import Batch, Pass, Progress, View
 from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError
 from .optim import Optimizers, progress_at
+from .running.average import average
+from .running.pending import Pending
+from .running.update import Eager, Outcome, Runner, Update
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -135,17 +139,17 @@ class Means:
         return cls({name: v[0] for name, v in totals.items()}, {name: v[1] for name, v in totals.items()})
 
 
-def check_finite(total: Tensor, where: str, index: Tensor, kept: str) -> None:
+def check_finite(total: float, where: str, index: Tensor, kept: str, mend: str = "") -> None:
     """Stop a run whose loss is not finite.
 
     Raises:
         RunError: the loss is not finite; the message names the batch and the last good checkpoint.
     """
-    if not bool(torch.isfinite(total)):
+    if not math.isfinite(total):
         ids = ", ".join(str(number) for number in index[:8].tolist())
         raise RunError(
-            f"the loss is {float(total)} at {where} (samples {ids}{', …' if len(index) > 8 else ''}). {kept} "
-            "Lower optimizer.lr, or set train.clip_grad_norm."
+            f"the loss is {total} at {where} (samples {ids}{', …' if len(index) > 8 else ''}). {kept} "
+            f"{mend}Lower optimizer.lr, or set train.clip_grad_norm."
         )
 
 
@@ -178,6 +182,8 @@ class Loop:
         update: number of finished updates.
         means: means of the current epoch.
         class_weights: a factor of each class's loss, (K,); None for none.
+        runner: what runs the updates; each one as it is written, until another is set.
+        generator: this process's generator, which is seeded for each update.
     """
 
     model: nn.Module
@@ -198,12 +204,14 @@ class Loop:
     class_weights: Tensor | None = None
     lr: float = 0.0
     watch: Watch = field(init=False)
-    _rng: torch.Generator = field(init=False)
-    _unchecked: tuple[Tensor, Progress, Tensor] | None = None
+    runner: Runner = field(init=False)
+    generator: torch.Generator = field(init=False)
+    _unchecked: tuple[Pending, Progress, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        self._rng = torch.Generator(self.processes.device)
+        self.generator = torch.Generator(self.processes.device)
         self.watch = Watch(self.model, self.method, self.task)
+        self.runner = Eager(self.compute)
 
     def epoch(
         self,
@@ -231,7 +239,7 @@ class Loop:
             Refused: a component changed what it must leave alone.
         """
         self.watch.start()
-        with other_generators(derive(self.seed, "epoch", epoch, first) % 2**32):
+        with other_generators(derive(self.seed, "epoch", epoch, first) % 2**32), self.runner.prepare():
             for number, batch in enumerate(batches, start=first):
                 rows = min(batch_size, sample_count - number * batch_size)
                 share = len(batch) * self.processes.world / rows
@@ -241,7 +249,7 @@ class Loop:
                 for pass_ in passes:
                     progress = self._progress(epoch, number, len(passes))
                     self.lr = self.optimizers.set_rates(progress)
-                    self._update(batch, pass_, progress, share, kept)
+                    self._update(batch, pass_, progress, share, rows == batch_size, kept)
                 after_batch(self._progress(epoch, number + 1, len(passes)))
         self.check_last_loss(kept)
 
@@ -250,41 +258,63 @@ class Loop:
         return Progress(epoch, self.epochs, batch, self.batches, self.update, updates)
 
     def _update(
-        self, batch: Batch, pass_: Pass, progress: Progress, share: float, kept: Callable[[], str]
+        self,
+        batch: Batch,
+        pass_: Pass,
+        progress: Progress,
+        share: float,
+        whole: bool,
+        kept: Callable[[], str],
     ) -> None:
-        rank, device = self.processes.rank, self.processes.device
-        rng, watch = self.rng(self.update), self.watch
-        watch.update(batch, progress)
-        step = Step(self.model, self.method, self.task, batch, rng, progress, pass_, self.meter, self.wrapped)
-        step.seed = derive(self.seed, "samples", self.update)
+        seed, last = derive(self.seed, "samples", self.update), progress.batch == progress.batches - 1
+        update = Update(batch, pass_, progress, share, seed, whole, last, self.watch.close)
+        self.rng(self.update)
         # Dropout and similar layers can only draw from the global generator.
-        with isolated(derive(self.seed, "global", rank, self.update), device):
-            self.optimizers.zero_grad()
-            with self._updating(pass_):
-                total, views = training_loss(self.method, step, share, self.class_weights, watch.after)
-                step.backward(total)
-            self.processes.average_gradients(self.own)
-            self.method.after_backward(step, views)
-            watch.after(self.method)
-            # The loss of the previous update is available by now: reading it does not stall the device.
-            self.check_last_loss(kept)
-            self.optimizers.step(pass_.update)
-            self.method.after_step(step, views)
-            if progress.batch == progress.batches - 1:  # once in an epoch it costs nothing
-                with torch.no_grad():
-                    for name, values in self.method.mechanism(step, views).items():
-                        step.log(f"{MECHANISM}/{name}", values)
-        watch.done()
+        own = derive(self.seed, "global", self.processes.rank, self.update)
+        with isolated(own, self.processes.device):
+            outcome = self.runner.run(update)
+        # The loss of the previous update is available by now: reading it does not stall the device.
+        self.check_last_loss(kept)
+        self._unchecked = (Pending(outcome.total), progress, batch.index.clone())  # tasks reuse buffers
         self.processes.synchronize(self.method.state.memories())
-        if self.ema is not None:
-            self.ema.update_parameters(self.model)
-        self.means.add({"loss": total.detach() / share, **step.logged}, len(batch), step.counted)
-        self._unchecked = (total.detach(), progress, batch.index.clone())  # a task may reuse its buffers
+        self.means.add({"loss": outcome.total / share, **outcome.logged}, len(batch), outcome.counted)
         self.update += 1
+
+    def compute(self, update: Update, watched: bool = True) -> Outcome:
+        """Compute an update: all that a device does in it.
+
+        Args:
+            update: the update; the generators are seeded for it.
+            watched: whether to check what the components change.
+        """
+        watch, pass_ = self.watch, update.pass_
+        after: Callable[[object], None] = watch.after if watched else ignore
+        if watched:
+            watch.update(update.batch, update.progress)
+        step = Step(self.model, self.method, self.task, update.batch, self.generator, update.progress, pass_)
+        step.meter, step.wrapped, step.seed = self.meter, self.wrapped, update.seed
+        self.optimizers.zero_grad()
+        with self._updating(pass_):
+            total, views = training_loss(self.method, step, update.share, self.class_weights, after)
+            step.backward(total)
+        self.processes.average_gradients(self.own)
+        self.method.after_backward(step, views)
+        after(self.method)
+        self.optimizers.step(pass_.update)
+        self.method.after_step(step, views)
+        if update.last:  # once in an epoch it costs nothing
+            with torch.no_grad():
+                for name, values in self.method.mechanism(step, views).items():
+                    step.log(f"{MECHANISM}/{name}", values)
+        if watched:
+            watch.done()
+        if self.ema is not None:
+            average(self.ema, self.model, first=self.update == 0)
+        return Outcome(total.detach(), step.logged, step.counted)
 
     def rng(self, update: int) -> torch.Generator:
         """Return this process's generator, seeded for an update."""
-        return self._rng.manual_seed(derive(self.seed, "train", self.processes.rank, update))
+        return self.generator.manual_seed(derive(self.seed, "train", self.processes.rank, update))
 
     def _updating(self, pass_: Pass) -> contextlib.AbstractContextManager[None]:
         # The synchronisation of gradients waits for those of all parameters.
@@ -300,8 +330,10 @@ class Loop:
         """
         if self._unchecked is not None:
             total, at, index = self._unchecked
-            check_finite(total, f"epoch {at.epoch + 1}, batch {at.batch + 1} of {at.batches}", index, kept())
             self._unchecked = None
+            where = f"epoch {at.epoch + 1}, batch {at.batch + 1} of {at.batches}"
+            mend = 'Set train.precision = "float32". ' if self.processes.bfloat16 else ""
+            check_finite(total.read(), where, index, kept(), mend)
 
 
 class Clock:

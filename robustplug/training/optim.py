@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -130,12 +130,43 @@ class Optimizers:
         rate = self.rate(progress)
         for name, optim in self.by_name.items():
             for entry, base in zip(optim.param_groups, self.base_lr[name], strict=True):
-                entry["lr"] = base * rate.factor
+                if isinstance(entry["lr"], Tensor):
+                    entry["lr"].fill_(base * rate.factor)
+                else:
+                    entry["lr"] = base * rate.factor
                 if rate.momentum is not None and "betas" in entry:
                     entry["betas"] = (rate.momentum, *entry["betas"][1:])
                 elif rate.momentum is not None and "momentum" in entry:
                     entry["momentum"] = rate.momentum
-        return next(iter(self.by_name.values())).param_groups[0]["lr"]  # type: ignore[no-any-return]
+        return float(next(iter(self.base_lr.values()))[0] * rate.factor)
+
+    def rates_on(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Keep learning rates in tensors, where a graph of an update reads them anew in every replay.
+
+        Those of optimizers that cannot take them from there stay numbers. On CUDA every run uses such
+        tensors, captured or not, since its kernels round them to float32.
+
+        Args:
+            device: device of the parameters.
+            dtype: type of the rates, float64 where they must stay what they are.
+        """
+        for optim in self.by_name.values():
+            for entry in optim.param_groups:
+                if device.type == "cuda":
+                    make_capturable(optim, entry)
+                able = isinstance(optim, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW)
+                if able and (entry["fused"] or entry.get("capturable")):
+                    entry["lr"] = torch.tensor(float(entry["lr"]), dtype=dtype, device=device)
+
+    def numbers(self) -> tuple[tuple[str, Hashable], ...]:
+        """Return the settings that the optimizers take from Python, and not from tensors."""
+        return tuple(
+            (key, tuple(value) if isinstance(value, list) else value)
+            for optim in self.by_name.values()
+            for entry in optim.param_groups
+            for key, value in entry.items()
+            if key != "params" and not isinstance(value, Tensor)
+        )
 
     def complete(self, passes: Sequence[Pass]) -> Sequence[Pass]:
         """Add to each pass the groups that are updated without being named; see ParamGroup.always."""
@@ -205,6 +236,18 @@ class Optimizers:
                 for number, entry in state[name].items()
             }
             optim.load_state_dict({**optim.state_dict(), "state": loaded})
+
+
+def make_capturable(optim: torch.optim.Optimizer, entry: dict[str, Any]) -> None:
+    """Let an optimizer's update be captured in a CUDA graph, where torch offers that."""
+    if isinstance(optim, torch.optim.SGD):
+        fusable = not entry["differentiable"] and all(p.is_floating_point() for p in entry["params"])
+        entry["fused"] = entry["fused"] or fusable
+        entry["foreach"] = None if entry["fused"] else entry["foreach"]
+    elif "capturable" in entry:
+        entry["capturable"] = True
+        # torch warns of what is meant here: the updates without a graph.
+        vars(optim)["_warned_capturable_if_run_uncaptured"] = True
 
 
 def divide(

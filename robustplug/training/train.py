@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from ..core.method import needs_sync
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..core.reporting import Reporter, Silent
 from ..core.task import notes_of
 from ..core.types import Cost, EpochReport, Progress, Result, RunInfo, View
+from ..devices.determinism import deterministic
 from ..devices.precision import choose_channels_last, choose_precision, fitting_threads
 from ..devices.processes import Processes, start
 from ..devices.signals import StopRequest, stop_requests
@@ -38,12 +40,13 @@ from ..subjects.tuning import grouped
 from .data import TrainingData
 from .extend import check_extension, extend, note_on_extension
 from .failures import Place, explained
+from .fast import Fast, choose_fast, compiling_pays, runner_for
 from .fitting import Fitting, refuse_what_has_no_effect
 from .loop import Loop, check_schedule, mechanism_of
 from .optim import Optimizers
 from .session import Session
 from .store import Store
-from .validate import collapsed, selection_score, validate
+from .validate import collapsed, rounding, selection_score, validate
 from .watch import untouched
 
 if TYPE_CHECKING:
@@ -130,7 +133,8 @@ class Training:
     def _run(self) -> Trained:
         place = self._place
         first = self.data.first()
-        with explained(place, self._kept, self.parts, self.folder), fitting_threads(first.x):
+        same_bits = deterministic(self.parts.recipe.train.deterministic is not False)
+        with explained(place, self._kept, self.parts, self.folder), fitting_threads(first.x), same_bits:
             method = self.parts.method
             if any(method.perturbation.cost(Cost(0, 0))):  # the range is that of an attack
                 radius = torch.full((len(first),), float(method.vicinity.eps), device=first.index.device)
@@ -182,6 +186,7 @@ class Training:
             self.processes.unwrap(session.loop.wrapped)
         exported = method.export(session.weights()).eval()
         training = self._training_cost(session)
+        training |= rounding(self.parts, exported, self.processes, self.reporter.warn)
         journal = self.folder / JOURNAL
         asked = Asked(journal=journal, training=training)
         subject = Subject(self.parts, exported, self.processes, self.reporter)
@@ -202,9 +207,10 @@ class Training:
             parts.model.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
         with isolated(derive(parts.recipe.seed, "precision"), processes.device):
-            fast = choose_precision(train.precision, parts.model, x) == "bfloat16"
-        precision: Literal["float32", "bfloat16"] = "bfloat16" if processes.from_main(fast) else "float32"
-        chosen = dataclasses.replace(train, precision=precision, channels_last=channels_last)
+            half = choose_precision(train.precision, parts.model, x) == "bfloat16"
+        precision: Literal["float32", "bfloat16"] = "bfloat16" if processes.from_main(half) else "float32"
+        fast = self._fast(x)
+        chosen = dataclasses.replace(train, precision=precision, channels_last=channels_last, fast=fast)
         parts.recipe = dataclasses.replace(parts.recipe, train=chosen)
         with untouched(parts.method):
             groups = parts.set_up(processes.device)
@@ -243,9 +249,25 @@ class Training:
             raise RunError("the training split has fewer samples than there are processes")
         if not by_itself:
             check_schedule(loop)
+            if processes.device.type == "cuda":
+                optimizers.rates_on(processes.device, torch.float32)
+            loop.runner = runner_for(loop, fast, x, self.reporter.warn)
         manifest = self.store.manifest
         earlier = frozenset[str]() if manifest is None else manifest.recipes
         return Session(loop, self.store.digest_for(parts.recipe), earlier=earlier)
+
+    def _fast(self, x: Any) -> Fast:
+        """Choose how updates run."""
+        parts, train = self.parts, self.parts.recipe.train
+        if isinstance(parts.model, SelfTrained):
+            return "off" if train.fast is None or train.fast == "auto" else train.fast
+
+        def pays() -> bool:
+            batches = train.epochs * self.data.count
+            return compiling_pays(parts.model, x, parts.method, batches, parts.recipe.seed)
+
+        device, world = self.processes.device, self.processes.world
+        return choose_fast(train.fast, device, world, needs_sync(parts.method), pays)
 
     def _progress(self, session: Session) -> Progress:
         recipe = self.parts.recipe

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
 
 from ..core.random import derive
 from ..core.types import EpochReport
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 # Wong et al. 2020 stop Fast AT when the robust accuracy of an epoch falls by more than 0.2.
 DROP = 0.2
+# Clean validation accuracy that training in bfloat16 may cost.
+POINT = 0.01
 
 
 def selection_score(select: str, epoch: int, validation: Mapping[str, float]) -> float | None:
@@ -97,3 +102,58 @@ def collapsed(history: Sequence[EpochReport]) -> bool:
     best = max(before, key=lambda report: report.validation["robust"])
     fell = best.validation["robust"] - last.validation["robust"]
     return fell > DROP and last.train["accuracy/adv"] > best.train["accuracy/adv"]
+
+
+class Rounded(nn.Module):
+    """Compute a model in bfloat16, where autocasting does, as training does.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Any) -> Any:
+        """Return the model's outputs, as float32."""
+        from accelerate.utils import convert_to_fp32
+
+        device = next((value.device.type for value in self.model.parameters()), "cpu")
+        with torch.autocast(device, torch.bfloat16):
+            return convert_to_fp32(self.model(x))
+
+
+def rounding(
+    parts: Parts, exported: nn.Module, processes: Processes, warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure what bfloat16 costs a run that was trained in it, and warn if it is more than a point.
+
+    Args:
+        parts: the parts of the run.
+        exported: the module that the run leaves, which is evaluated in float32.
+        processes: the processes that share the batches.
+        warn: receives the warning.
+
+    Returns:
+        Clean accuracy on the validation split in each precision, as "validation_accuracy"; empty for a run in
+        float32, and without a validation split.
+    """
+    if parts.recipe.train.precision != "bfloat16" or not parts.task.info.sizes["validation"]:
+        return {}
+    model = readable(exported, parts.task, "validation", processes.device).model
+    loss = build_part(parts.recipe.evaluate.loss, "loss", "evaluate.loss")
+    shared = (parts.task, parts.method.vicinity, loss, parts.recipe.seed, processes)
+    found = {
+        name: Evaluation(module, *shared, table="validate")
+        .run("validation", [], parts.recipe.validate.batch_size)[0]
+        .accuracy
+        for name, module in {"float32": model, "bfloat16": Rounded(model)}.items()
+    }
+    lost = found["float32"] - found["bfloat16"]
+    if lost > POINT:
+        warn(
+            f"bfloat16, in which the model was trained, costs {100 * lost:.1f} points of clean accuracy "
+            'on the validation split: set train.precision = "float32"'
+        )
+    return {"validation_accuracy": found}

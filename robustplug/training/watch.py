@@ -90,6 +90,11 @@ class Watch:
             if type(part) is not Watched and (part is method.perturbation or _is_perturbation(part)):
                 setattr(method, name, Watched(part, self))
 
+    @property
+    def close(self) -> bool:
+        """Return whether the next update is the first one since `start`: values are compared, too."""
+        return self._deep
+
     def start(self) -> None:
         """Take the state of an epoch's start as the right one."""
         self._all = switches.read()

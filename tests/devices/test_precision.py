@@ -112,6 +112,18 @@ def test_counting_operations_leaves_the_model_as_it_is() -> None:
     assert all(module.training for module in model.modules())
 
 
+def test_weights_are_channels_last_for_a_block_and_then_where_they_were() -> None:
+    convolution = nn.Conv2d(3, 4, 3)
+    model = nn.Sequential(convolution, nn.Flatten(), nn.Linear(16, 2))
+    before = {name: (value.data_ptr(), value.clone()) for name, value in model.state_dict().items()}
+    with precision.in_channels_last(model):
+        assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(convolution.weight, before["0.weight"][1])
+    for name, value in model.state_dict().items():
+        assert value.data_ptr() == before[name][0]
+        assert torch.equal(value, before[name][1])
+
+
 def test_images_are_kept_channels_last_unless_told_otherwise() -> None:
     assert choose_channels_last("auto", IMAGES)
     assert choose_channels_last(True, IMAGES)
@@ -120,7 +132,10 @@ def test_images_are_kept_channels_last_unless_told_otherwise() -> None:
     assert not choose_channels_last(True, ["a text"])
 
 
-def test_a_run_in_bfloat16_trains_keeps_float32_weights_and_is_evaluated_in_float32(tmp_path: Path) -> None:
+def test_a_run_in_bfloat16_trains_keeps_float32_weights_and_is_evaluated_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "rounding", lambda *_: {})  # evaluates in bfloat16, to compare
     dtypes: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
 
     def listen(module: nn.Module, inputs: object, output: torch.Tensor) -> None:

@@ -145,6 +145,7 @@ def test_attacks_by_gradients_are_refused(tmp_path: Path) -> None:
         ("train.ema_decay", {"train": {"ema_decay": 0.9}}),
         ("train.checkpoint_batches", {"train": {"checkpoint_batches": 1}}),
         ("train.precision", {"train": {"precision": "bfloat16"}}),
+        ("train.fast", {"train": {"fast": "compile"}}),
         ("train.only", {"train": {"only": "batchnorm"}}),
     ],
 )

@@ -16,7 +16,7 @@ from robustplug.plugin.component import Use
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.runs.checkpoint import pack, unpack
-from robustplug.training.optim import Optimizers, _check_alike, progress_at
+from robustplug.training.optim import Optimizers, _check_alike, make_capturable, progress_at
 
 
 def parameter(*values: float) -> nn.Parameter:
@@ -269,3 +269,60 @@ def test_a_forged_state_of_one_parameter_is_refused(forged: object) -> None:
     _check_alike(whole.values())
     with pytest.raises(ValueError, match="buffer"):
         _check_alike({**whole, 1: {"step": 3, "buffer": forged}}.values())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_rates_in_tensors_keep_their_place_and_give_the_same_steps(name: str) -> None:
+    results = []
+    for tensors in (False, True):
+        one, two = parameter(1.0, 2.0), parameter(3.0)
+        groups = ParamGroup("one", [one]), ParamGroup("two", [two], lr=0.3)
+        optim = optimizers(*groups, name=name, lr=0.1)
+        optim.schedule = robustplug.build("schedule", "cosine")
+        if tensors:
+            optim.rates_on(torch.device("cpu"), torch.float64)
+        rates = [each.param_groups[0]["lr"] for each in optim.by_name.values()]
+        assert [isinstance(rate, torch.Tensor) for rate in rates] == [tensors] * 2
+        for epoch in range(3):
+            first = optim.set_rates(Progress(epoch, 3))
+            assert type(first) is float
+            set_gradients(0.7 + epoch, one, two)
+            optim.step({"one", "two"})
+        if tensors:
+            now = [each.param_groups[0]["lr"] for each in optim.by_name.values()]
+            assert all(rate is other for rate, other in zip(rates, now, strict=True))
+            assert rates[1].item() == pytest.approx(0.3 * 0.25)
+            assert "lr" not in dict(optim.numbers())
+        results.append(torch.cat([one, two]).detach())
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("made", "changed"),
+    [
+        (lambda params: torch.optim.SGD(params, lr=0.1, foreach=True), {"fused": True, "foreach": None}),
+        (lambda params: torch.optim.SGD(params, lr=0.1, fused=True), {"fused": True}),
+        (lambda params: torch.optim.AdamW(params, fused=True), {"fused": True, "capturable": True}),
+        (lambda params: torch.optim.NAdam(params), {"capturable": True}),
+        (lambda params: torch.optim.Adagrad(params), {}),
+    ],
+)
+def test_what_torch_offers_for_graphs_is_turned_on(made: Any, changed: dict[str, Any]) -> None:
+    optim = made([parameter(1.0)])
+    (entry,) = optim.param_groups
+    before = dict(entry)
+    make_capturable(optim, entry)
+    assert {key: value for key, value in entry.items() if key != "params"} == {
+        key: value for key, value in (before | changed).items() if key != "params"
+    }
+
+
+def test_numbers_that_a_schedule_changes_are_told_apart() -> None:
+    optim = optimizers(ParamGroup("one", [parameter(1.0)]), name="sgd", lr=0.1)
+    optim.rates_on(torch.device("cpu"), torch.float64)
+    before = optim.numbers()
+    optim.set_rates(Progress(1, 3))
+    assert optim.numbers() == before
+    optim.by_name["one"].param_groups[0]["momentum"] = 0.5
+    assert optim.numbers() != before
+    assert hash(optim.numbers()) != hash(before)

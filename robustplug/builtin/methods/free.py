@@ -48,9 +48,8 @@ class Free(Method[FreeOptions]):
         kept = self.state.get_local("delta")
         if kept is None or len(kept) < len(x):
             kept = torch.zeros_like(x)
-        kept = kept.clone()
-        kept[: len(x)] = x - view.origin
-        self.state.set_local("delta", kept)
+            self.state.set_local("delta", kept)
+        kept[: len(x)] = x - view.origin  # in place: a captured update reads the same tensor again
 
     def cost(self) -> Cost:
         """Count m forwards and backwards: the attack is free."""

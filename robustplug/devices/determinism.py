@@ -1,0 +1,55 @@
+"""Algorithms that give the same bits in every run, on a device where others are faster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+# cuBLAS sums in a fixed order only in workspaces of fixed sizes; it reads the variable itself.
+_CUBLAS, _WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+
+
+@contextlib.contextmanager
+def deterministic(on: bool, strict: bool = True) -> Iterator[None]:
+    """Compute with deterministic algorithms alone for a block, and restore torch's settings afterwards.
+
+    cuDNN chooses none by a search, since the fastest one depends on the moment.
+
+    Args:
+        on: False leaves all settings as they are.
+        strict: whether torch raises a RuntimeError at an operation that has no deterministic algorithm on the
+            device, see `errors.not_deterministic`; if not, it warns and computes it.
+    """
+    if not on:
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    filling: Any = torch.utils.deterministic
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        cudnn.deterministic,
+        cudnn.benchmark,
+        filling.fill_uninitialized_memory,
+        os.environ.get(_CUBLAS),
+    )
+    try:
+        if before[5] not in _WORKSPACES:
+            os.environ[_CUBLAS] = _WORKSPACES[0]
+        torch.use_deterministic_algorithms(True, warn_only=not strict)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        # Nothing here reads memory before it is written, and filling it costs a kernel for each tensor.
+        filling.fill_uninitialized_memory = False
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        cudnn.deterministic, cudnn.benchmark = before[2], before[3]
+        filling.fill_uninitialized_memory = before[4]
+        if before[5] is None:
+            os.environ.pop(_CUBLAS, None)
+        else:
+            os.environ[_CUBLAS] = before[5]

@@ -1,0 +1,1 @@
+"""Run the updates of the training loop: one by one, compiled, or captured and replayed."""
