@@ -139,7 +139,8 @@ class Workshop:
         return self._stored(net, [inspect.getsource(loss), steps, behaviour(net, x[:16])], fit)
 
     def _stored(self, net: nn.Module, facts: Any, make: Callable[[], nn.Module]) -> nn.Module:
-        key = hashlib.sha256(repr(facts).encode()).hexdigest()[:20]
+        # An untrained BatchNorm does nothing, so outputs alone do not tell networks apart.
+        key = hashlib.sha256(repr([*facts, str(net)]).encode()).hexdigest()[:20]
         path = None if self.cache is None else self.cache / f"{key}.safetensors"
         if key not in self._made:
             if path is not None and path.exists():
