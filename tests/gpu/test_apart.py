@@ -18,7 +18,7 @@ def test_tests_and_the_processes_that_they_start_see_no_gpu() -> None:
 
 
 def test_the_option_runs_the_marked_tests_alone_and_without_workers() -> None:
-    command = [sys.executable, "-m", "pytest", "--gpu", "-v", "--collect-only", "-q"]
+    command = [sys.executable, "-m", "pytest", "--gpu", "--collect-only", "-q"]
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [*command, "tests/gpu", "tests/core/test_batches.py"],
