@@ -17,12 +17,12 @@ def same_bits(machine: Machine, report: Report) -> None:
     if lacking:
         report.leave_out("bits", f"packages are missing: {lacking}")
         return
-    ways = runnable(("off", "capture"), lambda what, why: report.leave_out(f"bits: {what}", why))
+    fasts = runnable(("off", "capture"), lambda what, why: report.leave_out(f"bits: {what}", why))
     rows = machine.sizes.batches[0]
     lines = []
     longest = 0.0
-    for name in methods(machine.sizes.steps):
-        left = report.left()
+    for number, name in enumerate(methods(machine.sizes.steps)):
+        ways, left = machine.ways(fasts, number), report.left()
         if left < longest:
             report.leave_out(f"bits: {name}", f"it needs about {longest:.0f} s, and {left:.0f} s are left")
             continue

@@ -107,7 +107,7 @@ class Ours:
                 batch_size=rows,
                 precision=precision,
                 device=machine.device.type,
-                fast=fast,
+                fast=machine.fast(fast),
                 deterministic=True,
             ),
         }

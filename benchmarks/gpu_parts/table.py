@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -104,7 +104,7 @@ def all_methods(machine: Machine, report: Report) -> None:
     fasts = runnable(FAST, lambda what, why: report.leave_out(f"all methods: {what}", why))
     lines: list[list[str]] = []
     longest = 0.0
-    for name, (_, passes) in methods(machine.sizes.steps).items():
+    for number, (name, (_, passes)) in enumerate(methods(machine.sizes.steps).items()):
         left = report.left()
         if left < longest:
             report.leave_out(
@@ -112,7 +112,7 @@ def all_methods(machine: Machine, report: Report) -> None:
             )
             continue
         try:
-            times = one_method(machine, report, name, passes, images, fasts)
+            times = one_method(machine, report, name, passes, images, machine.ways(fasts, number))
         except Exception as error:
             report.failed = True
             report.leave_out(
@@ -131,7 +131,7 @@ def all_methods(machine: Machine, report: Report) -> None:
 
 
 def one_method(
-    machine: Machine, report: Report, name: str, passes: Passes, images: Images, fasts: list[str]
+    machine: Machine, report: Report, name: str, passes: Passes, images: Images, fasts: Sequence[str]
 ) -> dict[str, float]:
     """Return the milliseconds of a method's bare passes, captured, and of ours by `train.fast`."""
     rows = len(images.x)
