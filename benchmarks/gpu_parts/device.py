@@ -70,9 +70,11 @@ class Machine:
 
     Attributes:
         dry: whether it is the CPU, where graphs only call their functions, and nothing is compiled.
+        chosen: what is measured; None for the sizes of benchmarks/gpu.py.
     """
 
     dry: bool
+    chosen: Sizes | None = None
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +84,7 @@ class Machine:
     @property
     def sizes(self) -> Sizes:
         """Return what is measured."""
-        return TINY if self.dry else Sizes()
+        return self.chosen or (TINY if self.dry else Sizes())
 
     def describe(self) -> dict[str, Any]:
         """Return the device and the versions."""
