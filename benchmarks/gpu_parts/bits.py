@@ -8,7 +8,7 @@ from .ours import Ours, methods, runnable
 from .report import Report, table
 
 # Enough that graphs are captured, between warm-up updates and the last one on fewer rows.
-BATCHES = 8
+BATCHES = 10
 
 
 def same_bits(machine: Machine, report: Report) -> None:
@@ -29,7 +29,7 @@ def same_bits(machine: Machine, report: Report) -> None:
         digests: dict[str, str] = {}
         for fast in (*ways, ways[-1] + ", again"):
             run = Ours(machine, name, rows, fast.partition(",")[0], batches=BATCHES, ragged=True)
-            run.epoch_with_data()
+            run.epoch(data=True)
             digests[fast] = run.digest()
             del run
             machine.free()

@@ -60,7 +60,6 @@ TINY = Sizes(
     attacked=8,
     block=4,
     audited=10,
-    eps="1/4",  # so that some of the few images break
 )
 
 
@@ -100,26 +99,24 @@ class Machine:
         if not self.dry:
             torch.cuda.synchronize()
 
-    def milliseconds(self, work: Work, left: Callable[[], float], calls: int = 1) -> float:
-        """Return the median over rounds of the time of one update; fewer rounds where little time is left.
+    def milliseconds(self, work: Work, left: Callable[[], float]) -> float:
+        """Return the median over rounds of the time of a call; fewer rounds where little time is left.
 
         Args:
-            work: makes `calls` updates.
+            work: makes an update.
             left: seconds that are left.
-            calls: updates of a call.
         """
-        sizes, times = self.sizes, []
-        for _ in range(-(-sizes.warm // calls)):
+        sizes, times = self.sizes, list[float]()
+        for _ in range(sizes.warm):
             work()
-        runs = -(-sizes.runs // calls)
         for number in range(sizes.rounds):
             self.wait()
             began = time.perf_counter()
-            for _ in range(runs):
+            for _ in range(sizes.runs):
                 work()
             self.wait()
-            times.append((time.perf_counter() - began) / (runs * calls))
-            if number and left() < 2 * times[-1] * runs * calls:
+            times.append((time.perf_counter() - began) / sizes.runs)
+            if number and left() < 2 * times[-1] * sizes.runs:
                 break
         return 1e3 * statistics.median(times)
 

@@ -64,7 +64,7 @@ class Robust:
             "model": sizes.model,
             "method": {"use": "n-fgsm", "vicinity": threat(self.machine)},
             "optimizer": {"use": "sgd", "lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4},
-            "schedule": {"use": "torch", "name": "OneCycleLR", "pct_start": 0.3},
+            "schedule": {"use": "torch:OneCycleLR", "pct_start": 0.3, "cycle_momentum": False},
             "train": settings(
                 epochs=sizes.epochs,
                 batch_size=sizes.train_batch,

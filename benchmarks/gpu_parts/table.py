@@ -16,25 +16,27 @@ from .report import Report, table
 PEERS = "torchattacks loop, float32"
 LIMIT = "torch.compile and CUDA graph"
 CAPTURED = "CUDA graph of the bare loop"
-Row = tuple[str, Callable[[], tuple[Work, int]]]
+# Returns the milliseconds of an update.
+Row = tuple[str, Callable[[], float]]
 
 
-def rows_of(machine: Machine, rows: int, leave_out: Callable[[str, str], None]) -> list[Row]:
-    """Return the rows of the table, each with what makes it: its work, and the updates of a call."""
+def rows_of(machine: Machine, report: Report, rows: int, leave_out: Callable[[str, str], None]) -> list[Row]:
+    """Return the rows of the table."""
     images, pgd = Images.random(rows, machine), Passes(machine.sizes.steps)
 
-    def once(work: Work) -> tuple[Work, int]:
-        return work, 1
+    def timed(work: Work) -> float:
+        return machine.milliseconds(work, report.left)
 
-    def bare(compiled: bool, graph: bool) -> tuple[Work, int]:
+    def bare(compiled: bool, graph: bool) -> float:
         model = network(machine)
         called: Any = torch.compile(model, dynamic=False) if compiled else model
         step = pgd.step(Bare(model, called, images))
-        return once(machine.graph(step) if graph else step)
+        return timed(machine.graph(step) if graph else step)
 
-    def ours(fast: str, data: bool = False) -> tuple[Work, int]:
-        run = Ours(machine, "pgd-at", rows, fast)
-        return (run.epoch_with_data if data else run.epoch), run.batches
+    def ours(fast: str, data: bool = False) -> float:
+        return Ours(machine, "pgd-at", rows, fast, batches=batches_of(machine)).milliseconds(
+            report.left, data
+        )
 
     found: list[Row] = []
     for name, module, package, make in (
@@ -44,7 +46,7 @@ def rows_of(machine: Machine, rows: int, leave_out: Callable[[str, str], None]) 
         if missing({module: package}):
             leave_out(name, f"it is not installed: pip install {package}")
         else:
-            found.append((name, lambda make=make: once(make(machine, images))))  # type: ignore[misc]
+            found.append((name, lambda make=make: timed(make(machine, images))))  # type: ignore[misc]
     found += [
         ("bare loop, bfloat16", lambda: bare(False, False)),
         (CAPTURED, lambda: bare(False, True)),
@@ -62,18 +64,22 @@ def rows_of(machine: Machine, rows: int, leave_out: Callable[[str, str], None]) 
     return found
 
 
+def batches_of(machine: Machine) -> int:
+    """Return the updates of an epoch that is timed."""
+    return 6 if machine.dry else 24
+
+
 def step_times(machine: Machine, report: Report, rows: int) -> None:
     """Print and keep the milliseconds of a step of PGD-AT at a batch size, and their ratios."""
     name = f"batch {rows}"
     times: dict[str, float] = {}
-    made = rows_of(machine, rows, lambda what, why: report.leave_out(f"{name}: {what}", why))
+    made = rows_of(machine, report, rows, lambda what, why: report.leave_out(f"{name}: {what}", why))
     for row, make in made:
         if report.left() <= 0:
             report.leave_out(f"{name}: {row}", "no time is left")
             continue
         try:
-            work, calls = make()
-            times[row] = machine.milliseconds(work, report.left, calls)
+            times[row] = make()
         except Exception as error:  # of another package, or memory: the other rows still count
             report.failed = True
             report.leave_out(
@@ -143,8 +149,8 @@ def one_method(
         if "compile" in fast and report.left() < 20 and not machine.dry:
             report.leave_out(f"all methods: {name}, {fast}", "no time to compile is left")
             continue
-        run = Ours(machine, name, rows, fast)
-        times[fast] = machine.milliseconds(run.epoch, report.left, run.batches)
+        run = Ours(machine, name, rows, fast, batches=batches_of(machine))
+        times[fast] = run.milliseconds(report.left)
         if fast == "off":
             counted: dict[str, Any] = {"declared": passes.counted, "ours": run.counted}
             report.put("passes", name, counted)

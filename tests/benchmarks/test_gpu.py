@@ -8,6 +8,7 @@ import math
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,19 @@ import pytest
 import torch
 from gpu_parts import installed, ours
 from gpu_parts.cifar import find, read, unpickled
-from gpu_parts.device import Machine
+from gpu_parts.device import TINY, Machine
 from gpu_parts.floors import Bare, Images, network
 from gpu_parts.made_up import write_binary, write_pickles, write_pictures
 from gpu_parts.report import Report, table
+from gpu_parts.robust import Robust
+from torch import nn
 
+from robustplug.core.random import isolated
+from robustplug.core.types import Progress
 from robustplug.plugin.host import registry
 
 ROOT = Path(__file__).parents[2]
+TIMES = {"ours": 1.0, "reference": 2.0}
 
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
@@ -69,7 +75,6 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     assert found["training"]["clean"] <= 1
     assert found["audit"]["grade"] in "ABUF"
     assert found["autoattack"]["images"] == 8
-    assert found["autoattack"]["robust"] < 1
     assert found["autoattack"]["other verdicts"] == 0
     assert set(found["seconds"]) == {"table", "training", "autoattack", "bits", "audit", "methods", "large"}
 
@@ -186,8 +191,60 @@ def test_a_graph_of_a_dry_run_calls_its_function() -> None:
     replay = machine.graph(lambda: calls.append(1))
     replay()
     assert len(calls) == 2
-    time = machine.milliseconds(lambda: calls.append(1), lambda: math.inf, calls=2)
-    assert time > 0
+    assert machine.milliseconds(lambda: calls.append(1), lambda: math.inf) > 0
+    assert len(calls) == 4
+
+
+def test_the_time_of_an_update_leaves_out_the_ends_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    run = ours.Ours(Machine(dry=True), "erm", 4, batches=8)
+    assert run.loop.update == 0
+
+    class Loop:
+        def epoch(
+            self, epoch: int, first: int, batches: Any, rows: int, size: int, after: Any, kept: Any
+        ) -> None:
+            for number in range(1, 9):
+                now[0] += 0.002 if 4 < number < 8 else 1
+                after(Progress(0, 1, number, 8, 0, 8))
+
+    monkeypatch.setattr(run, "loop", Loop())
+    assert run.milliseconds(lambda: math.inf) == pytest.approx(2)
+
+
+def test_verdicts_of_both_attacks_are_compared_sample_by_sample(tmp_path: Path) -> None:
+    said = list[str]()
+    machine = Machine(dry=True, chosen=replace(TINY, eps="1/120", attacked=24, block=12))
+    report = Report(tmp_path / "numbers.json", minutes=5, say=said.append)
+    robust = Robust(machine, report, None, [], tmp_path / "run")
+    robust.task = ours.images_task(30, 6)
+    with isolated(0):
+        robust.model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 10))
+    robust.auto_attack()
+    found = report.results["autoattack"]
+    assert found["images"] == 24
+    assert 0 < found["robust"] < 1
+    assert found["robust"] == found["reference robust"]
+    assert found["other verdicts"] == 0
+    robust._note({"ours": [torch.tensor([True, False])], "reference": [torch.tensor([False, False])]}, TIMES)
+    found = report.results["autoattack"]
+    assert (found["other verdicts"], found["only ours broke"], found["only the reference broke"]) == (1, 0, 1)
+    assert found["ratio"] == 0.5
+
+
+def test_without_a_network_nothing_is_attacked_or_audited(tmp_path: Path) -> None:
+    report = Report(None, minutes=5, say=lambda line: None)
+    robust = Robust(Machine(dry=True), report, None, [], tmp_path / "run")
+    robust.train()
+    robust.audit()
+    robust.auto_attack()
+    reasons = {each["what"]: each["why"] for each in report.left_out}
+    assert reasons == {
+        "training on CIFAR-10": "no data are given: --data FOLDER",
+        "audit": "no network was trained",
+        "AutoAttack": "no network was trained",
+    }
 
 
 def test_settings_that_recipes_lack_are_left_out() -> None:
