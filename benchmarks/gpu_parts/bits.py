@@ -27,17 +27,19 @@ def same_bits(machine: Machine, report: Report) -> None:
             report.leave_out(f"bits: {name}", f"it needs about {longest:.0f} s, and {left:.0f} s are left")
             continue
         digests: dict[str, str] = {}
+        replays: int | None = None
         for fast in (*ways, ways[-1] + ", again"):
             run = Ours(machine, name, rows, fast.partition(",")[0], batches=BATCHES, ragged=True)
             run.epoch(data=True)
-            digests[fast] = run.digest()
+            digests[fast], replays = run.digest(), run.replays
+            report.note(f"{name}, bits, {fast}", run.notes)
             del run
             machine.free()
         twice = digests[ways[-1]] == digests[f"{ways[-1]}, again"]
         equal = digests[ways[0]] == digests[ways[-1]] if len(ways) > 1 else None
-        report.put("bits", name, {"two runs": twice, "captured and eager": equal})
+        report.put("bits", name, {"two runs": twice, "captured and eager": equal, "replays": replays})
         report.failed = report.failed or not twice or equal is False
-        lines.append([name, _word(twice), _word(equal)])
+        lines.append([name, _word(twice), "not captured" if replays == 0 else _word(equal)])
         longest = max(longest, left - report.left())
     report.say(table(["method", "two runs", "captured and eager"], lines))
 

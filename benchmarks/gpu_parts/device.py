@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -162,19 +162,22 @@ class Machine:
 
     @contextlib.contextmanager
     def deterministic(self) -> Iterator[None]:
-        """Use deterministic algorithms alone for a block; CUBLAS_WORKSPACE_CONFIG is set at the start."""
-        before = (
-            torch.are_deterministic_algorithms_enabled(),
-            torch.backends.cudnn.deterministic,
-            torch.backends.cudnn.benchmark,
-        )
+        """Use deterministic algorithms alone for a block; CUBLAS_WORKSPACE_CONFIG is set at the start.
+
+        torch would then also fill memory that nothing reads before it is written, which costs a kernel each.
+        """
+        cudnn, filling = torch.backends.cudnn, cast(Any, torch.utils.deterministic)
+        before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+        filled = filling.fill_uninitialized_memory
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        cudnn.deterministic, cudnn.benchmark = True, False
+        filling.fill_uninitialized_memory = False
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before[0])
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:]
+            cudnn.deterministic, cudnn.benchmark = before[1:]
+            filling.fill_uninitialized_memory = filled
 
     def free(self) -> None:
         """Forget compiled code, and give memory that is no longer used back to the GPU."""

@@ -17,6 +17,7 @@ from .floors import Passes
 
 if TYPE_CHECKING:
     from robustplug.api import ArrayTask
+    from robustplug.core.reporting import Reporter
     from robustplug.training.loop import Loop
     from robustplug.training.train import Training
 
@@ -75,6 +76,9 @@ class Ours:
         batches: batches of an epoch; the last one has one row fewer if `ragged`.
         ragged: see `batches`.
 
+    Attributes:
+        notes: what training tells, such as why an update is not captured.
+
     Raises:
         RunError, RecipeError: the setting cannot be used.
     """
@@ -113,8 +117,11 @@ class Ours:
                 deterministic=True,
             ),
         }
+        self.notes: list[str] = []
         with registered("task", Component(TASK, lambda options: task, NoOptions, "random images")):
-            self.training: Training = Training(recipe_from_mapping(recipe), Path())
+            self.training: Training = Training(
+                recipe_from_mapping(recipe), Path(), reporter=noting(self.notes)
+            )
         self.loop: Loop = self.training._session().loop
         self._static = [self.training.data.first()] * batches
 
@@ -162,6 +169,14 @@ class Ours:
         return 1e3 * statistics.median(times[1:])
 
     @property
+    def replays(self) -> int | None:
+        """Return the updates that were replays of a graph; None if this way to run them has none."""
+        runner: Any = getattr(self.loop, "runner", None)
+        while runner is not None and not hasattr(runner, "replays"):
+            runner = getattr(runner, "inner", None)
+        return None if runner is None else int(runner.replays)
+
+    @property
     def counted(self) -> tuple[float, float]:
         """Return the forward and backward passes for each row of a batch so far."""
         updates = self.loop.update / len(self.loop.method.passes(self.loop._progress(0, 0, 1)))
@@ -176,6 +191,17 @@ class Ours:
                 found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
                 found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
+
+
+def noting(notes: list[str]) -> Reporter:
+    """Return a reporter that only keeps warnings."""
+    from robustplug.core.reporting import Silent
+
+    class Noting(Silent):
+        def warn(self, message: str) -> None:
+            notes.append(message)
+
+    return Noting()
 
 
 def images_task(rows: int, side: int) -> ArrayTask:

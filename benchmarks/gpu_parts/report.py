@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,12 @@ class Report:
             table = table.setdefault(name, {})
         table[last] = value
         self.write()
+
+    def note(self, where: str, notes: Sequence[str]) -> None:
+        """Print and keep what training told, if anything."""
+        if notes:
+            self.say("\n".join(f"{where}: {note}" for note in notes))
+            self.put("notes", where, list(notes))
 
     def leave_out(self, what: str, why: str) -> None:
         """Say what is left out, and why."""

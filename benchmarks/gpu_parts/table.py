@@ -34,9 +34,10 @@ def rows_of(machine: Machine, report: Report, rows: int, leave_out: Callable[[st
         return timed(machine.graph(step) if graph else step)
 
     def ours(fast: str, data: bool = False) -> float:
-        return Ours(machine, "pgd-at", rows, fast, batches=batches_of(machine)).milliseconds(
-            report.left, data
-        )
+        run = Ours(machine, "pgd-at", rows, fast, batches=batches_of(machine))
+        time = run.milliseconds(report.left, data)
+        report.note(f"pgd-at, batch {rows}, {fast}", run.notes)
+        return time
 
     found: list[Row] = []
     for name, module, package, make in (
@@ -151,6 +152,7 @@ def one_method(
             continue
         run = Ours(machine, name, rows, fast, batches=batches_of(machine))
         times[fast] = run.milliseconds(report.left)
+        report.note(f"{name}, batch {rows}, {fast}", run.notes)
         if fast == "off":
             counted: dict[str, Any] = {"declared": passes.counted, "ours": run.counted}
             report.put("passes", name, counted)

@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -209,7 +210,10 @@ def test_the_time_of_an_update_leaves_out_the_ends_of_an_epoch(monkeypatch: pyte
                 now[0] += 0.002 if 4 < number < 8 else 1
                 after(Progress(0, 1, number, 8, 0, 8))
 
+    assert run.replays is None
     monkeypatch.setattr(run, "loop", Loop())
+    run.loop.runner = SimpleNamespace(inner=SimpleNamespace(replays=3))  # type: ignore[attr-defined]
+    assert run.replays == 3
     assert run.milliseconds(lambda: math.inf) == pytest.approx(2)
 
 
