@@ -212,7 +212,7 @@ def test_the_time_of_an_update_leaves_out_the_ends_of_an_epoch(monkeypatch: pyte
 
     assert run.replays is None
     monkeypatch.setattr(run, "loop", Loop())
-    run.loop.runner = SimpleNamespace(inner=SimpleNamespace(replays=3))  # type: ignore[attr-defined]
+    vars(run.loop)["runner"] = SimpleNamespace(inner=SimpleNamespace(replays=3))
     assert run.replays == 3
     assert run.milliseconds(lambda: math.inf) == pytest.approx(2)
 
