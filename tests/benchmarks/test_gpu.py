@@ -56,6 +56,7 @@ def dry_run(folder: Path, *arguments: str, without: str = "") -> tuple[int, dict
     return done.returncode, json.loads(numbers.read_text()), shown
 
 
+@pytest.mark.timeout(600)  # it takes 40 s of a core
 def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     code, found, shown = dry_run(tmp_path)
     assert code == 0, shown
