@@ -21,6 +21,7 @@ from ...api import (
     View,
     channel_statistics,
     classification_score,
+    derive,
     index_batches,
     picture_tensor,
     read_picture,
@@ -150,8 +151,9 @@ class PictureTask:
             yield self._augmented(x, own, at, feed) if feed.augment and self._options.augment else x
 
     def _augmented(self, x: Tensor, positions: Tensor, places: Tensor, feed: Feed) -> Tensor:
+        rng = torch.Generator()
         drawn = [
-            shift(augment_stream(feed, position, place))
+            shift(rng.manual_seed(augment_seed(feed, position, place)))
             for position, place in zip(positions.tolist(), places.tolist(), strict=True)
         ]
         top, left, mirrored = to_device(torch.tensor(drawn).T, str(x.device))
@@ -266,15 +268,17 @@ class _Images(Dataset[Tensor | BrokenData]):
         Raises:
             BrokenData: it cannot be decoded.
         """
-        rng = None if self.augment is None else augment_stream(self.augment, position, place)
+        rng = None
+        if self.augment is not None:
+            rng = torch.Generator().manual_seed(augment_seed(self.augment, position, place))
         scaled = self.options.decoding is not None
         return decode(self.sources[position], self.size, self.options.alpha, rng, scaled)
 
 
-def augment_stream(feed: Feed, position: int, place: int) -> torch.Generator:
-    """Return the generator of a sample's augmentation; one that occurs again in an epoch has another."""
+def augment_seed(feed: Feed, position: int, place: int) -> int:
+    """Return the seed of a sample's augmentation; one that occurs again in an epoch has another."""
     again = () if feed.order is None else (place,)
-    return stream(feed.seed, "augment", feed.epoch, position, *again)
+    return derive(feed.seed, "augment", feed.epoch, position, *again)
 
 
 def shift(rng: torch.Generator) -> tuple[int, int, int]:
