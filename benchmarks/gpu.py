@@ -26,7 +26,6 @@ import torch
 from gpu_parts.bits import same_bits
 from gpu_parts.device import Machine
 from gpu_parts.installed import NEEDED, missing, provide_clone
-from gpu_parts.made_up import write_binary, write_pickles, write_pictures
 from gpu_parts.report import Report
 from gpu_parts.robust import Robust
 from gpu_parts.table import all_methods, step_times
@@ -91,6 +90,7 @@ def run(machine: Machine, report: Report, robust: Robust, only: list[str]) -> No
 def made_up(folder: Path) -> Path:
     """Write made-up data in each form that can be read, read all, and return the folder of the pictures."""
     from gpu_parts.cifar import read
+    from gpu_parts.made_up import write_binary, write_pickles, write_pictures
 
     for form, write in (("python", write_pickles), ("binary", write_binary)):
         write(folder / form)

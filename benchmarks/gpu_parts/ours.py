@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,11 +193,24 @@ class Ours:
         return found.hexdigest()
 
 
-def noting(notes: list[str]) -> Reporter:
-    """Return a reporter that only keeps warnings."""
+def noting(notes: list[str], first: Callable[[], None] = lambda: None) -> Reporter:
+    """Return a reporter that only keeps warnings.
+
+    Args:
+        notes: where to.
+        first: called after the first update.
+    """
     from robustplug.core.reporting import Silent
+    from robustplug.core.types import Progress
 
     class Noting(Silent):
+        begun = False
+
+        def batch(self, progress: Progress, means: Mapping[str, float]) -> None:
+            if not self.begun:
+                self.begun = True
+                first()
+
         def warn(self, message: str) -> None:
             notes.append(message)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .cifar import read
 from .device import Machine
 from .installed import NEEDED, missing
-from .ours import settings
+from .ours import noting, settings
 from .report import Report
 
 if TYPE_CHECKING:
@@ -98,8 +98,12 @@ class Robust:
         began = time.monotonic()
         task = self.task = read(self.data, 0 if self.machine.dry else min(16, os.cpu_count() or 1))
         read_seconds = time.monotonic() - began
+        notes, first = list[str](), list[float]()
+        reporter = noting(notes, lambda: first.append(time.monotonic() - began - read_seconds))
         with registered("task", Component(TASK, lambda options: task, NoOptions, "CIFAR-10")):
-            found = robustplug.train(self.recipe(), overrides=self.changes, out=self.folder)
+            found = robustplug.train(
+                self.recipe(), overrides=self.changes, out=self.folder, reporter=reporter
+            )
         self.machine.wait()
         seconds = time.monotonic() - began
         self.model = found.model.to(self.machine.device).eval()
@@ -111,15 +115,17 @@ class Robust:
                 "recipe": self.recipe() | {"overrides": list(self.changes)},
                 "seconds": round(seconds, 2),
                 "of which reading": round(read_seconds, 2),
+                "of which until the first update": round(first[0], 2),
                 "of which epochs": round(sum(epochs), 2),
                 "each epoch": [round(each, 2) for each in epochs],
                 "validation": dict(last.validation),
                 "clean": found.result.attacks[0].accuracy,
             },
         )
+        report.note("training", notes)
         report.say(
-            f"{seconds:.1f} s, of which {read_seconds:.1f} s read the data and {sum(epochs):.1f} s are "
-            f"{len(epochs)} epochs; clean {found.result.attacks[0].accuracy:.1%}, "
+            f"{seconds:.1f} s: {read_seconds:.1f} s read the data, {first[0]:.1f} s until the first update, "
+            f"{len(epochs)} epochs in {sum(epochs):.1f} s; clean {found.result.attacks[0].accuracy:.1%}, "
             f"PGD-10 on the validation split {last.validation.get('robust', float('nan')):.1%}"
         )
 

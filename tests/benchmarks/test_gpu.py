@@ -75,6 +75,7 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
         )
         assert all(time > 0 for time in rows.values())
     assert found["training"]["clean"] <= 1
+    assert 0 < found["training"]["of which until the first update"] < found["training"]["seconds"]
     assert found["audit"]["grade"] in "ABUF"
     assert found["autoattack"]["images"] == 8
     assert found["autoattack"]["other verdicts"] == 0
