@@ -443,6 +443,35 @@ def test_small_pictures_are_decoded_once(clean: Path, monkeypatch: pytest.Monkey
     assert len(decoded) == task.info.sizes["train"] + task.info.sizes["test"]
 
 
+@pytest.mark.parametrize("free", [10**9, 100])
+def test_pictures_that_are_all_known_are_copied_to_a_gpu_once(
+    monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    x = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    asked, copied = list[str](), list[torch.Tensor]()
+
+    def to(tensor: torch.Tensor, device: str) -> torch.Tensor:
+        copied.append(tensor)
+        return tensor.clone()
+
+    def memory(device: str) -> tuple[int, int]:
+        asked.append(device)
+        return free, 10**9
+
+    monkeypatch.setattr("robustplug.builtin.tasks.decoded.to_device", lambda tensor, device: tensor)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+    kept = Decoded(5, (4, 4))
+    kept.put([0, 2], x[[0, 2]])
+    assert torch.equal(kept.take(torch.tensor([2]), "cuda"), x[[2]])
+    assert (asked, copied) == ([], [])
+    kept.put([1, 3, 4], x[[1, 3, 4]])
+    for positions in ([0, 3], [4, 1]):
+        assert torch.equal(kept.take(torch.tensor(positions), "cuda"), x[positions])
+    assert asked == ["cuda"]
+    assert [len(tensor) for tensor in copied] == ([5] if free > 1000 else [])
+
+
 def test_jpeg_files_can_be_decoded_no_larger_than_needed(tmp_path: Path) -> None:
     for number, name in enumerate(CLASSES):
         (tmp_path / name).mkdir()

@@ -29,7 +29,8 @@ class Decoded:
         self._pixels = torch.empty((count, 3, *size), dtype=torch.uint8)
         self._known = torch.zeros(count, dtype=torch.bool)
         self._whole = False
-        self._copy: Tensor | None = None
+        # None where they do not fit.
+        self._copies: dict[str, Tensor | None] = {}
 
     @staticmethod
     def fits(count: int, size: tuple[int, int]) -> bool:
@@ -65,9 +66,11 @@ class Decoded:
         """
         if not self._whole or torch.device(device).type != "cuda":
             return to_device(self._pixels[positions], device)
-        if self._copy is None or str(self._copy.device) != str(torch.device(device)):
+        if device not in self._copies:
             free, _ = torch.cuda.mem_get_info(device)
-            if self._pixels.nbytes > free // _SHARE:
-                return to_device(self._pixels[positions], device)
-            self._copy = self._pixels.to(device)
-        return self._copy[to_device(positions, device)]
+            fits = self._pixels.nbytes <= free // _SHARE
+            self._copies[device] = self._pixels.to(device) if fits else None
+        copy = self._copies[device]
+        if copy is None:
+            return to_device(self._pixels[positions], device)
+        return copy[to_device(positions, device)]
