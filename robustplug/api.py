@@ -42,7 +42,7 @@ from .recipe.errors import RecipeError
 if TYPE_CHECKING:
     from .cli.echo import echo
     from .cli.evaluation.options import model_options, result_folder
-    from .core.batches import balanced_order, endless_order, epoch_batches, index_batches
+    from .core.batches import balanced_order, endless_order, epoch_batches, index_batches, to_device
     from .core.calling.gradients import finite, to_unit
     from .core.ensemble import Ensemble
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from .runs.result_file import note_in_result, write_result
     from .subjects.data.brought import find_column
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
+    from .subjects.data.spool import memory_limit
     from .subjects.data.statistics import (
         channel_statistics,
         classification_score,
@@ -114,7 +115,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "cli.echo": ("echo",),
     "cli.evaluation.options": ("model_options", "result_folder"),
-    "core.batches": ("balanced_order", "endless_order", "epoch_batches", "index_batches"),
+    "core.batches": ("balanced_order", "endless_order", "epoch_batches", "index_batches", "to_device"),
     "core.ensemble": ("Ensemble",),
     "core.calling.gradients": ("finite", "to_unit"),
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
@@ -187,6 +188,7 @@ _LAZY = {
     "runs.result_file": ("note_in_result", "write_result"),
     "subjects.data.brought": ("find_column",),
     "subjects.data.pictures": ("check_picture", "picture_tensor", "read_picture"),
+    "subjects.data.spool": ("memory_limit",),
     "subjects.data.statistics": (
         "channel_statistics",
         "classification_score",
@@ -313,6 +315,7 @@ __all__ = [
     "line_figure",
     "margin",
     "matrix_figure",
+    "memory_limit",
     "mlp",
     "model_options",
     "new_head",
@@ -338,6 +341,7 @@ __all__ = [
     "stratified_split",
     "stream",
     "take",
+    "to_device",
     "to_unit",
     "training_loss",
     "uniform_like",

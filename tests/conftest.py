@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 # Cases of a large table that the default run takes.
 TABLE = 6
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gpu",
+        action="store_true",
+        help="run the tests marked gpu, in one process; without it, all tests see only the CPU",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    # Several workers would fight over the memory of one GPU.
+    if config.getoption("--gpu"):
+        config.option.numprocesses = 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # CUDA reads the variable when it is first used; the processes that tests start inherit it.
+    if not config.getoption("--gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -17,8 +40,11 @@ def one_thread() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all but a few cases of each large table as slow, the few spread evenly over the table."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark all but a few cases of each large table as slow, and choose between CPU and GPU.
+
+    The few cases are spread evenly over the table.
+    """
     tables: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("table"):
@@ -28,3 +54,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for number, case in enumerate(cases):
             if number % every:
                 case.add_marker("slow")
+    if config.getoption("--gpu"):
+        config.hook.pytest_deselected(items=[item for item in items if not item.get_closest_marker("gpu")])
+        items[:] = [item for item in items if item.get_closest_marker("gpu")]
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            why = _no_gpu() if config.getoption("--gpu") else "needs a GPU: run with --gpu"
+            item.add_marker(pytest.mark.skipif(bool(why), reason=why))
+
+
+def _no_gpu() -> str:
+    import torch
+
+    return "" if torch.cuda.is_available() else "there is no GPU that torch can use"

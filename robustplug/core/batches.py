@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -55,19 +56,43 @@ def index_batches(size: int, feed: Feed, lengths: Tensor | None = None) -> Itera
             f"batch_size {feed.batch_size} is smaller than the number of processes, {feed.world}"
         )
     size = _length(size, feed)
-    if feed.shuffle:
+    ahead = False
+    if not feed.shuffle:
+        order = torch.arange(size)
+    elif lengths is not None:
         rng = stream(feed.seed, "order", feed.epoch)
         order = torch.randperm(size, generator=rng) if feed.order is None else feed.order[:size]
-        if lengths is not None:
-            order = by_length(order, lengths, feed.batch_size, rng)
+        order = by_length(order, lengths, feed.batch_size, rng)
+    elif feed.order is not None:
+        order = feed.order[:size]
     else:
-        order = torch.arange(size)
+        # A copy, since whoever receives its rows may change them.
+        order, ahead = _permutation(size, feed.seed, feed.epoch).clone(), True
     for number in range(feed.skip, epoch_batches(size, feed)):
         rows = order[number * feed.batch_size : (number + 1) * feed.batch_size]
         if feed.shuffle:
             yield rows[feed.rank :: feed.world]
         elif number % feed.world == feed.rank:
             yield rows
+        if ahead:  # a GPU is busy with the batch just served, and would wait for it at the epoch's start
+            _permutation(size, feed.seed, feed.epoch + 1)
+            ahead = False
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> Tensor:
+    import torch
+
+    return torch.randperm(size, generator=stream(seed, "order", epoch))
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy a tensor to a device, through pinned memory if that is a GPU: the host need not wait for it."""
+    import torch
+
+    if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def balanced_order(labels: Tensor, classes: int, seed: int, epoch: int) -> Tensor:

@@ -36,6 +36,7 @@ class TrainingData:
 
     def __init__(self, parts: Parts, processes: Processes) -> None:
         self.recipe, self.task, self.processes = parts.recipe, parts.task, processes
+        self._first: Batch | None = None
         train, info = parts.recipe.train, parts.task.info
         why = endless(parts.method.cost, train.epochs * self.size)
         if why:
@@ -86,14 +87,20 @@ class TrainingData:
         The augmentation of a row depends on the seed of the run, the epoch, the batch and the row's place in
         the global batch.
         """
+        self._first = None
+        yield from self._served(epoch, skip)
+
+    def first(self) -> Batch:
+        """Return the first batch, which is kept until an epoch starts: decoding it may take long."""
+        if self._first is None:
+            self._first = next(self._served(0, 0))
+        return self._first
+
+    def _served(self, epoch: int, skip: int) -> Iterator[Batch]:
         feed = self.feed(epoch, skip)
         for number, batch in enumerate(self.task.batches("train", feed), skip):
             places = range(feed.rank, feed.rank + len(batch) * feed.world, feed.world)
             yield self._augmented(batch, epoch, number, places)
-
-    def first(self) -> Batch:
-        """Return the first batch."""
-        return next(self.batches(0))
 
     def _augmented(self, batch: Batch, epoch: int, number: int, places: Sequence[int]) -> Batch:
         x = batch.x

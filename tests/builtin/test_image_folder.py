@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from robustplug.builtin.tasks import picture_task
+from robustplug.builtin.tasks.decoded import Decoded
 from robustplug.builtin.tasks.image_folder import ImageFolderTask
 from robustplug.core.reporting import Silent
-from robustplug.core.types import Feed
+from robustplug.core.types import Feed, Split
 from robustplug.errors import BrokenData, DataMissing
 from robustplug.run import build, evaluate, train
 
@@ -382,3 +384,117 @@ def test_the_conformance_kit_passes_on_a_tree(clean: Path) -> None:
 
     outcomes = run_checks("image-folder", "task", {"root": str(clean), "workers": 0})
     assert [(each.check, each.detail) for each in outcomes if not each.passed or each.skipped] == []
+
+
+# Decoded once, or no larger than needed
+
+
+FEEDS = [
+    Feed(batch_size=4),
+    Feed(batch_size=5, shuffle=True, augment=True, seed=3, skip=1),
+    Feed(batch_size=4, shuffle=True, augment=True, epoch=1, rank=1, world=2),
+    Feed(batch_size=4, shuffle=True, augment=True, order=torch.tensor([3, 3, 0, 7, 3, 1])),
+]
+
+
+def all_batches(task: ImageFolderTask) -> list[torch.Tensor]:
+    """Return what a task serves in several epochs, of which some are broken off."""
+    next(task.batches("train", FEEDS[1]))
+    served = [batch for feed in (*FEEDS, *FEEDS) for batch in task.batches("train", feed)]
+    return [tensor for batch in served for tensor in (batch.x, batch.y, batch.index)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_pictures_that_are_kept_change_no_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, mixed: bool
+) -> None:
+    write_tree(tmp_path)
+    if mixed:
+        save, ending = SIXTEEN["png"]
+        for name in CLASSES:
+            save(picture(8, 8, seed=5), tmp_path / name / f"2{ending}")
+    kept = all_batches(folder_task(tmp_path, augment=True, workers=workers))
+    monkeypatch.setattr(Decoded, "fits", lambda count, size: False)
+    anew = all_batches(folder_task(tmp_path, augment=True, workers=workers))
+    assert len(kept) == len(anew)
+    assert all(torch.equal(one, other) for one, other in zip(kept, anew, strict=True))
+
+
+def test_small_pictures_are_decoded_once(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    decode = picture_task.decode
+
+    def counted(source: str, *arguments: Any) -> torch.Tensor:
+        decoded.append(source)
+        return decode(source, *arguments)
+
+    monkeypatch.setattr(picture_task, "decode", counted)
+    monkeypatch.setattr(picture_task, "STATISTICS_SAMPLES", 3)
+    task = folder_task(clean)
+    assert len(decoded) == 3  # for the mean and deviation
+    decoded.clear()
+    list(task.batches("test", Feed(batch_size=2, samples=2)))
+    assert len(decoded) == 2
+    for epoch in range(3):
+        list(task.batches("train", Feed(batch_size=4, shuffle=True, augment=True, epoch=epoch)))
+    list(task.batches("test", Feed()))
+    assert sorted(decoded) == sorted(set(decoded))
+    assert len(decoded) == task.info.sizes["train"] + task.info.sizes["test"]
+
+
+@pytest.mark.parametrize("free", [10**9, 100])
+def test_pictures_that_are_all_known_are_copied_to_a_gpu_once(
+    monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    x = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    asked, copied = list[str](), list[torch.Tensor]()
+
+    def to(tensor: torch.Tensor, device: str) -> torch.Tensor:
+        copied.append(tensor)
+        return tensor.clone()
+
+    def memory(device: str) -> tuple[int, int]:
+        asked.append(device)
+        return free, 10**9
+
+    monkeypatch.setattr("robustplug.builtin.tasks.decoded.to_device", lambda tensor, device: tensor)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+    kept = Decoded(5, (4, 4))
+    kept.put([0, 2], x[[0, 2]])
+    assert torch.equal(kept.take(torch.tensor([2]), "cuda"), x[[2]])
+    assert (asked, copied) == ([], [])
+    kept.put([1, 3, 4], x[[1, 3, 4]])
+    for positions in ([0, 3], [4, 1]):
+        assert torch.equal(kept.take(torch.tensor(positions), "cuda"), x[positions])
+    assert asked == ["cuda"]
+    assert [len(tensor) for tensor in copied] == ([5] if free > 1000 else [])
+
+
+def test_jpeg_files_can_be_decoded_no_larger_than_needed(tmp_path: Path) -> None:
+    for number, name in enumerate(CLASSES):
+        (tmp_path / name).mkdir()
+        for at in range(4):
+            x = picture(9, 11, seed=10 * number + at)
+            image = Image.fromarray(bits(x, 8)).resize((440, 360), Image.Resampling.BICUBIC)
+            exif = Image.Exif()
+            exif[0x0112] = 1 + at  # turned, mirrored
+            image.save(tmp_path / name / f"{at}.jpg", quality=95, exif=exif)
+    size = {"size": 40, "augment": True}
+    feed = Feed(batch_size=4, shuffle=True, augment=True)
+    splits: tuple[tuple[Split, Feed], ...] = (("train", feed), ("test", Feed()))
+    for split, how in splits:
+        whole, less = (
+            torch.cat([batch.x for batch in folder_task(tmp_path, **size, **more).batches(split, how)])
+            for more in ({}, {"decoding": "scaled"})
+        )
+        assert not torch.equal(whole, less)
+        assert (whole - less).abs().mean() < 0.05 < (whole - whole.roll(1, 0)).abs().mean()
+    large = {"size": 80, "augment": True}
+    whole, less = (
+        torch.cat([batch.x for batch in folder_task(tmp_path, **large, **more).batches("train", feed)])
+        for more in ({}, {"decoding": "scaled"})
+    )
+    assert not torch.equal(whole, less)
+    assert (whole - less).abs().mean() < 0.05

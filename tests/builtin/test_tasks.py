@@ -26,7 +26,7 @@ from robustplug.builtin.tasks import (
     DownloadedOptions,
     ImageFolderOptions,
 )
-from robustplug.builtin.tasks.digits import digits
+from robustplug.builtin.tasks.digits import digits, read_digits
 from robustplug.builtin.tasks.image_folder import ImageFolderTask
 from robustplug.builtin.tasks.picture_task import centre_box, decode, random_box
 from robustplug.builtin.tasks.torchvision_sets import cifar10, cifar100, fashion_mnist, mnist, read_idx, svhn
@@ -122,6 +122,20 @@ def test_digits_splits_are_disjoint_stratified_and_cover_everything(digits_task:
     for part in parts:
         share = torch.bincount(part.y, minlength=10) / len(part)
         assert (share - 0.1).abs().max() < 0.02
+
+
+def test_digits_are_read_without_scikit_learn_and_with_it_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from robustplug.builtin.tasks.digits import read_digits as r; import sys; r(); print(*sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "numpy" in shown.split()
+    assert "sklearn" not in shown.split()
+    own = read_digits()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    theirs = read_digits()
+    for one, other in zip(own, theirs, strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_digits_info_and_range(digits_task: ArrayTask) -> None:

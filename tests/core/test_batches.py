@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from robustplug.core.batches import POOL, index_batches
+from robustplug.core import batches as made_of
+from robustplug.core.batches import POOL, index_batches, to_device
 from robustplug.core.types import Feed, take
 
 SIZE = 1003
@@ -70,3 +71,36 @@ def test_rows_of_named_tuples_are_named_tuples() -> None:
     assert part.first.tolist() == [0, 3]
     assert part.second[0].tolist() == [[0, 1], [6, 7]]
     assert part.second[1] == "name"
+
+
+def test_the_order_of_the_next_epoch_is_made_ahead_and_cannot_be_changed_from_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    randperm = torch.randperm
+
+    def counted(*arguments: object, **more: object) -> torch.Tensor:
+        made.append(1)
+        return randperm(*arguments, **more)  # type: ignore[call-overload, no-any-return]
+
+    made_of._permutation.cache_clear()
+    monkeypatch.setattr(torch, "randperm", counted)
+    feed = Feed(batch_size=4, shuffle=True, seed=11)
+    first = index_batches(10, feed)
+    rows = [next(first)]
+    assert len(made) == 1
+    rows += [next(first)]  # the device is busy with the first batch
+    assert len(made) == 2
+    rows += list(first)
+    again = [part.clone() for part in rows]
+    for part in rows:
+        part.zero_()
+    assert torch.equal(torch.cat(list(index_batches(10, feed))), torch.cat(again))
+    second = index_batches(10, Feed(batch_size=4, shuffle=True, seed=11, epoch=1))
+    assert not torch.equal(next(second), again[0])
+    assert len(made) == 2
+
+
+def test_a_tensor_for_the_cpu_stays_the_same() -> None:
+    x = torch.arange(3)
+    assert to_device(x, "cpu") is x

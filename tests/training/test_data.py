@@ -15,6 +15,7 @@ import robustplug
 from robustplug.api import ArrayTask, Batch, Component, Feed, NoOptions, View, register, stream
 from robustplug.core.batches import balanced_order, endless_order, epoch_batches, index_batches
 from robustplug.core.state import MethodState
+from robustplug.core.types import Split
 from robustplug.devices.processes import start
 from robustplug.plugin.host import registry
 from robustplug.recipe.errors import RecipeError
@@ -52,6 +53,24 @@ def data(task: Mapping[str, Any], /, rank: int = 0, world: int = 1, **train: Any
     feed = made.feed
     made.feed = lambda epoch, skip: replace(feed(epoch, skip), rank=rank, world=world)  # type: ignore[method-assign]
     return made
+
+
+def test_the_first_batch_is_drawn_once_until_an_epoch_starts(given: Any) -> None:
+    made, served = data(given), []
+    batches = made.task.batches
+
+    def counted(split: Split, feed: Feed) -> Iterator[Batch]:
+        served.append(feed)
+        return batches(split, feed)
+
+    made.task.batches = counted  # type: ignore[method-assign]
+    first = made.first()
+    assert made.first() is first
+    assert len(served) == 1
+    assert torch.equal(next(made.batches(0)).x, first.x)
+    assert len(served) == 2
+    assert torch.equal(made.first().x, first.x)
+    assert len(served) == 3
 
 
 # --- orders

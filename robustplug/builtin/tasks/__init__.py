@@ -86,6 +86,8 @@ class PictureOptions:
         augment: whether to crop and mirror training images; up to size 64 with shifts of at most 4 pixels,
             above with crops of random area and aspect ratio.
         workers: number of extra processes that decode images; 0 to decode in the main process.
+        decoding: "scaled" decodes JPEG files at 1/2, 1/4 or 1/8 of their size where that is enough for
+            `size`: faster, with slightly other pixels; None for their full size.
         split_seed: seed of the split, independent of the run's seed.
     """
 
@@ -95,6 +97,8 @@ class PictureOptions:
     broken: Literal["error", "skip"] = "error"
     augment: bool = True
     workers: Annotated[int, Bounds(ge=0, le=256)] = 2
+    # None, not a value: recipes of earlier versions, which lack the key, keep their hashes.
+    decoding: Literal["scaled"] | None = None
     split_seed: int = 0
 
 

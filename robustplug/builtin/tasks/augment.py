@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...api import Feed, stream
+from ...api import Feed, stream, to_device
 
 
 def random_crop(x: Tensor, pad: int, top: Tensor, left: Tensor) -> Tensor:
@@ -61,6 +61,6 @@ class Augmentation:
         mirrored = torch.randint(2, (feed.batch_size,), generator=rng).bool()
         mine = torch.arange(feed.batch_size)[feed.rank :: feed.world][: len(x)]
         if self.pad:
-            top, left = shifts[:, mine].to(x.device)
+            top, left = to_device(shifts[:, mine], x.device)
             x = random_crop(x, self.pad, top, left)
-        return random_flip(x, mirrored[mine].to(x.device)) if self.flip else x
+        return random_flip(x, to_device(mirrored[mine], x.device)) if self.flip else x

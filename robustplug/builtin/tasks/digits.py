@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,9 +21,7 @@ def digits(options: DigitsOptions) -> ArrayTask:
     Raises:
         ValueError: the held-out splits leave no samples for training, or a split has none of the classes.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, targets = load_digits(return_X_y=True)
+    pixels, targets = read_digits()
     x = torch.tensor(pixels, dtype=torch.float32).div(16).reshape(-1, 1, 8, 8)
     y = torch.tensor(targets, dtype=torch.int64)
     rng = stream(options.split_seed, "split")
@@ -33,3 +36,24 @@ def digits(options: DigitsOptions) -> ArrayTask:
         default_model="small-cnn",
         augmentation=Augmentation(pad=1 if options.augment else 0),
     )
+
+
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels (1797, 64) in [0, 16] and the digits (1797,), as scikit-learn's `load_digits` does.
+
+    Its file is read without importing scikit-learn, which takes longer than an epoch on these images.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+    found = importlib.util.find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.exists():
+            with gzip.open(file, "rt") as text:
+                table = np.loadtxt(text, delimiter=",")
+            return table[:, :-1], table[:, -1]
+    from sklearn.datasets import load_digits
+
+    pixels, targets = load_digits(return_X_y=True)
+    return pixels, targets

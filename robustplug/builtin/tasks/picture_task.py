@@ -21,14 +21,17 @@ from ...api import (
     View,
     channel_statistics,
     classification_score,
+    derive,
     index_batches,
     picture_tensor,
     read_picture,
     stream,
+    to_device,
     unit_floats,
 )
 from . import Alpha, PictureOptions
 from .augment import random_crop, random_flip
+from .decoded import Decoded
 from .inspection import Inspection, Samples, Size, Source, held_out, mixed
 from .labels import class_numbers
 
@@ -46,6 +49,10 @@ Box = tuple[int, int, int, int]
 
 class PictureTask:
     """Classify pictures; they are decoded on demand.
+
+    Pictures of at most 64 pixels each way are decoded once and kept, where a quarter of the free memory holds
+    a whole split: 8 bits as uint8, and on a GPU there, once all are decoded. Larger ones are decoded by
+    `workers` processes whenever they are needed, ahead of the batches that are computed.
 
     Inputs are float32 (N, 3, H, W) in [0, 1], whatever the files' bit depth. `info.mean` and `info.std` are
     those of the first 256 training images in stored order.
@@ -82,9 +89,15 @@ class PictureTask:
         }
         height, width = self._size
         count = max(1, min(STATISTICS_SAMPLES, _STATISTICS_VALUES // (3 * height * width)))
-        first = self._samples["train" if "train" in self._samples else next(iter(self._samples))][:count]
-        alpha = self._options.alpha
-        mean, std = channel_statistics(stacked([decode(source, self._size, alpha) for source, _ in first]))
+        known: Split = "train" if "train" in self._samples else next(iter(self._samples))
+        images = _Images([source for source, _ in self._samples[known]], self._size, self._options, None)
+        first = stacked([images.read(position, 0) for position in range(min(count, len(images.sources)))])
+        mean, std = channel_statistics(first)
+        self._decoded: dict[Split, Decoded] = {}
+        if max(self._size) <= SMALL:
+            for split, own in self._samples.items():
+                if Decoded.fits(len(own), self._size):
+                    self._decoded[split] = Decoded(len(own), self._size)
         self.info = TaskInfo(
             sizes={split: len(own) for split, own in self._samples.items()},
             shape=(3, height, width),
@@ -109,28 +122,65 @@ class PictureTask:
             # A sample that occurs again in an epoch is augmented anew.
             in_order = dataclasses.replace(feed, order=torch.arange(len(feed.order)))
             places = list(index_batches(len(samples), in_order))
-        images = _Images([source for source, _ in samples], self._size, self._options, feed)
-        pinned = torch.device(feed.device).type == "cuda"
+        batches = (
+            self._anew(split, wanted, places, feed)
+            if split not in self._decoded
+            else self._kept(split, wanted, places, feed)
+        )
+        for index, x in zip(wanted, batches, strict=True):
+            yield Batch(unit_floats(x), to_device(labels[index], feed.device), to_device(index, feed.device))
+
+    def _anew(self, split: Split, wanted: list[Tensor], places: list[Tensor], feed: Feed) -> Iterator[Tensor]:
+        """Yield the pictures of each batch, decoded and augmented by the workers."""
+        augment = feed if feed.augment and self._options.augment else None
+        rows = [
+            list(zip(own.tolist(), at.tolist(), strict=True)) for own, at in zip(wanted, places, strict=True)
+        ]
+        for x in self._loaded(split, rows, feed, augment):
+            yield x.to(feed.device, non_blocking=x.is_pinned())
+
+    def _kept(self, split: Split, wanted: list[Tensor], places: list[Tensor], feed: Feed) -> Iterator[Tensor]:
+        """Yield the pictures of each batch, after the workers decoded those that are not known yet."""
+        kept = self._decoded[split]
+        missing = kept.missing(wanted)
+        new = self._loaded(split, [[(position, 0) for position in own] for own in missing if own], feed, None)
+        for own, at, absent in zip(wanted, places, missing, strict=True):
+            if absent:
+                kept.put(absent, next(new))
+            x = kept.take(own, feed.device)
+            yield self._augmented(x, own, at, feed) if feed.augment and self._options.augment else x
+
+    def _augmented(self, x: Tensor, positions: Tensor, places: Tensor, feed: Feed) -> Tensor:
+        rng = torch.Generator()
+        drawn = [
+            shift(rng.manual_seed(augment_seed(feed, position, place)))
+            for position, place in zip(positions.tolist(), places.tolist(), strict=True)
+        ]
+        top, left, mirrored = to_device(torch.tensor(drawn).T, str(x.device))
+        return random_flip(random_crop(x, _PAD, top, left), mirrored.bool())
+
+    def _loaded(
+        self, split: Split, rows: list[list[tuple[int, int]]], feed: Feed, augment: Feed | None
+    ) -> Iterator[Tensor]:
+        """Yield the pictures of each batch of (position, place), uint8 or float32; pinned for a GPU.
+
+        Raises:
+            BrokenData: one cannot be decoded.
+        """
+        sources = [source for source, _ in self._samples[split]]
         loader: DataLoader[Tensor | BrokenData] = DataLoader(
-            images,
+            _Images(sources, self._size, self._options, augment),
             batch_size=None,
-            sampler=[
-                list(zip(own.tolist(), at.tolist(), strict=True))
-                for own, at in zip(wanted, places, strict=True)
-            ],
-            num_workers=min(self._options.workers, len(wanted)),
-            pin_memory=pinned,
+            sampler=rows,
+            num_workers=min(self._options.workers, len(rows)),
+            pin_memory=torch.device(feed.device).type == "cuda" and split not in self._decoded,
             # The loader draws a seed for its workers, by default from the global generator.
             generator=stream(feed.seed, "loader", feed.epoch),
         )
-        for index, x in zip(wanted, loader, strict=True):
+        for x in loader:
             if isinstance(x, BrokenData):
                 raise x
-            yield Batch(
-                unit_floats(x.to(feed.device, non_blocking=pinned)),
-                labels[index].to(feed.device),
-                index.to(feed.device),
-            )
+            yield x
 
     def score(self, view: View, output: Tensor) -> Tensor:
         """Return for each sample whether the largest output is at the label: bool (N,)."""
@@ -201,22 +251,40 @@ class _Images(Dataset[Tensor | BrokenData]):
     An error is returned, not raised: torch would wrap a worker's error in the text of its traceback.
     """
 
-    def __init__(self, sources: list[Source], size: Size, options: PictureOptions, feed: Feed) -> None:
-        self.sources, self.size, self.alpha, self.feed = sources, size, options.alpha, feed
-        self.augment = feed.augment and options.augment
+    def __init__(
+        self, sources: list[Source], size: Size, options: PictureOptions, augment: Feed | None
+    ) -> None:
+        self.sources, self.size, self.options, self.augment = sources, size, options, augment
 
     def __getitem__(self, rows: list[tuple[int, int]]) -> Tensor | BrokenData:
         try:
-            return stacked([self._read(position, place) for position, place in rows])
+            return stacked([self.read(position, place) for position, place in rows])
         except BrokenData as error:
             return error
 
-    def _read(self, position: int, place: int) -> Tensor:
-        if not self.augment:
-            return decode(self.sources[position], self.size, self.alpha)
-        again = () if self.feed.order is None else (place,)
-        rng = stream(self.feed.seed, "augment", self.feed.epoch, position, *again)
-        return decode(self.sources[position], self.size, self.alpha, rng)
+    def read(self, position: int, place: int) -> Tensor:
+        """Return the picture of a sample at a place of an epoch.
+
+        Raises:
+            BrokenData: it cannot be decoded.
+        """
+        rng = None
+        if self.augment is not None:
+            rng = torch.Generator().manual_seed(augment_seed(self.augment, position, place))
+        scaled = self.options.decoding is not None
+        return decode(self.sources[position], self.size, self.options.alpha, rng, scaled)
+
+
+def augment_seed(feed: Feed, position: int, place: int) -> int:
+    """Return the seed of a sample's augmentation; one that occurs again in an epoch has another."""
+    again = () if feed.order is None else (place,)
+    return derive(feed.seed, "augment", feed.epoch, position, *again)
+
+
+def shift(rng: torch.Generator) -> tuple[int, int, int]:
+    """Draw the augmentation of a small picture: the window's first row and column, and 1 to mirror it."""
+    top, left = torch.randint(2 * _PAD + 1, (2, 1), generator=rng).flatten().tolist()
+    return top, left, int(torch.randint(2, (1,), generator=rng))
 
 
 def stacked(images: Sequence[Tensor]) -> Tensor:
@@ -225,30 +293,55 @@ def stacked(images: Sequence[Tensor]) -> Tensor:
     return torch.stack([image if same else unit_floats(image) for image in images])
 
 
-def decode(source: Source, size: Size, alpha: Alpha = "refuse", rng: torch.Generator | None = None) -> Tensor:
+def decode(
+    source: Source,
+    size: Size,
+    alpha: Alpha = "refuse",
+    rng: torch.Generator | None = None,
+    scaled: bool = False,
+) -> Tensor:
     """Read an image as (3, *size), uint8 or float32 in [0, 1], augmented if a generator is given.
 
     Without augmentation, the largest centred part of these proportions is resized; an image that already has
     the target size is unchanged. Grey images get three equal channels.
 
+    Args:
+        source: the image.
+        size: height and width.
+        alpha: what shows through transparent pixels.
+        rng: draws the augmentation.
+        scaled: decode a JPEG no larger than this needs; see `read_picture`.
+
     Raises:
         BrokenData: the picture cannot be read; the message names it.
     """
+    height, width = size
+    area = rng if max(size) > SMALL else None
+    box: Box = (0, 0, 0, 0)
+    whole = width, height
+
+    def least(wide: int, high: int) -> tuple[int, int]:
+        nonlocal box, whole
+        whole = wide, high
+        box = centre_box(wide, high, size) if area is None else random_box(wide, high, area, size)
+        left, upper, right, lower = box
+        return -(-wide * width // (right - left)), -(-high * height // (lower - upper))
+
     opened = source if isinstance(source, str) else source.open()
-    image, (height, width) = read_picture(opened, alpha, str(source)), size
-    random_area = rng is not None and max(size) > SMALL
-    if rng is not None and random_area:
-        box = random_box(*image.size, rng, size)
-    else:
-        box = centre_box(*image.size, size)
+    image = read_picture(opened, alpha, str(source), least if scaled else None)
+    if not scaled:
+        least(*image.size)
+    across, down = image.width / whole[0], image.height / whole[1]
+    right, lower = min(box[2] * across, image.width), min(box[3] * down, image.height)
+    part = (box[0] * across, box[1] * down, right, lower)
     # Rounding may leave [0, 1] by a little.
-    x = picture_tensor(image.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    x = picture_tensor(image.resize((width, height), Image.Resampling.BILINEAR, box=part))
     x = (x.clamp_(0, 1) if x.is_floating_point() else x).expand(3, -1, -1)
     if rng is None:
         return x
-    if not random_area:
-        top, left = torch.randint(2 * _PAD + 1, (2, 1), generator=rng)
-        x = random_crop(x[None], _PAD, top, left)[0]
+    if area is None:
+        top, left, mirrored = torch.tensor(shift(rng))[:, None]
+        return random_flip(random_crop(x[None], _PAD, top, left), mirrored.bool())[0]
     return random_flip(x[None], torch.randint(2, (1,), generator=rng).bool())[0]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.batches import index_batches
+from ...core.batches import index_batches, to_device
 from ...core.random import derive, isolated, other_generators
 from ...core.types import Batch, Feed, Split, TaskInfo, View
 from .arrays import UNIT, Bounds, as_inputs, outside
@@ -101,11 +101,11 @@ class DatasetTask:
         labels = self._labels[split]
         seed, epoch = (feed.seed, feed.epoch) if feed.augment else (0, 0)
         for positions in index_batches(len(labels), feed):
-            x = self._read(split, positions, seed, epoch).to(feed.device)
+            x = to_device(self._read(split, positions, seed, epoch), feed.device)
             yield Batch(
                 unit_floats(x) if self.bounds == UNIT else x.float(),
-                labels[positions].to(feed.device),
-                positions.to(feed.device),
+                to_device(labels[positions], feed.device),
+                to_device(positions, feed.device),
             )
 
     def score(self, view: View, output: Tensor) -> Tensor:

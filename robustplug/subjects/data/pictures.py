@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Literal
 
@@ -14,6 +15,8 @@ from ...errors import BrokenData
 from ...files.reading import Unreadable, open_file
 
 Alpha = Literal["refuse", "white", "black"]
+# Returns the least width and height that a picture of this width and height is needed with.
+Least = Callable[[int, int], tuple[int, int]]
 
 # Not EPS, for which Pillow starts another program.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -28,7 +31,10 @@ _STATED = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type")
 
 
 def read_picture(
-    source: str | Path | IO[bytes] | Image.Image, alpha: Alpha = "refuse", name: str = ""
+    source: str | Path | IO[bytes] | Image.Image,
+    alpha: Alpha = "refuse",
+    name: str = "",
+    least: Least | None = None,
 ) -> Image.Image:
     """Read a picture upright and opaque.
 
@@ -37,6 +43,8 @@ def read_picture(
         alpha: what shows through transparent pixels; "refuse" allows none. An alpha channel without
             transparent pixels is dropped.
         name: name of the picture, for errors; by default the path.
+        least: called with the width and height of the upright picture; a JPEG file is then decoded at the
+            smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below what it returns.
 
     Returns:
         Mode "L" or "RGB" for 8 bits; "F", grey in [0, 1], for 16 bits (divided by 65535) and for floats.
@@ -55,9 +63,13 @@ def read_picture(
         except (OSError, Unreadable) as error:
             raise _broken(name, error) from error
         with file:
-            return read_picture(file, alpha, name)
+            return read_picture(file, alpha, name, least)
     try:
         with _opened(source) as image:
+            if least is not None:
+                turned = _orientation(image) >= 5
+                width, height = least(*image.size[:: -1 if turned else 1])
+                image.draft(None, (height, width) if turned else (width, height))
             return _read(image, alpha, name)
     except BrokenData:
         raise

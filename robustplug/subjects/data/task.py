@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.batches import index_batches
+from ...core.batches import index_batches, to_device
 from ...core.types import Batch, Feed, Split, TaskInfo, View
 from .arrays import UNIT, Bounds, as_inputs, as_labels, checked_bounds, outside
 from .statistics import channel_statistics, classification_score, unit_floats
@@ -21,9 +21,9 @@ Augment = Callable[[Tensor, Feed, int], Tensor]
 class ArrayTask:
     """Serve inputs and labels from memory.
 
-    The tensors stay on the CPU as they are; the first batch for another device copies the split there, once.
-    Batches are indexed, augmented and converted to float32 on that device. uint8 inputs become float32 in
-    [0, 1], unless bounds say otherwise. A sample's index is its place within its split.
+    The tensors stay on the CPU as they are; the first batch for another device copies the split there, once,
+    uint8 as uint8. Batches are indexed, augmented and converted to float32 on that device. uint8 inputs
+    become float32 in [0, 1], unless bounds say otherwise. A sample's index is its place within its split.
 
     Args:
         data: inputs and labels of some splits; see `as_inputs` and `as_labels`. Training needs "train",
@@ -91,7 +91,7 @@ class ArrayTask:
         """Yield the batches of one epoch of a split, on `feed.device`; see `index_batches`."""
         inputs, labels = self._on(split, feed.device)
         for number, positions in enumerate(index_batches(len(labels), feed), feed.skip):
-            index = positions.to(feed.device)
+            index = to_device(positions, feed.device)
             x = inputs[index]
             if feed.augment and self._augmentation is not None:
                 x = self._augmentation(x, feed, number)
