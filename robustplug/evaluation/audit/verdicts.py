@@ -22,7 +22,7 @@ Right = Sequence[bool]
 # Shares that a statement grants to chance: what two working attacks leave to each other, what cross entropy
 # leaves to other losses, samples without a gradient, slopes that curvature hides, paths that it bends, and
 # the power of a working attack. benchmarks/audit_zoo measures what follows from them.
-LEFT, LEFT_BY_CROSS_ENTROPY, FLAT, CURVED, JUMPS, POWER = 0.02, 0.08, 0.05, 0.15, 0.1, 0.85
+LEFT, LEFT_BY_CROSS_ENTROPY, FLAT, CURVED, JUMPS, POWER = 0.02, 0.2, 0.05, 0.15, 0.1, 0.85
 # A row of which more than this share was rejected as outside the threat model states no accuracy.
 REJECTED = 0.1
 
