@@ -53,6 +53,15 @@ def test_a_fragile_honest_model_gets_an_a(plain_net: nn.Module) -> None:
 
 
 @pytest.mark.usefixtures("cheap")
+def test_a_model_that_always_says_the_same_is_not_masked(plain_net: nn.Module) -> None:
+    sure = 1000.0 * torch.eye(10)[3]
+    found = audit(Function(plain_net, lambda net, x: net(x) + sure), samples=48)
+    assert found.grade != "F", found.findings
+    assert verdicts(found)["unbounded"] == "not run"
+    assert found.accuracy > 0
+
+
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("name", ["detached", "quantised", "saturated", "noise"])
 def test_a_mask_is_flagged_with_what_it_masks(name: str, plain_net: nn.Module) -> None:
     kind, function = MASKS[name]

@@ -41,6 +41,7 @@ class Inspection:
         probabilities: whether the outputs are probabilities instead of logits.
         varies: largest difference between the outputs of two calls, in units of the largest output.
         depends: the same between a sample alone and within its batch.
+        predicted: number of different classes that the model predicts.
         flips: number of samples whose predicted class differs between calls.
         draws: number of draws over which a random model is averaged; 1 for a deterministic one.
         absent: why there is no gradient at all; "" if there is one.
@@ -62,6 +63,7 @@ class Inspection:
     probabilities: bool = False
     varies: float = 0.0
     depends: float = 0.0
+    predicted: int = 0
     flips: int = 0
     draws: int = 1
     absent: str = ""
@@ -112,6 +114,7 @@ def inspect(
         "probabilities": probabilities,
         "varies": float((one - two).abs().max()) / size,
         "depends": float((one[:16] - alone).abs().max()) / size,
+        "predicted": len(one.argmax(1).unique()),
         "flips": int((one.argmax(1) != two.argmax(1)).sum()),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "scale": _usual_scale(one),
@@ -257,9 +260,9 @@ def draws_needed(model: nn.Module, x: Tensor, labels: Tensor) -> int:
 def squeezed(outputs: Tensor, labels: Tensor) -> bool:
     """Return whether the softmax hardly tells the classes apart, although the model does.
 
-    The gradient of the cross entropy then points away from all wrong classes alike. So it is if, in the median
-    of the samples that the model gets right, the true class has hardly more than the probability of a guess,
-    which the accuracy exceeds by far.
+    The gradient of the cross entropy then points away from all wrong classes alike. So it is if, in the
+    median of the samples that the model gets right, the true class has hardly more than the probability of a
+    guess, which the accuracy exceeds by far.
 
     Args:
         outputs: logits, (N, K).

@@ -88,7 +88,7 @@ def judge_rows(result: Result, prepared: Prepared) -> list[Finding]:
         if name.startswith(f"{TRANSFER} from ") and name != SUBSTITUTE:
             what = f"A {name}"
             findings.append(left_over(name, "transfer wins", white, rows.get(name), count, adaptive, what))
-    findings.append(_unbounded(rows, count, prepared.everything))
+    findings.append(_unbounded(rows, count, prepared))
     if AS_LOGITS in rows:
         fooled = sum(a and not b for a, b in zip(rows[AS_LOGITS], white, strict=True))
         text = "Attacks that take the outputs, which are probabilities, for logits miss few samples"
@@ -101,8 +101,11 @@ def judge_rows(result: Result, prepared: Prepared) -> list[Finding]:
     return findings
 
 
-def _unbounded(rows: Mapping[str, Sequence[bool]], count: int, everything: float | None) -> Finding:
-    if everything is None:
+def _unbounded(rows: Mapping[str, Sequence[bool]], count: int, prepared: Prepared) -> Finding:
+    if prepared.found.predicted < 2:
+        why = "The model predicts the same class for all samples, so no attack can be expected to change it."
+        return Finding("unbounded", "not run", {}, why)
+    if prepared.everything is None:
         why = "No radius of this threat model makes every input legal."
         return Finding("unbounded", "not run", {}, why)
     if UNBOUNDED not in rows:
