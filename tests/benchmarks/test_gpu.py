@@ -56,9 +56,10 @@ def dry_run(folder: Path, *arguments: str, without: str = "") -> tuple[int, dict
     return done.returncode, json.loads(numbers.read_text()), shown
 
 
-@pytest.mark.timeout(600)  # it takes 40 s of a core
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # it takes 40 s of an idle core
 def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
-    code, found, shown = dry_run(tmp_path)
+    code, found, shown = dry_run(tmp_path, "--minutes", "60")
     assert code == 0, shown
     assert "errors" not in found
     names = {name for name in registry().names("method") if not registry().get("method", name).tasks}
@@ -82,6 +83,7 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     assert set(found["seconds"]) == {"table", "training", "autoattack", "bits", "audit", "methods", "large"}
 
 
+@pytest.mark.slow
 def test_a_missing_package_costs_only_its_rows(tmp_path: Path) -> None:
     only = ("--only", "table", "training", "bits")
     code, found, shown = dry_run(tmp_path, *only, without="pydantic,tomli_w,torchattacks")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import loader
+import pytest
 import torch
 
 import robustplug
@@ -16,6 +17,7 @@ from robustplug.api import Feed
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_dry_run_times_loading_and_training(tmp_path: Path) -> None:
     script, numbers = ROOT / "benchmarks" / "loader.py", tmp_path / "loader.json"
     command = [sys.executable, str(script), "--dry-run", "--json", str(numbers)]
