@@ -252,8 +252,8 @@ DRAWN: tuple[Drawn, ...] = (
     Drawn("winners-fgsm", "shattered", _net(_winners(0.05, "fast-at")), _with_noise, 0.15),
     Drawn("squeezed-0.9", "squeezed", _net(_squeezed(0.9, 40)), _none, 0.15),
     Drawn("squeezed-0.95", "squeezed", _net(_squeezed(0.95, 60)), _none, 0.1),
-    Drawn("giant-1000", "saturated", _net(Plan(partial(nets.Giant, 1e3), epochs=20)), _giant_stand_ins, 0.15),
-    Drawn("giant-10000", "saturated", _net(Plan(partial(nets.Giant, 1e4), epochs=20)), _giant_stand_ins, 0.1),
+    Drawn("giant-1000", "shattered", _net(Plan(partial(nets.Giant, 1e3), epochs=20)), _giant_stand_ins, 0.15),
+    Drawn("giant-10000", "shattered", _net(Plan(partial(nets.Giant, 1e4), epochs=20)), _giant_stand_ins, 0.1),
     Drawn(
         "neighbours",
         "decisions",
