@@ -165,14 +165,30 @@ def cases(options: argparse.Namespace, base: Mapping[str, Any]) -> list[dict[str
     return found
 
 
-def bundled(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """List recipes as they are as cases of a study."""
-    found = []
+def bundled(options: argparse.Namespace) -> list[Row]:
+    """Train recipes as they are with each seed, unless an earlier command has, and return the rows."""
+    rows = []
     for name in options.methods:
-        tables = tomllib.loads(bundled_recipes()[name].read_text(encoding="utf-8"))
-        kept = {key: value for key, value in tables.items() if key not in ("schema", "name", "seed")}
-        found.append({"label": name, "set": kept})
-    return found
+        folders = {seed: options.out / f"{name}-{seed}" for seed in options.seeds}
+        for seed, folder in folders.items():
+            if not (folder / "result.json").exists():
+                robustplug.train(name, seed=seed, out=folder)
+        rows.append(row_of(name, folders))
+    return rows
+
+
+def row_of(name: str, folders: Mapping[int, Path]) -> Row:
+    """Return the row of a recipe from its finished runs by seed."""
+    seeds, recipe, epochs = {}, "", 0
+    for seed, folder in folders.items():
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        training = result["meta"]["training"]
+        epochs = training["epochs"]
+        recipe = recipe or (folder / "recipe.toml").read_text(encoding="utf-8")
+        shares = [100 * row["accuracy"] for row in result["attacks"]]
+        passes = (epochs * training["forwards_per_sample"], epochs * training["backwards_per_sample"])
+        seeds[seed] = Seed((shares[0], shares[1], shares[-1]), training["mechanism"], passes)
+    return Row(name, recipe, epochs, seeds)
 
 
 def rows_of(folder: Path, studied: Mapping[str, Any]) -> list[Row]:
@@ -183,21 +199,11 @@ def rows_of(folder: Path, studied: Mapping[str, Any]) -> list[Row]:
     """
     rows = []
     for cell in studied["cells"]:
-        name, seeds, recipe, epochs = cell["labels"]["recipe"], {}, "", 0
+        name = cell["labels"]["recipe"]
         for run in cell["runs"]:
             if run["status"] != "finished":
                 raise SystemExit(f"{name}, seed {run['seed']}: {run['status']}: {run['reason']}")
-            result = json.loads((folder / run["folder"] / "result.json").read_text(encoding="utf-8"))
-            training = result["meta"]["training"]
-            epochs = training["epochs"]
-            recipe = recipe or (folder / run["folder"] / "recipe.toml").read_text(encoding="utf-8")
-            shares = [100 * row["accuracy"] for row in result["attacks"]]
-            seeds[run["seed"]] = Seed(
-                (shares[0], shares[1], shares[-1]),
-                training["mechanism"],
-                (epochs * training["forwards_per_sample"], epochs * training["backwards_per_sample"]),
-            )
-        rows.append(Row(name, recipe, epochs, seeds))
+        rows.append(row_of(name, {run["seed"]: folder / run["folder"] for run in cell["runs"]}))
     return rows
 
 
@@ -228,6 +234,23 @@ def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
     return Section(title, text, made, ("clean", *attacks), rows)
 
 
+def studied(options: argparse.Namespace) -> list[Row]:
+    """Train the methods within the budget in a study, and return the rows."""
+    base, plan = base_of(options), options.out.with_suffix(".json")
+    if not plan.exists():
+        plan.parent.mkdir(parents=True, exist_ok=True)
+        plan.write_text(json.dumps(cases(options, base), indent=1), encoding="utf-8")
+    study = {
+        "name": options.out.name,
+        "base": "erm",
+        "seeds": options.seeds,
+        "set": base,
+        "axis": [{"name": "recipe", "case": json.loads(plan.read_text(encoding="utf-8"))}],
+    }
+    result = robustplug.study(study, out=options.out, processes=options.processes).result
+    return rows_of(options.out, result)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--task", default="digits")
@@ -247,20 +270,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="store the numbers, and write the pages")
     options = parser.parse_args()
 
-    base, plan = {} if options.bundled else base_of(options), options.out.with_suffix(".json")
-    if not plan.exists():
-        plan.parent.mkdir(parents=True, exist_ok=True)
-        planned = bundled(options) if options.bundled else cases(options, base)
-        plan.write_text(json.dumps(planned, indent=1), encoding="utf-8")
-    study = {
-        "name": options.out.name,
-        "base": "erm",
-        "seeds": options.seeds,
-        "set": base,
-        "axis": [{"name": "recipe", "case": json.loads(plan.read_text(encoding="utf-8"))}],
-    }
-    studied = robustplug.study(study, out=options.out, processes=options.processes).result
-    found = section(options, rows_of(options.out, studied))
+    found = section(options, bundled(options) if options.bundled else studied(options))
     print("\n".join(table(found)))
     if options.write:
         write(store(found))
