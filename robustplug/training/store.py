@@ -198,6 +198,10 @@ class Store:
             self._warn(notes)
         else:
             session.history = [EpochReport(**report) for report in found.meta["history"]]
+        if self.held is not None:
+            # A kill may have come before they were pruned, and after the last one nothing else does it.
+            with writing(f"in {self.checkpoints}"):
+                self._prune(session)
         self.rewrite(session)
 
     def _restore_newest(self, session: Session) -> Checkpoint:
@@ -280,8 +284,11 @@ class Store:
             checkpoint.save(self.checkpoints, name, tensors, meta, self.manifest.run)
             if name not in self.written:
                 self.written.append(name)
-            keep = {session.best[0]} if session.best else set[str]()
-            checkpoint.prune(self.checkpoints, self.written, keep)
+            self._prune(session)
+
+    def _prune(self, session: Session) -> None:
+        keep = {session.best[0]} if session.best else set[str]()
+        checkpoint.prune(self.checkpoints, self.written, keep)
 
     def restore_selected(self, session: Session) -> None:
         """Restore the weights of the selected checkpoint, or of another where it cannot be used any more.

@@ -191,3 +191,23 @@ def test_the_wall_time_of_all_sessions_counts(tmp_path: Path) -> None:
     assert saved > 0
     again = robustplug.train(resume=tmp_path / "run")
     assert again.result.meta["training"]["seconds"] > saved
+
+
+def test_a_kill_before_the_last_pruning_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = merged(tiny("erm"), {"train": {"epochs": 4}})
+    robustplug.train(recipe, out=tmp_path / "whole")
+    prune = checkpoint.prune
+
+    def prune_or_die(folder: Path, written: list[str], keep: set[str]) -> None:
+        if written[-1].startswith("epoch-00004"):
+            raise Killed
+        prune(folder, written, keep)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoint, "prune", prune_or_die)
+        robustplug.train(recipe, out=tmp_path / "killed")
+    robustplug.train(resume=tmp_path / "killed")
+    left, whole = (tmp_path / name / "checkpoints" for name in ("killed", "whole"))
+    assert sorted(path.name for path in left.iterdir()) == sorted(path.name for path in whole.iterdir())
