@@ -294,6 +294,14 @@ class DeclaresTooLittle(Method[Any]):
         return Cost(0, 1)
 
 
+class HidesTheCostOfItsLoss(Method[Any]):
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        return [View.of(point), *super().views(step, point)]
+
+    def cost(self) -> Cost:
+        return super().cost() + (1, 1)
+
+
 class MovesDownhill(Method[Any]):
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         view = View.of(point, "adv")
