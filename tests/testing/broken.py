@@ -294,12 +294,12 @@ class DeclaresTooLittle(Method[Any]):
         return Cost(0, 1)
 
 
-class HidesTheCostOfItsLoss(Method[Any]):
-    def views(self, step: Step, point: Batch) -> Sequence[View]:
-        return [View.of(point), *super().views(step, point)]
-
+class LiesAboutItsLoss(Method[Any]):
     def cost(self) -> Cost:
-        return super().cost() + (1, 1)
+        return Cost(1, 1)
+
+    def loss_cost(self) -> Cost:
+        return Cost(2, 2)
 
 
 class MovesDownhill(Method[Any]):
