@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .types import Batch, Feed, Measure, Quantity, Split, TaskInfo, View
+    from .measures import Measure, Quantity
+    from .types import Batch, Feed, Split, TaskInfo, View
 
 
 class Task(Protocol):
