@@ -47,13 +47,13 @@ def compared_measures(title: str, lines: Mapping[str, Sequence[Result]]) -> Shee
         tops = [_top([each[at] for each in means.values()], q.better) for at, q in enumerate(quantities)]
         for name, rows in runs.items():
             numbers = [
-                Cell(_over_seeds(rows, q.name), means[name][at] == tops[at])
-                for at, q in enumerate(quantities)
+                Cell(_over_seeds(rows, q.name), mean == top)
+                for q, mean, top in zip(quantities, means[name], tops, strict=True)
             ]
             cells.append((Cell(attack), Cell(name), *numbers))
     note = (
-        "Measures with their 95 % interval over the samples; of several seeds their mean ± standard deviation. "
-        "Bold or *: the best for the model; the table tests no difference."
+        "Measures with their 95 % interval over the samples; of several seeds, mean ± standard deviation. Bold "
+        "or *: the best for the model; no difference is tested."
     )
     return Sheet(title, ("attack", "run", *(q.name for q in quantities)), tuple(cells), (note,), labels=2)
 
