@@ -52,8 +52,8 @@ def compared_measures(title: str, lines: Mapping[str, Sequence[Result]]) -> Shee
             ]
             cells.append((Cell(attack), Cell(name), *numbers))
     note = (
-        "Measures with their 95 % interval over the samples; of several seeds, mean ± standard deviation. Bold "
-        "or *: the best for the model; no difference is tested."
+        "Measures with their 95 % interval over the samples; of several seeds, mean ± standard deviation. "
+        "Bold or *: the best for the model; no difference is tested."
     )
     return Sheet(title, ("attack", "run", *(q.name for q in quantities)), tuple(cells), (note,), labels=2)
 
