@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,8 @@ from torch import Tensor, nn
 from robustplug.api import Refused
 
 from .agents.agent import Reading
-from .agents.voice import Utterance
+from .agents.voice import Utterance, utterance
+from .answers import checked_pieces, checked_scores, checked_words
 from .dialogues.layout import (
     COUNTS,
     EOS,
@@ -26,12 +25,11 @@ from .dialogues.layout import (
     PAD,
     SELECTION,
     SPECIALS,
-    UNKNOWN,
     YOU,
     Words,
     turns,
 )
-from .dialogues.scenarios import GRID, WALK_AWAY
+from .dialogues.scenarios import GRID, WALK_AWAY, place_of
 
 if TYPE_CHECKING:
     from .dialogues.task import NegotiationInfo
@@ -165,27 +163,14 @@ class OwnAgent(nn.Module):
         """Query the agent for its decision, and return the number of the decision.
 
         Raises:
-            Refused: the decision is no mapping from items to whole numbers of pieces that exist, or the
-                agent walks away where that is not allowed.
+            Refused: it is not legal; see `checked_pieces`.
         """
         taken = self.__dict__["agent"].decide(goal, dialogue)
         if taken is None:
             if not self.walk_away:
                 raise Refused("the agent agreed on nothing: allow that with walk_away = true in the task")
             return WALK_AWAY
-        if not isinstance(taken, Mapping):
-            raise Refused(
-                f"decide returned {_shown(taken)}: return pieces by item ({', '.join(ITEMS)}), or None"
-            )
-        for item in taken:
-            if item not in ITEMS:
-                raise Refused(f"decide returned the item {_shown(item)}: the items are {', '.join(ITEMS)}")
-        pieces = [_whole(taken.get(item, 0), f"decide returned {item} =") for item in ITEMS]
-        for item, piece in zip(ITEMS, pieces, strict=True):
-            if not 0 <= piece <= goal.counts[item]:
-                have = goal.counts[item]
-                raise Refused(f"decide returned {item} = {piece}, but there are {have}")
-        return place_of(pieces)
+        return place_of(checked_pieces(taken, goal.counts))
 
     def told(self, x: Tensor) -> list[tuple[Goal, tuple[Turn, ...]]]:
         """Return the goal and the dialogue of each row as an agent sees them."""
@@ -212,19 +197,10 @@ class OwnAgent(nn.Module):
         """Query the agent for its next turn, and return it as numbers that end with <eos> or <selection>.
 
         Words outside the vocabulary keep numbers of their own, so that the agent later reads what it said.
-
-        Raises:
-            Refused: the turn is no text, or contains a word that only the rules say.
         """
-        said = self.__dict__["agent"].speak(goal, dialogue)
-        if not isinstance(said, str):
-            raise Refused(f"speak returned {_shown(said)}: return the words of a turn as text")
-        text = said.split()
+        text = checked_words(self.__dict__["agent"].speak(goal, dialogue))
         if SPECIALS[SELECTION] in text:
             return [SELECTION]
-        for word in text:
-            if word in SPECIALS[:UNKNOWN]:
-                raise Refused(f"speak returned the word {word}, which only the rules say: leave it out")
         return [*self.vocabulary.spell(text)[: most - 1], EOS]
 
     def choice(self, x: Tensor) -> Tensor:
@@ -301,85 +277,18 @@ class OwnGlass:
                 found[row, self.own.vocabulary.encode([word])[0]] = score
         return found
 
-    def _logits(
-        self, goal: Goal, dialogue: Sequence[Turn]
-    ) -> tuple[Mapping[str, float], Mapping[tuple[int, int, int], float]]:
-        """Query the agent for its scores, and check them.
-
-        Raises:
-            Refused: they are not scores of words of the vocabulary and of allocations that exist.
-        """
-        found: Any = self._open.logits(goal, dialogue)
-        if not isinstance(found, Sequence) or len(found) != 2:
-            raise Refused(f"logits returned {_shown(found)}: return scores of words, and of allocations")
-        for name, part in zip(("words", "allocations"), found, strict=True):
-            if not isinstance(part, Mapping):
-                raise Refused(f"logits returned {_shown(part)} for the {name}: return a mapping to scores")
-            for key, score in part.items():
-                _check_score(score, f"logits returned for {_shown(key)} the score")
-        words, allocations = found
-        for word in words:
-            if word != SPECIALS[UNKNOWN] and self.own.vocabulary.encode([word]) == [UNKNOWN]:
-                raise Refused(f"logits returned a score of {_shown(word)}: score words of info.words")
-        for pieces in allocations:
-            if not isinstance(pieces, Sequence) or len(pieces) != len(ITEMS):
-                raise Refused(f"logits returned the allocation {_shown(pieces)}: it is pieces of 3 items")
-            for item, piece in zip(ITEMS, pieces, strict=True):
-                if not 0 <= _whole(piece, f"logits returned {item} =") <= goal.counts[item]:
-                    have = goal.counts[item]
-                    raise Refused(f"logits returned {item} = {piece} in an allocation, but there are {have}")
-        return words, allocations
-
     def reply(self, memory: _Rows, owner: Tensor, tail: Tensor, sizes: Tensor, most: int) -> Utterance:
         """Query the agent for its reply."""
         told = self._told(memory, owner, tail, sizes)
         return utterance([self.own.words_of(goal, said, most) for goal, said in told], owner.device)
 
-
-def _shown(value: Any) -> str:
-    return f"{value!r:.60}"
-
-
-def _whole(value: Any, what: str) -> int:
-    """Return a whole number of any type.
-
-    Raises:
-        Refused: it is none.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise Refused(f"{what} {_shown(value)}: return a whole number of pieces") from None
-
-
-def _check_score(value: Any, what: str) -> None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if math.isnan(number) or number == math.inf:
-        raise Refused(f"{what} {_shown(value)}: return a finite number, or -inf")
+    def _logits(
+        self, goal: Goal, dialogue: Sequence[Turn]
+    ) -> tuple[Mapping[str, float], Mapping[tuple[int, int, int], float]]:
+        return checked_scores(self._open.logits(goal, dialogue), goal.counts, self.own.vocabulary)
 
 
 def goal_of(row: Sequence[int]) -> Goal:
     """Return the goal of the own side of a row."""
     counts, values = row[COUNTS], row[OWN]
     return Goal(dict(zip(ITEMS, counts, strict=True)), dict(zip(ITEMS, values, strict=True)))
-
-
-def place_of(pieces: Sequence[int]) -> int:
-    """Return the number of an allocation: its row in `scenarios.GRID`."""
-    books, hats, balls = pieces
-    return int(25 * books + 5 * hats + balls)
-
-
-def utterance(rows: Sequence[Sequence[int]], device: Any) -> Utterance:
-    """Pad turns, and return them with their sizes."""
-    width = max(map(len, rows), default=1)
-    words = [[*row, *[PAD] * (width - len(row))] for row in rows]
-    return Utterance(
-        torch.tensor(words, device=device).view(-1, width),
-        torch.tensor([len(row) for row in rows], device=device),
-    )

@@ -239,7 +239,7 @@ def test_a_row_of_which_more_than_a_tenth_was_discarded_has_no_accuracy() -> Non
         clean, flip, leaves, again = subject.run("test", rows, 4)
     assert (leaves.invalid, flip.invalid, clean.invalid) == (True, False, False)
     assert math.isnan(leaves.accuracy)
-    assert leaves.right == leaves.by_class == leaves.confusion == ()
+    assert (leaves.right, leaves.by_class, leaves.confusion) == ((), (), ())
     assert leaves.rejected == leaves.attempted > 0
     # The chain goes on from what it did not break.
     assert again.attempted == leaves.attempted - leaves.broken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -99,6 +100,16 @@ def ending(count: int, device: torch.device) -> Utterance:
     """Return turns that end their dialogues."""
     words = torch.full((count, 1), SELECTION, device=device)
     return Utterance(words, torch.ones(count, dtype=torch.int64, device=device))
+
+
+def utterance(rows: Sequence[Sequence[int]], device: Any) -> Utterance:
+    """Pad turns, and return them with their sizes."""
+    width = max(map(len, rows), default=1)
+    words = [[*row, *[PAD] * (width - len(row))] for row in rows]
+    return Utterance(
+        torch.tensor(words, device=device).view(-1, width),
+        torch.tensor([len(row) for row in rows], device=device),
+    )
 
 
 def forbidden(logits: Tensor, first: bool | Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -68,6 +69,12 @@ def pieces(decision: Tensor) -> Tensor:
     """Return the pieces that decisions, int64 (N,), take: (N, 3); none for walking away."""
     table = torch.cat([GRID, GRID.new_zeros(1, 3)]).to(decision.device)
     return table[decision]
+
+
+def place_of(pieces: Sequence[int]) -> int:
+    """Return the number of an allocation: its row in GRID."""
+    books, hats, balls = pieces
+    return int(25 * books + 5 * hats + balls)
 
 
 def scores(x: Tensor, decision: Tensor) -> tuple[Tensor, Tensor, Tensor]:

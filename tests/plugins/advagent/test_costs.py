@@ -114,7 +114,7 @@ def test_an_adversary_is_kept_for_the_same_target_and_data_only() -> None:
     assert adversary(agent, options, turns=4) is not first
     assert adversary(agent, dataclasses.replace(options, seed=1)) is not first
     with torch.no_grad():
-        agent.decoder.bias += 1
+        agent.decoder.bias.add_(1)
     assert adversary(agent, options) is not first
 
 

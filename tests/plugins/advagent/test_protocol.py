@@ -61,7 +61,7 @@ TURNS = [
     ("YOU: deal", "the word YOU:"),
     ("<pad>", "the word <pad>"),
 ]
-SCORES = [
+SCORES: list[tuple[Any, str]] = [
     (None, "logits returned None"),
     (({}, {}, {}), "scores of words, and of allocations"),
     (([], {}), r"logits returned \[\] for the words"),
@@ -76,7 +76,7 @@ SCORES = [
     (({}, {(0, 0): 1.0}), r"the allocation \(0, 0\)"),
     (({}, {7: 1.0}), "the allocation 7"),
     (({}, {(0, 0.5, 0): 1.0}), "hat = 0.5"),
-    (({}, {(2, 0, 0): 1.0}), "book = 2 in an allocation, but there are 1"),
+    (({}, {(2, 0, 0): 1.0}), "an allocation with book = 2, but there are 1"),
 ]
 
 
