@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from robustplug.api import Refused
 
 from .agents.agent import Reading
-from .agents.voice import Utterance
+from .agents.voice import Utterance, utterance
+from .answers import checked_pieces, checked_scores, checked_words
 from .dialogues.layout import (
     COUNTS,
     EOS,
@@ -23,11 +24,12 @@ from .dialogues.layout import (
     OWN,
     PAD,
     SELECTION,
+    SPECIALS,
     YOU,
     Words,
     turns,
 )
-from .dialogues.scenarios import GRID, WALK_AWAY
+from .dialogues.scenarios import GRID, WALK_AWAY, place_of
 
 if TYPE_CHECKING:
     from .dialogues.task import NegotiationInfo
@@ -119,8 +121,8 @@ class OwnAgent(nn.Module):
 
     Args:
         agent: the agent, which speaks and decides.
-        info: info of the task, `task.info`. Words outside its vocabulary become <unk>, both to and from the
-            agent.
+        info: info of the task, `task.info`. The agent may say words outside its vocabulary where the rules
+            allow them (`unknown = true`); dialogues with such words are discarded elsewhere.
 
     Raises:
         TypeError: the agent lacks `speak` or `decide`.
@@ -161,17 +163,14 @@ class OwnAgent(nn.Module):
         """Query the agent for its decision, and return the number of the decision.
 
         Raises:
-            Refused: the agent takes pieces that do not exist, or walks away where that is not allowed.
+            Refused: it is not legal; see `checked_pieces`.
         """
         taken = self.__dict__["agent"].decide(goal, dialogue)
         if taken is None:
             if not self.walk_away:
                 raise Refused("the agent agreed on nothing: allow that with walk_away = true in the task")
             return WALK_AWAY
-        pieces = [int(taken.get(item, 0)) for item in ITEMS]
-        if any(not 0 <= piece <= goal.counts[item] for item, piece in zip(ITEMS, pieces, strict=True)):
-            raise Refused(f"the agent decided to take {dict(taken)} of {dict(goal.counts)}")
-        return place_of(pieces)
+        return place_of(checked_pieces(taken, goal.counts))
 
     def told(self, x: Tensor) -> list[tuple[Goal, tuple[Turn, ...]]]:
         """Return the goal and the dialogue of each row as an agent sees them."""
@@ -195,11 +194,14 @@ class OwnAgent(nn.Module):
         return utterance(rows, noise.device)
 
     def words_of(self, goal: Goal, dialogue: Sequence[Turn], most: int) -> list[int]:
-        """Query the agent for its next turn, and return it as numbers that end with <eos> or <selection>."""
-        text = self.__dict__["agent"].speak(goal, dialogue).split()
-        if "<selection>" in text:
+        """Query the agent for its next turn, and return it as numbers that end with <eos> or <selection>.
+
+        Words outside the vocabulary keep numbers of their own, so that the agent later reads what it said.
+        """
+        text = checked_words(self.__dict__["agent"].speak(goal, dialogue))
+        if SPECIALS[SELECTION] in text:
             return [SELECTION]
-        return [*self.vocabulary.encode(text)[: most - 1], EOS]
+        return [*self.vocabulary.spell(text)[: most - 1], EOS]
 
     def choice(self, x: Tensor) -> Tensor:
         """Return the agent's decisions as outcome logits."""
@@ -259,7 +261,10 @@ class OwnGlass:
         """Return the scores (C, 126) of the decisions after continuations."""
         found = torch.full((len(owner), WALK_AWAY + 1), -torch.inf, device=owner.device)
         for row, (goal, dialogue) in enumerate(self._told(memory, owner, tail, sizes)):
-            for pieces, score in self._open.logits(goal, dialogue)[1].items():
+            scored = self._logits(goal, dialogue)[1]
+            if not scored:
+                raise Refused("logits returned no score of any allocation: score at least one")
+            for pieces, score in scored.items():
                 found[row, place_of(pieces)] = score
         return found
 
@@ -268,7 +273,7 @@ class OwnGlass:
         found = torch.full((len(owner), len(self.own.vocabulary)), -torch.inf, device=owner.device)
         # The speaker's name alone is not a turn.
         for row, (goal, dialogue) in enumerate(self._told(memory, owner, tail, sizes - 1)):
-            for word, score in self._open.logits(goal, dialogue)[0].items():
+            for word, score in self._logits(goal, dialogue)[0].items():
                 found[row, self.own.vocabulary.encode([word])[0]] = score
         return found
 
@@ -277,24 +282,13 @@ class OwnGlass:
         told = self._told(memory, owner, tail, sizes)
         return utterance([self.own.words_of(goal, said, most) for goal, said in told], owner.device)
 
+    def _logits(
+        self, goal: Goal, dialogue: Sequence[Turn]
+    ) -> tuple[Mapping[str, float], Mapping[tuple[int, int, int], float]]:
+        return checked_scores(self._open.logits(goal, dialogue), goal.counts, self.own.vocabulary)
+
 
 def goal_of(row: Sequence[int]) -> Goal:
     """Return the goal of the own side of a row."""
     counts, values = row[COUNTS], row[OWN]
     return Goal(dict(zip(ITEMS, counts, strict=True)), dict(zip(ITEMS, values, strict=True)))
-
-
-def place_of(pieces: Sequence[int]) -> int:
-    """Return the number of an allocation: its row in `scenarios.GRID`."""
-    books, hats, balls = pieces
-    return int(25 * books + 5 * hats + balls)
-
-
-def utterance(rows: Sequence[Sequence[int]], device: Any) -> Utterance:
-    """Pad turns, and return them with their sizes."""
-    width = max(map(len, rows), default=1)
-    words = [[*row, *[PAD] * (width - len(row))] for row in rows]
-    return Utterance(
-        torch.tensor(words, device=device).view(-1, width),
-        torch.tensor([len(row) for row in rows], device=device),
-    )

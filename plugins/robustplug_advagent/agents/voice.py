@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from robustplug.api import evaluating
 
-from ..dialogues.layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU
+from ..dialogues.layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU, known
 from .agent import Agent, gru_weights
 
 TEMPERATURE = 0.5
@@ -101,6 +102,16 @@ def ending(count: int, device: torch.device) -> Utterance:
     return Utterance(words, torch.ones(count, dtype=torch.int64, device=device))
 
 
+def utterance(rows: Sequence[Sequence[int]], device: Any) -> Utterance:
+    """Pad turns, and return them with their sizes."""
+    width = max(map(len, rows), default=1)
+    words = [[*row, *[PAD] * (width - len(row))] for row in rows]
+    return Utterance(
+        torch.tensor(words, device=device).view(-1, width),
+        torch.tensor([len(row) for row in rows], device=device),
+    )
+
+
 def forbidden(logits: Tensor, first: bool | Tensor) -> Tensor:
     """Set the logits (…, V) of forbidden words to -inf.
 
@@ -179,7 +190,7 @@ class Voice:
     def hear(self, heard: Heard, said: Utterance, who: int) -> Heard:
         """Return the state after another turn."""
         heard = self.after(heard, torch.full_like(said.sizes, who))
-        states = self.trace(heard, said.words)
+        states = self.trace(heard, known(said.words))
         rows = torch.arange(len(states), device=states.device)
         return heard._replace(hidden=states[rows, said.sizes - 1])
 

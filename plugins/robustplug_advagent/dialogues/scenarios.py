@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -70,6 +71,12 @@ def pieces(decision: Tensor) -> Tensor:
     return table[decision]
 
 
+def place_of(pieces: Sequence[int]) -> int:
+    """Return the number of an allocation: its row in GRID."""
+    books, hats, balls = pieces
+    return int(25 * books + 5 * hats + balls)
+
+
 def scores(x: Tensor, decision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Score negotiations: what the own side gets, what the other side gets, and whether they agree.
 
@@ -105,6 +112,19 @@ def gains(x: Tensor) -> tuple[Tensor, Tensor]:
     other = (x[:, None, COUNTS] - grid).mul(x[:, None, OTHER]).sum(2)
     zero = own.new_zeros(len(x), 1)
     return torch.cat([own, zero], 1), torch.cat([other, zero], 1)
+
+
+def pareto_optimal(x: Tensor, decision: Tensor) -> Tensor:
+    """Return whether no other allocation is better for one side and no worse for the other: bool (N,).
+
+    Args:
+        x: rows (N, 12 + T).
+        decision: decision of the own side, int64 (N,); the other side takes the rest.
+    """
+    both = torch.stack(gains(x), 2)
+    got = both[torch.arange(len(x), device=x.device), decision][:, None]
+    better = (both >= got).all(2) & (both > got).any(2) & legal(x[:, COUNTS])
+    return ~better.any(1)
 
 
 def decision_scores(choice: Tensor, counts: Tensor, walk_away: bool) -> Tensor:
