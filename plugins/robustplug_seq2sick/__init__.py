@@ -69,7 +69,10 @@ def robustplug_tasks() -> Iterable[Component]:
         f"{_HERE}.task:docstrings",
         DocstringsOptions,
         "summarisation of documentation strings of installed Python packages; no download",
-        trial={"packages": ["asyncio", "email", "importlib", "json", "logging"], "unknown_below": 0, "keyword_above": 1},
+        trial={
+            "packages": ["asyncio", "email", "importlib", "json", "logging"],
+            "keyword_above": 1,
+        },
         modality="text",
         evaluate=EVALUATE,
     )

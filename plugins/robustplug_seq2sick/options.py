@@ -143,18 +143,23 @@ class ReplacementOptions:
 
     Attributes:
         eps: largest number of words of a sentence that may be replaced.
-        chrf: least chrF2 of the attacked sentence against the original, in [0, 1]; 0 for none, as the paper.
+        chrf: least chrF2 of the attacked sentence against the original, in [0, 1]; None for no such limit, as
+            in the paper.
         similarity: least cosine between the mean word embeddings of both sentences, from the package
-            wordllama (needs robustplug[text]); 0 for none.
-        language_model: folder of a causal language model of transformers that judges fluency; None for none.
-        perplexity: how many times that of the original its perplexity may be.
+            wordllama (needs robustplug[text]); None for no such limit.
+        language_model: folder of a causal language model of transformers that judges fluency.
+        perplexity: how many times that of the original the perplexity may be; None for no such limit.
     """
 
     eps: NonNegative = 1000.0
-    chrf: UnitInterval = 0.0
-    similarity: UnitInterval = 0.0
+    chrf: UnitInterval | None = None
+    similarity: UnitInterval | None = None
     language_model: str | None = None
-    perplexity: Positive = 2.0
+    perplexity: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if (self.language_model is None) != (self.perplexity is None):
+            raise ValueError("set perplexity and the folder `language_model` together")
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,11 @@ class Constraints:
         """
         o = self._options
         found = torch.ones(len(before), dtype=torch.bool)
-        if o.chrf:
+        if o.chrf is not None:
             found &= torch.tensor([chrf(*pair) >= o.chrf for pair in zip(after, before, strict=True)]).bool()
-        if o.similarity:
+        if o.similarity is not None:
             found &= word_embeddings().similarity(after, before) >= o.similarity
-        if o.language_model is not None:
+        if o.language_model is not None and o.perplexity is not None:
             model = language_model(o.language_model)
             ratios = [
                 model.perplexity(new) / model.perplexity(old) for new, old in zip(after, before, strict=True)

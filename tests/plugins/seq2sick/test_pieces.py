@@ -17,6 +17,7 @@ from robustplug.devices.processes import start
 from robustplug.errors import RunError
 from robustplug.evaluation.evaluate import Evaluation
 from robustplug.evaluation.setting import Attack
+from robustplug.report.tables.results import result_tables
 from robustplug.subjects.assemble import bounded
 from robustplug.text.changes import words_changed
 from robustplug.text.records import COLUMNS
@@ -228,7 +229,7 @@ def test_constraints_hold_for_every_success(opened: tuple[Any, Any], data: Path,
         if "chrf" in options:
             assert all(chrf(new, old) >= 0.7 for old, new in pairs)
     with pytest.raises(Refused, match="holds no readable tokenizer"):
-        bad = threat(task, language_model=str(data))
+        bad = threat(task, language_model=str(data), perplexity=2.0)
         bad.contains(torch.tensor([[5, 6]]), torch.tensor([[5, 7]]), torch.tensor([9.0]))
 
 
@@ -247,6 +248,12 @@ def test_a_folder_is_attacked_in_one_command(data: Path, folder: Path, tmp_path:
     assert result.meta["modality"] == "text"
     stored = (tmp_path / "short.json").read_text()
     assert "linf" not in stored
+    (shown, *_) = result_tables(result, 200)
+    assert [column.header for column in shown.columns[:5]] == [
+        "attack", "success %", "words changed", "BLEU", "chrF",
+    ]  # fmt: skip
+    assert next(iter(shown.columns[5].cells)) == ""
+    assert "/255" not in str(shown.caption)
     (row,) = [row for row in result.attacks if row.name == "non-overlap"]
     assert not row.skipped
     assert {"success %", "BLEU", "chrF", "queries"} <= row.measures.keys()
