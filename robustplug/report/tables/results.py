@@ -118,7 +118,7 @@ def result_table(result: Result) -> Table:
         if row.skipped:
             table.add_row(row.name, "invalid" if row.invalid else "skipped", style="yellow")
             continue
-        cells = [measured(row, name) for name in columns]
+        cells: list[Text | str] = [measured(row, name) for name in columns]
         # Without an attack, what is judged by measures is neither broken nor whole.
         broken = "" if columns and row is result.attacks[0] else f"{row.broken}/{row.attempted}"
         table.add_row(
