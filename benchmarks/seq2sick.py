@@ -26,6 +26,7 @@ def attacked(task: Any, model: Any, batch: Batch, attack: Any) -> tuple[Tensor, 
     """Return the sentences that an attack finds, its seconds, and its backward passes, one a sentence."""
     step = Step(model, plain_objective(robustplug.build("loss", "translation")), task, batch, stream(0, "x"))
     vicinity = robustplug.build("vicinity", "word-replacement")
+    vicinity.inform(task.info)
     began = time.perf_counter()
     found = attack(step, View.of(batch, "adv"), vicinity).x
     return found, time.perf_counter() - began, step.meter.backwards

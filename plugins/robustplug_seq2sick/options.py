@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from robustplug.api import Bounds, Count, Decay, Natural, NonNegative, Size
+from robustplug.api import Bounds, Count, Decay, Natural, NonNegative, Positive, Size, UnitInterval
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,28 @@ class VocabularyOptions:
 
 
 @dataclass(frozen=True)
-class TranslationOptions(VocabularyOptions):
+class PiecesOptions(VocabularyOptions):
+    """Options of the tasks whose text has a vocabulary to choose.
+
+    Attributes:
+        vocabulary: "words", split at spaces; "sentencepiece", trained on the training text (needs
+            robustplug[text]); or "tokenizer".
+        pieces: size of each sentencepiece vocabulary.
+        tokenizer: folder of a Hugging Face tokenizer, for `vocabulary = "tokenizer"` (needs
+            robustplug[text]).
+    """
+
+    vocabulary: Literal["words", "sentencepiece", "tokenizer"] = "words"
+    pieces: Count = 4000
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.vocabulary == "tokenizer") != (self.tokenizer is not None):
+            raise ValueError('set vocabulary = "tokenizer" and the folder `tokenizer` together')
+
+
+@dataclass(frozen=True)
+class TranslationOptions(PiecesOptions):
     """Options of `translation`.
 
     Attributes:
@@ -36,11 +57,6 @@ class TranslationOptions(VocabularyOptions):
         folder: name of the subfolder of `root`.
         source, target: suffixes of the files, such as "en" and "de".
         train, validation, test: names of the files, without suffix.
-        vocabulary: "words", split at spaces; "sentencepiece", trained on the training text (needs
-            robustplug[text]); or "tokenizer".
-        pieces: size of each sentencepiece vocabulary.
-        tokenizer: folder of a Hugging Face tokenizer, for `vocabulary = "tokenizer"` (needs
-            robustplug[text]).
     """
 
     root: str | None = None
@@ -50,13 +66,23 @@ class TranslationOptions(VocabularyOptions):
     train: str = "train"
     validation: str = "val"
     test: str = "test_2016_flickr"
-    vocabulary: Literal["words", "sentencepiece", "tokenizer"] = "words"
-    pieces: Count = 4000
-    tokenizer: str | None = None
+
+
+@dataclass(frozen=True)
+class DocstringsOptions(PiecesOptions):
+    """Options of `docstrings`.
+
+    Attributes:
+        packages: installed packages whose documentation strings are read; "python" is the standard library.
+    """
+
+    packages: tuple[str, ...] = ("python",)
+    longest: Count = 80
 
     def __post_init__(self) -> None:
-        if (self.vocabulary == "tokenizer") != (self.tokenizer is not None):
-            raise ValueError('set vocabulary = "tokenizer" and the folder `tokenizer` together')
+        super().__post_init__()
+        if not self.packages:
+            raise ValueError("packages must name at least one package")
 
 
 @dataclass(frozen=True)
@@ -117,9 +143,23 @@ class ReplacementOptions:
 
     Attributes:
         eps: largest number of words of a sentence that may be replaced.
+        chrf: least chrF2 of the attacked sentence against the original, in [0, 1]; None for no such limit, as
+            in the paper.
+        similarity: least cosine between the mean word embeddings of both sentences, from the package
+            wordllama (needs robustplug[text]); None for no such limit.
+        language_model: folder of a causal language model of transformers that judges fluency.
+        perplexity: how many times that of the original the perplexity may be; None for no such limit.
     """
 
     eps: NonNegative = 1000.0
+    chrf: UnitInterval | None = None
+    similarity: UnitInterval | None = None
+    language_model: str | None = None
+    perplexity: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if (self.language_model is None) != (self.perplexity is None):
+            raise ValueError("set perplexity and the folder `language_model` together")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.task import quantities_of
 from ..core.types import AttackResult, Result, TaskInfo
 from ..errors import RunError
+from ..plugin.host import registry
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
 from ..runs.environment import describe_environment
 from ..runs.folder import remove_temporary
@@ -30,6 +31,7 @@ from .readable import readable
 from .rows import chain_of_attacks, suite_attacks
 from .setting import Attack
 from .summary import ReferenceErrors, corruption_summary, worst_cases
+from .texts import write_texts
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
@@ -148,7 +150,8 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         **({} if examples is None else {"examples": examples.summary()}),
         "seconds": time.perf_counter() - started,
     }
-    return Result(options.split, len(rows[0].right), use_to_mapping(threat), rows, meta, examples)
+    size = len(rows[0].right)
+    return Result(options.split, size, use_to_mapping(threat), rows, meta, examples, evaluation.texts)
 
 
 def _examples(
@@ -194,6 +197,7 @@ def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Resu
                 result.examples.write(out)
                 if asked.pictures:
                     result.examples.write_pictures(out, subject.parts.task.info.bounds)
+            write_texts(result, out / f"{name}-texts")
             if asked.journal is not None:
                 discard(asked.journal)
     return result
@@ -210,6 +214,7 @@ def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
         "name": recipe.name,
         "method": recipe.method.name,
         "task": recipe.task.name,
+        "modality": registry().get("task", recipe.task.name).modality,
         "model": recipe.model.name if recipe.model else None,
         "recipe_hash": recipe_hash(recipe),
         # Only images have a range that all tasks share.

@@ -119,10 +119,12 @@ def result_table(result: Result) -> Table:
             table.add_row(row.name, "invalid" if row.invalid else "skipped", style="yellow")
             continue
         cells: list[Text | str] = [measured(row, name) for name in columns]
+        # Without an attack, what is judged by measures is neither broken nor whole.
+        broken = "" if columns and row is result.attacks[0] else f"{row.broken}/{row.attempted}"
         table.add_row(
             row.name,
             *(cells or [accuracy_text(row.accuracy, result.samples)]),
-            f"{row.broken}/{row.attempted}",
+            broken,
             f"{row.forwards:,.1f}",
             f"{row.backwards:,.1f}",
             f"{row.seconds:.1f} s",
@@ -196,7 +198,7 @@ def caption(result: Result) -> str:
             "The rows of a section run in order, each on the samples that are still classified correctly."
         )
     alone = [row for row in result.attacks[1:] if not row.chain]
-    if alone:
+    if alone and not headlines(result):
         right = result.samples - result.attacks[0].broken
         more = any(row.attempted > right for row in alone)
         others = ", or on all samples if they are shifted or the attack has its own goal" if more else ""
