@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     )
     from .evaluation.opened import OpenedEvaluation
     from .evaluation.opened_run import open_run
+    from .files.seals import Strict, opened, parsed, sealed
     from .plugin.signatures import check_arguments, scaled_step
     from .report.figures.batchnorm import batchnorm_figure
     from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
@@ -172,6 +173,7 @@ _LAZY = {
     ),
     "evaluation.opened": ("OpenedEvaluation",),
     "evaluation.opened_run": ("open_run",),
+    "files.seals": ("Strict", "opened", "parsed", "sealed"),
     "plugin.signatures": ("check_arguments", "scaled_step"),
     "report.figures.batchnorm": ("batchnorm_figure",),
     "report.figures.charts": (
@@ -266,6 +268,7 @@ __all__ = [
     "Size",
     "Split",
     "Step",
+    "Strict",
     "Task",
     "TaskInfo",
     "Traits",
@@ -327,7 +330,9 @@ __all__ = [
     "open_file",
     "open_model",
     "open_run",
+    "opened",
     "parse_fraction",
+    "parsed",
     "picture_tensor",
     "prepare",
     "rate_at",
@@ -337,6 +342,7 @@ __all__ = [
     "register",
     "result_folder",
     "scaled_step",
+    "sealed",
     "self_trained",
     "stratified_split",
     "stream",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustplug.api import Cost, Step, Vicinity, View
 
-from ..agents.agent import Agent
+from ..agents.agent import Agent, load_agent
 from ..agents.talk import ADVERSARY, Talk, claims, with_claims
 from ..agents.voice import Utterance, Voice, ending
 from ..dialogues.layout import EOS, PAD, lengths
@@ -66,9 +66,11 @@ class RlAttack(_Attack):
         return view.replace(x=game.play(adversary, game.either_first()).rows_so_far())
 
 
-def _adversary(game: Game, options: AdversaryOptions) -> Agent:
-    step = game.step
-    return trained_adversary(game.target, step.model, game.task, game.rules, options, game.device)
+def _adversary(game: Game, options: AdversaryOptions, surrogate: Agent | None = None) -> Agent:
+    """Return the adversary trained against a surrogate, or else against the target."""
+    target = game.target if surrogate is None else Voice(surrogate)
+    model = game.step.model if surrogate is None else surrogate
+    return trained_adversary(target, model, game.task, game.rules, options, game.device)
 
 
 class Sentences:
@@ -77,12 +79,21 @@ class Sentences:
     Args:
         game: game of the batch.
         options: the number of sentences, and the training of the adversary that first said them.
+        surrogate: agent to which it said them; None for the target.
     """
 
-    def __init__(self, game: Game, options: TransferOptions | AnyTurnOptions) -> None:
-        adversary = _adversary(game, options)
+    def __init__(
+        self, game: Game, options: TransferOptions | AnyTurnOptions, surrogate: Agent | None = None
+    ) -> None:
+        adversary = _adversary(game, options, surrogate)
         found = best_sentences(
-            game.target, adversary, game.task, game.rules, options.sentences, options.seed, game.device
+            game.target if surrogate is None else Voice(surrogate),
+            adversary,
+            game.task,
+            game.rules,
+            options.sentences,
+            options.seed,
+            game.device,
         )
         most = max(map(len, found)) + 1
         rows = [[*said, EOS] + [PAD] * (most - 1 - len(said)) for said in found]
@@ -100,11 +111,12 @@ class TransferAttack(_Attack):
 
     def __init__(self, options: TransferOptions) -> None:
         self.options = options
+        self._found: Sentences | None = None
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the dialogues."""
         game, n = Game(step, view, vicinity), self.options.turns
-        sentences, speaker = Sentences(game, self.options), game.speaker(self.options.speaker)
+        sentences, speaker = self._sentences(game), game.speaker(self.options.speaker)
 
         def say(talk: Talk, rows: Tensor, noise: Tensor) -> Utterance:
             if talk.turn == n:
@@ -113,6 +125,15 @@ class TransferAttack(_Attack):
 
         talk = game.play(speaker, game.so_that_adversary_speaks(n), say)
         return view.replace(x=talk.rows_so_far())
+
+    def _sentences(self, game: Game) -> Sentences:
+        """Return the sentences; those said to a surrogate are the same for every batch."""
+        if self.options.surrogate is None:
+            return Sentences(game, self.options)
+        if self._found is None:
+            surrogate = load_agent(self.options.surrogate, game.task.info, game.device)
+            self._found = Sentences(game, self.options, surrogate)
+        return self._found
 
 
 class Searching:
@@ -226,19 +247,19 @@ class AnyTurnAttack(_Attack):
                 base = attack.usual(talk, rows[left], noise[left], False)
                 found = attack.find(talk, rows[left], base, reply_words)
                 good = (found.scores.loss < 0) & (found.scores.slack >= 0)
-                said = _merged(said, left[good], found.said.rows(good))
+                said = merged(said, left[good], found.said.rows(good))
                 if reply_words is not None:
                     closing[rows[left[good]]] = True
                 elif o.constraint == "penalty":
                     talk.forced[rows[left[good]]] = True
                 left = left[~good]
-            return _merged(said, ends.nonzero()[:, 0], closed.rows(ends))
+            return merged(said, ends.nonzero()[:, 0], closed.rows(ends))
 
         talk = game.play(attack.speaker, game.either_first(), say)
         return view.replace(x=talk.rows_so_far())
 
 
-def _merged(said: Utterance, rows: Tensor, new: Utterance) -> Utterance:
+def merged(said: Utterance, rows: Tensor, new: Utterance) -> Utterance:
     """Replace the turns of some rows."""
     width = max(said.words.shape[1], new.words.shape[1])
     words, other = (

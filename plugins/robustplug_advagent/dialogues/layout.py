@@ -25,6 +25,9 @@ COUNTS, OWN, OTHER, CLAIM = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
 HEAD = 12
 
 PAD, EOS, SELECTION, YOU, THEM, UNKNOWN = range(6)
+# A number with this bit spells up to 7 bytes of a word outside the vocabulary; more follow if the next bit is set.
+SPELLED, MORE = 1 << 62, 1 << 56
+_BYTES = 7
 SPECIALS = ("<pad>", "<eos>", "<selection>", "YOU:", "THEM:", "<unk>")
 # Outcomes of one item: 0 to 4 pieces of it, or another ending of the dialogue.
 MOST = 4
@@ -59,9 +62,41 @@ class Words:
         """Return the numbers of words; unknown words become <unk>."""
         return [self._numbers.get(word, UNKNOWN) for word in words]
 
+    def spell(self, words: Iterable[str]) -> list[int]:
+        """Return the numbers of words; a word outside the vocabulary is spelled, in one number per 7 bytes.
+
+        Agents that know the words of the vocabulary alone read a spelled word as <unk>, one for each number.
+        """
+        found: list[int] = []
+        for word in words:
+            if word in self._numbers:
+                found.append(self._numbers[word])
+                continue
+            spelled = word.replace("\0", "").encode(errors="replace") or b"?"
+            for start in range(0, len(spelled), _BYTES):
+                more = MORE if start + _BYTES < len(spelled) else 0
+                found.append(SPELLED | more | int.from_bytes(spelled[start : start + _BYTES]))
+        return found
+
     def decode(self, numbers: Iterable[int]) -> list[str]:
-        """Return the words with these numbers."""
-        return [self.all[number] for number in numbers]
+        """Return the words with these numbers, those that `spell` returns included."""
+        found: list[str] = []
+        spelled = b""
+        for number in numbers:
+            if number < SPELLED:
+                found.append(self.all[number])
+                continue
+            spelled += (number & (MORE - 1)).to_bytes(_BYTES).lstrip(b"\0")
+            if not number & MORE:
+                found.append(spelled.decode(errors="replace"))
+                spelled = b""
+        # The end of a turn that was too long may be missing.
+        return [*found, spelled.decode(errors="replace")] if spelled else found
+
+
+def known_to(size: int, words: Tensor) -> Tensor:
+    """Return words with <unk> in the place of spelled ones, for tables of `size` words."""
+    return torch.where(words < size, words, UNKNOWN)
 
 
 def swapped(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from robustplug.api import Batch, Feed, Refused, Split, TaskInfo, View, index_ba
 from .data import Dialogue, encode, parse_dialogue, read_dialogues, read_scenarios, vocabulary
 from .layout import COUNTS, HEAD, Words, lengths, turns
 from .rules import Rules
-from .scenarios import as_rows, decide, generate, pieces, scores
+from .scenarios import Answer, as_rows, decide, generate, pieces, scores, undecided
 from .scripted import scripted_lines
 from .tell import tell
 
@@ -117,7 +117,7 @@ class NegotiationTask:
         """Return for each sample whether the agent succeeds: bool (N,).
 
         In a negotiation, the agent succeeds if it gets at least as much as the other side; before the first
-        turn it always succeeds. In a dialogue with a known outcome, it succeeds if it decides as the person
+        turn it always succeeds. An agent that gave no decision fails. In a dialogue with a known outcome, it succeeds if it decides as the person
         did; if the two people did not agree, it always fails.
         """
         decision = self.decide(view.x, output)
@@ -126,7 +126,8 @@ class NegotiationTask:
         same = (pieces(decision) == view.y[:, :3]).all(1)
         played = view.y[:, 0] < 0
         silent = lengths(view.x) == 0
-        return torch.where(played, (own >= other) | silent, same & known)
+        won = (own >= other) & ~undecided(output.choice)
+        return torch.where(played, won | silent, same & known)
 
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
         """Measure negotiations: the scores of both sides, how often they agree, and the number of turns.
@@ -144,6 +145,8 @@ class NegotiationTask:
             "agree %": 100.0 * agree,
             "turns": spoken.to(view.x.device),
         }
+        if isinstance(output, Answer):
+            found |= {"no answer %": 100.0 * undecided(output.choice), **output.costs}
         apart = (view.y[:, 0] >= 0) | (lengths(view.x) == 0)
         return {name: values.masked_fill(apart, torch.nan) for name, values in found.items()}
 

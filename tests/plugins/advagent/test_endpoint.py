@@ -1,0 +1,358 @@
+"""An agent behind an endpoint: what it sends, keeps, repeats, refuses, and never tells."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import robustplug
+from robustplug.api import Refused
+from robustplug.cli import main
+from robustplug_advagent.language_models.cache import ReplyCache
+from robustplug_advagent.language_models.endpoint import Endpoint
+from robustplug_advagent.language_models.options import ChatOptions
+from robustplug_advagent.language_models.replies import Message, Request
+
+from .agents import RULES, TASK
+from .chat_server import Answer, Answering, Chat, chat_server, negotiate
+
+pytest.importorskip("openai")
+
+SECRET = "sk-very-secret-0123456789"
+CPU = torch.device("cpu")
+TASK_OF_FEW = {**TASK, "scenarios": 6}
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ROBUSTPLUG_REPLIES", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+
+
+@contextlib.contextmanager
+def serving(answer: Answering, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
+    with chat_server(answer) as chat:
+        monkeypatch.setenv("OPENAI_BASE_URL", chat.address)
+        yield chat
+
+
+def ask(number: int = 0, text: str = "hello") -> Request:
+    return Request((Message("system", "negotiate"), Message("user", text)), 0.5, number)
+
+
+def endpoint(waits: list[float] | None = None, **options: Any) -> Endpoint:
+    noted = [] if waits is None else waits
+
+    def sleep(seconds: float) -> None:
+        # Without waiting: the endpoint looks at the clock again.
+        noted.append(seconds)
+        found._not_before = 0.0
+
+    found = Endpoint(ChatOptions(**{"name": "m", "parallel": 1, **options}), ReplyCache(Path("kept")), sleep)
+    return found
+
+
+def test_a_request_names_the_model_the_chat_and_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda body, number: Answer("hi there"), monkeypatch) as chat:
+        (reply,) = endpoint(tokens=7).reply([ask(5)], CPU)
+        endpoint(omit=("seed", "temperature"), limit="max_tokens").reply([ask(5)], CPU)
+    assert reply == ("hi there", True, 20, 5)
+    headers, path, body = chat.received[0]
+    assert path == "/v1/chat/completions"
+    assert headers["authorization"] == f"Bearer {SECRET}"
+    said = [{"role": "system", "content": "negotiate"}, {"role": "user", "content": "hello"}]
+    assert body == {
+        "model": "m", "messages": said, "max_completion_tokens": 7, "temperature": 0.5, "seed": 5,
+    }  # fmt: skip
+    assert chat.received[1][2] == {"model": "m", "messages": said, "max_tokens": 100}
+
+
+def test_nothing_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda body, number: Answer(f"reply {number}"), monkeypatch) as chat:
+        first = endpoint(parallel=4).reply([ask(0), ask(1), ask(0)], CPU)
+        assert len(chat.received) == 2
+        assert first[0] == first[2]
+        assert endpoint(max_queries=1).reply([ask(1), ask(0)], CPU) == [first[1], first[0]]
+        assert len(chat.received) == 2
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{chat.address}/other")
+        endpoint().reply([ask(0)], CPU)
+        assert len(chat.received) == 3, "another address is another service"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace("reply", "other"),
+        lambda text: "",
+        lambda text: "[1]",
+        lambda text: text.replace('"whole": true', '"whole": 1'),
+    ],
+)
+def test_a_damaged_reply_is_asked_for_again(change: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda body, number: Answer("reply"), monkeypatch) as chat:
+        endpoint().reply([ask()], CPU)
+        (path,) = Path("kept").rglob("*.json")
+        path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+        with pytest.warns(UserWarning, match="asked for again"):
+            (reply,) = endpoint().reply([ask()], CPU)
+        assert reply.text == "reply"
+        assert len(chat.received) == 2
+        endpoint().reply([ask()], CPU)
+        assert len(chat.received) == 2
+
+
+def test_a_reply_is_not_taken_for_that_of_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda body, number: Answer(f"reply {number}"), monkeypatch) as chat:
+        endpoint().reply([ask(0)], CPU)
+        (path,) = Path("kept").rglob("*.json")
+        endpoint().reply([ask(1)], CPU)
+        (other,) = set(Path("kept").rglob("*.json")) - {path}
+        other.write_bytes(path.read_bytes())
+        with pytest.warns(UserWarning, match="is the reply to another request"):
+            assert endpoint().reply([ask(1)], CPU)[0].text == "reply 2"
+    assert len(chat.received) == 3
+
+
+FAILURES = {
+    "500": Answer('{"error": {"message": "it hurts"}}', 500, raw=True),
+    "busy": Answer("busy", 503, raw=True),
+    "no JSON": Answer("{'hi'", raw=True),
+    "nested": Answer("[" * 100_000, raw=True),
+    "no choice": Answer('{"choices": []}', raw=True),
+    "wrong types": Answer('{"choices": [{"message": {"content": 3}}]}', raw=True),
+    "a list": Answer("[]", raw=True),
+    "reset": Answer(reset=True),
+    "slow": Answer("late", wait=1.0),
+    "dripping": Answer("late" * 20, drip=0.05),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_may_pass_is_tried_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    seconds = 0.4 if name in ("slow", "dripping") else 20.0
+
+    def answer(body: Any, number: int) -> Answer:
+        return FAILURES[name] if number == 0 else Answer("at last")
+
+    with serving(answer, monkeypatch) as chat:
+        (reply,) = endpoint(waits, seconds=seconds).reply([ask()], CPU)
+    assert reply.text == "at last"
+    assert len(chat.received) == 2
+    assert len(waits) == 1
+    assert 0.2 < waits[0] <= 0.5
+
+
+def test_what_never_passes_ends_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    with (
+        serving(lambda body, number: FAILURES["500"], monkeypatch) as chat,
+        pytest.raises(Refused, match="failed 3 times: status 500: it hurts; the replies so far are kept"),
+    ):
+        endpoint(waits, retries=2).reply([ask()], CPU)
+    assert len(chat.received) == 3
+    assert waits == sorted(waits)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+def test_what_cannot_pass_is_not_repeated(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps({"error": {"message": "no such model"}})
+    with (
+        serving(lambda *_: Answer(body, status, raw=True), monkeypatch) as chat,
+        pytest.raises(Refused, match=f"failed: status {status}: no such model"),
+    ):
+        endpoint().reply([ask()], CPU)
+    assert len(chat.received) == 1
+
+
+def test_the_endpoint_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    slow_down = Answer("{}", 429, {"Retry-After": "17"}, raw=True)
+
+    def answer(body: Any, number: int) -> Answer:
+        return slow_down if number == 0 else Answer("thanks")
+
+    with serving(answer, monkeypatch) as chat:
+        endpoint(waits).reply([ask()], CPU)
+        assert len(waits) == 1
+        assert 16 < waits[0] <= 17
+    with (
+        serving(lambda *_: slow_down, monkeypatch) as chat,
+        pytest.raises(Refused, match="asks to wait for 17 s"),
+    ):
+        endpoint(patience=10).reply([ask(1)], CPU)
+    assert len(chat.received) == 1
+    spent = Answer('{"error": {"message": "no credit", "code": "insufficient_quota"}}', 429, raw=True)
+    with serving(lambda *_: spent, monkeypatch) as chat, pytest.raises(Refused, match="no credit"):
+        endpoint().reply([ask(2)], CPU)
+    assert len(chat.received) == 1
+
+
+def test_the_bound_counts_repetitions_and_what_was_answered_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(body: Any, number: int) -> Answer:
+        return FAILURES["500"] if number == 1 else Answer("fine")
+
+    with serving(answer, monkeypatch) as chat:
+        with pytest.raises(Refused, match="the bound of 3 requests is spent: raise max_queries"):
+            endpoint(max_queries=3).reply([ask(number) for number in range(4)], CPU)
+        assert len(chat.received) == 3
+        endpoint(max_queries=2).reply([ask(number) for number in range(4)], CPU)
+        assert len(chat.received) == 5
+
+
+def test_refusals_and_cut_replies_are_no_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [
+        Answer(message={"content": None, "refusal": "I cannot help"}),
+        Answer(""),
+        Answer("and then", finish="length"),
+        Answer("bad words", finish="content_filter"),
+        Answer("fine", usage=None),
+    ]
+    with serving(lambda body, number: answers[number], monkeypatch):
+        found = endpoint().reply([ask(number) for number in range(5)], CPU)
+    assert [reply.whole for reply in found] == [False, False, False, False, True]
+    assert [reply.text for reply in found] == ["I cannot help", "", "and then", "bad words", "fine"]
+    assert found[4].read is None
+
+
+def test_nothing_is_sent_but_to_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with chat_server(lambda *_: Answer("stolen")) as other:
+        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(variable, other.address.removesuffix("/v1"))
+        away = Answer("{}", 307, {"Location": f"{other.address}/chat/completions"}, raw=True)
+        with (
+            serving(lambda *_: away, monkeypatch) as chat,
+            pytest.raises(Refused, match="status 307 .a redirect, which is not followed"),
+        ):
+            endpoint().reply([ask()], CPU)
+        assert len(chat.received) == 1
+        assert other.received == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "", "ftp://x/v1", "localhost:80", "http://", "http://me:word@x/v1", "http://x/v1?key=1", "http://[x/v1",
+    ],
+)  # fmt: skip
+def test_addresses_that_are_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(Refused, match="OPENAI_BASE_URL"):
+        endpoint()
+
+
+EVALUATE = (
+    "evaluate", "openai-chat:m", "--task", "scripted-negotiation", "--set", "task.dialogues=64",
+    "--set", "task.scenarios=6", "--set", "task.unknown_below=2", "--set", "evaluate.vicinity={use='rules'}",
+    "--set", "evaluate.attack=[{use='partner'}]", "--device", "cpu", "--json", "found.json",
+)  # fmt: skip
+
+
+def test_an_evaluation_that_the_bound_stops_goes_on_and_pays_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(negotiate, monkeypatch) as chat:
+        first = CliRunner().invoke(main, [*EVALUATE, "--max-queries", "7"])
+        assert len(chat.received) == 7
+        assert "the bound of 7 requests is spent" in " ".join(first.output.split())
+        second = CliRunner().invoke(main, [*EVALUATE, "--set", "model.max_queries=1000"])
+        assert second.exit_code == 0, second.output
+        paid = [json.dumps(body, sort_keys=True) for _, _, body in chat.received]
+        assert len(paid) == len(set(paid))
+        (row,) = json.loads(Path("found.json").read_text(encoding="utf-8"))["attacks"][1:]
+    assert row["measures"]["no answer %"]["mean"] == 0
+    assert row["measures"]["queries"]["mean"] > 1
+    assert row["measures"]["tokens read"]["mean"] == 20 * row["measures"]["queries"]["mean"]
+    assert "i would like everything , sir ; is that ok ?" in row["example"]
+
+
+def test_the_key_is_nowhere_but_in_the_header(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    def answer(body: dict[str, Any], number: int) -> Answer:
+        found = negotiate(body)
+        return Answer(f"{SECRET} {found.text}") if number == 0 else found
+
+    with serving(answer, monkeypatch) as chat:
+        result = CliRunner().invoke(main, EVALUATE)
+        assert result.exit_code == 0, result.output
+        leak = Answer(json.dumps({"error": {"message": f"bad key {SECRET}"}}), 401, raw=True)
+        seen = [result.output]
+    with serving(lambda *_: leak, monkeypatch):
+        failed = CliRunner().invoke(main, EVALUATE)
+        seen.append(failed.output)
+        assert "bad key [key]" in " ".join(failed.output.split())
+        try:
+            endpoint().reply([ask()], CPU)
+        except Refused as error:
+            seen.append("".join(traceback.format_exception(error)))
+    assert all(SECRET in headers["authorization"] for headers, _, _ in chat.received)
+    assert all(SECRET not in json.dumps(body) for _, _, body in chat.received)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 5
+    for path in written:
+        assert SECRET.encode() not in path.read_bytes(), path
+    assert all(SECRET not in text for text in (*seen, caplog.text))
+
+
+def test_prompts_are_stored_with_the_result_and_can_be_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from importlib import resources
+
+    own = resources.files("robustplug_advagent.language_models").joinpath("prompts", "negotiator.toml")
+    changed = tmp_path / "mine.toml"
+    changed.write_text(
+        own.read_text(encoding="utf-8").replace("You negotiate", "You haggle"), encoding="utf-8"
+    )
+    task = {"task": TASK_OF_FEW, "vicinity": RULES, "device": "cpu", "samples": 2}
+    rows: list[Any] = [{"use": "lm-attack", "agent": "openai-chat:evil"}]
+    with serving(negotiate, monkeypatch) as chat:
+        model = robustplug.build(
+            "model", "openai-chat", name="m", prompts=str(changed),
+            info=robustplug.build("task", TASK["use"], dialogues=64, unknown_below=2).info,
+        )  # fmt: skip
+        result = robustplug.evaluate(model, attacks=rows, out=tmp_path / "out", **task)
+    body = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert "You haggle" in body["meta"]["loaded"]["prompts"]["system"]
+    assert body["meta"]["loaded"]["address"] == chat.address
+    assert "bad deal" in body["attacks"][1]["options"]["facts"]["prompts"]["system"]
+    assert {body["model"] for _, _, body in chat.received} == {"m", "evil"}
+    assert result.attacks[1].measures["agree %"].count == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: text.replace("schema = 1", "schema = 2"), "must have schema = 1"),
+        (lambda text: text.replace("start =", "begin ="), "must have schema = 1 and system, start"),
+        (lambda text: text.replace("$pool", "$pond"), r"names \$pond; there are \$pool"),
+        (lambda text: text.replace("$pool", "$ 5"), "names nothing: write"),
+        (lambda text: text + "x", "is no TOML"),
+    ],
+)
+def test_broken_files_of_prompts_are_refused(change: Any, why: str, tmp_path: Path) -> None:
+    from importlib import resources
+
+    from robustplug_advagent.language_models.prompts import read_prompts
+
+    own = resources.files("robustplug_advagent.language_models").joinpath("prompts", "negotiator.toml")
+    (tmp_path / "p.toml").write_text(change(own.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(Refused, match=why):
+        read_prompts(str(tmp_path / "p.toml"), "negotiator")
+    with pytest.raises(Refused, match="does not exist"):
+        read_prompts(str(tmp_path / "q.toml"), "negotiator")

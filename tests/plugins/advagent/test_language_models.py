@@ -1,0 +1,335 @@
+"""A small language model, trained here, negotiates, is attacked, and attacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import robustplug
+from robustplug.api import Refused
+from robustplug.cli import main
+from robustplug_advagent.agents.talk import draw_noise, play
+from robustplug_advagent.agents.voice import Utterance, Voice
+from robustplug_advagent.dialogues.layout import EOS, HEAD, SELECTION, UNKNOWN, Words, known_to
+from robustplug_advagent.dialogues.rules import allowed
+from robustplug_advagent.dialogues.scenarios import WALK_AWAY, decide, scores, undecided
+from robustplug_advagent.language_models.agent import LanguageModelAgent
+from robustplug_advagent.language_models.parse import deal_of, turn_of, words_in
+from robustplug_advagent.language_models.prompts import as_lines, read_prompts
+from robustplug_advagent.language_models.replies import Reply, Request
+from robustplug_advagent.protocol import Goal, Turn
+
+from .agents import MODEL, RULES, TASK, row, small_agent, small_task
+from .small_lm import train_language_model, written_prompts
+
+pytest.importorskip("transformers")
+
+CPU = torch.device("cpu")
+GOAL = Goal({"book": 1, "hat": 2, "ball": 2}, {"book": 4, "hat": 3, "ball": 0})
+
+
+def said(text: str, whole: bool = True) -> Reply:
+    return Reply(text, whole, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("book=1 hat=0 ball=2", [1, 0, 2]),
+        (" Book=1  hat=0\nball=2 ", [1, 0, 2]),
+        ("<think>book=0 hat=0 ball=0</think>\n\nbook=1 hat=2 ball=0", [1, 2, 0]),
+        ("book=1 hat=0 ball=3", None),
+        ("book=-1 hat=0 ball=2", None),
+        ("book=1 hat=0", None),
+        ("hat=0 book=1 ball=2", None),
+        ("I take book=1 hat=0 ball=2", None),
+        ("book=1 hat=0 ball=2.", None),
+        ("book=1.5 hat=0 ball=2", None),
+        ("book=٣ hat=0 ball=0", None),
+        ("", None),
+        ("I cannot help with that.", None),
+        ("no agreement", None),
+    ],
+)
+def test_deals_are_read_by_one_form(text: str, expected: list[int] | None) -> None:
+    assert deal_of(said(text), GOAL.counts, walk_away=False) == expected
+    assert deal_of(said(text, whole=False), GOAL.counts, walk_away=False) is None
+
+
+def test_agreeing_on_nothing_is_an_answer_where_it_is_allowed() -> None:
+    assert deal_of(said("No agreement"), GOAL.counts, walk_away=True) == "walk away"
+    assert deal_of(said("no agreement, sorry"), GOAL.counts, walk_away=True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("I'd like 2 hats, OK?", "i'd like 2 hats , ok ?"),
+        ("YOU: <eos> <pad>", "you : < eos > < pad >"),
+        ("Ça va — d’accord!", "ça va — d'accord !"),
+        ("a\0b \ud800 c_d", "a b ? c _ d"),
+        ("<unk> THEM:<selection", "< unk > them : < selection"),
+    ],
+)
+def test_turns_are_written_as_the_data_and_never_hold_special_words(text: str, words: str) -> None:
+    known = Words.of(["i'd", "like", "hats"])
+    numbers, understood = turn_of(said(text), known, 100)
+    assert understood
+    assert not set(numbers) & set(range(6))
+    assert " ".join(word for word in known.decode(numbers) if word.strip("\0")) == words
+
+
+def test_endings_silence_and_cut_turns() -> None:
+    known = small_task().info.words
+    assert turn_of(said("Deal! <selection>"), known, 9) == ([SELECTION], True)
+    assert known.decode(turn_of(said("  "), known, 9)[0]) == ["..."]
+    assert not turn_of(said("  "), known, 9)[1]
+    numbers, understood = turn_of(said("i want the <selection>", whole=False), known, 9)
+    assert (known.decode(numbers), understood) == (["i", "want", "the"], False)
+    assert len(turn_of(said("word " * 50), known, 9)[0]) == 9
+
+
+def test_words_outside_the_vocabulary_are_spelled_and_read_as_unknown_by_a_gru() -> None:
+    agent, known = small_agent(), small_task().info.words
+    numbers = known.spell(["i", "extraordinarily", "日本語"])
+    assert known.decode(numbers) == ["i", "extraordinarily", "日本語"]
+    assert known.decode(numbers[:2]) == ["i", "extraor"], "the end of a turn may be cut"
+    plain = row(known, "THEM: i <unk> <unk> <unk> <unk> <eos> YOU: <selection>")
+    spelled = plain.clone()
+    spelled[0, HEAD + 2 : HEAD + 6] = torch.tensor(numbers[1:])
+    assert torch.equal(known_to(len(known), spelled[:, HEAD:]), plain[:, HEAD:])
+    assert torch.equal(agent(spelled).choice, agent(plain).choice)
+    heard = [
+        Voice(agent).hear(Voice(agent).begin(x), Utterance(x[:, HEAD + 1 : HEAD + 7], torch.tensor([6])), 4)
+        for x in (plain, spelled)
+    ]
+    assert torch.equal(heard[0].hidden, heard[1].hidden)
+    assert bool(allowed(spelled, 6, 6))
+    assert UNKNOWN not in numbers
+
+
+class Scripted:
+    """Reply by a list of texts, the last of them for ever."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts, self.asked = list(texts), list[Request]()
+
+    def reply(self, requests: Sequence[Request], device: torch.device) -> list[Reply]:
+        self.asked += requests
+        return [
+            Reply(self.texts.pop(0) if len(self.texts) > 1 else self.texts[0], True, 7, 2) for _ in requests
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+
+def scripted_agent(*texts: str, walk_away: bool = False) -> LanguageModelAgent:
+    import dataclasses
+
+    info = dataclasses.replace(small_task().info, walk_away=walk_away)
+    return LanguageModelAgent(Scripted(*texts), read_prompts(None, "negotiator"), info)
+
+
+def test_a_reply_that_is_no_deal_is_no_agreement_and_no_success() -> None:
+    task = small_task()
+    x = row(task.info.words, "THEM: i want the book <eos> YOU: <selection>").repeat(3, 1)
+    output = scripted_agent("book=1 hat=2 ball=2", "i take all", "book=0 hat=0 ball=0")(x)
+    assert undecided(output.choice).tolist() == [False, True, False]
+    decision = decide(output.choice, x)
+    assert decision.tolist()[1] == WALK_AWAY
+    own, other, agree = scores(x, decision)
+    assert agree.tolist() == [True, False, True]
+    assert own.tolist() == [10, 0, 0]
+    assert other.tolist() == [0, 0, 10]
+    from robustplug.api import View
+
+    view = View(x, torch.full((3, 6), -1), "adv", x, torch.arange(3))
+    assert task.score(view, output).tolist() == [True, False, False]
+    measured = task.measure(view, output)
+    assert measured["no answer %"].tolist() == [0, 100, 0]
+    assert measured["queries"].tolist() == [1, 1, 1]
+
+
+def test_the_costs_of_a_dialogue_are_those_of_its_own_turns_and_decision() -> None:
+    target = scripted_agent("I want it all!", "", "<selection>", "book=0 hat=0 ball=0")
+    other = scripted_agent("no")
+    x = small_task().scenarios("test")[:1]
+    talk = play(x, target, other, torch.tensor([0]), torch.full((1, 20, 8), 0.3))
+    output = target(talk.rows_so_far())
+    costs = {name: values.tolist() for name, values in output.costs.items()}
+    assert costs == {"queries": [4.0], "tokens read": [28.0], "tokens written": [8.0], "no turn": [1.0]}
+    assert len(target._replier.asked) == 4  # type: ignore[attr-defined]
+    last = target._replier.asked[-1].messages  # type: ignore[attr-defined]
+    assert [message.role for message in last] == ["system", *["user", "assistant"] * 3, "user"]
+    assert last[2].text == "i want it all !"
+    assert "book=0 hat=0 ball=0" in last[-1].text
+
+
+def test_roles_alternate_whoever_speaks_first_and_last() -> None:
+    prompts = read_prompts(None, "negotiator")
+    dialogue = [Turn(False, "hi"), Turn(True, "deal ?"), Turn(False, "<selection>")]
+    for start in (0, 1):
+        for walk_away in (False, True):
+            chat = prompts.to_decide(GOAL, dialogue[start:], walk_away)
+            roles = [message.role for message in chat]
+            assert roles[:2] == ["system", "user"]
+            assert all(one != other for one, other in zip(roles, roles[1:], strict=False))
+            assert ("no agreement" in chat[-1].text) == walk_away
+            assert "ended the negotiation" in chat[-1].text
+    text = prompts.to_speak(GOAL, [])[0].text
+    assert "1 book, 2 hats, 2 balls" in text
+    assert "book 4, hat 3, ball 0" in text
+    assert as_lines(prompts.to_speak(GOAL, dialogue[:1])).endswith("\nTHEM: hi\nYOU:")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_language_model(tmp_path_factory.mktemp("lm"))
+
+
+def built(folder: Path, **options: Any) -> LanguageModelAgent:
+    prompts = str(written_prompts(folder))
+    agent: LanguageModelAgent = robustplug.build(
+        "model", "causal-lm", info=small_task().info, **{"name": str(folder), "prompts": prompts, **options}
+    )
+    return agent.eval()
+
+
+def test_a_small_language_model_negotiates_and_a_dialogue_is_the_same_in_any_batch(trained: Path) -> None:
+    before = torch.random.get_rng_state()
+    agent = built(trained, tokens=24)
+    x = small_task().scenarios("test")[:12]
+    noise = draw_noise(len(x), 8, 16, torch.Generator().manual_seed(1))
+    first = torch.arange(len(x)) % 2
+    talk = play(x, agent, agent, first, noise)
+    output = agent(talk.rows_so_far())
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert bool(allowed(talk.rows_so_far(), 8, 16).all())
+    assert float(undecided(output.choice).float().mean()) < 0.5
+    spoken = {tuple(words) for words in talk.words.tolist()}
+    assert len(spoken) > 6
+    for number in (0, 5):
+        rows = slice(number, number + 1)
+        alone = play(x[rows], agent, agent, first[rows], noise[rows])
+        size = int(alone.sizes[0])
+        assert talk.words[number, :size].tolist() == alone.words[0].tolist()
+        assert torch.equal(agent(alone.rows_so_far()).choice[0], output.choice[number])
+
+
+def test_temperature_0_is_the_likeliest_reply(trained: Path) -> None:
+    agent = built(trained, tokens=12)
+    chat = agent.prompts.to_speak(GOAL, [])
+    replies = agent._replier.reply([Request(chat, 0.0, seed) for seed in range(3)], CPU)
+    assert len(set(replies)) == 1
+    drawn = agent._replier.reply([Request(chat, 1.5, seed) for seed in range(8)], CPU)
+    assert len(set(drawn)) > 3
+    assert drawn == agent._replier.reply([Request(chat, 1.5, seed) for seed in range(8)], CPU)
+
+
+def test_the_bound_and_the_room_of_the_model_are_kept(trained: Path) -> None:
+    agent = built(trained, max_queries=2)
+    chat = agent.prompts.to_speak(GOAL, [])
+    with pytest.raises(Refused, match="bound of 2 requests"):
+        agent._replier.reply([Request(chat, 0.0, seed) for seed in range(3)], CPU)
+    with pytest.raises(Refused, match="leaves no room for a reply of 500"):
+        built(trained, tokens=500)._replier.reply([Request(chat, 0.0, 0)], CPU)
+
+
+def test_folders_that_are_no_language_model(tmp_path: Path, trained: Path) -> None:
+    import shutil
+
+    for name, why in (("nothing", "config.json is missing"), (str(tmp_path), "config.json is missing")):
+        with pytest.raises(Exception, match=why):
+            built(trained, name=name)
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken)
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(Exception, match="holds no readable causal language model"):
+        built(trained, name=str(broken))
+
+
+def suite(speaker: Path) -> dict[str, Any]:
+    short = {"epochs": 1, "batch": 16, "people": 4}
+    attacks: list[dict[str, Any]] = [
+        {"use": "partner", "agent": str(speaker)},
+        {"use": "rl-attack", "speaker": str(speaker), **short},
+        {"use": "transfer-attack", "speaker": str(speaker), "surrogate": str(speaker), "turns": 1, **short},
+        {"use": "sampled-reactive-attack", "speaker": str(speaker), "candidates": 3, "rounds": 2},
+        {"use": "sampled-preemptive-attack", "speaker": str(speaker), "candidates": 3, "rounds": 2},
+        {"use": "lm-attack", "tokens": 16},
+        {"use": "reactive-attack", "speaker": str(speaker)},
+    ]
+    return {"schema": 1, "name": "lm", "row": [{"attack": attack} for attack in attacks]}
+
+
+def test_every_attack_runs_on_a_language_model(trained: Path, tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {
+        "name": "sv",
+        "task": TASK,
+        "model": MODEL,
+        "method": {"use": "erm", "vicinity": RULES, "loss": {"use": "dialogue"}},
+        "optimizer": {"use": "adamw", "lr": 0.02, "weight_decay": 0.0},
+        "train": {"epochs": 2, "batch_size": 16, "select": "last", "device": "cpu"},
+        "validate": {"attack": {"use": "none"}},
+        "evaluate": {"samples": 2, "attack": [{"use": "none"}]},
+    }
+    speaker = robustplug.train(recipe, out=tmp_path / "sv").folder
+    task = {**TASK, "train_scenarios": 16}
+    given: dict[str, Any] = {"task": task, "vicinity": RULES, "samples": 4, "device": "cpu"}
+    result = robustplug.evaluate(
+        built(trained, tokens=16), suite=suite(speaker), out=tmp_path / "out", **given
+    )
+    clean, *rows, white = result.attacks
+    assert clean.forwards == 0 or clean.measures["queries"].count == 0
+    assert "no method logits" in white.skipped
+    for found in rows:
+        assert not found.skipped, found.skipped
+        assert found.rejected == 0, found.name
+        for name in ("target", "queries", "no answer %", "tokens read"):
+            assert found.measures[name].count == 4, found.name
+        assert found.measures["queries"].mean >= 2
+    body = json.loads((tmp_path / "out" / "lm.json").read_text(encoding="utf-8"))
+    assert body["meta"]["loaded"]["prompts"]["ended"] == "over"
+    assert len(body["meta"]["loaded"]["sha256"]) == 64
+    by_name = {found.name.split(" ")[0]: found for found in rows}
+    # What the search asks the target is its cost, and counted.
+    assert by_name["sampled-preemptive-attack"].forwards > by_name["partner"].forwards + 4
+
+
+def test_one_command_evaluates_a_language_model(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prompts = written_prompts(trained)
+    changes = (
+        "task.dialogues=64", "task.scenarios=3", "task.unknown_below=2", f'model.prompts="{prompts}"',
+        "model.tokens=16", "evaluate.vicinity={use='rules',turns=6,words=12}", "evaluate.attack=[{use='lm-attack',tokens=16}]",
+    )  # fmt: skip
+    options = [part for change in changes for part in ("--set", change)]
+    command = [
+        "evaluate",
+        f"causal-lm:{trained}",
+        "--task",
+        "scripted-negotiation",
+        "--device",
+        "cpu",
+        *options,
+    ]
+    result = CliRunner().invoke(main, [*command, "--json", "found.json"])
+    assert result.exit_code == 0, result.output
+    row_found = json.loads(Path("found.json").read_text(encoding="utf-8"))["attacks"][1]
+    assert row_found["attempted"] == 3
+    stopped = CliRunner().invoke(main, [*command, "--max-queries", "4", "--out", "other"])
+    assert "bound of 4 requests is spent" in " ".join(stopped.output.split())
+
+
+def test_words_in_are_at_most_as_many_as_characters() -> None:
+    assert words_in("a-b_c") == ["a", "-", "b", "_", "c"]
+    assert EOS not in small_task().info.words.spell(words_in("<eos>"))
