@@ -25,7 +25,7 @@ COUNTS, OWN, OTHER, CLAIM = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
 HEAD = 12
 
 PAD, EOS, SELECTION, YOU, THEM, UNKNOWN = range(6)
-# A number with this bit spells up to 7 bytes of a word outside the vocabulary; more follow if the next bit is set.
+# A number with the first bit spells up to 7 bytes of a word outside the vocabulary; with the other, more follow.
 SPELLED, MORE = 1 << 62, 1 << 56
 _BYTES = 7
 SPECIALS = ("<pad>", "<eos>", "<selection>", "YOU:", "THEM:", "<unk>")

@@ -117,8 +117,8 @@ class NegotiationTask:
         """Return for each sample whether the agent succeeds: bool (N,).
 
         In a negotiation, the agent succeeds if it gets at least as much as the other side; before the first
-        turn it always succeeds. An agent that gave no decision fails. In a dialogue with a known outcome, it succeeds if it decides as the person
-        did; if the two people did not agree, it always fails.
+        turn it always succeeds, and without an answer for a decision it fails. In a dialogue with a known
+        outcome, it succeeds if it decides as the person did; if the two people did not agree, it always fails.
         """
         decision = self.decide(view.x, output)
         own, other, _ = scores(view.x, decision)
@@ -146,7 +146,7 @@ class NegotiationTask:
             "turns": spoken.to(view.x.device),
         }
         if isinstance(output, Answer):
-            found |= {"no answer %": 100.0 * undecided(output.choice), **output.costs}
+            found |= {"failed deals %": 100.0 * undecided(output.choice), **output.costs}
         apart = (view.y[:, 0] >= 0) | (lengths(view.x) == 0)
         return {name: values.masked_fill(apart, torch.nan) for name, values in found.items()}
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 KEPT = 200_000
 """Number of turns whose costs are remembered."""
-COSTS = ("queries", "tokens read", "tokens written", "no turn")
+COSTS = ("queries", "tokens read", "tokens written", "failed turns")
 _FAR = -100.0
 
 
@@ -165,7 +165,7 @@ class LanguageModelAgent(OwnAgent):
             self._spent.popitem(last=False)
 
     def _turn_costs(self, goal: Goal, dialogue: tuple[Turn, ...]) -> list[_Cost]:
-        """Return the costs of the own turns of a dialogue; the last turn may have been forced by the rules."""
+        """Return the costs of the own turns of a dialogue; the rules may have forced the last."""
         keys = [_key(goal, dialogue[: at + 1]) for at, turn in enumerate(dialogue) if turn.mine]
         return [self._spent[key] for key in keys if key in self._spent]
 

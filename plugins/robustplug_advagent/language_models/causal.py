@@ -77,7 +77,7 @@ class CausalLm:
         if room is not None and len(tokens) + self.options.tokens > room:
             raise Refused(
                 f"a dialogue of {len(tokens)} tokens leaves no room for a reply of {self.options.tokens}: the "
-                f"model has {room} positions; lower tokens, or the turns and words of the rules"
+                f"model has {room} positions; lower its tokens, or the turns and words of the rules"
             )
         return list(tokens)
 

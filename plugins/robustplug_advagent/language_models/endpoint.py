@@ -152,7 +152,8 @@ class Endpoint:
                     why = f"{self.address} failed{times}: {fault.why}"
                     break
                 if wait > self.options.patience:
-                    why = f"{self.address} asks to wait for {wait:.0f} s ({fault.why}): raise patience, or go on later"
+                    asked = f"{self.address} asks to wait for {wait:.0f} s ({fault.why})"
+                    why = f"{asked}: raise patience, or go on later"
                     break
                 with self._lock:
                     # All requests wait where one failed: the cause is rarely its own.
@@ -280,8 +281,8 @@ def _address() -> str:
     address = os.environ.get(ADDRESS, "").strip()
     if not address:
         raise Refused(
-            f"openai-chat needs an address: set the variable {ADDRESS}, for example to https://api.openai.com/v1 "
-            f"or http://localhost:8000/v1, and {KEY} to the key"
+            f"openai-chat needs an address: set the variable {ADDRESS}, for example to "
+            f"https://api.openai.com/v1 or http://localhost:8000/v1, and {KEY} to the key"
         )
     try:
         parts = urllib.parse.urlsplit(address)

@@ -272,7 +272,7 @@ def test_an_evaluation_that_the_bound_stops_goes_on_and_pays_nothing_twice(
         paid = [json.dumps(body, sort_keys=True) for _, _, body in chat.received]
         assert len(paid) == len(set(paid))
         (row,) = json.loads(Path("found.json").read_text(encoding="utf-8"))["attacks"][1:]
-    assert row["measures"]["no answer %"]["mean"] == 0
+    assert row["measures"]["failed deals %"]["mean"] == 0
     assert row["measures"]["queries"]["mean"] > 1
     assert row["measures"]["tokens read"]["mean"] == 20 * row["measures"]["queries"]["mean"]
     assert "i would like everything , sir ; is that ok ?" in row["example"]

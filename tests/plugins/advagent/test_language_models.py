@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,7 +154,7 @@ def test_a_reply_that_is_no_deal_is_no_agreement_and_no_success() -> None:
     view = View(x, torch.full((3, 6), -1), "adv", x, torch.arange(3))
     assert task.score(view, output).tolist() == [True, False, False]
     measured = task.measure(view, output)
-    assert measured["no answer %"].tolist() == [0, 100, 0]
+    assert measured["failed deals %"].tolist() == [0, 100, 0]
     assert measured["queries"].tolist() == [1, 1, 1]
 
 
@@ -164,7 +165,7 @@ def test_the_costs_of_a_dialogue_are_those_of_its_own_turns_and_decision() -> No
     talk = play(x, target, other, torch.tensor([0]), torch.full((1, 20, 8), 0.3))
     output = target(talk.rows_so_far())
     costs = {name: values.tolist() for name, values in output.costs.items()}
-    assert costs == {"queries": [4.0], "tokens read": [28.0], "tokens written": [8.0], "no turn": [1.0]}
+    assert costs == {"queries": [4.0], "tokens read": [28.0], "tokens written": [8.0], "failed turns": [1.0]}
     assert len(target._replier.asked) == 4  # type: ignore[attr-defined]
     last = target._replier.asked[-1].messages  # type: ignore[attr-defined]
     assert [message.role for message in last] == ["system", *["user", "assistant"] * 3, "user"]
@@ -180,7 +181,7 @@ def test_roles_alternate_whoever_speaks_first_and_last() -> None:
             chat = prompts.to_decide(GOAL, dialogue[start:], walk_away)
             roles = [message.role for message in chat]
             assert roles[:2] == ["system", "user"]
-            assert all(one != other for one, other in zip(roles, roles[1:], strict=False))
+            assert all(one != other for one, other in itertools.pairwise(roles))
             assert ("no agreement" in chat[-1].text) == walk_away
             assert "ended the negotiation" in chat[-1].text
     text = prompts.to_speak(GOAL, [])[0].text
@@ -292,7 +293,7 @@ def test_every_attack_runs_on_a_language_model(trained: Path, tmp_path: Path) ->
     for found in rows:
         assert not found.skipped, found.skipped
         assert found.rejected == 0, found.name
-        for name in ("target", "queries", "no answer %", "tokens read"):
+        for name in ("target", "queries", "failed deals %", "tokens read"):
             assert found.measures[name].count == 4, found.name
         assert found.measures["queries"].mean >= 2
     body = json.loads((tmp_path / "out" / "lm.json").read_text(encoding="utf-8"))
@@ -310,7 +311,8 @@ def test_one_command_evaluates_a_language_model(
     prompts = written_prompts(trained)
     changes = (
         "task.dialogues=64", "task.scenarios=3", "task.unknown_below=2", f'model.prompts="{prompts}"',
-        "model.tokens=16", "evaluate.vicinity={use='rules',turns=6,words=12}", "evaluate.attack=[{use='lm-attack',tokens=16}]",
+        "model.tokens=16", "evaluate.vicinity={use='rules',turns=6,words=12}",
+        "evaluate.attack=[{use='lm-attack',tokens=16}]",
     )  # fmt: skip
     options = [part for change in changes for part in ("--set", change)]
     command = [
