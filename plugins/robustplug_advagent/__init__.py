@@ -43,10 +43,11 @@ _LANGUAGE_MODELS = f"{_HERE}.language_models"
 OFFICIAL_SEARCH = {
     "changes": 100,
     "kappa": 3,
-    "search": "every",
     "constraint": "penalty",
     "objective": "official",
 }
+
+THESIS_SEARCH = {"search": "pad"}
 
 
 @hookimpl
@@ -236,7 +237,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         ReactiveOptions,
         "make the target end the dialogue and decide badly",
         PAPER,
-        variants={"paper": {}, "official": OFFICIAL_SEARCH},
+        variants={"paper": THESIS_SEARCH, "official": OFFICIAL_SEARCH},
         tasks=TASKS,
     )
     yield Component(
@@ -245,7 +246,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         PreemptiveOptions,
         "make the target lower its demand, then end the dialogue",
         PAPER,
-        variants={"paper": {}, "official": OFFICIAL_SEARCH},
+        variants={"paper": THESIS_SEARCH, "official": OFFICIAL_SEARCH},
         tasks=TASKS,
     )
     yield Component(

@@ -67,6 +67,8 @@ class Attack:
     after: str = ""
 
 
+# A row of which more than this share was discarded as outside the threat model states no accuracy.
+REJECTED = 0.1
 CLEAN = Attack("clean", {}, None, chain="")
 
 

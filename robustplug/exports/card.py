@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.measures import wilson_interval
 from ..core.types import Result
 from ..recipe.write import recipe_to_mapping
 from ..report.material import Material, read_material
-from ..report.tables.results import threat_text, wilson_interval
+from ..report.tables.results import threat_text
 from ..report.tables.sheets import Cell, Sheet, markdown
 from ..subjects.data.arrays import extremes
 from ..subjects.formats.contents import WEIGHTS
@@ -79,7 +80,7 @@ def _sheet(result: Result) -> Sheet:
     lines = []
     for row in result.attacks:
         if row.skipped:
-            lines.append((Cell(row.name), Cell("skipped"), Cell(row.skipped)))
+            lines.append((Cell(row.name), Cell("invalid" if row.invalid else "skipped"), Cell(row.skipped)))
             continue
         low, high = wilson_interval(round(row.accuracy * result.samples), result.samples)
         lines.append((Cell(row.name), Cell(f"{row.accuracy:.1%}"), Cell(f"{low:.1%} to {high:.1%}")))

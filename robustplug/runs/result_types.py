@@ -72,6 +72,7 @@ class StoredRow(Strict):
     example: str = ""
     by_class: list[Count] = Field(default_factory=list)
     confusion: list[list[Count]] = Field(default_factory=list)
+    prepared: Count = 0
 
     def bits(self, samples: int) -> bytes:
         """Return `right`, one bit for each sample.
@@ -167,6 +168,15 @@ def _full(value: Any) -> Any:
     return None if isinstance(value, Mapping) and not value else value
 
 
+class StoredQuantity(Strict):
+    """What a task says of one of its measures."""
+
+    name: str
+    better: Literal["higher", "lower", ""] = ""
+    share: bool = False
+    headline: bool = False
+
+
 class StoredMeta(Open):
     """What a result says about its model, data and machine."""
 
@@ -190,6 +200,7 @@ class StoredMeta(Open):
     classes: StoredClasses | None = None
     calibration: StoredCalibration | None = None
     loaded: StoredLoaded | None = None
+    quantities: list[StoredQuantity] = Field(default_factory=list)
 
 
 class StoredEpoch(Open):

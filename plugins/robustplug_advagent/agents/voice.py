@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustplug.api import evaluating
 
-from ..dialogues.layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU, known_to
+from ..dialogues.layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU, known
 from .agent import Agent, gru_weights
 
 TEMPERATURE = 0.5
@@ -163,7 +163,7 @@ class Voice:
     @torch.no_grad()
     def after(self, heard: Heard, words: Tensor) -> Heard:
         """Return the state after one more word (N,)."""
-        r, z, n = (self._table[known_to(len(self._table), words)] + heard.gates).chunk(3, 1)
+        r, z, n = (self._table[words] + heard.gates).chunk(3, 1)
         hr, hz, hn = torch.addmm(self._hidden_bias, heard.hidden, self._hidden).chunk(3, 1)
         new = torch.tanh(n + torch.sigmoid(r + hr) * hn)
         return heard._replace(hidden=torch.lerp(new, heard.hidden, torch.sigmoid(z + hz)))
@@ -179,7 +179,7 @@ class Voice:
     def hear(self, heard: Heard, said: Utterance, who: int) -> Heard:
         """Return the state after another turn."""
         heard = self.after(heard, torch.full_like(said.sizes, who))
-        states = self.trace(heard, said.words)
+        states = self.trace(heard, known(said.words))
         rows = torch.arange(len(states), device=states.device)
         return heard._replace(hidden=states[rows, said.sizes - 1])
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robustplug.api import Cost, Step, Vicinity, View
+from robustplug.api import Cost, Step, Vicinity, View, weights_digest
 
 from ..agents.agent import Agent, load_agent
 from ..agents.talk import ADVERSARY, Talk, claims, with_claims
 from ..agents.voice import Utterance, Voice, ending
 from ..dialogues.layout import EOS, PAD, lengths
+from ..dialogues.task import NegotiationTask
 from .adversary import best_sentences, trained_adversary
 from .game import Game
 from .replace import Found, Objective, Score, preemptive, reactive, search
@@ -53,52 +55,84 @@ class Partner(_Attack):
         return view.replace(x=with_claims(talk.rows_so_far(), claims(talk, game.task.info.walk_away)))
 
 
+Prepared = TypeVar("Prepared")
+
+
+class _Once(Generic[Prepared]):
+    """Prepare an attack for all batches with the same target and task, and count what that cost.
+
+    Args:
+        prepare: function from the game of a batch to what the attack needs, and the queries of the target
+            that it took.
+    """
+
+    def __init__(self, prepare: Callable[[Game], tuple[Prepared, int]]) -> None:
+        self._prepare = prepare
+        self._known: tuple[nn.Module, NegotiationTask, str, tuple[Prepared, int]] | None = None
+
+    def __call__(self, game: Game) -> Prepared:
+        """Return what the attack needs."""
+        model, task, weights = game.step.model, game.task, weights_digest(game.step.model)
+        known = self._known
+        if known is None or known[0] is not model or known[1] is not task or known[2] != weights:
+            known = self._known = (model, task, weights, self._prepare(game))
+        prepared, queries = known[3]
+        game.prepared(queries)
+        return prepared
+
+
+def _learned(game: Game, options: AdversaryOptions) -> tuple[Agent, int]:
+    found = trained_adversary(game.target, game.step.model, game.task, game.rules, options, game.device)
+    return found.agent, found.queries
+
+
 class RlAttack(_Attack):
     """Negotiate with an adversary trained to get more than the target (§3.2.2.1)."""
 
     def __init__(self, options: AdversaryOptions) -> None:
-        self.options = options
+        self._adversary = _Once(lambda game: _learned(game, options))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the dialogues."""
         game = Game(step, view, vicinity)
-        adversary = Voice(_adversary(game, self.options))
+        adversary = Voice(self._adversary(game))
         return view.replace(x=game.play(adversary, game.either_first()).rows_so_far())
-
-
-def _adversary(game: Game, options: AdversaryOptions, surrogate: Agent | None = None) -> Agent:
-    """Return the adversary trained against a surrogate, or else against the target."""
-    target = game.target if surrogate is None else Voice(surrogate)
-    model = game.step.model if surrogate is None else surrogate
-    return trained_adversary(target, model, game.task, game.rules, options, game.device)
 
 
 class Sentences:
     """Say one of a list of sentences, drawn at random (§3.2.2.2).
 
     Args:
-        game: game of the batch.
-        options: the number of sentences, and the training of the adversary that first said them.
-        surrogate: agent to which it said them; None for the target.
+        found: the sentences, without <eos>.
+        device: device of the dialogues.
     """
 
-    def __init__(
-        self, game: Game, options: TransferOptions | AnyTurnOptions, surrogate: Agent | None = None
-    ) -> None:
-        adversary = _adversary(game, options, surrogate)
-        found = best_sentences(
-            game.target if surrogate is None else Voice(surrogate),
-            adversary,
-            game.task,
-            game.rules,
-            options.sentences,
-            options.seed,
-            game.device,
-        )
+    def __init__(self, found: Sequence[Sequence[int]], device: torch.device) -> None:
         most = max(map(len, found)) + 1
         rows = [[*said, EOS] + [PAD] * (most - 1 - len(said)) for said in found]
-        self.words = torch.tensor(rows, device=game.device)
-        self.sizes = torch.tensor([len(said) + 1 for said in found], device=game.device)
+        self.words = torch.tensor(rows, device=device)
+        self.sizes = torch.tensor([len(said) + 1 for said in found], device=device)
+
+    @classmethod
+    def of(
+        cls, game: Game, options: TransferOptions | AnyTurnOptions, surrogate: str | None = None
+    ) -> tuple[Sentences, int]:
+        """Train an adversary, and return its best sentences and the queries of the target that it took.
+
+        Args:
+            game: game of a batch.
+            options: the number of sentences, and the training of the adversary.
+            surrogate: run folder of the agent that it negotiates with instead of the target.
+        """
+        target, model = game.target, game.step.model
+        if surrogate is not None:
+            model = load_agent(surrogate, game.task.info, game.device)
+            target = Voice(model)
+        learned = trained_adversary(target, model, game.task, game.rules, options, game.device)
+        found, more = best_sentences(
+            target, learned.agent, game.task, game.rules, options.sentences, options.seed, game.device
+        )
+        return cls(found, game.device), learned.queries + more if surrogate is None else 0
 
     def draw(self, noise: Tensor) -> Utterance:
         """Return a sentence for each number in [0, 1)."""
@@ -111,7 +145,7 @@ class TransferAttack(_Attack):
 
     def __init__(self, options: TransferOptions) -> None:
         self.options = options
-        self._found: Sentences | None = None
+        self._sentences = _Once(lambda game: Sentences.of(game, options, options.surrogate))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the dialogues."""
@@ -125,15 +159,6 @@ class TransferAttack(_Attack):
 
         talk = game.play(speaker, game.so_that_adversary_speaks(n), say)
         return view.replace(x=talk.rows_so_far())
-
-    def _sentences(self, game: Game) -> Sentences:
-        """Return the sentences; those said to a surrogate are the same for every batch."""
-        if self.options.surrogate is None:
-            return Sentences(game, self.options)
-        if self._found is None:
-            surrogate = load_agent(self.options.surrogate, game.task.info, game.device)
-            self._found = Sentences(game, self.options, surrogate)
-        return self._found
 
 
 class Searching:
@@ -228,12 +253,13 @@ class AnyTurnAttack(_Attack):
 
     def __init__(self, options: AnyTurnOptions) -> None:
         self.options = options
+        self._sentences = _Once(lambda game: Sentences.of(game, options))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the dialogues."""
         game, o = Game(step, view, vicinity), self.options
         attack = Searching(game, o)
-        sentences = Sentences(game, o) if o.otherwise == "transfer" else None
+        sentences = self._sentences(game) if o.otherwise == "transfer" else None
         closing = torch.zeros(len(game.x), dtype=torch.bool, device=game.device)
 
         def say(talk: Talk, rows: Tensor, noise: Tensor) -> Utterance:

@@ -10,10 +10,14 @@ A row x of int64 is the view of one of the two sides, "own":
 
 A dialogue consists of turns: the speaker (YOU: is the own side), then words, then <eos>. The last turn is
 the speaker and <selection>.
+
+An agent of the user's own may say words outside the vocabulary. Their numbers begin at FREE, whatever the
+vocabulary is; agents that know the vocabulary alone read them as <unk>.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,15 +29,38 @@ COUNTS, OWN, OTHER, CLAIM = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
 HEAD = 12
 
 PAD, EOS, SELECTION, YOU, THEM, UNKNOWN = range(6)
-# A number with the first bit spells up to 7 bytes of a word outside the vocabulary; with the other, more follow.
-SPELLED, MORE = 1 << 62, 1 << 56
-_BYTES = 7
 SPECIALS = ("<pad>", "<eos>", "<selection>", "YOU:", "THEM:", "<unk>")
 # Outcomes of one item: 0 to 4 pieces of it, or another ending of the dialogue.
 MOST = 4
 DISAGREE, NO_AGREEMENT, DISCONNECT = range(MOST + 1, MOST + 4)
 OUTCOMES = MOST + 4
 ENDINGS = {"<disagree>": DISAGREE, "<no_agreement>": NO_AGREEMENT, "<disconnect>": DISCONNECT}
+
+FREE = 1 << 20
+"""Number of the first word outside every vocabulary."""
+
+
+class _Lexicon:
+    """Number the words outside the vocabularies in the order in which they are met, for this process."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._words: list[str] = []
+        # Agents that wait for a service may speak in several threads.
+        self._lock = threading.Lock()
+
+    def number(self, word: str) -> int:
+        with self._lock:
+            if word not in self._numbers:
+                self._numbers[word] = FREE + len(self._words)
+                self._words.append(word)
+            return self._numbers[word]
+
+    def word(self, number: int) -> str:
+        return self._words[number - FREE]
+
+
+_LEXICON = _Lexicon()
 
 
 @dataclass(frozen=True)
@@ -63,40 +90,17 @@ class Words:
         return [self._numbers.get(word, UNKNOWN) for word in words]
 
     def spell(self, words: Iterable[str]) -> list[int]:
-        """Return the numbers of words; a word outside the vocabulary is spelled, in one number per 7 bytes.
-
-        Agents that know the words of the vocabulary alone read a spelled word as <unk>, one for each number.
-        """
-        found: list[int] = []
-        for word in words:
-            if word in self._numbers:
-                found.append(self._numbers[word])
-                continue
-            spelled = word.replace("\0", "").encode(errors="replace") or b"?"
-            for start in range(0, len(spelled), _BYTES):
-                more = MORE if start + _BYTES < len(spelled) else 0
-                found.append(SPELLED | more | int.from_bytes(spelled[start : start + _BYTES]))
-        return found
+        """Return the numbers of words; unknown words keep numbers of their own, from FREE on."""
+        return [self._numbers[word] if word in self._numbers else _LEXICON.number(word) for word in words]
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
-        """Return the words with these numbers, those that `spell` returns included."""
-        found: list[str] = []
-        spelled = b""
-        for number in numbers:
-            if number < SPELLED:
-                found.append(self.all[number])
-                continue
-            spelled += (number & (MORE - 1)).to_bytes(_BYTES).lstrip(b"\0")
-            if not number & MORE:
-                found.append(spelled.decode(errors="replace"))
-                spelled = b""
-        # The end of a turn that was too long may be missing.
-        return [*found, spelled.decode(errors="replace")] if spelled else found
+        """Return the words with these numbers."""
+        return [self.all[number] if number < FREE else _LEXICON.word(number) for number in numbers]
 
 
-def known_to(size: int, words: Tensor) -> Tensor:
-    """Return words with <unk> in the place of spelled ones, for tables of `size` words."""
-    return torch.where(words < size, words, UNKNOWN)
+def known(words: Tensor) -> Tensor:
+    """Return words, int64 of any shape, as a vocabulary has them: <unk> for those outside it."""
+    return words.masked_fill(words >= FREE, UNKNOWN)
 
 
 def swapped(x: Tensor) -> Tensor:

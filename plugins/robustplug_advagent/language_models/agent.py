@@ -68,9 +68,9 @@ class _Single:
 class LanguageModelAgent(OwnAgent):
     """A language model that speaks and decides, in many dialogues at once.
 
-    Its words may be any: those outside the vocabulary are spelled (see `Words.spell`), lower-case, with
-    punctuation apart, as all words of the data. A turn is drawn by the dialogue's own random numbers, and a
-    decision by none, so that both depend on their own dialogue alone.
+    Its words may be any, also outside the vocabulary; they are written in lower case, with punctuation apart,
+    as all words of the data. A turn is drawn by the dialogue's own random numbers, and a decision by none, so
+    that both depend on their own dialogue alone.
 
     Args:
         replier: the language model.

@@ -76,8 +76,8 @@ class CausalLm:
         room = getattr(self._model.config, "max_position_embeddings", None)
         if room is not None and len(tokens) + self.options.tokens > room:
             raise Refused(
-                f"a dialogue of {len(tokens)} tokens leaves no room for a reply of {self.options.tokens}: the "
-                f"model has {room} positions; lower its tokens, or the turns and words of the rules"
+                f"a dialogue of {len(tokens)} tokens leaves no room for a reply of {self.options.tokens}: "
+                f"the model has {room} positions; lower its tokens, or the turns and words of the rules"
             )
         return list(tokens)
 

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
-from robustplug.api import Refused, Unreadable, parsed
+from robustplug.api import Refused, Unreadable
 
 from .cache import ReplyCache
+from .completions import reply_in
 from .replies import Ledger, Reply, Request
 
 if TYPE_CHECKING:
@@ -29,36 +29,12 @@ ADDRESS, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 INSTALL = 'this needs the package openai: pip install "robustplug[lm]"'
 _LARGEST = 2**23
 _SHOWN = 200
+# The client demands a key; servers of one's own often need none.
+_NO_KEY = "none"
 # Statuses after which the same request may succeed.
 _PASSING = (408, 409, 429)
 # Waiting before the first repetition, in seconds; it doubles with each, up to the second number.
 _FIRST, _LONGEST = 0.5, 30.0
-
-
-class _Loose(BaseModel):
-    """Be the base of what an endpoint sends: endpoints add keys of their own."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class _Message(_Loose):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(_Loose):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(_Loose):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Completion(_Loose):
-    choices: list[_Choice]
-    usage: _Usage | None = None
 
 
 class _Fault(Exception):
@@ -100,7 +76,7 @@ class Endpoint:
     ) -> None:
         self.options, self.ledger = options, Ledger(options.max_queries)
         self.address = _address()
-        self._key = os.environ.get(KEY) or "none"
+        self._key = os.environ.get(KEY) or _NO_KEY
         self._cache, self._sleep = cache or ReplyCache(), sleep
         self._client: Any = None
         self._lock, self._not_before = threading.Lock(), 0.0
@@ -238,20 +214,10 @@ class Endpoint:
         except (ValueError, RecursionError):
             raise _Fault("its reply is no JSON", passes=True) from None
         try:
-            completion = parsed(_Completion, tree)
+            found = reply_in(tree)
         except Unreadable as error:
             raise _Fault(self._clean(f"its reply {error}"), passes=True) from None
-        if not completion.choices:
-            raise _Fault("its reply holds no choice", passes=True)
-        message, reason = completion.choices[0].message, completion.choices[0].finish_reason
-        usage = completion.usage or _Usage()
-        text = message.content or message.refusal or ""
-        whole = bool(message.content) and not message.refusal and reason not in ("length", "content_filter")
-        counts = [
-            number if number is not None and number >= 0 else None
-            for number in (usage.prompt_tokens, usage.completion_tokens)
-        ]
-        return Reply(text.replace(self._key, "[key]") if self._key != "none" else text, whole, *counts)
+        return found._replace(text=self._without_key(found.text))
 
     def _by_status(self, error: Any) -> _Fault:
         status: int = error.status_code
@@ -271,10 +237,11 @@ class Endpoint:
 
     def _clean(self, text: str) -> str:
         """Return a text in one short line, without the key."""
-        if self._key != "none":
-            text = text.replace(self._key, "[key]")
-        line = " ".join(text.split())
+        line = " ".join(self._without_key(text).split())
         return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
+
+    def _without_key(self, text: str) -> str:
+        return text if self._key == _NO_KEY else text.replace(self._key, "[key]")
 
 
 def _address() -> str:

@@ -26,9 +26,11 @@ def answer_of(reply: Reply) -> str:
 def words_in(text: str) -> list[str]:
     """Return the words of a text as the published dialogues are written: lower case, punctuation apart.
 
-    None of them is a special word of the vocabulary, whatever the text is.
+    None of them is a special word of the vocabulary, whatever the text is. What cannot be printed is left
+    out.
     """
-    return [word.replace("’", "'") for word in _WORD.findall(text.lower())]
+    found = _WORD.findall(text.lower())
+    return [word.replace("’", "'") for word in found if word.isprintable()]
 
 
 def turn_of(reply: Reply, vocabulary: Words, most: int) -> tuple[list[int], bool]:
@@ -39,7 +41,7 @@ def turn_of(reply: Reply, vocabulary: Words, most: int) -> tuple[list[int], bool
 
     Args:
         reply: the reply.
-        vocabulary: the words of the task; others are spelled.
+        vocabulary: the words of the task; others keep numbers of their own.
         most: largest number of words; further ones are left out.
 
     Returns:

@@ -31,6 +31,7 @@ class Chunk:
         index: indices of all samples.
         predicted: predicted class of each of them; empty if the task has no classes.
         confidence: probability of each prediction, for the clean row.
+        prepared: forward passes that the attack spent once for all batches of its row.
     """
 
     right: list[int]
@@ -42,6 +43,7 @@ class Chunk:
     index: list[int] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
     confidence: list[float] = field(default_factory=list)
+    prepared: int = 0
 
 
 class _Line(Strict):
@@ -67,6 +69,7 @@ class Record(Strict):
     index: list[Count]
     predicted: list[Count]
     confidence: list[float]
+    prepared: Count
 
     @property
     def place(self) -> tuple[int, int, int]:

@@ -255,7 +255,7 @@ def test_addresses_that_are_none(address: str, monkeypatch: pytest.MonkeyPatch) 
 
 EVALUATE = (
     "evaluate", "openai-chat:m", "--task", "scripted-negotiation", "--set", "task.dialogues=64",
-    "--set", "task.scenarios=6", "--set", "task.unknown_below=2", "--set", "evaluate.vicinity={use='rules'}",
+    "--set", "task.scenarios=6", "--set", "task.unknown_below=2", "--set", "evaluate.vicinity={use='rules',unknown=true}",
     "--set", "evaluate.attack=[{use='partner'}]", "--device", "cpu", "--json", "found.json",
 )  # fmt: skip
 
@@ -319,7 +319,12 @@ def test_prompts_are_stored_with_the_result_and_can_be_changed(
     changed.write_text(
         own.read_text(encoding="utf-8").replace("You negotiate", "You haggle"), encoding="utf-8"
     )
-    task = {"task": TASK_OF_FEW, "vicinity": RULES, "device": "cpu", "samples": 2}
+    task = {
+        "task": TASK_OF_FEW,
+        "vicinity": {**RULES, "words": 12, "unknown": True},
+        "device": "cpu",
+        "samples": 2,
+    }
     rows: list[Any] = [{"use": "lm-attack", "agent": "openai-chat:evil"}]
     with serving(negotiate, monkeypatch) as chat:
         model = robustplug.build(

@@ -16,8 +16,7 @@ import robustplug
 from robustplug.api import Refused
 from robustplug.cli import main
 from robustplug_advagent.agents.talk import draw_noise, play
-from robustplug_advagent.agents.voice import Utterance, Voice
-from robustplug_advagent.dialogues.layout import EOS, HEAD, SELECTION, UNKNOWN, Words, known_to
+from robustplug_advagent.dialogues.layout import EOS, SELECTION, Words
 from robustplug_advagent.dialogues.rules import allowed
 from robustplug_advagent.dialogues.scenarios import WALK_AWAY, decide, scores, undecided
 from robustplug_advagent.language_models.agent import LanguageModelAgent
@@ -26,12 +25,13 @@ from robustplug_advagent.language_models.prompts import as_lines, read_prompts
 from robustplug_advagent.language_models.replies import Reply, Request
 from robustplug_advagent.protocol import Goal, Turn
 
-from .agents import MODEL, RULES, TASK, row, small_agent, small_task
+from .agents import MODEL, RULES, TASK, row, small_task
 from .small_lm import train_language_model, written_prompts
 
 pytest.importorskip("transformers")
 
 CPU = torch.device("cpu")
+FREE: dict[str, Any] = {**RULES, "words": 12, "unknown": True}
 GOAL = Goal({"book": 1, "hat": 2, "ball": 2}, {"book": 4, "hat": 3, "ball": 0})
 
 
@@ -74,7 +74,7 @@ def test_agreeing_on_nothing_is_an_answer_where_it_is_allowed() -> None:
         ("I'd like 2 hats, OK?", "i'd like 2 hats , ok ?"),
         ("YOU: <eos> <pad>", "you : < eos > < pad >"),
         ("Ça va — d’accord!", "ça va — d'accord !"),
-        ("a\0b \ud800 c_d", "a b ? c _ d"),
+        ("a\0b \ud800 c_d", "a b c _ d"),
         ("<unk> THEM:<selection", "< unk > them : < selection"),
     ],
 )
@@ -83,7 +83,7 @@ def test_turns_are_written_as_the_data_and_never_hold_special_words(text: str, w
     numbers, understood = turn_of(said(text), known, 100)
     assert understood
     assert not set(numbers) & set(range(6))
-    assert " ".join(word for word in known.decode(numbers) if word.strip("\0")) == words
+    assert " ".join(known.decode(numbers)) == words
 
 
 def test_endings_silence_and_cut_turns() -> None:
@@ -94,25 +94,6 @@ def test_endings_silence_and_cut_turns() -> None:
     numbers, understood = turn_of(said("i want the <selection>", whole=False), known, 9)
     assert (known.decode(numbers), understood) == (["i", "want", "the"], False)
     assert len(turn_of(said("word " * 50), known, 9)[0]) == 9
-
-
-def test_words_outside_the_vocabulary_are_spelled_and_read_as_unknown_by_a_gru() -> None:
-    agent, known = small_agent(), small_task().info.words
-    numbers = known.spell(["i", "extraordinarily", "日本語"])
-    assert known.decode(numbers) == ["i", "extraordinarily", "日本語"]
-    assert known.decode(numbers[:2]) == ["i", "extraor"], "the end of a turn may be cut"
-    plain = row(known, "THEM: i <unk> <unk> <unk> <unk> <eos> YOU: <selection>")
-    spelled = plain.clone()
-    spelled[0, HEAD + 2 : HEAD + 6] = torch.tensor(numbers[1:])
-    assert torch.equal(known_to(len(known), spelled[:, HEAD:]), plain[:, HEAD:])
-    assert torch.equal(agent(spelled).choice, agent(plain).choice)
-    heard = [
-        Voice(agent).hear(Voice(agent).begin(x), Utterance(x[:, HEAD + 1 : HEAD + 7], torch.tensor([6])), 4)
-        for x in (plain, spelled)
-    ]
-    assert torch.equal(heard[0].hidden, heard[1].hidden)
-    assert bool(allowed(spelled, 6, 6))
-    assert UNKNOWN not in numbers
 
 
 class Scripted:
@@ -212,7 +193,7 @@ def test_a_small_language_model_negotiates_and_a_dialogue_is_the_same_in_any_bat
     talk = play(x, agent, agent, first, noise)
     output = agent(talk.rows_so_far())
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert bool(allowed(talk.rows_so_far(), 8, 16).all())
+    assert bool(allowed(talk.rows_so_far(), 8, 16, unknown=True).all())
     assert float(undecided(output.choice).float().mean()) < 0.5
     spoken = {tuple(words) for words in talk.words.tolist()}
     assert len(spoken) > 6
@@ -283,7 +264,7 @@ def test_every_attack_runs_on_a_language_model(trained: Path, tmp_path: Path) ->
     }
     speaker = robustplug.train(recipe, out=tmp_path / "sv").folder
     task = {**TASK, "train_scenarios": 16}
-    given: dict[str, Any] = {"task": task, "vicinity": RULES, "samples": 4, "device": "cpu"}
+    given: dict[str, Any] = {"task": task, "vicinity": FREE, "samples": 4, "device": "cpu"}
     result = robustplug.evaluate(
         built(trained, tokens=16), suite=suite(speaker), out=tmp_path / "out", **given
     )
@@ -311,7 +292,7 @@ def test_one_command_evaluates_a_language_model(
     prompts = written_prompts(trained)
     changes = (
         "task.dialogues=64", "task.scenarios=3", "task.unknown_below=2", f'model.prompts="{prompts}"',
-        "model.tokens=16", "evaluate.vicinity={use='rules',turns=6,words=12}",
+        "model.tokens=16", "evaluate.vicinity={use='rules',turns=6,words=12,unknown=true}",
         "evaluate.attack=[{use='lm-attack',tokens=16}]",
     )  # fmt: skip
     options = [part for change in changes for part in ("--set", change)]
