@@ -173,7 +173,8 @@ class NegotiationTask:
 
         In a negotiation, the agent succeeds if it gets at least as much as the other side; before the first
         turn it always succeeds, and without an answer for a decision it fails. In a dialogue with a known
-        outcome, it succeeds if it decides as the person did; if the two people did not agree, it always fails.
+        outcome, it succeeds if it decides as the person did; if the two people did not agree, it always
+        fails.
         """
         decision = self.decide(view.x, output)
         own, other, _ = scores(view.x, decision)

@@ -2,65 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 import robustplug
 from robustplug.api import Refused
 from robustplug.cli import main
-from robustplug_advagent.language_models.cache import ReplyCache
-from robustplug_advagent.language_models.endpoint import Endpoint
-from robustplug_advagent.language_models.options import ChatOptions
-from robustplug_advagent.language_models.replies import Message, Request
 
 from .agents import RULES, TASK
-from .chat_server import Answer, Answering, Chat, chat_server, negotiate
+from .chat_server import Answer, negotiate
+from .endpoints import CPU, EVALUATE, SECRET, ask, at_home, endpoint, serving
+
+__all__ = ["at_home"]
 
 pytest.importorskip("openai")
+pytestmark = pytest.mark.usefixtures("at_home")
 
-SECRET = "sk-very-secret-0123456789"
-CPU = torch.device("cpu")
 TASK_OF_FEW = {**TASK, "scenarios": 6}
-
-
-@pytest.fixture(autouse=True)
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ROBUSTPLUG_REPLIES", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-
-
-@contextlib.contextmanager
-def serving(answer: Answering, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chat]:
-    with chat_server(answer) as chat:
-        monkeypatch.setenv("OPENAI_BASE_URL", chat.address)
-        yield chat
-
-
-def ask(number: int = 0, text: str = "hello") -> Request:
-    return Request((Message("system", "negotiate"), Message("user", text)), 0.5, number)
-
-
-def endpoint(waits: list[float] | None = None, **options: Any) -> Endpoint:
-    noted = [] if waits is None else waits
-
-    def sleep(seconds: float) -> None:
-        # Without waiting: the endpoint looks at the clock again.
-        noted.append(seconds)
-        found._not_before = 0.0
-
-    found = Endpoint(ChatOptions(**{"name": "m", "parallel": 1, **options}), ReplyCache(Path("kept")), sleep)
-    return found
 
 
 def test_a_request_names_the_model_the_chat_and_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,20 +189,6 @@ def test_refusals_and_cut_replies_are_no_replies(monkeypatch: pytest.MonkeyPatch
     assert found[4].read is None
 
 
-def test_nothing_is_sent_but_to_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    with chat_server(lambda *_: Answer("stolen")) as other:
-        for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(variable, other.address.removesuffix("/v1"))
-        away = Answer("{}", 307, {"Location": f"{other.address}/chat/completions"}, raw=True)
-        with (
-            serving(lambda *_: away, monkeypatch) as chat,
-            pytest.raises(Refused, match="status 307 .a redirect, which is not followed"),
-        ):
-            endpoint().reply([ask()], CPU)
-        assert len(chat.received) == 1
-        assert other.received == []
-
-
 @pytest.mark.parametrize(
     "address",
     [
@@ -251,13 +199,6 @@ def test_addresses_that_are_none(address: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     with pytest.raises(Refused, match="OPENAI_BASE_URL"):
         endpoint()
-
-
-EVALUATE = (
-    "evaluate", "openai-chat:m", "--task", "scripted-negotiation", "--set", "task.dialogues=64",
-    "--set", "task.scenarios=6", "--set", "task.unknown_below=2", "--set", "evaluate.vicinity={use='rules',unknown=true}",
-    "--set", "evaluate.attack=[{use='partner'}]", "--device", "cpu", "--json", "found.json",
-)  # fmt: skip
 
 
 def test_an_evaluation_that_the_bound_stops_goes_on_and_pays_nothing_twice(
@@ -276,37 +217,6 @@ def test_an_evaluation_that_the_bound_stops_goes_on_and_pays_nothing_twice(
     assert row["measures"]["queries"]["mean"] > 1
     assert row["measures"]["tokens read"]["mean"] == 20 * row["measures"]["queries"]["mean"]
     assert "i would like everything , sir ; is that ok ?" in row["example"]
-
-
-def test_the_key_is_nowhere_but_in_the_header(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    caplog.set_level(logging.DEBUG)
-
-    def answer(body: dict[str, Any], number: int) -> Answer:
-        found = negotiate(body)
-        return Answer(f"{SECRET} {found.text}") if number == 0 else found
-
-    with serving(answer, monkeypatch) as chat:
-        result = CliRunner().invoke(main, EVALUATE)
-        assert result.exit_code == 0, result.output
-        leak = Answer(json.dumps({"error": {"message": f"bad key {SECRET}"}}), 401, raw=True)
-        seen = [result.output]
-    with serving(lambda *_: leak, monkeypatch):
-        failed = CliRunner().invoke(main, EVALUATE)
-        seen.append(failed.output)
-        assert "bad key [key]" in " ".join(failed.output.split())
-        try:
-            endpoint().reply([ask()], CPU)
-        except Refused as error:
-            seen.append("".join(traceback.format_exception(error)))
-    assert all(SECRET in headers["authorization"] for headers, _, _ in chat.received)
-    assert all(SECRET not in json.dumps(body) for _, _, body in chat.received)
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > 5
-    for path in written:
-        assert SECRET.encode() not in path.read_bytes(), path
-    assert all(SECRET not in text for text in (*seen, caplog.text))
 
 
 def test_prompts_are_stored_with_the_result_and_can_be_changed(
