@@ -110,6 +110,16 @@ if TYPE_CHECKING:
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
     from .subjects.tuning import new_head
+    from .text.changes import (
+        align_words,
+        mark_changes,
+        mark_changes_html,
+        replace_words,
+        word_spans,
+        words_changed,
+    )
+    from .text.embeddings import WordEmbeddings, word_embeddings
+    from .text.records import TextRecord, records_csv, records_html, records_json
     from .training.loop import training_loss
 
 _LAZY = {
@@ -199,6 +209,24 @@ _LAZY = {
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
     "subjects.tuning": ("new_head",),
+    "text.changes": (
+        "align_words",
+        "mark_changes",
+        "mark_changes_html",
+        "replace_words",
+        "word_spans",
+        "words_changed",
+    ),
+    "text.embeddings": (
+        "WordEmbeddings",
+        "word_embeddings",
+    ),
+    "text.records": (
+        "TextRecord",
+        "records_csv",
+        "records_html",
+        "records_json",
+    ),
     "training.loop": ("training_loss",),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
@@ -271,6 +299,7 @@ __all__ = [
     "Strict",
     "Task",
     "TaskInfo",
+    "TextRecord",
     "Traits",
     "UnitInterval",
     "Unreadable",
@@ -279,6 +308,8 @@ __all__ = [
     "Vicinity",
     "View",
     "Weights",
+    "WordEmbeddings",
+    "align_words",
     "as_rows",
     "attack_by_radius",
     "balanced_order",
@@ -318,6 +349,8 @@ __all__ = [
     "kl_divergence",
     "line_figure",
     "margin",
+    "mark_changes",
+    "mark_changes_html",
     "matrix_figure",
     "memory_limit",
     "mlp",
@@ -340,7 +373,11 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_picture",
+    "records_csv",
+    "records_html",
+    "records_json",
     "register",
+    "replace_words",
     "result_folder",
     "scaled_step",
     "sealed",
@@ -356,6 +393,9 @@ __all__ = [
     "use",
     "weights_digest",
     "wilson_interval",
+    "word_embeddings",
+    "word_spans",
+    "words_changed",
     "write_result",
 ]
 

@@ -48,6 +48,8 @@ OFFICIAL_SEARCH = {
 }
 
 THESIS_SEARCH = {"search": "pad"}
+EVALUATE = {"vicinity": {"use": "rules"}, "attack": [{"use": "partner"}]}
+"""What an evaluation of an agent does by default."""
 
 
 @hookimpl
@@ -60,6 +62,8 @@ def robustplug_tasks() -> Iterable[Component]:
         "negotiation with scripted dialogues: nothing to download",
         LYD17,
         {"dialogues": 11, "scenarios": 8, "train_scenarios": 11, "unknown_below": 1},
+        modality="dialogue",
+        evaluate=EVALUATE,
     )
     yield Component(
         "negotiation",
@@ -67,6 +71,8 @@ def robustplug_tasks() -> Iterable[Component]:
         DealOptions,
         "Deal or No Deal: 5,808 human negotiations about books, hats and balls",
         LYD17,
+        modality="dialogue",
+        evaluate=EVALUATE,
     )
 
 
@@ -87,7 +93,7 @@ def robustplug_models() -> Iterable[Component]:
         f"{_LANGUAGE_MODELS}.agent:causal_lm",
         CausalLmOptions,
         "a causal language model of transformers that negotiates, from a local folder",
-        trial={"name": "language-model"},
+        trial={"folder": "language-model"},
         tasks=TASKS,
     )
     yield Component(
@@ -111,6 +117,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         PAPER,
         {"turns": 6, "words": 8},
         tasks=TASKS,
+        modality="dialogue",
     )
 
 

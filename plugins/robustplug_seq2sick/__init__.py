@@ -21,6 +21,12 @@ LPM15 = "Luong et al. 2015, Effective Approaches to Attention-based NMT, arXiv:1
 TASKS = ("synthetic-translation", "translation")
 _HERE = "robustplug_seq2sick"
 
+EVALUATE = {
+    "vicinity": {"use": "word-replacement"},
+    "loss": {"use": "translation"},
+    "attack": [{"use": "seq2sick"}],
+}
+"""What an evaluation of a translation model does by default."""
 LETTER = {"lr": [0.5], "lambda1": 1.0, "lambda2": 1.0, "overwrite": True, "patience": 0}
 """Algorithm 6 as printed."""
 OFFICIAL = {
@@ -45,6 +51,8 @@ def robustplug_tasks() -> Iterable[Component]:
         SyntheticOptions,
         "simple English into a made-up language with agreement and another word order; no download",
         trial={"sentences": 24, "keyword_above": 1},
+        modality="text",
+        evaluate=EVALUATE,
     )
     yield Component(
         "translation",
@@ -52,6 +60,8 @@ def robustplug_tasks() -> Iterable[Component]:
         TranslationOptions,
         "aligned text files, by default Multi30k, English to German",
         "Elliott et al. 2016, Multi30K, arXiv:1605.00459",
+        modality="text",
+        evaluate=EVALUATE,
     )
 
 
@@ -74,6 +84,7 @@ def robustplug_models() -> Iterable[Component]:
         "a Hugging Face encoder-decoder (Marian, T5, BART and others) from a local folder, or a new BART",
         trial={"layers": 1, "width": 12, "beam": 2, "longer": 2},
         tasks=TASKS,
+        task_options=f"{_HERE}.models.folders:options_of_task",
     )
 
 
@@ -82,11 +93,12 @@ def robustplug_vicinities() -> Iterable[Component]:
     """Offer the vicinity of sentences with replaced words."""
     yield Component(
         "word-replacement",
-        f"{_HERE}.models.training:WordReplacement",
+        f"{_HERE}.attacks.vicinity:WordReplacement",
         ReplacementOptions,
         "words replaced by other words, one for one",
         PAPER,
         tasks=TASKS,
+        modality="text",
     )
 
 

@@ -15,14 +15,15 @@ from ..core.task import notes_of
 from ..errors import RunError
 from ..files.reading import is_file, is_folder
 from ..plugin.component import Component, Use
-from ..plugin.host import registered
+from ..plugin.host import registered, registry
 from ..plugin.registry import GIVEN
 from ..recipe.convert import resolve
+from ..recipe.defaults import default_attacks, fitting_task
 from ..recipe.load import recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
 from .formats.contents import stated_model
 from .given import given_data, model_component, task_component
-from .named import component_in
+from .named import component_in, folder_in
 from .opening import Opening, Reference
 
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ def open_subject(
         stated = stated_model(Path(model))
         if stated is not None:
             opening["architecture"], model = stated
+    named = folder_in(model)
+    if named is not None:
+        if opening.get("architecture") is not None:
+            raise RunError(f"{model} names its model component: leave out --model")
+        opening["architecture"], model = {"use": named[0]}, named[1]
     folder, overrides = _run_folder(model, opening), opening.get("overrides") or ()
     given: Component | None = None
     use: Mapping[str, Any] = {}
@@ -228,7 +234,9 @@ def _table(model: Any, opening: Opening, given: Mapping[str, Any]) -> dict[str, 
         "name": re.sub(r"[^A-Za-z0-9_]+", "-", Path(name).stem).strip("-") or "model",
         "task": as_table(task),
         "method": {"use": "erm"},
-        "evaluate": {"attack": STRONG},
+        "evaluate": {
+            "attack": STRONG if (own := default_attacks(as_table(task), registry())) is None else own
+        },
     }
     if component_in(model) not in (None, "torchvision") and architecture is None:
         table["model"] = {"use": model}
@@ -236,6 +244,7 @@ def _table(model: Any, opening: Opening, given: Mapping[str, Any]) -> dict[str, 
         table["model"] = as_table(architecture)
         if isinstance(model, str | Path) and is_folder(model):
             table["model"].setdefault("folder", str(model))
+            table["task"] = fitting_task(table["task"], table["model"], registry())
     return table
 
 

@@ -184,17 +184,17 @@ def causal_lm(options: CausalLmOptions, *, info: TaskInfo) -> LanguageModelAgent
     """Build the agent of a local language model; see `CausalLm`."""
     from .causal import CausalLm
 
-    return _agent(options, CausalLm(options), info)
+    return _agent(options, options.folder, CausalLm(options), info)
 
 
 def openai_chat(options: ChatOptions, *, info: TaskInfo) -> LanguageModelAgent:
     """Build the agent of a language model behind an endpoint; see `Endpoint`."""
     from .endpoint import Endpoint
 
-    return _agent(options, Endpoint(options), info)
+    return _agent(options, options.name, Endpoint(options), info)
 
 
-def _agent(options: LanguageModelOptions, replier: Replier, info: TaskInfo) -> LanguageModelAgent:
+def _agent(options: LanguageModelOptions, name: str, replier: Replier, info: TaskInfo) -> LanguageModelAgent:
     prompts = read_prompts(options.prompts, "negotiator")
-    said = {"name": options.name, "tokens": options.tokens}
+    said = {"name": name, "tokens": options.tokens}
     return LanguageModelAgent(replier, prompts, info, options.temperature, said)

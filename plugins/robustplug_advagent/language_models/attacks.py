@@ -75,14 +75,14 @@ def _replier(options: LanguageModelAttackOptions) -> Replier:
         raise Refused(
             f'agent must be "target", "{KINDS[0]}:FOLDER" or "{KINDS[1]}:NAME", not "{options.agent}"'
         )
-    shared: Any = {"name": name, "tokens": options.tokens, "max_queries": options.max_queries}
+    shared: Any = {"tokens": options.tokens, "max_queries": options.max_queries}
     if kind == "causal-lm":
         from .causal import CausalLm
 
-        return CausalLm(CausalLmOptions(**shared))
+        return CausalLm(CausalLmOptions(folder=name, **shared))
     from .endpoint import Endpoint
 
-    return Endpoint(ChatOptions(**shared))
+    return Endpoint(ChatOptions(name=name, **shared))
 
 
 class _Draws(NamedTuple):

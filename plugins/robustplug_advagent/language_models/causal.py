@@ -39,8 +39,8 @@ class CausalLm:
 
     def __init__(self, options: CausalLmOptions) -> None:
         self.options, self.ledger = options, Ledger(options.max_queries)
-        self._digest = _digest_of(options.name)
-        self._model, self._tokenizer = _load(options.name)
+        self._digest = _digest_of(options.folder)
+        self._model, self._tokenizer = _load(options.folder)
         self._chats = bool(getattr(self._tokenizer, "chat_template", None))
         config = self._model.generation_config
         ends = config.eos_token_id if config.eos_token_id is not None else self._tokenizer.eos_token_id
@@ -101,7 +101,7 @@ class CausalLm:
             try:
                 return filled([Message("user", f"{system.text}\n\n{first.text}"), *rest])
             except TemplateError as error:
-                raise Refused(f"the chat template of {self.options.name} fails: {error}") from error
+                raise Refused(f"the chat template of {self.options.folder} fails: {error}") from error
 
     @torch.no_grad()
     def _generated(

@@ -15,7 +15,6 @@ class LanguageModelOptions:
     """Options that all language models share.
 
     Attributes:
-        name: of a `causal-lm` its local folder, of an `openai-chat` the name that the endpoint knows.
         prompts: TOML file with the prompts; None for those of the package.
         temperature: softmax temperature of its turns; decisions are made at 0.
         tokens: largest number of tokens of a reply.
@@ -23,29 +22,31 @@ class LanguageModelOptions:
             Replies from the cache are free.
     """
 
-    name: str
     prompts: str | None = None
     temperature: NonNegative = 0.5
     tokens: Count = 100
     max_queries: Count | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CausalLmOptions(LanguageModelOptions):
     """Options of `causal-lm`: those of all language models, and
 
     Attributes:
+        folder: local folder of the model.
         batch: number of dialogues in which the model replies together.
     """
 
+    folder: str
     batch: Count = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChatOptions(LanguageModelOptions):
     """Options of `openai-chat`: those of all language models, and
 
     Attributes:
+        name: name of the model at the endpoint.
         retries: how often a request is repeated that failed for a reason that may pass.
         seconds: time for one reply; then the request counts as failed.
         patience: longest time, in seconds, that the endpoint may ask to wait before a request is repeated.
@@ -54,6 +55,7 @@ class ChatOptions(LanguageModelOptions):
         omit: parameters that the endpoint does not accept.
     """
 
+    name: str
     retries: Natural = 4
     seconds: Positive = 120.0
     patience: NonNegative = 300.0

@@ -179,7 +179,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(folder: Path, **options: Any) -> LanguageModelAgent:
     prompts = str(written_prompts(folder))
     agent: LanguageModelAgent = robustplug.build(
-        "model", "causal-lm", info=small_task().info, **{"name": str(folder), "prompts": prompts, **options}
+        "model", "causal-lm", info=small_task().info, **{"folder": str(folder), "prompts": prompts, **options}
     )
     return agent.eval()
 
@@ -229,12 +229,12 @@ def test_folders_that_are_no_language_model(tmp_path: Path, trained: Path) -> No
 
     for name, why in (("nothing", "config.json is missing"), (str(tmp_path), "config.json is missing")):
         with pytest.raises(Exception, match=why):
-            built(trained, name=name)
+            built(trained, folder=name)
     broken = tmp_path / "broken"
     shutil.copytree(trained, broken)
     (broken / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(Exception, match="holds no readable causal language model"):
-        built(trained, name=str(broken))
+        built(trained, folder=str(broken))
 
 
 def suite(speaker: Path) -> dict[str, Any]:
