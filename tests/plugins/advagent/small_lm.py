@@ -51,7 +51,7 @@ def negotiations(prompts: Prompts, count: int) -> Iterator[str]:
 
 
 def train_language_model(folder: Path, steps: int = 120) -> Path:
-    """Train a model of some 0.2 MB in a folder, and return the folder."""
+    """Train a model of some 0.3 MB in a folder, and return the folder."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 

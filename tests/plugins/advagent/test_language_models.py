@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -176,10 +177,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_language_model(tmp_path_factory.mktemp("lm"))
 
 
-def built(folder: Path, **options: Any) -> LanguageModelAgent:
-    prompts = str(written_prompts(folder))
+def built(trained: Path, **options: Any) -> LanguageModelAgent:
+    prompts = str(written_prompts(trained))
     agent: LanguageModelAgent = robustplug.build(
-        "model", "causal-lm", info=small_task().info, **{"folder": str(folder), "prompts": prompts, **options}
+        "model",
+        "causal-lm",
+        info=small_task().info,
+        **{"folder": str(trained), "prompts": prompts, **options},
     )
     return agent.eval()
 
@@ -225,15 +229,13 @@ def test_the_bound_and_the_room_of_the_model_are_kept(trained: Path) -> None:
 
 
 def test_folders_that_are_no_language_model(tmp_path: Path, trained: Path) -> None:
-    import shutil
-
-    for name, why in (("nothing", "config.json is missing"), (str(tmp_path), "config.json is missing")):
-        with pytest.raises(Exception, match=why):
+    for name in ("nothing", str(tmp_path)):
+        with pytest.raises(Refused, match=r"config\.json is missing"):
             built(trained, folder=name)
     broken = tmp_path / "broken"
     shutil.copytree(trained, broken)
     (broken / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(Exception, match="holds no readable causal language model"):
+    with pytest.raises(Refused, match="holds no readable causal language model"):
         built(trained, folder=str(broken))
 
 
