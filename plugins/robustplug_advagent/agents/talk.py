@@ -35,11 +35,13 @@ class Talk:
         open: whether neither side has said <selection> yet, bool (N,).
         heard: state of both sides.
         forced: whether the next turn must be <selection>, bool (N,).
+        asked: number of turns that the target was asked for; those that the rules said for it do not count.
     """
 
     scenarios: Tensor
     sides: tuple[Speaker, Speaker]
     turn: int = 0
+    asked: int = 0
     words: Tensor = field(init=False)
     sizes: Tensor = field(init=False)
     open: Tensor = field(init=False)
@@ -142,6 +144,7 @@ def play(
                 said = say(talk, rows, noise[rows, turn])
             else:
                 said = talk.sides[side].speak(talk.heard[side].rows(rows), noise[rows, turn])
+                talk.asked += len(rows) * (side == TARGET)
             talk.add(side, rows, said)
         if not talk.open.any():
             break

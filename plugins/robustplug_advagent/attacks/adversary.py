@@ -17,7 +17,7 @@ from ..agents.loss import said_equally, word_loss
 from ..agents.policy import Baseline, discounts, official_reward, policy_words, without_dropout
 from ..agents.talk import draw_noise, play
 from ..agents.voice import Speaker, Voice
-from ..dialogues.layout import COUNTS, HEAD, SELECTION, THEM, YOU, swapped, turns
+from ..dialogues.layout import COUNTS, HEAD, SELECTION, YOU, swapped, turns
 from ..dialogues.rules import Rules, drawn_words
 from ..dialogues.scenarios import decision_scores, scores
 from ..dialogues.task import NegotiationTask
@@ -132,8 +132,8 @@ def _train(
     for _ in range(options.epochs):
         order = torch.randperm(len(scenarios), generator=order_rng).to(device)
         for rows in torch.split(order, options.batch):
-            x, reward = negotiated(target, agent, scenarios[rows], task, rules, options.reward, rng)
-            learned.queries += queries_of(x)
+            x, reward, queries = negotiated(target, agent, scenarios[rows], task, rules, options.reward, rng)
+            learned.queries += queries
             learned.curve.append((learned.queries, float(reward.mean())))
             advantage = baseline.advantage(reward, standardise=options.reward == "official")
             words = x[:, HEAD:]
@@ -157,15 +157,6 @@ def _train(
     return learned
 
 
-def queries_of(x: Tensor) -> int:
-    """Return how often the target was asked in dialogues: once for each of its turns, and for its decision.
-
-    Args:
-        x: rows (N, 12 + T) as the adversary sees them.
-    """
-    return int((x[:, HEAD:] == THEM).sum()) + len(x)
-
-
 def negotiated(
     target: Speaker,
     agent: Agent,
@@ -174,8 +165,8 @@ def negotiated(
     rules: Rules,
     reward: str,
     rng: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Let an adversary negotiate, and return the dialogues as it sees them and its rewards, (N,).
+) -> tuple[Tensor, Tensor, int]:
+    """Let an adversary negotiate.
 
     The adversary takes what the target leaves, so it makes no decision.
 
@@ -186,15 +177,20 @@ def negotiated(
         task, rules: task and rules of the game.
         reward: "advantage", S_adv − S_ori (Eq. 3.7), or "official".
         rng: generator for words and first speakers.
+
+    Returns:
+        The dialogues as the adversary sees them, its rewards, (N,), and the queries of the target: its turns
+        and its decisions.
     """
     noise = draw_noise(len(scenarios), rules.turns, rules.words, rng)
     first = torch.randint(2, (len(scenarios),), generator=rng, device=scenarios.device)
-    seen = play(scenarios, target, Voice(agent), first, noise).rows_so_far()
+    talk = play(scenarios, target, Voice(agent), first, noise)
+    seen, queries = talk.rows_so_far(), talk.asked + len(scenarios)
     judged = decision_scores(target.choice(seen), seen[:, COUNTS], task.info.walk_away)
     if reward == "official":
-        return swapped(seen), official_reward(seen, judged)
+        return swapped(seen), official_reward(seen, judged), queries
     own, other, _ = scores(seen, judged.argmax(1))
-    return swapped(seen), (other - own).float()
+    return swapped(seen), (other - own).float(), queries
 
 
 def best_sentences(
@@ -222,7 +218,7 @@ def best_sentences(
     """
     scenarios = task.scenarios("train")[:_TALKS].to(device)
     rng = stream(seed, "sentences", device=device)
-    x, reward = negotiated(target, agent, scenarios, task, rules, "advantage", rng)
+    x, reward, queries = negotiated(target, agent, scenarios, task, rules, "advantage", rng)
     found: dict[tuple[int, ...], None] = {}
     for row in reward.argsort(descending=True, stable=True).tolist():
         spoken = [said for who, said in turns(x[row, HEAD:].tolist()) if who == YOU and len(said) > 0]
@@ -233,4 +229,4 @@ def best_sentences(
             break
     if not found:
         raise Refused("the adversary never said a sentence to reuse")
-    return [list(said) for said in found], queries_of(x)
+    return [list(said) for said in found], queries

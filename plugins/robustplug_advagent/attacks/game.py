@@ -13,7 +13,6 @@ from ..agents.agent import Agent
 from ..agents.mind import Glass, Mind
 from ..agents.talk import ADVERSARY, TARGET, Say, Talk, noise_of, play
 from ..agents.voice import Speaker, Voice
-from ..dialogues.layout import YOU
 from ..dialogues.scenarios import without_dialogue
 from ..dialogues.task import NegotiationTask, negotiating
 from ..protocol import OwnAgent
@@ -46,9 +45,9 @@ class Game:
         return device
 
     def play(self, adversary: Speaker, first: Tensor, say: Say | None = None) -> Talk:
-        """Negotiate, and count one forward of the target for each of its turns."""
+        """Negotiate, and count one forward of the target for each turn that it is asked for."""
         talk = play(self.x, self.target, adversary, first, self._noise, say)
-        self.step.meter.forwards += int((talk.words == YOU).sum())
+        self.step.meter.forwards += talk.asked
         return talk
 
     def prepared(self, queries: int) -> None:
