@@ -232,7 +232,7 @@ class Endpoint:
             else ""
         )
         return _Fault(
-            self._clean(f"status {status}{hint}{detail}"), passes, _asked_to_wait(error.response.headers)
+            self._clean(f"status {status}{hint}{detail}"), passes, asked_to_wait(error.response.headers)
         )
 
     def _clean(self, text: str) -> str:
@@ -263,7 +263,7 @@ def _address() -> str:
     return address.rstrip("/")
 
 
-def _asked_to_wait(headers: Mapping[str, str]) -> float | None:
+def asked_to_wait(headers: Mapping[str, str]) -> float | None:
     """Return the seconds in the header Retry-After, a number or a date; None if there is none."""
     text = headers.get("retry-after", "")
     try:

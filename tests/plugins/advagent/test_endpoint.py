@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from click.testing import CliRunner
 import robustplug
 from robustplug.api import Refused
 from robustplug.cli import main
+from robustplug_advagent.language_models.endpoint import asked_to_wait
 
 from .agents import RULES, TASK
 from .chat_server import Answer, negotiate
@@ -215,7 +219,7 @@ def test_an_evaluation_that_the_bound_stops_goes_on_and_pays_nothing_twice(
         (row,) = json.loads(Path("found.json").read_text(encoding="utf-8"))["attacks"][1:]
     assert row["measures"]["failed deals %"]["mean"] == 0
     assert row["measures"]["queries"]["mean"] > 1
-    assert row["measures"]["tokens read"]["mean"] == 20 * row["measures"]["queries"]["mean"]
+    assert row["measures"]["tokens read"]["mean"] == pytest.approx(20 * row["measures"]["queries"]["mean"])
     assert "i would like everything , sir ; is that ok ?" in row["example"]
 
 
@@ -271,3 +275,34 @@ def test_broken_files_of_prompts_are_refused(change: Any, why: str, tmp_path: Pa
         read_prompts(str(tmp_path / "p.toml"), "negotiator")
     with pytest.raises(Refused, match="does not exist"):
         read_prompts(str(tmp_path / "q.toml"), "negotiator")
+
+
+def test_requests_are_sent_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(4, timeout=30)
+
+    def answer(body: Any, number: int) -> Answer:
+        together.wait()
+        return Answer(f"seed {body['seed']}")
+
+    with serving(answer, monkeypatch):
+        found = endpoint(parallel=4).reply([ask(number) for number in range(8)], CPU)
+    assert [reply.text for reply in found] == [f"seed {number}" for number in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("3", 3.0),
+        ("0.25", 0.25),
+        ("-5", 0.0),
+        ("", None),
+        ("soon", None),
+        ("inf", None),
+        ("nan", None),
+        (email.utils.formatdate(time.time() + 50, usegmt=True), 50.0),
+        (email.utils.formatdate(0, usegmt=True), 0.0),
+    ],
+)
+def test_the_header_retry_after_is_a_number_or_a_date(text: str, seconds: float | None) -> None:
+    found = asked_to_wait({"retry-after": text})
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=5 if seconds == 50 else 0))

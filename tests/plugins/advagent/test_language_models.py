@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import robustplug
 from robustplug.api import Refused
 from robustplug.cli import main
 from robustplug_advagent.agents.talk import draw_noise, play
-from robustplug_advagent.dialogues.layout import EOS, SELECTION, Words
+from robustplug_advagent.dialogues.layout import EOS, ITEMS, SELECTION, Words
 from robustplug_advagent.dialogues.rules import allowed
 from robustplug_advagent.dialogues.scenarios import WALK_AWAY, decide, scores, undecided
 from robustplug_advagent.language_models.agent import LanguageModelAgent
@@ -26,7 +27,7 @@ from robustplug_advagent.language_models.prompts import as_lines, read_prompts
 from robustplug_advagent.language_models.replies import Reply, Request
 from robustplug_advagent.protocol import Goal, Turn
 
-from .agents import MODEL, RULES, TASK, row, small_task
+from .agents import MODEL, RULES, TASK, row, small_agent, small_task
 from .small_lm import train_language_model, written_prompts
 
 pytest.importorskip("transformers")
@@ -172,6 +173,64 @@ def test_roles_alternate_whoever_speaks_first_and_last() -> None:
     assert as_lines(prompts.to_speak(GOAL, dialogue[:1])).endswith("\nTHEM: hi\nYOU:")
 
 
+class Gullible:
+    """Haggle, and give everything away as soon as the other side says "deal"."""
+
+    def reply(self, requests: Sequence[Request], device: torch.device) -> list[Reply]:
+        return [Reply(self._text(request), True, None, None) for request in requests]
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def _text(self, request: Request) -> str:
+        heard = [message.text for message in request.messages if message.role == "user"]
+        fooled = any("deal" in text.split() for text in heard)
+        if "exactly this form" in heard[-1]:
+            pool = request.messages[0].text.split("You share: ")[1]
+            counts = [int(part.split()[0]) for part in pool.split(". ")[0].split(", ")]
+            taken = [0, 0, 0] if fooled else counts
+            return " ".join(f"{item}={count}" for item, count in zip(ITEMS, taken, strict=True))
+        if fooled:
+            return "<selection>"
+        return ("i want it all", "no , all of it", "all")[request.seed % 3]
+
+
+def gullible() -> LanguageModelAgent:
+    return LanguageModelAgent(Gullible(), read_prompts(None, "negotiator"), small_task().info)
+
+
+@pytest.mark.parametrize("name", ["sampled-reactive-attack", "sampled-preemptive-attack"])
+def test_a_search_by_queries_finds_what_fools_the_target_and_is_the_same_in_any_batch(name: str) -> None:
+    given: dict[str, Any] = {"task": {**TASK, "scenarios": 6}, "vicinity": FREE, "device": "cpu"}
+    attack = {"use": name, "candidates": 40, "rounds": 6, "turns": 2}
+    found = [
+        robustplug.evaluate(gullible(), attacks=[{"use": "partner"}, attack], batch_size=size, **given)
+        for size in (6, 4)
+    ]
+    _, usual, attacked = found[0].attacks
+    assert usual.measures["advantage"].mean < 0
+    assert attacked.measures["advantage"].mean > 0
+    assert attacked.measures["PAR %"].mean >= 80
+    assert attacked.forwards > usual.forwards + 40
+    for one, other in zip(found[0].attacks, found[1].attacks, strict=True):
+        assert one.right == other.right
+        assert one.forwards == other.forwards
+        assert one.example == other.example
+        for measure in ("advantage", "turns", "queries"):
+            assert one.measures[measure].mean == pytest.approx(other.measures[measure].mean, nan_ok=True)
+
+
+def test_a_language_model_attack_needs_a_language_model(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"task": {**TASK, "scenarios": 2}, "vicinity": FREE, "device": "cpu"}
+    rows = [{"use": "lm-attack"}, {"use": "lm-attack", "agent": "somebody"}, {"use": "lm-attack"}]
+    gru = robustplug.evaluate(small_agent(), attacks=rows[:2], **given)
+    assert "the target is no language model" in gru.attacks[1].skipped
+    assert 'agent must be "target"' in gru.attacks[2].skipped
+    (row_found,) = robustplug.evaluate(gullible(), attacks=rows[2:], **given).attacks[1:]
+    assert row_found.measures["queries"].mean >= 2
+    assert math.isnan(row_found.measures["tokens read"].mean), "tokens that nobody told are not counted"
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_language_model(tmp_path_factory.mktemp("lm"))
@@ -285,6 +344,8 @@ def test_every_attack_runs_on_a_language_model(trained: Path, tmp_path: Path) ->
     by_name = {found.name.split(" ")[0]: found for found in rows}
     # What the search asks the target is its cost, and counted.
     assert by_name["sampled-preemptive-attack"].forwards > by_name["partner"].forwards + 4
+    assert by_name["rl-attack"].prepared > 16
+    assert by_name["transfer-attack"].prepared == 0, "a surrogate's sentences cost no query of the target"
 
 
 def test_one_command_evaluates_a_language_model(
