@@ -74,6 +74,11 @@ class Endpoint:
         cache: ReplyCache | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise ImportError(INSTALL) from error
+        self._openai: Any = openai
         self.options, self.ledger = options, Ledger(options.max_queries)
         self.address = _address()
         self._key = os.environ.get(KEY) or _NO_KEY
@@ -147,9 +152,7 @@ class Endpoint:
         Raises:
             _Fault: there is no usable answer.
         """
-        import openai
-
-        client = self._opened()
+        openai, client = self._openai, self._opened()
         until = time.monotonic() + self.options.seconds
         try:
             with client.chat.completions.with_streaming_response.create(**self._body(request)) as answer:
@@ -178,20 +181,17 @@ class Endpoint:
     def _opened(self) -> Any:
         with self._lock:
             if self._client is None:
-                try:
-                    import openai
-                except ImportError as error:
-                    raise ImportError(INSTALL) from error
-                transport: Any = openai.DefaultHttpxClient
-                self._client = openai.OpenAI(
+                seconds = self.options.seconds
+                transport = self._openai.DefaultHttpxClient(
+                    follow_redirects=False, trust_env=False, timeout=seconds
+                )
+                self._client = self._openai.OpenAI(
                     base_url=self.address,
                     api_key=self._key,
                     # Repetitions are counted, so they are made here.
                     max_retries=0,
-                    timeout=self.options.seconds,
-                    http_client=transport(
-                        follow_redirects=False, trust_env=False, timeout=self.options.seconds
-                    ),
+                    timeout=seconds,
+                    http_client=transport,
                 )
             return self._client
 

@@ -208,7 +208,7 @@ def test_a_search_by_queries_finds_what_fools_the_target_and_is_the_same_in_any_
         for size in (6, 4)
     ]
     _, usual, attacked = found[0].attacks
-    assert usual.measures["advantage"].mean < 0
+    assert usual.measures["advantage"].mean == 0, "two that want it all agree on nothing"
     assert attacked.measures["advantage"].mean > 0
     assert attacked.measures["PAR %"].mean >= 80
     assert attacked.forwards > usual.forwards + 40
@@ -346,6 +346,18 @@ def test_every_attack_runs_on_a_language_model(trained: Path, tmp_path: Path) ->
     assert by_name["sampled-preemptive-attack"].forwards > by_name["partner"].forwards + 4
     assert by_name["rl-attack"].prepared > 16
     assert by_name["transfer-attack"].prepared == 0, "a surrogate's sentences cost no query of the target"
+
+
+def test_a_gru_is_attacked_by_a_language_model(trained: Path) -> None:
+    attack = {"use": "lm-attack", "agent": f"causal-lm:{trained}", "tokens": 16}
+    task = {**TASK, "scenarios": 3}
+    attacks = [{**attack, "prompts": str(written_prompts(trained))}, {**attack, "max_queries": 1}]
+    found = robustplug.evaluate(small_agent(), attacks=attacks, task=task, vicinity=FREE, device="cpu")
+    _, row_found, stopped = found.attacks
+    assert row_found.measures["adversary"].count == 3
+    assert row_found.rejected == 0
+    assert len(row_found.options["facts"]["sha256"]) == 64
+    assert "bound of 1 requests" in stopped.skipped
 
 
 def test_one_command_evaluates_a_language_model(
