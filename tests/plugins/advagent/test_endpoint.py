@@ -233,7 +233,7 @@ def test_prompts_are_stored_with_the_result_and_can_be_changed(
     changed.write_text(
         own.read_text(encoding="utf-8").replace("You negotiate", "You haggle"), encoding="utf-8"
     )
-    task = {
+    task: dict[str, Any] = {
         "task": TASK_OF_FEW,
         "vicinity": {**RULES, "words": 12, "unknown": True},
         "device": "cpu",
