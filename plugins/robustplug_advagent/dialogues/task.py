@@ -81,6 +81,8 @@ class NegotiationTask:
         Quantity("advantage", better="lower"),
         Quantity("PAR %", better="lower", share=True),
         Quantity("turns"),
+        Quantity("failed deals %", better="lower", share=True),
+        Quantity("failed turns", better="lower"),
     )
 
     def __init__(

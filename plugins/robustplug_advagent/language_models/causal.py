@@ -175,6 +175,7 @@ class _AtLineEnd:
 def _load(folder: str) -> tuple[Any, Any]:
     """Load model and tokenizer of a local folder, without downloading, unpickling or running any code."""
     try:
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     except ImportError as error:
         raise ImportError(INSTALL) from error
@@ -183,7 +184,7 @@ def _load(folder: str) -> tuple[Any, Any]:
         check_model_folder(folder)
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **local)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Refused(f"{folder} holds no readable causal language model in safetensors: {first}") from error
     # What the folder sets for generation, such as penalties, would change the distribution.

@@ -50,14 +50,14 @@ def negotiations(prompts: Prompts, count: int) -> Iterator[str]:
         yield f"{as_lines(prompts.to_decide(goal, said, False))} {deal}\n"
 
 
-def train_language_model(folder: Path, steps: int = 120) -> Path:
+def train_language_model(folder: Path, steps: int = 75) -> Path:
     """Train a model of some 0.3 MB in a folder, and return the folder."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
     texts = list(negotiations(read_prompts(str(written_prompts(folder)), ""), 600))
     # Long dialogues cost the most and teach the least.
-    texts = [text for text in texts if len(text.split()) < 80]
+    texts = [text for text in texts if len(text.split()) < 72]
     words = sorted({word for text in texts for word in text.replace("\n", " ").split()})
     vocabulary = {word: number for number, word in enumerate([PAD, UNKNOWN, END, *words])}
     tokenizer: Any = Tokenizer(models.WordLevel(vocabulary, UNKNOWN))
@@ -89,7 +89,7 @@ def train_language_model(folder: Path, steps: int = 120) -> Path:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
         rng = stream(0, "order")
         for _ in range(steps):
-            batch = table[torch.randint(len(table), (16,), generator=rng)]
+            batch = table[torch.randint(len(table), (14,), generator=rng)]
             batch = batch[:, : int((batch != 0).sum(1).max())]
             logits = model(input_ids=batch).logits
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten(), ignore_index=0)

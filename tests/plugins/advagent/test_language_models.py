@@ -201,11 +201,11 @@ def gullible() -> LanguageModelAgent:
 
 @pytest.mark.parametrize("name", ["sampled-reactive-attack", "sampled-preemptive-attack"])
 def test_a_search_by_queries_finds_what_fools_the_target_and_is_the_same_in_any_batch(name: str) -> None:
-    given: dict[str, Any] = {"task": {**TASK, "scenarios": 6}, "vicinity": FREE, "device": "cpu"}
+    given: dict[str, Any] = {"task": {**TASK, "scenarios": 5}, "vicinity": FREE, "device": "cpu"}
     attack = {"use": name, "candidates": 40, "rounds": 6, "turns": 2}
     found = [
         robustplug.evaluate(gullible(), attacks=[{"use": "partner"}, attack], batch_size=size, **given)
-        for size in (6, 4)
+        for size in (5, 3)
     ]
     _, usual, attacked = found[0].attacks
     assert usual.measures["advantage"].mean == 0, "two that want it all agree on nothing"
@@ -296,6 +296,40 @@ def test_folders_that_are_no_language_model(tmp_path: Path, trained: Path) -> No
     (broken / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(Refused, match="holds no readable causal language model"):
         built(trained, folder=str(broken))
+
+
+CHAT = "{% for m in messages %}{{ m['role'] }} : {{ m['content'] }}\n{% endfor %}assistant :"
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT
+NEVER = "{{ raise_exception('never') }}"
+
+
+@pytest.mark.parametrize("template", [CHAT, NO_SYSTEM, NEVER])
+def test_a_model_with_a_template_gets_messages(template: str, trained: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    tokenizer.chat_template, tokenizer.eos_token = template, "\n"
+    tokenizer.save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(trained)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(tmp_path)
+    agent = built(trained, folder=str(tmp_path), tokens=24)
+    replier: Any = agent._replier
+    assert agent.facts()["asked_in"] == "messages"
+    chat = agent.prompts.to_speak(GOAL, [Turn(False, "deal")])
+    if template == NEVER:
+        with pytest.raises(Refused, match="the chat template of .* fails: never"):
+            replier.reply([Request(chat, 0.0, 0)], CPU)
+        return
+    text = replier._rendered(chat)
+    assert text.endswith("deal\nassistant :")
+    assert text.startswith("user : pool" if template == NO_SYSTEM else "system : pool")
+    assert ("system" in text) == (template == CHAT)
+    replies = replier.reply([Request(chat, 0.7, seed) for seed in range(6)], CPU)
+    assert all(reply.read == len(tokenizer(text).input_ids) for reply in replies)
+    ended = [reply for reply in replies if reply.whole]
+    assert ended, "a reply ends where the model says so"
+    assert all("\n" not in reply.text and reply.written <= 24 for reply in ended)
 
 
 def suite(speaker: Path) -> dict[str, Any]:
