@@ -364,7 +364,7 @@ class AttackResult:
     @property
     def invalid(self) -> bool:
         """Return whether the row was run, but too many of its results were discarded for it to count."""
-        return bool(self.skipped) and self.attempted > 0
+        return bool(self.skipped) and self.rejected > 0
 
 
 @dataclass(frozen=True)

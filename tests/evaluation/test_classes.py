@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
+from robustplug.core.reporting import Warns
 from robustplug.core.types import AttackResult, Batch, Feed, Result
 from robustplug.errors import RunError
 from robustplug.evaluation.classes import (
@@ -26,6 +27,10 @@ from robustplug.evaluation.classes import (
 from robustplug.evaluation.evaluate import Evaluation
 from robustplug.evaluation.kept.journal import Journal
 from robustplug.evaluation.setting import Attack
+from robustplug.evaluation.summary import worst_cases
+from robustplug.report.pages.run_page import evaluation_html
+from robustplug.report.tables.results import result_table, skipped_lines
+from robustplug.runs.folder import json_text
 from robustplug.runs.result_file import result_from_json, result_to_json
 from robustplug.testing.toys import ToyTask, toy_plain
 
@@ -208,15 +213,46 @@ def test_a_journal_of_an_earlier_version_starts_anew(tmp_path: Path, monkeypatch
     assert rows[1].confusion
 
 
-def test_a_result_outside_the_threat_model_counts_as_right() -> None:
-    class Leaves(Flips):
-        def __call__(self, step: Any, view: Any, vicinity: Any) -> Any:
-            return view.replace(x=view.x + 2)
+class Leaves(Flips):
+    """Leave the threat model, with samples whose index is a multiple of a number."""
 
-    clean, row = evaluation().run("test", [Attack("leaves", {}, Leaves(1))], 4)
-    assert row.rejected == row.attempted > 0
+    def __call__(self, step: Any, view: Any, vicinity: Any) -> Any:
+        far = (view.index % self.every == 0).view(-1, 1, 1, 1)
+        return view.replace(x=torch.where(far, view.x + 2, view.x))
+
+
+def test_a_result_outside_the_threat_model_counts_as_right() -> None:
+    clean, row = evaluation().run("test", [Attack("leaves", {}, Leaves(22))], 4)
+    assert row.rejected == 1
     assert row.by_class == clean.by_class
     assert row.confusion == clean.confusion
+
+
+def test_a_row_of_which_more_than_a_tenth_was_discarded_has_no_accuracy() -> None:
+    rows = [
+        Attack("flip", {}, Flips(2), chain="main"),
+        Attack("leaves", {}, Leaves(1), threat={"use": "linf"}, chain="main"),
+        Attack("again", {}, Flips(3), chain="main"),
+    ]
+    subject = wide(reporter=Warns())
+    with pytest.warns(UserWarning, match="leaves is invalid: .* results broke the rules"):
+        clean, flip, leaves, again = subject.run("test", rows, 4)
+    assert (leaves.invalid, flip.invalid, clean.invalid) == (True, False, False)
+    assert math.isnan(leaves.accuracy)
+    assert leaves.right == leaves.by_class == leaves.confusion == ()
+    assert leaves.rejected == leaves.attempted > 0
+    # The chain goes on from what it did not break.
+    assert again.attempted == leaves.attempted - leaves.broken
+    assert worst_cases([clean, flip, leaves, again])[0]["skipped"] == ["leaves"]
+    meta = {"name": "x", "task": "toy", "seconds": 1.0, **subject.classes}
+    result = Result("test", len(clean.right), {"use": "linf", "eps": 1.0}, (clean, flip, leaves, again), meta)
+    stored = result_from_json(json.loads(json_text(result_to_json(result))))
+    assert stored.attacks[2].invalid
+    assert [line.partition(" of ")[0] for line in skipped_lines(stored)] == [
+        f"invalid: leaves: {leaves.rejected}"
+    ]
+    assert list(result_table(stored).columns[1].cells)[2] == "invalid"
+    assert evaluation_html(stored, "evaluation").count("invalid") == 2
 
 
 def test_a_skipped_row_and_a_task_without_classes_have_no_numbers() -> None:

@@ -15,6 +15,7 @@ from robustplug.recipe.errors import RecipeError
 from robustplug_advagent.agents.voice import Voice
 from robustplug_advagent.attacks.adversary import trained_adversary
 from robustplug_advagent.attacks.options import AdversaryOptions
+from robustplug_advagent.commands import curves
 from robustplug_advagent.protocol import Goal, OwnAgent, Turn
 
 from .agents import RULES, TASK, small_agent, small_task
@@ -147,3 +148,21 @@ def test_more_people_than_there_are_are_refused_in_a_sentence() -> None:
     }
     with pytest.raises((RecipeError, Refused), match="people = 129 is more than the 128"):
         robustplug.train(recipe)
+
+
+def test_rows_that_differ_in_their_budget_are_points_of_one_curve(tmp_path: Any) -> None:
+    agent = small_agent(5)
+    asked: list[dict[str, Any]] = [
+        {"use": "reactive-attack", "changes": 2, "turns": 1},
+        {"use": "reactive-attack", "changes": 1, "turns": 1},
+        {"use": "reactive-attack", "changes": 1, "turns": 1, "search": "pad"},
+        {"use": "partner"},
+    ]
+    found = curves(rows(agent, asked), "advantage")
+    assert [len(line["points"]) for line in found] == [2, 1, 1]
+    one, two = found[0]["points"]
+    assert one["queries"] < two["queries"]
+    assert one["low"] <= one["mean"] <= one["high"]
+    # Every word in every place costs more queries than the words of one place.
+    assert found[1]["points"][0]["queries"] < one["queries"]
+    assert curves([], "advantage") == []
