@@ -47,9 +47,9 @@ OFFICIAL_SEARCH = {
     "objective": "official",
 }
 
-THESIS_SEARCH = {"search": "pad"}
 EVALUATE = {"vicinity": {"use": "rules"}, "attack": [{"use": "partner"}]}
 """What an evaluation of an agent does by default."""
+THESIS_SEARCH = {"search": "pad"}
 
 
 @hookimpl

@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, Feed, Measure, Split, TaskInfo, View, index_batches, stream
+from robustplug.api import Batch, Feed, Measure, Split, TaskInfo, TextRecord, View, index_batches, stream
 
 from .attacks.goals import Goal
-from .measures import measure, pool
+from .measures import QUANTITIES, measure, pool
 from .models.training import exact
+from .records import records
 from .tell import tell
 from .text.data import Pair, find_folder, read_pairs
+from .text.docstrings import read_docstrings
 from .text.language import Trigrams
 from .text.search import Translation
 from .text.synthetic import Speaker
-from .text.words import UNKNOWN, Words, lengths, padded, widened
+from .text.words import PAD, UNKNOWN, Words, lengths, padded, widened
 from .tokens import vocabularies
 
 if TYPE_CHECKING:
-    from .options import SyntheticOptions, TranslationOptions, VocabularyOptions
+    from .options import DocstringsOptions, SyntheticOptions, TranslationOptions, VocabularyOptions
 
 # Minimum number of letters of a keyword: shorter words mean little on their own.
 KEYWORD_LETTERS = 3
@@ -55,6 +57,7 @@ class TranslationTask:
     """
 
     default_model = "lstm-attention"
+    quantities = QUANTITIES
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class TranslationTask:
             self._data[split] = _fitting(rows, split, options.longest)
         y = self._data["train"][1]
         self._lengths = {split: lengths(data[0]) for split, data in self._data.items()}
-        counts = torch.bincount(y.flatten(), minlength=len(target))
+        counts = word_counts(y, target)
         self.info = TranslationInfo(
             sizes={split: len(data[0]) for split, data in self._data.items()},
             source=source,
@@ -112,11 +115,24 @@ class TranslationTask:
         """Show the sentence and its translation, before and after the attack, as in Table 3.6."""
         return tell(view, output, self.info.source, self.info.target)
 
+    def records(self, view: View, output: Any) -> Sequence[TextRecord]:
+        """Return what an attack did to each sentence, in TextAttack's columns; see `records`."""
+        return records(view, output, self.info.source, self.info.target)
+
     @functools.cached_property
     def trigrams(self) -> Trigrams:
         """Return a language model of the training sentences."""
         x, _ = self._data["train"]
         return Trigrams(x, len(self.info.source))
+
+
+def word_counts(y: Tensor, target: Words) -> Tensor:
+    """Return how often each entry of a vocabulary is a whole word in sentences (N, T), int64 (V,)."""
+    joins = target.joins()
+    if joins is not None:
+        # A piece that the next one continues is part of a longer word.
+        y = y.masked_fill(joins[widened(y, y.shape[1] + 1)[:, 1:]], PAD)
+    return torch.bincount(y.flatten(), minlength=len(target))
 
 
 def keyword_candidates(words: Words, counts: Tensor, above: int, stop_words: int) -> tuple[int, ...]:
@@ -178,6 +194,16 @@ def translation(options: TranslationOptions) -> TranslationTask:
         split: read_pairs(folder / f"{name}.{options.source}", folder / f"{name}.{options.target}")
         for split, name in names.items()
     }
+    return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]))
+
+
+def docstrings(options: DocstringsOptions) -> TranslationTask:
+    """Build the task of documentation strings: a text, and its first sentence as a summary.
+
+    Raises:
+        DataMissing: a package is not installed, or has too few texts.
+    """
+    pairs = read_docstrings(options.packages)
     return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]))
 
 

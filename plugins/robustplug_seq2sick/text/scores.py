@@ -67,7 +67,7 @@ def chrf_of(sums: Sequence[float]) -> float:
     precision, recall = (sum(values) / len(kept) for values in zip(*kept, strict=True))
     if not precision + recall:
         return 0.0
-    return 100 * (1 + BETA**2) * precision * recall / (BETA**2 * precision + recall)
+    return float(100 * (1 + BETA**2) * precision * recall / (BETA**2 * precision + recall))
 
 
 def chrf(hypothesis: str, reference: str) -> float:

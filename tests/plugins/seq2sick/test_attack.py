@@ -15,8 +15,8 @@ from robustplug.devices.processes import start
 from robustplug.evaluation.evaluate import Evaluation
 from robustplug.evaluation.setting import Attack
 from robustplug_seq2sick.attacks.goals import Goal
-from robustplug_seq2sick.attacks.seq2sick import _Best, _Search
-from robustplug_seq2sick.attacks.victim import Victim
+from robustplug_seq2sick.attacks.seq2sick import _Search
+from robustplug_seq2sick.attacks.victim import Best, Victim
 from robustplug_seq2sick.models.lstm import Embedded
 from robustplug_seq2sick.text.search import Translation
 from robustplug_seq2sick.text.words import BEGIN, PAD, UNKNOWN, lengths
@@ -64,15 +64,30 @@ def test_keywords_are_forced_in_most_sentences() -> None:
     assert int((view.x != view.origin).any(1).sum()) >= 6
 
 
+@pytest.mark.parametrize("options", [{"keywords": 1}, {"untargeted": True, "share": 0.2}], ids=str)
 @pytest.mark.parametrize("name", ["seq2sick", "greedy-replacement"])
-def test_batching_equals_one_by_one(name: str) -> None:
-    batch = first_batch(5)
-    together, _ = attacked(batch, attack(name, keywords=1))
+def test_batching_equals_one_by_one(name: str, options: dict[str, Any]) -> None:
+    batch, made = first_batch(5), attack(name, **options)
+    together, _ = attacked(batch, made)
     assert bool((together.x != together.origin).any())
     for row in range(5):
         part = slice(row, row + 1)
-        alone, _ = attacked(Batch(batch.x[part], batch.y[part], batch.index[part]), attack(name, keywords=1))
+        alone, _ = attacked(Batch(batch.x[part], batch.y[part], batch.index[part]), made)
         assert torch.equal(alone.x[0], together.x[row])
+
+
+def test_an_evaluation_does_not_depend_on_the_batch_size() -> None:
+    made = [
+        Attack(str(at), {}, attack(**options), chain="")
+        for at, options in enumerate(({"keywords": 1}, {"untargeted": True}))
+    ]
+    found = []
+    for size in (9, 4, 1):
+        run = evaluation()
+        rows = run.run("test", made, size, 9)
+        found.append(([row.right for row in rows], run.texts, [row.forwards for row in rows]))
+    assert found[0][:2] == found[1][:2] == found[2][:2]
+    assert {record.result_type for record in found[0][1]["0"]} == {"Successful", "Failed"}
 
 
 def test_a_broken_sentence_leaves_the_batch() -> None:
@@ -102,7 +117,7 @@ def test_without_patience_a_success_is_the_last_iteration(monkeypatch: pytest.Mo
     iterate, after_success = _Search._iterate, []
 
     def counted(search: _Search, rows: Tensor, lr: float) -> None:
-        after_success.append(bool(search.best.changed[rows].isfinite().any()))
+        after_success.append(bool(search.best.reached[rows].any()))
         iterate(search, rows, lr)
 
     monkeypatch.setattr(_Search, "_iterate", counted)
@@ -190,13 +205,14 @@ def test_the_iterations_are_algorithm_6(lambda1: float, lambda2: float) -> None:
     batch = first_batch(4)
     step = step_of(batch)
     made = attack(keywords=1, lambda1=lambda1, lambda2=lambda2, lr=[0.4], steps=6)
-    goal = Goal(**made.aim(step, View.of(batch, "adv")))
+    view, vicinity = View.of(batch, "adv"), robustplug.build("vicinity", "word-replacement")
+    goal = Goal(**made.aim(step, view))
     x = batch.x[:, : int(lengths(batch.x).max())]
+    best = Best(view, goal)
     # No success is noted, so that no sentence leaves.
-    count = torch.zeros(len(x))
-    best = _Best(x.clone(), count, count.long())
+    best.price[:] = 0
     with step.attack_mode():
-        search = _Search(Victim(step, made.options), goal, x, count + 9, best, made.options)
+        search = _Search(Victim(step, made.options, view, vicinity), goal, x, best, made.options)
         for _ in range(6):
             search._iterate(torch.arange(len(x)), 0.4)
     assert bool((search.words != x).any())
