@@ -82,7 +82,7 @@ def _replier(options: LanguageModelAttackOptions) -> Replier:
         return CausalLm(CausalLmOptions(folder=name, **shared))
     from .endpoint import Endpoint
 
-    return Endpoint(ChatOptions(name=name, **shared))
+    return Endpoint(ChatOptions(name=name, limit=options.limit, omit=options.omit, **shared))
 
 
 class _Draws(NamedTuple):

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from robustplug.api import Bounds, Count, Natural, NonNegative, Positive
 
 Parallel = Annotated[int, Bounds(ge=1, le=256)]
+Limit = Literal["max_completion_tokens", "max_tokens"]
+Omit = tuple[Literal["temperature", "seed"], ...]
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class ChatOptions(LanguageModelOptions):
     seconds: Positive = 120.0
     patience: NonNegative = 300.0
     parallel: Parallel = 4
-    limit: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    omit: tuple[Literal["temperature", "seed"], ...] = ()
+    limit: Limit = "max_completion_tokens"
+    omit: Omit = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class LanguageModelAttackOptions:
         temperature: softmax temperature of its turns.
         tokens: largest number of tokens of a turn.
         max_queries: largest number of requests that the adversary sends; None for no bound.
+        limit, omit: as in `openai-chat`.
     """
 
     agent: str = "target"
@@ -82,6 +85,8 @@ class LanguageModelAttackOptions:
     temperature: NonNegative = 0.5
     tokens: Count = 100
     max_queries: Count | None = None
+    limit: Limit = "max_completion_tokens"
+    omit: Omit = ()
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,9 @@ def test_prompts_are_stored_with_the_result_and_can_be_changed(
         "device": "cpu",
         "samples": 2,
     }
-    rows: list[Any] = [{"use": "lm-attack", "agent": "openai-chat:evil"}]
+    rows: list[Any] = [
+        {"use": "lm-attack", "agent": "openai-chat:evil", "omit": ["seed"], "limit": "max_tokens"}
+    ]
     with serving(negotiate, monkeypatch) as chat:
         model = robustplug.build(
             "model", "openai-chat", name="m", prompts=str(changed),
@@ -250,7 +252,8 @@ def test_prompts_are_stored_with_the_result_and_can_be_changed(
     assert "You haggle" in body["meta"]["loaded"]["prompts"]["system"]
     assert body["meta"]["loaded"]["address"] == chat.address
     assert "bad deal" in body["attacks"][1]["options"]["facts"]["prompts"]["system"]
-    assert {body["model"] for _, _, body in chat.received} == {"m", "evil"}
+    asked = {body["model"]: ("seed" in body, "max_tokens" in body) for _, _, body in chat.received}
+    assert asked == {"m": (True, False), "evil": (False, True)}
     assert result.attacks[1].measures["agree %"].count == 2
 
 
@@ -299,10 +302,13 @@ def test_requests_are_sent_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> 
         ("soon", None),
         ("inf", None),
         ("nan", None),
-        (email.utils.formatdate(time.time() + 50, usegmt=True), 50.0),
         (email.utils.formatdate(0, usegmt=True), 0.0),
     ],
 )
 def test_the_header_retry_after_is_a_number_or_a_date(text: str, seconds: float | None) -> None:
-    found = asked_to_wait({"retry-after": text})
-    assert found == (None if seconds is None else pytest.approx(seconds, abs=5 if seconds == 50 else 0))
+    assert asked_to_wait({"retry-after": text}) == seconds
+
+
+def test_a_date_is_a_time_from_now() -> None:
+    date = email.utils.formatdate(time.time() + 50, usegmt=True)
+    assert 40 < (asked_to_wait({"retry-after": date}) or 0) <= 50
