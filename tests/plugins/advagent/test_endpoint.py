@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email.utils
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -221,6 +223,29 @@ def test_an_evaluation_that_the_bound_stops_goes_on_and_pays_nothing_twice(
     assert row["measures"]["queries"]["mean"] > 1
     assert row["measures"]["tokens read"]["mean"] == pytest.approx(20 * row["measures"]["queries"]["mean"])
     assert "i would like everything , sir ; is that ok ?" in row["example"]
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_pays_for_nothing_twice_but_what_was_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = [*EVALUATE, "--set", "model.parallel=1"]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def answer(body: dict[str, Any], number: int) -> Answer:
+        if number == 7:
+            started[0].kill()
+            started[0].wait()
+        return negotiate(body)
+
+    with serving(answer, monkeypatch) as chat:
+        started.append(subprocess.Popen([sys.executable, "-m", "robustplug", *command]))
+        assert started[0].wait(timeout=200) == -9
+        assert len(chat.received) == 8
+        assert CliRunner().invoke(main, command).exit_code == 0
+    paid = [json.dumps(body, sort_keys=True) for _, _, body in chat.received]
+    assert len(paid) - len(set(paid)) == 1
+    assert paid.count(paid[7]) == 2, "the request that was under way"
 
 
 def test_prompts_are_stored_with_the_result_and_can_be_changed(
