@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_ind
 
+from robustplug.core.measures import Measure
 from robustplug.core.types import Result
 from robustplug.report.pages.compared import (
     comparison_csv,
@@ -296,6 +297,43 @@ def test_the_page_is_whole_and_needs_nothing_else(three: list[Path], tmp_path: P
     assert "<script" not in text
     assert all(part in page.text for part in ("a & b", "60.0% (50–69)", "<script>", "◆"))
     assert comparison_page("a & b", found) == text
+
+
+def negotiated(target: float, adversary: float) -> Result:
+    said = [
+        {"name": "target", "better": "higher", "share": False, "headline": True},
+        {"name": "adversary", "better": "lower", "share": False, "headline": True},
+        {"name": "turns", "better": "", "share": False, "headline": False},
+    ]
+    scores = {"target": target, "adversary": adversary, "turns": 4.0}
+    measures = {name: Measure(mean, mean - 0.5, mean + 0.5, 100) for name, mean in scores.items()}
+    talk = row("partner", bits(60), options={"use": "partner"}, measures=measures)
+    return result(row("clean", bits(100)), talk, quantities=said)
+
+
+def test_tasks_that_show_measures_are_compared_by_them(tmp_path: Path) -> None:
+    paths = [
+        run(tmp_path / "a", negotiated(6.0, 5.0)),
+        run(tmp_path / "b", negotiated(7.0, 5.5)),
+        study(tmp_path / "s", {"one": [negotiated(6.5, 4.0), negotiated(6.7, 4.4)]}),
+    ]
+    found = compare(paths)
+    (sheet,) = comparison_sheets(found)
+    assert sheet.heads == ("attack", "run", "target", "adversary")
+    # The clean row has no measures: there is nothing to compare.
+    assert [[cell.text for cell in line[:3]] for line in sheet.lines] == [
+        ["partner", "a", "6.00 ±0.50"],
+        ["partner", "b", "7.00 ±0.50"],
+        ["partner", "one", "6.60 ± 0.14"],
+    ]
+    assert [[cell.best for cell in line[2:]] for line in sheet.lines] == [
+        [False, False],
+        [True, False],
+        [False, True],
+    ]
+    page = comparison_page("x", found)
+    assert "6.60 ± 0.14" in page
+    assert "Accuracy with its" not in page
 
 
 def test_the_samples_of_an_evaluation_have_a_digest() -> None:

@@ -13,6 +13,7 @@ from ...runs.result_file import note_on_seals
 from ..figures.plots import Point, trade_off_figure
 from ..tables.comparison import Column, Comparison, Group, Value
 from ..tables.markup import escape
+from ..tables.measures import compared_measures, headlines
 from ..tables.results import threat_text, unit_images
 from ..tables.sheets import Cell, Sheet, markdown, sheet_html
 from .page import Section, figures_html, page, read_picture
@@ -22,12 +23,26 @@ TIED, FRONT = "≈", "◆"
 
 def comparison_sheets(comparison: Comparison) -> list[Sheet]:
     """Lay out a comparison: for each group, its accuracies, and robust accuracy against training cost."""
-    sheets = []
+    sheets = list[Sheet]()
     for number, group in enumerate(comparison.groups):
-        sheets.append(_accuracies(comparison, number))
-        if group.robust is not None and any(group.costs):
-            sheets.append(_compute(group))
+        sheets += _sheets(comparison, number, group)
     return sheets
+
+
+def _sheets(comparison: Comparison, number: int, group: Group) -> Iterator[Sheet]:
+    """Yield the tables of a group: what its task shows of a result, and costs beside accuracies."""
+    if _measured(group):
+        lines = {entry.name: entry.results for entry in group.entries}
+        yield compared_measures(title_of(comparison, number), lines)
+        return
+    yield _accuracies(comparison, number)
+    if group.robust is not None and any(group.costs):
+        yield _compute(group)
+
+
+def _measured(group: Group) -> bool:
+    """Return whether all lines show measures in the place of accuracies."""
+    return all(headlines(entry.results[0]) for entry in group.entries)
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
@@ -222,9 +237,9 @@ def comparison_html(comparison: Comparison, figures: Path) -> str:
     """
     parts = [f'<p class="doubt">{escape(note)}</p>\n' for note in comparison_notes(comparison)]
     for number, group in enumerate(comparison.groups):
-        parts.append(sheet_html(_accuracies(comparison, number)))
-        if group.robust is not None and any(group.costs):
-            parts.append(sheet_html(_compute(group)))
+        parts += map(sheet_html, _sheets(comparison, number, group))
+        if _measured(group):
+            continue
         name = "-".join(word for word in (comparison.suite, str(number + 1) if number else "") if word)
         drawn = _draw(group, figures, f"-{name}" if name else "", title_of(comparison, number))
         parts.append(figures_html([read_picture(path) for path in drawn]))

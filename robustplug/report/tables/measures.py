@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 
 from ...core.measures import Measure, Quantity
 from ...core.types import AttackResult, Result
+from .sheets import Cell, Sheet
 
 SYMMETRIC = 0.005
 """An interval counts as symmetric if the parts above and below the mean differ by less than this."""
@@ -23,6 +26,57 @@ def headlines(result: Result) -> list[Quantity]:
 def measured(row: AttackResult, name: str) -> str:
     """Return a measure of a row with its interval as text; "–" if no sample of the row has it."""
     return (measure_text(row.measures[name]) if name in row.measures else "") or "–"
+
+
+def compared_measures(title: str, lines: Mapping[str, Sequence[Result]]) -> Sheet:
+    """Lay out the headlines of several runs: a line for each attack and run, the best of each attack marked.
+
+    Args:
+        title: title of the table.
+        lines: results of each line, one for each seed, by its name.
+    """
+    quantities = headlines(next(iter(lines.values()))[0])
+    found: dict[str, dict[str, list[AttackResult]]] = {}
+    for name, results in lines.items():
+        for row in (row for result in results for row in result.attacks if not row.skipped):
+            if any(q.name in row.measures and row.measures[q.name].count for q in quantities):
+                found.setdefault(row.name, {}).setdefault(name, []).append(row)
+    cells: list[tuple[Cell, ...]] = []
+    for attack, runs in found.items():
+        means = {name: [_mean(rows, q.name) for q in quantities] for name, rows in runs.items()}
+        tops = [_top([each[at] for each in means.values()], q.better) for at, q in enumerate(quantities)]
+        for name, rows in runs.items():
+            numbers = [
+                Cell(_over_seeds(rows, q.name), mean == top)
+                for q, mean, top in zip(quantities, means[name], tops, strict=True)
+            ]
+            cells.append((Cell(attack), Cell(name), *numbers))
+    note = (
+        "Measures with their 95 % interval over the samples; of several seeds, mean ± standard deviation. "
+        "Bold or *: the best for the model; no difference is tested."
+    )
+    return Sheet(title, ("attack", "run", *(q.name for q in quantities)), tuple(cells), (note,), labels=2)
+
+
+def _mean(rows: Sequence[AttackResult], name: str) -> float:
+    known = [row.measures[name].mean for row in rows if name in row.measures and row.measures[name].count]
+    return statistics.fmean(known) if known else math.nan
+
+
+def _top(means: Sequence[float], better: str) -> float | None:
+    known = [mean for mean in means if not math.isnan(mean)]
+    if len(known) < 2 or not better:
+        return None
+    return max(known) if better == "higher" else min(known)
+
+
+def _over_seeds(rows: Sequence[AttackResult], name: str) -> str:
+    if len(rows) == 1:
+        return measured(rows[0], name).replace("\n", " ")
+    known = [row.measures[name].mean for row in rows if name in row.measures and row.measures[name].count]
+    if len(known) < 2:
+        return _rounded(known[0]) if known else "–"
+    return f"{_rounded(statistics.fmean(known))} ± {_rounded(statistics.stdev(known))}"
 
 
 def measure_table(result: Result) -> Table | None:

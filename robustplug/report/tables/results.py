@@ -118,7 +118,7 @@ def result_table(result: Result) -> Table:
         if row.skipped:
             table.add_row(row.name, "invalid" if row.invalid else "skipped", style="yellow")
             continue
-        cells = [measured(row, name) for name in columns]
+        cells: list[Text | str] = [measured(row, name) for name in columns]
         table.add_row(
             row.name,
             *(cells or [accuracy_text(row.accuracy, result.samples)]),

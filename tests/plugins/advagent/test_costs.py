@@ -34,7 +34,7 @@ ATTACKS: list[dict[str, Any]] = [
 
 def rows(model: Any, attacks: Sequence[Mapping[str, Any]], **options: Any) -> list[AttackResult]:
     suite = {"schema": 1, "name": "costs", "row": [{"attack": attack} for attack in attacks]}
-    given = {"task": TASK, "vicinity": RULES, "samples": 10, **options}
+    given = {"task": TASK, "vicinity": RULES, "samples": 8, **options}
     found = robustplug.evaluate(model, suite=suite, **given).attacks[1:]
     assert not any(row.skipped for row in found), [row.skipped for row in found]
     return [dataclasses.replace(row, seconds=0.0) for row in found]
@@ -42,11 +42,11 @@ def rows(model: Any, attacks: Sequence[Mapping[str, Any]], **options: Any) -> li
 
 def test_no_result_depends_on_the_batch_size() -> None:
     agent = small_agent(5)
-    expected = rows(agent, ATTACKS, batch_size=10)
+    expected = rows(agent, ATTACKS, batch_size=8)
     assert len({row.example for row in expected}) > 3
-    for size in (1, 4):
-        assert rows(agent, ATTACKS, batch_size=size) == expected
-    assert rows(agent, ATTACKS, batch_size=10, seed=1) != expected
+    assert rows(agent, ATTACKS, batch_size=1) == expected
+    assert rows(agent, ATTACKS[:3], batch_size=3) == expected[:3]
+    assert rows(agent, ATTACKS[:1], batch_size=8, seed=1) != expected[:1]
 
 
 class Counting:
@@ -74,16 +74,16 @@ def speaker(monkeypatch: pytest.MonkeyPatch) -> str:
     return "speaker"
 
 
-@pytest.mark.parametrize("batch_size", [3, 10])
+@pytest.mark.parametrize("batch_size", [3, 8])
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_every_question_to_the_target_counts_once(number: int, batch_size: int, speaker: str) -> None:
     agent = Counting()
     attack = {**ATTACKS[number], ("speaker" if number else "agent"): speaker}
     (row,) = rows(OwnAgent(agent, small_task().info), [attack], batch_size=batch_size)
-    assert row.forwards * 10 == pytest.approx(agent.calls)
+    assert row.forwards * 8 == pytest.approx(agent.calls)
     # The training: a dialogue about each scenario, with a turn of the target and its decision at least.
     assert (row.prepared >= 2 * TASK["train_scenarios"]) == (number > 0)
-    assert row.prepared < row.forwards * 10
+    assert row.prepared < row.forwards * 8
 
 
 def test_the_cost_of_an_adversary_is_part_of_every_attack_with_it_cached_or_not() -> None:
