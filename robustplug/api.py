@@ -217,16 +217,8 @@ _LAZY = {
         "word_spans",
         "words_changed",
     ),
-    "text.embeddings": (
-        "WordEmbeddings",
-        "word_embeddings",
-    ),
-    "text.records": (
-        "TextRecord",
-        "records_csv",
-        "records_html",
-        "records_json",
-    ),
+    "text.embeddings": ("WordEmbeddings", "word_embeddings"),
+    "text.records": ("TextRecord", "records_csv", "records_html", "records_json"),
     "training.loop": ("training_loss",),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
