@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from .core.wrapper import Wrapper
     from .evaluation.opened import OpenedEvaluation
     from .evaluation.opened_run import open_run
+    from .files.seals import Strict, opened, parsed, sealed
     from .plugin.signatures import check_arguments, scaled_step
     from .report.figures.batchnorm import batchnorm_figure
     from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
@@ -183,6 +184,7 @@ _LAZY = {
     ),
     "evaluation.opened": ("OpenedEvaluation",),
     "evaluation.opened_run": ("open_run",),
+    "files.seals": ("Strict", "opened", "parsed", "sealed"),
     "plugin.signatures": ("check_arguments", "scaled_step"),
     "report.figures.batchnorm": ("batchnorm_figure",),
     "report.figures.charts": (
@@ -217,16 +219,8 @@ _LAZY = {
         "word_spans",
         "words_changed",
     ),
-    "text.embeddings": (
-        "WordEmbeddings",
-        "word_embeddings",
-    ),
-    "text.records": (
-        "TextRecord",
-        "records_csv",
-        "records_html",
-        "records_json",
-    ),
+    "text.embeddings": ("WordEmbeddings", "word_embeddings"),
+    "text.records": ("TextRecord", "records_csv", "records_html", "records_json"),
     "training.loop": ("training_loss",),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
@@ -296,6 +290,7 @@ __all__ = [
     "Size",
     "Split",
     "Step",
+    "Strict",
     "Task",
     "TaskInfo",
     "TextRecord",
@@ -365,7 +360,9 @@ __all__ = [
     "open_file",
     "open_model",
     "open_run",
+    "opened",
     "parse_fraction",
+    "parsed",
     "picture_tensor",
     "prepare",
     "rate_at",
@@ -379,6 +376,7 @@ __all__ = [
     "replace_words",
     "result_folder",
     "scaled_step",
+    "sealed",
     "self_trained",
     "stratified_split",
     "stream",

@@ -14,6 +14,12 @@ from .attacks.options import (
     ReactiveOptions,
     TransferOptions,
 )
+from .language_models.options import (
+    CausalLmOptions,
+    ChatOptions,
+    LanguageModelAttackOptions,
+    SampledOptions,
+)
 from .options import (
     AgentOptions,
     DealOptions,
@@ -32,6 +38,7 @@ PAPER = "Cheng 2021, doctoral thesis, §3.2: AdvAgent"
 LYD17 = "Lewis et al. 2017, Deal or No Deal? End-to-End Learning for Negotiation Dialogues, arXiv:1706.05125"
 TASKS = ("scripted-negotiation", "negotiation")
 _HERE = "robustplug_advagent"
+_LANGUAGE_MODELS = f"{_HERE}.language_models"
 
 OFFICIAL_SEARCH = {
     "changes": 100,
@@ -71,7 +78,7 @@ def robustplug_tasks() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_models() -> Iterable[Component]:
-    """Offer the negotiating agent."""
+    """Offer the negotiating agents."""
     yield Component(
         "negotiator",
         f"{_HERE}.agents.agent:Agent",
@@ -79,6 +86,22 @@ def robustplug_models() -> Iterable[Component]:
         "negotiating agent: one GRU reads and writes, another decides",
         LYD17,
         {"word": 12, "goal": 6, "reader": 16, "attention": 10, "choice": 12, "dropout": 0.0},
+        tasks=TASKS,
+    )
+    yield Component(
+        "causal-lm",
+        f"{_LANGUAGE_MODELS}.agent:causal_lm",
+        CausalLmOptions,
+        "a causal language model of transformers that negotiates, from a local folder",
+        trial={"folder": "language-model"},
+        tasks=TASKS,
+    )
+    yield Component(
+        "openai-chat",
+        f"{_LANGUAGE_MODELS}.agent:openai_chat",
+        ChatOptions,
+        "a language model that negotiates, behind an endpoint of OpenAI's protocol",
+        trial={"name": "language-model"},
         tasks=TASKS,
     )
 
@@ -240,5 +263,30 @@ def robustplug_perturbations() -> Iterable[Component]:
         "attack at the first turn for which the search finds a sentence",
         PAPER,
         short,
+        tasks=TASKS,
+    )
+    yield Component(
+        "lm-attack",
+        f"{_LANGUAGE_MODELS}.attacks:LanguageModelAttack",
+        LanguageModelAttackOptions,
+        "an adversary that is a language model with the attack's goal in its prompts",
+        tasks=TASKS,
+    )
+    yield Component(
+        "sampled-reactive-attack",
+        f"{_LANGUAGE_MODELS}.attacks:ReactiveSampled",
+        SampledOptions,
+        "the reactive attack by queries alone: the best of some sentences",
+        PAPER,
+        {"candidates": 2, "rounds": 2},
+        tasks=TASKS,
+    )
+    yield Component(
+        "sampled-preemptive-attack",
+        f"{_LANGUAGE_MODELS}.attacks:PreemptiveSampled",
+        SampledOptions,
+        "the preemptive attack by queries alone: the best of some sentences",
+        PAPER,
+        {"candidates": 2, "rounds": 2},
         tasks=TASKS,
     )

@@ -29,7 +29,7 @@ from .dialogues.layout import (
     Words,
     turns,
 )
-from .dialogues.scenarios import GRID, WALK_AWAY, place_of
+from .dialogues.scenarios import GRID, WALK_AWAY, Answer, place_of
 
 if TYPE_CHECKING:
     from .dialogues.task import NegotiationInfo
@@ -137,7 +137,7 @@ class OwnAgent(nn.Module):
         self.__dict__["agent"] = agent
         self.vocabulary, self.walk_away = info.words, info.walk_away
 
-    def forward(self, x: Tensor) -> Reading:
+    def forward(self, x: Tensor) -> Reading | Answer:
         """Return the agent's decisions after dialogues (N, 12 + T) as outcome logits, without words.
 
         The agent is not queried for dialogues without a turn.

@@ -86,6 +86,15 @@ class Perturbation(Protocol):
         ...
 
 
+@runtime_checkable
+class Stating(Protocol):
+    """A model or a perturbation that states what its options leave open, such as the text of a file."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return plain JSON values, which are stored with the result and identify the evaluation."""
+        ...
+
+
 class LabelMap(Protocol):
     """h: maps a view to the targets of its loss."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.ensemble import Ensemble
+from ..core.protocols import Stating
 from ..errors import Refused
 from ..plugin.component import Kind, Use, innermost
 from ..plugin.host import registry
@@ -168,4 +169,7 @@ def _spread(attack: Attack, built: Perturbation | Refused | None) -> Iterator[At
             label = f"{attack.label} · {name}"
             yield dataclasses.replace(attack, label=label, perturbation=part, chain=chain)
     else:
-        yield dataclasses.replace(attack, perturbation=built)
+        options = (
+            {**attack.options, "facts": dict(built.facts())} if isinstance(built, Stating) else attack.options
+        )
+        yield dataclasses.replace(attack, options=options, perturbation=built)

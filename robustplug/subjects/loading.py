@@ -14,6 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from ..core.modules import Normalized
+from ..core.protocols import Stating
 from ..core.random import isolated
 from ..core.types import TaskInfo
 from ..errors import RunError
@@ -76,6 +77,8 @@ def load_target(
     if isinstance(source, str | Path) and is_folder(source):
         source, model = _from_folder(Path(source), model, info), None
     if info.shape is None or info.classes is None:
+        if isinstance(source, str) and component_in(source) is not None:
+            source = _by_name(source, model, info)
         return _as_it_is(source, normalisation, weights, device)
     device, shape = torch.device(device), Shape(info.shape, info.classes, info.bounds)
     opened = _open(source, info, shape, model, weights, device)
@@ -131,6 +134,17 @@ def _from_folder(folder: Path, model: Use | None, info: TaskInfo) -> nn.Module:
     return module.eval()
 
 
+def _by_name(source: str, model: Use | None, info: TaskInfo) -> nn.Module:
+    """Build the model component that "component:name" refers to, with its other options.
+
+    Raises:
+        RecipeError: the component refuses its options, the name or the task.
+    """
+    with isolated(0):
+        module: nn.Module = build_part(resolve(model or Use(source), "model"), "model", "model", info=info)
+    return module.eval()
+
+
 def _as_it_is(
     source: Model, normalisation: tuple[Numbers, Numbers], weights: str | None, device: torch.device | str
 ) -> Target:
@@ -145,7 +159,8 @@ def _as_it_is(
             "without normalisation or torchvision weights"
         )
     name = str(getattr(source, "__name__", type(source).__name__))
-    description: dict[str, Any] = {"source": name, "kind": "module", "notes": []}
+    facts = source.facts() if isinstance(source, Stating) else {}
+    description: dict[str, Any] = {"source": name, "kind": "module", **facts, "notes": []}
     return Target(source.to(device), "module", False, description)
 
 

@@ -60,10 +60,13 @@ class TransferOptions(AdversaryOptions):
     Attributes:
         turns: n, number of usual turns before the sentence.
         sentences: number of the adversary's sentences to draw from, those of the highest rewards.
+        surrogate: run folder of the agent against which the adversary is trained and its sentences are
+            found, so that they cost no query of the target; None for the target itself.
     """
 
     turns: Count = 3
     sentences: Count = 50
+    surrogate: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustplug.api import Cost, Step, Vicinity, View, weights_digest
 
-from ..agents.agent import Agent
+from ..agents.agent import Agent, load_agent
 from ..agents.talk import ADVERSARY, Talk, claims, with_claims
 from ..agents.voice import Utterance, Voice, ending
 from ..dialogues.layout import EOS, PAD, lengths
@@ -114,13 +114,25 @@ class Sentences:
         self.sizes = torch.tensor([len(said) + 1 for said in found], device=device)
 
     @classmethod
-    def of(cls, game: Game, options: TransferOptions | AnyTurnOptions) -> tuple[Sentences, int]:
-        """Train an adversary, and return its best sentences and the queries of the target that it took."""
-        adversary, queries = _learned(game, options)
+    def of(
+        cls, game: Game, options: TransferOptions | AnyTurnOptions, surrogate: str | None = None
+    ) -> tuple[Sentences, int]:
+        """Train an adversary, and return its best sentences and the queries of the target that it took.
+
+        Args:
+            game: game of a batch.
+            options: the number of sentences, and the training of the adversary.
+            surrogate: run folder of the agent that it negotiates with instead of the target.
+        """
+        target, model = game.target, game.step.model
+        if surrogate is not None:
+            model = load_agent(surrogate, game.task.info, game.device)
+            target = Voice(model)
+        learned = trained_adversary(target, model, game.task, game.rules, options, game.device)
         found, more = best_sentences(
-            game.target, adversary, game.task, game.rules, options.sentences, options.seed, game.device
+            target, learned.agent, game.task, game.rules, options.sentences, options.seed, game.device
         )
-        return cls(found, game.device), queries + more
+        return cls(found, game.device), learned.queries + more if surrogate is None else 0
 
     def draw(self, noise: Tensor) -> Utterance:
         """Return a sentence for each number in [0, 1)."""
@@ -133,7 +145,7 @@ class TransferAttack(_Attack):
 
     def __init__(self, options: TransferOptions) -> None:
         self.options = options
-        self._sentences = _Once(lambda game: Sentences.of(game, options))
+        self._sentences = _Once(lambda game: Sentences.of(game, options, options.surrogate))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the dialogues."""
@@ -261,19 +273,19 @@ class AnyTurnAttack(_Attack):
                 base = attack.usual(talk, rows[left], noise[left], False)
                 found = attack.find(talk, rows[left], base, reply_words)
                 good = (found.scores.loss < 0) & (found.scores.slack >= 0)
-                said = _merged(said, left[good], found.said.rows(good))
+                said = merged(said, left[good], found.said.rows(good))
                 if reply_words is not None:
                     closing[rows[left[good]]] = True
                 elif o.constraint == "penalty":
                     talk.forced[rows[left[good]]] = True
                 left = left[~good]
-            return _merged(said, ends.nonzero()[:, 0], closed.rows(ends))
+            return merged(said, ends.nonzero()[:, 0], closed.rows(ends))
 
         talk = game.play(attack.speaker, game.either_first(), say)
         return view.replace(x=talk.rows_so_far())
 
 
-def _merged(said: Utterance, rows: Tensor, new: Utterance) -> Utterance:
+def merged(said: Utterance, rows: Tensor, new: Utterance) -> Utterance:
     """Replace the turns of some rows."""
     width = max(said.words.shape[1], new.words.shape[1])
     words, other = (

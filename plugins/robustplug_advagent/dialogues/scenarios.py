@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +22,21 @@ GRID = torch.tensor(list(itertools.product(range(MOST + 1), repeat=3)))
 """All ways to take 0 to 4 pieces of three items, (125, 3); each row is an allocation."""
 WALK_AWAY = len(GRID)
 """The decision to agree on nothing: both sides get 0."""
+
+
+class Answer(NamedTuple):
+    """Hold the decisions of an agent that is asked in words, and what its part in the dialogues cost.
+
+    Attributes:
+        words: zeros (N, 1, V): such an agent exposes no scores.
+        choice: logits (N, 6, 8) of the outcome of each item for the own side, then for the other: 0 for the
+            decision and below for all others; −∞ for every number of pieces if the agent gave no decision.
+        costs: by name, the numbers of each dialogue, (N,).
+    """
+
+    words: Tensor
+    choice: Tensor
+    costs: Mapping[str, Tensor]
 
 
 @functools.cache
@@ -132,6 +149,7 @@ def decision_scores(choice: Tensor, counts: Tensor, walk_away: bool) -> Tensor:
 
     The score of an allocation is Σ_i z_i(o_i) over the three items of the own side and of the other. It
     differs from the logarithm of the product of their probabilities by the same constant for all allocations.
+    A side that gave no decision agrees on nothing, whether or not that is allowed; see `undecided`.
 
     Args:
         choice: logits (N, 6, 8) of the outcomes of each item for the own side, then for the other.
@@ -147,8 +165,13 @@ def decision_scores(choice: Tensor, counts: Tensor, walk_away: bool) -> Tensor:
     other = choice[:, 3:].gather(2, rest).sum(1)
     nothing = choice[:, :, NO_AGREEMENT].sum(1, keepdim=True)
     allowed = legal(counts)
-    allowed[:, WALK_AWAY] = walk_away
+    allowed[:, WALK_AWAY] = undecided(choice) | walk_away
     return torch.cat([own + other, nothing], 1).masked_fill(~allowed, -torch.inf)
+
+
+def undecided(choice: Tensor) -> Tensor:
+    """Return which sides gave no decision: the logits of every number of pieces are −∞. bool (N,)."""
+    return choice[:, :3, : MOST + 1].isneginf().flatten(1).all(1)
 
 
 def decide(choice: Tensor, x: Tensor, walk_away: bool = False) -> Tensor:

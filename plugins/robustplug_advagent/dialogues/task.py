@@ -36,7 +36,7 @@ from .data import (
 )
 from .layout import COUNTS, HEAD, Words, lengths, turns
 from .rules import Rules
-from .scenarios import as_rows, decide, generate, pareto_optimal, pieces, scores
+from .scenarios import Answer, as_rows, decide, generate, pareto_optimal, pieces, scores, undecided
 from .scripted import scripted_lines
 from .tell import tell
 
@@ -81,6 +81,8 @@ class NegotiationTask:
         Quantity("advantage", better="lower"),
         Quantity("PAR %", better="lower", share=True),
         Quantity("turns"),
+        Quantity("failed deals %", better="lower", share=True),
+        Quantity("failed turns", better="lower"),
     )
 
     def __init__(
@@ -172,8 +174,9 @@ class NegotiationTask:
         """Return for each sample whether the agent succeeds: bool (N,).
 
         In a negotiation, the agent succeeds if it gets at least as much as the other side; before the first
-        turn it always succeeds. In a dialogue with a known outcome, it succeeds if it decides as the person
-        did; if the two people did not agree, it always fails.
+        turn it always succeeds, and without an answer for a decision it fails. In a dialogue with a known
+        outcome, it succeeds if it decides as the person did; if the two people did not agree, it always
+        fails.
         """
         decision = self.decide(view.x, output)
         own, other, _ = scores(view.x, decision)
@@ -181,7 +184,8 @@ class NegotiationTask:
         same = (pieces(decision) == view.y[:, :3]).all(1)
         played = view.y[:, 0] < 0
         silent = lengths(view.x) == 0
-        return torch.where(played, (own >= other) | silent, same & known)
+        won = (own >= other) & ~undecided(output.choice)
+        return torch.where(played, won | silent, same & known)
 
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
         """Measure negotiations: the scores of both sides, how often they agree, and the number of turns.
@@ -202,6 +206,8 @@ class NegotiationTask:
             "PAR %": 100.0 * (other > own),
             "turns": spoken.to(view.x.device),
         }
+        if isinstance(output, Answer):
+            found |= {"failed deals %": 100.0 * undecided(output.choice), **output.costs}
         apart = (view.y[:, 0] >= 0) | (lengths(view.x) == 0)
         return {name: values.masked_fill(apart, torch.nan) for name, values in found.items()}
 

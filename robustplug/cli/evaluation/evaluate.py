@@ -16,12 +16,19 @@ from .options import model_options, refuse_empty, result_folder
 @click.option("--suite", metavar="NAME|FILE", help="Rows to run; see: robustplug recipes list --suites")
 @click.option("--source", "sources", multiple=True, metavar="RUN", help="Transfer attacks from this run.")
 @click.option("--reference", metavar="RUN|alexnet", help="Reference that corruption errors are divided by.")
+@click.option(
+    "--max-queries",
+    type=click.IntRange(min=1),
+    help="Bound on the requests to a language model; the same as --set model.max_queries=N.",
+)
 @model_options
 def evaluate(
     model: str,
     suite: str | None,
     sources: tuple[str, ...],
     reference: str | None,
+    max_queries: int | None,
+    overrides: tuple[str, ...],
     architecture: str | None,
     out: Path | None,
     json_file: Path | None,
@@ -45,6 +52,8 @@ def evaluate(
     from ...run import evaluate as run_evaluate
     from ...runs.result_file import result_to_json, write_result
 
+    if max_queries is not None:
+        overrides = (*overrides, f"model.max_queries={max_queries}")
     folder = result_folder(model, out)
     with RichReporter(Terminal(stderr=True, quiet=quiet or not first_process())) as reporter:
         result = run_evaluate(
@@ -52,6 +61,7 @@ def evaluate(
             suite=suite,
             sources=sources,
             reference=reference,
+            overrides=overrides,
             architecture=architecture,
             out=folder,
             reporter=reporter,

@@ -1,0 +1,1 @@
+"""Language models that negotiate: local ones, those behind an endpoint, and attacks by and on them."""
