@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .core.ensemble import Ensemble
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guards.libraries import attack_by_radius, guarded
+    from .core.intervals import bootstrap_interval, wilson_interval
     from .core.method import Method, Objective, prepare
     from .core.modules import Normalized, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from .core.random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
     from .core.state import MethodState, PerSample
     from .core.step import Meter, Step
-    from .core.task import LabelledTask, MeasuringTask, PoolingTask, Task
+    from .core.task import DescribedMeasures, LabelledTask, MeasuringTask, PoolingTask, Task
     from .core.types import (
         AttackResult,
         Batch,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         ParamGroup,
         Pass,
         Progress,
+        Quantity,
         Result,
         RunInfo,
         Split,
@@ -93,7 +95,6 @@ if TYPE_CHECKING:
     from .plugin.signatures import check_arguments, scaled_step
     from .report.figures.batchnorm import batchnorm_figure
     from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
-    from .report.tables.results import wilson_interval
     from .run import open_evaluation
     from .runs.folder import json_text
     from .runs.result_file import note_in_result, write_result
@@ -130,6 +131,7 @@ _LAZY = {
     "core.calling.gradients": ("finite", "to_unit"),
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "core.guards.libraries": ("attack_by_radius", "guarded"),
+    "core.intervals": ("bootstrap_interval", "wilson_interval"),
     "core.method": ("Method", "Objective", "prepare"),
     "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
@@ -161,7 +163,7 @@ _LAZY = {
     ),
     "core.state": ("MethodState", "PerSample"),
     "core.step": ("Meter", "Step"),
-    "core.task": ("LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
+    "core.task": ("DescribedMeasures", "LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
     "core.types": (
         "AttackResult",
         "Batch",
@@ -172,6 +174,7 @@ _LAZY = {
         "ParamGroup",
         "Pass",
         "Progress",
+        "Quantity",
         "Result",
         "RunInfo",
         "Split",
@@ -192,7 +195,6 @@ _LAZY = {
         "line_figure",
         "matrix_figure",
     ),
-    "report.tables.results": ("wilson_interval",),
     "run": ("open_evaluation",),
     "runs.folder": ("json_text",),
     "runs.result_file": ("note_in_result", "write_result"),
@@ -245,6 +247,7 @@ __all__ = [
     "Count",
     "DataMissing",
     "Decay",
+    "DescribedMeasures",
     "Ensemble",
     "EpochReport",
     "Feed",
@@ -280,6 +283,7 @@ __all__ = [
     "PoolingTask",
     "Positive",
     "Progress",
+    "Quantity",
     "Rate",
     "Real",
     "RecipeError",
@@ -312,6 +316,7 @@ __all__ = [
     "balanced_order",
     "batchnorm_figure",
     "beta",
+    "bootstrap_interval",
     "build",
     "channel_statistics",
     "check_arguments",

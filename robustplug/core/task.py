@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .types import Batch, Feed, Measure, Split, TaskInfo, View
+    from .types import Batch, Feed, Measure, Quantity, Split, TaskInfo, View
 
 
 class Task(Protocol):
@@ -64,6 +64,21 @@ class MeasuringTask(Protocol):
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
         """Return named numbers of each sample, (N,) each; NaN for samples that have none."""
         ...
+
+
+@runtime_checkable
+class DescribedMeasures(Protocol):
+    """A task that says what its measures are: which of them its tables show, and what their intervals are."""
+
+    @property
+    def quantities(self) -> Sequence[Quantity]:
+        """Describe the measures; those in the tables of results first, in the order of the columns."""
+        ...
+
+
+def quantities_of(task: Task) -> Sequence[Quantity]:
+    """Return what a task says of its measures; most say nothing."""
+    return task.quantities if isinstance(task, DescribedMeasures) else ()
 
 
 @runtime_checkable

@@ -306,12 +306,32 @@ class EpochReport:
 
 
 @dataclass(frozen=True)
+class Quantity:
+    """Describe a measure of a task, so that tables show and judge it as its field does.
+
+    Attributes:
+        name: name of the measure, as `measure` or `pool` of the task returns it.
+        better: whether "higher" or "lower" values are better for the model; "" for neither.
+        share: whether each sample has 0 or 100, a share in per cent: the interval of its mean is Wilson's.
+            The interval of any other mean is a bootstrap over samples. Pooled measures have their own.
+        headline: whether the table of results has a column for it. A task with such measures is not
+            judged by accuracy, so that its tables have no column of accuracy.
+    """
+
+    name: str
+    better: Literal["higher", "lower", ""] = ""
+    share: bool = False
+    headline: bool = False
+
+
+@dataclass(frozen=True)
 class Measure:
     """Report the mean of a number over samples, or a measure that a task computes from all samples together.
 
     Attributes:
         mean: mean over the samples that have the number.
-        low, high: bounds of its 95 % confidence interval, for samples drawn independently of one another.
+        low, high: bounds of its 95 % confidence interval, for samples drawn independently of one another; NaN
+            if the samples do not tell.
         count: number of samples that have the number.
     """
 

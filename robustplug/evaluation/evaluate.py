@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ..core.guards.calls import refusal
+from ..core.intervals import bootstrap_interval, wilson_interval
 from ..core.protocols import AimingPerturbation
 from ..core.random import derive, isolated, other_generators, stream
 from ..core.step import Meter
-from ..core.task import PoolingTask
+from ..core.task import PoolingTask, quantities_of
 from ..core.types import AttackResult, Batch, Cost, Feed, Measure, Split
 from ..errors import Refused, RunError, ends_program, out_of_memory
 from ..plugin.culprit import UNKNOWN, culprit, failed, name_of, no_memory, one_line
@@ -266,8 +267,13 @@ class _Row:
             own = [value for chunk in chunks for value in chunk.measures.get(name, ())]
             values = torch.tensor(own, dtype=torch.float64, device=processes.device)
             found[name] = processes.gather(values).cpu()
-        means = {name: mean_of(values) for name, values in found.items() if not name.startswith("_")}
         task = self.evaluation.task
+        shares = {quantity.name for quantity in quantities_of(task) if quantity.share}
+        means = {
+            name: share_of(values) if name in shares else mean_of(values)
+            for name, values in found.items()
+            if not name.startswith("_")
+        }
         return {**means, **task.pool(found)} if found and isinstance(task, PoolingTask) else means
 
     def _example(self, chunks: Sequence[Chunk]) -> str:
@@ -356,14 +362,20 @@ class _Row:
 
 
 def mean_of(values: Tensor) -> Measure:
-    """Return the mean of numbers (N,), without NaN, and its 95 % confidence interval."""
+    """Return the mean of numbers (N,), without NaN, and its 95 % confidence interval, by bootstrap."""
     known = values[~values.isnan()]
-    count = len(known)
-    if not count:
-        return Measure(float("nan"), float("nan"), float("nan"), 0)
-    mean = float(known.mean())
-    half = 1.96 * float(known.std()) / math.sqrt(count) if count > 1 else float("nan")
-    return Measure(mean, mean - half, mean + half, count)
+    if not len(known):
+        return Measure(math.nan, math.nan, math.nan, 0)
+    return Measure(float(known.mean()), *bootstrap_interval(known), len(known))
+
+
+def share_of(values: Tensor) -> Measure:
+    """Return the mean of numbers (N,) that are 0 or 100, without NaN, and the interval of the share."""
+    known = values[~values.isnan()]
+    if not len(known):
+        return Measure(math.nan, math.nan, math.nan, 0)
+    low, high = wilson_interval(int((known > 0).sum()), len(known))
+    return Measure(float(known.mean()), 100 * low, 100 * high, len(known))
 
 
 def _medians(distances: Tensor) -> dict[str, float]:

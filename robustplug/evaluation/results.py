@@ -6,10 +6,11 @@ import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.task import quantities_of
 from ..core.types import AttackResult, Result, TaskInfo
 from ..errors import RunError
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
@@ -136,6 +137,9 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             "evaluation": evaluation_digest(parts.recipe),
         },
         "samples_digest": evaluation.samples_digest,
+        **(
+            {} if not (said := quantities_of(parts.task)) else {"quantities": [asdict(each) for each in said]}
+        ),
         **evaluation.classes,
         **({"outputs": scale} if (scale := evaluation.scale) != "logits" else {}),
         "worst_cases": worst_cases(rows),

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.intervals import wilson_interval
 from ..core.types import Result
 from ..recipe.write import recipe_to_mapping
 from ..report.material import Material, read_material
-from ..report.tables.results import threat_text, wilson_interval
+from ..report.tables.results import threat_text
 from ..report.tables.sheets import Cell, Sheet, markdown
 from ..subjects.data.arrays import extremes
 from ..subjects.formats.contents import WEIGHTS

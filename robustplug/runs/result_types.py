@@ -167,6 +167,15 @@ def _full(value: Any) -> Any:
     return None if isinstance(value, Mapping) and not value else value
 
 
+class StoredQuantity(Strict):
+    """What a task says of one of its measures."""
+
+    name: str
+    better: Literal["higher", "lower", ""] = ""
+    share: bool = False
+    headline: bool = False
+
+
 class StoredMeta(Open):
     """What a result says about its model, data and machine."""
 
@@ -190,6 +199,7 @@ class StoredMeta(Open):
     classes: StoredClasses | None = None
     calibration: StoredCalibration | None = None
     loaded: StoredLoaded | None = None
+    quantities: list[StoredQuantity] = Field(default_factory=list)
 
 
 class StoredEpoch(Open):

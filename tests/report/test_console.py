@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
+from robustplug.core.intervals import wilson_interval
 from robustplug.core.types import AttackResult, EpochReport, Progress, Result, RunInfo
 from robustplug.report.console import RichReporter, loss_parts, validation_text
-from robustplug.report.tables.results import caption, result_table, threat_text, wilson_interval
+from robustplug.report.tables.results import caption, result_table, threat_text
 
 RUN = RunInfo("cat-digits", "runs/cat-digits [2]", "cat", "digits", "small-cnn", 12)
 REPORT = EpochReport(

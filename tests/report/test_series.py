@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from robustplug.core.intervals import wilson_interval
 from robustplug.core.types import AttackResult, Result
 from robustplug.report.figures.series import find_series
-from robustplug.report.tables.results import wilson_interval
 
 
 def row(accuracy: float, name: str = "pgd", eps: float = 0.1, **more: Any) -> AttackResult:

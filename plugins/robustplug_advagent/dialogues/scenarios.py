@@ -107,6 +107,19 @@ def gains(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([own, zero], 1), torch.cat([other, zero], 1)
 
 
+def pareto_optimal(x: Tensor, decision: Tensor) -> Tensor:
+    """Return whether no other allocation is better for one side and no worse for the other: bool (N,).
+
+    Args:
+        x: rows (N, 12 + T).
+        decision: decision of the own side, int64 (N,); the other side takes the rest.
+    """
+    both = torch.stack(gains(x), 2)
+    got = both[torch.arange(len(x), device=x.device), decision][:, None]
+    better = (both >= got).all(2) & (both > got).any(2) & legal(x[:, COUNTS])
+    return ~better.any(1)
+
+
 def decision_scores(choice: Tensor, counts: Tensor, walk_away: bool) -> Tensor:
     """Score every decision by the logits of each item's outcome: Eq. 3.6, before the argmax.
 

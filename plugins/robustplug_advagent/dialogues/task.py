@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, Feed, Refused, Split, TaskInfo, View, index_batches, stream
+from robustplug.api import Batch, Feed, Quantity, Refused, Split, TaskInfo, View, index_batches, stream
 
 from .data import Dialogue, encode, parse_dialogue, read_dialogues, read_scenarios, vocabulary
 from .layout import COUNTS, HEAD, Words, lengths, turns
 from .rules import Rules
-from .scenarios import as_rows, decide, generate, pieces, scores
+from .scenarios import as_rows, decide, generate, pareto_optimal, pieces, scores
 from .scripted import scripted_lines
 from .tell import tell
 
@@ -50,6 +50,15 @@ class NegotiationTask:
     """
 
     default_model = "negotiator"
+    quantities = (
+        Quantity("agree %", share=True, headline=True),
+        Quantity("target", better="higher", headline=True),
+        Quantity("adversary", better="lower", headline=True),
+        Quantity("Pareto %", better="higher", share=True, headline=True),
+        Quantity("advantage", better="lower"),
+        Quantity("PAR %", better="lower", share=True),
+        Quantity("turns"),
+    )
 
     def __init__(
         self,
@@ -131,17 +140,20 @@ class NegotiationTask:
     def measure(self, view: View, output: Any) -> Mapping[str, Tensor]:
         """Measure negotiations: the scores of both sides, how often they agree, and the number of turns.
 
-        "PAR %", the positive advantage rate, is the share of dialogues in which the other side gets more
-        than the own side.
+        "Pareto %" is the share of the agreements that no other allocation improves for one side at no cost
+        for the other. "PAR %", the positive advantage rate, is the share of dialogues in which the other
+        side gets more than the own side.
         """
-        own, other, agree = scores(view.x, self.decide(view.x, output))
+        decision = self.decide(view.x, output)
+        own, other, agree = scores(view.x, decision)
         spoken = torch.tensor([float(len(turns(row))) for row in view.x[:, HEAD:].tolist()])
         found = {
-            "PAR %": 100.0 * (other > own),
-            "adversary": other.float(),
-            "target": own.float(),
-            "advantage": (other - own).float(),
             "agree %": 100.0 * agree,
+            "target": own.float(),
+            "adversary": other.float(),
+            "Pareto %": (100.0 * pareto_optimal(view.x, decision)).masked_fill(~agree, torch.nan),
+            "advantage": (other - own).float(),
+            "PAR %": 100.0 * (other > own),
             "turns": spoken.to(view.x.device),
         }
         apart = (view.y[:, 0] >= 0) | (lengths(view.x) == 0)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ...core.intervals import wilson_interval
 from ...core.types import AttackResult, Result
-from ..tables.results import wilson_interval
 
 Axis = Literal["eps", "steps", "restarts"]
 AXES: tuple[Axis, ...] = ("eps", "steps", "restarts")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from ...core.intervals import wilson_interval
 from ...core.types import AttackResult, Result
 from ...errors import RunError
 from ...runs.folder import EVALUATIONS, REPORT, is_finished, writing
@@ -19,15 +20,14 @@ from ..figures.drawn import draw_sweeps, draw_training, title_of
 from ..material import Material, flat, read_extra, read_material
 from ..tables.classes import calibration_lines, class_samples, class_table
 from ..tables.markup import escape, pairs_html, table_html, text_html
+from ..tables.measures import headlines, measure_table, measured
 from ..tables.results import (
     audit_table,
     corruption_table,
-    measure_table,
     result_table,
     skipped_lines,
     threat_text,
     unit_images,
-    wilson_interval,
     worst_case_lines,
 )
 from .computed import MEASURED, Commands, Computing, LeftOut
@@ -204,13 +204,7 @@ def _lead(material: Material) -> str:
     said = f"{meta.get('method')} on {meta.get('task')}, {meta.get('model') or 'no model of its own'}"
     said += f" · {result.split} split, {result.samples} samples · threat model "
     said += threat_text(result.threat, unit_images(result))
-    clean = result.attacks[0]
-    facts = [("clean accuracy", *_share(clean.accuracy, result.samples))]
-    chains = meta.get("worst_cases") or ()
-    if chains:
-        count = len(chains[0]["attacks"])
-        name = "accuracy under attack" if count == 1 else f"worst case of {count} attacks"
-        facts.append((name, *_share(chains[0]["accuracy"], result.samples)))
+    facts = [*(_measured if headlines(result) else _accuracies)(result)]
     if material.audit:
         facts.append(("audit", f"grade {material.audit['grade']}", str(material.audit["verdict"])))
     else:
@@ -225,6 +219,27 @@ def _lead(material: Material) -> str:
             )
         )
     return f'<p class="subtitle">{escape(said)}</p>\n{facts_html(facts)}'
+
+
+def _accuracies(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Yield the clean accuracy, and the worst case of the first chain."""
+    yield "clean accuracy", *_share(result.attacks[0].accuracy, result.samples)
+    chains = result.meta.get("worst_cases") or ()
+    if chains:
+        count = len(chains[0]["attacks"])
+        name = "accuracy under attack" if count == 1 else f"worst case of {count} attacks"
+        yield name, *_share(chains[0]["accuracy"], result.samples)
+
+
+def _measured(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Yield the headlines of the first and of the last row that has any."""
+    names = [quantity.name for quantity in headlines(result)]
+    rows = [row for row in result.attacks if any(n in row.measures and row.measures[n].count for n in names)]
+    for row in dict.fromkeys((rows[0].name, rows[-1].name)) if rows else ():
+        found = next(each for each in rows if each.name == row)
+        for name in names:
+            value, _, interval = measured(found, name).partition("\n")
+            yield f"{name}, {row}", value, f"95 %: {interval}" if interval else ""
 
 
 def _share(share: float, samples: int) -> tuple[str, str]:
@@ -250,8 +265,8 @@ def evaluation_html(result: Result, name: str) -> str:
     parts = [table_html(rows)]
     if result.meta.get("corruptions"):
         parts.append(table_html(corruption_table(result)))
-    if any(measure.count for row in result.attacks for measure in row.measures.values()):
-        parts.append(table_html(measure_table(result)))
+    if (others := measure_table(result)) is not None:
+        parts.append(table_html(others))
     parts += [f"<p>{text_html(line)}</p>\n" for line in worst_case_lines(result)]
     parts += [f'<p class="doubt">{text_html(line)}</p>\n' for line in skipped_lines(result)]
     parts += [_told(row) for row in result.attacks if row.example]

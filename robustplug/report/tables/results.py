@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,31 +9,17 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ...core.types import AttackResult, Measure, Result
+from ...core.intervals import wilson_interval
+from ...core.types import AttackResult, Result
 from .classes import class_lines
+from .measures import headlines, measure_table, measured
 from .sheets import parted
-
-SYMMETRIC = 0.005
-"""An interval counts as symmetric if the parts above and below the mean differ by less than this."""
 
 # Tables have no vertical lines in terminals with fewer columns than _NARROW; row names have at least _ATTACK
 # characters.
 _NARROW, _ATTACK = 76, 10
 # Lists in captions are cut after this many values.
 _LISTED = 6
-
-
-def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the Wilson score interval of a share, 95 % by default.
-
-    Wilson 1927, Probable inference, the law of succession, and statistical inference.
-    """
-    if not total:
-        return 0.0, 1.0
-    share, weight = right / total, z * z / total
-    middle = (share + weight / 2) / (1 + weight)
-    half = z * math.sqrt(share * (1 - share) / total + weight / (4 * total)) / (1 + weight)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def accuracy_text(accuracy: float, samples: int) -> Text:
@@ -92,8 +77,8 @@ def result_tables(result: Result, width: int) -> list[Table | Text]:
     parts: list[Table | Text] = [*parted(rows, width)]
     if result.meta.get("corruptions"):
         parts += parted(corruption_table(result), width)
-    if any(measure.count for row in result.attacks for measure in row.measures.values()):
-        parts += parted(measure_table(result), width)
+    if (others := measure_table(result)) is not None:
+        parts += parted(others, width)
     parts += [Text(line) for line in worst_case_lines(result)]
     parts += [Text(line) for line in class_lines(result)]
     parts += [Text(text) for text in examples(result)]
@@ -119,7 +104,8 @@ def result_table(result: Result) -> Table:
     title = f"{meta['name']} · {meta['task']} {result.split} split, {result.samples} samples{suite}"
     table = Table(title=title, caption=caption(result), title_justify="left", caption_justify="left")
     table.add_column("attack", overflow="fold", min_width=_ATTACK)
-    for name in ("accuracy (95 %)", "broken", "forwards", "backwards", "time"):
+    columns = [quantity.name for quantity in headlines(result)]
+    for name in (*(columns or ("accuracy (95 %)",)), "broken", "forwards", "backwards", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     chain = ""
     for row in result.attacks:
@@ -129,50 +115,18 @@ def result_table(result: Result) -> Table:
             table.add_section()
         chain = row.chain
         if row.skipped:
-            table.add_row(row.name, "skipped", "", "", "", "", style="yellow")
+            table.add_row(row.name, "skipped", style="yellow")
             continue
+        cells = [measured(row, name) for name in columns]
         table.add_row(
             row.name,
-            accuracy_text(row.accuracy, result.samples),
+            *(cells or [accuracy_text(row.accuracy, result.samples)]),
             f"{row.broken}/{row.attempted}",
             f"{row.forwards:,.1f}",
             f"{row.backwards:,.1f}",
             f"{row.seconds:.1f} s",
         )
     return table
-
-
-def measure_table(result: Result) -> Table:
-    """Lay out what the task measures besides accuracy: means over the samples of each row."""
-    rows = [row for row in result.attacks if any(measure.count for measure in row.measures.values())]
-    names = list(dict.fromkeys(name for row in rows for name in row.measures))
-    note = (
-        "Means over the samples that the row was run on. Below each mean: its 95 % confidence interval, as "
-        "± half its width if it is symmetric."
-    )
-    table = Table(title="measured", caption=note, title_justify="left", caption_justify="left")
-    # Without lines between columns, half a dozen of them fit 80 characters.
-    table.box, table.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
-    table.add_column("attack", overflow="fold")
-    for name in ("samples", *names):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        cells = [measure_text(row.measures[name]) if name in row.measures else "" for name in names]
-        table.add_row(row.name, str(row.attempted), *cells)
-    return table
-
-
-def measure_text(measure: Measure) -> str:
-    """Return "4.95" and on a second line "±0.16" or "4.61–5.02", or "" for no samples."""
-    if not measure.count:
-        return ""
-    above, below = measure.high - measure.mean, measure.mean - measure.low
-    # Adding 0.0 removes the sign of -0.0.
-    numbers = (measure.mean, measure.low, measure.high, above)
-    mean, low, high, half = (f"{round(number, 2) + 0.0:.2f}" for number in numbers)
-    if math.isnan(measure.high):
-        return mean
-    return f"{mean}\n" + (f"±{half}" if abs(above - below) < SYMMETRIC else f"{low}–{high}")
 
 
 def examples(result: Result) -> list[str]:
@@ -214,9 +168,9 @@ def corruption_caption(said: Mapping[str, Any]) -> str:
 
 
 def worst_case_lines(result: Result) -> list[str]:
-    """Return a line with the worst case of each chain of attacks."""
-    lines = []
-    chains: Sequence[Mapping[str, Any]] = result.meta.get("worst_cases", ())
+    """Return a line with the worst case of each chain of attacks, if accuracy is what the task shows."""
+    lines: list[str] = []
+    chains: Sequence[Mapping[str, Any]] = () if headlines(result) else result.meta.get("worst_cases", ())
     for chain in chains:
         if len(chain["attacks"]) + len(chain["skipped"]) < 2:
             continue
@@ -248,7 +202,11 @@ def caption(result: Result) -> str:
         lines.append(
             f"A standalone row runs on all samples that are classified correctly when clean{others}."
         )
-    lines.append("Accuracy is over all samples; forwards and backwards are per sample of the split.")
+    if headlines(result):
+        lines.append("Measures are over the samples that the row was run on, with 95 % intervals.")
+    else:
+        lines.append("Accuracy is over all samples.")
+    lines.append("Forwards and backwards are per sample of the split.")
     training = result.meta.get("training") or {}
     if training:
         lines.append(

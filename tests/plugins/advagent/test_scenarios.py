@@ -15,6 +15,7 @@ from robustplug_advagent.dialogues.scenarios import (
     gains,
     generate,
     legal,
+    pareto_optimal,
     pieces,
     scores,
     worth,
@@ -109,3 +110,16 @@ def test_generated_scenarios_keep_the_published_constraints() -> None:
     assert (drawn[:, 9:] == -1).all()
     allowed = {tuple(scenario) for scenario in known.tolist()}
     assert all(tuple(scenario) in allowed for scenario in drawn[:, :9].tolist())
+
+
+def test_an_allocation_is_pareto_optimal_if_no_other_is_better_for_one_and_worse_for_none() -> None:
+    x = torch.tensor([[1, 2, 2, 4, 3, 0, 0, 1, 4, -1, -1, -1]])
+    allowed = legal(x[:, :3])[0].nonzero()[:, 0]
+    own, other = (each[0] for each in gains(x))
+    found = pareto_optimal(x.expand(len(allowed), -1), allowed)
+    pairs = [(int(own[decision]), int(other[decision])) for decision in allowed]
+    for (a, b), optimal in zip(pairs, found.tolist(), strict=True):
+        assert optimal == (not any(c >= a and d >= b and (c, d) != (a, b) for c, d in pairs))
+    # The balls are worth nothing to the own side, so keeping one is not optimal; giving both can be.
+    assert found.any()
+    assert not found.all()
