@@ -41,6 +41,9 @@ OFFICIAL_SEARCH = {
     "objective": "official",
 }
 
+EVALUATE = {"vicinity": {"use": "rules"}, "attack": [{"use": "partner"}]}
+"""What an evaluation of an agent does by default."""
+
 
 @hookimpl
 def robustplug_tasks() -> Iterable[Component]:
@@ -52,6 +55,8 @@ def robustplug_tasks() -> Iterable[Component]:
         "negotiation with scripted dialogues: nothing to download",
         LYD17,
         {"dialogues": 11, "scenarios": 8, "train_scenarios": 11, "unknown_below": 1},
+        modality="dialogue",
+        evaluate=EVALUATE,
     )
     yield Component(
         "negotiation",
@@ -59,6 +64,8 @@ def robustplug_tasks() -> Iterable[Component]:
         DealOptions,
         "Deal or No Deal: 5,808 human negotiations about books, hats and balls",
         LYD17,
+        modality="dialogue",
+        evaluate=EVALUATE,
     )
 
 
@@ -87,6 +94,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         PAPER,
         {"turns": 6, "words": 8},
         tasks=TASKS,
+        modality="dialogue",
     )
 
 

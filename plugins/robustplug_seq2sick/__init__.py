@@ -21,6 +21,12 @@ LPM15 = "Luong et al. 2015, Effective Approaches to Attention-based NMT, arXiv:1
 TASKS = ("synthetic-translation", "translation")
 _HERE = "robustplug_seq2sick"
 
+EVALUATE = {
+    "vicinity": {"use": "word-replacement"},
+    "loss": {"use": "translation"},
+    "attack": [{"use": "seq2sick"}],
+}
+"""What an evaluation of a translation model does by default."""
 LETTER = {"lr": [0.5], "lambda1": 1.0, "lambda2": 1.0, "overwrite": True, "patience": 0}
 """Algorithm 6 as printed."""
 OFFICIAL = {
@@ -45,6 +51,8 @@ def robustplug_tasks() -> Iterable[Component]:
         SyntheticOptions,
         "simple English into a made-up language with agreement and another word order; no download",
         trial={"sentences": 24, "keyword_above": 1},
+        modality="text",
+        evaluate=EVALUATE,
     )
     yield Component(
         "translation",
@@ -52,6 +60,8 @@ def robustplug_tasks() -> Iterable[Component]:
         TranslationOptions,
         "aligned text files, by default Multi30k, English to German",
         "Elliott et al. 2016, Multi30K, arXiv:1605.00459",
+        modality="text",
+        evaluate=EVALUATE,
     )
 
 
@@ -87,6 +97,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         "words replaced by other words, one for one",
         PAPER,
         tasks=TASKS,
+        modality="text",
     )
 
 

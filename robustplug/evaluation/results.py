@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.task import quantities_of
 from ..core.types import AttackResult, Result, TaskInfo
 from ..errors import RunError
+from ..plugin.host import registry
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
 from ..runs.environment import describe_environment
 from ..runs.folder import remove_temporary
@@ -209,6 +210,7 @@ def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
         "name": recipe.name,
         "method": recipe.method.name,
         "task": recipe.task.name,
+        "modality": registry().get("task", recipe.task.name).modality,
         "model": recipe.model.name if recipe.model else None,
         "recipe_hash": recipe_hash(recipe),
         # Only images have a range that all tasks share.

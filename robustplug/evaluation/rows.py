@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.ensemble import Ensemble
 from ..errors import Refused
-from ..plugin.component import Kind, Use
+from ..plugin.component import Kind, Use, innermost
 from ..plugin.host import registry
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
@@ -93,6 +93,7 @@ def _row_attacks(
 ) -> Iterator[Attack]:
     vicinity = _scaled(row.vicinity or threat, row.scale, key)
     none = row.attack.name == "none"
+    wrong = "" if none else _misfit(vicinity, threat)
     parts = [] if none and row.shift else [row.label or use_label(row.attack, "perturbation", row.shown)]
     if row.shift is not None:
         parts.insert(0, row.label if none and row.label else use_label(row.shift, "vicinity", row.shown))
@@ -112,6 +113,9 @@ def _row_attacks(
         why = f"needs the plugin {row.needs}, which is not installed"
         yield dataclasses.replace(attack, refused=why)
         return
+    if wrong:
+        yield dataclasses.replace(attack, refused=wrong)
+        return
     built = None if none else _built(row.attack, f"{key}.attack")
     if row.transfer and not sources:
         why = "needs a surrogate model to create the examples on: give --source RUN"
@@ -122,6 +126,16 @@ def _row_attacks(
             yield from _spread(dataclasses.replace(attack, label=label, source=source), built)
     else:
         yield from _spread(attack, built)
+
+
+def _misfit(vicinity: Use, threat: Use) -> str:
+    """Return why a row's vicinity does not fit the samples; "" if it does, as the evaluation's own does."""
+    own, samples = (
+        registry().get("vicinity", innermost(use, "vicinity").name).modality for use in (vicinity, threat)
+    )
+    return (
+        "" if own == samples else f'vicinity "{vicinity.name}" perturbs {own}, and the samples are {samples}'
+    )
 
 
 def _scaled(vicinity: Use, scale: float, key: str) -> Use:

@@ -68,6 +68,11 @@ class Component:
             is neither a file nor a folder; None if there is no `from`, where the function may return None for
             an untrained start. It raises ValueError for a name that does not exist, and OSError if the
             weights cannot be had.
+        modality: of a task, what its samples are; of a vicinity, what it perturbs: "numbers" (images and
+            tables), "text", "dialogue" or a plugin's own. A recipe or a suite that puts a vicinity on samples
+            of another modality is refused.
+        evaluate: of a task, defaults for the `evaluate` table of recipes: its `vicinity` also replaces a
+            method's default that has another modality; `attack` holds only where a model has no recipe.
 
     Raises:
         ValueError: the name is not kebab-case, the factory has no colon, or the options are not a frozen
@@ -84,6 +89,8 @@ class Component:
     traits: Traits | Callable[[Any], Traits] = NO_TRAITS
     tasks: tuple[str, ...] = ()
     weights: str | Callable[..., Any] | None = None
+    modality: str = "numbers"
+    evaluate: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..plugin.component import Component, Kind, Use, slots
-from ..plugin.registry import Registry
+from ..plugin.registry import GIVEN, Registry
 from ..plugin.traits import Traits
 from .errors import Finding, KeyPath
 from .options import Recipe
@@ -81,6 +81,15 @@ def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
             known = ", ".join(f'"{task}"' for task in tasks)
             message = f'{kind.replace("_", " ")} "{name}" is not for the task "{recipe.task.name}"'
             yield Finding(path, message, f"it is for {known}")
+            continue
+        modality, own = registry.get(kind, name).modality, registry.get("task", recipe.task.name).modality
+        if kind == "vicinity" and modality != own and recipe.task.name != GIVEN:
+            fitting = [other.name for other in registry.by_kind()["vicinity"] if other.modality == own]
+            message = (
+                f'vicinity "{name}" perturbs {modality}, and the samples of the task "{recipe.task.name}" '
+                f"are {own}"
+            )
+            yield Finding(path, message, f"installed for {own}: {', '.join(fitting) or 'none'}")
 
 
 def _parts(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[_Part]:

@@ -19,6 +19,7 @@ from ..plugin.culprit import one_line
 from ..plugin.host import registry as installed
 from ..plugin.registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
 from .clashes import clashes, model_clashes, strangers
+from .defaults import with_defaults_of_task
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .layers import ABSENT, inherited_options, layered, split_name
 from .messages import explain, grouped, show, table_hint, table_text
@@ -40,7 +41,7 @@ def convert_recipe(
         registry: the available components; by default the installed ones.
     """
     reader = Reader(installed() if registry is None else registry)
-    recipe = reader.options(Recipe, data, {}, ())
+    recipe = reader.options(Recipe, with_defaults_of_task(data, reader.registry), {}, ())
     if recipe is not None:
         reader.findings += strangers(recipe, reader.registry)
         if recipe.model is not None:

@@ -34,8 +34,8 @@ class Opening(TypedDict, total=False):
         bounds: lowest and highest value of the inputs of `data`, numbers or one for each channel or feature;
             by default 0 and 1, uint8 being divided by 255.
         classes: number of classes of `data`; by default as many as the model has outputs.
-        threat: threat model; by default that of the run's method, or L∞ with eps 8/255. Its radius is in
-            units of the inputs. `vicinity` is another name for it.
+        threat: threat model; by default that of the run's method, or one for the modality of the task: for
+            numbers L∞ with eps 8/255. Its radius is in units of the inputs. `vicinity` is another name.
         split, samples, batch_size, seed: by default those of the run's recipe, or "test", all, 256, 0.
         architecture: model that a state dict belongs to: a component, a module, or a function that makes one.
         weights: weights of a model by name, such as "torchvision:resnet50": a name such as "DEFAULT", or a

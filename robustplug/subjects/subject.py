@@ -15,9 +15,10 @@ from ..core.task import notes_of
 from ..errors import RunError
 from ..files.reading import is_file, is_folder
 from ..plugin.component import Component, Use
-from ..plugin.host import registered
+from ..plugin.host import registered, registry
 from ..plugin.registry import GIVEN
 from ..recipe.convert import resolve
+from ..recipe.defaults import default_attacks
 from ..recipe.load import recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
 from .formats.contents import stated_model
@@ -226,7 +227,9 @@ def _table(model: Any, opening: Opening, given: Mapping[str, Any]) -> dict[str, 
         "name": re.sub(r"[^A-Za-z0-9_]+", "-", Path(name).stem).strip("-") or "model",
         "task": as_table(task),
         "method": {"use": "erm"},
-        "evaluate": {"attack": STRONG},
+        "evaluate": {
+            "attack": STRONG if (own := default_attacks(as_table(task), registry())) is None else own
+        },
     }
     if component_in(model) not in (None, "torchvision") and architecture is None:
         table["model"] = {"use": model}
