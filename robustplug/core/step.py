@@ -292,7 +292,8 @@ class Step:
     def report(self, name: str, values: Tensor) -> None:
         """Report a number of each sample from an attack, (N,), such as the queries that it took.
 
-        An evaluation adds it to the measures of the attack's row.
+        An evaluation adds it to the info of the view that the task judges, and to the measures of the row; a
+        name that starts with "_" is for the task alone.
         """
         self.reported[name] = values.detach()
 

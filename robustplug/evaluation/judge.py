@@ -96,7 +96,8 @@ def judge(
         # Only x is taken from the attack; labels, origins and radii are the original ones.
         attacking = step_on(batch, attacking=True)
         view = evaluation.attacked(attacking, view, attack.perturbation, vicinity, first)
-        reported = attacking.reported
+        reported = copied(attacking.reported)
+        view = view.replace(info={**view.info, **reported})
         with unchanged(None, lambda: name_of(vicinity)):
             legal = vicinity.contains(*copied((view.x, view.origin, radius)))
     own, view = view, copied(view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ CHUNK = 256
 """Number of texts that the model is asked about together."""
 TIE = 1e-6
 """Probabilities that differ by less count as equal: so much may depend on the other texts of a call."""
-QUERIES = "queries"
+QUERIES, SCORE = "queries", "_score"
+"""What is reported of each text: the queries, and the probability of the other classes before the attack."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Attacked:
         limit: number of words that may change.
         order: places of the words that are left to try, most important first.
         words: the substitutes so far, by place.
-        score: probability of the class at present.
+        clean, score: probability of the class, of the text as it was and at present; NaN if not asked.
         queries: number of texts that the model was asked about.
         done: whether the search is over.
     """
@@ -44,7 +46,8 @@ class Attacked:
     limit: int
     order: list[int] = field(default_factory=list)
     words: dict[int, str] = field(default_factory=dict)
-    score: float = 1.0
+    clean: float = math.nan
+    score: float = math.nan
     queries: int = 0
     done: bool = False
 
@@ -91,6 +94,7 @@ class TextFooler:
                 search.substitute(active)
         queries = torch.tensor([float(each.queries) for each in searches], device=view.index.device)
         step.report(QUERIES, queries)
+        step.report(SCORE, torch.tensor([1 - each.clean for each in searches], device=view.index.device))
         x = written([each.text for each in searches], view.origin.shape[1]).to(view.origin.device)
         return view.replace(x=x)
 
@@ -121,10 +125,10 @@ class _Search:
         asked = []
         for each, clean in zip(searches, cleans, strict=True):
             each.order = self.vicinity.changeable(each.origin)
+            each.clean = each.score = float(clean[0, each.label]) if len(clean) else math.nan
             right = len(clean) > 0 and int(clean[0].argmax()) == each.label
             each.done = not right or not each.order or not each.limit
             if not each.done:
-                each.score = float(clean[0, each.label])
                 deleted = [each.origin.replaced({place: ""}) for place in each.order]
                 asked.append((each, clean[0], deleted))
         answers = self._ask([(each, deleted) for each, _, deleted in asked])

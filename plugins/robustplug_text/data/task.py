@@ -17,6 +17,7 @@ from robustplug.api import (
     Quantity,
     Split,
     TaskInfo,
+    TextRecord,
     View,
     classification_score,
     index_batches,
@@ -116,6 +117,41 @@ class TextTask:
             "success %": 100.0 * broken.double(),
             "words changed %": changed.masked_fill(~broken, torch.nan),
         }
+
+    def records(self, view: View, output: Any) -> Sequence[TextRecord]:
+        """Return a record for each attacked text; the score is the probability of all other classes."""
+        if view.role == "clean":
+            return []
+        names, said = self.info.class_names, output.argmax(1).tolist()
+        labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
+        after = 1 - output.double().softmax(1).gather(1, labels[:, None])[:, 0]
+        before = view.info.get("_score", torch.full_like(after, torch.nan))
+        queries = view.info["queries"].tolist() if "queries" in view.info else [None] * len(view)
+        rows = zip(
+            texts(view.origin),
+            texts(view.x),
+            before.tolist(),
+            after.tolist(),
+            labels.tolist(),
+            said,
+            queries,
+            strict=True,
+        )
+        return [
+            TextRecord(
+                one,
+                other,
+                low,
+                high,
+                # Attacks run on texts that are classified correctly.
+                names[label],
+                names[number],
+                names[label],
+                None if asked is None else int(asked),
+                "Failed" if number == label else "Successful",
+            )
+            for one, other, low, high, label, number, asked in rows
+        ]
 
     def tell(self, view: View, output: Any) -> Sequence[str]:
         """Show each text before and after the attack, with the changed words marked, and the classes."""
