@@ -133,7 +133,8 @@ class _Search:
                 asked.append((each, clean[0], deleted))
         answers = self._ask([(each, deleted) for each, _, deleted in asked])
         for (each, clean, _), without in zip(asked, answers, strict=True):
-            each.order = [each.order[at] for at in descending(importance(clean, without, each.label))]
+            if len(without):
+                each.order = [each.order[at] for at in descending(importance(clean, without, each.label))]
 
     def substitute(self, searches: Sequence[Attacked]) -> None:
         """Try the substitutes of the next place of each text: Algorithm 1, lines 8 to 29."""
