@@ -84,6 +84,7 @@ def robustplug_models() -> Iterable[Component]:
         "a Hugging Face encoder-decoder (Marian, T5, BART and others) from a local folder, or a new BART",
         trial={"layers": 1, "width": 12, "beam": 2, "longer": 2},
         tasks=TASKS,
+        task_options=f"{_HERE}.models.folders:options_of_task",
     )
 
 
@@ -92,7 +93,7 @@ def robustplug_vicinities() -> Iterable[Component]:
     """Offer the vicinity of sentences with replaced words."""
     yield Component(
         "word-replacement",
-        f"{_HERE}.models.training:WordReplacement",
+        f"{_HERE}.attacks.vicinity:WordReplacement",
         ReplacementOptions,
         "words replaced by other words, one for one",
         PAPER,

@@ -3,56 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sacrebleu.metrics.bleu import BLEU
 from torch import Tensor
 
-from robustplug.api import Measure, View, stream, wilson_interval
+from robustplug.api import Measure, Quantity, View, stream, wilson_interval
 
-from .attacks.goals import Goal
+from .attacks.goals import Goal, readable_data
+from .text.scores import BLEU_PARTS, CHRF_PARTS, bleu, bleu_parts, chrf, chrf_of, chrf_parts, corpus_bleu
 from .text.search import Translation
-from .text.words import SPECIALS, UNKNOWN, Words
+from .text.words import Words, rows_of
 
 if TYPE_CHECKING:
     from .text.language import Trigrams
 
-ORDERS = range(1, 5)
-# The counts behind corpus BLEU: matches and n-grams of each order, and lengths.
-PARTS = (*(f"_matches {n}" for n in ORDERS), *(f"_grams {n}" for n in ORDERS), "_length", "_reference")
+PARTS = (*BLEU_PARTS, *CHRF_PARTS)
 RESAMPLES = 1000
-
-
-def bleu(hypothesis: str, reference: str) -> float:
-    """Return the BLEU of one sentence in [0, 1], by sacrebleu: exponential smoothing, effective order."""
-    return float(_BLEU.sentence_score(hypothesis, [reference]).score) / 100
-
-
-_BLEU = BLEU(tokenize="none", effective_order=True)
-
-
-def bleu_parts(hypothesis: str, reference: str) -> list[float]:
-    """Return the counts that corpus BLEU sums over sentences, in the order of PARTS."""
-    score = _BLEU.sentence_score(hypothesis, [reference])
-    return [*score.counts, *score.totals, score.sys_len, score.ref_len]
-
-
-def corpus_bleu(sums: list[float]) -> float:
-    """Return the corpus BLEU in [0, 100], from sums of `bleu_parts`."""
-    whole = [round(number) for number in sums]
-    score = BLEU.compute_bleu(
-        correct=whole[:4], total=whole[4:8], sys_len=whole[8], ref_len=whole[9], smooth_method="exp"
-    )
-    return float(score.score)
+# What the field reads first, and how a number judges the model.
+QUANTITIES = (
+    Quantity("success %", better="lower", share=True, headline=True),
+    Quantity("words changed", better="higher", headline=True),
+    Quantity("BLEU", better="higher", headline=True),
+    Quantity("chrF", better="higher", headline=True),
+    Quantity("input BLEU", better="lower"),
+    Quantity("input chrF", better="lower"),
+    Quantity("queries", better="higher"),
+    Quantity("perplexity", better="higher"),
+    Quantity("perplexity before"),
+)
 
 
 def measure(view: View, output: Any, source: Words, target: Words, trigrams: Trigrams) -> dict[str, Tensor]:
     """Measure each translation and, where an attack had a goal, the outcome of the attack.
 
-    "input BLEU", "words changed" and the parts of the perplexity cover successful attacks only: a failed
-    attack has no cost to measure.
+    "input BLEU", "input chrF", "words changed" and the parts of the perplexity cover successful attacks only:
+    a failed attack has no cost to measure. "queries" covers all.
 
     Args:
         view: the attacked view; x and origin are sentences, y their translations.
@@ -63,33 +50,41 @@ def measure(view: View, output: Any, source: Words, target: Words, trigrams: Tri
     if not isinstance(output, Translation):
         return {}
     said = [target.text(row) for row in output.words.tolist()]
-    # <unk> in the data replaces a real word: a translation that contains <unk> has not found that word.
-    known = [target.text(row).replace(SPECIALS[UNKNOWN], "<?>") for row in view.y.tolist()]
-    parts = torch.tensor([bleu_parts(*pair) for pair in zip(said, known, strict=True)], dtype=torch.float64)
+    known = [readable_data(target, row) for row in view.y.tolist()]
+    counts = [
+        [*bleu_parts(*pair, target.literal), *chrf_parts(*pair)] for pair in zip(said, known, strict=True)
+    ]
+    parts = torch.tensor(counts, dtype=torch.float64)
     found = dict(zip(PARTS, parts.view(-1, len(PARTS)).unbind(1), strict=True))
     goal = Goal.of(view.info, target)
     if goal is not None:
         reached = goal.reached(output.words).cpu()
         before, after = ([source.text(row) for row in rows.tolist()] for rows in (view.origin, view.x))
-        scores = [bleu(*pair) for pair in zip(after, before, strict=True)]
+        scores = [bleu(*pair, source.literal) for pair in zip(after, before, strict=True)]
+        alike = [chrf(*pair) for pair in zip(after, before, strict=True)]
+        pairs = zip(rows_of(view.origin.tolist()), rows_of(view.x.tolist()), strict=True)
+        changed = [float(source.changed(*pair)) for pair in pairs]
         surprise, words = trigrams.surprise(view.x)
         first, _ = trigrams.surprise(view.origin)
         won = {
+            "words changed": torch.tensor(changed, dtype=torch.float64),
             "input BLEU": torch.tensor(scores, dtype=torch.float64),
-            "words changed": (view.x != view.origin).sum(1).cpu().double(),
+            "input chrF": torch.tensor(alike, dtype=torch.float64),
             "_surprise": surprise,
             "_surprise before": first,
             "_words": words,
         }
         found["_success"] = reached.double()
         found |= {name: values.masked_fill(~reached, torch.nan) for name, values in won.items()}
+        if "queries" in view.info:
+            found["queries"] = view.info["queries"].cpu().double()
     return {name: values.to(view.x.device) for name, values in found.items()}
 
 
 def pool(values: Mapping[str, Tensor]) -> dict[str, Measure]:
-    """Return the measures that are not means: BLEU against the data, success rate and perplexities.
+    """Return the measures that are not means: BLEU and chrF against the data, success rate and perplexities.
 
-    The interval of BLEU is a bootstrap over sentences, and that of the success rate is Wilson's. The
+    The intervals of BLEU and chrF are bootstraps over sentences; that of the success rate is Wilson's. The
     interval of a perplexity is that of the mean surprise per word, by the delta method.
 
     Args:
@@ -105,20 +100,23 @@ def pool(values: Mapping[str, Tensor]) -> dict[str, Measure]:
         found["perplexity"] = perplexity(values["_surprise"], words)
         found["perplexity before"] = perplexity(values["_surprise before"], words)
     if PARTS[0] in values:
-        found["BLEU"] = _whole_bleu(torch.stack([values[name] for name in PARTS], 1))
+        for name, own, of in (("BLEU", BLEU_PARTS, corpus_bleu), ("chrF", CHRF_PARTS, chrf_of)):
+            found[name] = _of_corpus(torch.stack([values[part] for part in own], 1), of)
     return found
 
 
-def _whole_bleu(parts: Tensor) -> Measure:
+def _of_corpus(parts: Tensor, score: Callable[[Sequence[float]], float]) -> Measure:
+    """Return the score of the summed counts (N, P) of all sentences, with a bootstrap over sentences."""
     parts = parts[~parts.isnan().any(1)]
     count = len(parts)
     if not count:
         return Measure(math.nan, math.nan, math.nan, 0)
     draws = torch.randint(count, (RESAMPLES, count), generator=stream(0, "bootstrap", count))
     sums = torch.stack([parts[draw].sum(0) for draw in draws])
-    scores = torch.tensor([corpus_bleu(row) for row in sums.tolist()])
+    scores = torch.tensor([score(row) for row in sums.tolist()])
     low, high = torch.quantile(scores, torch.tensor([0.025, 0.975])).tolist()
-    return Measure(corpus_bleu(parts.sum(0).tolist()), low, high, count)
+    known = (math.nan, math.nan) if low == high else (low, high)
+    return Measure(score(parts.sum(0).tolist()), *known, count)
 
 
 def perplexity(surprise: Tensor, words: Tensor) -> Measure:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from robustplug.api import Bounds, Count, Decay, Natural, NonNegative, Size
+from robustplug.api import Bounds, Count, Decay, Natural, NonNegative, Positive, Size, UnitInterval
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,18 @@ class ReplacementOptions:
 
     Attributes:
         eps: largest number of words of a sentence that may be replaced.
+        chrf: least chrF2 of the attacked sentence against the original, in [0, 1]; 0 for none, as the paper.
+        similarity: least cosine between the mean word embeddings of both sentences, from the package
+            wordllama (needs robustplug[text]); 0 for none.
+        language_model: folder of a causal language model of transformers that judges fluency; None for none.
+        perplexity: how many times that of the original its perplexity may be.
     """
 
     eps: NonNegative = 1000.0
+    chrf: UnitInterval = 0.0
+    similarity: UnitInterval = 0.0
+    language_model: str | None = None
+    perplexity: Positive = 2.0
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, Feed, Measure, Split, TaskInfo, View, index_batches, stream
+from robustplug.api import Batch, Feed, Measure, Split, TaskInfo, TextRecord, View, index_batches, stream
 
 from .attacks.goals import Goal
-from .measures import measure, pool
+from .measures import QUANTITIES, measure, pool
 from .models.training import exact
+from .records import records
 from .tell import tell
 from .text.data import Pair, find_folder, read_pairs
 from .text.language import Trigrams
 from .text.search import Translation
 from .text.synthetic import Speaker
-from .text.words import UNKNOWN, Words, lengths, padded, widened
+from .text.words import PAD, UNKNOWN, Words, lengths, padded, widened
 from .tokens import vocabularies
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class TranslationTask:
     """
 
     default_model = "lstm-attention"
+    quantities = QUANTITIES
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class TranslationTask:
             self._data[split] = _fitting(rows, split, options.longest)
         y = self._data["train"][1]
         self._lengths = {split: lengths(data[0]) for split, data in self._data.items()}
-        counts = torch.bincount(y.flatten(), minlength=len(target))
+        counts = word_counts(y, target)
         self.info = TranslationInfo(
             sizes={split: len(data[0]) for split, data in self._data.items()},
             source=source,
@@ -112,11 +114,24 @@ class TranslationTask:
         """Show the sentence and its translation, before and after the attack, as in Table 3.6."""
         return tell(view, output, self.info.source, self.info.target)
 
+    def records(self, view: View, output: Any) -> Sequence[TextRecord]:
+        """Return what an attack did to each sentence, in TextAttack's columns; see `records`."""
+        return records(view, output, self.info.source, self.info.target)
+
     @functools.cached_property
     def trigrams(self) -> Trigrams:
         """Return a language model of the training sentences."""
         x, _ = self._data["train"]
         return Trigrams(x, len(self.info.source))
+
+
+def word_counts(y: Tensor, target: Words) -> Tensor:
+    """Return how often each entry of a vocabulary is a whole word in sentences (N, T), int64 (V,)."""
+    joins = target.joins()
+    if joins is not None:
+        # A piece that the next one continues is part of a longer word.
+        y = y.masked_fill(joins[widened(y, y.shape[1] + 1)[:, 1:]], PAD)
+    return torch.bincount(y.flatten(), minlength=len(target))
 
 
 def keyword_candidates(words: Words, counts: Tensor, above: int, stop_words: int) -> tuple[int, ...]:

@@ -6,12 +6,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from robustplug.api import View
+from robustplug.api import View, align_words
 
 from .attacks.goals import Goal
-from .measures import bleu
+from .text.scores import bleu
 from .text.search import Translation
-from .text.words import PAD, Words
+from .text.words import PAD, Words, rows_of
 
 LEFT, RIGHT = "«", "»"
 _WIDTH = len("attacked input") + 1
@@ -41,9 +41,9 @@ def tell(view: View, output: Any, source: Words, target: Words) -> list[str]:
     return [
         "\n".join(
             [
-                *side_by_side(source.decode(origin[row]), source.decode(x[row])),
+                *side_by_side(source.text(origin[row]), source.text(x[row])),
                 _lines([("output", target.text(said[row])), ("attacked output", target.text(words[row]))]),
-                _lines([("", _verdict(goal.keywords[row].tolist(), target, any(said[row]), reached[row]))]),
+                _lines([("", _verdict(goal, row, target, any(said[row]), reached[row]))]),
                 _lines([("", _price(origin[row], x[row], source))]),
             ]
         )
@@ -51,11 +51,11 @@ def tell(view: View, output: Any, source: Words, target: Words) -> list[str]:
     ]
 
 
-def side_by_side(before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """Write two sentences of equal length one above the other, with changed words between « and »."""
+def side_by_side(before: str, after: str) -> list[str]:
+    """Write two sentences one above the other, word for word, with changed words between « and »."""
     pairs = [
-        (first, second) if first == second else (first, f"{LEFT}{second}{RIGHT}")
-        for first, second in zip(before, after, strict=True)
+        (first or "", second or "") if first == second else (first or "", f"{LEFT}{second or ''}{RIGHT}")
+        for first, second in align_words(before, after)
     ]
     columns = [(a.ljust(len(b)), b.ljust(len(a))) for a, b in pairs]
     lines: list[list[tuple[str, str]]] = [[]]
@@ -71,11 +71,16 @@ def side_by_side(before: Sequence[str], after: Sequence[str]) -> list[str]:
     ]
 
 
-def _verdict(keywords: Sequence[int], target: Words, said: bool, reached: bool) -> str:
+def _verdict(goals: Goal, row: int, target: Words, said: bool, reached: bool) -> str:
+    keywords = goals.keywords[row].tolist()
     wanted = ", ".join(f"“{target.text([word])}”" for word in keywords if word != PAD)
     goal = f"keywords {wanted}" if keywords else "no word in its original place"
+    if goals.ceiling is not None:
+        goal = f"BLEU of at most {float(goals.ceiling[row]):.3f}"
     if not said:
         return f"{goal}: nothing to attack, the translation is empty"
+    if goals.ceiling is not None and not goals.ceiling[row]:
+        return f"{goal}: nothing to attack, no word of the translation is right"
     if PAD in keywords:
         return (
             f"{goal}: nothing to attack, fewer than {len(keywords)} keywords are missing from the translation"
@@ -84,9 +89,9 @@ def _verdict(keywords: Sequence[int], target: Words, said: bool, reached: bool) 
 
 
 def _price(before: Sequence[int], after: Sequence[int], source: Words) -> str:
-    changed = sum(first != second for first, second in zip(before, after, strict=True))
-    total = len(source.decode(before))
-    return f"{changed} of {total} words changed, BLEU {bleu(source.text(after), source.text(before)):.3f}"
+    changed, (first, second) = source.changed(*rows_of([before, after])), map(source.text, (before, after))
+    score = bleu(second, first, source.literal)
+    return f"{changed} of {len(first.split())} words changed, BLEU {score:.3f}"
 
 
 def _lines(parts: Sequence[tuple[str, str]]) -> str:

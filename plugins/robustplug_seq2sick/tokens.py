@@ -89,7 +89,7 @@ def tokenizer_words(folder: str) -> tuple[Words, Words]:
         ImportError: transformers is not installed.
         ValueError: the folder holds no tokenizer.
     """
-    from .models.huggingface import load_tokenizer
+    from .models.folders import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
     known: dict[str, int] = tokenizer.get_vocab()

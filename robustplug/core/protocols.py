@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .state import MethodState
     from .step import Step
     from .task import Task
-    from .types import Batch, Cost, ParamGroup, Progress, View
+    from .types import Batch, Cost, ParamGroup, Progress, TaskInfo, View
 
 
 class Vicinity(Protocol):
@@ -56,6 +56,15 @@ class BoundedVicinity(Protocol):
 
     def within(self, low: float | Sequence[float], high: float | Sequence[float]) -> None:
         """Keep inputs in [low, high]: numbers, or one for each channel or feature."""
+        ...
+
+
+@runtime_checkable
+class InformedVicinity(Protocol):
+    """A vicinity that must know the task, such as the words of its texts."""
+
+    def inform(self, info: TaskInfo) -> None:
+        """Take what the task says about its samples; called once, before anything else."""
         ...
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..text.records import TextRecord
     from .types import Batch, Feed, Measure, Quantity, Split, TaskInfo, View
 
 
@@ -92,6 +93,15 @@ class PoolingTask(Protocol):
             values: results of `measure`, float64 (n,) each, for all samples that the row was run on. A name
                 that starts with "_" is for this method alone: its mean is not reported.
         """
+        ...
+
+
+@runtime_checkable
+class RecordingTask(Protocol):
+    """A task whose samples are texts: an evaluation writes what each attack did to them to files."""
+
+    def records(self, view: View, output: Any) -> Sequence[TextRecord]:
+        """Return a record for each sample, or none at all."""
         ...
 
 

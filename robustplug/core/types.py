@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..text.records import TextRecord
+
 Split = Literal["train", "validation", "test"]
 
 
@@ -403,6 +405,8 @@ class Result:
         meta: versions, recipe hash, device, model, training cost, wall time, summaries.
         examples: the adversarial examples (`evaluation.examples.Examples`) if they were kept, else None;
             not part of result.json.
+        texts: of a task of texts, what each row did to each sample, in order (`robustplug.api.TextRecord`);
+            not part of result.json.
     """
 
     split: str
@@ -411,3 +415,4 @@ class Result:
     attacks: tuple[AttackResult, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
     examples: Any = None
+    texts: Mapping[str, Sequence[TextRecord]] = field(default_factory=dict)

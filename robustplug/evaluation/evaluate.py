@@ -24,6 +24,7 @@ from ..errors import Refused, RunError, ends_program, out_of_memory
 from ..plugin.culprit import UNKNOWN, culprit, failed, name_of, no_memory, one_line
 from ..recipe.write import digest
 from ..subjects.assemble import endless
+from ..text.records import TextRecord
 from .chunks import regroup, sample_lines, standing_batches
 from .classes import BINS, Standing, by_class, calibration_error, confusion
 from .judge import judge
@@ -46,7 +47,12 @@ class Evaluation(Setting):
 
     A chain starts with the samples that are correct when clean. It starts with all samples if they are
     shifted first or if the attack has its own goal. An attack that is refused or fails affects only its row.
+
+    Attributes:
+        texts: of a task of texts, what each row of the last run did to each sample, in order.
     """
+
+    texts: dict[str, list[TextRecord]] = field(default_factory=dict)
 
     def run(
         self, split: Split, attacks: Sequence[Attack], batch_size: int, samples: int | None = None
@@ -77,6 +83,7 @@ class Evaluation(Setting):
         journal = self._journal(split, rows, feed)
         everyone = clean = Standing.of(size)
         chains = dict[str, Standing]()
+        self.texts = {}
         results, standings = list[AttackResult](), list[Standing]()
         labels = None
         with self.prepared():
@@ -86,6 +93,8 @@ class Evaluation(Setting):
                 row = _Row(self, split, feed, attack, number, start, journal)
                 result, standing = row.run()
                 results.append(result)
+                if texts := row.texts():
+                    self.texts[attack.label] = texts
                 standings.append(standing)
                 if number == 0:
                     clean = standing
@@ -276,6 +285,12 @@ class _Row:
         }
         return {**means, **task.pool(found)} if found and isinstance(task, PoolingTask) else means
 
+    def texts(self) -> list[TextRecord]:
+        """Return what the row did to each sample, in order; nothing for a task without texts."""
+        own = [json.dumps(pair) for chunk in self.chunks for pair in chunk.texts]
+        pairs = [json.loads(line) for line in self.evaluation.processes.gather_lines(own)]
+        return [TextRecord(*record) for _, record in sorted(pairs, key=lambda pair: int(pair[0]))]
+
     def _example(self, chunks: Sequence[Chunk]) -> str:
         told = [json.dumps(chunk.told) for chunk in chunks if chunk.told is not None]
         known = [json.loads(line) for line in self.evaluation.processes.gather_lines(told)]
@@ -358,6 +373,7 @@ class _Row:
             index=[] if found.predicted is None else batch.index.tolist(),
             predicted=[] if found.predicted is None else found.predicted.tolist(),
             confidence=[] if found.confidence is None else found.confidence.tolist(),
+            texts=list(zip(batch.index.tolist() if found.texts else (), found.texts, strict=True)),
         )
 
 

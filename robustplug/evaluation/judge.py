@@ -13,10 +13,11 @@ from ..core.guards.values import copied
 from ..core.protocols import Vicinity
 from ..core.random import isolated, stream
 from ..core.step import Meter, Step
-from ..core.task import MeasuringTask, Task, TellingTask
+from ..core.task import MeasuringTask, RecordingTask, Task, TellingTask
 from ..core.types import Batch, View, take
 from ..errors import Refused
 from ..plugin.culprit import name_of
+from ..text.records import TextRecord
 from .classes import confidences, predictions
 from .examples import Examples, levels, sides
 from .setting import Attack, Setting, plain_objective
@@ -37,6 +38,7 @@ class Judged(NamedTuple):
         predicted: predicted class of each sample, int64 (N,), and its label for a result that is not legal;
             None if the task has no classes.
         confidence: probability of each prediction in the clean row, (N,); None in other rows.
+        texts: of a task of texts, what the attack did to each sample; empty for others.
     """
 
     right: Tensor
@@ -46,6 +48,7 @@ class Judged(NamedTuple):
     told: tuple[bool, int, str] | None
     predicted: Tensor | None = None
     confidence: Tensor | None = None
+    texts: Sequence[TextRecord] = ()
 
 
 def judge(
@@ -118,7 +121,13 @@ def judge(
         if predicted is not None:
             labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
             predicted = torch.where(legal, predicted, labels)
-    return Judged(right, legal, _distances(own, ~right), measures, told, predicted, confidence)
+        texts = task.records(view, output) if number and isinstance(task, RecordingTask) else ()
+        # What left the threat model has not succeeded.
+        texts = [
+            record if fine else record._replace(result_type="Failed")
+            for record, fine in zip(texts, legal.tolist() if texts else (), strict=True)
+        ]
+    return Judged(right, legal, _distances(own, ~right), measures, told, predicted, confidence, texts)
 
 
 def refuse_illegal(task: Task, origin: View, vicinity: Vicinity, radius: Tensor) -> None:

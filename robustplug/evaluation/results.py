@@ -30,6 +30,7 @@ from .readable import readable
 from .rows import chain_of_attacks, suite_attacks
 from .setting import Attack
 from .summary import ReferenceErrors, corruption_summary, worst_cases
+from .texts import write_texts
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
@@ -148,7 +149,8 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         **({} if examples is None else {"examples": examples.summary()}),
         "seconds": time.perf_counter() - started,
     }
-    return Result(options.split, len(rows[0].right), use_to_mapping(threat), rows, meta, examples)
+    size = len(rows[0].right)
+    return Result(options.split, size, use_to_mapping(threat), rows, meta, examples, evaluation.texts)
 
 
 def _examples(
@@ -194,6 +196,7 @@ def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Resu
                 result.examples.write(out)
                 if asked.pictures:
                     result.examples.write_pictures(out, subject.parts.task.info.bounds)
+            write_texts(result, out / f"{name}-texts")
             if asked.journal is not None:
                 discard(asked.journal)
     return result

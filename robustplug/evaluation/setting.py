@@ -67,6 +67,9 @@ class Attack:
     after: str = ""
 
 
+QUERIES = "queries"
+"""Key of a view's info: how often an attack asked the model about each sample, int64 (N,)."""
+
 CLEAN = Attack("clean", {}, None, chain="")
 
 
@@ -158,6 +161,8 @@ class Setting:
     ) -> View:
         """Run an attack on copies of a view, and return the view with its x, and with its goal if it has one.
 
+        If the attack counts its queries of each sample, they are in the info of the result.
+
         Args:
             step: a step for this attack alone.
             view: the clean samples.
@@ -178,7 +183,9 @@ class Setting:
                     goal = attack.aim(step, given)
                     given = given.replace(info={**given.info, **goal})
                     view = view.replace(info={**view.info, **copied(goal)})
-                return view.replace(x=attack(step, given, vicinity).x)
+                found = attack(step, given, vicinity)
+                asked = {name: found.info[name] for name in (QUERIES,) if name in found.info}
+                return view.replace(x=found.x, info={**view.info, **asked})
         finally:
             if not same(own, within):
                 own.update(within)

@@ -73,6 +73,9 @@ class Component:
             of another modality is refused.
         evaluate: of a task, defaults for the `evaluate` table of recipes: its `vicinity` also replaces a
             method's default that has another modality; `attack` holds only where a model has no recipe.
+        task_options: of a model that reads a folder: "package.module:attribute" of a function from the
+            model's table to the options that its task must have, such as the tokenizer of the folder; they
+            hold where the task's table states none of them.
 
     Raises:
         ValueError: the name is not kebab-case, the factory has no colon, or the options are not a frozen
@@ -91,6 +94,7 @@ class Component:
     weights: str | Callable[..., Any] | None = None
     modality: str = "numbers"
     evaluate: Mapping[str, Any] = field(default_factory=dict)
+    task_options: str | Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -118,6 +122,11 @@ class Component:
             ImportError, AttributeError: the module or the attribute does not exist.
         """
         return None if self.weights is None else _loaded(self.weights)
+
+    def options_of_task(self, table: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the options that the task of a model must have; see `task_options`."""
+        found: Mapping[str, Any] = {} if self.task_options is None else _loaded(self.task_options)(table)
+        return found
 
 
 def _loaded(place: str | Callable[..., Any]) -> Any:

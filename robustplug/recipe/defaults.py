@@ -50,6 +50,21 @@ def default_attacks(task: Any, registry: Registry) -> list[Any] | None:
     return None if component is None else component.evaluate.get("attack")
 
 
+def fitting_task(task: Mapping[str, Any], model: Any, registry: Registry) -> Mapping[str, Any]:
+    """Return the table of a task with the options that a model needs, such as its tokenizer.
+
+    Args:
+        task, model: tables of both.
+        registry: the available components.
+    """
+    own, network = _component(registry, "task", task), _component(registry, "model", model)
+    if own is None or network is None:
+        return task
+    needed = network.options_of_task(model)
+    fits = needed.keys() <= set(shape(own.options).names) and not needed.keys() & task.keys()
+    return {**task, **needed} if fits else task
+
+
 def _component(registry: Registry, kind: Kind, reference: Any) -> Component | None:
     name = reference.name if isinstance(reference, Use) else None
     if isinstance(reference, Mapping):

@@ -29,8 +29,8 @@ def result_to_json(result: Result, history: Sequence[EpochReport] = ()) -> dict[
 
     Sample i is bit i % 8 of byte i // 8, counted from the highest bit.
     """
-    body = asdict(replace(result, examples=None))
-    del body["examples"]
+    body = asdict(replace(result, examples=None, texts={}))
+    del body["examples"], body["texts"]
     for row in body["attacks"]:
         row["right"] = base64.b64encode(np.packbits(np.array(row["right"], dtype=bool)).tobytes()).decode()
     return {"format": FORMAT, **body, "history": [asdict(report) for report in history]}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.calling.inputs import call
 from ..core.method import prepare
 from ..core.modules import evaluating
-from ..core.protocols import BoundedVicinity
+from ..core.protocols import BoundedVicinity, InformedVicinity
 from ..core.random import derive, isolated
 from ..core.types import Feed, Split
 from ..errors import Refused, RunError, ends_program, out_of_memory
@@ -97,11 +97,13 @@ def build_vicinity(reference: Use, key: str, info: TaskInfo) -> Any:
 
 
 def bounded(vicinity: Any, key: str, info: TaskInfo) -> Any:
-    """Tell a vicinity the range of a task's inputs, and return it.
+    """Tell a vicinity the range of a task's inputs, and what else it must know of them, and return it.
 
     Raises:
         RecipeError: it supports only inputs in [0, 1], and the task's have another range.
     """
+    if isinstance(vicinity, InformedVicinity):
+        vicinity.inform(info)
     if tuple(info.bounds) == (0.0, 1.0):
         return vicinity
     if not isinstance(vicinity, BoundedVicinity):

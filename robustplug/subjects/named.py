@@ -35,6 +35,15 @@ def component_in(source: Any) -> str | None:
     return name if "name" in shape(registry().get("model", name).options).plain_names else None
 
 
+def folder_in(source: Any) -> tuple[str, str] | None:
+    """Return component and folder of "component:folder", whose component reads folders; None for others."""
+    name, colon, folder = source.partition(":") if isinstance(source, str) else ("", "", "")
+    if not (colon and folder) or ("model", name) not in registry().components:
+        return None
+    names = shape(registry().get("model", name).options).plain_names
+    return (name, folder) if "folder" in names and "name" not in names else None
+
+
 def open_named(source: str, weights: str | None, info: TaskInfo, model: Use | None) -> Opened:
     """Build the model of a component, with the weights of its library or of a file, in eval mode.
 

@@ -18,12 +18,12 @@ from ..plugin.component import Component, Use
 from ..plugin.host import registered, registry
 from ..plugin.registry import GIVEN
 from ..recipe.convert import resolve
-from ..recipe.defaults import default_attacks
+from ..recipe.defaults import default_attacks, fitting_task
 from ..recipe.load import recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
 from .formats.contents import stated_model
 from .given import given_data, model_component, task_component
-from .named import component_in
+from .named import component_in, folder_in
 from .opening import Opening, Reference
 
 if TYPE_CHECKING:
@@ -122,6 +122,11 @@ def open_subject(
         stated = stated_model(Path(model))
         if stated is not None:
             opening["architecture"], model = stated
+    named = folder_in(model)
+    if named is not None:
+        if opening.get("architecture") is not None:
+            raise RunError(f"{model} names its model component: leave out --model")
+        opening["architecture"], model = {"use": named[0]}, named[1]
     folder, overrides = _run_folder(model, opening), opening.get("overrides") or ()
     given: Component | None = None
     use: Mapping[str, Any] = {}
@@ -237,6 +242,7 @@ def _table(model: Any, opening: Opening, given: Mapping[str, Any]) -> dict[str, 
         table["model"] = as_table(architecture)
         if isinstance(model, str | Path) and is_folder(model):
             table["model"].setdefault("folder", str(model))
+            table["task"] = fitting_task(table["task"], table["model"], registry())
     return table
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +12,9 @@ from torch import Tensor
 
 from robustplug.api import stream
 
+from ..text.scores import bleu
 from ..text.search import Scores
-from ..text.words import PAD, Words, lengths, widened
+from ..text.words import PAD, SPECIALS, UNKNOWN, Words, lengths, rows_of, widened
 
 
 class Goal(NamedTuple):
@@ -19,52 +22,110 @@ class Goal(NamedTuple):
 
     Attributes:
         said: the translation of the original sentence, int64 (N, T).
-        keywords: words to force into the translation, int64 (N, K), padded; K = 0 for a non-overlapping
-            translation, which has no word of `said` in its original place.
-        joins: pieces that continue the word before them, bool (V,); None if there are no pieces.
+        keywords: words to force into the translation, int64 (N, K), padded; K = 0 without keywords.
+        target: vocabulary of the translations, by which words are compared, not pieces; without one, numbers
+            are words.
+        known: for an untargeted attack, the translations of the data, int64 (N, T'); else None: without
+            keywords, the goal is a translation that has no word of `said` in its original place.
+        ceiling: for an untargeted attack, the BLEU that counts as a success, (N,).
     """
 
     said: Tensor
     keywords: Tensor
-    joins: Tensor | None = None
+    target: Words | None = None
+    known: Tensor | None = None
+    ceiling: Tensor | None = None
 
     @classmethod
     def of(cls, info: Mapping[str, Any], target: Words) -> Goal | None:
         """Return the goal that an attack stated in a view's info; None if there is no goal."""
         if "said" not in info:
             return None
-        joins = target.joins()
-        return cls(info["said"], info["keywords"], None if joins is None else joins.to(info["said"].device))
+        return cls(info["said"], info["keywords"], target, info.get("known"), info.get("ceiling"))
 
     def rows(self, keep: Tensor) -> Goal:
         """Return the goals of the selected sentences."""
-        return Goal(self.said[keep], self.keywords[keep], self.joins)
+        known, ceiling = (None if part is None else part[keep] for part in (self.known, self.ceiling))
+        return Goal(self.said[keep], self.keywords[keep], self.target, known, ceiling)
 
     def watched(self) -> Tensor:
         """Return the output words whose logits a loss uses at each position, int64 (N, P, J)."""
         return self.keywords[:, None] if self.keywords.shape[1] else self.said[..., None]
 
     def possible(self) -> Tensor:
-        """Return which sentences can be attacked: those with a translation and all requested keywords."""
+        """Return which sentences can be attacked.
+
+        Those with a translation and, where they are needed, all requested keywords or a BLEU above 0.
+        """
         there = lengths(self.said) > 0
+        if self.ceiling is not None:
+            return there & (self.ceiling > 0)
         return there & (self.keywords != PAD).all(1) if self.keywords.shape[1] else there
 
     def reached(self, words: Tensor) -> Tensor:
         """Return which translations, int64 (N, T'), reach the goal: bool (N,).
 
-        Non-overlapping: no position has the same word as before. Keywords: all of them occur, as whole
-        words: a piece does not count if the next piece continues its word. A translation without words
-        reaches no goal.
+        Non-overlapping: no position has the same word as before. Keywords: all of them occur. Words are
+        those of the text, without the punctuation around them. A translation without words reaches no goal.
         """
         there = (lengths(words) > 0) & self.possible()
-        if self.keywords.shape[1]:
-            found = words[:, :, None] == self.keywords[:, None]
-            if self.joins is not None:
-                found &= ~self.joins[widened(words, words.shape[1] + 1)[:, 1:], None]
-            return there & found.any(1).all(1)
-        width = max(words.shape[1], self.said.shape[1])
-        said = widened(self.said, width)
-        return there & ~((widened(words, width) == said) & (said != PAD)).any(1)
+        if self.ceiling is not None:
+            return there & (self.merit(words) <= self.ceiling)
+        if self.target is None or self.target.literal:
+            return there & self._by_number(words)
+        rows = zip(words.tolist(), self.said.tolist(), self.keywords.tolist(), strict=True)
+        found = [self._by_text(self.target, *row) for row in rows]
+        return there & torch.tensor(found, dtype=torch.bool, device=words.device)
+
+    def merit(self, words: Tensor) -> Tensor:
+        """Return how far translations are from what the attack looks for, float64 (N,): less is better.
+
+        0 or infinity where there is a goal; else the BLEU against the data, infinity without words.
+        """
+        if self.ceiling is None:
+            zeros = torch.zeros(len(words), dtype=torch.float64, device=words.device)
+            return zeros.masked_fill(~self.reached(words), torch.inf)
+        assert self.known is not None
+        scores = bleu_of_rows(words, self.known, self.target or Words(()))
+        return scores.masked_fill(~(self.possible() & (lengths(words) > 0)), torch.inf)
+
+    def start(self) -> Tensor:
+        """Return the merit of the translations of the original sentences, float64 (N,)."""
+        return self.merit(self.said)
+
+    def _by_number(self, words: Tensor) -> Tensor:
+        said, keywords = self.said, self.keywords
+        if self.target is not None:
+            # Words that differ only in the punctuation around them are one word.
+            table = self.target.plain.to(words.device)
+            words, said, keywords = table[words], table[said], table[keywords]
+        if keywords.shape[1]:
+            return (words[:, :, None] == keywords[:, None]).any(1).all(1)
+        width = max(words.shape[1], said.shape[1])
+        said = widened(said, width)
+        return ~((widened(words, width) == said) & (said != PAD)).any(1)
+
+    @staticmethod
+    def _by_text(target: Words, words: list[int], said: list[int], keywords: list[int]) -> bool:
+        (own,), (before,) = rows_of([words]), rows_of([said])
+        spoken = target.spoken(own)
+        if keywords:
+            return all(target.spoken([word])[:1] and target.spoken([word])[0] in spoken for word in keywords)
+        return bool(spoken) and not any(map(operator.eq, spoken, target.spoken(before)))
+
+
+def bleu_of_rows(words: Tensor, known: Tensor, target: Words) -> Tensor:
+    """Return the sentence BLEU of translations (N, T) against those of the data (N, T'), float64 (N,)."""
+    said = [target.text(row) for row in words.tolist()]
+    data = [readable_data(target, row) for row in known.tolist()]
+    scores = [bleu(*pair, target.literal) for pair in zip(said, data, strict=True)]
+    return torch.tensor(scores, dtype=torch.float64, device=words.device)
+
+
+def readable_data(target: Words, row: Sequence[int]) -> str:
+    """Return the text of a translation of the data, whose unknown words no translation matches."""
+    # <unk> in the data replaces a real word: a translation that contains <unk> has not found that word.
+    return target.text(row).replace(SPECIALS[UNKNOWN], "<?>")
 
 
 def non_overlapping_loss(scores: Scores, words: Tensor, said: Tensor, margin: float = 0.0) -> Tensor:
@@ -114,7 +175,14 @@ def keyword_loss(
     return hinge.amin(1).sum(1)
 
 
-def draw_keywords(said: Tensor, index: Tensor, candidates: tuple[int, ...], count: int, seed: int) -> Tensor:
+def draw_keywords(
+    said: Tensor,
+    index: Tensor,
+    candidates: tuple[int, ...],
+    count: int,
+    seed: int,
+    target: Words | None = None,
+) -> Tensor:
     """Draw the keywords of each sentence, int64 (N, K): distinct words that its translation lacks.
 
     The draw depends on seed and index alone, so that all attacks use the same keywords. Sentences with too
@@ -126,10 +194,16 @@ def draw_keywords(said: Tensor, index: Tensor, candidates: tuple[int, ...], coun
         candidates: numbers of the words to draw from.
         count: K, number of keywords of each sentence.
         seed: seed of the draw.
+        target: vocabulary by whose text words are compared; None to compare numbers.
     """
     rows = []
-    for own, sample in zip(said.tolist(), index.tolist(), strict=True):
+    for own, sample in zip(rows_of(said.tolist()), index.tolist(), strict=True):
         order = torch.randperm(len(candidates), generator=stream(seed, "keywords", sample)).tolist()
-        found = [candidates[place] for place in order if candidates[place] not in own][:count]
+        spoken = set(own) if target is None else set(target.spoken(own))
+        drawn = (candidates[place] for place in order)
+        fresh = (
+            word for word in drawn if (word if target is None else target.text([word]).strip()) not in spoken
+        )
+        found = list(itertools.islice(fresh, count))
         rows.append(found + [PAD] * (count - len(found)))
     return torch.tensor(rows, dtype=torch.int64, device=said.device).view(len(said), count)

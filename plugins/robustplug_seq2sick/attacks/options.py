@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustplug.api import Count, Natural, NonNegative, Positive
+from robustplug.api import Count, Natural, NonNegative, Positive, UnitInterval
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,20 @@ class GoalOptions:
         keyword_seed: seed of the draw; the same for all attacks, so that they can be compared.
         margin: ε of Eq. 2.8 and 2.12.
         mask: keep keywords off the positions of other keywords (Eq. 2.11); without it they collide.
+        untargeted: instead of a goal, look for the translation with the lowest BLEU against the data.
+        share: an untargeted attack counts as a success when BLEU is at most this share of what it was.
     """
 
     keywords: Natural = 0
     keyword_seed: int = 0
     margin: NonNegative = 0.0
     mask: bool = True
+    untargeted: bool = False
+    share: UnitInterval = 0.5
+
+    def __post_init__(self) -> None:
+        if self.untargeted and self.keywords:
+            raise ValueError("untargeted has no keywords: leave one of them out")
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Seq2SickOptions(GoalOptions):
     patience: Natural = 20
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.lr:
             raise ValueError("lr must hold at least one learning rate")
         if self.overwrite and not self.project:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,25 +12,10 @@ from robustplug.api import Step, Vicinity, View
 from ..text.words import lengths, trimmed
 from .goals import Goal
 from .projection import distance_gradient, half_gaps, largest_gradient, nearest, shrunk
-from .victim import Aimed, Victim, attackable
+from .victim import Aimed, Best, Victim, attackable
 
 if TYPE_CHECKING:
     from .options import Seq2SickOptions
-
-
-@dataclass
-class _Best:
-    """The best sentence so far of each row: a success with the fewest changed words.
-
-    Attributes:
-        x: int64 (N, S); the original where there is no success.
-        changed: words changed, (N,); infinite where there is no success.
-        since: iterations since this success, (N,).
-    """
-
-    x: Tensor
-    changed: Tensor
-    since: Tensor
 
 
 class Seq2Sick(Aimed):
@@ -54,20 +38,14 @@ class Seq2Sick(Aimed):
             Refused: the model does not translate from embeddings.
         """
         goal = self._goal(step, view)
-        origin, radius = trimmed(view.origin), step.radii(view, vicinity)
-        best = _Best(
-            origin.clone(),
-            torch.full((len(origin),), torch.inf, device=origin.device),
-            torch.zeros(len(origin), dtype=torch.int64, device=origin.device),
-        )
+        origin, best = trimmed(view.origin), Best(view, goal)
         with step.attack_mode():
-            search = _Search(Victim(step, self.options), goal, origin, radius, best, self.options)
-            rows = attackable(goal, origin, radius)
+            victim = Victim(step, self.options, view, vicinity)
+            search = _Search(victim, goal, origin, best, self.options)
+            rows = attackable(goal, origin, step.radii(view, vicinity))
             for lr in self.options.lr:
-                search.descend(rows[best.changed[rows].isinf()], lr)
-        x = view.origin.clone()
-        x[:, : origin.shape[1]] = best.x
-        return view.replace(x=x)
+                search.descend(rows[~best.reached[rows]], lr)
+        return view.replace(x=best.x, info={**view.info, "queries": victim.queries})
 
 
 class _Search:
@@ -78,12 +56,13 @@ class _Search:
         victim: Victim,
         goal: Goal,
         origin: Tensor,
-        radius: Tensor,
-        best: _Best,
+        best: Best,
         options: Seq2SickOptions,
     ) -> None:
-        self.victim, self.goal, self.origin, self.radius = victim, goal, origin, radius
+        self.victim, self.goal, self.origin = victim, goal, origin
         self.best, self.options = best, options
+        # Iterations since the best sentence was found.
+        self.since = torch.zeros_like(best.reached, dtype=torch.int64)
         table = victim.table
         self.unit = table[victim.usable].square().sum(1).mean().sqrt()
         self.table = table / self.unit
@@ -105,9 +84,8 @@ class _Search:
             if not len(rows):
                 return
             self._iterate(rows, lr)
-            self.best.since[rows] += 1
-            found = self.best.changed[rows].isfinite()
-            rows = rows[~(found & (self.best.since[rows] >= o.patience))]
+            self.since[rows] += 1
+            rows = rows[~(self.best.reached[rows] & (self.since[rows] >= o.patience))]
         # The last δ has not been tried yet.
         self._try(rows, self.words[rows])
 
@@ -116,7 +94,12 @@ class _Search:
         words, sizes = self.origin[rows], delta.norm(dim=2)
         moved = (sizes > self.gap[rows]) & self.there[rows]
         points, own = self.start[rows][moved] + delta[moved], words[moved]
-        other = nearest(points, self.table, self.allowed)
+        other, kinds = own.clone(), self.victim.kinds(own)
+        for kind in (0, 1):
+            here = kinds == kind
+            if bool(here.any()):
+                allowed = self.allowed & (self.victim.begins == bool(kind))
+                other[here] = nearest(points[here], self.table, allowed)
         nearer = (points - self.table[other]).norm(dim=1) < sizes[moved]
         words[moved] = torch.where(nearer, other, own)
         return words
@@ -148,22 +131,18 @@ class _Search:
         point = point.detach().requires_grad_()
         # Only short rows may be left: columns beyond the longest of them cost time.
         longest = int(self.sizes[rows].max())
-        found = self.victim.translate(goal, point[:, :longest] * self.unit, self.sizes[rows])
-        hit = goal.reached(found.words)
+        found = self.victim.translate(rows, goal, point[:, :longest] * self.unit, self.sizes[rows])
+        hit = self.victim.promising(goal, found.words, self.best.price[rows])
         self._try(rows[hit], words[hit])
         self.gradient[rows] = self.victim.step.gradient(self.victim.loss(goal, found).sum(), point)
         self.asked[rows] = words
 
     def _try(self, rows: Tensor, words: Tensor) -> None:
-        """Keep sentences that are legal, change fewer words than the best so far, and break the model."""
-        changed = words != self.origin[rows]
-        count = changed.sum(1)
-        legal = (self.victim.usable[words] | ~changed).all(1)
-        worth = legal & (count > 0) & (count <= self.radius[rows]) & (count < self.best.changed[rows])
-        rows, words, count = rows[worth], words[worth], count[worth]
+        """Keep sentences whose text is legal, and better than the best so far."""
+        # The tokenizer is asked for few: most sentences are not changed, or cannot be better.
+        changed = (words != self.origin[rows]).any(1)
+        rows, words = rows[changed], words[changed]
         if not len(rows):
             return
-        good = self.victim.breaks(self.goal.rows(rows), words)
-        rows = rows[good]
-        self.best.x[rows], self.best.changed[rows] = words[good], count[good].float()
-        self.best.since[rows] = -1
+        tried = self.victim.attempt(rows, self.goal.rows(rows), words, self.best.price[rows])
+        self.since[self.best.take(rows, tried)] = -1

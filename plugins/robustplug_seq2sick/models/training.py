@@ -1,21 +1,20 @@
-"""Slots for training translation models, and the vicinity of attacks on them."""
+"""Slots for training translation models."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustplug.api import Batch, Refused, Step, View
+from robustplug.api import Step, View
 
 from ..text.search import Translation
 from ..text.words import END, PAD, UNKNOWN, lengths, trimmed
 from .lstm import Forced
 
 if TYPE_CHECKING:
-    from ..options import ReplacementOptions, TranslationLossOptions
+    from ..options import TranslationLossOptions
 
 
 def with_end(target: Tensor) -> Tensor:
@@ -80,49 +79,3 @@ class TranslationLoss:
         if isinstance(output, Translation):
             return token_loss(step.forward(Forced(view.x, target)), target)
         return token_loss(output, target, self.smoothing)
-
-
-class WordReplacement:
-    """Sentences in which words were replaced by other words of the vocabulary, one for one.
-
-    The distance is the number of positions that differ.
-    """
-
-    norm: float | None = None
-
-    def __init__(self, options: ReplacementOptions) -> None:
-        self.eps = options.eps
-
-    def sample(self, step: Step, batch: Batch) -> Batch:
-        """Return the batch itself."""
-        return batch
-
-    def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Return for each sentence whether at most `radius` words were replaced, none by a special word."""
-        if x.shape != origin.shape:
-            raise Refused("an attack must return sentences of the shape that it received")
-        changed = x != origin
-        fine = ~changed | ((x >= 0) & (x > END) & (origin != PAD))
-        return fine.all(1) & (changed.sum(1) <= radius)
-
-    def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
-        """Return the sentences with only the first `radius` legal replacements of each."""
-        changed = (x != origin) & (x > END) & (origin != PAD)
-        kept = changed & (changed.long().cumsum(1) <= radius[:, None])
-        return torch.where(kept, x, origin)
-
-    def steepest(self, gradient: Tensor) -> Tensor:
-        """Refuse: a sentence has no direction of steepest ascent.
-
-        Raises:
-            Refused: always.
-        """
-        raise Refused("sentences have no gradient direction: use an attack for sentences, such as seq2sick")
-
-    def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
-        """Refuse: the vicinity has no vocabulary to draw from.
-
-        Raises:
-            Refused: always.
-        """
-        raise Refused("sentences have no random start: use an attack for sentences, such as seq2sick")

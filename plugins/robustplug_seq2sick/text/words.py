@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from robustplug.api import words_changed
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
 # Prefixes of pieces that begin a word: of sentencepiece, and of byte-level BPE.
 MARKS = ("▁", "Ġ")
+# Around a word these do not make another word of it.
+_AROUND = string.punctuation + "„“”‚‘’«»…–—¿¡"
+# A search asks for the same sentences again and again.
+_KEPT = 2**16
 
 
 def joined(words: Sequence[str]) -> str:
@@ -37,11 +47,15 @@ class Words:
     join: Callable[[Sequence[str]], str] = field(default=joined, repr=False, compare=False)
     forbidden: frozenset[int] = frozenset()
     _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
+    _settled: dict[tuple[int, ...], tuple[int, ...]] = field(init=False, repr=False, compare=False)
+    _spoken: dict[tuple[int, ...], tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # A text may contain "<pad>" or "</s>" as a word: it is not a special word there.
         own = list(enumerate(self.all))[len(SPECIALS) :]
         object.__setattr__(self, "_numbers", {word: number for number, word in own})
+        object.__setattr__(self, "_settled", {})
+        object.__setattr__(self, "_spoken", {})
 
     def __len__(self) -> int:
         return len(self.all)
@@ -63,9 +77,41 @@ class Words:
         """Return the text of the words with these numbers, up to the first padding."""
         return self.join(self.decode(numbers))
 
+    @property
+    def literal(self) -> bool:
+        """Return whether the text of numbers always has these numbers: words between spaces."""
+        return self.split is str.split and self.join is joined
+
+    def settled(self, numbers: Iterable[int]) -> tuple[int, ...]:
+        """Return the numbers of the text of the words with these numbers: what a model is really asked.
+
+        Pieces can be put together otherwise than they were: their text may have other pieces.
+        """
+        key = tuple(numbers)
+        if PAD in key:
+            key = key[: key.index(PAD)]
+        if self.literal:
+            return key
+        return _known(self._settled, key, lambda: tuple(self.encode(self.text(key))))
+
+    def spoken(self, numbers: Iterable[int]) -> tuple[str, ...]:
+        """Return the words of the text, without punctuation around them; punctuation alone is a word."""
+        key = tuple(numbers)
+        return _known(self._spoken, key, lambda: tuple(w.strip(_AROUND) or w for w in self.text(key).split()))
+
+    def changed(self, before: Sequence[int], after: Sequence[int]) -> int:
+        """Return how many words, not pieces, differ between two sentences."""
+        if self.literal and len(before) == len(after):
+            return sum(first != second for first, second in zip(before, after, strict=True))
+        return words_changed(self.text(before), self.text(after))
+
     def whole(self, number: int) -> bool:
         """Return whether the number is that of a word, or of a piece that begins one."""
         return not self.pieces or self.all[number].startswith(MARKS)
+
+    def begins(self) -> Tensor:
+        """Return which entries begin a word, bool (V,)."""
+        return torch.tensor([self.whole(number) for number in range(len(self))], dtype=torch.bool)
 
     def joins(self) -> Tensor | None:
         """Return which pieces continue the word before them, bool (V,); None if there are no pieces."""
@@ -74,11 +120,38 @@ class Words:
         inside = [not word.startswith(MARKS) and word[:1].isalnum() for word in self.all]
         return torch.tensor(inside)
 
+    @functools.cached_property
+    def plain(self) -> Tensor:
+        """Return for each number that of the first word that differs only in punctuation around it, (V,)."""
+        first: dict[str, int] = {}
+        bare = [word.strip(_AROUND) or word for word in self.all]
+        found = [
+            number if number < len(SPECIALS) else first.setdefault(bare[number], number)
+            for number in range(len(self))
+        ]
+        return torch.tensor(found, dtype=torch.int64)
+
+    @functools.cached_property
+    def special(self) -> frozenset[int]:
+        """Return the numbers that no attack may put into a sentence."""
+        return self.forbidden | frozenset(range(len(SPECIALS)))
+
     def usable(self) -> Tensor:
         """Return which words may occur in a sentence, bool (V,)."""
         found = torch.ones(len(self), dtype=torch.bool)
-        found[[*range(len(SPECIALS)), *self.forbidden]] = False
+        found[list(self.special)] = False
         return found
+
+
+Kept = TypeVar("Kept")
+
+
+def _known(table: dict[tuple[int, ...], Kept], key: tuple[int, ...], make: Callable[[], Kept]) -> Kept:
+    if key not in table:
+        if len(table) >= _KEPT:
+            table.clear()
+        table[key] = make()
+    return table[key]
 
 
 def word_vocabulary(lines: Iterable[Sequence[str]], threshold: int) -> Words:
@@ -99,6 +172,11 @@ def word_vocabulary(lines: Iterable[Sequence[str]], threshold: int) -> Words:
 def lengths(rows: Tensor) -> Tensor:
     """Return the number of words of each row of (N, T): (N,)."""
     return (rows != PAD).sum(1)
+
+
+def rows_of(rows: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Return rows of numbers without what follows their first padding."""
+    return [list(itertools.takewhile(lambda number: number != PAD, row)) for row in rows]
 
 
 def padded(sentences: Sequence[Sequence[int]], width: int | None = None) -> Tensor:

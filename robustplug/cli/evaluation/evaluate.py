@@ -32,7 +32,8 @@ def evaluate(
 
     To resume an interrupted evaluation, run the same command again. MODEL is a run folder, a file
     (safetensors, TorchScript, torch.export, ONNX, LightGBM, XGBoost), a model by name (torchvision:NAME,
-    timm:NAME, huggingface-image:NAME, robustbench:NAME), or a folder that the component --model reads.
+    timm:NAME, huggingface-image:NAME, robustbench:NAME), or a folder that a component reads
+    (huggingface:FOLDER, an encoder-decoder for text).
 
     \b
     robustplug evaluate runs/cat-digits --suite standard

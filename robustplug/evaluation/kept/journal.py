@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...devices.processes import Processes
 
 # Part of every evaluation's identity: records of an earlier version lack what this one needs.
-JOURNAL_FORMAT = 3
+JOURNAL_FORMAT = 4
 
 
 class Quiet:

@@ -12,6 +12,7 @@ from typing import Any
 from ...files.reading import Unreadable, open_file, parse_json
 from ...files.seals import Strict, digest, opened, parsed, sealed
 from ...runs.result_types import Amount, Count
+from ...text.records import TextRecord
 
 # Characters of a line that the program never writes.
 _LONGEST = 64 * 2**20
@@ -31,6 +32,7 @@ class Chunk:
         index: indices of all samples.
         predicted: predicted class of each of them; empty if the task has no classes.
         confidence: probability of each prediction, for the clean row.
+        texts: of a task of texts, index and record of each sample.
     """
 
     right: list[int]
@@ -42,6 +44,7 @@ class Chunk:
     index: list[int] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
     confidence: list[float] = field(default_factory=list)
+    texts: list[tuple[int, TextRecord]] = field(default_factory=list)
 
 
 class _Line(Strict):
@@ -67,6 +70,7 @@ class Record(Strict):
     index: list[Count]
     predicted: list[Count]
     confidence: list[float]
+    texts: list[tuple[Count, TextRecord]]
 
     @property
     def place(self) -> tuple[int, int, int]:

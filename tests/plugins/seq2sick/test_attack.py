@@ -15,8 +15,8 @@ from robustplug.devices.processes import start
 from robustplug.evaluation.evaluate import Evaluation
 from robustplug.evaluation.setting import Attack
 from robustplug_seq2sick.attacks.goals import Goal
-from robustplug_seq2sick.attacks.seq2sick import _Best, _Search
-from robustplug_seq2sick.attacks.victim import Victim
+from robustplug_seq2sick.attacks.seq2sick import _Search
+from robustplug_seq2sick.attacks.victim import Best, Victim
 from robustplug_seq2sick.models.lstm import Embedded
 from robustplug_seq2sick.text.search import Translation
 from robustplug_seq2sick.text.words import BEGIN, PAD, UNKNOWN, lengths
@@ -102,7 +102,7 @@ def test_without_patience_a_success_is_the_last_iteration(monkeypatch: pytest.Mo
     iterate, after_success = _Search._iterate, []
 
     def counted(search: _Search, rows: Tensor, lr: float) -> None:
-        after_success.append(bool(search.best.changed[rows].isfinite().any()))
+        after_success.append(bool(search.best.reached[rows].any()))
         iterate(search, rows, lr)
 
     monkeypatch.setattr(_Search, "_iterate", counted)
@@ -190,13 +190,14 @@ def test_the_iterations_are_algorithm_6(lambda1: float, lambda2: float) -> None:
     batch = first_batch(4)
     step = step_of(batch)
     made = attack(keywords=1, lambda1=lambda1, lambda2=lambda2, lr=[0.4], steps=6)
-    goal = Goal(**made.aim(step, View.of(batch, "adv")))
+    view, vicinity = View.of(batch, "adv"), robustplug.build("vicinity", "word-replacement")
+    goal = Goal(**made.aim(step, view))
     x = batch.x[:, : int(lengths(batch.x).max())]
+    best = Best(view, goal)
     # No success is noted, so that no sentence leaves.
-    count = torch.zeros(len(x))
-    best = _Best(x.clone(), count, count.long())
+    best.price[:] = 0
     with step.attack_mode():
-        search = _Search(Victim(step, made.options), goal, x, count + 9, best, made.options)
+        search = _Search(Victim(step, made.options, view, vicinity), goal, x, best, made.options)
         for _ in range(6):
             search._iterate(torch.arange(len(x)), 0.4)
     assert bool((search.words != x).any())

@@ -58,6 +58,9 @@ def test_pooled_bleu_is_that_of_the_corpus() -> None:
     pooled = pool({name: values.double() for name, values in found.items()})["BLEU"]
     expected = sacrebleu.corpus_bleu(OUTPUT, [TEXT], tokenize="none").score
     assert pooled.mean == pytest.approx(expected, abs=1e-6)
+    alike = pool({name: values.double() for name, values in found.items()})["chrF"]
+    assert alike.mean == pytest.approx(sacrebleu.corpus_chrf(OUTPUT, [TEXT]).score, abs=1e-6)
+    assert alike.low < alike.mean < alike.high
     assert pooled.low < pooled.mean < pooled.high
     found["_length"][0] = torch.nan
     assert pool({name: values.double() for name, values in found.items()})["BLEU"].count == 3
@@ -103,10 +106,10 @@ def test_perplexity_is_of_all_words_together() -> None:
 
 
 def test_changed_words_are_marked_one_above_the_other() -> None:
-    first, second = side_by_side(["a", "dog", "runs"], ["a", "mountain", "runs"])
+    first, second = side_by_side("a dog runs", "a mountain runs")
     assert first == "  input            a dog        runs"
     assert second == "  attacked input   a «mountain» runs"
-    long = ["word"] * 60
+    long = "word " * 60
     assert max(map(len, side_by_side(long, long))) < 80
 
 
