@@ -51,20 +51,10 @@ def robustplug_models() -> Iterable[Component]:
         "huggingface-text",
         f"{_HERE}.models.huggingface:text_classifier",
         HuggingFaceTextOptions,
-        "a sequence classifier of transformers, from a local folder or the Hub, or a new one",
+        "a sequence classifier of transformers, from a local folder, or a new one",
         "Wolf et al. 2020, Transformers: State-of-the-Art Natural Language Processing, EMNLP",
-        {
-            "name": "distilbert",
-            "config": {
-                "dim": 8,
-                "hidden_dim": 16,
-                "n_layers": 1,
-                "n_heads": 2,
-                "max_position_embeddings": 64,
-            },
-        },
+        {"config": {"dim": 8, "hidden_dim": 16, "n_layers": 1, "n_heads": 2, "max_position_embeddings": 64}},
         tasks=TASKS,
-        weights=f"{_HERE}.models.huggingface:trained_weights",
     )
 
 

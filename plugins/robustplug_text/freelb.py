@@ -55,12 +55,14 @@ def ascended(shift: Tensor, gradient: Tensor, step_size: float, largest: float) 
         step_size: α.
         largest: ε; 0 for no bound.
     """
-    lengths = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None]
-    moved = shift + step_size * gradient / lengths
-    if not largest:
-        return moved
-    sizes = moved.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None]
-    return moved * (largest / sizes).clamp_max(1)
+    moved = shift + step_size * gradient / _lengths(gradient)
+    return moved * (largest / _lengths(moved)).clamp_max(1) if largest else moved
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    """Return the length of each text's vectors, at least 1e-12, (N, 1, 1)."""
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=(1, 2), keepdim=True)
+    return lengths.clamp_min(1e-12)
 
 
 class AtShifted:
@@ -93,8 +95,8 @@ class _Ascent:
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         if SHIFT not in view.info or not torch.is_grad_enabled():
-            result: Tensor = self.inner(step, view, output, target)
-            return result
+            plain: Tensor = self.inner(step, view, output, target)
+            return plain
         options, parameters = self.method.options, self.method.trained
         known: Sequence[Tensor | None] = [None] * len(parameters)
         total = torch.zeros(len(view), device=view.index.device)
@@ -113,9 +115,9 @@ class _Ascent:
         self.method.shift = view.info[SHIFT].detach()
         pairs = [(p, g) for p, g in zip(parameters, known, strict=True) if g is not None]
         linear = sum(((p * g).sum() for p, g in pairs), torch.zeros((), device=total.device))
-        mean = (total + losses) / options.steps
-        # The loop weights this term as it weights the losses.
-        return mean + (linear - linear.detach()) / weight.mean().clamp_min(1e-12)
+        # The loop weights the linear term as it weights the losses.
+        result: Tensor = (total + losses) / options.steps + (linear - linear.detach()) / weight.mean()
+        return result
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

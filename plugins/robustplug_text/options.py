@@ -77,13 +77,22 @@ class HuggingFaceTextOptions:
     """Options of `huggingface-text`.
 
     Attributes:
-        name: local folder of a sequence classifier and its tokenizer, or its name on the Hub; or a type of
-            model, such as "bert", which starts untrained and reads the words of the task.
-        config: values of its configuration that replace those of the folder or the type.
+        folder: local folder of a sequence classifier and its tokenizer; None for a new model, which reads the
+            words of the task.
+        kind: type of a new model, such as "bert".
+        config: values of the configuration of a new model.
+        new_classifier: whether the folder's model gets a new classifier, to be trained, for the task's
+            classes; for a model that was trained on other classes, or on none.
     """
 
-    name: str
+    folder: str | None = None
+    kind: str = "distilbert"
     config: Mapping[str, Any] = field(default_factory=dict)
+    new_classifier: bool = False
+
+    def __post_init__(self) -> None:
+        if self.folder is not None and self.config:
+            raise ValueError("config is for a new model: leave out config, or folder")
 
 
 @dataclass(frozen=True)

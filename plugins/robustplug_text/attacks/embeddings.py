@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from robustplug.api import (
 )
 
 
-class Embeddings(Protocol):
+class Embeddings(Hashable, Protocol):
     """Vectors of words and texts; see `robustplug.api.WordEmbeddings`."""
 
     def similarity(self, first: Sequence[str], second: Sequence[str]) -> Tensor:

@@ -165,7 +165,7 @@ class _Search:
         found = self.vicinity.candidates(word, self.options.candidates)
         if self.vocabulary is not None:
             found = [near for near in found if near.lower() in self.vocabulary]
-        trials = [{**each.words, place: near} for near in found]
+        trials: list[Mapping[int, str]] = [{**each.words, place: near} for near in found]
         pairs = [(words, each.origin.replaced(words)) for words in trials]
         pairs = [(words, passage) for words, passage in pairs if len(passage.text) <= self.width]
         if not pairs or not self.vicinity.options.sentence:
@@ -189,7 +189,7 @@ class _Search:
             each.queries += count
             each.done = each.done or count < len(texts)
         found = torch.cat(parts).double().softmax(1).cpu() if parts else torch.zeros(0, 1)
-        return found.split(counts)
+        return list(torch.split(found, counts))
 
 
 def importance(clean: Tensor, without: Tensor, label: int) -> Tensor:

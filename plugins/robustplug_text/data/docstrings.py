@@ -33,7 +33,7 @@ def documented() -> list[tuple[str, str]]:
                 sentence = " ".join((text or "").partition("\n\n")[0].split())
                 if len(sentence.split()) >= SHORTEST:
                     found.setdefault(sentence, set()).add(package)
-    rows = [(text, *packages) for text, packages in found.items() if len(packages) == 1]
+    rows = [(text, min(packages)) for text, packages in found.items() if len(packages) == 1]
     if len({package for _, package in rows}) < len(PACKAGES):
         raise DataMissing(
             f"{root} has no source code of {', '.join(PACKAGES)}: use task.data with a table, or with "

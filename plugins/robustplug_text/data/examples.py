@@ -107,8 +107,9 @@ def _held_out(train: Pairs, options: TextOptions, given: Mapping[Split, Pairs] |
     if sum(sizes) >= len(train):
         raise ValueError(f"holding out {sum(sizes)} of {len(train)} texts leaves none for training")
     parts = stratified_split(labels, sizes, stream(options.split_seed, "text", "split"))
-    for split, rows in zip(("train", *shares), parts, strict=True):
-        splits[split] = [train[row] for row in rows.sort().values.tolist()]
+    kept: tuple[Split, ...] = ("train", *shares)
+    for split, part in zip(kept, parts, strict=True):
+        splits[split] = [train[row] for row in part.sort().values.tolist()]
     return Examples(
         {split: [text for text, _ in rows] for split, rows in splits.items()},
         {split: [numbers[label] for _, label in rows] for split, rows in splits.items()},

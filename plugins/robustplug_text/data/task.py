@@ -95,7 +95,8 @@ class TextTask:
         labels = self._labels[split]
         for index in index_batches(len(labels), feed):
             x = written([self._passages[split][row] for row in index.tolist()], self._width[split])
-            yield Batch(*(to_device(part, feed.device) for part in (x, labels[index], index)))
+            x, y, rows = (to_device(part, feed.device) for part in (x, labels[index], index))
+            yield Batch(x, y, rows)
 
     def labels(self, split: Split) -> Tensor:
         """Return the class of each sample of a split, int64 (n,)."""

@@ -38,7 +38,7 @@ class WordCnn(nn.Module):
         if words is None or info.classes is None:
             raise ValueError('this model needs the task "text"')
         self.width = options.width
-        self._numbers = Numbers(words)
+        self._numbers, self._sizes = Numbers(words), options.sizes
         self.register_buffer("vocabulary", vocabulary_bytes(words))
         self.embed = nn.Embedding(len(self._numbers), options.width, padding_idx=PAD)
         self.convolutions = nn.ModuleList(
@@ -68,9 +68,9 @@ class WordCnn(nn.Module):
         if isinstance(x, Shifted):
             vectors = vectors + x.shift * there
         found = []
-        for convolve in self.convolutions:
+        for size, convolve in zip(self._sizes, self.convolutions, strict=True):
             # One window begins at each word; those that begin behind the text must not be the largest.
-            windows = F.pad(vectors.transpose(1, 2), (0, convolve.kernel_size[0] - 1))
+            windows = F.pad(vectors.transpose(1, 2), (0, size - 1))
             found.append((F.relu(convolve(windows)) * there.transpose(1, 2)).amax(2))
         logits: Tensor = self.classify(self.dropout(torch.cat(found, 1)))
         return logits

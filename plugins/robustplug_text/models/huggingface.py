@@ -1,13 +1,15 @@
-"""Sequence classifiers of transformers as modules from texts to logits, and their weights."""
+"""Sequence classifiers of transformers as modules from texts to logits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import TaskInfo, Weights, check_model_folder, did_you_mean, is_folder
+from robustplug.api import TaskInfo, check_model_folder, did_you_mean, is_file
 
 from ..data.passages import texts
 from .words import PAD, Numbers, Shifted
@@ -91,97 +93,89 @@ def _library() -> Any:
 
 
 def text_classifier(options: HuggingFaceTextOptions, *, info: TaskInfo) -> TextClassifier:
-    """Build a sequence classifier of transformers with fresh weights, for the task's classes.
+    """Build a sequence classifier: with the weights of a folder, or a new one that reads the task's words.
 
     The classes of a folder are matched with the task's by their names, if these are the same, and otherwise
-    by their order.
+    by their order. Nothing is downloaded or unpickled, and no code of the folder runs.
 
     Raises:
         ImportError: transformers is not installed.
-        ValueError: the task is not the classification of text, or model or tokenizer cannot be had.
+        ValueError: the task is not the classification of text, or the folder holds no such model.
     """
     transformers = _library()
     vocabulary = getattr(info, "vocabulary", None)
     if vocabulary is None or info.classes is None:
-        raise ValueError(f'{options.name} classifies texts: it needs the task "text"')
-    check_model_folder(options.name)
-    if _is_type(options.name):
-        sizes = {"vocab_size": len(Numbers(vocabulary)), "pad_token_id": PAD, "num_labels": info.classes}
-        config = transformers.AutoConfig.for_model(options.name, **{**sizes, **options.config})
-        tokenizer, order = None, list(range(info.classes))
-    else:
-        try:
-            config = transformers.AutoConfig.from_pretrained(
-                options.name, **_where(options.name), **options.config
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(options.name, **_where(options.name))
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{options.name} is neither a type of model nor a folder or model of the Hub that can be had"
-                f"{_hint(options.name)}: {_first_line(error)}"
-            ) from error
-        if config.num_labels != info.classes:
-            raise ValueError(
-                f"{options.name} tells {config.num_labels} classes apart, and the task has {info.classes}: "
-                f"{', '.join(info.class_names)}; for a new classifier on top, set model.config = "
-                f'{{ num_labels = {info.classes} }} and model.head = "new"'
-            )
-        order = _matched(config.id2label or {}, info.class_names)
+        raise ValueError('this model classifies texts: it needs the task "text"')
+    if options.folder is not None:
+        return _of_folder(options, options.folder, info)
+    sizes = {"vocab_size": len(Numbers(vocabulary)), "pad_token_id": PAD, "num_labels": info.classes}
     try:
+        config = transformers.AutoConfig.for_model(options.kind, **{**sizes, **options.config})
         network = transformers.AutoModelForSequenceClassification.from_config(config).float()
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{options.name} is no sequence classifier: {_first_line(error)}") from error
-    return TextClassifier(network, tokenizer, vocabulary, order).train()
+        close = did_you_mean(options.kind, transformers.CONFIG_MAPPING)
+        hint = (
+            f' (did you mean "{close}"?)' if close and options.kind not in transformers.CONFIG_MAPPING else ""
+        )
+        raise ValueError(
+            f"kind: {options.kind} is no sequence classifier{hint}: {_first_line(error)}"
+        ) from error
+    return TextClassifier(network, None, vocabulary, list(range(info.classes))).train()
 
 
-def _matched(names: dict[int, str], wanted: tuple[str, ...]) -> list[int]:
+def _of_folder(options: HuggingFaceTextOptions, folder: str, info: TaskInfo) -> TextClassifier:
+    transformers, vocabulary = _library(), getattr(info, "vocabulary", ())
+    if not is_file(Path(folder) / "config.json"):
+        raise ValueError(f"{folder} holds no Hugging Face model: config.json is missing")
+    check_model_folder(folder)
+    where = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **where)
+        config = transformers.AutoConfig.from_pretrained(folder, **where)
+        if options.new_classifier:
+            config.num_labels = info.classes
+        _check_classes(config, folder, info)
+        network, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=options.new_classifier,
+            **where,
+        )
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"{folder} holds no readable classifier in safetensors with its tokenizer: {_first_line(error)}"
+        ) from error
+    if loading["missing_keys"] and not options.new_classifier:
+        raise ValueError(
+            f"{folder} lacks weights of a classifier, such as {min(loading['missing_keys'])}: to train a new "
+            "one, set model.new_classifier = true"
+        )
+    names = {} if options.new_classifier else config.id2label
+    # Weights stored in half precision would otherwise stay in half precision.
+    return TextClassifier(network.float(), tokenizer, vocabulary, _matched(names, info.class_names)).train()
+
+
+def _check_classes(config: Any, folder: str, info: TaskInfo) -> None:
+    """Refuse a folder with another number of classes.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if config.num_labels != info.classes:
+        raise ValueError(
+            f"{folder} tells {config.num_labels} classes apart, and the task has {info.classes}: "
+            f"{', '.join(info.class_names)}; to train a new classifier, set model.new_classifier = true"
+        )
+
+
+def _matched(names: Mapping[int, str], wanted: Sequence[str]) -> list[int]:
     """Return the model's class number for each class of the task: by name if the names are the same."""
     known = {str(name).casefold(): int(number) for number, name in names.items()}
     if sorted(known) == sorted(name.casefold() for name in wanted):
         return [known[name.casefold()] for name in wanted]
     return list(range(len(wanted)))
-
-
-def trained_weights(options: HuggingFaceTextOptions, name: str | None, *, info: TaskInfo) -> Weights | None:
-    """Return the state dict of a folder or of the Hub; only safetensors are read.
-
-    Args:
-        options: options of the model.
-        name: None, or "DEFAULT" for the same: the weights of the folder or the Hub, which a type has not.
-        info: description of the task.
-
-    Raises:
-        ImportError: transformers is not installed.
-        ValueError: there are no other weights than those.
-        OSError: they cannot be read or downloaded.
-    """
-    if name not in (None, "DEFAULT"):
-        raise ValueError(f'there is no file "{name}"; leave `from` out for the weights of {options.name}')
-    if _is_type(options.name):
-        if name is not None:
-            raise ValueError(
-                f'"{options.name}" is a type of model, without weights: name a folder or a model of the Hub'
-            )
-        return None
-    check_model_folder(options.name)
-    found = _library().AutoModelForSequenceClassification.from_pretrained(
-        options.name, use_safetensors=True, **_where(options.name)
-    )
-    state = {f"model.{key}": value for key, value in found.float().state_dict().items()}
-    return Weights(state, options.name)
-
-
-def _is_type(name: str) -> bool:
-    return name in _library().CONFIG_MAPPING and not is_folder(name)
-
-
-def _hint(name: str) -> str:
-    close = did_you_mean(name, _library().CONFIG_MAPPING)
-    return f' (did you mean "{close}"?)' if close else ""
-
-
-def _where(name: str) -> dict[str, Any]:
-    return {"local_files_only": is_folder(name), "trust_remote_code": False}
 
 
 def _first_line(error: Exception) -> str:

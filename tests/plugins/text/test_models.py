@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import robustplug
-from robustplug.api import TaskInfo, isolated
-from robustplug.errors import RunError
+from robustplug.api import Feed, TaskInfo, isolated
+from robustplug.recipe.errors import RecipeError
 from robustplug_text.models.words import PAD, UNKNOWN, Numbers, Shifted, tokens
 
 from .small import rows_of, small_task, vectors
@@ -70,7 +70,7 @@ def test_weights_of_another_vocabulary_are_refused() -> None:
         cnn().load_state_dict(stranger.state_dict())
 
 
-@pytest.mark.parametrize("name", ["word-cnn", "huggingface-text:bert"])
+@pytest.mark.parametrize("name", ["word-cnn", "huggingface-text"])
 def test_other_tasks_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match='the task "text"'):
         robustplug.build("model", name, info=TaskInfo({}, (3, 8, 8), 2))
@@ -116,10 +116,11 @@ def expected(folder: Path, texts: tuple[str, ...]) -> torch.Tensor:
     return found
 
 
-def loaded(folder: Path) -> Any:
-    from robustplug.subjects.loading import load_target
-
-    return load_target(f"huggingface-text:{folder}", small_task().info).module.eval()
+def loaded(folder: Path, **options: Any) -> Any:
+    with isolated(0):
+        return robustplug.build(
+            "model", "huggingface-text", folder=str(folder), info=small_task().info, **options
+        ).eval()
 
 
 def test_a_folder_is_read_with_its_tokenizer_and_its_classes(folder: Path) -> None:
@@ -142,48 +143,81 @@ def test_a_folder_is_evaluated_in_one_command(folder: Path, tmp_path: Path) -> N
         f"huggingface-text:{folder}",
         task={"use": "text", "data": "synthetic", "reviews": 60},
         threat={"use": "word-substitution", "embeddings": str(vectors(tmp_path))},
-        samples=8,
+        samples=6,
     )
     clean, attack = result.attacks
+    model, (batch,) = loaded(folder), tuple(task_of_60().batches("test", Feed(batch_size=6, samples=6)))
+    assert list(clean.right) == (model(batch.x).argmax(1) == batch.y).tolist()
     assert attack.name == "textfooler"
     assert not attack.skipped
-    assert attack.measures["queries"].count == attack.attempted == sum(clean.right)
+    assert attack.measures["queries"].count == attack.attempted == sum(clean.right) > 0
+    records = result.texts["textfooler"]
+    assert [record.num_queries for record in records]
+    assert sum(record.result_type == "Successful" for record in records) == attack.broken
+    asked = sum(record.num_queries or 0 for record in records)
+    assert attack.measures["queries"].mean == pytest.approx(asked / len(records))
+    assert all(0 <= record.original_score < 1 for record in records)
+
+
+def task_of_60() -> Any:
+    return robustplug.build("task", "text", data="synthetic", reviews=60)
 
 
 def test_a_folder_is_trained_by_freelb(folder: Path, tmp_path: Path) -> None:
     recipe = {
         "task": {"use": "text", "data": "synthetic", "reviews": 40},
-        "model": {"use": f"huggingface-text:{folder}"},
+        "model": {"use": "huggingface-text", "folder": str(folder)},
         "method": {"use": "freelb", "steps": 2},
         "train": {"epochs": 1, "batch_size": 14, "device": "cpu"},
         "validate": {"attack": {"use": "none"}},
         "evaluate": {"samples": 4},
     }
     run = robustplug.train(recipe, out=tmp_path / "run").folder
-    assert len(json.loads((run / "environment.json").read_text())["started_from"]) == 64
     assert robustplug.evaluate(run, samples=2, attacks=[]).samples == 2
 
 
-def test_what_is_no_classifier_of_these_classes(folder: Path) -> None:
-    three = TaskInfo({}, None, 3, ("a", "b", "c"))
+def test_a_new_classifier_for_other_classes(folder: Path) -> None:
     info: Any = type(small_task().info)({}, None, 3, ("a", "b", "c"), vocabulary=("x",))
-    with pytest.raises(ValueError, match="tells 2 classes apart, and the task has 3"):
-        robustplug.build("model", f"huggingface-text:{folder}", info=info)
-    with pytest.raises(ValueError, match='the task "text"'):
-        robustplug.build("model", f"huggingface-text:{folder}", info=three)
+    with pytest.raises(ValueError, match=r"tells 2 classes apart, and the task has 3(.|\n)*new_classifier"):
+        robustplug.build("model", "huggingface-text", folder=str(folder), info=info)
+    with isolated(0):
+        model = robustplug.build(
+            "model", "huggingface-text", folder=str(folder), new_classifier=True, info=info
+        )
+    assert model(rows_of(*TEXTS)).shape == (3, 3)
+    table = model.model.get_input_embeddings().weight
+    torch.testing.assert_close(table, loaded(folder).model.get_input_embeddings().weight)
+
+
+def test_a_model_without_a_classifier_is_not_used_as_it_is(folder: Path) -> None:
+    state = {name: value for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(
+        {n: v for n, v in state.items() if "classifier" not in n},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(ValueError, match=r"lacks weights of a classifier(.|\n)*new_classifier = true"):
+        loaded(folder)
+    assert loaded(folder, new_classifier=True)(rows_of(*TEXTS)).shape == (3, 2)
+
+
+def test_what_is_no_classifier(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no Hugging Face model: config\.json"):
+        loaded(folder / "nowhere")
     with pytest.raises(ValueError, match='did you mean "distilbert"'):
-        robustplug.build("model", "huggingface-text:distilbertt", info=small_task().info)
-    with pytest.raises(ValueError, match="neither a type of model nor a folder"):
-        robustplug.build("model", "huggingface-text:./nowhere", info=small_task().info)
+        robustplug.build("model", "huggingface-text", kind="distilbertt", info=small_task().info)
+    with pytest.raises(RecipeError, match="leave out config, or folder"):
+        robustplug.build("model", "huggingface-text", folder="x", config={"dim": 8}, info=small_task().info)
     (folder / "model.safetensors").unlink()
-    with pytest.raises((RunError, ValueError, OSError)):
+    with pytest.raises(ValueError, match="no readable classifier in safetensors"):
         loaded(folder)
 
 
-def test_a_type_reads_the_words_of_the_task() -> None:
+def test_a_new_model_reads_the_words_of_the_task() -> None:
     pytest.importorskip("transformers")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    model = robustplug.build("model", "huggingface-text:bert", config=sizes, info=small_task().info).eval()
+    info = small_task().info
+    model = robustplug.build("model", "huggingface-text", kind="bert", config=sizes, info=info).eval()
     x = rows_of(*TEXTS)
     assert isinstance(model, nn.Module)
     assert model(x).shape == (3, 2)

@@ -95,7 +95,7 @@ def bert() -> Any:
     config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     with isolated(1):
         model = robustplug.build(
-            "model", "huggingface-text:bert", config=config, info=small_task().info
+            "model", "huggingface-text", kind="bert", config=config, info=small_task().info
         ).eval()
     with torch.no_grad():  # an untrained model would call everything the same
         model.model.classifier.weight.mul_(40)
