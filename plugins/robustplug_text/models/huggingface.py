@@ -113,10 +113,9 @@ def text_classifier(options: HuggingFaceTextOptions, *, info: TaskInfo) -> TextC
         config = transformers.AutoConfig.for_model(options.kind, **{**sizes, **options.config})
         network = transformers.AutoModelForSequenceClassification.from_config(config).float()
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
-        close = did_you_mean(options.kind, transformers.CONFIG_MAPPING)
-        hint = (
-            f' (did you mean "{close}"?)' if close and options.kind not in transformers.CONFIG_MAPPING else ""
-        )
+        unknown = options.kind not in transformers.CONFIG_MAPPING
+        close = did_you_mean(options.kind, transformers.CONFIG_MAPPING) if unknown else None
+        hint = f' (did you mean "{close}"?)' if close else ""
         raise ValueError(
             f"kind: {options.kind} is no sequence classifier{hint}: {_first_line(error)}"
         ) from error

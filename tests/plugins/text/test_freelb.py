@@ -32,7 +32,8 @@ def freelb(network: nn.Module, **options: Any) -> Method[Any]:
 
 
 def batch() -> Batch:
-    return next(iter(small_task().batches("train", Feed(batch_size=9))))
+    first: Batch = next(iter(small_task().batches("train", Feed(batch_size=9))))
+    return first
 
 
 def gradients_of(

@@ -135,7 +135,8 @@ def test_embeddings_of_a_folder_can_be_shifted(folder: Path) -> None:
     model, x = loaded(folder), rows_of(*TEXTS)
     shift = torch.zeros(*model.there(x).shape, model.width)
     torch.testing.assert_close(model(Shifted(x, shift)), model(x), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(model(Shifted(x, shift + 0.5)), model(x))
+    shift[..., 0] = 5
+    assert float((model(Shifted(x, shift)) - model(x)).abs().max()) > 1e-5
 
 
 def test_a_folder_is_evaluated_in_one_command(folder: Path, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_a_new_classifier_for_other_classes(folder: Path) -> None:
 
 
 def test_a_model_without_a_classifier_is_not_used_as_it_is(folder: Path) -> None:
-    state = {name: value for name, value in load_file(folder / "model.safetensors").items()}
+    state = load_file(folder / "model.safetensors")
     save_file(
         {n: v for n, v in state.items() if "classifier" not in n},
         folder / "model.safetensors",

@@ -40,7 +40,8 @@ def transcribed(model: nn.Module, passage: Passage, label: int, vicinity: Any, w
         nonlocal asked
         asked += 1
         with torch.no_grad():
-            return model(written([Passage(text)], width)).double().softmax(1)[0]
+            found: Tensor = model(written([Passage(text)], width)).double().softmax(1)[0]
+        return found
 
     clean = probabilities(passage.text)
     if int(clean.argmax()) != label:

@@ -127,12 +127,10 @@ def test_other_shapes_and_directions_are_refused(path: Path) -> None:
     vicinity, x = threat(path), rows_of(TEXT, width=70)
     with pytest.raises(Refused, match="shape"):
         vicinity.contains(x[:, :60], x, torch.tensor([1.0]))
-    for call in (
-        lambda: vicinity.steepest(x.float()),
-        lambda: vicinity.random_point(x, torch.tensor([1.0]), torch.Generator()),
-    ):
-        with pytest.raises(Refused, match="textfooler"):
-            call()
+    with pytest.raises(Refused, match="textfooler"):
+        vicinity.steepest(x.float())
+    with pytest.raises(Refused, match="textfooler"):
+        vicinity.random_point(x, torch.tensor([1.0]), torch.Generator())
 
 
 def test_candidates_have_the_case_of_the_word(path: Path) -> None:
