@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .core.ensemble import Ensemble
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guards.libraries import attack_by_radius, guarded
-    from .core.intervals import bootstrap_interval, wilson_interval
+    from .core.measures import Measure, Quantity, bootstrap_interval, wilson_interval
     from .core.method import Method, Objective, prepare
     from .core.modules import Normalized, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
@@ -77,11 +77,9 @@ if TYPE_CHECKING:
         Cost,
         EpochReport,
         Feed,
-        Measure,
         ParamGroup,
         Pass,
         Progress,
-        Quantity,
         Result,
         RunInfo,
         Split,
@@ -131,7 +129,7 @@ _LAZY = {
     "core.calling.gradients": ("finite", "to_unit"),
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "core.guards.libraries": ("attack_by_radius", "guarded"),
-    "core.intervals": ("bootstrap_interval", "wilson_interval"),
+    "core.measures": ("Measure", "Quantity", "bootstrap_interval", "wilson_interval"),
     "core.method": ("Method", "Objective", "prepare"),
     "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
@@ -170,11 +168,9 @@ _LAZY = {
         "Cost",
         "EpochReport",
         "Feed",
-        "Measure",
         "ParamGroup",
         "Pass",
         "Progress",
-        "Quantity",
         "Result",
         "RunInfo",
         "Split",

@@ -36,13 +36,13 @@ _HERE = "robustplug_advagent"
 OFFICIAL_SEARCH = {
     "changes": 100,
     "kappa": 3,
-    "search": "every",
     "constraint": "penalty",
     "objective": "official",
 }
 
 EVALUATE = {"vicinity": {"use": "rules"}, "attack": [{"use": "partner"}]}
 """What an evaluation of an agent does by default."""
+THESIS_SEARCH = {"search": "pad"}
 
 
 @hookimpl
@@ -221,7 +221,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         ReactiveOptions,
         "make the target end the dialogue and decide badly",
         PAPER,
-        variants={"paper": {}, "official": OFFICIAL_SEARCH},
+        variants={"paper": THESIS_SEARCH, "official": OFFICIAL_SEARCH},
         tasks=TASKS,
     )
     yield Component(
@@ -230,7 +230,7 @@ def robustplug_perturbations() -> Iterable[Component]:
         PreemptiveOptions,
         "make the target lower its demand, then end the dialogue",
         PAPER,
-        variants={"paper": {}, "official": OFFICIAL_SEARCH},
+        variants={"paper": THESIS_SEARCH, "official": OFFICIAL_SEARCH},
         tasks=TASKS,
     )
     yield Component(

@@ -67,12 +67,16 @@ class DealOptions(NegotiationOptions):
         root: folder with train.txt and val.txt, optionally test.txt and selfplay.txt, or with a subfolder
             "negotiate" that has them; by default the variable ROBUSTPLUG_DATA, else "data".
         download: whether to fetch missing files into `root`; their licence, CC BY-NC 4.0, is shown.
-        skip_malformed: whether to leave malformed lines out instead of refusing the file.
+        skip_malformed: whether to leave malformed lines out, and count them in a note, instead of refusing
+            the file.
+        test: file with the scenarios of the test: dialogues, or two lines per scenario; None to generate
+            them.
     """
 
     root: str | None = None
     download: bool = False
     skip_malformed: bool = False
+    test: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,13 @@ class RulesOptions:
     Attributes:
         turns: largest number of turns of a dialogue; the last turn ends it.
         words: largest number of words of a turn.
+        unknown: whether words outside the vocabulary are allowed, for agents of your own that say such words.
+            Agents that know the vocabulary alone hear them as <unk>.
     """
 
     turns: Count = 20
     words: Count = 100
+    unknown: bool = False
 
 
 @dataclass(frozen=True)

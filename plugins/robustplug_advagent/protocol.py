@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -23,6 +25,8 @@ from .dialogues.layout import (
     OWN,
     PAD,
     SELECTION,
+    SPECIALS,
+    UNKNOWN,
     YOU,
     Words,
     turns,
@@ -119,8 +123,8 @@ class OwnAgent(nn.Module):
 
     Args:
         agent: the agent, which speaks and decides.
-        info: info of the task, `task.info`. Words outside its vocabulary become <unk>, both to and from the
-            agent.
+        info: info of the task, `task.info`. The agent may say words outside its vocabulary where the rules
+            allow them (`unknown = true`); dialogues with such words are discarded elsewhere.
 
     Raises:
         TypeError: the agent lacks `speak` or `decide`.
@@ -161,16 +165,26 @@ class OwnAgent(nn.Module):
         """Query the agent for its decision, and return the number of the decision.
 
         Raises:
-            Refused: the agent takes pieces that do not exist, or walks away where that is not allowed.
+            Refused: the decision is no mapping from items to whole numbers of pieces that exist, or the
+                agent walks away where that is not allowed.
         """
         taken = self.__dict__["agent"].decide(goal, dialogue)
         if taken is None:
             if not self.walk_away:
                 raise Refused("the agent agreed on nothing: allow that with walk_away = true in the task")
             return WALK_AWAY
-        pieces = [int(taken.get(item, 0)) for item in ITEMS]
-        if any(not 0 <= piece <= goal.counts[item] for item, piece in zip(ITEMS, pieces, strict=True)):
-            raise Refused(f"the agent decided to take {dict(taken)} of {dict(goal.counts)}")
+        if not isinstance(taken, Mapping):
+            raise Refused(
+                f"decide returned {_shown(taken)}: return pieces by item ({', '.join(ITEMS)}), or None"
+            )
+        for item in taken:
+            if item not in ITEMS:
+                raise Refused(f"decide returned the item {_shown(item)}: the items are {', '.join(ITEMS)}")
+        pieces = [_whole(taken.get(item, 0), f"decide returned {item} =") for item in ITEMS]
+        for item, piece in zip(ITEMS, pieces, strict=True):
+            if not 0 <= piece <= goal.counts[item]:
+                have = goal.counts[item]
+                raise Refused(f"decide returned {item} = {piece}, but there are {have}")
         return place_of(pieces)
 
     def told(self, x: Tensor) -> list[tuple[Goal, tuple[Turn, ...]]]:
@@ -195,11 +209,23 @@ class OwnAgent(nn.Module):
         return utterance(rows, noise.device)
 
     def words_of(self, goal: Goal, dialogue: Sequence[Turn], most: int) -> list[int]:
-        """Query the agent for its next turn, and return it as numbers that end with <eos> or <selection>."""
-        text = self.__dict__["agent"].speak(goal, dialogue).split()
-        if "<selection>" in text:
+        """Query the agent for its next turn, and return it as numbers that end with <eos> or <selection>.
+
+        Words outside the vocabulary keep numbers of their own, so that the agent later reads what it said.
+
+        Raises:
+            Refused: the turn is no text, or contains a word that only the rules say.
+        """
+        said = self.__dict__["agent"].speak(goal, dialogue)
+        if not isinstance(said, str):
+            raise Refused(f"speak returned {_shown(said)}: return the words of a turn as text")
+        text = said.split()
+        if SPECIALS[SELECTION] in text:
             return [SELECTION]
-        return [*self.vocabulary.encode(text)[: most - 1], EOS]
+        for word in text:
+            if word in SPECIALS[:UNKNOWN]:
+                raise Refused(f"speak returned the word {word}, which only the rules say: leave it out")
+        return [*self.vocabulary.spell(text)[: most - 1], EOS]
 
     def choice(self, x: Tensor) -> Tensor:
         """Return the agent's decisions as outcome logits."""
@@ -259,7 +285,10 @@ class OwnGlass:
         """Return the scores (C, 126) of the decisions after continuations."""
         found = torch.full((len(owner), WALK_AWAY + 1), -torch.inf, device=owner.device)
         for row, (goal, dialogue) in enumerate(self._told(memory, owner, tail, sizes)):
-            for pieces, score in self._open.logits(goal, dialogue)[1].items():
+            scored = self._logits(goal, dialogue)[1]
+            if not scored:
+                raise Refused("logits returned no score of any allocation: score at least one")
+            for pieces, score in scored.items():
                 found[row, place_of(pieces)] = score
         return found
 
@@ -268,14 +297,70 @@ class OwnGlass:
         found = torch.full((len(owner), len(self.own.vocabulary)), -torch.inf, device=owner.device)
         # The speaker's name alone is not a turn.
         for row, (goal, dialogue) in enumerate(self._told(memory, owner, tail, sizes - 1)):
-            for word, score in self._open.logits(goal, dialogue)[0].items():
+            for word, score in self._logits(goal, dialogue)[0].items():
                 found[row, self.own.vocabulary.encode([word])[0]] = score
         return found
+
+    def _logits(
+        self, goal: Goal, dialogue: Sequence[Turn]
+    ) -> tuple[Mapping[str, float], Mapping[tuple[int, int, int], float]]:
+        """Query the agent for its scores, and check them.
+
+        Raises:
+            Refused: they are not scores of words of the vocabulary and of allocations that exist.
+        """
+        found: Any = self._open.logits(goal, dialogue)
+        if not isinstance(found, Sequence) or len(found) != 2:
+            raise Refused(f"logits returned {_shown(found)}: return scores of words, and of allocations")
+        for name, part in zip(("words", "allocations"), found, strict=True):
+            if not isinstance(part, Mapping):
+                raise Refused(f"logits returned {_shown(part)} for the {name}: return a mapping to scores")
+            for key, score in part.items():
+                _check_score(score, f"logits returned for {_shown(key)} the score")
+        words, allocations = found
+        for word in words:
+            if word != SPECIALS[UNKNOWN] and self.own.vocabulary.encode([word]) == [UNKNOWN]:
+                raise Refused(f"logits returned a score of {_shown(word)}: score words of info.words")
+        for pieces in allocations:
+            if not isinstance(pieces, Sequence) or len(pieces) != len(ITEMS):
+                raise Refused(f"logits returned the allocation {_shown(pieces)}: it is pieces of 3 items")
+            for item, piece in zip(ITEMS, pieces, strict=True):
+                if not 0 <= _whole(piece, f"logits returned {item} =") <= goal.counts[item]:
+                    have = goal.counts[item]
+                    raise Refused(f"logits returned {item} = {piece} in an allocation, but there are {have}")
+        return words, allocations
 
     def reply(self, memory: _Rows, owner: Tensor, tail: Tensor, sizes: Tensor, most: int) -> Utterance:
         """Query the agent for its reply."""
         told = self._told(memory, owner, tail, sizes)
         return utterance([self.own.words_of(goal, said, most) for goal, said in told], owner.device)
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.60}"
+
+
+def _whole(value: Any, what: str) -> int:
+    """Return a whole number of any type.
+
+    Raises:
+        Refused: it is none.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise Refused(f"{what} {_shown(value)}: return a whole number of pieces") from None
+
+
+def _check_score(value: Any, what: str) -> None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number) or number == math.inf:
+        raise Refused(f"{what} {_shown(value)}: return a finite number, or -inf")
 
 
 def goal_of(row: Sequence[int]) -> Goal:

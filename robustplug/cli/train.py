@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .evaluation.options import refuse_empty
+
 
 class _Train(click.Command):
     """Explain --recipe if a recipe is given without it."""
@@ -83,3 +85,4 @@ def train(
     if trained.main:
         console.print(*result_tables(trained.result, console.width), sep="\n")
         console.print(f"Everything is in {trained.folder}", soft_wrap=True)
+        refuse_empty(trained.result)

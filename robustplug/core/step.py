@@ -30,12 +30,15 @@ class Meter:
 
     Attributes:
         forwards, backwards: numbers of rows.
+        prepared: number of rows that went forwards once for all batches of a row of an evaluation, such as
+            those that an adversary learned from; each batch of the row states the same number.
         slopes, lost: of the input gradients of an evaluation, the number of values, and of those among them
             that were no finite numbers, and count as 0.
     """
 
     forwards: int = 0
     backwards: int = 0
+    prepared: int = 0
     slopes: int = 0
     lost: int | Tensor = 0
 

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..text.records import TextRecord
-    from .types import Batch, Feed, Measure, Quantity, Split, TaskInfo, View
+    from .measures import Measure, Quantity
+    from .types import Batch, Feed, Split, TaskInfo, View
 
 
 class Task(Protocol):

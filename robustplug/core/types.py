@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from .measures import Measure
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -308,42 +310,6 @@ class EpochReport:
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """Describe a measure of a task, so that tables show and judge it as its field does.
-
-    Attributes:
-        name: name of the measure, as `measure` or `pool` of the task returns it.
-        better: whether "higher" or "lower" values are better for the model; "" for neither.
-        share: whether each sample has 0 or 100, a share in per cent: the interval of its mean is Wilson's.
-            The interval of any other mean is a bootstrap over samples. Pooled measures have their own.
-        headline: whether the table of results has a column for it. A task with such measures is not
-            judged by accuracy, so that its tables have no column of accuracy.
-    """
-
-    name: str
-    better: Literal["higher", "lower", ""] = ""
-    share: bool = False
-    headline: bool = False
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Report the mean of a number over samples, or a measure that a task computes from all samples together.
-
-    Attributes:
-        mean: mean over the samples that have the number.
-        low, high: bounds of its 95 % confidence interval, for samples drawn independently of one another; NaN
-            if the samples do not tell.
-        count: number of samples that have the number.
-    """
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-
-@dataclass(frozen=True)
 class AttackResult:
     """Report one row of an evaluation: an attack, a distribution shift, or both.
 
@@ -351,19 +317,22 @@ class AttackResult:
         name: label of the row; "clean" for no attack.
         options: the attack's resolved options.
         accuracy: share of all samples that are still correct after this row and the rows before it in its
-            chain; NaN when the row was skipped.
+            chain; NaN when the row was skipped, or is invalid.
         broken: number of samples that this row broke and no row before it in its chain.
         attempted: number of samples that the row was run on.
         rejected: number of results that were discarded because they left the vicinity.
         forwards, backwards: passes spent, per sample of the whole split.
+        prepared: forward passes that the attack spent once, before its first sample, for example to train an
+            adversary against the model; `forwards` includes them.
         seconds: wall time.
         threat: the vicinity, for example {"use": "linf", "eps": 0.1}; empty for none.
         shift: the distribution shift that is applied before the attack; empty for none.
         chain: name of the chain; each row of a chain runs on the samples that the rows before it left
             correct. "" for a row of its own.
-        skipped: reason why the row was not run; "" when it was.
+        skipped: reason why the row was not run, or is invalid; "" when it was run and is valid.
         distance: median distance of the successful adversarial examples: {"linf": …, "l2": …}.
-        right: for each sample, whether it is still correct after this row; empty when the row was skipped.
+        right: for each sample, whether it is still correct after this row; empty when the row was skipped, or
+            is invalid.
         measures: means of the task's other measures over the samples that the row was run on.
         by_class: for a classification, number of samples of each class that are still correct after this row.
         confusion: for the clean row and the last row of each chain, number of samples by class (rows) and
@@ -392,6 +361,12 @@ class AttackResult:
     example: str = ""
     by_class: tuple[int, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
+    prepared: int = 0
+
+    @property
+    def invalid(self) -> bool:
+        """Return whether the row was run, but too many of its results were discarded for it to count."""
+        return bool(self.skipped) and self.rejected > 0
 
 
 @dataclass(frozen=True)

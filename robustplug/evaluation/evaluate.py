@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..core.guards.calls import refusal
-from ..core.intervals import bootstrap_interval, wilson_interval
+from ..core.measures import Measure, mean_of, share_of
 from ..core.protocols import AimingPerturbation
 from ..core.random import derive, isolated, other_generators, stream
 from ..core.step import Meter
 from ..core.task import PoolingTask, quantities_of
-from ..core.types import AttackResult, Batch, Cost, Feed, Measure, Split
+from ..core.types import AttackResult, Batch, Cost, Feed, Split
 from ..errors import Refused, RunError, ends_program, out_of_memory
 from ..plugin.culprit import UNKNOWN, culprit, failed, name_of, no_memory, one_line
 from ..recipe.write import digest
@@ -31,7 +31,7 @@ from .judge import judge
 from .kept.journal import JOURNAL_FORMAT, Journal, Quiet
 from .kept.records import Chunk
 from .kept.transfer import examples
-from .setting import CLEAN, Attack, Setting
+from .setting import CLEAN, REJECTED, Attack, Setting
 
 if TYPE_CHECKING:
     from ..core.protocols import Perturbation
@@ -101,7 +101,7 @@ class Evaluation(Setting):
                     self.samples_digest = digest(sorted(self.processes.gather_lines(row.seen)))
                     labels = row.labels()
                     self.classes = {} if labels is None else row.describe_classes(labels, standing)
-                elif attack.chain and not result.skipped:
+                elif attack.chain and (result.invalid or not result.skipped):
                     chains[attack.chain] = standing
         journal.close()
         return tuple(results if labels is None else self._by_class(results, standings, labels))
@@ -183,6 +183,9 @@ class _Row:
         held = torch.zeros(size, dtype=torch.bool)
         held[processes.gather(right.to(processes.device)).cpu()] = True
         sums = processes.total([float(sum(c.counts[n] for c in chunks)) for n in range(4)])
+        # Each process prepared the same attack, and each of its batches states the same cost.
+        own = torch.tensor([chunk.prepared for chunk in chunks], dtype=torch.int64)
+        prepared = int(torch.cat([own.new_zeros(1), processes.gather(own.to(processes.device)).cpu()]).max())
         measures = self._measures(chunks)
         if LOST in measures:
             self.evaluation.reporter.warn(
@@ -192,27 +195,38 @@ class _Row:
         distances = torch.tensor([pair for chunk in chunks for pair in chunk.distances]).view(-1, 2)
         distances = processes.gather(distances.to(processes.device)).cpu()
         count = int(held.sum())
-        return (
-            AttackResult(
-                name=self.attack.label,
-                options=self.attack.options,
-                accuracy=count / size,
-                broken=int(sums[0]) - count,
-                attempted=int(sums[0]),
-                rejected=int(sums[1]),
-                forwards=sums[2] / size,
-                backwards=sums[3] / size,
-                seconds=sum(chunk.seconds for chunk in chunks),
-                threat=self.attack.threat,
-                shift=self.attack.shift_options,
-                chain=self.attack.chain,
-                distance=_medians(distances) if self.attack.perturbation is not None else {},
-                right=tuple(held.tolist()),
-                measures=measures,
-                example=self._example(chunks),
-            ),
-            Standing(held, self._predicted()),
+        result = AttackResult(
+            name=self.attack.label,
+            options=self.attack.options,
+            accuracy=count / size,
+            broken=int(sums[0]) - count,
+            attempted=int(sums[0]),
+            rejected=int(sums[1]),
+            forwards=(sums[2] + prepared) / size,
+            backwards=sums[3] / size,
+            seconds=sum(chunk.seconds for chunk in chunks),
+            threat=self.attack.threat,
+            shift=self.attack.shift_options,
+            chain=self.attack.chain,
+            distance=_medians(distances) if self.attack.perturbation is not None else {},
+            right=tuple(held.tolist()),
+            measures=measures,
+            example=self._example(chunks),
+            prepared=prepared,
         )
+        return self._valid(result), Standing(held, self._predicted())
+
+    def _valid(self, result: AttackResult) -> AttackResult:
+        """Take the accuracy from a row whose results were mostly discarded: they are no successes."""
+        if result.rejected <= REJECTED * result.attempted:
+            return result
+        reason = (
+            f"{result.rejected} of {result.attempted} results broke the rules of the threat model "
+            f"{result.threat.get('use', '')} and were discarded, so the row says nothing about the model: "
+            "change the attack or the options of the threat model"
+        )
+        self.evaluation.reporter.warn(f"{result.name} is invalid: {reason}")
+        return replace(result, accuracy=math.nan, right=(), skipped=reason)
 
     def _check(self) -> None:
         """Compare all weights: a write through `.data` or NumPy leaves no other trace.
@@ -374,24 +388,8 @@ class _Row:
             predicted=[] if found.predicted is None else found.predicted.tolist(),
             confidence=[] if found.confidence is None else found.confidence.tolist(),
             texts=list(zip(batch.index.tolist() if found.texts else (), found.texts, strict=True)),
+            prepared=meter.prepared,
         )
-
-
-def mean_of(values: Tensor) -> Measure:
-    """Return the mean of numbers (N,), without NaN, and its 95 % confidence interval, by bootstrap."""
-    known = values[~values.isnan()]
-    if not len(known):
-        return Measure(math.nan, math.nan, math.nan, 0)
-    return Measure(float(known.mean()), *bootstrap_interval(known), len(known))
-
-
-def share_of(values: Tensor) -> Measure:
-    """Return the mean of numbers (N,) that are 0 or 100, without NaN, and the interval of the share."""
-    known = values[~values.isnan()]
-    if not len(known):
-        return Measure(math.nan, math.nan, math.nan, 0)
-    low, high = wilson_interval(int((known > 0).sum()), len(known))
-    return Measure(float(known.mean()), 100 * low, 100 * high, len(known))
 
 
 def _medians(distances: Tensor) -> dict[str, float]:

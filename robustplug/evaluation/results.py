@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..core.task import quantities_of
@@ -136,7 +137,7 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         "suite": asked.title or None,
         "asked": {
             "rows": None if asked.suite is None else digest(options_to_mapping(asked.suite)),
-            "evaluation": evaluation_digest(parts.recipe),
+            "evaluation": evaluation_digest(parts.recipe, subject.data),
         },
         "samples_digest": evaluation.samples_digest,
         **(
@@ -223,11 +224,17 @@ def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
         "training": dict(asked.training),
         "environment": describe_environment(subject.processes),
         **({"loaded": dict(subject.description)} if subject.description else {}),
+        **({"data": dict(subject.data)} if subject.data else {}),
     }
 
 
-def evaluation_digest(recipe: Recipe) -> str:
-    """Return a digest of the settings, besides the rows, that distinguish evaluations of a model."""
+def evaluation_digest(recipe: Recipe, data: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """Return a digest of the settings, besides the rows, that distinguish evaluations of a model.
+
+    Args:
+        recipe: the recipe of the evaluation.
+        data: settings of the task that differ from those of the run.
+    """
     options = recipe.evaluate
-    table = {"split": options.split, "samples": options.samples, "seed": recipe.seed}
+    table = {"split": options.split, "samples": options.samples, "seed": recipe.seed, **data}
     return digest({**table, "threat": use_to_mapping(threat_of(recipe))})

@@ -70,6 +70,8 @@ class Attack:
 QUERIES = "queries"
 """Key of a view's info: how often an attack asked the model about each sample, int64 (N,)."""
 
+# A row of which more than this share was discarded as outside the threat model states no accuracy.
+REJECTED = 0.1
 CLEAN = Attack("clean", {}, None, chain="")
 
 

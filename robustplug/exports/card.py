@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.intervals import wilson_interval
+from ..core.measures import wilson_interval
 from ..core.types import Result
 from ..recipe.write import recipe_to_mapping
 from ..report.material import Material, read_material
@@ -80,7 +80,7 @@ def _sheet(result: Result) -> Sheet:
     lines = []
     for row in result.attacks:
         if row.skipped:
-            lines.append((Cell(row.name), Cell("skipped"), Cell(row.skipped)))
+            lines.append((Cell(row.name), Cell("invalid" if row.invalid else "skipped"), Cell(row.skipped)))
             continue
         low, high = wilson_interval(round(row.accuracy * result.samples), result.samples)
         lines.append((Cell(row.name), Cell(f"{row.accuracy:.1%}"), Cell(f"{low:.1%} to {high:.1%}")))

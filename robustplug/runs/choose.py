@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..plugin.options import parse_fraction
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.load import read_recipe, recipe_from_mapping
 from ..recipe.options import Recipe
+from ..recipe.toml.overrides import parse_value
 from ..recipe.write import recipe_to_mapping
 from .folder import CHECKPOINTS, ENVIRONMENT, MANIFEST, RECIPE, is_finished, latest_folder, new_folder
 from .heads import names
 from .stored import open_stored, with_epochs
 
 RUNS = Path("runs")
+# The key of the option of a task that names the file of its test samples.
+TEST = "task.test"
 
 
 def as_recipe(
@@ -145,16 +149,38 @@ def refuse_edited(folder: Path) -> Recipe:
     return found.recipe
 
 
-def only_evaluate_changed(name: str, overrides: Sequence[str]) -> None:
+def only_evaluate_changed(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Refuse overrides of a finished run that change anything other than its evaluation.
+
+    `task.test` may name another test file. A number there would be a share or a count to hold out, and its
+    test samples may be those that the run was trained on.
+
+    Returns:
+        The test file by its key, if it is one of the overrides.
 
     Raises:
         RecipeError: there are such overrides; each is one problem.
     """
-    wrong = [text for text in overrides if not text.startswith("evaluate.")]
-    if wrong:
-        problems = [
-            Problem(text.partition("=")[0], "only evaluate.* can be set for a finished run", override=text)
-            for text in wrong
-        ]
+    problems, data = [], dict[str, Any]()
+    for text in overrides:
+        key, value = (part.strip() for part in (text + "=").split("=", 1))
+        read = parse_value(value.removesuffix("="))
+        if key == TEST and isinstance(read, str) and not _is_number(read):
+            data[TEST] = read
+        elif key == TEST:
+            why = f"names the file of other test samples, not {read}: what was held out stays as it is"
+            problems.append(Problem(TEST, why, override=text))
+        elif not text.startswith("evaluate."):
+            why = f"only evaluate.* and {TEST} can be set for a finished run"
+            problems.append(Problem(key, why, override=text))
+    if problems:
         raise RecipeError(problems, name)
+    return data
+
+
+def _is_number(text: str) -> bool:
+    try:
+        parse_fraction(text)
+    except ValueError:
+        return False
+    return True

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.types import AttackResult, EpochReport, Measure, Result
+from ..core.measures import Measure
+from ..core.types import AttackResult, EpochReport, Result
 from ..errors import RunError
 from ..files.reading import Unreadable, read_json
 from ..files.seals import SEAL, opened, parsed, sealed

@@ -72,6 +72,7 @@ class StoredRow(Strict):
     example: str = ""
     by_class: list[Count] = Field(default_factory=list)
     confusion: list[list[Count]] = Field(default_factory=list)
+    prepared: Count = 0
 
     def bits(self, samples: int) -> bytes:
         """Return `right`, one bit for each sample.

@@ -52,6 +52,7 @@ class Subject:
         reporter: receives progress.
         folder: the run folder; None for other models.
         description: facts about a model other than a run.
+        data: settings of the task that differ from those of the run, by key.
     """
 
     parts: Parts
@@ -60,6 +61,7 @@ class Subject:
     reporter: Reporter
     folder: Path | None = None
     description: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -141,7 +143,7 @@ def open_subject(
         network, opening["architecture"] = model_component(architecture)
     if folder is not None:
         table = recipe_to_mapping(stored_recipe(folder))
-        only_evaluate_changed(table["name"], overrides)
+        data = only_evaluate_changed(table["name"], overrides)
     else:
         table = _table(model, opening, use)
     changes: dict[str, Any] = {
@@ -168,7 +170,7 @@ def open_subject(
             f"{folder} is not finished: its checkpoint after {found.epochs} of {recipe.train.epochs} epochs "
             f"is used; continue the training with robustplug train --resume {folder}"
         )
-    return Subject(parts, found.exported, processes, reporter, folder)
+    return Subject(parts, found.exported, processes, reporter, folder, data=data)
 
 
 def threat_in(opening: Opening) -> Reference | None:

@@ -55,6 +55,59 @@ def test_a_suite_is_printed_and_written(run: Path, suite: Path, cli: Invoke) -> 
     assert not list((run / "evaluations").glob("*.journal*"))
 
 
+EMPTY = """schema = 1
+[[row]]
+attack = { use = "rays-of-tomorrow" }
+needs = "robustplug_tomorrow"
+"""
+
+
+def test_a_script_is_told_that_no_attack_could_be_run(run: Path, cli: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "empty.toml"
+    path.write_text(EMPTY)
+    for command in ("evaluate", "attack"):
+        result = cli(command, run, "--suite", path, "--device", "cpu", "--out", tmp_path / command)
+        assert result.exit_code == 2
+        last = result.output.strip().splitlines()[-1]
+        assert last.startswith("no attack states a number: rays-of-tomorrow: needs the plugin")
+        assert (tmp_path / command / "empty.json").is_file()
+    # Without attacks there is nothing that could be skipped.
+    none = tmp_path / "none.toml"
+    none.write_text('schema = 1\n[[row]]\nattack = { use = "none" }\n')
+    assert cli("evaluate", run, "--suite", none, "--device", "cpu").exit_code == 0
+
+
+def table(path: Path, shift: float = 0.0) -> Path:
+    lines = [f"{(i % 7) / 10 + shift:.2f},{(i % 5) / 10:.2f},{'ab'[i % 7 > 3]}" for i in range(40)]
+    path.write_text("one,two,label\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_a_run_is_evaluated_on_another_file_but_not_on_another_share(cli: Invoke, tmp_path: Path) -> None:
+    recipe = {
+        **tiny(),
+        "task": {"use": "arrays", "path": str(table(tmp_path / "a.csv")), "label": "label"},
+        "model": {"use": "mlp"},
+    }
+    folder = tmp_path / "run"
+    robustplug.train(recipe, out=folder)
+    other = table(tmp_path / "b.csv", 0.01)
+    done = cli("evaluate", folder, "--set", f"task.test={other}", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    body = json.loads((folder / "evaluations" / "evaluation.json").read_text())
+    assert body["samples"] == 40
+    assert body["meta"]["data"] == {"task.test": str(other)}
+    assert (
+        body["meta"]["asked"]["evaluation"]
+        != json.loads((folder / "result.json").read_text())["meta"]["asked"]["evaluation"]
+    )
+    for wrong in ("0.5", "1/2", "7"):
+        refused = cli("evaluate", folder, "--set", f"task.test={wrong}")
+        assert refused.exit_code == 2
+        assert "names the file of other test samples" in refused.output
+    assert cli("evaluate", folder, "--set", "task.train=b.csv").exit_code == 2
+
+
 def test_a_model_file_is_evaluated_on_a_task(run: Path, cli: Invoke, tmp_path: Path) -> None:
     arguments = (
         *("evaluate", run / "model.safetensors", "--task", "digits", "--model", "small-cnn"),

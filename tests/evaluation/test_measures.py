@@ -16,11 +16,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.core.intervals import bootstrap_interval, wilson_interval
+from robustplug.core.measures import Measure, Quantity, bootstrap_interval, mean_of, wilson_interval
 from robustplug.core.step import Step
-from robustplug.core.types import Cost, Measure, Quantity, Result, View
+from robustplug.core.types import Cost, Result, View
 from robustplug.devices.processes import start
-from robustplug.evaluation.evaluate import Evaluation, mean_of
+from robustplug.evaluation.evaluate import Evaluation
 from robustplug.evaluation.setting import Attack
 from robustplug.plugin.component import Component, NoOptions
 from robustplug.report.pages.run_page import evaluation_html

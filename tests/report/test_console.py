@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from robustplug.core.intervals import wilson_interval
+from robustplug.core.measures import wilson_interval
 from robustplug.core.types import AttackResult, EpochReport, Progress, Result, RunInfo
 from robustplug.report.console import RichReporter, loss_parts, validation_text
 from robustplug.report.tables.results import caption, result_table, threat_text

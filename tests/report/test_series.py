@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from robustplug.core.intervals import wilson_interval
+from robustplug.core.measures import wilson_interval
 from robustplug.core.types import AttackResult, Result
 from robustplug.report.figures.series import find_series
 

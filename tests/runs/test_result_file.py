@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from robustplug.core.types import Measure, Result
+from robustplug.core.measures import Measure
+from robustplug.core.types import Result
 from robustplug.errors import RunError
 from robustplug.files.reading import Unreadable
 from robustplug.files.seals import sealed

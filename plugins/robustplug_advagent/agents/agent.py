@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustplug.api import Refused, TaskInfo, open_model
 
-from ..dialogues.layout import COUNTS, HEAD, OUTCOMES, OWN, PAD, Words, lengths
+from ..dialogues.layout import COUNTS, HEAD, OUTCOMES, OWN, PAD, Words, known, lengths
 from ..dialogues.scenarios import TOTAL
 
 if TYPE_CHECKING:
@@ -94,13 +94,13 @@ class Agent(nn.Module):
 
     def next_words(self, x: Tensor) -> Tensor:
         """Return the logits (N, T, V) of the word after each word of (N, 12 + T), without a decision."""
-        words = x[:, HEAD : HEAD + int(lengths(x).max())]
+        words = known(x[:, HEAD : HEAD + int(lengths(x).max())])
         hidden, _ = self.reader(self._inputs(self.embedding(words), self.goal(x)))
         return self.speech(hidden)
 
     def _read_all(self, x: Tensor, sizes: Tensor) -> Reading:
         longest = max(int(sizes.max()), 1)
-        words = x[:, HEAD : HEAD + longest]
+        words = known(x[:, HEAD : HEAD + longest])
         if not words.shape[1]:
             words = x.new_full((len(x), 1), PAD)
         embedded = self.embedding(words)

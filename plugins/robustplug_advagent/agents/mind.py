@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..dialogues.layout import COUNTS, HEAD, PAD, lengths
+from ..dialogues.layout import COUNTS, HEAD, PAD, known, lengths
 from ..dialogues.scenarios import decision_scores
 from .agent import gru_weights
 from .voice import Heard, Utterance, Voice
@@ -97,7 +97,7 @@ class Mind:
     def recall(self, x: Tensor) -> Shared:
         """Read the dialogues so far."""
         sizes = lengths(x)
-        words = x[:, HEAD : HEAD + max(int(sizes.max()), 1)]
+        words = known(x[:, HEAD : HEAD + max(int(sizes.max()), 1)])
         if not words.shape[1]:
             words = x.new_full((len(x), 1), PAD)
         heard = self.voice.begin(x)

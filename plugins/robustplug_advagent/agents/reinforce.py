@@ -31,7 +31,7 @@ from ..options import ReinforceOptions
 from .agent import Agent, Reading, load_agent
 from .loss import Target, said_equally
 from .policy import Baseline, discounts, official_reward, policy_words, without_dropout
-from .talk import claim_of, draw_noise, play, with_claims
+from .talk import claim_of, noise_of, play, with_claims
 from .voice import Voice
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ class RollOut:
         assert isinstance(mine, Agent)
         assert isinstance(theirs, Agent)
         x = without_dialogue(view.origin)
-        noise = draw_noise(len(x), rules.turns, rules.words, step.rng)
-        first = torch.randint(2, (len(x),), generator=step.rng, device=x.device)
+        first, noise = noise_of(step, view.index.to(x.device), rules.turns, rules.words)
         said = play(x, Voice(mine), Voice(theirs), first, noise).rows_so_far()
         step.meter.forwards += len(x)
         if self.options.learns and not swap and step.pass_.name != PARTNER:
@@ -221,10 +220,11 @@ class Reinforce(Method[ReinforceOptions]):
         """Check that the task is a negotiation.
 
         Raises:
-            Refused: it is not.
+            Refused: it is not, or it has fewer dialogues than an update imitates.
         """
         known, _ = negotiating(task, self.vicinity)
         self._people = known.by_length("train")
+        known.refuse_more_people(self.options.people)
         return super().setup(model, task)
 
     def passes(self, progress: Progress) -> Sequence[Pass]:
@@ -251,7 +251,7 @@ class Reinforce(Method[ReinforceOptions]):
     def _imitated(self, step: Step, point: Batch) -> View:
         """Draw human dialogues of similar lengths."""
         x, y = self._people
-        count = min(self.options.people, len(x))
+        count = self.options.people
         start = int(torch.randint(len(x) - count + 1, (), generator=step.rng, device=step.rng.device))
         device = point.index.device
         rows = trimmed(x[start : start + count]).to(device)

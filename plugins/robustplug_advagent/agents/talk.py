@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from robustplug.api import Step, stream
+
 from ..dialogues.layout import CLAIM, COUNTS, HEAD, MOST, PAD, THEM, YOU, swapped
 from ..dialogues.scenarios import WALK_AWAY, decide, pieces
 from .voice import Memory, Speaker, Utterance, ending
@@ -33,11 +35,13 @@ class Talk:
         open: whether neither side has said <selection> yet, bool (N,).
         heard: state of both sides.
         forced: whether the next turn must be <selection>, bool (N,).
+        asked: number of turns that the target was asked for; those that the rules said for it do not count.
     """
 
     scenarios: Tensor
     sides: tuple[Speaker, Speaker]
     turn: int = 0
+    asked: int = 0
     words: Tensor = field(init=False)
     sizes: Tensor = field(init=False)
     open: Tensor = field(init=False)
@@ -81,6 +85,29 @@ def draw_noise(count: int, turns: int, words: int, rng: torch.Generator) -> Tens
     return torch.rand(count, turns, words + 1, generator=rng, device=rng.device)
 
 
+def noise_of(step: Step, index: Tensor, turns: int, words: int) -> tuple[Tensor, Tensor]:
+    """Draw the randomness of negotiations, for each sample from a generator of its own.
+
+    A dialogue is the same in any batch, and on any process.
+
+    Args:
+        step: the step, whose seed and pass the generators depend on.
+        index: sample ids, int64 (N,), at least one.
+        turns, words: largest number of turns of a dialogue, and of words of a turn.
+
+    Returns:
+        The side that speaks first, int64 (N,), and the random numbers, (N, turns, words + 1) in [0, 1).
+    """
+    drawn = [
+        torch.rand(
+            1 + turns * (words + 1), generator=stream(step.seed, "negotiation", step.pass_.name, sample)
+        )
+        for sample in index.tolist()
+    ]
+    numbers = torch.stack(drawn).to(index.device)
+    return (2 * numbers[:, 0]).long(), numbers[:, 1:].view(-1, turns, words + 1)
+
+
 def play(
     scenarios: Tensor,
     target: Speaker,
@@ -117,6 +144,7 @@ def play(
                 said = say(talk, rows, noise[rows, turn])
             else:
                 said = talk.sides[side].speak(talk.heard[side].rows(rows), noise[rows, turn])
+                talk.asked += len(rows) * (side == TARGET)
             talk.add(side, rows, said)
         if not talk.open.any():
             break

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustplug.api import evaluating
 
-from ..dialogues.layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU
+from ..dialogues.layout import EOS, PAD, SELECTION, SPECIALS, THEM, YOU, known
 from .agent import Agent, gru_weights
 
 TEMPERATURE = 0.5
@@ -179,7 +179,7 @@ class Voice:
     def hear(self, heard: Heard, said: Utterance, who: int) -> Heard:
         """Return the state after another turn."""
         heard = self.after(heard, torch.full_like(said.sizes, who))
-        states = self.trace(heard, said.words)
+        states = self.trace(heard, known(said.words))
         rows = torch.arange(len(states), device=states.device)
         return heard._replace(hidden=states[rows, said.sizes - 1])
 

@@ -11,9 +11,8 @@ from robustplug.api import Refused, Step, Vicinity, View
 
 from ..agents.agent import Agent
 from ..agents.mind import Glass, Mind
-from ..agents.talk import ADVERSARY, TARGET, Say, Talk, draw_noise, play
+from ..agents.talk import ADVERSARY, TARGET, Say, Talk, noise_of, play
 from ..agents.voice import Speaker, Voice
-from ..dialogues.layout import YOU
 from ..dialogues.scenarios import without_dialogue
 from ..dialogues.task import NegotiationTask, negotiating
 from ..protocol import OwnAgent
@@ -35,6 +34,9 @@ class Game:
         self.task, self.rules = negotiating(step.task, vicinity)
         self.x = without_dialogue(view.origin)
         self.target = as_speaker(step.model, self.task)
+        self._first, self._noise = noise_of(
+            step, view.index.to(self.x.device), self.rules.turns, self.rules.words
+        )
 
     @property
     def device(self) -> torch.device:
@@ -43,15 +45,21 @@ class Game:
         return device
 
     def play(self, adversary: Speaker, first: Tensor, say: Say | None = None) -> Talk:
-        """Negotiate, and count one forward of the target for each of its turns."""
-        noise = draw_noise(len(self.x), self.rules.turns, self.rules.words, self.step.rng)
-        talk = play(self.x, self.target, adversary, first, noise, say)
-        self.step.meter.forwards += int((talk.words == YOU).sum())
+        """Negotiate, and count one forward of the target for each turn that it is asked for."""
+        talk = play(self.x, self.target, adversary, first, self._noise, say)
+        self.step.meter.forwards += talk.asked
         return talk
 
+    def prepared(self, queries: int) -> None:
+        """Count queries of the target that prepared the attack, once for all batches of an evaluation."""
+        if self.step.evaluating:
+            self.step.meter.prepared = queries
+        else:
+            self.step.meter.forwards += queries
+
     def either_first(self) -> Tensor:
-        """Draw the side that speaks first."""
-        return torch.randint(2, (len(self.x),), generator=self.step.rng, device=self.device)
+        """Return the side that speaks first in each dialogue, drawn at random."""
+        return self._first
 
     def so_that_adversary_speaks(self, turn: int) -> Tensor:
         """Return the side that must speak first for a turn, counted from 0, to be the adversary's."""

@@ -74,8 +74,9 @@ class SearchOptions:
         speaker: run folder of the agent that speaks for the adversary, or "target" for the target itself.
         changes: largest number of replaced words.
         kappa: κ of Eq. 3.10, the margin at which a sentence is good enough.
-        search: "pad", which replaces the word whose loss is smallest as <pad>; or "every", which tries every
-            word, as in the authors' code.
+        search: "every", which tries every word in every place, as in the authors' code; or "pad", which
+            replaces the word whose loss is smallest as <pad>, as in the thesis: some ten times cheaper, and
+            weaker.
         constraint: "checked", where <selection> must be the target's likeliest answer, and the target then
             draws its answer; or "penalty", as in the authors' code, which adds the violation to the loss and
             forces the target to answer <selection>, as no attacker could.
@@ -85,7 +86,7 @@ class SearchOptions:
     speaker: str = "target"
     changes: Count = 2
     kappa: NonNegative = 1.0
-    search: Literal["pad", "every"] = "pad"
+    search: Literal["pad", "every"] = "every"
     constraint: Literal["checked", "penalty"] = "checked"
     objective: Literal["margin", "official"] = "margin"
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robustplug.api import Cost, Step, Vicinity, View
+from robustplug.api import Cost, Step, Vicinity, View, weights_digest
 
 from ..agents.agent import Agent
 from ..agents.talk import ADVERSARY, Talk, claims, with_claims
 from ..agents.voice import Utterance, Voice, ending
 from ..dialogues.layout import EOS, PAD, lengths
+from ..dialogues.task import NegotiationTask
 from .adversary import best_sentences, trained_adversary
 from .game import Game
 from .replace import Found, Objective, Score, preemptive, reactive, search
@@ -53,41 +55,72 @@ class Partner(_Attack):
         return view.replace(x=with_claims(talk.rows_so_far(), claims(talk, game.task.info.walk_away)))
 
 
+Prepared = TypeVar("Prepared")
+
+
+class _Once(Generic[Prepared]):
+    """Prepare an attack for all batches with the same target and task, and count what that cost.
+
+    Args:
+        prepare: function from the game of a batch to what the attack needs, and the queries of the target
+            that it took.
+    """
+
+    def __init__(self, prepare: Callable[[Game], tuple[Prepared, int]]) -> None:
+        self._prepare = prepare
+        self._known: tuple[nn.Module, NegotiationTask, str, tuple[Prepared, int]] | None = None
+
+    def __call__(self, game: Game) -> Prepared:
+        """Return what the attack needs."""
+        model, task, weights = game.step.model, game.task, weights_digest(game.step.model)
+        known = self._known
+        if known is None or known[0] is not model or known[1] is not task or known[2] != weights:
+            known = self._known = (model, task, weights, self._prepare(game))
+        prepared, queries = known[3]
+        game.prepared(queries)
+        return prepared
+
+
+def _learned(game: Game, options: AdversaryOptions) -> tuple[Agent, int]:
+    found = trained_adversary(game.target, game.step.model, game.task, game.rules, options, game.device)
+    return found.agent, found.queries
+
+
 class RlAttack(_Attack):
     """Negotiate with an adversary trained to get more than the target (§3.2.2.1)."""
 
     def __init__(self, options: AdversaryOptions) -> None:
-        self.options = options
+        self._adversary = _Once(lambda game: _learned(game, options))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the dialogues."""
         game = Game(step, view, vicinity)
-        adversary = Voice(_adversary(game, self.options))
+        adversary = Voice(self._adversary(game))
         return view.replace(x=game.play(adversary, game.either_first()).rows_so_far())
-
-
-def _adversary(game: Game, options: AdversaryOptions) -> Agent:
-    step = game.step
-    return trained_adversary(game.target, step.model, game.task, game.rules, options, game.device)
 
 
 class Sentences:
     """Say one of a list of sentences, drawn at random (§3.2.2.2).
 
     Args:
-        game: game of the batch.
-        options: the number of sentences, and the training of the adversary that first said them.
+        found: the sentences, without <eos>.
+        device: device of the dialogues.
     """
 
-    def __init__(self, game: Game, options: TransferOptions | AnyTurnOptions) -> None:
-        adversary = _adversary(game, options)
-        found = best_sentences(
-            game.target, adversary, game.task, game.rules, options.sentences, options.seed, game.device
-        )
+    def __init__(self, found: Sequence[Sequence[int]], device: torch.device) -> None:
         most = max(map(len, found)) + 1
         rows = [[*said, EOS] + [PAD] * (most - 1 - len(said)) for said in found]
-        self.words = torch.tensor(rows, device=game.device)
-        self.sizes = torch.tensor([len(said) + 1 for said in found], device=game.device)
+        self.words = torch.tensor(rows, device=device)
+        self.sizes = torch.tensor([len(said) + 1 for said in found], device=device)
+
+    @classmethod
+    def of(cls, game: Game, options: TransferOptions | AnyTurnOptions) -> tuple[Sentences, int]:
+        """Train an adversary, and return its best sentences and the queries of the target that it took."""
+        adversary, queries = _learned(game, options)
+        found, more = best_sentences(
+            game.target, adversary, game.task, game.rules, options.sentences, options.seed, game.device
+        )
+        return cls(found, game.device), queries + more
 
     def draw(self, noise: Tensor) -> Utterance:
         """Return a sentence for each number in [0, 1)."""
@@ -100,11 +133,12 @@ class TransferAttack(_Attack):
 
     def __init__(self, options: TransferOptions) -> None:
         self.options = options
+        self._sentences = _Once(lambda game: Sentences.of(game, options))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the dialogues."""
         game, n = Game(step, view, vicinity), self.options.turns
-        sentences, speaker = Sentences(game, self.options), game.speaker(self.options.speaker)
+        sentences, speaker = self._sentences(game), game.speaker(self.options.speaker)
 
         def say(talk: Talk, rows: Tensor, noise: Tensor) -> Utterance:
             if talk.turn == n:
@@ -207,12 +241,13 @@ class AnyTurnAttack(_Attack):
 
     def __init__(self, options: AnyTurnOptions) -> None:
         self.options = options
+        self._sentences = _Once(lambda game: Sentences.of(game, options))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the dialogues."""
         game, o = Game(step, view, vicinity), self.options
         attack = Searching(game, o)
-        sentences = Sentences(game, o) if o.otherwise == "transfer" else None
+        sentences = self._sentences(game) if o.otherwise == "transfer" else None
         closing = torch.zeros(len(game.x), dtype=torch.bool, device=game.device)
 
         def say(talk: Talk, rows: Tensor, noise: Tensor) -> Utterance:

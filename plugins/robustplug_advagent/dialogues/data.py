@@ -8,14 +8,15 @@ A dialogue is one line, seen by one side:
 
 (on one line). An input is count and value of each item. The output is what both sides took, or six times
 one of <disagree>, <no_agreement> and <disconnect>. A scenario is two lines of six numbers, one for each
-side.
+side. Every turn but the last ends with <eos>; the last is <selection>. There are at most 4 pieces of each
+item, and all pieces together are worth 10 to each side.
 """
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,10 +27,13 @@ from torch import Tensor
 
 from robustplug.api import BrokenData
 
-from .layout import ENDINGS, HEAD, ITEMS, PAD, Words
+from .layout import ENDINGS, EOS, HEAD, ITEMS, MOST, PAD, SELECTION, SPECIALS, Words
+from .scenarios import TOTAL
 
 SHOWN = 20
 """Number of malformed lines that an error lists."""
+LONGEST_TURN, LONGEST = 1000, 5000
+"""Largest numbers of words of a turn, and of a dialogue. Those of people have at most 71 words in a turn."""
 
 _LINE = re.compile(
     r"<input> (?P<input>[^<]*) </input> <dialogue> (?P<dialogue>.*) </dialogue> "
@@ -79,9 +83,17 @@ def parse_dialogue(line: str) -> Dialogue:
 def _goal(text: str, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     numbers = text.split()
     if len(numbers) != 2 * len(ITEMS) or not all(number.isdecimal() for number in numbers):
-        raise ValueError(f"{name} must be count and value of 3 items, 6 whole numbers, not “{text}”")
-    values = tuple(map(int, numbers))
-    return values[::2], values[1::2]
+        raise ValueError(f"{name} must be count and value of 3 items, 6 whole numbers, not “{text:.60}”")
+    for place, number in enumerate(numbers):
+        what, most = ("values", TOTAL) if place % 2 else ("counts", MOST)
+        if len(number) > 4 or int(number) > most:
+            raise ValueError(f"{name} has {number:.9}, but {what} are at most {most}")
+    read = tuple(map(int, numbers))
+    counts, values = read[::2], read[1::2]
+    total = sum(map(int.__mul__, counts, values))
+    if total != TOTAL:
+        raise ValueError(f"{name} is worth {total} in all, but everything together is worth {TOTAL}")
+    return counts, values
 
 
 def _check_words(words: Sequence[str]) -> None:
@@ -90,8 +102,22 @@ def _check_words(words: Sequence[str]) -> None:
         raise ValueError("the dialogue must begin with YOU: or THEM:")
     if any(one == other for one, other in itertools.pairwise(speakers)):
         raise ValueError("the same side speaks twice in a row: YOU: and THEM: must alternate")
-    if words.count("<selection>") != 1 or words[-1] != "<selection>":
+    if words.count(SPECIALS[SELECTION]) != 1 or words[-1] != SPECIALS[SELECTION]:
         raise ValueError("the dialogue must end with <selection>, and contain it only there")
+    if SPECIALS[PAD] in words:
+        raise ValueError(f"the dialogue contains {SPECIALS[PAD]}, which is no word")
+    if len(words) > LONGEST:
+        raise ValueError(f"the dialogue has {len(words)} words, more than {LONGEST}")
+    begins = [place for place, word in enumerate(words) if word in ("YOU:", "THEM:")]
+    for start, end in itertools.pairwise([*begins, len(words)]):
+        turn = words[start + 1 : end]
+        if len(turn) > LONGEST_TURN:
+            raise ValueError(f"a turn has {len(turn)} words, more than {LONGEST_TURN}")
+        closing = SPECIALS[SELECTION if end == len(words) else EOS]
+        if turn[-1:] != (closing,) or SPECIALS[EOS] in turn[:-1]:
+            raise ValueError(f"a turn does not end with its only {closing}: “{' '.join(turn):.60}”")
+        if closing == SPECIALS[SELECTION] and len(turn) > 1:
+            raise ValueError("the last turn must be <selection> alone")
 
 
 def _outcome(words: Sequence[str], counts: Sequence[int]) -> tuple[int, ...]:
@@ -128,66 +154,87 @@ def parse_scenarios(lines: Sequence[str]) -> tuple[int, ...]:
     return (*counts, *one, *other)
 
 
-def read_dialogues(path: Path, skip: bool = False) -> list[Dialogue]:
+def read_dialogues(path: Path, notes: list[str] | None = None) -> list[Dialogue]:
     """Read a file of dialogues.
 
     Args:
-        path: file with one dialogue per line; empty lines are skipped.
-        skip: whether to leave malformed lines out, with a warning, instead of refusing the file.
+        path: UTF-8 file with one dialogue per line; empty lines are skipped.
+        notes: receives a sentence on malformed lines, which are left out; None to refuse the file instead.
 
     Raises:
         BrokenData: lines are malformed; the message lists the first 20 with file and line.
         OSError: the file does not exist or cannot be read.
     """
-    return _read(
-        path, ((number, [line]) for number, line in _lines(path)), lambda x: parse_dialogue(x[0]), skip
-    )
+    records = ((number, [line]) for number, line in _lines(path))
+    return _read(path, records, lambda lines: parse_dialogue(lines[0]), notes)
 
 
-def read_scenarios(path: Path, skip: bool = False) -> Tensor:
+def read_scenarios(path: Path, notes: list[str] | None = None) -> Tensor:
     """Read a file of scenarios, int64 (S, 9): counts, values of one side, values of the other.
 
     Args:
-        path: file with two lines per scenario; empty lines are skipped.
-        skip: as in `read_dialogues`.
+        path: UTF-8 file with two lines per scenario; empty lines are skipped.
+        notes: as in `read_dialogues`.
 
     Raises:
         BrokenData, OSError: as in `read_dialogues`.
     """
     lines = list(_lines(path))
     pairs = ((lines[at][0], [line for _, line in lines[at : at + 2]]) for at in range(0, len(lines), 2))
-    return torch.tensor(_read(path, pairs, parse_scenarios, skip)).view(-1, 9)
+    return torch.tensor(_read(path, pairs, parse_scenarios, notes)).view(-1, 9)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+def read_test_scenarios(path: Path, notes: list[str] | None = None) -> Tensor:
+    """Read the scenarios of a file of dialogues or of scenarios, int64 (S, 9).
+
+    Args:
+        path: file as for `read_dialogues`, of whose lines only the scenario is used, or as for
+            `read_scenarios`.
+        notes: as in `read_dialogues`.
+
+    Raises:
+        BrokenData, OSError: as in `read_dialogues`.
+    """
+    if not any(line.lstrip().startswith(b"<") for _, line in _lines(path)):
+        return read_scenarios(path, notes)
+    return torch.tensor([(*d.counts, *d.own, *d.other) for d in read_dialogues(path, notes)])
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not empty, with their numbers; only line feeds end them."""
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    return ((number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip())
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8: byte {line[error.start]:#04x} at place {error.start + 1}") from error
 
 
 def _read(
     path: Path,
-    records: Iterable[tuple[int, list[str]]],
+    records: Iterable[tuple[int, list[bytes]]],
     parse: Callable[[list[str]], Read],
-    skip: bool,
+    notes: list[str] | None,
 ) -> list[Read]:
     found: list[Read] = []
     problems: list[str] = []
     for number, lines in records:
         try:
-            found.append(parse(lines))
+            found.append(parse([_text(line) for line in lines]))
         except ValueError as error:
             problems.append(f"{path}:{number}: {error}")
-    if problems and not skip:
+    if problems and notes is None:
         more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "\n".join(problems[:SHOWN])
         raise BrokenData(
             f"{len(problems)} malformed lines: fix them, or leave them out with task.skip_malformed = true\n"
             f"{listed}{more}"
         )
-    if problems:
-        warnings.warn(
-            f"{len(problems)} malformed lines were left out; the first: {problems[0]}", stacklevel=2
-        )
+    if problems and notes is not None:
+        notes.append(f"{len(problems)} malformed lines of {path} were left out; the first: {problems[0]}")
     if not found:
         raise BrokenData(f"{path} contains no usable data")
     return found

@@ -10,10 +10,14 @@ A row x of int64 is the view of one of the two sides, "own":
 
 A dialogue consists of turns: the speaker (YOU: is the own side), then words, then <eos>. The last turn is
 the speaker and <selection>.
+
+An agent of the user's own may say words outside the vocabulary. Their numbers begin at FREE, whatever the
+vocabulary is; agents that know the vocabulary alone read them as <unk>.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +35,32 @@ MOST = 4
 DISAGREE, NO_AGREEMENT, DISCONNECT = range(MOST + 1, MOST + 4)
 OUTCOMES = MOST + 4
 ENDINGS = {"<disagree>": DISAGREE, "<no_agreement>": NO_AGREEMENT, "<disconnect>": DISCONNECT}
+
+FREE = 1 << 20
+"""Number of the first word outside every vocabulary."""
+
+
+class _Lexicon:
+    """Number the words outside the vocabularies in the order in which they are met, for this process."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._words: list[str] = []
+        # Agents that wait for a service may speak in several threads.
+        self._lock = threading.Lock()
+
+    def number(self, word: str) -> int:
+        with self._lock:
+            if word not in self._numbers:
+                self._numbers[word] = FREE + len(self._words)
+                self._words.append(word)
+            return self._numbers[word]
+
+    def word(self, number: int) -> str:
+        return self._words[number - FREE]
+
+
+_LEXICON = _Lexicon()
 
 
 @dataclass(frozen=True)
@@ -59,9 +89,18 @@ class Words:
         """Return the numbers of words; unknown words become <unk>."""
         return [self._numbers.get(word, UNKNOWN) for word in words]
 
+    def spell(self, words: Iterable[str]) -> list[int]:
+        """Return the numbers of words; unknown words keep numbers of their own, from FREE on."""
+        return [self._numbers[word] if word in self._numbers else _LEXICON.number(word) for word in words]
+
     def decode(self, numbers: Iterable[int]) -> list[str]:
         """Return the words with these numbers."""
-        return [self.all[number] for number in numbers]
+        return [self.all[number] if number < FREE else _LEXICON.word(number) for number in numbers]
+
+
+def known(words: Tensor) -> Tensor:
+    """Return words, int64 of any shape, as a vocabulary has them: <unk> for those outside it."""
+    return words.masked_fill(words >= FREE, UNKNOWN)
 
 
 def swapped(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robustplug.api import Batch, Refused, Step
 
-from .layout import CLAIM, COUNTS, EOS, HEAD, MOST, PAD, SELECTION, THEM, UNKNOWN, YOU, lengths
+from .layout import CLAIM, COUNTS, EOS, HEAD, MOST, PAD, SELECTION, THEM, UNKNOWN, YOU, known, lengths
 
 if TYPE_CHECKING:
     from ..options import RulesOptions
@@ -64,12 +64,17 @@ def drawn_words(words: Tensor, turns: int, most: int) -> Tensor:
     return own_words(words) & ~said_for_it
 
 
-def allowed(x: Tensor, turns: int, words: int) -> Tensor:
+def allowed(x: Tensor, turns: int, words: int, unknown: bool = False) -> Tensor:
     """Return which dialogues follow the rules: bool (N,).
 
     Sides alternate. Each turn but the last ends with <eos>. The last turn is <selection> alone, which occurs
     nowhere else. No turn has more than `words` words, no dialogue more than `turns` turns. No word is
-    unknown. The other side claims nothing, or no more than exists.
+    unknown, unless that is allowed. The other side claims nothing, or no more than exists.
+
+    Args:
+        x: rows (N, 12 + T).
+        turns, words: largest number of turns of a dialogue, and of words of a turn.
+        unknown: whether words outside the vocabulary are allowed.
     """
     said, sizes = x[:, HEAD:], lengths(x)
     if not said.shape[1]:
@@ -86,7 +91,9 @@ def allowed(x: Tensor, turns: int, words: int) -> Tensor:
     fine &= (said == SELECTION) == (last & there)
     fine &= ~last | (places - start == 1)
     fine &= ~there | (places - start - (said == EOS).long() <= words)
-    fine &= ~there | ((turn < turns) & (said != UNKNOWN) & (said > 0))
+    fine &= ~there | ((turn < turns) & (said > 0))
+    if not unknown:
+        fine &= known(said) != UNKNOWN
     claim, counts = x[:, CLAIM], x[:, COUNTS]
     taken = (claim >= 0) & (claim <= counts)
     claimed = (claim == -1).all(1) | (claim == MOST + 1).all(1) | taken.all(1)
@@ -104,7 +111,7 @@ class Rules:
 
     def __init__(self, options: RulesOptions) -> None:
         self.eps = 0.0
-        self.turns, self.words = options.turns, options.words
+        self.turns, self.words, self.unknown = options.turns, options.words, options.unknown
 
     def sample(self, step: Step, batch: Batch) -> Batch:
         """Return the batch itself."""
@@ -115,7 +122,7 @@ class Rules:
         start = slice(0, CLAIM.start)
         same_scenario = (x[:, start] == origin[:, start]).all(1)
         unchanged = x.shape == origin.shape and (x == origin).all(1)
-        return (allowed(x, self.turns, self.words) & same_scenario) | unchanged
+        return (allowed(x, self.turns, self.words, self.unknown) & same_scenario) | unchanged
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Refuse.

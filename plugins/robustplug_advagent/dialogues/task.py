@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, Feed, Quantity, Refused, Split, TaskInfo, View, index_batches, stream
+from robustplug.api import (
+    Batch,
+    DataMissing,
+    Feed,
+    Quantity,
+    Refused,
+    Split,
+    TaskInfo,
+    View,
+    index_batches,
+    stream,
+)
 
-from .data import Dialogue, encode, parse_dialogue, read_dialogues, read_scenarios, vocabulary
+from .data import (
+    Dialogue,
+    encode,
+    parse_dialogue,
+    read_dialogues,
+    read_scenarios,
+    read_test_scenarios,
+    vocabulary,
+)
 from .layout import COUNTS, HEAD, Words, lengths, turns
 from .rules import Rules
 from .scenarios import as_rows, decide, generate, pareto_optimal, pieces, scores
@@ -39,14 +61,15 @@ class NegotiationTask:
     """Serve dialogues, and scenarios without a dialogue.
 
     For dialogues, y are their outcomes; for scenarios, y is −1. Training and validation use dialogues or
-    scenarios, as `learn_from` sets. The test always uses generated scenarios: an attack turns each into a
-    dialogue, and the score is that of the agent's decision after it.
+    scenarios, as `learn_from` sets. The test always uses scenarios: an attack turns each into a dialogue, and
+    the score is that of the agent's decision after it.
 
     Args:
         options: options of either task.
         dialogues: dialogues of each split, the test split optional; the vocabulary is that of the training
             split.
-        published: training scenarios, (S, 9); None for generated ones.
+        published: scenarios of each split, (S, 9); those of other splits are generated.
+        notes: sentences on the data for the user.
     """
 
     default_model = "negotiator"
@@ -64,19 +87,23 @@ class NegotiationTask:
         self,
         options: NegotiationOptions,
         dialogues: Mapping[Split, Sequence[Dialogue]],
-        published: Tensor | None,
+        published: Mapping[Split, Tensor],
+        notes: Sequence[str] = (),
     ) -> None:
+        self.notes = notes
         words = vocabulary(dialogues["train"], options.unknown_below)
         self._dialogues = {split: encode(members, words) for split, members in dialogues.items()}
-        self._scenarios: dict[Split, Tensor] = {
-            split: generate(options.scenarios, stream(options.scenario_seed, "scenarios", split))
-            for split in ("validation", "test")
+        counts: dict[Split, int] = {
+            "validation": options.scenarios,
+            "test": options.scenarios,
+            "train": options.train_scenarios,
         }
-        if published is None:
-            rng = stream(options.scenario_seed, "scenarios", "train")
-            self._scenarios["train"] = generate(options.train_scenarios, rng)
-        else:
-            self._scenarios["train"] = as_rows(published)
+        self._scenarios: dict[Split, Tensor] = {
+            split: as_rows(published[split])
+            if split in published
+            else generate(count, stream(options.scenario_seed, "scenarios", split))
+            for split, count in counts.items()
+        }
         splits: dict[Split, tuple[Tensor, Tensor]] = {}
         for split, scenarios in self._scenarios.items():
             of_dialogues = split != "test" and options.learn_from == "dialogues"
@@ -113,6 +140,25 @@ class NegotiationTask:
         x, y = self._dialogues[split]
         order = lengths(x).argsort(stable=True)
         return x[order], y[order]
+
+    def refuse_more_people(self, people: int) -> None:
+        """Refuse to imitate more dialogues at once than there are.
+
+        Raises:
+            Refused: there are fewer training dialogues.
+        """
+        known = len(self._dialogues["train"][0])
+        if people > known:
+            raise Refused(f"people = {people} is more than the {known} training dialogues: lower it")
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Return a digest of what an adversary learns from: scenarios, dialogues, words, and rules."""
+        found = hashlib.sha256(repr((self.info.words.all, self.info.walk_away)).encode())
+        for rows in (self._scenarios["train"], *self._dialogues["train"]):
+            found.update(repr(tuple(rows.shape)).encode())
+            found.update(rows.contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def scenarios(self, split: Split) -> Tensor:
         """Return the scenarios of a split, (N, 12)."""
@@ -191,7 +237,7 @@ def scripted(options: ScriptedOptions) -> NegotiationTask:
         ]
         for split, size in sizes.items()
     }
-    return NegotiationTask(options, dialogues, None)
+    return NegotiationTask(options, dialogues, {})
 
 
 def deal_or_no_deal(options: DealOptions) -> NegotiationTask:
@@ -204,10 +250,18 @@ def deal_or_no_deal(options: DealOptions) -> NegotiationTask:
     from .fetch import data_folder
 
     folder = data_folder(options)
-    skip = options.skip_malformed
-    train, validation = (read_dialogues(folder / f"{name}.txt", skip) for name in ("train", "val"))
+    told: list[str] = []
+    notes = told if options.skip_malformed else None
+    train, validation = (read_dialogues(folder / f"{name}.txt", notes) for name in ("train", "val"))
     dialogues: dict[Split, Sequence[Dialogue]] = {"train": train, "validation": validation}
     test, selfplay = folder / "test.txt", folder / "selfplay.txt"
     if test.is_file():
-        dialogues["test"] = read_dialogues(test, skip)
-    return NegotiationTask(options, dialogues, read_scenarios(selfplay, skip) if selfplay.is_file() else None)
+        dialogues["test"] = read_dialogues(test, notes)
+    published: dict[Split, Tensor] = {}
+    if selfplay.is_file():
+        published["train"] = read_scenarios(selfplay, notes)
+    if options.test is not None:
+        if not Path(options.test).is_file():
+            raise DataMissing(f"task.test: there is no file {options.test}")
+        published["test"] = read_test_scenarios(Path(options.test), notes)
+    return NegotiationTask(options, dialogues, published, told)

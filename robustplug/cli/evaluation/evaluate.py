@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..ranks import first_process
-from .options import model_options, result_folder
+from .options import model_options, refuse_empty, result_folder
 
 
 @click.command()
@@ -65,3 +65,4 @@ def evaluate(
     console.print(f"Written to {written}", soft_wrap=True)
     if json_file is not None:
         write_result(json_file, result_to_json(result))
+    refuse_empty(result)

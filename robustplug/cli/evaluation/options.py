@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ...core.types import Result
 
 
 def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> list[float] | None:
@@ -54,6 +57,19 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_MODEL_OPTIONS):
         command = option(command)
     return command
+
+
+def refuse_empty(result: Result) -> None:
+    """Refuse a result of which no attack states a number, so that a script does not take it for one.
+
+    Raises:
+        RunError: every row but the clean one was skipped or is invalid.
+    """
+    from ...errors import RunError
+
+    rows = result.attacks[1:]
+    if rows and all(row.skipped for row in rows):
+        raise RunError(f"no attack states a number: {rows[0].name}: {rows[0].skipped}")
 
 
 def result_folder(model: str, out: Path | None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...core.types import Result
+from ..setting import REJECTED
 from . import verdicts
 from .preparation import Prepared
 from .rows import (
@@ -123,7 +124,7 @@ def _rejected(result: Result) -> Finding:
     worst = max(shares, key=lambda name: shares[name], default="")
     share = shares.get(worst, 0.0)
     measured = {"rejected at most": share}
-    if share <= verdicts.REJECTED:
+    if share <= REJECTED:
         return Finding("rejected", "pass", measured, "Results of attacks lie in the threat model.")
     text = f"Of {worst}, {share:.0%} of the results lie outside the threat model: its row is no accuracy."
     return Finding("rejected", "warning", measured, text, "Use attacks that keep to this threat model.")

@@ -23,8 +23,6 @@ Right = Sequence[bool]
 # leaves to other losses, samples without a gradient, slopes that curvature hides, paths that it bends, and
 # the power of a working attack. benchmarks/audit_zoo measures what follows from them.
 LEFT, LEFT_BY_CROSS_ENTROPY, FLAT, CURVED, JUMPS, POWER = 0.02, 0.2, 0.05, 0.15, 0.1, 0.85
-# A row of which more than this share was rejected as outside the threat model states no accuracy.
-REJECTED = 0.1
 
 
 @dataclass(frozen=True)

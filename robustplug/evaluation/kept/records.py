@@ -33,6 +33,7 @@ class Chunk:
         predicted: predicted class of each of them; empty if the task has no classes.
         confidence: probability of each prediction, for the clean row.
         texts: of a task of texts, index and record of each sample.
+        prepared: forward passes that the attack spent once for all batches of its row.
     """
 
     right: list[int]
@@ -45,6 +46,7 @@ class Chunk:
     predicted: list[int] = field(default_factory=list)
     confidence: list[float] = field(default_factory=list)
     texts: list[tuple[int, TextRecord]] = field(default_factory=list)
+    prepared: int = 0
 
 
 class _Line(Strict):
@@ -71,6 +73,7 @@ class Record(Strict):
     predicted: list[Count]
     confidence: list[float]
     texts: list[tuple[Count, TextRecord]]
+    prepared: Count
 
     @property
     def place(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ...core.intervals import wilson_interval
+from ...core.measures import wilson_interval
 from ...core.types import AttackResult, Result
 
 Axis = Literal["eps", "steps", "restarts"]

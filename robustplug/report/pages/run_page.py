@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from ...core.intervals import wilson_interval
+from ...core.measures import wilson_interval
 from ...core.types import AttackResult, Result
 from ...errors import RunError
 from ...runs.folder import EVALUATIONS, REPORT, is_finished, writing

@@ -7,7 +7,8 @@ import math
 from rich import box
 from rich.table import Table
 
-from ...core.types import AttackResult, Measure, Quantity, Result
+from ...core.measures import Measure, Quantity
+from ...core.types import AttackResult, Result
 
 SYMMETRIC = 0.005
 """An interval counts as symmetric if the parts above and below the mean differ by less than this."""

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ...core.intervals import wilson_interval
+from ...core.measures import wilson_interval
 from ...core.types import AttackResult, Result
 from .classes import class_lines
 from .measures import headlines, measure_table, measured
@@ -86,14 +86,15 @@ def result_tables(result: Result, width: int) -> list[Table | Text]:
 
 
 def skipped_lines(result: Result) -> list[str]:
-    """Return lines on the skipped rows, grouped by reason."""
-    names: dict[str, list[str]] = {}
+    """Return lines on the skipped and the invalid rows, grouped by reason."""
+    rows: dict[str, list[AttackResult]] = {}
     for row in result.attacks:
         if row.skipped:
-            names.setdefault(row.skipped, []).append(row.name)
+            rows.setdefault(row.skipped, []).append(row)
     return [
-        f"skipped: {rows[0]}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: {reason}"
-        for reason, rows in names.items()
+        f"{'invalid' if same[0].invalid else 'skipped'}: {same[0].name}"
+        f"{f' and {len(same) - 1} more' if len(same) > 1 else ''}: {reason}"
+        for reason, same in rows.items()
     ]
 
 
@@ -115,7 +116,7 @@ def result_table(result: Result) -> Table:
             table.add_section()
         chain = row.chain
         if row.skipped:
-            table.add_row(row.name, "skipped", style="yellow")
+            table.add_row(row.name, "invalid" if row.invalid else "skipped", style="yellow")
             continue
         cells = [measured(row, name) for name in columns]
         table.add_row(
@@ -215,6 +216,11 @@ def caption(result: Result) -> str:
             f"{training['backwards_per_sample']:.1f} backwards per sample and epoch."
         )
     lines.append(f"Evaluation: {result.meta['seconds']:.1f} s.")
+    lines += [
+        f"{row.name}: {row.prepared:,} forwards in all before its first sample, included."
+        for row in result.attacks
+        if row.prepared
+    ]
     rejected = sum(row.rejected for row in result.attacks)
     if rejected:
         lines.append(f"{rejected} results left the threat model and were discarded.")

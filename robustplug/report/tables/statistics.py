@@ -7,7 +7,7 @@ import statistics
 import warnings
 from collections.abc import Sequence
 
-from ...core.intervals import wilson_interval
+from ...core.measures import wilson_interval
 
 # Two-sided, as in 95 % intervals.
 LEVEL = 0.05

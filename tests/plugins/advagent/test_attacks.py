@@ -133,7 +133,7 @@ def sentences() -> Utterance:
     return Utterance(words, torch.tensor([4, 3, 5]))
 
 
-def by_hand(toy: Toy, words: list[int], changes: int, vocabulary: int) -> list[int]:
+def by_hand(toy: Toy, words: list[int], changes: int, vocabulary: int, how: str) -> list[int]:
     def loss(said: list[int]) -> float:
         return float(sum(toy.weight[place, word] for place, word in enumerate(said)))
 
@@ -144,8 +144,11 @@ def by_hand(toy: Toy, words: list[int], changes: int, vocabulary: int) -> list[i
         return (far(said), 0.0) if far(said) else (0, loss(said))
 
     for _ in range(changes):
-        place = min(range(len(words)), key=lambda p: loss([*words[:p], PAD, *words[p + 1 :]]))
-        tried = [[*words[:place], word, *words[place + 1 :]] for word in range(len(SPECIALS), vocabulary)]
+        places = list(range(len(words)))
+        if how == "pad":
+            places = [min(places, key=lambda p: loss([*words[:p], PAD, *words[p + 1 :]]))]
+        vocabulary_words = range(len(SPECIALS), vocabulary)
+        tried = [[*words[:p], word, *words[p + 1 :]] for p in places for word in vocabulary_words]
         found = min(tried, key=rank)
         if rank(words) <= rank(found):
             break
@@ -155,13 +158,16 @@ def by_hand(toy: Toy, words: list[int], changes: int, vocabulary: int) -> list[i
 
 @pytest.mark.parametrize("needed", [None, 8])
 @pytest.mark.parametrize("changes", [1, 2, 4])
-def test_the_search_is_the_greedy_algorithm_sentence_by_sentence(needed: int | None, changes: int) -> None:
+@pytest.mark.parametrize("how", ["every", "pad"])
+def test_the_search_is_the_greedy_algorithm_sentence_by_sentence(
+    needed: int | None, changes: int, how: Any
+) -> None:
     vocabulary, toy = 12, Toy(12, needed)
     base = sentences()
-    found = search(base, toy.objective(), vocabulary, SearchOptions(changes=changes, kappa=1e9))
+    found = search(base, toy.objective(), vocabulary, SearchOptions(changes=changes, kappa=1e9, search=how))
     for number in range(3):
         size = int(base.sizes[number]) - 1
-        expected = by_hand(toy, base.words[number, :size].tolist(), changes, vocabulary)
+        expected = by_hand(toy, base.words[number, :size].tolist(), changes, vocabulary, how)
         assert found.said.words[number, :size].tolist() == expected
         assert found.said.words[number, size] == EOS
     assert torch.allclose(toy.loss(torch.arange(3), found.said), found.scores.loss)
@@ -172,17 +178,18 @@ def test_the_search_is_the_greedy_algorithm_sentence_by_sentence(needed: int | N
 def test_no_loss_is_computed_of_what_misses_the_constraint_while_another_meets_it() -> None:
     base, toy, vocabulary = sentences(), Toy(12, 8), 12
     words = torch.tensor([[8, 8, EOS]]), torch.tensor([3])
-    search(Utterance(*words), toy.objective(), vocabulary, SearchOptions(changes=1, kappa=1e9))
+    search(Utterance(*words), toy.objective(), vocabulary, SearchOptions(changes=1, kappa=1e9, search="pad"))
     # The sentence, <pad> in both places, and all words, of which each leaves the other 8 where it is.
     assert toy.rows == 1 + 2 + vocabulary - len(SPECIALS)
     toy.rows = 0
     first = base.rows(slice(1, 2))
-    search(first, toy.objective(), vocabulary, SearchOptions(changes=1, kappa=1e9))
+    search(first, toy.objective(), vocabulary, SearchOptions(changes=1, kappa=1e9, search="pad"))
     # Of two words neither is an 8: only putting it there meets the constraint.
     assert toy.rows == 1 + 2 + 1
 
 
-def test_trying_every_place_is_never_worse_than_one() -> None:
+def test_trying_every_place_is_never_worse_than_one_and_is_the_default() -> None:
+    assert SearchOptions().search == "every"
     base = sentences()
     one, every = (
         search(base, Toy(12).objective(), 12, SearchOptions(changes=1, kappa=1e9, search=how))
@@ -267,7 +274,8 @@ def attacked(name: str, model: torch.nn.Module, seed: int = 0, **options: Any) -
     x = task.scenarios("test")[:10]
     batch = View(x, torch.full((10, 6), -1), "adv", x, torch.arange(10))
     objective = plain_objective(robustplug.build("loss", "dialogue"))
-    step = Step(model, objective, task, batch, stream(seed, "step"), evaluating=True)  # type: ignore[arg-type]
+    rng = stream(seed, "step")
+    step = Step(model, objective, task, batch, rng, evaluating=True, seed=seed)  # type: ignore[arg-type]
     attack = robustplug.build("perturbation", name, **{**ATTACKS[name], **options})
     return step, batch, attack(step, batch, robustplug.build("vicinity", "rules", turns=6, words=6))
 
@@ -346,16 +354,18 @@ def test_an_adversary_learns_what_words_and_decisions_alone_teach_it() -> None:
     rules = robustplug.build("vicinity", "rules", turns=3, words=3)
     target = OwnAgent(Gullible(), task.info)
     options = AdversaryOptions(epochs=6, batch=32, lr=2.0, people=0)
-    learned = trained_adversary(target, agent, task, rules, options, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    learned = trained_adversary(target, agent, task, rules, options, cpu).agent
     x = task.scenarios("test")
     before, after = (
         float(negotiated(target, each, x, task, rules, "advantage", stream(0, "measure"))[1].mean())
         for each in (agent, learned)
     )
     assert after > before + 5
-    assert trained_adversary(target, agent, task, rules, options, torch.device("cpu")) is learned
+    assert trained_adversary(target, agent, task, rules, options, cpu).agent is learned
     deal = task.info.words.encode(["deal"])[0]
-    found = best_sentences(target, learned, task, rules, 5, 0, torch.device("cpu"))
+    found, queries = best_sentences(target, learned, task, rules, 5, 0, cpu)
+    assert queries > len(task.scenarios("train"))
     assert 1 <= len(found) <= 5
     assert all(deal in said for said in found)
 
@@ -365,7 +375,7 @@ def test_an_adversary_learns_nothing_from_a_word_that_the_rules_chose() -> None:
     rules = robustplug.build("vicinity", "rules", turns=1, words=3)
     options = AdversaryOptions(epochs=1, batch=32, lr=2.0, people=0)
     learned = trained_adversary(Voice(target), target, task, rules, options, torch.device("cpu"))
-    for before, after in zip(target.parameters(), learned.parameters(), strict=True):
+    for before, after in zip(target.parameters(), learned.agent.parameters(), strict=True):
         assert torch.equal(before, after)
 
 
@@ -431,7 +441,7 @@ def test_an_agent_of_ones_own_is_asked_dialogue_by_dialogue() -> None:
     )
     first = [turns(line)[0] for line in talk.words.tolist()]
     assert all(task.info.words.decode(said) == ["i", "want", "the", "hats"] for _, said in first)
-    with pytest.raises(Refused, match="decided to take"):
+    with pytest.raises(Refused, match="decide returned book = 9, but there"):
         OwnAgent(Greedy(), task.info)(x)
     with pytest.raises(TypeError, match="no method speak and no method decide"):
         OwnAgent(object(), task.info)  # type: ignore[arg-type]

@@ -36,6 +36,18 @@ BAD = {
     "end with <selection>": GOOD.replace("THEM: <selection>", "THEM: bye"),
     "must be item0=": GOOD.replace("item0=1 item1=0", "item0=1 item2=0"),
     "of which|there are": GOOD.replace("item1=4", "item1=3"),
+    "counts are at most 4": GOOD.replace("1 4 4 1 1 2 </input>", "12 4 4 1 1 2 </input>"),
+    "values are at most 10": GOOD.replace("1 4 4 1 1 2 </input>", "1 11 4 1 1 2 </input>"),
+    "has 9999999": GOOD.replace("1 4 4 1 1 2 </input>", f"1 {'9' * 5000} 4 1 1 2 </input>"),
+    "<input> is worth 9 in all": GOOD.replace("1 4 4 1 1 2 </input>", "1 3 4 1 1 2 </input>"),
+    "<partner_input> is worth 12": GOOD.replace("1 0 4 2 1 2 </partner", "1 2 4 2 1 2 </partner"),
+    "contains <pad>": GOOD.replace("would like", "<pad> like"),
+    "does not end with its only <eos>": GOOD.replace("deal <eos>", "deal"),
+    "its only <eos>: “deal <eos> deal": GOOD.replace("deal <eos>", "deal <eos> deal <eos>"),
+    "<selection> alone": GOOD.replace("THEM: <selection>", "THEM: bye <selection>"),
+    "the dialogue has 200": GOOD.replace("deal <eos>", "deal " * 20_000 + "<eos>"),
+    "a turn has 2001 words": GOOD.replace("deal <eos>", "deal " * 2000 + "<eos>"),
+    "the dialogue has 60": GOOD.replace("<dialogue> ", "<dialogue> " + "THEM: a <eos> YOU: b <eos> " * 1000),
 }
 
 
@@ -65,13 +77,13 @@ def test_malformed_lines_are_all_reported_with_file_and_line_and_skipped_on_requ
     places = [f"{path}:{number}:" for number in range(3, 3 + len(BAD))]
     assert [line.split(" ")[0] for line in str(caught.value).splitlines()[1:]] == places
     assert "skip_malformed" in str(caught.value)
-    with pytest.warns(
-        UserWarning, match=f"{len(BAD)} malformed lines were left out; the first: .*train.txt:3"
-    ):
-        assert len(read_dialogues(path, skip=True)) == 2
+    notes: list[str] = []
+    assert len(read_dialogues(path, notes)) == 2
+    (note,) = notes
+    assert note.startswith(f"{len(BAD)} malformed lines of {path} were left out; the first: {path}:3: ")
     path.write_text("nothing\n")
-    with pytest.raises(BrokenData, match="no usable data"), pytest.warns(match="malformed"):
-        read_dialogues(path, skip=True)
+    with pytest.raises(BrokenData, match="no usable data"):
+        read_dialogues(path, [])
 
 
 def test_only_the_first_of_many_malformed_lines_are_listed(tmp_path: Path) -> None:
@@ -85,11 +97,60 @@ def test_scenarios_are_pairs_of_lines(tmp_path: Path) -> None:
     path = tmp_path / "selfplay.txt"
     path.write_text("1 0 1 1 3 3\n1 1 1 0 3 3\n")
     assert read_scenarios(path).tolist() == [[1, 1, 3, 0, 1, 3, 1, 0, 3]]
-    path.write_text("1 0 1 1 3 3\n1 1 1 0 3 3\n1 0 2 2 2 3\n1 1 2 1 3 3\n1 1 1 0 3 3\n")
+    path.write_text("1 0 1 1 3 3\n1 1 1 0 3 3\n1 0 2 2 2 3\n1 1 1 0 3 3\n1 1 1 0 3 3\n")
     with pytest.raises(BrokenData) as caught:
         read_scenarios(path)
     assert f"{path}:3: the two lines" in str(caught.value)
     assert f"{path}:5: a scenario is two lines" in str(caught.value)
+
+
+def test_a_line_that_is_not_utf_8_is_named_and_only_line_feeds_end_lines(tmp_path: Path) -> None:
+    path = tmp_path / "train.txt"
+    odd = GOOD.replace("would", "w\x85ou\u2028ld")
+    path.write_bytes(b"\xef\xbb\xbf" + odd.encode() + b"\r\n" + GOOD.encode().replace(b"would", b"w\xffuld"))
+    with pytest.raises(BrokenData, match=rf"{path}:2: is not UTF-8: byte 0xff"):
+        read_dialogues(path)
+    notes: list[str] = []
+    assert len(read_dialogues(path, notes)) == 1
+    assert notes
+    path = tmp_path / "selfplay.txt"
+    path.write_bytes(b"1 0 1 1 3 3\n1 1 1 0 3 3\n1 0 1 \xff 3 3\n1 1 1 0 3 3\n")
+    with pytest.raises(BrokenData, match=rf"{path}:3: is not UTF-8"):
+        read_scenarios(path)
+
+
+def test_malformed_data_end_a_training_before_its_folder_exists_or_are_noted(tmp_path: Path) -> None:
+    folder = published(tmp_path / "negotiate")
+    path = folder / "train.txt"
+    path.write_text(path.read_text() + "\n" + BAD["counts are at most 4"])
+    task = {"use": "negotiation", "root": str(folder), "unknown_below": 1, "scenarios": 5}
+    recipe = {
+        "name": "x",
+        "task": task,
+        "method": {"use": "erm", "vicinity": {"use": "rules"}, "loss": {"use": "dialogue"}},
+    }
+    with pytest.raises(RecipeError, match=rf"{path}:61: <input> has 12"):
+        robustplug.train(recipe, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    options = {key: value for key, value in task.items() if key != "use"}
+    found = robustplug.build("task", "negotiation", **options, skip_malformed=True)
+    (note,) = found.notes
+    assert "1 malformed lines" in note
+
+
+def test_the_scenarios_of_a_test_come_from_a_file_of_either_kind(tmp_path: Path) -> None:
+    folder = published(tmp_path / "negotiate")
+    options: dict[str, Any] = {"root": str(folder), "unknown_below": 1, "scenarios": 5}
+    dialogues, pairs = tmp_path / "dialogues.txt", tmp_path / "pairs.txt"
+    dialogues.write_text(GOOD)
+    pairs.write_text("1 4 4 1 1 2\n1 0 4 2 1 2\n")
+    for path in (dialogues, pairs):
+        task = robustplug.build("task", "negotiation", test=str(path), **options)
+        assert task.scenarios("test").tolist() == [[1, 4, 1, 4, 1, 2, 0, 2, 2, -1, -1, -1]]
+        assert task.info.sizes["test"] == 1
+        assert task.info.words == robustplug.build("task", "negotiation", **options).info.words
+    with pytest.raises(DataMissing, match=r"task.test: there is no file"):
+        robustplug.build("task", "negotiation", test=str(tmp_path / "absent"), **options)
 
 
 def test_the_vocabulary_holds_words_above_the_threshold() -> None:

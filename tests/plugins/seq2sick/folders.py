@@ -1,7 +1,8 @@
-"""A tiny encoder-decoder of transformers with a tokenizer of pieces, and aligned files that it was made for."""
+"""A tiny encoder-decoder of transformers with a tokenizer of pieces, and aligned files for it."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,16 @@ def aligned(folder: Path, sentences: int = 48) -> Path:
     """Write the three splits of the default names."""
     speaker = Speaker(stream(0, "files"))
     for name in ("train", "val", "test_2016_flickr"):
-        pairs = [speaker.sentence() for _ in range(sentences)]
+        drawn = (speaker.sentence() for _ in itertools.count())
+        # Short ones: a random model always talks as long as it may.
+        pairs = list(itertools.islice((pair for pair in drawn if pair.source.count(" ") < 5), sentences))
         for side, ending in enumerate(("en", "de")):
             text = "\n".join(pair[side] for pair in pairs)
             (folder / f"{name}.{ending}").write_text(f"{text}\n", encoding="utf-8")
     return folder
 
 
-def tokenizer(data: Path, folder: Path, size: int = 150) -> Any:
+def tokenizer(data: Path, folder: Path, size: int = 220) -> Any:
     """Train pieces on the training text of both sides, and save them."""
     import tokenizers
     from transformers import PreTrainedTokenizerFast

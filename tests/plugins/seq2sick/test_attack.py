@@ -64,15 +64,30 @@ def test_keywords_are_forced_in_most_sentences() -> None:
     assert int((view.x != view.origin).any(1).sum()) >= 6
 
 
+@pytest.mark.parametrize("options", [{"keywords": 1}, {"untargeted": True, "share": 0.2}], ids=str)
 @pytest.mark.parametrize("name", ["seq2sick", "greedy-replacement"])
-def test_batching_equals_one_by_one(name: str) -> None:
-    batch = first_batch(5)
-    together, _ = attacked(batch, attack(name, keywords=1))
+def test_batching_equals_one_by_one(name: str, options: dict[str, Any]) -> None:
+    batch, made = first_batch(5), attack(name, **options)
+    together, _ = attacked(batch, made)
     assert bool((together.x != together.origin).any())
     for row in range(5):
         part = slice(row, row + 1)
-        alone, _ = attacked(Batch(batch.x[part], batch.y[part], batch.index[part]), attack(name, keywords=1))
+        alone, _ = attacked(Batch(batch.x[part], batch.y[part], batch.index[part]), made)
         assert torch.equal(alone.x[0], together.x[row])
+
+
+def test_an_evaluation_does_not_depend_on_the_batch_size() -> None:
+    made = [
+        Attack(str(at), {}, attack(**options), chain="")
+        for at, options in enumerate(({"keywords": 1}, {"untargeted": True}))
+    ]
+    found = []
+    for size in (9, 4, 1):
+        run = evaluation()
+        rows = run.run("test", made, size, 9)
+        found.append(([row.right for row in rows], run.texts, [row.forwards for row in rows]))
+    assert found[0][:2] == found[1][:2] == found[2][:2]
+    assert {record.result_type for record in found[0][1]["0"]} == {"Successful", "Failed"}
 
 
 def test_a_broken_sentence_leaves_the_batch() -> None:

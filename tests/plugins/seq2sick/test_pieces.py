@@ -29,7 +29,9 @@ from .folders import aligned, language_model, model_folder
 pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
 
-SHORT: dict[str, Any] = {"use": "seq2sick", "steps": 12, "lr": [0.3, 1.0], "patience": 3}
+SHORT: dict[str, Any] = {"use": "seq2sick", "steps": 6, "lr": [1.0, 3.0], "patience": 0}
+
+SAMPLES = 4
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +87,16 @@ def evaluated(opened: tuple[Any, Any], batch_size: int, vicinity: Any, *rows: An
     loss = robustplug.build("loss", "translation")
     result = Evaluation(model, task, vicinity, loss, 0, start("cpu", "float32"))
     attacks = [Attack(str(number), {"n": number}, row, chain="") for number, row in enumerate(rows)]
-    result.run("test", attacks, batch_size, 9)
+    result.run("test", attacks, batch_size, SAMPLES)
     return result
 
 
 def test_successes_are_judged_on_the_text(opened: tuple[Any, Any]) -> None:
     task, model = opened
     source, target = task.info.source, task.info.target
-    view, output = attacked(opened, 20, attack(), threat(task))
+    view, output = attacked(opened, 8, attack(), threat(task))
     moved = (view.x != view.origin).any(1)
-    assert int(moved.sum()) >= 5
+    assert int(moved.sum()) >= 3
     goal = Goal.of(view.info, target)
     assert goal is not None
     assert torch.equal(goal.reached(output.words), moved)
@@ -118,8 +120,8 @@ def test_what_the_tokenizer_would_read_otherwise_is_not_legal(opened: tuple[Any,
     def row(numbers: list[int]) -> torch.Tensor:
         return torch.tensor([numbers + [0] * (width - len(numbers))])
 
-    own = source.encode("the dog sees the cat .")
-    other = source.encode("the dog sees the river .")
+    own = source.encode("the dog falls .")
+    other = source.encode("the cat falls .")
     # The same text in single letters: no tokenizer would make these pieces of it.
     letters = [source.all.index("▁"), *(source.all.index(letter) for letter in "the")]
     split = [*letters, *own[1:]]
@@ -131,7 +133,7 @@ def test_what_the_tokenizer_would_read_otherwise_is_not_legal(opened: tuple[Any,
     assert vicinity.contains(row(own), row(own), torch.zeros(1)).tolist() == [True]
     # One word, whatever its number of pieces; two words are more than the radius.
     assert source.changed(own, other) == 1
-    far = source.encode("the dog sees a river .")
+    far = source.encode("a cat falls .")
     assert vicinity.contains(row(far), row(own), radius).tolist() == [False]
     assert vicinity.contains(row(far), row(own), radius + 1).tolist() == [True]
     assert torch.equal(vicinity.project(row(far), row(own), radius), row(own))
@@ -139,7 +141,7 @@ def test_what_the_tokenizer_would_read_otherwise_is_not_legal(opened: tuple[Any,
 
 
 def test_words_changed_are_words(opened: tuple[Any, Any]) -> None:
-    result = evaluated(opened, 9, threat(opened[0]), attack())
+    result = evaluated(opened, SAMPLES, threat(opened[0]), attack())
     won = [record for record in result.texts["0"] if record.result_type == "Successful"]
     assert won
     for record in result.texts["0"]:
@@ -147,18 +149,19 @@ def test_words_changed_are_words(opened: tuple[Any, Any]) -> None:
         assert record.num_queries > 1
         assert record.perturbed_score <= 1
     assert all(record.perturbed_score == 1 for record in won)
-    few = evaluated(opened, 9, threat(opened[0], eps=1.0), attack())
-    counts = [words_changed(record.original_text, record.perturbed_text) for record in few.texts["0"]]
-    assert max(counts) == 1
+    few = evaluated(opened, SAMPLES, threat(opened[0], eps=2.0), attack())
+    counts, limited = (
+        [words_changed(record.original_text, record.perturbed_text) for record in found.texts["0"]]
+        for found in (result, few)
+    )
+    assert max(counts) > 2 >= max(limited)
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"keywords": 1},
-        {"untargeted": True, "steps": 5},
-        {"use": "greedy-replacement", "rounds": 2, "words": 6},
+        {"use": "greedy-replacement", "rounds": 1, "words": 6},
     ],
     ids=str,
 )
@@ -169,20 +172,20 @@ def test_results_do_not_depend_on_the_batch(opened: tuple[Any, Any], options: di
         made = robustplug.build("perturbation", given.pop("use"), **given)
     else:
         made = attack(**given)
-    vicinity = threat(task, chrf=0.2)
-    together, few, alone = (evaluated(opened, size, vicinity, made).texts for size in (9, 4, 1))
-    assert together["0"] == few["0"] == alone["0"]
+    vicinity = threat(task, chrf=0.1)
+    together, alone = (evaluated(opened, size, vicinity, made).texts for size in (SAMPLES, 1))
+    assert together["0"] == alone["0"]
     assert any(record.original_text != record.perturbed_text for record in together["0"])
 
 
 def test_an_untargeted_attack_lowers_bleu_against_the_data(opened: tuple[Any, Any]) -> None:
     task, model = opened
     target = task.info.target
-    batch = next(iter(task.batches("test", Feed(batch_size=12))))
+    batch = next(iter(task.batches("test", Feed(batch_size=6))))
     with torch.no_grad():
         said = model(batch.x).words
     # As if the data were what the model says: it starts from BLEU 1.
-    y = torch.zeros(12, 60, dtype=torch.int64)
+    y = torch.zeros(6, 60, dtype=torch.int64)
     y[:, : said.shape[1]] = said
     made = attack(untargeted=True, share=0.3)
     objective = Objective(lambda s, v: v.y, lambda s, v: s.forward(v.x), robustplug.build("loss", "ce"))
@@ -213,10 +216,10 @@ def test_constraints_hold_for_every_success(opened: tuple[Any, Any], data: Path,
         {"similarity": 0.8},
         {"language_model": str(judge), "perplexity": 1.0},
     ]
-    free = evaluated(opened, 9, threat(task), attack()).texts["0"]
+    free = evaluated(opened, SAMPLES, threat(task), attack()).texts["0"]
     for options in limits:
         vicinity = threat(task, **options)
-        found = evaluated(opened, 9, vicinity, attack()).texts["0"]
+        found = evaluated(opened, SAMPLES, vicinity, attack()).texts["0"]
         pairs = [(record.original_text, record.perturbed_text) for record in found]
         assert bool(vicinity._constraints.allow(*map(list, zip(*pairs, strict=True))).all())
         # The constraint binds: not everything that is found without it satisfies it.
@@ -235,7 +238,7 @@ def test_a_folder_is_attacked_in_one_command(data: Path, folder: Path, tmp_path:
         f"huggingface:{folder}",
         task=table(data),
         suite={"schema": 1, "name": "short", "row": rows},
-        samples=6,
+        samples=4,
         overrides=["model.beam=2", "model.longer=2"],
         out=tmp_path,
     )
@@ -249,7 +252,7 @@ def test_a_folder_is_attacked_in_one_command(data: Path, folder: Path, tmp_path:
     assert {"success %", "BLEU", "chrF", "queries"} <= row.measures.keys()
     texts = tmp_path / "short-texts"
     entries = json.loads((texts / "non-overlap.json").read_text())
-    assert len(entries) == 6
+    assert len(entries) == 4
     assert list(entries[0]) == list(COLUMNS)
     assert sum(entry["result_type"] == "Successful" for entry in entries) == row.broken
     with (texts / "non-overlap.csv").open(newline="") as file:

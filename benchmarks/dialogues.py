@@ -1,0 +1,131 @@
+"""Time dialogues in batches against one at a time, and compare their results: roll-outs, attacks, searches.
+
+    python benchmarks/dialogues.py                          # a new agent of the published sizes
+    python benchmarks/dialogues.py runs/advagent-sv-deal    # agent and data of a supervised run
+
+Both sides of a ratio negotiate about the same scenarios with the same noise. "One at a time" is a batch of
+one dialogue, and a search that scores one sentence at a time. The dialogues of one side must be those of the
+other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import robustplug
+from robustplug.api import Step, View, open_run, stream
+from robustplug.evaluation.setting import plain_objective
+from robustplug_advagent.agents.agent import Agent
+from robustplug_advagent.attacks import replace
+from robustplug_advagent.dialogues.layout import HEAD, PAD
+from robustplug_advagent.dialogues.task import NegotiationTask
+
+# What is timed, by name: the attack, its options, and how many times fewer dialogues are timed one at a time.
+WORK: dict[str, tuple[str, dict[str, Any], int]] = {
+    "roll-out": ("partner", {}, 1),
+    "reactive attack, <pad>": ("reactive-attack", {"search": "pad"}, 16),
+    "reactive attack, every place": ("reactive-attack", {}, 32),
+    "preemptive attack, <pad>": ("preemptive-attack", {"search": "pad"}, 32),
+}
+
+
+class Timed(NamedTuple):
+    """Hold the dialogues of some scenarios, and the seconds for each of them."""
+
+    dialogues: list[list[int]]
+    seconds: float
+
+
+def negotiate(
+    agent: Agent,
+    task: NegotiationTask,
+    rules: Any,
+    name: str,
+    options: dict[str, Any],
+    count: int,
+    batch: int,
+    chunk: int,
+) -> Timed:
+    """Negotiate about the first scenarios of the test.
+
+    Args:
+        agent, task, rules: the target, which also speaks for the other side, its task, and the vicinity.
+        name, options: the perturbation.
+        count: number of scenarios.
+        batch: number of dialogues at once.
+        chunk: number of sentences that a search scores at once.
+    """
+    x = task.scenarios("test")[:count]
+    attack = robustplug.build("perturbation", name, **options)
+    objective = plain_objective(robustplug.build("loss", "dialogue"))
+    known, replace.CHUNK["cpu"] = replace.CHUNK["cpu"], chunk
+    found: list[list[int]] = []
+    started = time.perf_counter()
+    try:
+        for index in torch.split(torch.arange(len(x)), batch):
+            view = View(x[index], torch.full((len(index), 6), -1), "adv", x[index], index)
+            rng = stream(0, "benchmark")
+            step = Step(agent, objective, task, view, rng, evaluating=True)  # type: ignore[arg-type]
+            found += plain(attack(step, view, rules).x)
+    finally:
+        replace.CHUNK["cpu"] = known
+    return Timed(found, (time.perf_counter() - started) / len(x))
+
+
+def plain(x: Tensor) -> list[list[int]]:
+    """Return dialogues without padding."""
+    return [[word for place, word in enumerate(row) if place < HEAD or word != PAD] for row in x.tolist()]
+
+
+def ratios(agent: Agent, task: NegotiationTask, dialogues: int, chunk: int) -> dict[str, tuple[Timed, Timed]]:
+    """Return what each kind of work gives and takes, batched and one at a time.
+
+    Args:
+        agent, task: as for `negotiate`.
+        dialogues: number of dialogues at once.
+        chunk: number of sentences that a batched search scores at once.
+    """
+    found, rules = {}, robustplug.build("vicinity", "rules")
+    for label, (name, options, fewer) in WORK.items():
+        few = max(2, dialogues // fewer)
+        batched = negotiate(agent, task, rules, name, options, few, dialogues, chunk)
+        alone = negotiate(agent, task, rules, name, options, min(few, max(2, dialogues // 8)), 1, 1)
+        found[label] = (batched, alone)
+    return found
+
+
+def differing(batched: Timed, alone: Timed) -> int:
+    """Return the number of dialogues that are not the same, batched and one at a time."""
+    return sum(one != other for one, other in zip(batched.dialogues, alone.dialogues, strict=False))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("run", nargs="?", help="folder of a supervised run")
+    parser.add_argument("--dialogues", type=int, default=128, help="number of dialogues at once")
+    options = parser.parse_args()
+    if options.run:
+        opened = open_run(options.run, device="cpu")
+        agent, task, name = opened.model, opened.task, options.run
+    else:
+        name = "scripted-negotiation"
+        task = robustplug.build("task", name, dialogues=1000, scenarios=options.dialogues)
+        agent = robustplug.build("model", "negotiator", info=task.info)
+    assert isinstance(agent, Agent)
+    assert isinstance(task, NegotiationTask)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {name}")
+    print(f"{'':32}{'batched':>12}{'one at a time':>16}{'ratio':>8}{'different':>11}")
+    for label, (batched, alone) in ratios(agent.eval(), task, options.dialogues, 512).items():
+        print(
+            f"{label:32}{1000 * batched.seconds:9.1f} ms{1000 * alone.seconds:13.1f} ms"
+            f"{alone.seconds / batched.seconds:8.1f}{differing(batched, alone):5} of {len(alone.dialogues)}"
+        )
+
+
+if __name__ == "__main__":
+    main()
