@@ -105,14 +105,20 @@ def bert() -> Any:
 
 @pytest.mark.parametrize("make", [trained, bert])
 def test_the_result_of_a_text_does_not_depend_on_its_batch(path: Path, make: Any) -> None:
-    vicinity, model = threat(path), make()
+    vicinity, model, calls = threat(path), make(), []
     count = small_task().info.sizes["test"]
+    handle = model.register_forward_hook(lambda *_: calls.append(1))
     whole, step = attacked(model, fooler(), vicinity, slice(None))
+    together = len(calls)
     for size in (1, 5):
         parts = [attacked(model, fooler(), vicinity, slice(at, at + size)) for at in range(0, count, size)]
         assert torch.equal(torch.cat([view.x for view, _ in parts]), whole.x)
         queries = torch.cat([own.reported["queries"] for _, own in parts])
         assert torch.equal(queries, step.reported["queries"])
+        if size == 1:
+            # All texts are asked about together.
+            assert len(calls) - together > 5 * together
+    handle.remove()
 
 
 @pytest.mark.parametrize("budget", [0, 1, 6, 20])
