@@ -8,6 +8,7 @@ from robustplug.api import Component, hookimpl
 
 from .attacks.options import GreedyOptions, Seq2SickOptions
 from .options import (
+    DocstringsOptions,
     HuggingFaceOptions,
     ReplacementOptions,
     Seq2SeqOptions,
@@ -18,7 +19,7 @@ from .options import (
 
 PAPER = "Cheng et al. 2020, Seq2Sick, arXiv:1803.01128; Cheng 2021, doctoral thesis, §3.1"
 LPM15 = "Luong et al. 2015, Effective Approaches to Attention-based NMT, arXiv:1508.04025"
-TASKS = ("synthetic-translation", "translation")
+TASKS = ("synthetic-translation", "translation", "docstrings")
 _HERE = "robustplug_seq2sick"
 
 EVALUATE = {
@@ -60,6 +61,15 @@ def robustplug_tasks() -> Iterable[Component]:
         TranslationOptions,
         "aligned text files, by default Multi30k, English to German",
         "Elliott et al. 2016, Multi30K, arXiv:1605.00459",
+        modality="text",
+        evaluate=EVALUATE,
+    )
+    yield Component(
+        "docstrings",
+        f"{_HERE}.task:docstrings",
+        DocstringsOptions,
+        "summarisation of documentation strings of installed Python packages; no download",
+        trial={"packages": ["asyncio", "email", "importlib", "json", "logging"], "unknown_below": 0, "keyword_above": 1},
         modality="text",
         evaluate=EVALUATE,
     )

@@ -27,7 +27,28 @@ class VocabularyOptions:
 
 
 @dataclass(frozen=True)
-class TranslationOptions(VocabularyOptions):
+class PiecesOptions(VocabularyOptions):
+    """Options of the tasks whose text has a vocabulary to choose.
+
+    Attributes:
+        vocabulary: "words", split at spaces; "sentencepiece", trained on the training text (needs
+            robustplug[text]); or "tokenizer".
+        pieces: size of each sentencepiece vocabulary.
+        tokenizer: folder of a Hugging Face tokenizer, for `vocabulary = "tokenizer"` (needs
+            robustplug[text]).
+    """
+
+    vocabulary: Literal["words", "sentencepiece", "tokenizer"] = "words"
+    pieces: Count = 4000
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.vocabulary == "tokenizer") != (self.tokenizer is not None):
+            raise ValueError('set vocabulary = "tokenizer" and the folder `tokenizer` together')
+
+
+@dataclass(frozen=True)
+class TranslationOptions(PiecesOptions):
     """Options of `translation`.
 
     Attributes:
@@ -36,11 +57,6 @@ class TranslationOptions(VocabularyOptions):
         folder: name of the subfolder of `root`.
         source, target: suffixes of the files, such as "en" and "de".
         train, validation, test: names of the files, without suffix.
-        vocabulary: "words", split at spaces; "sentencepiece", trained on the training text (needs
-            robustplug[text]); or "tokenizer".
-        pieces: size of each sentencepiece vocabulary.
-        tokenizer: folder of a Hugging Face tokenizer, for `vocabulary = "tokenizer"` (needs
-            robustplug[text]).
     """
 
     root: str | None = None
@@ -50,13 +66,23 @@ class TranslationOptions(VocabularyOptions):
     train: str = "train"
     validation: str = "val"
     test: str = "test_2016_flickr"
-    vocabulary: Literal["words", "sentencepiece", "tokenizer"] = "words"
-    pieces: Count = 4000
-    tokenizer: str | None = None
+
+
+@dataclass(frozen=True)
+class DocstringsOptions(PiecesOptions):
+    """Options of `docstrings`.
+
+    Attributes:
+        packages: installed packages whose documentation strings are read; "python" is the standard library.
+    """
+
+    packages: tuple[str, ...] = ("python",)
+    longest: Count = 80
 
     def __post_init__(self) -> None:
-        if (self.vocabulary == "tokenizer") != (self.tokenizer is not None):
-            raise ValueError('set vocabulary = "tokenizer" and the folder `tokenizer` together')
+        super().__post_init__()
+        if not self.packages:
+            raise ValueError("packages must name at least one package")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from .models.training import exact
 from .records import records
 from .tell import tell
 from .text.data import Pair, find_folder, read_pairs
+from .text.docstrings import read_docstrings
 from .text.language import Trigrams
 from .text.search import Translation
 from .text.synthetic import Speaker
@@ -26,7 +27,7 @@ from .text.words import PAD, UNKNOWN, Words, lengths, padded, widened
 from .tokens import vocabularies
 
 if TYPE_CHECKING:
-    from .options import SyntheticOptions, TranslationOptions, VocabularyOptions
+    from .options import DocstringsOptions, SyntheticOptions, TranslationOptions, VocabularyOptions
 
 # Minimum number of letters of a keyword: shorter words mean little on their own.
 KEYWORD_LETTERS = 3
@@ -193,6 +194,16 @@ def translation(options: TranslationOptions) -> TranslationTask:
         split: read_pairs(folder / f"{name}.{options.source}", folder / f"{name}.{options.target}")
         for split, name in names.items()
     }
+    return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]))
+
+
+def docstrings(options: DocstringsOptions) -> TranslationTask:
+    """Build the task of documentation strings: a text, and its first sentence as a summary.
+
+    Raises:
+        DataMissing: a package is not installed, or has too few texts.
+    """
+    pairs = read_docstrings(options.packages)
     return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]))
 
 
