@@ -24,8 +24,8 @@ from robustplug.api import (
     uniform_like,
 )
 
-from .models.words import Shifted
 from .options import FreeLbOptions
+from .words import Shifted
 
 SHIFT = "shift"
 """Key of a view's info: what is added to its embeddings, (N, S, d)."""

@@ -27,7 +27,7 @@ from robustplug.api import (
     words_changed,
 )
 
-from ..models.words import tokens
+from ..words import tokens
 from .examples import read_examples
 from .passages import Passage, fixing, room, texts, written
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robustplug.api import TaskInfo
 
 from ..data.passages import texts
-from .words import OTHER_WORDS, PAD, Numbers, Shifted, vocabulary_bytes
+from ..words import OTHER_WORDS, PAD, Numbers, Shifted, vocabulary_bytes
 
 if TYPE_CHECKING:
     from ..options import WordCnnOptions

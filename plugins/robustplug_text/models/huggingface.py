@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustplug.api import TaskInfo, check_model_folder, did_you_mean, is_file
 
 from ..data.passages import texts
-from .words import PAD, Numbers, Shifted
+from ..words import PAD, Numbers, Shifted
 
 if TYPE_CHECKING:
     from ..options import HuggingFaceTextOptions

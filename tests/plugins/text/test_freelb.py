@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.api import Batch, Feed, Method, Refused, Step, View, isolated, stream, training_loss
 from robustplug_text.freelb import ascended, start
-from robustplug_text.models.words import Shifted
+from robustplug_text.words import Shifted
 
 from .small import small_task
 

@@ -13,7 +13,7 @@ from torch import nn
 import robustplug
 from robustplug.api import Feed, TaskInfo, isolated
 from robustplug.recipe.errors import RecipeError
-from robustplug_text.models.words import PAD, UNKNOWN, Numbers, Shifted, tokens
+from robustplug_text.words import PAD, UNKNOWN, Numbers, Shifted, tokens
 
 from .small import rows_of, small_task, vectors
 
