@@ -159,6 +159,7 @@ class Step:
     class_weights: Tensor | None = None
     average: Callable[[Sequence[Tensor]], None] = unchanged
     logged: dict[str, Tensor] = field(default_factory=dict)
+    reported: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, Tensor] = field(default_factory=dict)
     _attack: str = ""
     _graph_rows: int = 0
@@ -386,6 +387,14 @@ class Step:
             return
         self.counted[name] = rows.sum()
         self.logged[name] = torch.where(rows, numbers, 0.0).sum() / self.counted[name].clamp_min(1)
+
+    def report(self, name: str, values: Tensor) -> None:
+        """Report a number of each sample from an attack, (N,), such as the queries that it took.
+
+        An evaluation adds it to the info of the view that the task judges, and to the measures of the row; a
+        name that starts with "_" is for the task alone.
+        """
+        self.reported[name] = values.detach()
 
     def radii(self, view: View, vicinity: Bounded) -> Tensor:
         """Return the radius of each sample of a view, float32 (N,): its own, or the vicinity's."""

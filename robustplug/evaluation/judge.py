@@ -92,11 +92,15 @@ def judge(
     vicinity = attack.vicinity or evaluation.vicinity
     view = View.of(batch, "clean" if attack.perturbation is None else "adv")
     legal = torch.ones(len(batch), dtype=torch.bool, device=batch.index.device)
+    reported: Mapping[str, Tensor] = {}
     if attack.perturbation is not None:
         radius = step_on(batch).radii(view, vicinity)
         refuse_illegal(task, view, vicinity, radius)
         # Only x is taken from the attack; labels, origins and radii are the original ones.
-        view = evaluation.attacked(step_on(batch, attacking=True), view, attack.perturbation, vicinity, first)
+        attacking = step_on(batch, attacking=True)
+        view = evaluation.attacked(attacking, view, attack.perturbation, vicinity, first)
+        reported = copied(attacking.reported)
+        view = view.replace(info={**view.info, **reported})
         with unchanged(None, lambda: name_of(vicinity)):
             legal = vicinity.contains(*copied((view.x, view.origin, radius)))
     own, view = view, copied(view)
@@ -105,6 +109,7 @@ def judge(
         output = step.output(view)
         right = step.score(view, output) | ~legal
         measures = dict(task.measure(view, output)) if isinstance(task, MeasuringTask) else {}
+        measures |= reported
         if evaluation.losses:
             measures["loss"] = step.loss(view, output, view.y)
         measures = {name: values.double().masked_fill(~legal, torch.nan) for name, values in measures.items()}

@@ -1,0 +1,1 @@
+"""Word substitution: the threat model, and the search."""

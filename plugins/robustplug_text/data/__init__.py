@@ -1,0 +1,1 @@
+"""Texts: as tensors, from files, and as a task."""
