@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -32,17 +32,20 @@ class Meter:
         forwards, backwards: numbers of rows.
         slopes, lost: of the input gradients of an evaluation, the number of values, and of those among them
             that were no finite numbers, and count as 0.
+        by_row: whether `lost` has a number for each row.
     """
 
     forwards: int = 0
     backwards: int = 0
     slopes: int = 0
     lost: int | Tensor = 0
+    by_row: bool = False
 
     def note(self, gradient: Tensor) -> None:
         """Count the values of an input gradient, without waiting for the device."""
         self.slopes += gradient.numel()
-        self.lost = self.lost + lost(gradient)
+        found = lost(gradient)
+        self.lost = self.lost + (found if self.by_row else found.sum())
 
 
 class _Shared(NamedTuple):
@@ -76,6 +79,14 @@ class Slots(Protocol):
     @property
     def loss(self) -> Callable[[Step, View, Any, Any], Tensor]:
         """Return the per-sample loss."""
+        ...
+
+
+class Iterating(Protocol):
+    """What runs the iterations of an attack; see `Step.iterate`."""
+
+    def run(self, step: Step, iteration: Callable[..., Any], view: View, state: Sequence[Any]) -> Any:
+        """Run one."""
         ...
 
 
@@ -122,6 +133,7 @@ class Step:
         evaluating: whether an attack may stop at the first success of each sample.
         seed: seed from which, together with a sample's index, the generators of single samples are derived.
             All batches of an evaluation row share one seed; each training update has another.
+        iterations: what runs the iterations of an evaluation's attack; None to run them as they are written.
     """
 
     model: nn.Module
@@ -135,6 +147,7 @@ class Step:
     wrapped: nn.Module | None = None
     evaluating: bool = False
     seed: int = 0
+    iterations: Iterating | None = None
     logged: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, Tensor] = field(default_factory=dict)
     _attack: str = ""
@@ -272,6 +285,25 @@ class Step:
         self.meter.backwards += self._graph_rows
         self._graph_rows = 0
         total.backward()  # type: ignore[no-untyped-call]
+
+    def iterate(self, iteration: Callable[..., Any], view: View, *state: Any) -> Any:
+        """Return iteration(view, *state); on a GPU, an evaluation replays a graph of it where it can.
+
+        It may run on a batch that is padded with further rows, whose results are dropped. So the iteration is
+        a function that is written in the attack, treats each row on its own, and draws no random numbers from
+        `rng`: they are drawn before. What changes from call to call is in its arguments, or a number, a
+        string or a tensor that it closes over; each value of those has a graph of its own.
+
+        Args:
+            iteration: function of a view and further trees of tensors with N rows, or without dimensions,
+                to a tree of tensors of the same kinds.
+            view: the samples.
+            state: the other arguments.
+        """
+        # In training mode, padding would change the statistics of the batch.
+        if self.iterations is None or self._attack != "eval":
+            return iteration(view, *state)
+        return self.iterations.run(self, iteration, view, state)
 
     def log(self, name: str, values: Tensor, rows: Tensor | None = None) -> None:
         """Record the mean of a per-sample quantity (N,) for the progress bar and the epoch's report.

@@ -99,6 +99,7 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
         subject.reporter,
         asked.journal,
         identity,
+        capture=recipe.train.fast in (None, "auto", "capture", "compile+capture"),
     )
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from ..core.method import needs_sync
 from ..core.random import derive, isolated
 from ..core.types import Cost
+from ..devices.graphs import graphs_on, short
 from ..devices.precision import forward_operations
 from ..errors import ends_program
 from ..recipe.errors import Problem, RecipeError
 from .running.captured import Captured, Whole
 from .running.compiled import Compiled, compiled_call
-from .running.graphs import graphs_on, short
 
 if TYPE_CHECKING:
     from torch import nn
