@@ -20,6 +20,7 @@ from ..runs.result_file import make_room, result_to_json, write_result
 from ..subjects.assemble import build_part, build_vicinity, note_on_radius, threat_of
 from ..subjects.data.arrays import extremes
 from ..subjects.formats.weights import weights_digest
+from .batches import rows_of_batch
 from .evaluate import Evaluation
 from .examples import Examples, Keeper, refuse_other_examples
 from .judge import survivors
@@ -127,7 +128,8 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         # The journal does not hold the examples: a killed evaluation that keeps them starts anew.
         evaluation.keeper, evaluation.journal = Keeper(), None
     evaluation.deadline = asked.deadline
-    rows = evaluation.run(options.split, attacks, options.batch_size, options.samples)
+    size = rows_of_batch(evaluation, options.split, options.batch_size, options.samples)
+    rows = evaluation.run(options.split, attacks, size, options.samples)
     if evaluation.keeper is not None:
         examples = _examples(evaluation, attacks, rows, parts.task.info)
     meta = describe(subject, asked) | {
@@ -137,6 +139,7 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             "evaluation": evaluation_digest(parts.recipe),
         },
         "samples_digest": evaluation.samples_digest,
+        **({} if size == options.batch_size else {"batch_size": size}),
         **evaluation.classes,
         **({"outputs": scale} if (scale := evaluation.scale) != "logits" else {}),
         "worst_cases": worst_cases(rows),
