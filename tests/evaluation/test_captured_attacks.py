@@ -19,6 +19,7 @@ from robustplug.devices.processes import start
 from robustplug.evaluation import setting
 from robustplug.evaluation.audit.stand_ins import Averaged, Borrowed, Bridge, Bridged, Rescaled
 from robustplug.evaluation.evaluate import Evaluation
+from robustplug.evaluation.readable import readable
 from robustplug.evaluation.setting import Attack
 from robustplug.subjects.data.task import ArrayTask
 from robustplug.subjects.subject import Source
@@ -44,7 +45,7 @@ HARD_LABEL: dict[str, dict[str, Any]] = {
     "svm-opt": {"queries": 80, "starts": 5, "directions": 10},
     "zo-sign-sgd": {"queries": 80, "starts": 5, "directions": 10},
     "rays": {"queries": 60},
-    "zoo": {"queries": 60, "coordinates": 8},
+    "zoo": {"queries": 60, "coordinates": 8, "lr": 0.1},
     "nes": {"queries": 60, "directions": 10},
 }
 # Rows of a whole batch, and of the batches that are attacked: the last ones are ragged.
@@ -63,15 +64,20 @@ class Noisy(nn.Module):
         return outputs + 0.1 * torch.randn(len(x), 10)
 
 
-class Normalised(nn.Module):
-    """A given module: it writes into its inputs, and its BatchNorm stays in training mode."""
+class Given(nn.Module):
+    """A given module: it writes into its inputs, and its BatchNorm goes back to training mode.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: what it calls.
+        restless: whether it has a BatchNorm.
+    """
+
+    def __init__(self, model: nn.Module, restless: bool = False) -> None:
         super().__init__()
-        self.model, self.norm = model, nn.BatchNorm2d(1)
+        self.model, self.norm = model, nn.BatchNorm2d(1) if restless else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.norm.train()
+        self.norm.train(isinstance(self.norm, nn.BatchNorm2d))
         x -= 0.01
         outputs: Tensor = self.model(self.norm(x))
         return outputs
@@ -193,7 +199,7 @@ def test_every_hard_label_search_gives_the_same_bits(name: str, plain_net: nn.Mo
 
 @pytest.mark.table
 @pytest.mark.parametrize("name", ["pgd", "mi-fgsm", "apgd-ce", "apgd-t", "square"])
-@pytest.mark.parametrize("kind", [Noisy, Normalised, Half, channels_last, Waiting])
+@pytest.mark.parametrize("kind", [Noisy, Given, Half, channels_last, Waiting])
 def test_every_kind_of_model_gives_the_same_bits(name: str, kind: Any, plain_net: nn.Module) -> None:
     model = kind(plain_net).eval()
     padded, captured = (attacked(model, name, ATTACKS[name], "linf", how) for how in ("padded", "captured"))
@@ -262,6 +268,15 @@ def test_an_evaluation_reports_the_same_numbers(plain_net: nn.Module) -> None:
     assert len(made) == len(without) == len(attacks)
     assert all(one.replays > 0 and not one._kinds for one in made)
     assert not any(one.replays for one in without)
+
+
+def test_statistics_of_a_padded_batch_do_not_count(plain_net: nn.Module) -> None:
+    model = readable(Given(plain_net, restless=True), task(), "test", torch.device("cpu")).model
+    attacks = [Attack("pgd", {}, build("pgd", {"steps": 6}))]
+    eager, _ = evaluated(model, attacks, graphs=False)
+    captured, made = evaluated(model, attacks, graphs=True)
+    assert captured == eager
+    assert made[0].replays > 0
 
 
 def test_the_stand_ins_of_an_audit_are_captured(plain_net: nn.Module) -> None:
