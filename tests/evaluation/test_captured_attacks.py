@@ -314,3 +314,13 @@ def test_examples_of_another_model_are_made_captured(plain_net: nn.Module, tmp_p
         found.append(rows)
         assert (made[0].replays > 0) == graphs
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("fast", "captured"), [("auto", True), ("capture", True), ("off", False)])
+def test_a_recipe_turns_graphs_off(fast: str, captured: bool, plain_net: nn.Module) -> None:
+    with capturing(True) as made:
+        settings: Any = {"samples": 20, "batch_size": 5, "overrides": [f"train.fast={fast}"]}
+        robustplug.evaluate(plain_net, task="digits", attacks=[{"use": "mi-fgsm", "steps": 8}], **settings)
+    (one,) = made
+    assert (one.graphs is not None) == captured
+    assert (one.replays > 0) == captured
