@@ -165,7 +165,7 @@ def test_other_models_modes_and_layouts_have_graphs_of_their_own() -> None:
             step, view = bed.step(5)
             step.model = model
             view = view.replace(x=view.x.contiguous(memory_format=layout))
-            seen = []
+            seen: list[Any] = []
 
             def iteration(view: View, step: Step = step, seen: list[Any] = seen) -> Any:
                 seen.append(view.x.stride())

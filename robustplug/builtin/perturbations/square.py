@@ -140,8 +140,8 @@ class L2Search:
     ) -> Tensor:
         """Return x with one window emptied; its mass and the unused budget move to another window."""
         channels, delta = x.shape[1], at_least_single(x) - origin
-        *places, signs, lying = drawn
-        first, second = window(*places[:2], side), window(*places[2:], side)
+        top, left, other_top, other_left, signs, lying = drawn
+        first, second = window(top, left, side), window(other_top, other_left, side)
         both = torch.zeros_like(delta)
         # Tensors, as an assigned number would be copied to the device.
         zero, one = delta.new_zeros(()), delta.new_ones(())
