@@ -99,26 +99,32 @@ def training_images(step: Step, classes: set[int], count: int) -> dict[int, Arra
 
 def make_oracle(step: Step, view: View, samples: list[Sample], scores: bool) -> Oracle:
     """Return the oracle of a view's samples; all their queries pass through it."""
-    goals = torch.tensor([sample.goal for sample in samples])
+    goals = torch.tensor([sample.goal for sample in samples], device=view.index.device)
+    targeted = any(sample.goal >= 0 for sample in samples)
+
+    def look(part: View, goal: Tensor) -> tuple[Tensor, ...]:
+        output = step.output(part)
+        _check(output, len(part), step.task.info.classes)
+        reached = output.argmax(1) == goal if targeted else ~step.score(part, output)
+        # −∞ is a valid score, of an impossible class.
+        lost = (output.isnan() | output.isposinf()).any(1)
+        return lost, reached, output.float().log_softmax(1) if scores else reached
 
     def ask(points: Array, numbers: Any) -> tuple[Flags, Any]:
         rows = torch.from_numpy(numbers).to(view.index.device)
         x = torch.from_numpy(points).to(view.origin.device, view.origin.dtype)
         part = view.rows(rows).replace(x=x.view(-1, *view.origin.shape[1:]))
-        output = step.output(part)
-        _check(output, len(points), step.task.info.classes)
-        if (goals[0] >= 0).item():
-            reached = output.argmax(1).cpu() == goals[torch.from_numpy(numbers)]
-        else:
-            reached = ~step.score(part, output).cpu()
-        flags: Flags = reached.numpy()
-        return flags, output.float().log_softmax(1).cpu().numpy() if scores else flags
+        lost, reached, replies = step.iterate(look, part, goals[rows])
+        if count := int(lost.sum()):
+            raise ValueError(f"it returned NaN or infinite scores for {count} of {len(points)} points")
+        flags: Flags = reached.cpu().numpy()
+        return flags, replies.cpu().numpy() if scores else flags
 
     return ask
 
 
 def _check(output: Any, rows: int, classes: int | None) -> None:
-    """Check that an output has one row of scores per point; −∞ is a valid score, of an impossible class.
+    """Check that an output has one row of scores per point.
 
     Raises:
         ValueError: the output is something else; the message states what.
@@ -129,6 +135,3 @@ def _check(output: Any, rows: int, classes: int | None) -> None:
         raise ValueError(
             f"it returned {what} for {rows} points, not a row of {classes or 'K'} scores for each"
         )
-    lost = int((output.isnan() | output.isposinf()).any(1).sum())
-    if lost:
-        raise ValueError(f"it returned NaN or infinite scores for {lost} of {rows} points")

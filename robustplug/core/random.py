@@ -79,8 +79,12 @@ def uniform_like(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def normal_like(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw from N(0, 1) in the shape of x."""
-    return torch.empty_like(x).normal_(generator=rng)
+    """Draw from N(0, 1) in the shape and the layout of x."""
+    drawn = torch.empty_like(x)
+    if drawn.is_contiguous() or x.device.type != "cpu":
+        return drawn.normal_(generator=rng)
+    # On a CPU, torch draws into contiguous memory several times as fast as into any other.
+    return drawn.copy_(torch.empty(x.shape, dtype=x.dtype).normal_(generator=rng))
 
 
 def gamma(concentration: Tensor, rng: torch.Generator) -> Tensor:

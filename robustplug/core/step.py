@@ -34,6 +34,7 @@ class Meter:
             those that an adversary learned from; each batch of the row states the same number.
         slopes, lost: of the input gradients of an evaluation, the number of values, and of those among them
             that were no finite numbers, and count as 0.
+        by_row: whether `lost` has a number for each row.
     """
 
     forwards: int = 0
@@ -41,11 +42,13 @@ class Meter:
     prepared: int = 0
     slopes: int = 0
     lost: int | Tensor = 0
+    by_row: bool = False
 
     def note(self, gradient: Tensor) -> None:
         """Count the values of an input gradient, without waiting for the device."""
         self.slopes += gradient.numel()
-        self.lost = self.lost + lost(gradient)
+        found = lost(gradient)
+        self.lost = self.lost + (found if self.by_row else found.sum())
 
 
 class _Shared(NamedTuple):
@@ -79,6 +82,14 @@ class Slots(Protocol):
     @property
     def loss(self) -> Callable[[Step, View, Any, Any], Tensor]:
         """Return the per-sample loss."""
+        ...
+
+
+class Iterating(Protocol):
+    """What runs the iterations of an attack; see `Step.iterate`."""
+
+    def run(self, step: Step, iteration: Callable[..., Any], view: View, state: Sequence[Any]) -> Any:
+        """Run one."""
         ...
 
 
@@ -142,6 +153,7 @@ class Step:
         share: factor that makes the mean over processes the mean over the global batch.
         class_weights: a factor of each class's loss, (K,); None for none.
         average: replaces tensors by their means over all processes.
+        iterations: what runs the iterations of an evaluation's attack; None to run them as they are written.
     """
 
     model: nn.Module
@@ -158,6 +170,7 @@ class Step:
     share: float = 1.0
     class_weights: Tensor | None = None
     average: Callable[[Sequence[Tensor]], None] = unchanged
+    iterations: Iterating | None = None
     logged: dict[str, Tensor] = field(default_factory=dict)
     reported: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, Tensor] = field(default_factory=dict)
@@ -372,6 +385,24 @@ class Step:
         """Forget the outputs that could be shared; their graphs will not go backwards any more."""
         self._cache.clear()
         self._graph_rows = 0
+    def iterate(self, iteration: Callable[..., Any], view: View, *state: Any) -> Any:
+        """Return iteration(view, *state); on a GPU, an evaluation replays a graph of it where it can.
+
+        It may run on a batch that is padded with further rows, whose results are dropped. So the iteration is
+        a function that is written in the attack, treats each row on its own, and draws no random numbers from
+        `rng`: they are drawn before. What changes from call to call is in its arguments, or a number, a
+        string or a tensor that it closes over; each value of those has a graph of its own.
+
+        Args:
+            iteration: function of a view and further trees of tensors with N rows, or without dimensions,
+                to a tree of tensors of the same kinds.
+            view: the samples.
+            state: the other arguments.
+        """
+        # In training mode, padding would change the statistics of the batch.
+        if self.iterations is None or self._attack != "eval":
+            return iteration(view, *state)
+        return self.iterations.run(self, iteration, view, state)
 
     def log(self, name: str, values: Tensor, rows: Tensor | None = None) -> None:
         """Record the mean of a per-sample quantity (N,) for the progress bar and the epoch's report.

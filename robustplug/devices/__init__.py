@@ -1,1 +1,1 @@
-"""Devices: processes, numerical precision and signals."""
+"""Devices: processes, numerical precision, graphs and signals."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 # Operations of a forward pass on a batch from which bfloat16 clearly pays where it is native; below, casting
 # costs what it saves. small-cnn at batch 128 makes 0.4e9 of them on digits and 4.9e9 on MNIST.
@@ -28,23 +27,6 @@ def has_native_bfloat16(device: torch.device) -> bool:
         return False
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16"))
-
-
-def forward_operations(model: nn.Module, x: Tensor) -> float:
-    """Return the floating-point operations of a forward pass on a batch, counted on its first sample.
-
-    Args:
-        model: model on its device; not changed.
-        x: a batch (N, …).
-    """
-    flags = [(part, part.training) for part in model.modules()]
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.eval()(x[:1].clone())
-    finally:
-        for part, training in flags:
-            part.training = training
-    return float(counter.get_total_flops()) * len(x)
 
 
 @contextlib.contextmanager
@@ -87,7 +69,7 @@ def choose_channels_last(option: bool | str, x: object) -> bool:
     return images and (option is True or option == "auto")
 
 
-def choose_precision(option: str, model: nn.Module, x: object) -> str:
+def choose_precision(option: str, model: nn.Module, x: object, operations: Callable[[], float]) -> str:
     """Return "float32" or "bfloat16".
 
     "auto" follows from the hardware and the model, so that every start chooses the same: bfloat16 if the
@@ -95,8 +77,9 @@ def choose_precision(option: str, model: nn.Module, x: object) -> str:
 
     Args:
         option: "auto", "float32" or "bfloat16".
-        model: model on its device; not changed.
+        model: model on its device.
         x: a training batch.
+        operations: returns the operations of a forward pass on it; only called if they decide.
     """
     if option != "auto":
         return option
@@ -104,7 +87,7 @@ def choose_precision(option: str, model: nn.Module, x: object) -> str:
         return "float32"
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return "float32"
-    return "bfloat16" if forward_operations(model, x) >= WORTHWHILE else "float32"
+    return "bfloat16" if operations() >= WORTHWHILE else "float32"
 
 
 def float32_products() -> tuple[Any, ...]:

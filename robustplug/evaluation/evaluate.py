@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -162,7 +163,7 @@ class _Row:
         chunks = self.chunks
         if not reason:
             try:
-                with other_generators(derive(self.evaluation.seed, "evaluate", self.number) % 2**32):
+                with self._prepared():
                     chunks += self._chunks(total)
                 self._check()
             except Refused as why:
@@ -227,6 +228,16 @@ class _Row:
         )
         self.evaluation.reporter.warn(f"{result.name} is invalid: {reason}")
         return replace(result, accuracy=math.nan, right=(), skipped=reason)
+
+    @contextlib.contextmanager
+    def _prepared(self) -> Iterator[None]:
+        """Prepare generators and, for an attack, graphs."""
+        iterating = self.evaluation.iterating(self.feed.batch_size)
+        with (
+            other_generators(derive(self.evaluation.seed, "evaluate", self.number) % 2**32),
+            contextlib.nullcontext() if self.attack.perturbation is None else iterating,
+        ):
+            yield
 
     def _check(self) -> None:
         """Compare all weights: a write through `.data` or NumPy leaves no other trace.
@@ -344,6 +355,10 @@ class _Row:
         attack = self.attack
         if attack.source is not None:
             attack = dataclasses.replace(attack, perturbation=self._transferred(attack, attack.source))
+        if attack.stand_in is not None:
+            # The same module for all batches: its graphs serve them all.
+            module = attack.stand_in(evaluation.model)
+            attack = dataclasses.replace(attack, stand_in=lambda _: module)
         batches = standing_batches(evaluation.task.batches(self.split, feed), self.start.right)
         done = 0
         for number, batch in enumerate(regroup(batches, feed.batch_size)):

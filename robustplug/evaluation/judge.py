@@ -83,7 +83,9 @@ def judge(
         model, stops = evaluation.model, True
         if attacking and attack.stand_in is not None:
             model, stops = attack.stand_in(model), not attack.transfers
-        return Step(model, objective, task, batch, rng, meter=meter, evaluating=stops, seed=seed)
+        step = Step(model, objective, task, batch, rng, meter=meter, evaluating=stops, seed=seed)
+        step.iterations = evaluation.iterations if attacking else None
+        return step
 
     if attack.shift is not None:
         given = copied(batch)

@@ -155,12 +155,13 @@ def adversarial_examples(opened: OpenedEvaluation) -> Tensor:
         raise Refused(row.refused or "it is no attack")
     evaluation, found = opened.evaluation, []
     device = evaluation.processes.device
-    with evaluation.prepared():
+    with evaluation.prepared(), evaluation.iterating(opened.batch_size):
         for number, batch in enumerate(evaluation.task.batches(opened.split, opened.feed())):
             with isolated(derive(evaluation.seed, "attack", number, "global"), device):
                 rng = stream(evaluation.seed, "attack", number, device=device)
                 step = Step(evaluation.model, plain_objective(evaluation.loss), evaluation.task, batch, rng)
                 step.evaluating, step.seed = True, derive(evaluation.seed, "samples", 1)
+                step.iterations = evaluation.iterations
                 view, vicinity = View.of(batch, "adv"), row.vicinity or evaluation.vicinity
                 refuse_illegal(evaluation.task, view, vicinity, step.radii(view, vicinity))
                 x = evaluation.attacked(step, view, row.perturbation, vicinity).x

@@ -23,6 +23,7 @@ from ..runs.result_file import make_room, result_to_json, write_result
 from ..subjects.assemble import build_part, build_vicinity, note_on_radius, threat_of
 from ..subjects.data.arrays import extremes
 from ..subjects.formats.weights import weights_digest
+from .batches import rows_of_batch
 from .evaluate import Evaluation
 from .examples import Examples, Keeper, refuse_other_examples
 from .judge import survivors
@@ -103,6 +104,7 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
         subject.reporter,
         asked.journal,
         identity,
+        capture=recipe.train.fast in (None, "auto", "capture", "compile+capture"),
     )
 
 
@@ -130,7 +132,8 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         # The journal does not hold the examples: a killed evaluation that keeps them starts anew.
         evaluation.keeper, evaluation.journal = Keeper(), None
     evaluation.deadline = asked.deadline
-    rows = evaluation.run(options.split, attacks, options.batch_size, options.samples)
+    size = rows_of_batch(evaluation, options.split, options.batch_size, options.samples)
+    rows = evaluation.run(options.split, attacks, size, options.samples)
     if evaluation.keeper is not None:
         examples = _examples(evaluation, attacks, rows, parts.task.info)
     meta = describe(subject, asked) | {
@@ -143,6 +146,7 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         **(
             {} if not (said := quantities_of(parts.task)) else {"quantities": [asdict(each) for each in said]}
         ),
+        **({} if size == options.batch_size else {"batch_size": size}),
         **evaluation.classes,
         **({"outputs": scale} if (scale := evaluation.scale) != "logits" else {}),
         "worst_cases": worst_cases(rows),

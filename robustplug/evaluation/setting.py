@@ -18,6 +18,7 @@ from ..core.guards.values import copied, same
 from ..core.method import Objective
 from ..core.modules import evaluating
 from ..core.protocols import AimingPerturbation
+from ..core.replaying.iterations import Iterations, iterations_on
 from ..core.reporting import Reporter, Silent
 from ..devices.precision import in_channels_last
 from ..devices.processes import Processes, in_float32
@@ -100,7 +101,9 @@ class Setting:
         keeper: collects the adversarial examples; None to drop them.
         classes: of the last run, the samples of each class and the calibration; empty without classes.
         deadline: moment of `time.monotonic` after which no attack goes on; None for none.
+        capture: whether iterations of attacks are captured, on a device that has graphs.
         kept: within `prepared`, the model as it must stay.
+        iterations: within `iterating`, what runs the iterations of the attack.
     """
 
     model: nn.Module
@@ -118,7 +121,10 @@ class Setting:
     keeper: Keeper | None = None
     classes: Mapping[str, Any] = field(default_factory=dict)
     deadline: float | None = None
+    capture: bool = False
     kept: Kept | None = field(default=None, init=False, repr=False, compare=False)
+    iterations: Iterations | None = field(default=None, init=False, repr=False, compare=False)
+    _told: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
     def scale(self) -> Scale:
@@ -135,6 +141,26 @@ class Setting:
             finally:
                 self.kept.put_back(values=True)
                 self.kept = before
+
+    @contextlib.contextmanager
+    def iterating(self, rows: int) -> Iterator[None]:
+        """Prepare graphs for the iterations of an attack within a block, on a device that has them.
+
+        Args:
+            rows: rows of a whole batch.
+        """
+        self.iterations = iterations_on(self.processes.device, self.capture, rows, self._tell)
+        try:
+            with contextlib.nullcontext() if self.iterations is None else self.iterations.prepare():
+                yield
+        finally:
+            self.iterations = None
+
+    def _tell(self, message: str) -> None:
+        """Warn of something once."""
+        if message not in self._told:
+            self._told.add(message)
+            self.reporter.warn(message)
 
     @contextlib.contextmanager
     def guarding(self, part: object, batch: Batch, *given: Given, values: bool = False) -> Iterator[None]:

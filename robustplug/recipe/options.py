@@ -147,7 +147,7 @@ class EvaluateOptions:
     Attributes:
         split: split to evaluate on.
         samples: number of samples, taken from the start of the split; None for all.
-        batch_size: rows of a batch.
+        batch_size: rows of a batch. If it is the default, 256, a GPU takes 512 to 4096 as its memory allows.
         vicinity: the threat model; None for the method's own.
         loss: loss that the attacks ascend.
         attack: attacks, run in this order, each on the samples that are still classified correctly.

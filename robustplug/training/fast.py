@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from ..core.calling.operations import forward_operations
 from ..core.method import needs_sync
 from ..core.random import derive, isolated
 from ..core.types import Cost
-from ..devices.precision import forward_operations
+from ..devices.graphs import graphs_on, short
 from ..errors import ends_program
 from ..recipe.errors import Problem, RecipeError
 from .running.captured import Captured, Whole
 from .running.compiled import Compiled, compiled_call
-from .running.graphs import graphs_on, short
 
 if TYPE_CHECKING:
     from torch import nn

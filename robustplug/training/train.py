@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from ..core.calling.operations import forward_operations
 from ..core.method import needs_sync
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
@@ -210,7 +211,9 @@ class Training:
             parts.model.to(memory_format=torch.channels_last)
             x = x.contiguous(memory_format=torch.channels_last)
         with isolated(derive(parts.recipe.seed, "precision"), processes.device):
-            half = choose_precision(train.precision, parts.model, x) == "bfloat16"
+            model = parts.model
+            chosen_type = choose_precision(train.precision, model, x, lambda: forward_operations(model, x))
+            half = chosen_type == "bfloat16"
         precision: Literal["float32", "bfloat16"] = "bfloat16" if processes.from_main(half) else "float32"
         fast = self._fast(x)
         chosen = dataclasses.replace(train, precision=precision, channels_last=channels_last, fast=fast)

@@ -50,6 +50,8 @@ class Watched:
         watch: watches its calls.
     """
 
+    _stands_for = "part"
+
     def __init__(self, part: Any, watch: Watch) -> None:
         vars(self).update(part=part, watch=watch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustplug.core.random import beta, dirichlet, stream
+from robustplug.core.random import beta, dirichlet, normal_like, stream
 
 
 def test_a_known_least_concentration_changes_no_draw() -> None:
@@ -29,3 +29,14 @@ def test_beta_has_the_mean_and_variance_of_its_distribution(concentration: float
     assert float(draws.mean()) == pytest.approx(1 / 3, abs=0.015)
     expected = 2 / 9 / (3 * concentration + 1)
     assert float(draws.var()) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_layout_of_memory_changes_no_normal_draw() -> None:
+    x = torch.zeros(4, 3, 5, 6)
+    plain, last = (
+        normal_like(x.contiguous(memory_format=layout), stream(0, "layout"))
+        for layout in (torch.contiguous_format, torch.channels_last)
+    )
+    assert torch.equal(plain, last)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert float(plain.std()) == pytest.approx(1, abs=0.1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import robustplug
+from robustplug.core.calling.operations import forward_operations
 from robustplug.core.types import EpochReport
 from robustplug.devices import precision
 from robustplug.devices.precision import (
@@ -85,11 +87,15 @@ def test_bfloat16_is_chosen_where_it_is_native_and_the_work_is_large(
     monkeypatch.setattr(precision, "has_native_bfloat16", lambda device: native)
     large = nn.Sequential(nn.Flatten(), nn.Linear(64, 20_000), nn.Linear(20_000, 2))
     x = torch.zeros(rows, 1, 8, 8)
-    assert [choose_precision("auto", large, x) for _ in range(3)] == [expected] * 3
-    assert choose_precision("float32", large, x) == "float32"
-    assert choose_precision("bfloat16", large, x) == "bfloat16"
-    assert choose_precision("auto", large, ["a text"]) == "float32"
-    assert choose_precision("auto", large, torch.zeros(2, 3, dtype=torch.int64)) == "float32"
+
+    def chosen(option: str, x: Any = x) -> str:
+        return choose_precision(option, large, x, lambda: forward_operations(large, x))
+
+    assert [chosen("auto") for _ in range(3)] == [expected] * 3
+    assert chosen("float32") == "float32"
+    assert chosen("bfloat16") == "bfloat16"
+    assert chosen("auto", ["a text"]) == "float32"
+    assert chosen("auto", torch.zeros(2, 3, dtype=torch.int64)) == "float32"
 
 
 @pytest.mark.parametrize(
@@ -104,10 +110,19 @@ def test_what_the_processor_says_about_bfloat16(
     assert not has_native_bfloat16(torch.device("mps"))
 
 
-def test_counting_operations_leaves_the_model_as_it_is() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 2)).train()
+class Restless(nn.BatchNorm2d):
+    """Statistics that move in eval mode, too, as in a model whose author leaves them in training mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.training = True
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, Restless])
+def test_counting_operations_leaves_the_model_as_it_is(norm: Any) -> None:
+    model = nn.Sequential(norm(1), nn.Flatten(), nn.Linear(64, 2)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert precision.forward_operations(model, IMAGES + 0.5) == 2 * 64 * 2 * len(IMAGES)
+    assert forward_operations(model, IMAGES + 0.5) == 2 * 64 * 2 * len(IMAGES)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(module.training for module in model.modules())
 

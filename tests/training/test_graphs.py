@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from robustplug.training.running.graphs import CudaGraphs, graphs_on, short
+from robustplug.devices.graphs import CudaGraphs, Uncapturable, graphs_on, short
 from robustplug.training.running.pending import Pending
-from robustplug.training.running.probes import Uncapturable
 
 SYNC = "called a synchronizing CUDA operation (Triggered internally at CUDAFunctions.cpp:112.)"
 

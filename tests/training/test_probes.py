@@ -15,16 +15,11 @@ import torch
 from torch import nn
 
 from robustplug.core.random import derive
+from robustplug.core.replaying.state import change, other_draws, state_of
 from robustplug.core.state import MethodState
 from robustplug.core.types import Progress
-from robustplug.training.running.probes import (
-    Changing,
-    NotedProgress,
-    Uncapturable,
-    change,
-    other_draws,
-    state_of,
-)
+from robustplug.devices.graphs import Uncapturable
+from robustplug.training.running.probes import Changing, NotedProgress
 
 CPU = torch.device("cpu")
 

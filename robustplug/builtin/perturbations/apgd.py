@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -95,7 +95,7 @@ class _Track:
 
     def note(self, gradient: Tensor, loss: Tensor) -> None:
         """Record the gradient and the loss at the new iterate."""
-        self.rises += loss > self.loss
+        self.rises = self.rises + (loss > self.loss)
         self.gradient, self.loss = gradient, loss
         better = loss > self.best_loss
         rows = per_sample(better, gradient)
@@ -141,26 +141,33 @@ def apgd(
         rows: positions of this view's samples in `best`.
         steps: number of steps.
     """
-    looks = checkpoints(steps)
-    x = edge_point(view, vicinity, radius, step.rng)
-    track: _Track | None = None
-    last = 0
-    for number in range(steps + 1):
-        if track is not None:
-            track.move(view.origin, vicinity, radius, first=number == 1)
-            x = track.x
+    first, looks, last = True, checkpoints(steps), 0
+
+    def begin(part: View, x: Tensor) -> tuple[Tensor, ...]:
         ascent = Ascent(lambda moved, output, _: losses(moved, output), None)
-        gradient, output, loss = ascend(step, view, ascent, x)
-        fooled = ~step.score(view, output)
+        gradient, output, loss = ascend(step, part, ascent, x)
+        return gradient, loss, ~step.score(part, output)
+
+    def climb(part: View, near: Tensor, state: dict[str, Tensor]) -> tuple[Any, ...]:
+        track = _Track(**state)
+        track.move(part.origin, vicinity, near, first)
+        gradient, loss, fooled = begin(part, track.x)
+        track.note(gradient, loss)
+        return vars(track), loss, fooled
+
+    x = edge_point(view, vicinity, radius, step.rng).detach()
+    gradient, loss, fooled = step.iterate(begin, view, x)
+    track = _Track.start(x, gradient, loss, 2 * radius)
+    for number in range(steps + 1):
+        if number:
+            first = number == 1
+            state, loss, fooled = step.iterate(climb, view, radius, vars(track))
+            track = _Track(**state)
         # Positions, not a mask: each selection by a mask would wait for the device.
         left = (~fooled).nonzero()[:, 0] if step.evaluating else rows
         success = len(left) < len(rows)
         if success or not step.evaluating:
-            best.update(rows, x.detach(), loss, fooled)
-        if track is None:
-            track = _Track.start(x.detach(), gradient, loss, 2 * radius)
-        else:
-            track.note(gradient, loss)
+            best.update(rows, track.x, loss, fooled)
         if success:
             view, rows, radius, track = view.rows(left), rows[left], radius[left], track.rows(left)
             if not len(rows):

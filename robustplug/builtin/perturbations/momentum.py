@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -39,7 +39,15 @@ class MiFgsm:
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the last iterate; during evaluation, at the first that fools the model."""
-        radius = step.radii(view, vicinity)
+        radius, options = step.radii(view, vicinity), self.options
+
+        def climb(part: View, x: Tensor, target: Any, momentum: Tensor, near: Tensor) -> tuple[Any, ...]:
+            gradient, output, _ = ascend(step, part, Ascent(step.loss, target), x)
+            momentum = accumulate(momentum, gradient, options.decay)
+            moved = x + per_sample(near / options.steps, x) * vicinity.steepest(momentum)
+            right = step.score(part, output) if step.evaluating else None
+            return vicinity.project(moved, part.origin, near), momentum, right
+
         best = Best.at(view)
         with step.attack_mode():
             with torch.no_grad():
@@ -47,20 +55,17 @@ class MiFgsm:
             part, rows, x = view, best.undecided(False), view.origin.detach()
             momentum = torch.zeros_like(x)
             for _ in range(self.options.steps):
-                gradient, output, _ = ascend(step, part, Ascent(step.loss, target), x)
-                if step.evaluating:
-                    right = step.score(part, output)
+                after, momentum, right = step.iterate(climb, part, x, target, momentum, radius[rows])
+                if right is not None:
                     left = right.nonzero()[:, 0]
                     if len(left) < len(rows):
                         gone = (~right).nonzero()[:, 0]
                         best.x[rows[gone]] = x[gone]
-                        part, rows, x, target = part.rows(left), rows[left], x[left], take(target, left)
-                        momentum, gradient = momentum[left], gradient[left]
+                        part, rows, target = part.rows(left), rows[left], take(target, left)
+                        after, momentum = after[left], momentum[left]
                     if not len(rows):
                         break
-                momentum = accumulate(momentum, gradient, self.options.decay)
-                size = per_sample(radius[rows] / self.options.steps, x)
-                x = vicinity.project(x + size * vicinity.steepest(momentum), part.origin, radius[rows])
+                x = after
             best.x[rows] = x.to(best.x.dtype)
         return view.replace(x=best.x)
 

@@ -74,10 +74,15 @@ def pgd(
         radius, size: radius and step size of each sample, (N,).
         steps: number of steps.
     """
-    size = per_sample(size, x)
+    losses = ascent.losses
+
+    def climb(part: View, x: Tensor, goal: Any, near: Tensor, size: Tensor) -> Tensor:
+        gradient, _, _ = ascend(step, part, Ascent(losses, goal), x)
+        moved = x.detach() + per_sample(size, x) * vicinity.steepest(gradient)
+        return vicinity.project(moved, part.origin, near)
+
     for _ in range(steps):
-        gradient, _, _ = ascend(step, view, ascent, x)
-        x = vicinity.project(x.detach() + size * vicinity.steepest(gradient), view.origin, radius)
+        x = step.iterate(climb, view, x, ascent.target, radius, size)
     return x
 
 
@@ -146,23 +151,32 @@ def best_of_pgd(
         starts: function from (view, radius) to a first iterate.
         restarts: number of starts.
     """
+    loss = ascent.losses
+
+    def climb(part: View, x: Tensor, goal: Any, near: Tensor, size: Tensor) -> tuple[Tensor, ...]:
+        gradient, output, losses = ascend(step, part, Ascent(loss, goal), x)
+        moved = x.detach() + per_sample(size, x) * vicinity.steepest(gradient)
+        return losses, ~step.score(part, output), vicinity.project(moved, part.origin, near)
+
+    def look(part: View, x: Tensor, goal: Any) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            moved = part.replace(x=x.detach())
+            output = step.output(moved)
+            return loss(moved, output, goal), ~step.score(part, output)
+
     best = Best.at(view)
     for _ in range(restarts):
         rows = best.undecided(step.evaluating)
         if not len(rows):
             break
         part, near, alpha, goal = view.rows(rows), radius[rows], size[rows], take(ascent.target, rows)
-        x = starts(part, near)
+        after = starts(part, near)
         for number in range(steps + 1):
-            here = Ascent(ascent.losses, goal)
+            x = after
             if number < steps:
-                gradient, output, losses = ascend(step, part, here, x)
+                losses, fooled, after = step.iterate(climb, part, x, goal, near, alpha)
             else:
-                with torch.no_grad():
-                    moved = part.replace(x=x.detach())
-                    output = step.output(moved)
-                    losses = here.losses(moved, output, goal)
-            fooled = ~step.score(part, output)
+                losses, fooled = step.iterate(look, part, x, goal)
             # Positions, not a mask: each selection by a mask would wait for the device.
             left = (~fooled).nonzero()[:, 0] if step.evaluating else rows
             success = len(left) < len(rows)
@@ -172,11 +186,9 @@ def best_of_pgd(
                 break
             if success:
                 rows, near, alpha, goal = rows[left], near[left], alpha[left], take(goal, left)
-                part, x, gradient = part.rows(left), x[left], gradient[left]
+                part, after = part.rows(left), after[left]
                 if not len(rows):
                     break
-            x = x.detach() + per_sample(alpha, x) * vicinity.steepest(gradient)
-            x = vicinity.project(x, part.origin, near)
     return best.x
 
 

@@ -54,6 +54,20 @@ def twin_bumps(side: int, device: torch.device) -> Tensor:
     return _of_norm_one(pair)
 
 
+def heaps(lying: Tensor, side: int) -> Tensor:
+    """Return twin bumps (N, 1, side, side), upright or transposed in each sample."""
+    pair = twin_bumps(side, lying.device)
+    return torch.where(lying, pair.T, pair)
+
+
+def window(top: Tensor, left: Tensor, side: int) -> tuple[Tensor, slice, Tensor, Tensor]:
+    """Return an index of one window for each sample; it selects (N, side, side, C)."""
+    reach = torch.arange(side, device=top.device)
+    rows, columns = top[:, None] + reach, left[:, None] + reach
+    samples = torch.arange(len(top), device=top.device)
+    return samples[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]
+
+
 def _of_norm_one(heap: Tensor) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(heap)
     return heap / length.clamp_min(1e-12)
@@ -71,16 +85,24 @@ class LinfSearch:
         stripes = random_signs((count, channels, 1, width), self.rng)
         return self.vicinity.project(origin + per_sample(radius, origin) * stripes, origin, radius)
 
-    def propose(self, x: Tensor, origin: Tensor, radius: Tensor, portion: float) -> Tensor:
+    def side(self, portion: float, height: int, width: int) -> int:
+        """Return the side of a square with this share of the pixels."""
+        return min(max(round(math.sqrt(portion * height * width)), 1), height, width)
+
+    def draw(self, shape: tuple[int, ...], side: int) -> tuple[Tensor, ...]:
+        """Draw the place of a square in each sample of a batch (N, C, H, W), and a sign for each channel."""
+        count, channels, height, width = shape
+        top, left = (corners(count, room - side, self.rng).view(-1, 1, 1, 1) for room in (height, width))
+        return top, left, random_signs((count, channels, 1, 1), self.rng)
+
+    def propose(
+        self, x: Tensor, origin: Tensor, radius: Tensor, side: int, drawn: tuple[Tensor, ...]
+    ) -> Tensor:
         """Return x with one square changed, by one sign per channel, at its own place in each sample."""
-        count, channels, height, width = x.shape
-        side = min(max(round(math.sqrt(portion * height * width)), 1), height, width)
-        top = corners(count, height - side, self.rng).view(-1, 1, 1, 1)
-        left = corners(count, width - side, self.rng).view(-1, 1, 1, 1)
+        (top, left, signs), (_, _, height, width) = drawn, x.shape
         rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
         columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
         inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
-        signs = random_signs((count, channels, 1, 1), self.rng)
         return self.vicinity.project(x + 2 * per_sample(radius, x) * signs * inside, origin, radius)
 
 
@@ -98,45 +120,47 @@ class L2Search:
         for top in range((height % side) // 2, height - side + 1, side):
             for left in range((width % side) // 2, width - side + 1, side):
                 signs = random_signs((count, channels, 1, 1), self.rng)
-                delta[:, :, top : top + side, left : left + side] = self._heaps(count, side) * signs
+                delta[:, :, top : top + side, left : left + side] = heaps(self._lying(count), side) * signs
         return self._scaled(origin, delta, radius)
 
-    def propose(self, x: Tensor, origin: Tensor, radius: Tensor, portion: float) -> Tensor:
-        """Return x with one window emptied; its mass and the unused budget move to another window."""
-        count, channels, height, width = x.shape
+    def side(self, portion: float, height: int, width: int) -> int:
+        """Return the side of a window with this share of the pixels: odd, and at least 3."""
         side = max(round(math.sqrt(portion * height * width)), 3)
-        side = min(side + (side % 2 == 0), height, width)
-        delta = at_least_single(x) - origin
-        first, second = self._window(delta, side), self._window(delta, side)
+        return min(side + (side % 2 == 0), height, width)
+
+    def draw(self, shape: tuple[int, ...], side: int) -> tuple[Tensor, ...]:
+        """Draw the places of two windows in each sample of a batch (N, C, H, W), and signs."""
+        count, channels, *size = shape
+        places = [corners(count, room - side, self.rng) for room in (*size, *size)]
+        signs = random_signs((count, channels, 1, 1), self.rng)
+        return *places, signs, self._lying(count)
+
+    def propose(
+        self, x: Tensor, origin: Tensor, radius: Tensor, side: int, drawn: tuple[Tensor, ...]
+    ) -> Tensor:
+        """Return x with one window emptied; its mass and the unused budget move to another window."""
+        channels, delta = x.shape[1], at_least_single(x) - origin
+        top, left, other_top, other_left, signs, lying = drawn
+        first, second = window(top, left, side), window(other_top, other_left, side)
         both = torch.zeros_like(delta)
-        both[first], both[second] = 1, 1
+        # Tensors, as an assigned number would be copied to the device.
+        zero, one = delta.new_zeros(()), delta.new_ones(())
+        both[first], both[second] = one, one
         mass = (delta * both).square().sum((2, 3), keepdim=True)
         unused = (per_sample(radius, x).square() - per_sample(norms(delta), x).square()).clamp_min(0)
         # Indexing with a window puts the channels last.
         old = delta[first].permute(0, 3, 1, 2)
-        signs = random_signs((count, channels, 1, 1), self.rng)
         old_norm = old.square().sum((2, 3), keepdim=True).sqrt()
-        new = self._heaps(count, side) * signs + old / (old_norm + 1e-12)
+        new = heaps(lying, side) * signs + old / (old_norm + 1e-12)
         new_norm = new.square().sum((2, 3), keepdim=True).sqrt()
         new = new / (new_norm + 1e-12) * (unused / channels + mass).sqrt()
-        delta[second] = 0
+        delta[second] = zero
         delta[first] = new.permute(0, 2, 3, 1)
         return self._scaled(origin, delta, radius)
 
-    def _window(self, x: Tensor, side: int) -> tuple[Tensor, slice, Tensor, Tensor]:
-        """Return an index of one random window for each sample; it selects (N, side, side, C)."""
-        count, _, height, width = x.shape
-        reach = torch.arange(side, device=x.device)
-        rows = corners(count, height - side, self.rng)[:, None] + reach
-        columns = corners(count, width - side, self.rng)[:, None] + reach
-        samples = torch.arange(count, device=x.device)
-        return samples[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]
-
-    def _heaps(self, count: int, side: int) -> Tensor:
-        """Return twin bumps (N, 1, side, side), randomly upright or transposed in each sample."""
-        pair = twin_bumps(side, self.rng.device)
-        lying = torch.rand(count, 1, 1, 1, generator=self.rng, device=self.rng.device) > 0.5
-        return torch.where(lying, pair.T, pair)
+    def _lying(self, count: int) -> Tensor:
+        """Draw the samples whose bumps are transposed, bool (N, 1, 1, 1)."""
+        return torch.rand(count, 1, 1, 1, generator=self.rng, device=self.rng.device) > 0.5
 
     def _scaled(self, origin: Tensor, delta: Tensor, radius: Tensor) -> Tensor:
         scale = radius / norms(delta).clamp_min(1e-12)
@@ -168,19 +192,25 @@ class Square:
         if view.origin.dim() != 4:
             raise Refused("square needs images (N, C, H, W)")
         search = (LinfSearch if vicinity.norm == math.inf else L2Search)(vicinity, step.rng)
-        radius, best = step.radii(view, vicinity), Best.at(view)
+        radius, best, side = step.radii(view, vicinity), Best.at(view), 0
+
+        def look(part: View, x: Tensor) -> tuple[Tensor, ...]:
+            output = step.output(part.replace(x=x))
+            return x, margin(output, part.y), ~step.score(part, output)
+
+        def move(part: View, x: Tensor, near: Tensor, drawn: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return look(part, search.propose(x, part.origin, near, side, drawn))
+
         with step.attack_mode(), torch.no_grad():
             part, near, rows = view, radius, best.undecided(False)
             for query in range(self.options.queries):
-                origin = part.origin
                 if query == 0:
-                    x = search.start(origin, near)
+                    x, found, fooled = step.iterate(look, part, search.start(part.origin, near))
                 else:
-                    portion = share(self.options.p_init, query - 1)
-                    x = search.propose(best.x[rows], origin, near, portion)
-                output = step.output(part.replace(x=x))
-                fooled = ~step.score(part, output)
-                best.update(rows, x, margin(output, part.y), fooled)
+                    side = search.side(share(self.options.p_init, query - 1), *part.origin.shape[2:])
+                    drawn = search.draw(part.origin.shape, side)
+                    x, found, fooled = step.iterate(move, part, best.x[rows], near, drawn)
+                best.update(rows, x, found, fooled)
                 left = (~fooled).nonzero()[:, 0] if step.evaluating else rows
                 if len(left) < len(rows):
                     part, near, rows = part.rows(left), near[left], rows[left]

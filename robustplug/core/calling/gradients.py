@@ -15,8 +15,9 @@ def finite(gradient: Tensor) -> Tensor:
 
 
 def lost(gradient: Tensor) -> Tensor:
-    """Return the number of values that are not finite numbers, as a tensor without dimensions."""
-    return gradient.isfinite().logical_not_().sum()
+    """Return for each row of a gradient (N, …) the number of values that are not finite numbers, (N,)."""
+    found = gradient.isfinite().logical_not_()
+    return found.flatten(1).sum(1) if found.dim() > 1 else found
 
 
 def largest(gradient: Tensor) -> Tensor:

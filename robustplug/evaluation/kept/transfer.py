@@ -151,6 +151,7 @@ class _Maker:
         objective = plain_objective(evaluation.loss)
         step = Step(self.source.module, objective, evaluation.task, batch, rng, meter=Meter())
         step.seed = derive(evaluation.seed, "transfer", self.source.identity)
+        step.iterations = evaluation.iterations
         return step
 
     def _random(self, number: int) -> tuple[str | int, ...]:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...core.replaying.state import change, other_draws, state_of
 from ...core.types import Pass, Progress
+from ...devices.graphs import WARM_UP, Graph, Graphs, Uncapturable, short
 from ...errors import ends_program, out_of_memory
 from ...plugin.culprit import UNKNOWN, culprit
-from .graphs import Graph, Graphs, short
 from .inputs import StaticBatch, layout_of
-from .probes import Changing, NotedProgress, Uncapturable, change, other_draws, state_of
+from .probes import Changing, NotedProgress
 from .update import Outcome, Update
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from ...core.step import Meter
 
-# Updates of one kind, one after the other, before one is captured: they make the optimizer's state, the
-# workspaces of libraries and what models keep after their first calls.
-WARM_UP = 3
 # Graphs that are kept at most, and updates without any after which this is told.
 _GRAPHS, _PATIENCE = 8, 50
 

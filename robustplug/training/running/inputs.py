@@ -4,31 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ...core.replaying.rows import layout
 from ...core.types import Batch
-from .probes import Uncapturable
+from ...devices.graphs import Uncapturable
 
 
 def layout_of(batch: Batch) -> Hashable:
     """Return the layout of a batch: the shapes, strides, types and devices of its tensors, and all else."""
     leaves, tree = pytree.tree_flatten((batch.x, batch.y, batch.index, dict(batch.info)))
-    return (tree, *(_layout(leaf) for leaf in leaves))
-
-
-def _layout(leaf: Any) -> Hashable:
-    if isinstance(leaf, Tensor):
-        strides = leaf.stride() if leaf.layout is torch.strided else None
-        return (leaf.shape, strides, leaf.layout, leaf.dtype, leaf.device)
-    try:
-        hash(leaf)
-    except TypeError:
-        return id(leaf)
-    return (type(leaf), leaf)
+    return (tree, *(layout(leaf) for leaf in leaves))
 
 
 class StaticBatch:
@@ -44,7 +33,7 @@ class StaticBatch:
     def __init__(self, batch: Batch) -> None:
         leaves, tree = pytree.tree_flatten((batch.x, batch.y, batch.index, dict(batch.info)))
         own = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        if [*map(_layout, own)] != [*map(_layout, leaves)]:
+        if [*map(layout, own)] != [*map(layout, leaves)]:
             raise Uncapturable("the rows of the batch share memory")
         self._tensors = [leaf for leaf in own if isinstance(leaf, Tensor)]
         x, y, index, info = pytree.tree_unflatten(own, tree)

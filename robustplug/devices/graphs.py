@@ -11,10 +11,15 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from .probes import Uncapturable
-
 Result = TypeVar("Result")
+# Calls of one kind before one is captured: they make the workspaces of libraries and what models, and
+# optimizers, keep after their first calls.
+WARM_UP = 3
 _SYNC = "called a synchronizing CUDA operation"
+
+
+class Uncapturable(Exception):
+    """A function cannot be captured; the message states why."""
 
 
 class Graph(Protocol):
