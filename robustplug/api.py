@@ -44,11 +44,12 @@ if TYPE_CHECKING:
     from .cli.evaluation.options import model_options, result_folder
     from .core.batches import balanced_order, endless_order, epoch_batches, index_batches, to_device
     from .core.calling.gradients import finite, to_unit
+    from .core.calling.meter import Meter
     from .core.ensemble import Ensemble
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guards.libraries import attack_by_radius, guarded
     from .core.measures import Measure, Quantity, bootstrap_interval, wilson_interval
-    from .core.method import Method, Objective, prepare
+    from .core.method import Method, Objective, Wrapper, prepare
     from .core.modules import Normalized, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
     from .core.protocols import (
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     )
     from .core.random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
     from .core.state import MethodState, PerSample
-    from .core.step import Meter, Step
+    from .core.step import Step
     from .core.task import DescribedMeasures, LabelledTask, MeasuringTask, PoolingTask, Task
     from .core.types import (
         AttackResult,
@@ -88,7 +89,6 @@ if TYPE_CHECKING:
         Weights,
         take,
     )
-    from .core.wrapper import Wrapper
     from .evaluation.opened import OpenedEvaluation
     from .evaluation.opened_run import open_run
     from .files.seals import Strict, opened, parsed, sealed
@@ -132,7 +132,7 @@ _LAZY = {
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "core.guards.libraries": ("attack_by_radius", "guarded"),
     "core.measures": ("Measure", "Quantity", "bootstrap_interval", "wilson_interval"),
-    "core.method": ("Method", "Objective", "prepare"),
+    "core.method": ("Method", "Objective", "Wrapper", "prepare"),
     "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
@@ -162,8 +162,8 @@ _LAZY = {
         "uniform_like",
     ),
     "core.state": ("MethodState", "PerSample"),
-    "core.wrapper": ("Wrapper",),
-    "core.step": ("Meter", "Step"),
+    "core.step": ("Step",),
+    "core.calling.meter": ("Meter",),
     "core.task": ("DescribedMeasures", "LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
     "core.types": (
         "AttackResult",
@@ -302,9 +302,9 @@ __all__ = [
     "Vicinity",
     "View",
     "Weights",
+    "WordEmbeddings",
     "Wrapper",
     "WrapperOptions",
-    "WordEmbeddings",
     "align_words",
     "as_rows",
     "attack_by_radius",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -77,3 +79,30 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
         raise Refused("the DLR loss needs at least 3 classes; use margin or cross entropy")
     largest = logits.float().topk(3, dim=1).values
     return margin(logits, labels) / (largest[:, 0] - largest[:, 2] + 1e-12)
+
+
+def factors(labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Return the class weight of each sample, (N,); of a mixture, the mean over its shares.
+
+    Args:
+        labels: classes int64 (N,), or rows (N, K) that sum to 1.
+        class_weights: (K,).
+    """
+    return class_weights[labels] if labels.dim() == 1 else labels @ class_weights
+
+
+def failure(loss: Any, target: Any, error: Exception) -> str:
+    """Return the message for a loss that raises an error on a target."""
+    name = getattr(loss, "__name__", type(loss).__name__)
+    reason = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    if not isinstance(target, Tensor):
+        return f"the loss {name} fails {reason}"
+    if target.dim() == 1 and not target.is_floating_point():
+        return (
+            f"the loss {name} fails on class numbers, int64 (N,) {reason}. A loss gets class numbers or rows "
+            "(N, K): as_rows(target, classes) makes rows of both"
+        )
+    return (
+        f"the loss {name} fails on rows of shape {tuple(target.shape)} {reason}. A loss gets class numbers "
+        "or rows (N, K), as smoothed, mixed and predicted labels are: target.argmax(1) makes numbers of rows"
+    )

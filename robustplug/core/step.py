@@ -5,50 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import Refused, RunError, out_of_memory
-from .calling.gradients import finite, lost
+from .calling.gradients import finite
 from .calling.inputs import call
-from .calling.samples import to_rest
+from .calling.meter import Meter
+from .calling.restored import BatchNormMode, frozen, values_kept
+from .functional import factors, failure
 from .state import MethodState
 from .types import Batch, Pass, Progress, View
 
 if TYPE_CHECKING:
     from .task import Task
 
-BatchNormMode = Literal["eval", "train"]
 NO_GRADIENTS = "the model has no gradients: only black-box attacks can be run on it"
-
-
-@dataclass
-class Meter:
-    """Count the rows that went forwards and backwards through the model.
-
-    Attributes:
-        forwards, backwards: numbers of rows.
-        prepared: number of rows that went forwards once for all batches of a row of an evaluation, such as
-            those that an adversary learned from; each batch of the row states the same number.
-        slopes, lost: of the input gradients of an evaluation, the number of values, and of those among them
-            that were no finite numbers, and count as 0.
-        by_row: whether `lost` has a number for each row.
-    """
-
-    forwards: int = 0
-    backwards: int = 0
-    prepared: int = 0
-    slopes: int = 0
-    lost: int | Tensor = 0
-    by_row: bool = False
-
-    def note(self, gradient: Tensor) -> None:
-        """Count the values of an input gradient, without waiting for the device."""
-        self.slopes += gradient.numel()
-        found = lost(gradient)
-        self.lost = self.lost + (found if self.by_row else found.sum())
 
 
 class _Shared(NamedTuple):
@@ -102,35 +76,8 @@ class Bounded(Protocol):
         ...
 
 
-def failure(loss: Any, target: Any, error: Exception) -> str:
-    """Return the message for a loss that raises an error on a target."""
-    name = getattr(loss, "__name__", type(loss).__name__)
-    reason = f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-    if not isinstance(target, Tensor):
-        return f"the loss {name} fails {reason}"
-    if target.dim() == 1 and not target.is_floating_point():
-        return (
-            f"the loss {name} fails on class numbers, int64 (N,) {reason}. A loss gets class numbers or rows "
-            "(N, K): as_rows(target, classes) makes rows of both"
-        )
-    return (
-        f"the loss {name} fails on rows of shape {tuple(target.shape)} {reason}. A loss gets class numbers "
-        "or rows (N, K), as smoothed, mixed and predicted labels are: target.argmax(1) makes numbers of rows"
-    )
-
-
 def unchanged(tensors: Sequence[Tensor]) -> None:
     """Leave tensors as they are: the means over a single process."""
-
-
-def factors(labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Return the class weight of each sample, (N,); of a mixture, the mean over its shares.
-
-    Args:
-        labels: classes int64 (N,), or rows (N, K) that sum to 1.
-        class_weights: (K,).
-    """
-    return class_weights[labels] if labels.dim() == 1 else labels @ class_weights
 
 
 @dataclass
@@ -347,17 +294,14 @@ class Step:
         Afterwards, the model's buffers (running statistics) are as before, and no output is shared. With
         several processes, gradients are not averaged by themselves.
         """
-        saved = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         wrapped, self.wrapped = self.wrapped, None
         self._forget()
         try:
-            yield
+            with values_kept(self.model.buffers()):
+                yield
         finally:
             self.wrapped = wrapped
             self._forget()
-            with torch.no_grad():
-                for buffer, value in saved:
-                    buffer.copy_(value)
 
     @contextlib.contextmanager
     def moved(self, moves: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
@@ -368,23 +312,21 @@ class Step:
         Args:
             moves: what to add, by parameter, of its shape.
         """
-        saved = [(parameter, parameter.detach().clone()) for parameter in moves]
         self._forget()
         try:
-            with torch.no_grad():
-                for parameter, move in moves.items():
-                    parameter.add_(move)
-            yield
+            with values_kept(moves):
+                with torch.no_grad():
+                    for parameter, move in moves.items():
+                        parameter.add_(move)
+                yield
         finally:
             self._forget()
-            with torch.no_grad():
-                for parameter, value in saved:
-                    parameter.copy_(value)
 
     def _forget(self) -> None:
         """Forget the outputs that could be shared; their graphs will not go backwards any more."""
         self._cache.clear()
         self._graph_rows = 0
+
     def iterate(self, iteration: Callable[..., Any], view: View, *state: Any) -> Any:
         """Return iteration(view, *state); on a GPU, an evaluation replays a graph of it where it can.
 
@@ -445,27 +387,12 @@ class Step:
         parameters = list(self.model.parameters())
         if isinstance(state, MethodState):
             parameters += state.parameters()
-        frozen = [parameter for parameter in parameters if parameter.requires_grad]
-        flags = [(module, module.training) for module in self.model.modules()]
-        saved = [(b, b.clone()) for b in self.model.buffers()] if batchnorm == "train" else []
         before, self._attack = self._attack, batchnorm
         try:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-            if batchnorm == "train":
-                self.model.train()
-            else:
-                to_rest(self.model)
-            with torch.inference_mode(mode=False), torch.enable_grad():
+            own = frozen(self.model, parameters, batchnorm)
+            with own, torch.inference_mode(mode=False), torch.enable_grad():
                 yield
         finally:
             self._attack = before
             if not before:
                 self._cache[:] = [entry for entry in self._cache if not entry[0].attack]
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            for module, training in flags:
-                module.training = training
-            with torch.no_grad():
-                for buffer, value in saved:
-                    buffer.copy_(value)

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .step import Step
     from ..text.records import TextRecord
-
 Split = Literal["train", "validation", "test"]
 
 
@@ -51,12 +49,11 @@ class View:
         role: "clean", "adv", or another name that the method chooses, under which reports show the view.
         origin: the inputs that the radius is measured from.
         index: stable sample ids, as in Batch.
-        weight: factor of this view in the loss: a number, a tensor (N,), or a function of the step and the
-            view that returns one, for weights that depend on outputs: those are shared with the loss, with
-            their graph.
+        weight: factor of this view in the loss: a number, a tensor (N,), or a function of step and view, for
+            one that depends on outputs, which are shared with the loss.
         radius: allowed distance from origin: None for the vicinity's own, or a tensor (N,).
         info: what a method passes to its own slots, for example {"eps": Tensor}, or the info of the batch.
-        treat_as: what output maps, label maps and losses take the view for, such as "clean"; "" for its role.
+        treat_as: what the slots take the view for, such as "clean"; "" for its role.
         scored: whether its accuracy is reported.
     """
 
@@ -65,7 +62,7 @@ class View:
     role: str
     origin: Any
     index: Tensor
-    weight: float | Tensor | Callable[[Step, View], Tensor] = 1.0
+    weight: float | Tensor | Callable[[Any, View], Tensor] = 1.0
     radius: Tensor | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     treat_as: str = ""
@@ -73,7 +70,7 @@ class View:
 
     @property
     def kind(self) -> str:
-        """Return what output maps, label maps and losses take the view for."""
+        """Return what the slots take the view for."""
         return self.treat_as or self.role
 
     @classmethod

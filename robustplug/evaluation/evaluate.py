@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..core.calling.meter import Meter
 from ..core.guards.calls import refusal
 from ..core.measures import Measure, mean_of, share_of
 from ..core.protocols import AimingPerturbation
 from ..core.random import derive, isolated, other_generators, stream
-from ..core.step import Meter
 from ..core.task import PoolingTask, quantities_of
 from ..core.types import AttackResult, Batch, Cost, Feed, Split
 from ..errors import Refused, RunError, ends_program, out_of_memory
@@ -29,7 +29,7 @@ from ..text.records import TextRecord
 from .chunks import regroup, sample_lines, standing_batches
 from .classes import BINS, Standing, by_class, calibration_error, confusion
 from .judge import judge
-from .kept.journal import JOURNAL_FORMAT, Journal, Quiet
+from .kept.journal import Journal, Quiet, journal_of
 from .kept.records import Chunk
 from .kept.transfer import examples
 from .setting import CLEAN, REJECTED, Attack, Setting
@@ -81,7 +81,7 @@ class Evaluation(Setting):
             device=str(self.processes.device),
         )
         rows = [CLEAN, *attacks]
-        journal = self._journal(split, rows, feed)
+        journal = journal_of(self, split, rows, feed)
         everyone = clean = Standing.of(size)
         chains = dict[str, Standing]()
         self.texts = {}
@@ -120,23 +120,6 @@ class Evaluation(Setting):
                 continue
             table = confusion(standing.predicted, labels, classes) if number in shown else ()
             yield replace(row, by_class=by_class(standing.right, labels, classes), confusion=table)
-
-    def _journal(self, split: Split, rows: Sequence[Attack], feed: Feed) -> Journal | Quiet:
-        if self.journal is None:
-            return Quiet()
-        said = [
-            (row.label, dict(row.options), dict(row.threat), dict(row.shift_options), row.chain)
-            for row in rows
-        ]
-        identity = {
-            **self.identity,
-            "journal": JOURNAL_FORMAT,
-            "split": split,
-            "seed": self.seed,
-            "rows": said,
-            "feed": dataclasses.asdict(feed),
-        }
-        return Journal.open(self.journal, identity, self.processes, self.reporter.warn)
 
 
 @dataclass

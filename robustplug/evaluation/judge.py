@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.calling.meter import Meter
 from ..core.guards.calls import compared, unchanged
 from ..core.guards.values import copied
 from ..core.protocols import Vicinity
 from ..core.random import isolated, stream
-from ..core.step import Meter, Step
+from ..core.step import Step
 from ..core.task import MeasuringTask, RecordingTask, Task, TellingTask
 from ..core.types import Batch, View, take
 from ..errors import Refused

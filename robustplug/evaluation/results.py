@@ -28,11 +28,11 @@ from .evaluate import Evaluation
 from .examples import Examples, Keeper, refuse_other_examples
 from .judge import survivors
 from .kept.journal import discard
+from .kept.texts import write_texts
 from .readable import readable
 from .rows import chain_of_attacks, suite_attacks
 from .setting import Attack
 from .summary import ReferenceErrors, corruption_summary, worst_cases
-from .texts import write_texts
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
+from ..core.method import Wrapper
 from ..core.modules import Normalized
-from ..core.wrapper import Wrapper
 from ..errors import RunError
 from ..files.reading import is_file, is_folder
 from ..plugin.component import Use, slots

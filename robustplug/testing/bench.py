@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core.batches import epoch_batches
+from ..core.calling.meter import Meter
 from ..core.method import Method, prepare
 from ..core.random import derive, isolated, stream
-from ..core.step import Meter, Step
+from ..core.step import Step
 from ..core.types import Batch, Feed, ParamGroup, Pass, Progress, TaskInfo, View
 from ..devices.processes import start
 from ..errors import Refused

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.functional import failure
 from ..core.method import Objective
 from ..core.random import stream
-from ..core.step import Step, failure
+from ..core.step import Step
 from ..core.types import Batch, Cost, Feed, View
 from .bench import Bench, Subject, differing, require, skip_unless
 from .toys import ToyTask, toy_linear, toy_plain

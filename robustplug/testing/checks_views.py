@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..core.calling.meter import Meter
 from ..core.random import isolated
-from ..core.step import Meter, Step
+from ..core.step import Step
 from ..core.types import Cost
 from ..training.loop import views_of
 from .bench import Bench, Subject, differing, require, rows_of, skip_unless

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..core.calling.meter import Meter
 from ..core.random import derive, isolated, other_generators
-from ..core.step import Meter, Step
+from ..core.step import Step
 from ..core.types import Batch, Pass, Progress, View
 from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError

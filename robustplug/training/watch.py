@@ -12,7 +12,7 @@ from ..core.guards import switches
 from ..core.guards.calls import compared, limits, refusal
 from ..core.guards.models import Kept
 from ..core.guards.values import copied, same, version_of, versions
-from ..core.wrapper import nested
+from ..core.method import nested
 from ..errors import RunError
 from ..plugin.build import BUILT
 from ..plugin.culprit import name_of

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustplug.core.calling.meter import Meter
+from robustplug.core.calling.restored import BatchNormMode
 from robustplug.core.method import Objective
 from robustplug.core.state import MethodState
-from robustplug.core.step import BatchNormMode, Meter, Step
+from robustplug.core.step import Step
 from robustplug.core.types import Batch, View
 from robustplug.errors import Refused, RunError
 from robustplug.testing.toys import ToyTask

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.api import View, kl_divergence
-from robustplug.core.wrapper import nested
+from robustplug.core.method import nested
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import recipe_from_mapping
 from robustplug.recipe.write import recipe_to_mapping

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from robustplug.core.calling.meter import Meter
 from robustplug.core.method import needs_sync
-from robustplug.core.step import Meter, Step
+from robustplug.core.step import Step
 from robustplug.core.types import Progress
 from robustplug.testing import Bench, Subject
 from robustplug.testing.toys import toy_norm

@@ -14,8 +14,8 @@ from torch import Tensor
 import robustplug
 from robustplug.api import ArrayTask, Batch, Component, Feed, NoOptions, View, register, stream
 from robustplug.core.batches import balanced_order, endless_order, epoch_batches, index_batches
+from robustplug.core.functional import factors
 from robustplug.core.state import MethodState
-from robustplug.core.step import factors
 from robustplug.core.types import Split
 from robustplug.devices.processes import start
 from robustplug.plugin.host import registry

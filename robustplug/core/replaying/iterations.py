@@ -18,7 +18,8 @@ from .rows import buffers, fill, has_rows, layout, padded_size
 from .state import Same, change, other_draws, state_of
 
 if TYPE_CHECKING:
-    from ..step import Meter, Step
+    from ..calling.meter import Meter
+    from ..step import Step
     from ..types import View
 
 # Graphs that are kept at most; and how deep functions are followed into functions that they close over.

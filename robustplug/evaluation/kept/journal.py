@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -14,8 +14,9 @@ from ...runs.folder import write_atomic, writing
 from .records import Chunk, Records, decode, encode, first_line, linked, misfit, read_records
 
 if TYPE_CHECKING:
-    from ...core.types import Batch
+    from ...core.types import Batch, Feed, Split
     from ...devices.processes import Processes
+    from ..setting import Attack, Setting
 
 # Part of every evaluation's identity: records of an earlier version lack what this one needs.
 JOURNAL_FORMAT = 4
@@ -149,3 +150,26 @@ def _opened(path: Path, key: str, found: Records) -> TextIO:
         lines, found.last = linked(found.records, last)
         write_atomic(path, "".join([head, *lines]).encode())
     return path.open("a", encoding="utf-8")
+
+
+def journal_of(setting: Setting, split: Split, rows: Sequence[Attack], feed: Feed) -> Journal | Quiet:
+    """Open the journal of an evaluation, if it has one.
+
+    Args:
+        setting: the evaluation.
+        split: the split of its samples.
+        rows: its attacks, in order.
+        feed: its batches.
+    """
+    if setting.journal is None:
+        return Quiet()
+    said = [(r.label, dict(r.options), dict(r.threat), dict(r.shift_options), r.chain) for r in rows]
+    identity = {
+        **setting.identity,
+        "journal": JOURNAL_FORMAT,
+        "split": split,
+        "seed": setting.seed,
+        "rows": said,
+        "feed": asdict(feed),
+    }
+    return Journal.open(setting.journal, identity, setting.processes, setting.reporter.warn)

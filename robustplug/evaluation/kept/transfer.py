@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...core.calling.meter import Meter
 from ...core.random import derive, isolated, stream
-from ...core.step import Meter, Step
+from ...core.step import Step
 from ...core.types import Batch, Cost, Feed, Split, View
 from ...errors import Refused
 from ...files.reading import Unreadable, parse_json, read_bytes, read_json

@@ -20,7 +20,7 @@ from .update import Outcome, Update
 if TYPE_CHECKING:
     import torch
 
-    from ...core.step import Meter
+    from ...core.calling.meter import Meter
 
 # Graphs that are kept at most, and updates without any after which this is told.
 _GRAPHS, _PATIENCE = 8, 50

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..plugin.component import Component, Kind, Use
-from ..plugin.registry import Registry
-from .layers import split_name
-from .shape import shape
+from ...plugin.component import Component, Kind, Use
+from ...plugin.registry import Registry
+from ..layers import split_name
+from ..shape import shape
 
 
 def with_defaults_of_task(data: Mapping[str, Any], registry: Registry) -> Mapping[str, Any]:

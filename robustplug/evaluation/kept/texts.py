@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runs.folder import write_atomic, writing
-from ..text.records import records_csv, records_html, records_json
+from ...runs.folder import write_atomic, writing
+from ...text.records import records_csv, records_html, records_json
 
 if TYPE_CHECKING:
-    from ..core.types import Result
+    from ...core.types import Result
 
 
 def write_texts(result: Result, folder: Path) -> None:

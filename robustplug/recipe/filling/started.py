@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files.reading import is_file
-from .errors import RecipeError
-from .options import ModelKeys
-from .shape import shape
-from .toml.files import parse, read_text
+from ...files.reading import is_file
+from ..errors import RecipeError
+from ..options import ModelKeys
+from ..shape import shape
+from ..toml.files import parse, read_text
 
 
 def with_model_of_run(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What a recipe leaves out, and its run or its task knows."""
