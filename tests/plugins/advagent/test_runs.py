@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 import robustplug
 from robustplug.cli import main
+from robustplug_advagent.commands import query_curves
 from robustplug_advagent.protocol import Goal, OwnAgent, Turn
 
 from ...training.runs import merged, newest, outcome
@@ -154,3 +155,26 @@ def test_an_agent_of_ones_own_is_evaluated_like_any_other(imitator: Path) -> Non
         assert ("no method logits" in row.skipped) == white_box
         if not white_box:
             assert row.measures["target"].count == 8
+
+
+def test_curves_show_what_attacks_gain_against_their_queries(imitator: Path, tmp_path: Path) -> None:
+    path = tmp_path / "queries.toml"
+    path.write_text(
+        f"""schema = 1
+[[row]]
+attack = {{ use = "rl-attack", batch = 16, people = 4, speaker = "{imitator}" }}
+sweep.attack.epochs = [1, 2]
+[[row]]
+attack = {{ use = "partner", agent = "{imitator}" }}
+"""
+    )
+    given = ["--suite", path, "--set", "evaluate.samples=8", "--device", "cpu", "--out", tmp_path / "out"]
+    done = CliRunner().invoke(query_curves, [str(argument) for argument in (imitator, *given)])
+    assert done.exit_code == 0, done.output
+    (learned, partner) = json.loads((tmp_path / "out" / "query-curves.json").read_text())["lines"]
+    assert (learned["name"], len(learned["points"]), len(partner["points"])) == ("rl-attack", 2, 1)
+    one, two = learned["points"]
+    assert one["prepared"] < two["prepared"]
+    assert partner["points"][0]["prepared"] == 0
+    assert "rl-attack: advantage" in done.output
+    assert (tmp_path / "out" / "figures" / "query-curves.png").is_file()
