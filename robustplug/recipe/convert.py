@@ -19,9 +19,8 @@ from ..plugin.culprit import one_line
 from ..plugin.host import registry as installed
 from ..plugin.registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
 from .clashes import clashes, model_clashes, strangers
-from .defaults import with_defaults_of_task
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
-from .layers import ABSENT, inherited_options, layered, split_name
+from .layers import ABSENT, inherited_options, layered, split_name, with_defaults_of_task
 from .messages import explain, grouped, show, table_hint, table_text
 from .options import COMMON, Recipe, as_mapping
 from .shape import PREFIX, Shape, shape

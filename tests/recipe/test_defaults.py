@@ -11,8 +11,8 @@ from robustplug.evaluation.rows import suite_attacks
 from robustplug.plugin.component import Use
 from robustplug.plugin.host import registry
 from robustplug.recipe.convert import resolve
-from robustplug.recipe.defaults import default_attacks
 from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.layers import default_attacks
 from robustplug.recipe.load import read_suite, recipe_from_mapping
 
 
