@@ -77,10 +77,8 @@ def test_batching_equals_one_by_one(name: str, options: dict[str, Any]) -> None:
 
 
 def test_an_evaluation_does_not_depend_on_the_batch_size() -> None:
-    made = [
-        Attack(str(at), {}, attack(**options), chain="")
-        for at, options in enumerate(({"keywords": 1}, {"untargeted": True}))
-    ]
+    asked: list[dict[str, Any]] = [{"keywords": 1}, {"untargeted": True}]
+    made = [Attack(str(at), {}, attack(**options), chain="") for at, options in enumerate(asked)]
     found = []
     for size in (9, 4, 1):
         run = evaluation()
