@@ -63,7 +63,12 @@ def model_folder(data: Path, folder: Path, kind: str = "marian") -> Path:
     import transformers
 
     pieces = tokenizer(data, folder)
-    numbers = {"pad_token_id": 0, "decoder_start_token_id": 2, "eos_token_id": 3, "vocab_size": len(pieces)}
+    numbers: dict[str, Any] = {
+        "pad_token_id": 0,
+        "decoder_start_token_id": 2,
+        "eos_token_id": 3,
+        "vocab_size": len(pieces),
+    }
     if kind == "t5":
         config: Any = transformers.T5Config(
             d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0.0, **numbers
