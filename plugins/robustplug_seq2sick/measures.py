@@ -115,8 +115,9 @@ def _of_corpus(parts: Tensor, score: Callable[[Sequence[float]], float]) -> Meas
     sums = torch.stack([parts[draw].sum(0) for draw in draws])
     scores = torch.tensor([score(row) for row in sums.tolist()])
     low, high = torch.quantile(scores, torch.tensor([0.025, 0.975])).tolist()
-    known = (math.nan, math.nan) if low == high else (low, high)
-    return Measure(score(parts.sum(0).tolist()), *known, count)
+    if low == high:
+        low = high = math.nan
+    return Measure(score(parts.sum(0).tolist()), low, high, count)
 
 
 def perplexity(surprise: Tensor, words: Tensor) -> Measure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -29,12 +30,12 @@ def records(view: View, output: Any, source: Words, target: Words) -> list[TextR
     answers = [[target.text(row) for row in part.tolist()] for part in (goal.said, output.words)]
     scores = [_scores(goal, part, target, view.y) for part in (goal.said, output.words)]
     data = [target.text(row) for row in view.y.tolist()]
-    rows = zip(*texts, *scores, *answers, data, queries, strict=True)
+    rows: Iterator[Any] = zip(*texts, *scores, *answers, data, queries, strict=True)
     kinds = [
         "Skipped" if not can else "Successful" if won else "Failed"
         for can, won in zip(possible, reached, strict=True)
     ]
-    return [TextRecord(*row, kind) for row, kind in zip(rows, kinds, strict=True)]
+    return [TextRecord._make((*row, kind)) for row, kind in zip(rows, kinds, strict=True)]
 
 
 def _scores(goal: Goal, words: Tensor, target: Words, data: Tensor) -> list[float]:

@@ -20,14 +20,13 @@ from ..plugin.host import registry as installed
 from ..plugin.registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
 from .clashes import clashes, model_clashes, strangers
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
-from .filling.defaults import with_defaults_of_task
-from .filling.started import with_model_of_run
-from .layers import ABSENT, inherited_options, layered, split_name
+from .layers import ABSENT, inherited_options, layered, split_name, with_defaults_of_task
 from .messages import explain, grouped, show, table_hint, table_text
 from .options import COMMON, Recipe, as_mapping
 from .shape import PREFIX, Shape, shape
 from .suite import Suite, at_its_source, spread, sweep_findings
 from .toml.overrides import LateVariant
+from .toml.started import with_model_of_run
 
 _DEEPEST = 40
 

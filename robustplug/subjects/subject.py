@@ -18,7 +18,7 @@ from ..plugin.component import Component, Use
 from ..plugin.host import registered, registry
 from ..plugin.registry import GIVEN
 from ..recipe.convert import resolve
-from ..recipe.filling.defaults import default_attacks, fitting_task
+from ..recipe.layers import default_attacks, fitting_task
 from ..recipe.load import recipe_from_mapping
 from ..recipe.write import recipe_to_mapping
 from .formats.contents import stated_model

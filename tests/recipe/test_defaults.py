@@ -12,7 +12,7 @@ from robustplug.plugin.component import Use
 from robustplug.plugin.host import registry
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
-from robustplug.recipe.filling.defaults import default_attacks
+from robustplug.recipe.layers import default_attacks
 from robustplug.recipe.load import read_suite, recipe_from_mapping
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from robustplug.api import isolated, stream
 from robustplug_seq2sick.text.synthetic import Speaker
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "d_model": 16,
     "encoder_layers": 1,
     "decoder_layers": 1,
@@ -63,7 +63,12 @@ def model_folder(data: Path, folder: Path, kind: str = "marian") -> Path:
     import transformers
 
     pieces = tokenizer(data, folder)
-    numbers = {"pad_token_id": 0, "decoder_start_token_id": 2, "eos_token_id": 3, "vocab_size": len(pieces)}
+    numbers: dict[str, Any] = {
+        "pad_token_id": 0,
+        "decoder_start_token_id": 2,
+        "eos_token_id": 3,
+        "vocab_size": len(pieces),
+    }
     if kind == "t5":
         config: Any = transformers.T5Config(
             d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0.0, **numbers
@@ -83,7 +88,13 @@ def language_model(data: Path, folder: Path) -> Path:
 
     pieces = tokenizer(data, folder)
     config: Any = transformers.GPT2Config
-    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96, "initializer_range": 0.5}
+    sizes: dict[str, Any] = {
+        "n_embd": 16,
+        "n_layer": 1,
+        "n_head": 2,
+        "n_positions": 96,
+        "initializer_range": 0.5,
+    }
     with isolated(5):
         transformers.GPT2LMHeadModel(
             config(vocab_size=len(pieces), bos_token_id=2, eos_token_id=3, **sizes)

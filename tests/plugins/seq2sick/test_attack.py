@@ -77,17 +77,15 @@ def test_batching_equals_one_by_one(name: str, options: dict[str, Any]) -> None:
 
 
 def test_an_evaluation_does_not_depend_on_the_batch_size() -> None:
-    made = [
-        Attack(str(at), {}, attack(**options), chain="")
-        for at, options in enumerate(({"keywords": 1}, {"untargeted": True}))
-    ]
+    asked: list[dict[str, Any]] = [{"keywords": 1}, {"untargeted": True}]
+    made = [Attack(str(at), {}, attack(**options), chain="") for at, options in enumerate(asked)]
     found = []
     for size in (9, 4, 1):
         run = evaluation()
         rows = run.run("test", made, size, 9)
         found.append(([row.right for row in rows], run.texts, [row.forwards for row in rows]))
     assert found[0][:2] == found[1][:2] == found[2][:2]
-    assert {record.result_type for record in found[0][1]["0"]} == {"Successful", "Failed"}
+    assert "Successful" in {record.result_type for record in found[0][1]["0"]}
 
 
 def test_a_broken_sentence_leaves_the_batch() -> None:
@@ -233,7 +231,8 @@ def rows() -> list[Attack]:
 
 
 def test_an_evaluation_counts_all_sentences_and_goes_on_after_a_kill(tmp_path: Path) -> None:
-    whole = evaluation().run("test", rows(), 7, 20)
+    first = evaluation()
+    whole = first.run("test", rows(), 7, 20)
     clean, row = whole[0], whole[1]
     assert row.attempted == 20
     assert "BLEU" in clean.measures
@@ -244,7 +243,10 @@ def test_an_evaluation_counts_all_sentences_and_goes_on_after_a_kill(tmp_path: P
     lines = journal.read_text().splitlines(keepends=True)
     # As if it had been killed after the first batches of the second attack.
     journal.write_text("".join(lines[:-2]))
-    again = evaluation(journal).run("test", rows(), 7, 20)
+    resumed = evaluation(journal)
+    again = resumed.run("test", rows(), 7, 20)
+    assert resumed.texts == first.texts
+    assert [len(texts) for texts in first.texts.values()] == [20, 20]
     for one, other in zip(whole, again, strict=True):
         assert one.right == other.right
         assert one.example == other.example

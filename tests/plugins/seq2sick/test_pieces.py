@@ -248,7 +248,7 @@ def test_a_folder_is_attacked_in_one_command(data: Path, folder: Path, tmp_path:
     assert result.meta["modality"] == "text"
     stored = (tmp_path / "short.json").read_text()
     assert "linf" not in stored
-    (shown, *_) = result_tables(result, 200)
+    shown: Any = result_tables(result, 200)[0]
     assert [column.header for column in shown.columns[:5]] == [
         "attack", "success %", "words changed", "BLEU", "chrF",
     ]  # fmt: skip

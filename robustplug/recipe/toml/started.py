@@ -10,7 +10,7 @@ from ...files.reading import is_file
 from ..errors import RecipeError
 from ..options import ModelKeys
 from ..shape import shape
-from ..toml.files import parse, read_text
+from .files import parse, read_text
 
 
 def with_model_of_run(table: Mapping[str, Any]) -> dict[str, Any]:

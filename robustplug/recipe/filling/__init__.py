@@ -1,1 +1,0 @@
-"""What a recipe leaves out, and its run or its task knows."""
