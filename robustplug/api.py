@@ -14,7 +14,7 @@ from .files.bounds import check_size, check_zip
 from .files.folders import check_model_folder
 from .files.reading import Unreadable, is_file, is_folder, open_file, read_bytes, read_json
 from .plugin.build import build
-from .plugin.component import Component, MethodOptions, NoOptions, Use, use
+from .plugin.component import Component, MethodOptions, NoOptions, Use, WrapperOptions, use
 from .plugin.foreign import Library, LibraryAttack, LibraryOptions, classes_in
 from .plugin.hookspecs import hookimpl
 from .plugin.host import register
@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         Weights,
         take,
     )
+    from .core.wrapper import Wrapper
     from .evaluation.opened import OpenedEvaluation
     from .evaluation.opened_run import open_run
     from .plugin.signatures import check_arguments, scaled_step
@@ -160,6 +161,7 @@ _LAZY = {
         "uniform_like",
     ),
     "core.state": ("MethodState", "PerSample"),
+    "core.wrapper": ("Wrapper",),
     "core.step": ("Meter", "Step"),
     "core.task": ("DescribedMeasures", "LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
     "core.types": (
@@ -306,6 +308,8 @@ __all__ = [
     "View",
     "Weights",
     "WordEmbeddings",
+    "Wrapper",
+    "WrapperOptions",
     "align_words",
     "as_rows",
     "attack_by_radius",

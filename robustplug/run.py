@@ -110,13 +110,14 @@ def train(
 def build(kind: Kind, name: str, /, **options: Any) -> Any:
     """Build a component by name, with its options as in a recipe.
 
-    For example `build("perturbation", "pgd", steps=10)`. Models also need `info`, a TaskInfo.
+    For example `build("perturbation", "pgd", steps=10)`. Models, and methods with
+    networks of their own, also need `info`, a TaskInfo.
 
     Raises:
         RecipeError: the name or an option is invalid.
     """
-    context = {"info": options.pop("info")} if kind == "model" and "info" in options else {}
-    return build_resolved(resolve(Use(name, options), kind), kind, **context)
+    info = options.pop("info", None)
+    return build_resolved(resolve(Use(name, options), kind), kind, info)
 
 
 @opens

@@ -27,7 +27,7 @@ class MaskedOutput:
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return the model's outputs under the view's mask, then select the mask of strength 0 again."""
-        strength = 0.0 if view.role == "clean" else view.info.get("strength", 0.0)
+        strength = 0.0 if view.kind == "clean" else view.info.get("strength", 0.0)
         switch(step.model, strength)
         try:
             return step.forward(view.x, variant=strength)
@@ -86,6 +86,6 @@ class RobMask(Method[RobMaskOptions]):
         """Return an ordinary module with the mask of `deploy`; keep the masks in the model."""
         return fold(model, self.options.deploy)
 
-    def cost(self) -> Cost:
-        """Count the attack and both views."""
-        return self.perturbation.cost(Cost(0, 0)) + (2, 2)
+    def loss_cost(self) -> Cost:
+        """Count both views."""
+        return Cost(2, 2)

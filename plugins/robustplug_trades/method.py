@@ -20,9 +20,9 @@ class CleanPrediction:
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return labels or rows (N, K); share the forward pass with the clean view."""
-        if view.role == "clean":
+        if view.kind == "clean":
             return view.y
-        return step.output(view.replace(x=view.origin, role="clean")).float().softmax(1)
+        return step.output(view.at_origin()).float().softmax(1)
 
 
 class TradesLoss:
@@ -33,7 +33,7 @@ class TradesLoss:
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return the loss of each sample, (N,)."""
-        if view.role == "clean" or target.dim() == 1:
+        if view.kind == "clean" or target.dim() == 1:
             return cross_entropy(output, target)
         return kl_divergence(output, target)
 
@@ -51,4 +51,8 @@ class Trades(Method[TradesOptions]):
 
     def cost(self) -> Cost:
         """Count the attack, whose target takes one forward, and both views."""
-        return self.perturbation.cost(Cost(1, 0)) + (2, 2)
+        return self.perturbation.cost(Cost(1, 0)) + self.loss_cost()
+
+    def loss_cost(self) -> Cost:
+        """Count both views."""
+        return Cost(2, 2)

@@ -57,4 +57,8 @@ class Bilateral(Method[BilateralTrainingOptions]):
 
     def cost(self) -> Cost:
         """Count the attack, the clean prediction for the labels, and the update."""
-        return self.perturbation.cost(Cost(1, 0)) + (2, 1)
+        return self.perturbation.cost(Cost(1, 0)) + self.loss_cost()
+
+    def loss_cost(self) -> Cost:
+        """Count the prediction for the labels, and the view."""
+        return Cost(2, 1)

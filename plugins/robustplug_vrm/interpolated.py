@@ -37,6 +37,6 @@ class Interpolated(Method[InterpolatedOptions]):
             radius=radius,
         )
 
-    def cost(self) -> Cost:
-        """Count the attack and both views."""
-        return self.perturbation.cost(Cost(0, 0)) + (2, 2)
+    def loss_cost(self) -> Cost:
+        """Count both views."""
+        return Cost(2, 2)

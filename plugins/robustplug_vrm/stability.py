@@ -18,9 +18,9 @@ def clean_view(step: Step, view: View) -> View:
     """Return the view at the task's own samples, before the vicinity drew virtual ones."""
     batch = step.batch
     if view.index is batch.index:
-        return view.replace(x=batch.x, role="clean")
+        return view.replace(x=batch.x, role="clean", treat_as="")
     place = (view.index[:, None] == batch.index[None]).int().argmax(1)
-    return view.replace(x=batch.x[place], role="clean")
+    return view.replace(x=batch.x[place], role="clean", treat_as="")
 
 
 class StableLabels:
@@ -31,7 +31,7 @@ class StableLabels:
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return labels or rows (N, K); share the forward pass with the clean view."""
-        if view.role == "clean":
+        if view.kind == "clean":
             return view.y
         return step.output(clean_view(step, view)).float().softmax(1)
 
@@ -79,4 +79,8 @@ class Stability(Method[StabilityOptions]):
 
     def cost(self) -> Cost:
         """Count the attack, whose target takes one forward, and both views."""
-        return self.perturbation.cost(Cost(1, 0)) + (2, 2)
+        return self.perturbation.cost(Cost(1, 0)) + self.loss_cost()
+
+    def loss_cost(self) -> Cost:
+        """Count both views."""
+        return Cost(2, 2)

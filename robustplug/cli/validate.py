@@ -40,9 +40,12 @@ def validate(
     from ..recipe.load import read_recipe
     from ..recipe.write import write_recipe
     from ..subjects.assemble import build_part
+    from ..subjects.starting import networks_of, refuse_missing
 
     read = read_recipe(recipe, overrides)
-    build_part(read.method, "method", "method")
+    refuse_missing(read)
+    if not any(networks_of(read.method, "method")):  # they are built for a task, whose data may be elsewhere
+        build_part(read.method, "method", "method")
     build_part(read.schedule, "schedule", "schedule")
     build_part(read.validate.attack, "perturbation", "validate.attack")
     for number, attack in enumerate(read.evaluate.attack):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -28,6 +29,11 @@ def prepare(method: Method[Any], model: nn.Module, task: Task) -> Sequence[Param
     for part in parts:
         if isinstance(part, LearnedSlot):
             groups += part.setup(model, task, method.state)
+    held = {id(parameter) for parameter in method.state.held()}
+    for group in groups:
+        for parameter in group.params:
+            if id(parameter) in held:
+                parameter.requires_grad_(True)
     return groups
 
 
@@ -48,7 +54,7 @@ def needs_sync(method: Method[Any]) -> bool:
             return True
         if isinstance(part, list | tuple):
             left += part
-        elif part is method or (
+        elif isinstance(part, Method) or (
             not isinstance(part, nn.Module | type) and (callable(part) or hasattr(part, "sample"))
         ):
             left += getattr(part, "__dict__", {}).values()
@@ -79,6 +85,8 @@ class Method(Generic[Options]):
     Args:
         options: the component's options.
         vicinity, perturbation, label_map, output_map, loss: the slots.
+        networks: what fills the slots of kind "model" in the options, such as a teacher; each becomes an
+            attribute, and a part of the state (see `MethodState.hold`). None for an empty slot.
     """
 
     needs_sync: bool = False
@@ -93,6 +101,7 @@ class Method(Generic[Options]):
         label_map: LabelMap,
         output_map: OutputMap,
         loss: Loss,
+        **networks: nn.Module | None,
     ) -> None:
         self.options = options
         self.vicinity = vicinity
@@ -101,6 +110,13 @@ class Method(Generic[Options]):
         self.output_map = output_map
         self.loss = loss
         self.state = MethodState()
+        self._hold(networks)
+
+    def _hold(self, networks: Mapping[str, nn.Module | None]) -> None:
+        for name, network in networks.items():
+            setattr(self, name, network)
+            if network is not None:
+                self.state.hold(name, network)
 
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Prepare state and model, and return the parameter groups to train; called once, before training.
@@ -121,6 +137,13 @@ class Method(Generic[Options]):
             point: virtual samples, drawn from the vicinity.
         """
         return [self.perturbation(step, View.of(point, "adv"), self.vicinity)]
+
+    def around_loss(self, step: Step, views: Sequence[View]) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the loss of the views and its gradient are computed.
+
+        It may move weights, through `step.moved`. It ends before `after_backward`.
+        """
+        return contextlib.nullcontext()
 
     def after_backward(self, step: Step, views: Sequence[View]) -> None:
         """Act after the backward pass and before the optimiser update."""
@@ -160,4 +183,8 @@ class Method(Generic[Options]):
 
     def cost(self) -> Cost:
         """Return the forwards and backwards per sample that one batch costs, all passes included."""
-        return self.perturbation.cost(Cost(0, 0)) + (1, 1)
+        return self.perturbation.cost(Cost(0, 0)) + self.loss_cost()
+
+    def loss_cost(self) -> Cost:
+        """Return the forwards and backwards per sample of the loss of the views, in one pass."""
+        return Cost(1, 1)

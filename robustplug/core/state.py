@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,29 @@ class MethodState(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._local: dict[str, Tensor] = {}
+        self._frozen: list[nn.Module] = []
+
+    def hold(self, name: str, network: nn.Module) -> None:
+        """Add another network, such as a teacher: frozen, and in eval mode, also after `train`.
+
+        In training, only parameters that a parameter group names are unfrozen.
+        """
+        self.add_module(name, network.requires_grad_(False).eval())
+        self._frozen.append(network)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the networks that are held."""
+        super().train(mode)
+        for network in self._frozen:
+            network.eval()
+        return self
+
+    def held(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the networks that are held, also those of states inside."""
+        for module in self.modules():
+            if isinstance(module, MethodState):
+                for network in module._frozen:
+                    yield from network.parameters()
 
     def per_sample(self, name: str, size: int, initial: float = 0.0) -> PerSample:
         """Add a memory of one number for each training sample."""
@@ -83,8 +107,17 @@ class MethodState(nn.Module):
 
     def set_local(self, name: str, value: Tensor) -> None:
         """Set a tensor that each process has for itself, such as the perturbation of Free AT."""
-        self._local[name] = value
+        part, dot, rest = name.partition(".")
+        inner = self._modules.get(part)
+        if dot and isinstance(inner, MethodState):
+            inner.set_local(rest, value)
+        else:
+            self._local[name] = value
 
     def local(self) -> Mapping[str, Tensor]:
-        """Return all tensors that each process has for itself."""
-        return dict(self._local)
+        """Return all tensors that each process has for itself; those of a state inside are "PART.NAME"."""
+        found = dict(self._local)
+        for part, module in self._modules.items():
+            if isinstance(module, MethodState):
+                found |= {f"{part}.{name}": value for name, value in module.local().items()}
+        return found

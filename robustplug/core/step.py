@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -108,6 +108,20 @@ def failure(loss: Any, target: Any, error: Exception) -> str:
     )
 
 
+def unchanged(tensors: Sequence[Tensor]) -> None:
+    """Leave tensors as they are: the means over a single process."""
+
+
+def factors(labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Return the class weight of each sample, (N,); of a mixture, the mean over its shares.
+
+    Args:
+        labels: classes int64 (N,), or rows (N, K) that sum to 1.
+        class_weights: (K,).
+    """
+    return class_weights[labels] if labels.dim() == 1 else labels @ class_weights
+
+
 @dataclass
 class Step:
     """Provide the slots of a method with what they need for one update, or for one evaluation batch.
@@ -125,6 +139,9 @@ class Step:
         evaluating: whether an attack may stop at the first success of each sample.
         seed: seed from which, together with a sample's index, the generators of single samples are derived.
             All batches of an evaluation row share one seed; each training update has another.
+        share: factor that makes the mean over processes the mean over the global batch.
+        class_weights: a factor of each class's loss, (K,); None for none.
+        average: replaces tensors by their means over all processes.
     """
 
     model: nn.Module
@@ -138,6 +155,9 @@ class Step:
     wrapped: nn.Module | None = None
     evaluating: bool = False
     seed: int = 0
+    share: float = 1.0
+    class_weights: Tensor | None = None
+    average: Callable[[Sequence[Tensor]], None] = unchanged
     logged: dict[str, Tensor] = field(default_factory=dict)
     reported: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, Tensor] = field(default_factory=dict)
@@ -244,6 +264,17 @@ class Step:
         """Return ℓ(h, g∘f) of each sample, (N,): what training descends and an attack ascends."""
         return self.loss(view, self.output(view), self.target(view))
 
+    def weight(self, view: View) -> float | Tensor:
+        """Return the factor of a view in the loss, class weights included: a number, or a tensor (N,)."""
+        own = view.weight(self, view) if callable(view.weight) else view.weight
+        return own if self.class_weights is None else own * factors(view.y, self.class_weights)
+
+    def total(self, views: Sequence[View]) -> Tensor:
+        """Return Σ_views mean(weight · ℓ), what training descends, and log nothing."""
+        terms = [self.objective(view) for view in views]
+        weighed = [(self.weight(view) * term).mean() for view, term in zip(views, terms, strict=True)]
+        return torch.stack(weighed).sum() * self.share
+
     def score(self, view: View, output: Any) -> Tensor:
         """Return for each sample whether its output is correct: bool (N,)."""
         return self.task.score(view, output)
@@ -276,6 +307,71 @@ class Step:
         self.meter.backwards += self._graph_rows
         self._graph_rows = 0
         total.backward()  # type: ignore[no-untyped-call]
+
+    def weight_gradients(self, total: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        """Return the gradient of a loss with respect to each parameter, and count it; no .grad is changed.
+
+        With several processes, it is the mean over them. Use it within `rehearsal`.
+
+        Args:
+            total: scalar, from `total`.
+            parameters: the parameters; one that the loss does not depend on has a gradient of 0.
+        """
+        self.meter.backwards += self._graph_rows
+        self._graph_rows = 0
+        found = torch.autograd.grad(total, parameters, allow_unused=True)
+        gradients = [
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(parameters, found, strict=True)
+        ]
+        self.average(gradients)
+        return gradients
+
+    @contextlib.contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Compute losses and their gradients in a block whose outputs are not used in the update itself.
+
+        Afterwards, the model's buffers (running statistics) are as before, and no output is shared. With
+        several processes, gradients are not averaged by themselves.
+        """
+        saved = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        wrapped, self.wrapped = self.wrapped, None
+        self._forget()
+        try:
+            yield
+        finally:
+            self.wrapped = wrapped
+            self._forget()
+            with torch.no_grad():
+                for buffer, value in saved:
+                    buffer.copy_(value)
+
+    @contextlib.contextmanager
+    def moved(self, moves: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+        """Add to parameters for a block, and put the same bits back afterwards, even after an exception.
+
+        Outputs of one side are never shared with the other. Gradients from inside stay.
+
+        Args:
+            moves: what to add, by parameter, of its shape.
+        """
+        saved = [(parameter, parameter.detach().clone()) for parameter in moves]
+        self._forget()
+        try:
+            with torch.no_grad():
+                for parameter, move in moves.items():
+                    parameter.add_(move)
+            yield
+        finally:
+            self._forget()
+            with torch.no_grad():
+                for parameter, value in saved:
+                    parameter.copy_(value)
+
+    def _forget(self) -> None:
+        """Forget the outputs that could be shared; their graphs will not go backwards any more."""
+        self._cache.clear()
+        self._graph_rows = 0
 
     def log(self, name: str, values: Tensor, rows: Tensor | None = None) -> None:
         """Record the mean of a per-sample quantity (N,) for the progress bar and the epoch's report.

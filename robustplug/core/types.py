@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..text.records import TextRecord
+    from .step import Step
 
 Split = Literal["train", "validation", "test"]
 
@@ -47,13 +48,16 @@ class View:
     Attributes:
         x: the (perturbed) inputs.
         y: the labels of the samples.
-        role: "clean", "adv", or another name that the method chooses; output maps and losses may depend on
-            it.
+        role: "clean", "adv", or another name that the method chooses, under which reports show the view.
         origin: the inputs that the radius is measured from.
         index: stable sample ids, as in Batch.
-        weight: factor of this view in the loss: a number, or a tensor (N,).
+        weight: factor of this view in the loss: a number, a tensor (N,), or a function of the step and the
+            view that returns one, for weights that depend on outputs: those are shared with the loss, with
+            their graph.
         radius: allowed distance from origin: None for the vicinity's own, or a tensor (N,).
         info: what a method passes to its own slots, for example {"eps": Tensor}, or the info of the batch.
+        treat_as: what output maps, label maps and losses take the view for, such as "clean"; "" for its role.
+        scored: whether its accuracy is reported.
     """
 
     x: Any
@@ -61,9 +65,16 @@ class View:
     role: str
     origin: Any
     index: Tensor
-    weight: float | Tensor = 1.0
+    weight: float | Tensor | Callable[[Step, View], Tensor] = 1.0
     radius: Tensor | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    treat_as: str = ""
+    scored: bool = True
+
+    @property
+    def kind(self) -> str:
+        """Return what output maps, label maps and losses take the view for."""
+        return self.treat_as or self.role
 
     @classmethod
     def of(cls, batch: Batch, role: str = "clean", **changes: Any) -> View:
@@ -74,6 +85,10 @@ class View:
     def replace(self, **changes: Any) -> View:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def at_origin(self) -> View:
+        """Return the clean view of the same samples, at their origins."""
+        return self.replace(x=self.origin, role="clean", treat_as="")
 
     def rows(self, keep: Tensor) -> View:
         """Return the view of some rows, given as a boolean (N,) or an int64 tensor of positions."""

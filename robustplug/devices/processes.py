@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -127,6 +127,12 @@ class Processes:
             if count:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = self.accelerator.reduce(gradient, "mean")
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their means over processes."""
+        if self.world > 1:
+            for tensor in tensors:
+                tensor.copy_(self.accelerator.reduce(tensor, "mean"))
 
     def average_buffers(self, model: nn.Module) -> None:
         """Average floating-point buffers (running statistics), so that all processes agree."""

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from .options import Rest
 from .traits import NO_TRAITS, Traits
@@ -156,9 +156,19 @@ def use(name: str, /, **options: Any) -> Any:
     """Give a slot of an options dataclass its default component.
 
     The field's name is the kind of the slot (`perturbation: Use = use("pgd", steps=10)`). A field with
-    another name states the kind in its annotation: `inner: Annotated[Use, "perturbation"]`.
+    another name states the kind in its annotation: `inner: Annotated[Use, "perturbation"]`. Within the
+    options, another `use(…)` names the component of a slot.
     """
-    return field(default_factory=functools.partial(Use, name, options))
+    return field(default_factory=functools.partial(Use, name, _named(options)))
+
+
+def _named(value: Any) -> Any:
+    """Return options in which fields with a default component are that component."""
+    if isinstance(value, dataclasses.Field):
+        return value.default_factory() if value.default_factory is not dataclasses.MISSING else value
+    if isinstance(value, Mapping):
+        return {key: _named(item) for key, item in value.items()}
+    return [_named(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -178,6 +188,17 @@ class MethodOptions:
     label_map: Use = use("one-hot")
     output_map: Use = use("identity")
     loss: Use = use("ce")
+
+
+@dataclass(frozen=True)
+class WrapperOptions:
+    """The options of a method around another method; its own options add to them.
+
+    Attributes:
+        inner: the method around which it stands; what the wrapper does not state is that method's.
+    """
+
+    inner: Annotated[Use, "method"]
 
 
 @dataclass(frozen=True)
@@ -234,6 +255,15 @@ def _slots(options: type[Any]) -> Iterator[Slot]:
                 f'Annotated[Use, "perturbation"] (one of {", ".join(KINDS)})'
             )
         yield Slot(item.name, kind, many, optional)
+
+
+def slot_of(method: Use, name: str) -> Use:
+    """Return the component in a slot of a resolved method: its own, or that of the method inside it."""
+    options = method.options
+    while not hasattr(options, name):
+        options = options.inner.options
+    found: Use = getattr(options, name)
+    return found
 
 
 def innermost(reference: Use, kind: Kind) -> Use:

@@ -25,6 +25,7 @@ from .layers import ABSENT, inherited_options, layered, split_name
 from .messages import explain, grouped, show, table_hint, table_text
 from .options import COMMON, Recipe, as_mapping
 from .shape import PREFIX, Shape, shape
+from .started import with_model_of_run
 from .suite import Suite, at_its_source, spread, sweep_findings
 from .toml.overrides import LateVariant
 
@@ -125,7 +126,7 @@ class Reader:
         if not isinstance(given, Mapping):
             self.note(path, f"must be a table, not {show(given)}", table_hint(path, given))
             return None
-        table = dict(given)
+        table = with_model_of_run(given) if kind == "model" else dict(given)
         name = table.pop("use", ABSENT if default is None else default.name)
         if name is ABSENT:
             known = ", ".join(self.registry.names(kind)) or "none"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from ..plugin.component import innermost
+from ..plugin.component import innermost, slot_of
 from ..plugin.options import Seed
 from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis
 from .errors import Finding, KeyPath, RecipeError, dotted
@@ -310,7 +310,7 @@ def _read_suite(
         return None, ""
     threats = []
     for cell in cells:
-        vicinity = cell.recipe.evaluate.vicinity or cell.recipe.method.options.vicinity
+        vicinity = cell.recipe.evaluate.vicinity or slot_of(cell.recipe.method, "vicinity")
         threat = use_to_mapping(innermost(vicinity, "vicinity"))
         if threat not in threats:
             threats.append(threat)

@@ -19,7 +19,7 @@ from ..core.random import derive, isolated
 from ..core.types import Feed, Split
 from ..errors import Refused, RunError, ends_program, out_of_memory
 from ..plugin.build import build
-from ..plugin.component import Use, innermost
+from ..plugin.component import Use, innermost, slot_of
 from ..plugin.culprit import described, failed
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
@@ -87,6 +87,16 @@ def build_part(reference: Use, kind: Any, key: str, **context: Any) -> Any:
         ) from error
 
 
+def build_method(recipe: Recipe, info: TaskInfo) -> Any:
+    """Build the method of a recipe; networks of its own are initialised from the recipe's seed.
+
+    Raises:
+        RecipeError: its factory refuses its options.
+    """
+    with isolated(derive(recipe.seed, "method")):
+        return build_part(recipe.method, "method", "method", info=info)
+
+
 def build_vicinity(reference: Use, key: str, info: TaskInfo) -> Any:
     """Build a vicinity of a recipe for the range of a task's inputs.
 
@@ -140,7 +150,7 @@ def note_on_radius(vicinity: Vicinity, info: TaskInfo) -> str:
 
 def threat_of(recipe: Recipe) -> Use:
     """Return the threat model of an evaluation: the recipe's own, or else the method's vicinity."""
-    asked, own = recipe.evaluate.vicinity, recipe.method.options.vicinity
+    asked, own = recipe.evaluate.vicinity, slot_of(recipe.method, "vicinity")
     return innermost(own if asked is None else asked, "vicinity")
 
 
@@ -224,8 +234,8 @@ def assemble(recipe: Recipe, device: torch.device) -> Parts:
     Raises:
         RecipeError: a component refuses its options, or the model does not fit the task.
     """
-    method = build_part(recipe.method, "method", "method")
     task = build_part(recipe.task, "task", "task")
+    method = build_method(recipe, task.info)
     bounded(method.vicinity, "method.vicinity", task.info)
     recipe = with_model(recipe, task)
     assert recipe.model is not None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
 from ..core.modules import Normalized
+from ..core.wrapper import Wrapper
 from ..errors import RunError
 from ..files.reading import is_file, is_folder
+from ..plugin.component import Use, slots
 from ..plugin.host import registry
 from ..recipe.errors import Problem, RecipeError
 from ..runs.folder import MODEL
@@ -19,8 +22,8 @@ from .formats.weights import fit, numbers_in, read_state, set_numbers, weights_d
 from .tuning import classifier_of
 
 if TYPE_CHECKING:
+    from ..core.method import Method
     from ..core.types import TaskInfo
-    from ..plugin.component import Use
     from ..recipe.options import Recipe
 
 
@@ -33,14 +36,71 @@ class Start(NamedTuple):
     numbers: Numbers | None = None
 
 
-def load_start(recipe: Recipe, model: nn.Module, info: TaskInfo) -> tuple[str | None, list[str]]:
-    """Load the weights that a recipe's model starts from.
+def load_networks(method: Method[Any], reference: Use, info: TaskInfo, key: str = "method") -> list[str]:
+    """Load the weights that the networks of a method start from, and return notes for the reader.
 
     Args:
-        recipe: a recipe whose model may have a `from`: a run folder, a file with a state dict, or a name of
-            weights of the model's library, which may also offer some where there is no `from`.
+        method: the method as built, before its setup.
+        reference: its reference, resolved.
+        info: the task.
+        key: key path of the method, for messages.
+
+    Raises:
+        RunError, RecipeError: as for `load_start`.
+    """
+    notes: list[str] = []
+    for slot in slots(type(reference.options)).values():
+        value, place = getattr(reference.options, slot.name), f"{key}.{slot.name}"
+        if slot.kind == "method" and isinstance(method, Wrapper):
+            notes += load_networks(method.inner, value, info, place)
+        elif slot.kind == "model" and isinstance(value, Use):
+            _, found = load_start(value, getattr(method, slot.name), info, place)
+            notes += [f"{place}: {note}" for note in found]
+    return notes
+
+
+def refuse_missing(recipe: Recipe) -> None:
+    """Refuse a recipe that names run folders or files of initial weights that do not exist.
+
+    Raises:
+        RecipeError: some do not exist.
+    """
+    places = [] if recipe.model is None else [("model", recipe.model)]
+    problems = []
+    for key, model in [*places, *networks_of(recipe.method, "method")]:
+        offered = registry().get("model", model.name).weights is not None
+        if model.start is None or (offered and not Path(model.start).exists()):
+            continue
+        path = Path(model.start)
+        if is_folder(path) and not is_file(path / MODEL):
+            problems.append(Problem(f"{key}.from", f"{path} contains no finished run: {MODEL} is missing"))
+        elif not path.exists():
+            problems.append(Problem(f"{key}.from", f"{path} does not exist"))
+    if problems:
+        raise RecipeError(problems, "recipe")
+
+
+def networks_of(reference: Use, key: str) -> Iterator[tuple[str, Use]]:
+    """Yield the models in the slots of a resolved method, and of methods within it, with their key paths."""
+    for slot in slots(type(reference.options)).values():
+        value, place = getattr(reference.options, slot.name), f"{key}.{slot.name}"
+        if isinstance(value, Use) and slot.kind == "model":
+            yield place, value
+        elif isinstance(value, Use) and slot.kind == "method":
+            yield from networks_of(value, place)
+
+
+def load_start(
+    reference: Use, model: nn.Module, info: TaskInfo, key: str = "model"
+) -> tuple[str | None, list[str]]:
+    """Load the weights that a model starts from.
+
+    Args:
+        reference: a reference to the model, which may have a `from`: a run folder, a file with a state dict,
+            or a name of weights of the model's library, which may also offer some where there is no `from`.
         model: the model as built, before any method's setup.
         info: the task.
+        key: key path of the model, for messages.
 
     Returns:
         The digest of the weights, None for an untrained start, and notes for the reader.
@@ -49,23 +109,22 @@ def load_start(recipe: Recipe, model: nn.Module, info: TaskInfo) -> tuple[str | 
         RunError: the weights do not exist, cannot be had, or do not fit.
         RecipeError: the library has no weights of this name.
     """
-    assert recipe.model is not None
-    found = _start_of(recipe.model, info)
+    found = _start_of(reference, info, key)
     if found is None:
         return None, []
     skip: list[str] = []
     notes = list(found.notes)
-    name = f'model "{recipe.model.name}"'
-    if recipe.model.more is not None and recipe.model.more.head == "new":
+    name = f'model "{reference.name}"'
+    if reference.more is not None and reference.more.head == "new":
         head = classifier_of(model, info.classes or 0)
         if head is None:
             why = f'is "new", but {name} has no linear layer with {info.classes} outputs'
-            raise RecipeError([Problem("model.head", why)], "recipe")
+            raise RecipeError([Problem(f"{key}.head", why)], "recipe")
         skip = [key for key in model.state_dict() if key.rpartition(".")[0] == head]
         notes.append(f'the classifier, "{head}", starts anew, with {info.classes} outputs')
     mend = (
         "give the model the options that these weights were trained with; for another number of classes, set "
-        'model.head = "new"'
+        f'{key}.head = "new"'
     )
     channels = info.shape[0] if info.shape else None
     fitted = fit(
@@ -84,7 +143,7 @@ def load_start(recipe: Recipe, model: nn.Module, info: TaskInfo) -> tuple[str | 
     return weights_digest(model), [*notes, *fitted.notes]
 
 
-def _start_of(model: Use, info: TaskInfo) -> Start | None:
+def _start_of(model: Use, info: TaskInfo, key: str) -> Start | None:
     path = None if model.start is None else Path(model.start)
     if path is not None and is_folder(path):
         path = path / MODEL
@@ -95,7 +154,7 @@ def _start_of(model: Use, info: TaskInfo) -> Start | None:
     if path is not None and is_file(path):
         state, notes = read_state(path)
         return Start(state, str(path), notes, _of_torchvision(model, path))
-    return library_weights(model, model.start, info)
+    return library_weights(model, model.start, info, f"{key}.from")
 
 
 def _of_torchvision(model: Use, path: Path) -> Numbers | None:

@@ -253,12 +253,12 @@ def _type_name(model: Any) -> str:
 
 
 def _loaded(model: Any, opening: Opening, recipe: Any, processes: Processes, reporter: Reporter) -> Subject:
-    from .assemble import Parts, bounded, build_part
+    from .assemble import Parts, bounded, build_method, build_part
     from .hints import inputs_hint
     from .loading import load_target
 
     task = build_part(recipe.task, "task", "task")
-    method = build_part(recipe.method, "method", "method")
+    method = build_method(recipe, task.info)
     bounded(method.vicinity, "method.vicinity", task.info)
     target = load_target(
         model,

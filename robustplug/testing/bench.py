@@ -24,7 +24,7 @@ from ..plugin.component import Component, Kind, MethodOptions, Use, slots
 from ..plugin.host import registry
 from ..recipe.convert import resolve
 from ..recipe.options import Recipe
-from ..training.loop import Loop, Means, training_loss
+from ..training.loop import Loop, Means, differentiate
 from ..training.optim import Optimizers
 from ..training.session import Session
 from .toys import OneStep, ToyTask, toy_batchnorm, toy_norm, toy_plain
@@ -107,13 +107,13 @@ class Subject:
         """Build the component from the options to try."""
         return build(resolve(Use(self.name, dict(self.table)), self.kind), self.kind, **context)
 
-    def method(self) -> Method[Any]:
-        """Build the method, or a method with this component in its slot.
+    def method(self, info: TaskInfo) -> Method[Any]:
+        """Build the method for a task, or a method with this component in its slot.
 
         The other slots contain the defaults of all methods and an attack with one step.
         """
         if self.kind == "method":
-            method: Method[Any] = self.build()
+            method: Method[Any] = self.build(info=info)
             return method
         options = MethodOptions()
         parts: dict[str, Any] = {}
@@ -169,7 +169,7 @@ class Bench:
     ) -> Sequence[ParamGroup]:
         with isolated(derive(SEED, "model")):
             self.model = architecture(self.task.info)
-        self.method = subject.method()
+        self.method = subject.method(self.task.info)
         if eps is not None:
             self.method.vicinity.eps = eps
         with isolated(derive(SEED, "setup")):
@@ -208,8 +208,7 @@ class Bench:
         with within():
             self.optimizers.zero_grad()
             with self.optimizers.updating(step.pass_.update):
-                total, views = training_loss(self.method, step)
-                step.backward(total)
+                total, views = differentiate(self.method, step)
             self.method.after_backward(step, views)
         loss = float(total.detach())
         require(math.isfinite(loss), f"the loss is {loss} in epoch {step.progress.epoch}")

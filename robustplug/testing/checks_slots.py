@@ -189,7 +189,7 @@ class _CostlyLabels:
     """A label map that costs one forward."""
 
     def __call__(self, step: Step, view: View) -> Tensor:
-        logits: Tensor = step.output(view.replace(x=view.origin, role="clean"))
+        logits: Tensor = step.output(view.at_origin())
         return logits.softmax(1)
 
 

@@ -196,7 +196,7 @@ def views_do_not_lower_the_objective(subject: Subject) -> None:
 
 def _total(step: Step, views: Sequence[View]) -> float:
     with torch.no_grad():
-        return sum(float((view.weight * step.objective(view)).mean()) for view in views)
+        return float(step.total(views))
 
 
 TRAINING_CHECKS = (state_round_trips, resume_is_bitwise)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core.random import isolated
-from ..core.step import Step
+from ..core.step import Meter, Step
 from ..core.types import Cost
+from ..training.loop import views_of
 from .bench import Bench, Subject, differing, require, rows_of, skip_unless
 from .checks_syncs import updates_need_no_host
 from .toys import toy_plain
@@ -242,6 +243,24 @@ def cost_is_as_declared(subject: Subject) -> None:
     )
 
 
+def loss_cost_is_as_declared(subject: Subject) -> None:
+    """Use exactly the forwards and backwards per sample that `loss_cost` declares for the loss of a pass."""
+    bench = Bench(subject)
+    skip_unless(bench.method.cost().known, "the cost depends on the data")
+    step = bench.step(bench.batch())
+    views = views_of(bench.method, step)
+    step.meter, rows = Meter(), len(step.batch)
+    with bench.optimizers.updating(step.pass_.update), step.rehearsal():
+        learned = [weight for weight in bench.model.parameters() if weight.requires_grad]
+        step.weight_gradients(step.total(views), learned)
+    spent, declared = Cost(step.meter.forwards / rows, step.meter.backwards / rows), bench.method.loss_cost()
+    require(
+        max(abs(a - b) for a, b in zip(spent, declared, strict=True)) < 1e-6,
+        f"the loss costs {spent.forwards:g} forwards and {spent.backwards:g} backwards per sample, but "
+        f"loss_cost() returns {declared.forwards:g} and {declared.backwards:g}",
+    )
+
+
 def calls_go_through_the_step(subject: Subject) -> None:
     """Call the model only through `step.forward`, so that every forward is counted."""
     bench, rows = Bench(subject, toy_plain), 0
@@ -290,5 +309,6 @@ VIEW_CHECKS = (
     model_is_restored_after_views,
     model_is_restored_after_an_error,
     cost_is_as_declared,
+    loss_cost_is_as_declared,
     *UPDATE_CHECKS,
 )

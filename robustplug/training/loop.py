@@ -52,30 +52,37 @@ def training_loss(
         class_weights: a factor of each class, (K,), for the weights of the views; None for none.
         after: called with each component after its call, to check what it changed.
     """
+    step.share, step.class_weights = share, class_weights
+    views = views_of(method, step, after)
+    return loss_of(step, views, after), views
+
+
+def differentiate(
+    method: Method[Any], step: Step, after: Callable[[object], None] = ignore
+) -> tuple[Tensor, Sequence[View]]:
+    """Compute the loss of one update and its gradient, and return the loss and the views.
+
+    The arguments are those of `training_loss`.
+    """
+    views = views_of(method, step, after)
+    with method.around_loss(step, views):
+        total = loss_of(step, views, after)
+        step.backward(total)
+    return total, views
+
+
+def views_of(method: Method[Any], step: Step, after: Callable[[object], None] = ignore) -> Sequence[View]:
+    """Return the views of one update; see `training_loss`."""
     point = method.vicinity.sample(step, step.batch)
     after(method.vicinity)
     views = method.views(step, point)
     after(method)
     if step.pass_.input_grad:
         views = [view.replace(x=view.x.detach().requires_grad_()) for view in views]
-    if class_weights is not None:
-        views = [view.replace(weight=view.weight * factors(view.y, class_weights)) for view in views]
-    return loss_of(step, views, share, after), views
+    return views
 
 
-def factors(labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Return the class weight of each sample, (N,); of a mixture, the mean over its shares.
-
-    Args:
-        labels: classes int64 (N,), or rows (N, K) that sum to 1.
-        class_weights: (K,).
-    """
-    return class_weights[labels] if labels.dim() == 1 else labels @ class_weights
-
-
-def loss_of(
-    step: Step, views: Sequence[View], share: float = 1.0, after: Callable[[object], None] = ignore
-) -> Tensor:
+def loss_of(step: Step, views: Sequence[View], after: Callable[[object], None] = ignore) -> Tensor:
     """Return Σ_views mean(weight · ℓ), and log loss and accuracy by role; see `training_loss`."""
     total: Tensor | None = None
     for view in views:
@@ -85,14 +92,15 @@ def loss_of(
         after(step.method.label_map)
         losses = step.loss(view, output, target)
         after(step.method.loss)
-        term = (view.weight * losses).mean() * share
+        term = (step.weight(view) * losses).mean() * step.share
         total = term if total is None else total + term
         if len(views) > 1:
             step.log(f"loss/{view.role}", losses)
-        with torch.no_grad():
-            # A view that neither a vicinity nor a perturbation has moved is clean, whatever its role.
-            role = "clean" if view.x is step.batch.x else view.role
-            step.log(f"accuracy/{role}", step.score(view, output), view.info.get("scored"))
+        if view.scored:
+            with torch.no_grad():
+                # A view that neither a vicinity nor a perturbation has moved is clean, whatever its role.
+                role = "clean" if view.x is step.batch.x else view.role
+                step.log(f"accuracy/{role}", step.score(view, output), view.info.get("scored"))
         after(step.task)
     assert total is not None, "a method returned no view"
     return total
@@ -293,10 +301,11 @@ class Loop:
             watch.update(update.batch, update.progress)
         step = Step(self.model, self.method, self.task, update.batch, self.generator, update.progress, pass_)
         step.meter, step.wrapped, step.seed = self.meter, self.wrapped, update.seed
+        step.share, step.class_weights = update.share, self.class_weights
+        step.average = self.processes.average
         self.optimizers.zero_grad()
         with self._updating(pass_):
-            total, views = training_loss(self.method, step, update.share, self.class_weights, after)
-            step.backward(total)
+            total, views = differentiate(self.method, step, after)
         self.processes.average_gradients(self.own)
         self.method.after_backward(step, views)
         after(self.method)

@@ -34,7 +34,7 @@ from ..runs.lock import locked
 from ..runs.result_file import result_to_json, seal_result
 from ..runs.stored import EXTENDED
 from ..subjects.assemble import Parts, assemble, build_part
-from ..subjects.starting import load_start
+from ..subjects.starting import load_networks, load_start
 from ..subjects.subject import Subject
 from ..subjects.tuning import grouped
 from .data import TrainingData
@@ -147,7 +147,10 @@ class Training:
         # A run that was killed before its first checkpoint starts again.
         restorable = self.resume and bool(self.processes.from_main(bool(names(self.store.checkpoints))))
         if not restorable:
-            self._start, notes = load_start(self.parts.recipe, self.parts.model, self.parts.task.info)
+            recipe, info = self.parts.recipe, self.parts.task.info
+            assert recipe.model is not None
+            self._start, notes = load_start(recipe.model, self.parts.model, info)
+            notes += load_networks(self.parts.method, recipe.method, info)
             for note in notes:
                 self.reporter.warn(note)
         session = self._place.session = self._session()

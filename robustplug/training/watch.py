@@ -12,6 +12,7 @@ from ..core.guards import switches
 from ..core.guards.calls import compared, limits, refusal
 from ..core.guards.models import Kept
 from ..core.guards.values import copied, same, version_of, versions
+from ..core.wrapper import nested
 from ..errors import RunError
 from ..plugin.build import BUILT
 from ..plugin.culprit import name_of
@@ -86,9 +87,10 @@ class Watch:
         self._where, self._deep, self._counted = "", True, True
         self._batch: Batch | None = None
         self._original: Batch | None = None
-        for name, part in list(vars(method).items()):
-            if type(part) is not Watched and (part is method.perturbation or _is_perturbation(part)):
-                setattr(method, name, Watched(part, self))
+        for owner in nested(method):
+            for name, part in list(vars(owner).items()):
+                if type(part) is not Watched and (part is owner.perturbation or _is_perturbation(part)):
+                    setattr(owner, name, Watched(part, self))
 
     @property
     def close(self) -> bool:
@@ -200,7 +202,7 @@ class Watch:
         return versions((batch.x, batch.y, batch.index))
 
     def _view_versions(self, view: View) -> list[int]:
-        weight = view.weight if isinstance(view.weight, Tensor) else None
+        weight = view.weight if isinstance(view.weight, Tensor) else None  # it may be a function
         return versions((view.x, view.y, view.origin, view.index, view.radius, weight))
 
 

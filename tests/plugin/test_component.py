@@ -136,13 +136,13 @@ def test_build_gives_a_factory_its_options_slots_and_context() -> None:
         noted=Use("cosine", NoOptions()),
         many=(Use("ce", NoOptions()), Use("ce", NoOptions())),
     )
-    built = build(Use("outer", options), "method", info="context")
+    built = build(Use("outer", options), "method", given="context")
     assert built.options is options
-    assert set(built.parts) == {"loss", "inner", "noted", "vicinity", "other", "many", "info"}
-    assert built.parts["info"] == "context"
+    assert set(built.parts) == {"loss", "inner", "noted", "vicinity", "other", "many", "given"}
+    assert built.parts["given"] == "context"
     assert built.parts["vicinity"] is None
     assert built.parts["inner"].options == Inner(7)
-    assert "info" not in built.parts["inner"].parts
+    assert "given" not in built.parts["inner"].parts
     assert isinstance(built.parts["many"], tuple)
     assert len(built.parts["many"]) == 2
 

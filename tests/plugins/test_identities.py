@@ -53,6 +53,13 @@ METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
         "pgd-at",
         {"perturbation": {"use": "fgsm"}},
     ),
+    (
+        "AWP around TRADES with moves of no size",
+        "awp",
+        {"gamma": 1e-20, "inner": {"use": "trades", "perturbation": STARTED}},
+        "trades",
+        {"perturbation": STARTED},
+    ),
     ("noise of no size", "pgd-at", {"perturbation": {"use": "noise", "scale": 0}}, "erm", {}),
     ("label smoothing with α = 0", "erm", {"label_map": {"use": "smooth", "alpha": 0}}, "erm", {}),
     ("KL divergence from hard labels is cross entropy", "erm", {"loss": {"use": "kl"}}, "erm", {}),

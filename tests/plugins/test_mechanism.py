@@ -32,11 +32,13 @@ AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "iaat": ({"perturbation": FAST, "warmup": 0, "beta": 0.5}, {"moved", "radius"}),
     "robmask": ({"perturbation": FAST}, {"moved", "mask"}),
     "advprop": ({"perturbation": FAST}, {"moved", "mask"}),
+    "awp": ({"inner": {"use": "trades", "perturbation": FAST}}, {"moved", "weights"}),
 }
 IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("pgd-at", {"perturbation": FAST, "vicinity": {"use": "linf", "eps": 0.0}}, "moved"),
     ("iaat", {"perturbation": FAST, "warmup": 9}, "radius"),
     ("cat", {"perturbation": FAST, "eta": 0.0}, "radius"),
+    ("awp", {"warmup": 9, "inner": {"use": "pgd-at", "perturbation": FAST}}, "weights"),
     ("sprout", {"label_map": {"use": "dirichlet", "beta_lr": 1e-30}}, "beta"),
 ]
 

@@ -15,6 +15,7 @@ import robustplug
 from robustplug.api import ArrayTask, Batch, Component, Feed, NoOptions, View, register, stream
 from robustplug.core.batches import balanced_order, endless_order, epoch_batches, index_batches
 from robustplug.core.state import MethodState
+from robustplug.core.step import factors
 from robustplug.core.types import Split
 from robustplug.devices.processes import start
 from robustplug.plugin.host import registry
@@ -23,7 +24,7 @@ from robustplug.recipe.load import recipe_from_mapping
 from robustplug.subjects.assemble import assemble
 from robustplug.testing.toys import ToyTask
 from robustplug.training.data import TrainingData, training_labels
-from robustplug.training.loop import Means, factors
+from robustplug.training.loop import Means
 
 from .runs import merged, tiny
 

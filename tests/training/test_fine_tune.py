@@ -56,7 +56,8 @@ def started(recipe: dict[str, Any]) -> tuple[nn.Module, list[str]]:
     """Return the model with its initial weights, as a run builds it, and the notes."""
     known = recipe_from_mapping(recipe)
     parts = Training(known, Path("nowhere")).parts
-    _, notes = load_start(known, parts.model, parts.task.info)
+    assert known.model is not None
+    _, notes = load_start(known.model, parts.model, parts.task.info)
     return parts.model, notes
 
 
