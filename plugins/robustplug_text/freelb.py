@@ -100,7 +100,9 @@ class _Ascent:
         options, parameters = self.method.options, self.method.trained
         known: Sequence[Tensor | None] = [None] * len(parameters)
         total = torch.zeros(len(view), device=view.index.device)
-        weight = torch.as_tensor(view.weight, device=total.device, dtype=torch.float32).expand(len(view))
+        weight = torch.as_tensor(step.weight(view), device=total.device, dtype=torch.float32).expand(
+            len(view)
+        )
         losses = self.inner(step, view, output, target)
         for _ in range(options.steps - 1):
             shift = view.info[SHIFT]
@@ -164,7 +166,7 @@ class FreeLb(Method[FreeLbOptions]):
         """Return the length of the last shift of each text, (N,)."""
         return {} if self.shift is None else {"shift": self.shift.flatten(1).norm(dim=1)}
 
-    def cost(self) -> Cost:
+    def loss_cost(self) -> Cost:
         """Count a forward and a backward for each of the K steps."""
         return Cost(self.options.steps, self.options.steps)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..text.records import TextRecord
+
 Split = Literal["train", "validation", "test"]
 
 

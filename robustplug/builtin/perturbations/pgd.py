@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...api import Cost, normal_like, take
+from ...api import Cost, Refused, normal_like, take
 from ..vicinities import per_sample
 
 if TYPE_CHECKING:
@@ -44,7 +44,13 @@ def starting_point(
 
 
 def ascend(step: Step, view: View, ascent: Ascent, x: Tensor) -> tuple[Tensor, Any, Tensor]:
-    """Return the gradient of the losses at x, the outputs there, and the detached losses."""
+    """Return the gradient of the losses at x, the outputs there, and the detached losses.
+
+    Raises:
+        Refused: the inputs have no gradient, as texts have none.
+    """
+    if not x.is_floating_point():
+        raise Refused("the inputs are no real numbers and have no gradient: use an attack made for the task")
     x = x.detach().requires_grad_()
     moved = view.replace(x=x)
     output = step.output(moved)

@@ -103,6 +103,11 @@ def test_a_suite_writes_texts_in_the_columns_of_textattack(folder: Path, tmp_pat
     assert {row["num_queries"] for row in json.loads(files["6-queries.json"].read_text())} <= set(range(7))
 
 
+def test_attacks_along_gradients_are_refused_with_the_reason(folder: Path) -> None:
+    for row in robustplug.evaluate(folder, samples=4, attacks=["fgsm", "pgd"]).attacks[1:]:
+        assert "use an attack" in row.skipped
+
+
 def test_an_audit_says_that_it_cannot_tell(folder: Path) -> None:
     audit = robustplug.audit(folder)
     assert audit.grade == "U"
