@@ -234,8 +234,7 @@ class TaskInfo:
         shape: shape of one input, for images (C, H, W); None when inputs have no fixed shape.
         classes: number of classes; None when the task is not a classification.
         class_names: names of the classes, if any.
-        mean, std: mean and standard deviation of the training inputs per channel, for the model's
-            normalisation layer.
+        mean, std: those of the training inputs per channel, for the model's normalisation layer.
         bounds: lowest and highest value of an input, numbers or one for each channel or feature; radii are
             in the same units.
         pool: number of different training samples, if an epoch draws its samples from more of them than it
@@ -264,8 +263,7 @@ class Weights:
     Attributes:
         state: tensors by name, as in the state dict of the network.
         source: what they are, for the reader.
-        mean, std: the normalisation that they need, for inputs in [0, 1]; empty if there is none, or if the
-            network normalises its inputs itself.
+        mean, std: normalisation that they need, for inputs in [0, 1]; empty if none, or if the network has it.
     """
 
     state: Mapping[str, Tensor]
@@ -283,8 +281,7 @@ class RunInfo:
         folder: the run folder.
         method, task, model: names of the components; "" for the task's own model.
         epochs: number of epochs of the whole run.
-        resumed_at_epoch: number of whole epochs that were done when the run was resumed; None for a new
-            run.
+        resumed_at_epoch: whole epochs that were done when the run was resumed; None for a new run.
         observers: names of the plugins that were requested as observers, besides those that always observe.
     """
 
@@ -304,8 +301,7 @@ class EpochReport:
 
     Attributes:
         epoch: number of the epoch, from 0.
-        train: means over the training samples of the epoch: "loss", accuracy by role, and what the method
-            logs.
+        train: means over the training samples: "loss", accuracy by role, and what the method logs.
         validation: "clean" and "robust" accuracy in [0, 1]; "loss" of the clean samples if checkpoints are
             selected by it; the task's other measures, under the attack if that is run on all samples. Empty
             when not measured.
@@ -335,13 +331,11 @@ class AttackResult:
         attempted: number of samples that the row was run on.
         rejected: number of results that were discarded because they left the vicinity.
         forwards, backwards: passes spent, per sample of the whole split.
-        prepared: forward passes that the attack spent once, before its first sample, for example to train an
-            adversary against the model; `forwards` includes them.
+        prepared: forwards spent once, before the first sample, as to train an adversary; part of `forwards`.
         seconds: wall time.
         threat: the vicinity, for example {"use": "linf", "eps": 0.1}; empty for none.
         shift: the distribution shift that is applied before the attack; empty for none.
-        chain: name of the chain; each row of a chain runs on the samples that the rows before it left
-            correct. "" for a row of its own.
+        chain: name of the chain, whose rows run on what the rows before left correct; "" for a row of its own.
         skipped: reason why the row was not run, or is invalid; "" when it was run and is valid.
         distance: median distance of the successful adversarial examples: {"linf": …, "l2": …}.
         right: for each sample, whether it is still correct after this row; empty when the row was skipped, or

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from robustplug.api import Refused, TaskInfo
 
-from ..agents.voice import Utterance
+from ..agents.voice import Utterance, utterance
 from ..dialogues.layout import EOS, ITEMS, NO_AGREEMENT, OUTCOMES, Words
 from ..dialogues.scenarios import Answer
-from ..protocol import Goal, OwnAgent, Transcripts, Turn, utterance
+from ..protocol import Goal, OwnAgent, Transcripts, Turn
 from .parse import NOTHING, SELECTION, deal_of, turn_of
 from .prompts import Prompts, as_texts, read_prompts
 from .replies import Replier, Reply, Request
