@@ -263,7 +263,7 @@ class Weights:
     Attributes:
         state: tensors by name, as in the state dict of the network.
         source: what they are, for the reader.
-        mean, std: normalisation that they need, for inputs in [0, 1]; empty if none, or if the network has it.
+        mean, std: normalisation that they need, for inputs in [0, 1]; empty if none, or if it is in there.
     """
 
     state: Mapping[str, Tensor]
@@ -335,7 +335,7 @@ class AttackResult:
         seconds: wall time.
         threat: the vicinity, for example {"use": "linf", "eps": 0.1}; empty for none.
         shift: the distribution shift that is applied before the attack; empty for none.
-        chain: name of the chain, whose rows run on what the rows before left correct; "" for a row of its own.
+        chain: name of the chain, whose rows run on what those before left correct; "" for a row of its own.
         skipped: reason why the row was not run, or is invalid; "" when it was run and is valid.
         distance: median distance of the successful adversarial examples: {"linf": …, "l2": …}.
         right: for each sample, whether it is still correct after this row; empty when the row was skipped, or
