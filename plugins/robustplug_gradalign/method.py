@@ -36,6 +36,8 @@ class GradAlign(Wrapper[GradAlignOptions]):
     ℓ is the cross entropy with the label. The gradient at x is a constant, as in the authors' code.
     """
 
+    second_order = True
+
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the inner method's views, and random points of the ball, where gradients are compared."""
         views = self.inner.views(step, point)
