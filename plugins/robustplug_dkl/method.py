@@ -65,7 +65,8 @@ class DklLoss:
         if not attacked:
             step.log("squares", o.mse_weight * squares)
         factors = (o.attack_mse_weight, 1.0) if attacked else (o.mse_weight, o.entropy_weight)
-        return factors[0] * squares - factors[1] * (constant * there).sum(1)
+        losses: Tensor = factors[0] * squares - factors[1] * (constant * there).sum(1)
+        return losses
 
     def _clean(self, step: Step, view: View, target: Tensor) -> Tensor:
         """Return log f(x): where it has a gradient, from logits, since probabilities may underflow."""
@@ -96,7 +97,7 @@ class Dkl(Method[DklOptions]):
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the clean view and the perturbed one, which knows the weights of its classes."""
-        rows = as_rows(point.y, len(self.state.class_weights)).float()
+        rows = as_rows(point.y, step.task.info.classes or 0).float()
         info = {**point.info, "class_weights": rows @ self._class_weights(step)}
         start = View.of(point, "adv", treat_as=_ATTACK, info=info)
         adv = self.perturbation(step, start, self.vicinity)
@@ -104,22 +105,26 @@ class Dkl(Method[DklOptions]):
 
     def _class_weights(self, step: Step) -> Tensor:
         """Return the class means to use now: in a new epoch, those that the one before has summed up."""
-        state = self.state
-        sums = state.class_sums.sum(1, keepdim=True)
-        means = torch.where(sums > 0, state.class_sums / sums.clamp_min(1e-12), state.class_weights)
-        return torch.where(state.epoch == step.progress.epoch, state.class_weights, means)
+        weights, sums = self.state.get_buffer("class_weights"), self.state.get_buffer("class_sums")
+        total = sums.sum(1, keepdim=True)
+        means = torch.where(total > 0, sums / total.clamp_min(1e-12), weights)
+        return torch.where(self._begun(step), weights, means)
+
+    def _begun(self, step: Step) -> Tensor:
+        """Return whether the sums are those of this epoch."""
+        return self.state.get_buffer("epoch").eq(step.progress.epoch)
 
     @contextlib.contextmanager
     def around_loss(self, step: Step, views: Sequence[View]) -> Iterator[None]:
         """Add up the clean predictions of each class afterwards, while the outputs are still shared."""
         yield
-        state, output = self.state, step.output(views[0]).detach().float()
+        output = step.output(views[0]).detach().float()
         predictions = (output / self.options.temperature).softmax(1)
         own = as_rows(views[0].y, output.shape[1]).float().t() @ predictions
         step.average([own])
-        state.class_weights.copy_(self._class_weights(step))
-        state.class_sums.mul_(state.epoch == step.progress.epoch).add_(own)
-        state.epoch.fill_(step.progress.epoch)
+        self.state.get_buffer("class_weights").copy_(self._class_weights(step))
+        self.state.get_buffer("class_sums").mul_(self._begun(step)).add_(own)
+        self.state.get_buffer("epoch").fill_(step.progress.epoch)
 
     def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return how far the samples moved, and the mean squared error with its factor."""

@@ -27,7 +27,8 @@ def misalignment(first: Tensor, second: Tensor) -> Tensor:
     known = (a.abs().amax(1) > 0) & (b.abs().amax(1) > 0)
     # Rows of zeros are replaced before the norm: its slope at 0 is not a number.
     a, b = (torch.where(known[:, None], rows, torch.ones_like(rows)) for rows in (a, b))
-    return 1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    cosine: Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    return 1 - cosine
 
 
 class GradAlign(Wrapper[GradAlignOptions]):

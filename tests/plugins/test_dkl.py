@@ -61,7 +61,7 @@ def test_the_decoupled_gradient_is_that_of_the_divergence() -> None:
 def test_loss_and_gradients_are_those_of_the_transcription() -> None:
     made = dkl(loss={"mse_weight": 3.0, "entropy_weight": 2.0})
     drawn = torch.rand(3, 3, generator=stream(2, "w")) + 0.1
-    made.method.state.class_weights.copy_(drawn / drawn.sum(1, keepdim=True))
+    made.method.state.get_buffer("class_weights").copy_(drawn / drawn.sum(1, keepdim=True))
     twin = toy_plain(made.task.info)
     twin.load_state_dict(made.model.state_dict())
     step = made.step(made.batch())
@@ -70,7 +70,7 @@ def test_loss_and_gradients_are_those_of_the_transcription() -> None:
     step.backward(total)
     x, y, moved = step.batch.x, step.batch.y, views[1].x
     clean, there = twin(x), twin(moved)
-    squares = squares_by_hand(clean, there, made.method.state.class_weights[y])
+    squares = squares_by_hand(clean, there, made.method.state.get_buffer("class_weights")[y])
     entropy = -(clean.softmax(1).detach() * F.log_softmax(there, 1)).sum(1)
     expected = F.cross_entropy(clean, y) + (3 * squares + 2 * entropy).mean()
     expected.backward()
@@ -81,7 +81,7 @@ def test_loss_and_gradients_are_those_of_the_transcription() -> None:
 
 def test_class_weights_are_the_class_means_of_the_epoch_before() -> None:
     made = dkl()
-    expected, before = torch.zeros(3, 3), made.method.state.class_weights.clone()
+    expected, before = torch.zeros(3, 3), made.method.state.get_buffer("class_weights").clone()
     assert torch.equal(before, torch.full((3, 3), 1 / 3))
     for step in made.steps(2):
         with torch.no_grad():

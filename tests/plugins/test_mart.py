@@ -26,7 +26,8 @@ def loss_by_hand(model: nn.Module, x: Tensor, adv: Tensor, y: Tensor, beta: floa
     others[rows, y] = 0
     boosted = -q[rows, y].log() - (1 - others.amax(1)).log()
     divergence = (p * (p / q).log()).sum(1)
-    return (boosted + beta * divergence * (1 - p[rows, y])).mean()
+    loss: Tensor = (boosted + beta * divergence * (1 - p[rows, y])).mean()
+    return loss
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 5.0])
