@@ -91,6 +91,8 @@ class Method(Generic[Options]):
 
     needs_sync: bool = False
     """Whether an update must wait for the device; such updates are never captured in a CUDA graph."""
+    second_order: bool = False
+    """Whether the loss contains input gradients with a graph, which a compiled model does not have."""
 
     def __init__(
         self,

@@ -222,6 +222,8 @@ class Step:
 
     def objective(self, view: View) -> Tensor:
         """Return ℓ(h, g∘f) of each sample, (N,): what training descends and an attack ascends."""
+        if view.penalty is not None:
+            return view.penalty(self, view)
         return self.loss(view, self.output(view), self.target(view))
 
     def weight(self, view: View) -> float | Tensor:
@@ -239,7 +241,7 @@ class Step:
         """Return for each sample whether its output is correct: bool (N,)."""
         return self.task.score(view, output)
 
-    def gradient(self, total: Tensor, x: Tensor, retain: bool = False) -> Tensor:
+    def gradient(self, total: Tensor, x: Tensor, retain: bool = False, graph: bool = False) -> Tensor:
         """Return the gradient of a scalar with respect to x, and count it; no .grad is changed.
 
         Values that are no finite numbers, such as the slope of a square root at 0, are 0 in the result.
@@ -248,6 +250,8 @@ class Step:
             total: scalar.
             x: inputs that require grad.
             retain: whether to keep the graph for another gradient.
+            graph: whether the gradient is part of a loss, and has a graph of its own. Then `backward` goes
+                through the gradient as well as through the output, and counts both.
 
         Raises:
             Refused: the model has no gradients.
@@ -255,7 +259,11 @@ class Step:
         if not total.requires_grad:
             raise Refused(NO_GRADIENTS)
         self.meter.backwards += len(x)
-        (result,) = torch.autograd.grad(total, x, retain_graph=retain, allow_unused=True)
+        (result,) = torch.autograd.grad(
+            total, x, retain_graph=retain or graph, create_graph=graph, allow_unused=True
+        )
+        if graph:
+            self._graph_rows += len(x)
         if result is None:
             raise Refused(NO_GRADIENTS)
         if self.evaluating:

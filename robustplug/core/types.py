@@ -56,6 +56,8 @@ class View:
         info: what a method passes to its own slots, for example {"eps": Tensor}, or the info of the batch.
         treat_as: what the slots take the view for, such as "clean"; "" for its role.
         scored: whether its accuracy is reported.
+        penalty: a function of the step and the view that returns numbers (N,), which take the place of the
+            loss of the view's outputs; for terms such as the size of an input gradient. None for the slots.
     """
 
     x: Any
@@ -68,6 +70,7 @@ class View:
     info: Mapping[str, Any] = field(default_factory=dict)
     treat_as: str = ""
     scored: bool = True
+    penalty: Callable[[Step, View], Tensor] | None = None
 
     @property
     def kind(self) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.calling.operations import forward_operations
-from ..core.method import needs_sync
+from ..core.method import needs_sync, nested
 from ..core.random import derive, isolated
 from ..core.types import Cost
 from ..devices.graphs import graphs_on, short
@@ -123,6 +123,8 @@ def runner_for(loop: Loop, fast: Fast, x: object, tell: Callable[[str], None]) -
         try:
             if not isinstance(x, Tensor) or not x.is_floating_point():
                 raise ValueError("its inputs are no floating-point tensors")
+            if any(each.second_order for each in nested(loop.method)):
+                raise ValueError("the method needs second derivatives")
             call, seconds = compiled_call(loop.model, x, derive(loop.seed, "compile"))
         except Exception as error:
             if ends_program(error):

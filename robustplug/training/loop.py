@@ -87,17 +87,21 @@ def loss_of(step: Step, views: Sequence[View], after: Callable[[object], None] =
     """Return Σ_views mean(weight · ℓ), and log loss and accuracy by role; see `training_loss`."""
     total: Tensor | None = None
     for view in views:
-        output = step.output(view)
-        after(step.method.output_map)
-        target = step.target(view)
-        after(step.method.label_map)
-        losses = step.loss(view, output, target)
-        after(step.method.loss)
+        output = None
+        if view.penalty is None:
+            output = step.output(view)
+            after(step.method.output_map)
+            target = step.target(view)
+            after(step.method.label_map)
+            losses = step.loss(view, output, target)
+            after(step.method.loss)
+        else:
+            losses = view.penalty(step, view)
         term = (step.weight(view) * losses).mean() * step.share
         total = term if total is None else total + term
         if len(views) > 1:
             step.log(f"loss/{view.role}", losses)
-        if view.scored:
+        if view.scored and view.penalty is None:
             with torch.no_grad():
                 # A view that neither a vicinity nor a perturbation has moved is clean, whatever its role.
                 role = "clean" if view.x is step.batch.x else view.role

@@ -30,7 +30,11 @@ from .test_syncs import CASES, PGD
 CUDA = torch.device("cuda", 0)
 ALL: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in ("erm", "fast-at", "bilateral", "stability", "sprout", "n-fgsm")),
-    *((name, {"perturbation": PGD}) for name in ("trades", "cat", "interpolated", "robmask", "advprop")),
+    *(
+        (name, {"perturbation": PGD})
+        for name in ("trades", "cat", "interpolated", "robmask", "advprop", "mart", "dkl")
+    ),
+    ("gradalign", {"inner": {"use": "fast-at"}}),
     *(
         ("iaat", {"perturbation": PGD, "warmup": warmup, **options})
         for warmup in (0, 2)
@@ -68,7 +72,9 @@ def move(module: nn.Module) -> None:
 
 @pytest.fixture
 def no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Step, "gradient", lambda step, total, x, retain=False: torch.zeros_like(x))
+    monkeypatch.setattr(
+        Step, "gradient", lambda step, total, x, retain=False, graph=False: torch.zeros_like(x)
+    )
     monkeypatch.setattr(Step, "backward", lambda step, total: None)
 
 

@@ -32,6 +32,9 @@ AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "iaat": ({"perturbation": FAST, "warmup": 0, "beta": 0.5}, {"moved", "radius"}),
     "robmask": ({"perturbation": FAST}, {"moved", "mask"}),
     "advprop": ({"perturbation": FAST}, {"moved", "mask"}),
+    "mart": ({"perturbation": FAST}, {"moved", "weight"}),
+    "gradalign": ({"inner": {"use": "fast-at"}}, {"moved", "alignment"}),
+    "dkl": ({"perturbation": FAST}, {"moved", "squares"}),
     "awp": ({"inner": {"use": "trades", "perturbation": FAST}}, {"moved", "weights"}),
 }
 IDLE: list[tuple[str, dict[str, Any], str]] = [
@@ -39,6 +42,9 @@ IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("iaat", {"perturbation": FAST, "warmup": 9}, "radius"),
     ("cat", {"perturbation": FAST, "eta": 0.0}, "radius"),
     ("awp", {"warmup": 9, "inner": {"use": "pgd-at", "perturbation": FAST}}, "weights"),
+    ("mart", {"beta": 0, "perturbation": FAST}, "weight"),
+    ("gradalign", {"strength": 0, "inner": {"use": "fast-at"}}, "alignment"),
+    ("dkl", {"loss": {"mse_weight": 0}, "perturbation": FAST}, "squares"),
     ("sprout", {"label_map": {"use": "dirichlet", "beta_lr": 1e-30}}, "beta"),
 ]
 

@@ -189,6 +189,17 @@ def test_a_model_that_cannot_be_compiled_is_told_and_trained_as_it_is(
     assert left(tmp_path / "run") == left(tmp_path / "plain")
 
 
+@pytest.mark.parametrize("around", [False, True])
+def test_a_method_of_second_order_is_not_compiled(compiling: Compiling, around: bool, tmp_path: Path) -> None:
+    told = Told()
+    method: dict[str, Any] = {"use": "gradalign", "inner": {"use": "fast-at"}}
+    recipe = small("fast-at", train={"fast": "compile"})
+    recipe["method"] = {"use": "awp", "inner": method} if around else method
+    robustplug.train(recipe, out=tmp_path / "run", reporter=told)
+    why = "the method needs second derivatives"
+    assert told.messages == [f"the model is not compiled, so updates are slower: {why}"]
+
+
 def test_compiling_leaves_the_model_as_it_was(compiling: Compiling) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout())
     model[2].eval()
