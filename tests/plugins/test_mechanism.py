@@ -16,6 +16,7 @@ from ..training.runs import tiny
 
 pytestmark = pytest.mark.table
 
+NETWORK = {"use": "small-cnn", "width": 2, "hidden": 4}
 FAST = {"use": "pgd", "steps": 2, "start": "uniform"}
 AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "erm": ({}, set()),
@@ -32,12 +33,16 @@ AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "iaat": ({"perturbation": FAST, "warmup": 0, "beta": 0.5}, {"moved", "radius"}),
     "robmask": ({"perturbation": FAST}, {"moved", "mask"}),
     "advprop": ({"perturbation": FAST}, {"moved", "mask"}),
+    "rslad": ({"teacher": NETWORK, "perturbation": FAST}, {"moved", "agreement"}),
+    "hat": ({"helper": NETWORK, "perturbation": FAST}, {"moved", "helper"}),
     "awp": ({"inner": {"use": "trades", "perturbation": FAST}}, {"moved", "weights"}),
 }
 IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("pgd-at", {"perturbation": FAST, "vicinity": {"use": "linf", "eps": 0.0}}, "moved"),
     ("iaat", {"perturbation": FAST, "warmup": 9}, "radius"),
     ("cat", {"perturbation": FAST, "eta": 0.0}, "radius"),
+    ("hat", {"helper": NETWORK, "perturbation": FAST, "gamma": 0}, "helper"),
+    ("rslad", {"teacher": NETWORK, "perturbation": FAST, "vicinity": {"use": "linf", "eps": 0.0}}, "moved"),
     ("awp", {"warmup": 9, "inner": {"use": "pgd-at", "perturbation": FAST}}, "weights"),
     ("sprout", {"label_map": {"use": "dirichlet", "beta_lr": 1e-30}}, "beta"),
 ]
