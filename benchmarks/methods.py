@@ -56,6 +56,7 @@ METHODS = [
     "robmask",
     "pgd-at",
     "trades",
+    "awp",
     "iaat",
 ]
 ATTACKS = [{"use": "pgd", "steps": 50, "restarts": 5}, {"use": "apgd-t"}]
@@ -68,7 +69,10 @@ def method_of(recipe: str, eps: float | str) -> tuple[dict[str, Any], int]:
     """Return the method of a bundled recipe with another radius, and the epochs that it was made for."""
     tables = tomllib.loads(bundled_recipes()[recipe].read_text(encoding="utf-8"))
     method: dict[str, Any] = tables["method"]
-    vicinity = method["vicinity"]
+    inner = method
+    while "vicinity" not in inner:
+        inner = inner["inner"]
+    vicinity = inner["vicinity"]
     while "inner" in vicinity:
         vicinity = vicinity["inner"]
     vicinity["eps"] = eps

@@ -24,7 +24,7 @@ def test_what_is_made_from_the_code_is_up_to_date(file: Path) -> None:
 
 def test_the_loop_is_shown_whole() -> None:
     shown = dict.fromkeys(of for _, of in parts((ROOT / "docs" / "the-loop.md").read_text()))
-    names = ["Loop.epoch", "Loop._update", "Loop.compute", "training_loss", "loss_of"]
+    names = ["Loop.epoch", "Loop._update", "Loop.compute", "differentiate", "views_of", "loss_of"]
     assert list(shown) == [f"robustplug.training.loop:{name}" for name in names]
     text = (ROOT / "docs" / "the-loop.md").read_text()
     assert '"""' not in text

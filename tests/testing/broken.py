@@ -294,6 +294,14 @@ class DeclaresTooLittle(Method[Any]):
         return Cost(0, 1)
 
 
+class LiesAboutItsLoss(Method[Any]):
+    def cost(self) -> Cost:
+        return Cost(1, 1)
+
+    def loss_cost(self) -> Cost:
+        return Cost(2, 2)
+
+
 class MovesDownhill(Method[Any]):
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         view = View.of(point, "adv")

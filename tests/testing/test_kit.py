@@ -73,6 +73,7 @@ BROKEN: list[tuple[Kind, Any, set[str]]] = [
     ("method", broken.RemembersOutsideTheState, {"resume_is_bitwise"}),
     ("method", broken.GrowsItsState, {"state_round_trips", "resume_is_bitwise"}),
     ("method", broken.DeclaresTooLittle, {"cost_is_as_declared"}),
+    ("method", broken.LiesAboutItsLoss, {"loss_cost_is_as_declared"}),
     ("method", broken.MovesDownhill, {"views_do_not_lower_the_objective"}),
     ("vicinity", broken.ProjectsOutOfRange, {"project_gives_legal_points", "random_points_are_legal"}),
     ("vicinity", broken.AcceptsNaN, {"contains_refuses_illegal_points"}),

@@ -42,6 +42,6 @@ def robustplug_losses() -> Iterable[Component]:
     yield Component(
         "alp",
         "robustplug_alp.method:PairingLoss",
-        summary='cross entropy, and for views of role "pair" the squared distance to the clean logits',
+        summary='cross entropy, and for views of kind "pair" the squared distance to the clean logits',
         paper=PAPER,
     )

@@ -23,16 +23,15 @@ def pairing(logits: Tensor, others: Tensor) -> Tensor:
 
 
 class PairingLoss:
-    """Cross entropy; for views of role "pair" the distance to the logits at the view's origin."""
+    """Cross entropy; for views of kind "pair" the distance to the logits at the view's origin."""
 
     def __init__(self, options: object) -> None:
         pass
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return the loss of each sample, (N,); the clean forward is shared with the clean view."""
-        if view.role == "pair":
-            clean = step.output(view.replace(x=view.origin, role="clean"))
-            return pairing(output, clean)
+        if view.kind == "pair":
+            return pairing(output, step.output(view.at_origin()))
         return F.cross_entropy(output.float(), target, reduction="none")
 
 
@@ -45,8 +44,8 @@ class Alp(Method[AlpOptions]):
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the clean view, the perturbed one, and the pair of both with weight λ."""
         adv = self.perturbation(step, View.of(point, "adv"), self.vicinity)
-        return [View.of(point), adv, adv.replace(role="pair", weight=self.options.pairing)]
+        return [View.of(point), adv, adv.replace(role="pair", scored=False, weight=self.options.pairing)]
 
-    def cost(self) -> Cost:
-        """Count the attack and two forwards and backwards: the pair reuses both."""
-        return self.perturbation.cost(Cost(0, 0)) + (2, 2)
+    def loss_cost(self) -> Cost:
+        """Count two forwards and backwards: the pair reuses both."""
+        return Cost(2, 2)
