@@ -53,7 +53,8 @@ class Distillation:
             target = predicted(step, view.info[NETWORK], view.x, temperature)
         elif view.kind != "clean" and not view.x.requires_grad:  # an iterate of an attack requires it
             step.log("agreement", (output.argmax(1) == target.argmax(1)).float())
-        return temperature**2 * kl_divergence(output / temperature, target)
+        losses: Tensor = temperature**2 * kl_divergence(output / temperature, target)
+        return losses
 
 
 class Rslad(Method[RsladOptions]):

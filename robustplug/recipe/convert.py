@@ -20,9 +20,8 @@ from ..plugin.host import registry as installed
 from ..plugin.registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
 from .clashes import clashes, model_clashes, strangers
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
-from .layers import ABSENT, inherited_options, layered, split_name
 from .messages import explain, grouped, show, table_hint, table_text
-from .options import COMMON, Recipe, as_mapping
+from .options import ABSENT, COMMON, Recipe, as_mapping, inherited_options, layered, split_name
 from .shape import PREFIX, Shape, shape
 from .started import take_start, with_model_of_run
 from .suite import Suite, at_its_source, spread, sweep_findings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import robustplug
 from robustplug.api import stream
@@ -16,11 +16,17 @@ from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import recipe_from_mapping
 from robustplug.testing import Bench, Subject, toy_plain
 from robustplug.testing.bench import SEED
+from robustplug_hat.method import Hat
 
 from ..training.runs import MODEL, tiny
 
 HELPER = {"use": "small-cnn", "width": 2, "hidden": 4}
 EPS, SIZE, STEPS = 8 / 255, 2 / 255, 3
+
+
+def helper_of(made: Bench) -> nn.Module:
+    assert isinstance(made.method, Hat)
+    return made.method.helper
 
 
 def hat(**options: Any) -> Bench:
@@ -29,7 +35,7 @@ def hat(**options: Any) -> Bench:
     made = Bench(Subject("method", "hat", options), toy_plain)
     with torch.no_grad():
         rng = stream(1, "helper")
-        for weight in made.method.helper.parameters():
+        for weight in helper_of(made).parameters():
             weight.add_(0.3 * torch.empty_like(weight).normal_(generator=rng))
     return made
 
@@ -52,7 +58,7 @@ def test_helper_examples_loss_and_gradients_are_those_of_the_paper(reach: float)
         moved = moved.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(divergence(fixed, model(moved)), moved)
         moved = (moved.detach() + SIZE * gradient.sign()).clamp(x - EPS, x + EPS).clamp(0, 1)
-    labels = made.method.helper(moved).argmax(1)
+    labels = helper_of(made)(moved).argmax(1)
     far = (x + reach * (moved - x)).clamp(0, 1)
     views = made.views(step)
     for view, expected in zip(views, (x, moved, far), strict=True):
@@ -68,7 +74,7 @@ def test_helper_examples_loss_and_gradients_are_those_of_the_paper(reach: float)
         torch.autograd.grad(total, weights), torch.autograd.grad(loss, weights), strict=True
     ):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-3)
-    assert all(weight.grad is None for weight in made.method.helper.parameters())
+    assert all(weight.grad is None for weight in helper_of(made).parameters())
 
 
 def test_helper_examples_do_not_count_as_clean() -> None:

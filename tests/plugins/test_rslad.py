@@ -16,6 +16,7 @@ from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import recipe_from_mapping
 from robustplug.testing import Bench, Subject, toy_plain
 from robustplug.testing.bench import SEED
+from robustplug_rslad.method import Rslad
 
 from ..training.runs import tiny
 
@@ -31,13 +32,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def teacher_of(made: Bench) -> nn.Module:
+    assert isinstance(made.method, Rslad)
+    return made.method.teacher
+
+
 def rslad(**options: Any) -> Bench:
     """Return a bench whose teacher has weights that predict more than one class."""
     options = {"perturbation": {"steps": STEPS}, "teacher": TEACHER, **options}
     made = Bench(Subject("method", "rslad", options), toy_plain)
     with torch.no_grad():
         rng = stream(1, "teacher")
-        for weight in made.method.teacher.parameters():
+        for weight in teacher_of(made).parameters():
             weight.add_(0.3 * torch.empty_like(weight).normal_(generator=rng))
     return made
 
@@ -70,7 +76,7 @@ def ascended(
 @pytest.mark.parametrize("name", VARIANTS)
 def test_perturbed_samples_loss_and_gradients_are_those_of_the_papers(name: str) -> None:
     made = rslad(**VARIANTS[name])
-    student, teacher, o = made.model, made.method.teacher, made.method.options
+    student, teacher, o = made.model, teacher_of(made), made.method.options
     step, vicinity = made.step(made.batch()), made.method.vicinity
     x, y = step.batch.x, step.batch.y
     rng = stream(SEED, "train", 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,7 +97,7 @@ def held(folder: Path) -> dict[str, Tensor]:
     return {name.removeprefix(TEACHER): value for name, value in found.items() if name.startswith(TEACHER)}
 
 
-def agree(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+def agree(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -139,6 +139,7 @@ def test_of_a_checkpoint_with_averaged_weights_the_average_is_used(tmp_path: Pat
 
 def test_a_gradient_through_two_networks_costs_two_backwards() -> None:
     made = Bench(Subject("method", "taught", {"teacher": {"use": "small-cnn", "width": 2, "hidden": 4}}))
+    assert isinstance(made.method, Taught)
     step = made.step(made.batch())
     rows = len(step.batch)
     for _ in range(2):

@@ -37,8 +37,8 @@ def describe(task: str, overrides: tuple[str, ...], out: Path, thorough: bool) -
     from ...files.reading import is_file
     from ...plugin.host import registry
     from ...plugin.registry import did_you_mean
-    from ...recipe.layers import split_name
     from ...recipe.load import read_recipe, recipe_from_mapping
+    from ...recipe.options import split_name
     from ...recipe.toml.files import bundled_recipes
 
     if out.suffix.lower() != ".png":
