@@ -38,13 +38,12 @@ def validate(
         echo(f"{recipe} is valid: {len(rows)} rows")
         return
     from ..recipe.load import read_recipe
+    from ..recipe.toml.started import networks_of
     from ..recipe.write import write_recipe
     from ..subjects.assemble import build_part
-    from ..subjects.starting import networks_of, refuse_missing
 
     read = read_recipe(recipe, overrides)
-    refuse_missing(read)
-    if not any(networks_of(read.method, "method")):  # they are built for a task, whose data may be elsewhere
+    if not any(networks_of(read.method)):  # they are built for a task, whose data may be elsewhere
         build_part(read.method, "method", "method")
     build_part(read.schedule, "schedule", "schedule")
     build_part(read.validate.attack, "perturbation", "validate.attack")

@@ -123,6 +123,7 @@ class Step:
     counted: dict[str, Tensor] = field(default_factory=dict)
     _attack: str = ""
     _graph_rows: int = 0
+    _other_rows: int = 0
     _cache: list[tuple[_Shared, Any, int]] = field(default_factory=list)
     _twin: tuple[Tensor, Tensor] | None = None
 
@@ -162,6 +163,8 @@ class Step:
         graph = output.requires_grad if isinstance(output, Tensor) else torch.is_grad_enabled()
         if graph and not self._attack:
             self._graph_rows += rows
+        elif graph and module is not self.model:
+            self._other_rows += rows
         # Iterates of an attack are not requested again: caching them would only waste memory.
         if sharable and not self._attack:
             self._cache.append((key, output, _version(output)))
@@ -244,6 +247,8 @@ class Step:
     def gradient(self, total: Tensor, x: Tensor, retain: bool = False, graph: bool = False) -> Tensor:
         """Return the gradient of a scalar with respect to x, and count it; no .grad is changed.
 
+        A graph that goes through other networks of the method, too, counts once for each.
+
         Values that are no finite numbers, such as the slope of a square root at 0, are 0 in the result.
 
         Args:
@@ -258,7 +263,8 @@ class Step:
         """
         if not total.requires_grad:
             raise Refused(NO_GRADIENTS)
-        self.meter.backwards += len(x)
+        self.meter.backwards += len(x) + self._other_rows
+        self._other_rows = 0
         (result,) = torch.autograd.grad(
             total, x, retain_graph=retain or graph, create_graph=graph, allow_unused=True
         )
@@ -401,6 +407,6 @@ class Step:
             with own, torch.inference_mode(mode=False), torch.enable_grad():
                 yield
         finally:
-            self._attack = before
+            self._attack, self._other_rows = before, 0
             if not before:
                 self._cache[:] = [entry for entry in self._cache if not entry[0].attack]

@@ -70,7 +70,7 @@ class View:
     info: Mapping[str, Any] = field(default_factory=dict)
     treat_as: str = ""
     scored: bool = True
-    penalty: Callable[[Step, View], Tensor] | None = None
+    penalty: Callable[[Any, View], Tensor] | None = None
 
     @property
     def kind(self) -> str:

@@ -26,7 +26,7 @@ from .options import COMMON, Recipe, as_mapping
 from .shape import PREFIX, Shape, shape
 from .suite import Suite, at_its_source, spread, sweep_findings
 from .toml.overrides import LateVariant
-from .toml.started import with_model_of_run
+from .toml.started import take_start, with_model_of_run
 
 _DEEPEST = 40
 
@@ -125,7 +125,9 @@ class Reader:
         if not isinstance(given, Mapping):
             self.note(path, f"must be a table, not {show(given)}", table_hint(path, given))
             return None
-        table = with_model_of_run(given) if kind == "model" else dict(given)
+        table = with_model_of_run(given, path, self.note) if kind == "model" else dict(given)
+        if table is None:
+            return None
         name = table.pop("use", ABSENT if default is None else default.name)
         if name is ABSENT:
             known = ", ".join(self.registry.names(kind)) or "none"
@@ -162,7 +164,7 @@ class Reader:
                 # The recipe's variant overrides the options of the slot's default.
                 inherited = dict(layered(ABSENT, inherited, preset))
         own = default if default is not None and split_name(default.name)[0] == name else Use(name)
-        start = self._start(table, path) or own.start if kind == "model" else None
+        start = take_start(table, path, self.note) or own.start if kind == "model" else None
         before = len(self.findings)
         more = self._common(kind, form, table, path) or own.more
         common = () if kind not in COMMON else shape(COMMON[kind]).names
@@ -185,14 +187,6 @@ class Reader:
         hint = f'did you mean "{close}"?' if close else None
         self.note((*path, "variant"), f"must be one of {known}, not {show(variant)}", hint)
         return {}
-
-    def _start(self, table: dict[str, Any], path: KeyPath) -> str | None:
-        """Read `from`: the run folder or file with the initial weights of a model."""
-        start = table.pop("from", None)
-        if start is None or (isinstance(start, str) and start):
-            return start
-        self.note((*path, "from"), f"must be a run folder or a .safetensors file, not {show(start)}")
-        return None
 
     def _common(self, kind: Kind, form: Shape, table: dict[str, Any], path: KeyPath) -> Any:
         """Take the keys that every component of a kind has out of a table; return None if there are none."""

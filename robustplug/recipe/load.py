@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..files.reading import Unreadable, check_depth, is_file, is_folder
-from ..plugin.component import Use
+from ..files.reading import Unreadable, check_depth
 from ..plugin.host import registry as installed
 from ..plugin.registry import Registry
 from .aliases import with_our_names, with_their_names
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .options import Recipe
-from .toml.files import check_kind, copy_tables, find_recipe, find_suite, open_tables, parse, read_text
+from .toml.files import check_kind, copy_tables, find_recipe, find_suite, open_tables
 from .toml.lines import line_of
 from .toml.overrides import apply_override
 
@@ -38,7 +37,7 @@ def read_recipe(
         source: path, or name of a bundled recipe; see `find_recipe`.
         overrides: "key=value" each, with dotted keys; values as in TOML, or plain strings.
         registry: the available components; by default the installed ones.
-        starts: whether the recipe is to be trained, so that the initial weights of its model must exist.
+        starts: whether the recipe is to be trained, so that the initial weights of its models must exist.
 
     Raises:
         RecipeError: the recipe has problems; the error contains all of them, each with its line or
@@ -101,58 +100,16 @@ def recipe_converter(
     def convert(data: Mapping[str, Any]) -> tuple[Recipe | None, list[Finding]]:
         # Not imported at the top: finding recipes should not import pydantic.
         from .convert import convert_recipe
+        from .toml.started import missing_weights
 
-        data, problem = _with_model(data)
-        if problem is not None:
-            return None, [problem]
         data, renamed, both = with_our_names(data)
         recipe, findings = convert_recipe(data, registry)
         findings = [*both, *with_their_names(findings, renamed)]
-        if recipe is not None and recipe.model is not None and starts:
-            problem = _cannot_start(recipe.model, registry)
-            if problem is not None:
-                return None, [*findings, problem]
+        if recipe is not None and starts:
+            findings += missing_weights(recipe, installed() if registry is None else registry)
         return (None if both else recipe), findings
 
     return convert
-
-
-def _cannot_start(model: Use, registry: Registry | None) -> Finding | None:
-    """Return why the training of a model cannot start from given weights."""
-    offered = (installed() if registry is None else registry).get("model", model.name).weights is not None
-    if model.start is None:
-        if getattr(model.more, "head", None) is None or offered:
-            return None
-        return Finding(
-            ("model", "head"),
-            'is "new", but the model starts from no weights',
-            'add from = "…", a run or a file',
-        )
-    path = Path(model.start)
-    if is_file(path) or is_file(path / "model.safetensors"):
-        return None
-    text = f"{path} is neither a file of weights nor the folder of a finished run"
-    if not offered:
-        return Finding(("model", "from"), text)
-    if is_folder(path) or path.parent != Path() or path.suffix:
-        return Finding(("model", "from"), text, 'for the weights of the library, write from = "DEFAULT"')
-    return None
-
-
-def _with_model(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], Finding | None]:
-    """Take the model of a run if a recipe contains `from` but does not name a model."""
-    model = data.get("model")
-    if not isinstance(model, Mapping) or "use" in model or not isinstance(model.get("from"), str):
-        return data, None
-    stored = Path(model["from"]) / "recipe.toml"
-    hint = 'give a run folder, or name the model: use = "…"'
-    if not is_file(stored):
-        return data, Finding(("model", "from"), f"{model['from']} is not a run folder", hint)
-    table = parse(read_text(stored), str(stored)).get("model")
-    if not isinstance(table, Mapping):
-        return data, Finding(("model", "from"), f"{stored} names no model", hint)
-    own = {key: value for key, value in table.items() if key not in ("from", "head", "freeze")}
-    return {**data, "model": {**own, **model}}, None
 
 
 def finish(

@@ -15,6 +15,15 @@ from .shape import Shape, shape
 
 Json = dict[str, Any]
 
+_FROM: Json = {"type": "string", "description": "run folder, file or name of the initial weights"}
+_OF_A_RUN: Json = {
+    "type": "object",
+    "title": "the model of a run",
+    "description": "A model that starts from a run folder and names no component is that of the run.",
+    "properties": {"use": False, "from": _FROM},
+    "required": ["from"],
+}
+
 
 def recipe_schema(registry: Registry | None = None) -> Json:
     """Return the JSON Schema (draft 2020-12) of recipes that use the installed components.
@@ -36,6 +45,8 @@ def recipe_schema(registry: Registry | None = None) -> Json:
                 continue
             definitions |= extra | {_key(kind, component.name): definition}
             choices += _choices(kind, component)
+        if kind == "model":
+            choices.append(_OF_A_RUN)
         definitions[kind] = {"anyOf": choices} if choices else {"not": {}}
     form = shape(Recipe)
     properties, extra = _properties(form, "recipe")
@@ -93,10 +104,7 @@ def _component(kind: Kind, component: Component) -> tuple[Json, Json]:
     if component.variants:
         properties["variant"] = {"enum": list(component.variants)}
     if kind == "model":
-        properties["from"] = {
-            "type": "string",
-            "description": "run folder, file or name of the initial weights",
-        }
+        properties["from"] = _FROM
     if kind in COMMON:
         common, more = _properties(shape(COMMON[kind]), kind)
         properties, extra = common | properties, extra | more

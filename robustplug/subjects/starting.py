@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +23,6 @@ from .tuning import classifier_of
 if TYPE_CHECKING:
     from ..core.method import Method
     from ..core.types import TaskInfo
-    from ..recipe.options import Recipe
 
 
 class Start(NamedTuple):
@@ -54,40 +52,11 @@ def load_networks(method: Method[Any], reference: Use, info: TaskInfo, key: str 
         if slot.kind == "method" and isinstance(method, Wrapper):
             notes += load_networks(method.inner, value, info, place)
         elif slot.kind == "model" and isinstance(value, Use):
-            _, found = load_start(value, getattr(method, slot.name), info, place)
+            digest, found = load_start(value, getattr(method, slot.name), info, place)
             notes += [f"{place}: {note}" for note in found]
+            if digest is None:
+                notes.append(f'{place} has no trained weights: give it a run or a file, {place}.from = "…"')
     return notes
-
-
-def refuse_missing(recipe: Recipe) -> None:
-    """Refuse a recipe that names run folders or files of initial weights that do not exist.
-
-    Raises:
-        RecipeError: some do not exist.
-    """
-    places = [] if recipe.model is None else [("model", recipe.model)]
-    problems = []
-    for key, model in [*places, *networks_of(recipe.method, "method")]:
-        offered = registry().get("model", model.name).weights is not None
-        if model.start is None or (offered and not Path(model.start).exists()):
-            continue
-        path = Path(model.start)
-        if is_folder(path) and not is_file(path / MODEL):
-            problems.append(Problem(f"{key}.from", f"{path} contains no finished run: {MODEL} is missing"))
-        elif not path.exists():
-            problems.append(Problem(f"{key}.from", f"{path} does not exist"))
-    if problems:
-        raise RecipeError(problems, "recipe")
-
-
-def networks_of(reference: Use, key: str) -> Iterator[tuple[str, Use]]:
-    """Yield the models in the slots of a resolved method, and of methods within it, with their key paths."""
-    for slot in slots(type(reference.options)).values():
-        value, place = getattr(reference.options, slot.name), f"{key}.{slot.name}"
-        if isinstance(value, Use) and slot.kind == "model":
-            yield place, value
-        elif isinstance(value, Use) and slot.kind == "method":
-            yield from networks_of(value, place)
 
 
 def load_start(
@@ -139,7 +108,7 @@ def load_start(
         skip=skip,
     )
     if fitted.front is not None:
-        set_in_front(model, fitted.front, found.source)
+        set_in_front(model, fitted.front, found.source, key)
     return weights_digest(model), [*notes, *fitted.notes]
 
 
@@ -148,9 +117,7 @@ def _start_of(model: Use, info: TaskInfo, key: str) -> Start | None:
     if path is not None and is_folder(path):
         path = path / MODEL
         if not is_file(path):
-            raise RunError(
-                f"the model cannot start from {path.parent}: it contains no finished run: {MODEL} is missing"
-            )
+            raise RunError(f"{key}.from: {path.parent} contains no finished run: {MODEL} is missing")
     if path is not None and is_file(path):
         state, notes = read_state(path)
         return Start(state, str(path), notes, _of_torchvision(model, path))
@@ -184,11 +151,11 @@ def library_weights(model: Use, name: str | None, info: TaskInfo, key: str = "mo
     if offered is None and name is None:
         return None
     if offered is None:
-        raise RunError(f"the model cannot start from {name}: it does not exist")
+        raise RunError(f"{key}: {name} does not exist")
     try:
         found = offered(model.options, name, info=info)
     except (ValueError, ImportError) as error:
-        problem = Problem(key if name else "model", str(error))
+        problem = Problem(key if name else key.removesuffix(".from"), str(error))
         raise RecipeError([problem], f'model "{model.name}"') from error
     except OSError as error:
         raise RunError(
@@ -201,7 +168,7 @@ def library_weights(model: Use, name: str | None, info: TaskInfo, key: str = "mo
     return Start(found.state, found.source, [f"the weights are those of {found.source}"], numbers)
 
 
-def set_in_front(model: nn.Module, outer: Numbers, source: str) -> None:
+def set_in_front(model: nn.Module, outer: Numbers, source: str, key: str = "model") -> None:
     """Merge a normalisation that stood in front of a normalised network into that of the network.
 
     Raises:
@@ -210,7 +177,7 @@ def set_in_front(model: nn.Module, outer: Numbers, source: str) -> None:
     if not isinstance(model, Normalized):
         raise RunError(
             f"{source} holds weights behind a normalisation ({outer}), and the model has no layer for it: "
-            "set model.normalize = true"
+            f"set {key}.normalize = true"
         )
     inner = numbers_in(model)
     size = max(len(outer.mean), len(inner.mean))

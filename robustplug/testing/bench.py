@@ -170,7 +170,8 @@ class Bench:
     ) -> Sequence[ParamGroup]:
         with isolated(derive(SEED, "model")):
             self.model = architecture(self.task.info)
-        self.method = subject.method(self.task.info)
+        with isolated(derive(SEED, "method")):
+            self.method = subject.method(self.task.info)
         if eps is not None:
             self.method.vicinity.eps = eps
         with isolated(derive(SEED, "setup")):

@@ -62,11 +62,19 @@ def test_a_copy_of_an_unknown_recipe_gives_the_closest(
     assert not list(tmp_path.iterdir())
 
 
+TABLES = {name: tomllib.loads(path.read_text()) for name, path in bundled_recipes().items()}
+"""The recipes by name."""
+
 STARTING = {
-    name: table["model"]["from"]
-    for name, path in bundled_recipes().items()
-    if "from" in (table := tomllib.loads(path.read_text())).get("model", {})
+    name: (f"{place}.from", start)
+    for name, table in TABLES.items()
+    for place, part in {
+        "model": table.get("model"),
+        **{f"method.{key}": value for key, value in table.get("method", {}).items()},
+    }.items()
+    if isinstance(part, dict) and (start := part.get("from"))
 }
+"""Where a recipe states initial weights, and the run that they are from."""
 
 
 @pytest.mark.parametrize("name", sorted(bundled_recipes().keys() - STARTING.keys()))
@@ -85,9 +93,11 @@ def test_a_bundled_recipe_that_starts_from_a_run_lacks_nothing_else(
     assert result.exit_code == 2
     heads = [line for line in result.output.splitlines() if not line.startswith(" ")]
     assert len(heads) == 1
-    assert heads[0].endswith(": model.from")
+    place, start = STARTING[name]
+    assert heads[0].endswith(f": {place}")
     first = bundled_recipes()[name].read_text().splitlines()[1]
-    assert f"--recipe {Path(STARTING[name]).name}" in first or f"then {Path(STARTING[name]).name}" in first
+    (other,) = (other for other, table in TABLES.items() if table["name"] == Path(start).name)
+    assert f"--recipe {other}" in first or f"then {other}" in first
 
 
 BAD = """\

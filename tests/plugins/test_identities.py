@@ -14,6 +14,7 @@ from robustplug.testing import Bench, Subject, toy_plain
 
 PGD = {"use": "pgd", "steps": 2, "start": "zero"}
 STARTED = {**PGD, "start": "uniform"}
+NETWORK = {"use": "small-cnn", "width": 2, "hidden": 4}
 
 
 def bench(name: str, options: dict[str, Any], kind: Kind = "method") -> Bench:
@@ -101,6 +102,34 @@ METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
         "erm",
         {},
     ),
+    (
+        "RSLAD with α = 0 and labels at the clean samples is clean training",
+        "rslad",
+        {"teacher": NETWORK, "alpha": 0, "clean": "label", "perturbation": STARTED},
+        "erm",
+        {},
+    ),
+    *(
+        (
+            f"RSLAD without a perturbation learns the teacher's prediction at the sample {how} as with α = 0",
+            "rslad",
+            {"teacher": NETWORK, "perturbation": {"use": "none"}, **options},
+            "rslad",
+            {"teacher": NETWORK, "perturbation": {"use": "none"}, "alpha": 0},
+        )
+        for how, options in (
+            ("with α = 1", {"alpha": 1}),
+            ("with α = 0.5", {"alpha": 0.5}),
+            ("asked at the perturbed sample", {"alpha": 1, "asked_at": "perturbed"}),
+        )
+    ),
+    (
+        "HAT without helper examples is TRADES",
+        "hat",
+        {"helper": NETWORK, "gamma": 0, "beta": 3, "perturbation": {**STARTED, "step_size": 0.01}},
+        "trades",
+        {"beta": 3, "vicinity": {"eps": "8/255"}, "perturbation": {**STARTED, "step_size": 0.01}},
+    ),
     ("noise of no size", "pgd-at", {"perturbation": {"use": "noise", "scale": 0}}, "erm", {}),
     ("label smoothing with α = 0", "erm", {"label_map": {"use": "smooth", "alpha": 0}}, "erm", {}),
     ("KL divergence from hard labels is cross entropy", "erm", {"loss": {"use": "kl"}}, "erm", {}),
@@ -123,6 +152,8 @@ def test_trained_weights_agree(
     ("name", "options"),
     [
         ("trades", {"beta": 1, "perturbation": STARTED}),
+        ("rslad", {"teacher": NETWORK, "alpha": 0, "clean": "teacher", "perturbation": STARTED}),
+        ("hat", {"helper": NETWORK, "beta": 0, "gamma": 1, "perturbation": STARTED}),
         ("cat", {"perturbation": PGD}),
         ("free-at", {"replays": 1}),
     ],

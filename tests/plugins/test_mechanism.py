@@ -16,6 +16,7 @@ from ..training.runs import tiny
 
 pytestmark = pytest.mark.table
 
+NETWORK = {"use": "small-cnn", "width": 2, "hidden": 4}
 FAST = {"use": "pgd", "steps": 2, "start": "uniform"}
 AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "erm": ({}, set()),
@@ -35,12 +36,16 @@ AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "mart": ({"perturbation": FAST}, {"moved", "weight"}),
     "gradalign": ({"inner": {"use": "fast-at"}}, {"moved", "alignment"}),
     "dkl": ({"perturbation": FAST}, {"moved", "squares"}),
+    "rslad": ({"teacher": NETWORK, "perturbation": FAST}, {"moved", "agreement"}),
+    "hat": ({"helper": NETWORK, "perturbation": FAST}, {"moved", "helper"}),
     "awp": ({"inner": {"use": "trades", "perturbation": FAST}}, {"moved", "weights"}),
 }
 IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("pgd-at", {"perturbation": FAST, "vicinity": {"use": "linf", "eps": 0.0}}, "moved"),
     ("iaat", {"perturbation": FAST, "warmup": 9}, "radius"),
     ("cat", {"perturbation": FAST, "eta": 0.0}, "radius"),
+    ("hat", {"helper": NETWORK, "perturbation": FAST, "gamma": 0}, "helper"),
+    ("rslad", {"teacher": NETWORK, "perturbation": FAST, "vicinity": {"use": "linf", "eps": 0.0}}, "moved"),
     ("awp", {"warmup": 9, "inner": {"use": "pgd-at", "perturbation": FAST}}, "weights"),
     ("mart", {"beta": 0, "perturbation": FAST}, "weight"),
     ("gradalign", {"strength": 0, "inner": {"use": "fast-at"}}, "alignment"),

@@ -14,6 +14,7 @@ from robustplug.testing.toys import toy_norm
 
 ROOT = str(Path(__file__).parents[2])
 PGD = {"use": "pgd", "steps": 2}
+NETWORK = {"use": "small-cnn", "width": 2, "hidden": 4}
 CASES: list[tuple[str, dict[str, Any]]] = [
     *(
         ("pgd-at", {"perturbation": {"use": "pgd", "steps": 2, **options}})
@@ -50,6 +51,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("erm", {"vicinity": {"use": "mixup", "a": 0.05, "inner": {"use": "gaussian"}}}),
     ("trades", {"vicinity": {"use": "cutmix", "a": 1.0}}),
     ("stability", {"perturbation": PGD}),
+    *(("rslad", {"teacher": NETWORK, "perturbation": PGD, **o}) for o in ({}, {"asked_at": "perturbed"})),
+    ("rslad", {"teacher": NETWORK, "variant": "ard", "alpha": 0.5, "perturbation": {"steps": 2}}),
+    ("hat", {"helper": NETWORK, "perturbation": PGD}),
     ("erm", {"vicinity": {"use": "grey"}}),
     ("erm", {"label_map": {"use": "smooth"}, "loss": {"use": "kl"}}),
     ("erm", {"loss": {"use": "dlr"}}),

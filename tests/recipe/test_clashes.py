@@ -15,6 +15,7 @@ from robustplug.recipe.clashes import clashes
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import read_recipe, recipe_from_mapping
+from robustplug.recipe.shape import shape
 from robustplug.recipe.toml.files import bundled_recipes
 
 
@@ -200,8 +201,10 @@ def test_a_refused_mix_is_named_by_its_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", registry().names("method"))
 def test_every_method_goes_with_its_own_slots(name: str) -> None:
-    tasks = registry().get("method", name).tasks
-    read({"use": name}, *tasks[:1])
+    component = registry().get("method", name)
+    form = shape(component.options)
+    needed = {slot: component.trial[slot] for slot in form.slots if slot not in form.defaults}
+    read({"use": name, **needed}, *component.tasks[:1])
 
 
 @pytest.mark.parametrize("name", sorted(bundled_recipes()))

@@ -1,32 +1,90 @@
-"""Models that start from a run: the run says what they are."""
+"""Models that start from given weights: of a run, which says what they are, of a file or of a library."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...files.reading import is_file
-from ..errors import RecipeError
-from ..options import ModelKeys
+from ...files.reading import is_file, is_folder
+from ...plugin.component import Use, slots
+from ...plugin.registry import Registry
+from ..errors import Finding, KeyPath
+from ..messages import show
+from ..options import ModelKeys, Recipe
 from ..shape import shape
 from .files import parse, read_text
 
+Note = Callable[[KeyPath, str, str | None], None]
 
-def with_model_of_run(table: Mapping[str, Any]) -> dict[str, Any]:
+
+def with_model_of_run(given: Mapping[str, Any], path: KeyPath, note: Note) -> dict[str, Any] | None:
     """Return the table of a model; one that starts from a run and names no model gets that of the run.
 
     Args:
-        table: the table of a recipe; `from` may be anything.
+        given: the table of a recipe; `from` may be anything.
+        path: its key path.
+        note: receives the finding if there is no such run; then the result is None.
     """
-    start = table.get("from")
-    if "use" in table or not isinstance(start, str):
-        return dict(table)
-    path = Path(start) / "recipe.toml"
-    try:
-        found = parse(read_text(path), str(path)).get("model") if is_file(path) else None
-    except RecipeError:
-        found = None
-    own = found if isinstance(found, Mapping) else {}
+    start, hint = given.get("from"), 'give a run folder, or name the model: use = "…"'
+    if "use" in given or not isinstance(start, str):
+        return dict(given)
+    stored = Path(start) / "recipe.toml"
+    if not is_file(stored):
+        note((*path, "from"), f"{start} is not a run folder", hint)
+        return None
+    own = parse(read_text(stored), str(stored)).get("model")
+    if not isinstance(own, Mapping):
+        note((*path, "from"), f"{stored} names no model", hint)
+        return None
     left = {"from", *shape(ModelKeys).names}
-    return {**{key: value for key, value in own.items() if key not in left}, **table}
+    return {**{key: value for key, value in own.items() if key not in left}, **given}
+
+
+def take_start(table: dict[str, Any], path: KeyPath, note: Note) -> str | None:
+    """Take `from` out of the table of a model: the run folder or file with its initial weights."""
+    start = table.pop("from", None)
+    if start is None or (isinstance(start, str) and start):
+        return start
+    note((*path, "from"), f"must be a run folder or a .safetensors file, not {show(start)}", None)
+    return None
+
+
+def networks_of(method: Use, path: KeyPath = ("method",)) -> Iterator[tuple[KeyPath, Use]]:
+    """Yield the models in the slots of a resolved method, and of methods within it, with their key paths."""
+    for slot in slots(type(method.options)).values():
+        value = getattr(method.options, slot.name)
+        if isinstance(value, Use) and slot.kind == "model":
+            yield (*path, slot.name), value
+        elif isinstance(value, Use) and slot.kind == "method":
+            yield from networks_of(value, (*path, slot.name))
+
+
+def missing_weights(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for every model of a resolved recipe whose initial weights do not exist."""
+    models = [] if recipe.model is None else [(("model",), recipe.model)]
+    for path, model in [*models, *networks_of(recipe.method)]:
+        found = _cannot_start(path, model, registry)
+        if found is not None:
+            yield found
+
+
+def _cannot_start(place: KeyPath, model: Use, registry: Registry) -> Finding | None:
+    offered = registry.get("model", model.name).weights is not None
+    if model.start is None:
+        if getattr(model.more, "head", None) is None or offered:
+            return None
+        return Finding(
+            (*place, "head"),
+            'is "new", but the model starts from no weights',
+            'add from = "…", a run or a file',
+        )
+    path = Path(model.start)
+    if is_file(path) or is_file(path / "model.safetensors"):
+        return None
+    text = f"{path} is neither a file of weights nor the folder of a finished run"
+    if not offered:
+        return Finding((*place, "from"), text)
+    if is_folder(path) or path.parent != Path() or path.suffix:
+        return Finding((*place, "from"), text, 'for the weights of the library, write from = "DEFAULT"')
+    return None

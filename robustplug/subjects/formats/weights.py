@@ -50,10 +50,14 @@ _OTHERS = re.compile(r"optim|sched|scaler|sampler|rng|callback|loop|hyper", re.I
 _SHOWN = 3
 # Names that are compared with one another to find the nearest.
 _COMPARED = 100
+# What the names of a checkpoint's tensors start with; see Session.capture.
+_PARTS = ("model/", "ema/", "state/", "local/", "optimizer.")
 
 
 def read_state(path: Path) -> tuple[State, list[str]]:
     """Read a state dict from a safetensors file or a torch.save file.
+
+    Of a checkpoint of a run, these are the model's weights, or their average if the run has one.
 
     Returns:
         The tensors, and notes on their place in the file.
@@ -63,7 +67,8 @@ def read_state(path: Path) -> tuple[State, list[str]]:
     """
     content = content_of(path)
     if content == "safetensors":
-        return _read_safetensors(path), []
+        state = _read_safetensors(path)
+        return next(((own, [note]) for own, note in _in_checkpoint(state)), (state, []))
     if content == "pickle":
         value, notes = _unpickle(path)
         state, places = _state_in(value, path)
@@ -72,6 +77,15 @@ def read_state(path: Path) -> tuple[State, list[str]]:
         f"{path} contains a whole program ({content}), not a state dict: evaluate it directly, without a "
         "model component or a torchvision name"
     )
+
+
+def _in_checkpoint(state: State) -> Iterator[tuple[State, str]]:
+    """Yield what a checkpoint of a run holds of the model, the average first."""
+    if all(name.startswith(_PARTS) for name in state):
+        for part, what in (("ema/module.", "the averaged weights"), ("model/", "the weights")):
+            own = {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
+            if own:
+                yield own, f"the file is a checkpoint of a run: {what} of the model are used"
 
 
 def _read_safetensors(path: Path) -> State:
