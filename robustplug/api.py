@@ -114,13 +114,12 @@ if TYPE_CHECKING:
     from .text.changes import (
         align_words,
         mark_changes,
-        mark_changes_html,
         replace_words,
         word_spans,
         words_changed,
     )
     from .text.embeddings import WordEmbeddings, word_embeddings
-    from .text.records import TextRecord, records_csv, records_html, records_json
+    from .text.records import TextRecord
     from .training.loop import training_loss
 
 _LAZY = {
@@ -214,13 +213,12 @@ _LAZY = {
     "text.changes": (
         "align_words",
         "mark_changes",
-        "mark_changes_html",
         "replace_words",
         "word_spans",
         "words_changed",
     ),
     "text.embeddings": ("WordEmbeddings", "word_embeddings"),
-    "text.records": ("TextRecord", "records_csv", "records_html", "records_json"),
+    "text.records": ("TextRecord",),
     "training.loop": ("training_loss",),
 }
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
@@ -346,7 +344,6 @@ __all__ = [
     "line_figure",
     "margin",
     "mark_changes",
-    "mark_changes_html",
     "matrix_figure",
     "memory_limit",
     "mlp",
@@ -369,9 +366,6 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_picture",
-    "records_csv",
-    "records_html",
-    "records_json",
     "register",
     "replace_words",
     "result_folder",

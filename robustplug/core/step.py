@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from .calling.gradients import finite
 from .calling.inputs import call
 from .calling.meter import Meter
 from .calling.restored import BatchNormMode, frozen, values_kept
+from .calling.shared import Shared, writes_into
 from .functional import factors, failure
 from .state import MethodState
 from .types import Batch, Pass, Progress, View
@@ -23,21 +24,6 @@ if TYPE_CHECKING:
     from .task import Task
 
 NO_GRADIENTS = "the model has no gradients: only black-box attacks can be run on it"
-
-
-class _Shared(NamedTuple):
-    """Key of an output that several slots may share; keeps x alive so that its identity stays unique."""
-
-    x: Tensor
-    version: int
-    variant: Hashable
-    grad: bool
-    attack: str
-    module: nn.Module
-
-
-def _version(output: Any) -> int:
-    return output._version if isinstance(output, Tensor) and not output.is_inference() else 0
 
 
 class Slots(Protocol):
@@ -124,7 +110,7 @@ class Step:
     _attack: str = ""
     _graph_rows: int = 0
     _other_rows: int = 0
-    _cache: list[tuple[_Shared, Any, int]] = field(default_factory=list)
+    _cache: list[tuple[Shared, Any, int]] = field(default_factory=list)
     _twin: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Any, variant: Hashable = None, module: nn.Module | None = None) -> Any:
@@ -146,10 +132,10 @@ class Step:
             x = x.clone()  # it has no version, and no graph can begin there
         sharable = isinstance(x, Tensor) and not x.requires_grad
         if sharable:
-            key = _Shared(x, x._version, variant, torch.is_grad_enabled(), self._attack, module)
+            key = Shared(x, x._version, variant, torch.is_grad_enabled(), self._attack, module)
             for known, output, written in self._cache:
                 # An output that was written in place since is not shared any more.
-                if known.x is x and known[1:] == key[1:] and written == _version(output):
+                if known.x is x and known[1:] == key[1:] and written == writes_into(output):
                     return output
         grad = torch.is_grad_enabled()
         output = call(module, x)
@@ -167,7 +153,7 @@ class Step:
             self._other_rows += rows
         # Iterates of an attack are not requested again: caching them would only waste memory.
         if sharable and not self._attack:
-            self._cache.append((key, output, _version(output)))
+            self._cache.append((key, output, writes_into(output)))
         return output
 
     def offer(self, x: Tensor, output: Any, variant: Hashable = None) -> None:
@@ -183,8 +169,8 @@ class Step:
         """
         if not self._attack:
             raise RuntimeError("step.offer was called outside an attack: call it within step.attack_mode()")
-        key = _Shared(x, x._version, variant, False, self._attack, self.model)
-        self._cache.append((key, output, _version(output)))
+        key = Shared(x, x._version, variant, False, self._attack, self.model)
+        self._cache.append((key, output, writes_into(output)))
 
     @contextlib.contextmanager
     def offering(self, x: Tensor, twin: Tensor) -> Iterator[None]:

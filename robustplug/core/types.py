@@ -28,7 +28,7 @@ class Batch:
         y: labels, for classification int64 (N,), or float (N, K) rows that sum to 1.
         index: int64 (N,) on the CPU or the device: stable sample ids within the split.
         info: what a task or a vicinity states about its samples; its tensors have N rows. "scored",
-            bool (N,), marks the samples that count in the accuracies of training; all without it.
+            bool (N,), marks those that count in the accuracies of training; all without it.
     """
 
     x: Any
@@ -50,14 +50,12 @@ class View:
         role: "clean", "adv", or another name that the method chooses, under which reports show the view.
         origin: the inputs that the radius is measured from.
         index: stable sample ids, as in Batch.
-        weight: factor of this view in the loss: a number, a tensor (N,), or a function of step and view, for
-            one that depends on outputs, which are shared with the loss.
+        weight: factor in the loss: a number, a tensor (N,), or a function of step and view that returns one.
         radius: allowed distance from origin: None for the vicinity's own, or a tensor (N,).
         info: what a method passes to its own slots, for example {"eps": Tensor}, or the info of the batch.
         treat_as: what the slots take the view for, such as "clean"; "" for its role.
         scored: whether its accuracy is reported.
-        penalty: a function of the step and the view that returns numbers (N,), which take the place of the
-            loss of the view's outputs; for terms such as the size of an input gradient. None for the slots.
+        penalty: function of step and view that returns (N,), in the place of the loss; None for the slots.
     """
 
     x: Any
@@ -341,8 +339,7 @@ class AttackResult:
         chain: name of the chain, whose rows run on what those before left correct; "" for a row of its own.
         skipped: reason why the row was not run, or is invalid; "" when it was run and is valid.
         distance: median distance of the successful adversarial examples: {"linf": …, "l2": …}.
-        right: for each sample, whether it is still correct after this row; empty when the row was skipped, or
-            is invalid.
+        right: for each sample, whether it is still correct after this row; empty if skipped or invalid.
         measures: means of the task's other measures over the samples that the row was run on.
         by_class: for a classification, number of samples of each class that are still correct after this row.
         confusion: for the clean row and the last row of each chain, number of samples by class (rows) and

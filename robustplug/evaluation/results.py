@@ -218,7 +218,8 @@ def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
         "name": recipe.name,
         "method": recipe.method.name,
         "task": recipe.task.name,
-        "modality": registry().get("task", recipe.task.name).modality,
+        # A task that was given as an object says nothing: the threat model fits it.
+        "modality": registry().get("vicinity", threat_of(recipe).name).modality,
         "model": recipe.model.name if recipe.model else None,
         "recipe_hash": recipe_hash(recipe),
         # Only images have a range that all tasks share.
