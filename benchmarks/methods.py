@@ -57,6 +57,9 @@ METHODS = [
     "pgd-at",
     "trades",
     "awp",
+    "mart",
+    "dkl",
+    "gradalign",
     "iaat",
 ]
 ATTACKS = [{"use": "pgd", "steps": 50, "restarts": 5}, {"use": "apgd-t"}]
