@@ -9,7 +9,8 @@ from pathlib import Path
 PREPARED = "prepared"
 
 SMALL = ("train.checkpoint_batches=2", "validate.samples=32", "evaluate.samples=48")
-DIGITS = ("task.validation=100", "task.test=1100", "model.width=4", "model.hidden=16")
+SIZES = ("width=4", "hidden=16")
+DIGITS = ("task.validation=100", "task.test=1100", *(f"model.{size}" for size in SIZES))
 ATTACKS = 'evaluate.attack=[{use="pgd", steps=5}, {use="pgd", steps=5, loss={use="margin"}}]'
 TALKS = (
     "task.dialogues=64",
@@ -73,10 +74,22 @@ set = {{ method = {{ use = "trades", vicinity = {{ use = "linf", eps = 0.1 }} }}
 
 # The recipes on digits that need nothing else; a test finds those that are missing.
 ON_DIGITS = (
-    *("advprop", "backward-smoothing-at", "backward-smoothing", "bilateral", "cat-sprout", "cat", "erm"),
-    *("fast-at", "fast-trades", "free-at", "gaussian", "iaat", "interpolated", "label-smoothing", "ls-ga"),
+    *("advprop", "awp", "backward-smoothing-at", "backward-smoothing", "bilateral", "cat-sprout", "cat"),
+    *(
+        "dkl",
+        "gradalign",
+        "mart",
+        "fast-at",
+        "fast-trades",
+        "free-at",
+        "gaussian",
+        "iaat",
+        "interpolated",
+        "label-smoothing",
+        "ls-ga",
+    ),
     *("mixup", "n-fgsm", "pgd-at", "robmask", "sprout-official", "sprout-pgd", "sprout"),
-    *("stability-product", "stability", "trades-mixup", "trades"),
+    *("stability-product", "stability", "trades-mixup"),
 )
 
 
@@ -128,7 +141,12 @@ def works() -> list[Work]:
     """List every kind of work."""
     pretrained, spoken = "runs/pretrain", "runs/advagent-sv"
     listed = [training(name, (*DIGITS, ATTACKS)) for name in ON_DIGITS]
+    plain, robust = "runs/erm-digits", "runs/trades-digits"
     listed += [
+        training("erm", (*DIGITS, ATTACKS), out=plain),
+        training("trades", (*DIGITS, ATTACKS), out=robust),
+        training("hat", (*DIGITS, ATTACKS, *(f"method.helper.{size}" for size in SIZES)), [plain]),
+        training("rslad", (*DIGITS, ATTACKS, *(f"method.teacher.{size}" for size in SIZES)), [robust]),
         training("pretrain", (*DIGITS, ATTACKS), out=pretrained),
         training("fine-tune", (*DIGITS, ATTACKS), [pretrained]),
         training(

@@ -68,7 +68,7 @@ def query_curves(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Draw what attacks on a negotiating agent gain against their queries.
+    """Draw what attacks on an agent gain against queries.
 
     MODEL is as for evaluate. Rows of the suite that differ in epochs or changes alone are points of one
     line. A query is a turn or a decision that the agent is asked for, also while an adversary is trained, or

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from ..errors import Refused, RunError, out_of_memory
 from .calling.gradients import finite
-from .calling.inputs import call
+from .calling.inputs import Shared, call, writes_into
 from .calling.meter import Meter
 from .calling.restored import BatchNormMode, frozen, values_kept
-from .calling.shared import Shared, writes_into
 from .functional import factors, failure
 from .state import MethodState
 from .types import Batch, Pass, Progress, View

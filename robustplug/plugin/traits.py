@@ -22,6 +22,7 @@ TRAITS: Mapping[str, str] = {
     "starts-at-origin": "the perturbation takes the gradient of the method's own objective at the origin",
     "predictions": "the label map returns the model's own predictions for views that are not clean",
     "teacher": "the method asks a network of its own for predictions",
+    "clean-outputs": "the label map returns the outputs at the clean sample for views that are not clean",
     "masks": "the method puts masks into the model, which an output map switches",
     "switches-masks": "the output map switches the masks in the model",
     "log-g": "the output map returns log g itself, not logits",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import tomllib
 from pathlib import Path
+from unittest import mock
 
 import click
 import pytest
@@ -81,7 +83,8 @@ def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return
     monkeypatch.chdir(tmp_path)
     started = time.process_time()
-    exec(code, {"__name__": "example"})
+    with mock.patch.dict(os.environ):
+        exec(code, {"__name__": "example"})
     assert time.process_time() - started < SECONDS
 
 

@@ -66,6 +66,8 @@ RECORD = {
     "index": [0, 1, 2, 3],
     "predicted": [0, 1, 2, 1],
     "confidence": [0.5, 0.5, 1.0, 0.25],
+    "texts": [],
+    "prepared": 0,
 }
 
 

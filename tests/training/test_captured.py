@@ -33,7 +33,7 @@ WHOLE = ["erm", "pgd-at", "fast-at", "n-fgsm", "trades", "bilateral"]
 METHODS = [
     component.name
     for (kind, _), component in registry().components.items()
-    if kind == "method" and component.name not in ("self-play", "rl-attack", "hardening")
+    if kind == "method" and not component.tasks
 ]
 
 

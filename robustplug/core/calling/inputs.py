@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Hashable, MutableMapping
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -37,16 +37,16 @@ def call(model: nn.Module, x: Any) -> Any:
     writes = known.get(mode)
     if writes is None:
         given = x.clone()
-        before = _version(given)
+        before = writes_into(given)
         output = model(given)
         # A write through `.data` or NumPy changes no version, and one of equal values only that.
-        known[mode] = _version(given) != before or not torch.equal(given.detach(), x.detach())
+        known[mode] = writes_into(given) != before or not torch.equal(given.detach(), x.detach())
         return output
     if writes:
         return model(x.clone())
-    before = _version(x)
+    before = writes_into(x)
     output = model(x)
-    if _version(x) != before:
+    if writes_into(x) != before:
         known[mode] = True
         raise RunError(
             "the model writes into its inputs, though it did not in its first call: let it work on x.clone()"
@@ -54,6 +54,17 @@ def call(model: nn.Module, x: Any) -> Any:
     return output
 
 
-def _version(x: Tensor) -> int:
+class Shared(NamedTuple):
+    """Key of an output that several slots may share; keeps x alive so that its identity stays unique."""
+
+    x: Tensor
+    version: int
+    variant: Hashable
+    grad: bool
+    attack: str
+    module: nn.Module
+
+
+def writes_into(x: Any) -> int:
     """Return the number of writes into a tensor; those of inference mode have none."""
-    return 0 if x.is_inference() else x._version
+    return x._version if isinstance(x, Tensor) and not x.is_inference() else 0
