@@ -26,7 +26,9 @@ TASK = "benchmark-images"
 
 
 def methods(steps: int) -> dict[str, tuple[dict[str, Any], Passes]]:
-    """Return the options of every bundled method for images, and the passes of its update.
+    """Return the options of the bundled methods for images, and the passes of their updates.
+
+    Methods around methods, and those with a second network, have no hand-written passes to compare with.
 
     Args:
         steps: steps of PGD, where a method uses it.
@@ -46,6 +48,8 @@ def methods(steps: int) -> dict[str, tuple[dict[str, Any], Passes]]:
         "interpolated": (pgd, Passes(steps, views=2)),
         "advprop": (pgd, Passes(steps, views=2)),
         "robmask": (pgd, Passes(steps, views=2)),
+        "mart": (pgd, Passes(steps, views=2)),
+        "dkl": (pgd, Passes(steps, looks=1, views=2)),
         # On a CPU its attacks leave out rows that need none.
         "iaat": ({**pgd, "warmup": 0}, Passes(3 * steps, looks=3)),
     }
