@@ -15,8 +15,8 @@ class AwpOptions(WrapperOptions):
     """Options of `awp`.
 
     Attributes:
-        gamma: γ, size of the move of each layer's weights, relative to their norm; in the paper 0.01 around
-            adversarial training, 0.005 around TRADES.
+        gamma: γ, size of the move of each layer's weights, relative to their norm; 0.01 around
+            adversarial training and 0.005 around TRADES in the authors' code.
         warmup: number of first epochs without moves.
     """
 

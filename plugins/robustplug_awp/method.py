@@ -19,7 +19,7 @@ _TINY = 1e-20
 def worst_move(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
     """Return v = γ · ‖w‖ · ∇/‖∇‖ of a layer: the first ascent step from v = 0, projected to ‖v‖ ≤ γ‖w‖.
 
-    Eqs. (8) and (9) with K₂ = 1, as in the paper's experiments. Norms are L2, over the whole layer.
+    As `diff_in_weights` of the authors' code. Norms are L2, over the whole layer.
 
     Args:
         weight: w.
@@ -31,10 +31,10 @@ def worst_move(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
 
 
 class Awp(Wrapper[AwpOptions]):
-    """min_w max_v of the inner method's loss at w + v, with ‖v_l‖ ≤ γ‖w_l‖ in each layer: Eqs. (6), (7).
+    """min_w max_v of the inner method's loss at w + v, with ‖v_l‖ ≤ γ‖w_l‖ in each layer l.
 
     The inner method makes its perturbed samples at w. The weights are put back before the optimizer's
-    update, Eq. (10).
+    update.
     """
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""AWP against a transcription of Eqs. (6) to (10) of Wu et al. 2020, and methods around methods."""
+"""AWP against a transcription of Wu et al. 2020, and methods around methods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def awp(inner: str, gamma: float = 0.05, **options: Any) -> Bench:
     return Bench(Subject("method", "awp", table), toy_plain)
 
 
-def test_a_move_has_the_size_and_direction_of_the_equations() -> None:
+def test_a_move_has_the_size_and_direction_of_the_paper() -> None:
     w, g = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])
     assert worst_move(w, g, 0.1).tolist() == [[0.0, 0.5]]
     assert worst_move(w, torch.zeros(1, 2), 0.1).tolist() == [[0.0, 0.0]]
