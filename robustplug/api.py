@@ -41,7 +41,7 @@ from .recipe.errors import RecipeError
 
 if TYPE_CHECKING:
     from .cli.echo import echo
-    from .cli.evaluation.options import model_options, result_folder
+    from .cli.evaluation.options import evaluate_and_show, model_options, result_folder
     from .core.batches import balanced_order, endless_order, epoch_batches, index_batches, to_device
     from .core.calling.gradients import finite, to_unit
     from .core.calling.meter import Meter
@@ -53,14 +53,18 @@ if TYPE_CHECKING:
     from .core.modules import Normalized, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
     from .core.protocols import (
+        CERTIFIED_RADIUS,
         AimingPerturbation,
         Augmentation,
         BoundedVicinity,
+        Certificate,
         LabelMap,
         LearnedSlot,
         Loss,
+        Measurement,
         OutputMap,
         Perturbation,
+        PortionedMeasurement,
         Rate,
         Schedule,
         SelfTrained,
@@ -94,6 +98,7 @@ if TYPE_CHECKING:
     from .files.seals import Strict, opened, parsed, sealed
     from .plugin.signatures import check_arguments, scaled_step
     from .report.figures.batchnorm import batchnorm_figure
+    from .report.figures.certified import certified_figure
     from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .run import open_evaluation
     from .runs.folder import json_text
@@ -124,7 +129,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "cli.echo": ("echo",),
-    "cli.evaluation.options": ("model_options", "result_folder"),
+    "cli.evaluation.options": ("evaluate_and_show", "model_options", "result_folder"),
     "core.batches": ("balanced_order", "endless_order", "epoch_batches", "index_batches", "to_device"),
     "core.ensemble": ("Ensemble",),
     "core.calling.gradients": ("finite", "to_unit"),
@@ -135,20 +140,9 @@ _LAZY = {
     "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
-        "AimingPerturbation",
-        "Augmentation",
-        "BoundedVicinity",
-        "LabelMap",
-        "LearnedSlot",
-        "Loss",
-        "OutputMap",
-        "Perturbation",
-        "Rate",
-        "Schedule",
-        "SelfTrained",
-        "UpdateSchedule",
-        "Vicinity",
-        "rate_at",
+        *("AimingPerturbation", "Augmentation", "BoundedVicinity", "CERTIFIED_RADIUS", "Certificate"),
+        *("LabelMap", "LearnedSlot", "Loss", "Measurement", "OutputMap", "Perturbation"),
+        *("PortionedMeasurement", "Rate", "Schedule", "SelfTrained", "UpdateSchedule", "Vicinity", "rate_at"),
     ),
     "core.random": (
         "beta",
@@ -186,6 +180,7 @@ _LAZY = {
     "files.seals": ("Strict", "opened", "parsed", "sealed"),
     "plugin.signatures": ("check_arguments", "scaled_step"),
     "report.figures.batchnorm": ("batchnorm_figure",),
+    "report.figures.certified": ("certified_figure",),
     "report.figures.charts": (
         "Line",
         "Panel",
@@ -224,6 +219,7 @@ _LAZY = {
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
+    "CERTIFIED_RADIUS",
     "AimingPerturbation",
     "ArrayTask",
     "AttackResult",
@@ -232,6 +228,7 @@ __all__ = [
     "BoundedVicinity",
     "Bounds",
     "BrokenData",
+    "Certificate",
     "Component",
     "Cost",
     "Count",
@@ -252,6 +249,7 @@ __all__ = [
     "Line",
     "Loss",
     "Measure",
+    "Measurement",
     "MeasuringTask",
     "Meter",
     "Method",
@@ -271,6 +269,7 @@ __all__ = [
     "PerSample",
     "Perturbation",
     "PoolingTask",
+    "PortionedMeasurement",
     "Positive",
     "Progress",
     "Quantity",
@@ -311,6 +310,7 @@ __all__ = [
     "beta",
     "bootstrap_interval",
     "build",
+    "certified_figure",
     "channel_statistics",
     "check_arguments",
     "check_model_folder",
@@ -327,6 +327,7 @@ __all__ = [
     "echo",
     "endless_order",
     "epoch_batches",
+    "evaluate_and_show",
     "evaluating",
     "find_column",
     "finite",

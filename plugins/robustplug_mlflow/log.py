@@ -62,7 +62,7 @@ def epoch(run: RunInfo, report: EpochReport) -> None:
 
 def end(run: RunInfo, result: Result) -> None:
     """Log the accuracies of the evaluation and the files recipe.toml and result.json, and end the run."""
-    rows = [row for row in result.attacks if not row.skipped]
+    rows = [row for row in result.attacks if not row.skipped and row.bound != "none"]
     _log(run, {f"{result.split}/{row.name}": row.accuracy for row in rows}, run.epochs)
     client, run_id = _client(), _open.pop(run.folder)
     for name in ("recipe.toml", "result.json"):

@@ -46,6 +46,6 @@ def end(run: RunInfo, result: Result) -> None:
     """Write the accuracies of the evaluation, at the step after the last epoch, and close the file."""
     writer = _open.pop(run.folder)
     for row in result.attacks:
-        if not row.skipped:
+        if not row.skipped and row.bound != "none":
             writer.add_scalar(f"{result.split}/{row.name}", row.accuracy, run.epochs)
     writer.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .measures import Measure
+from .measures import Certified, Measure
 
 if TYPE_CHECKING:
     import torch
@@ -340,13 +340,13 @@ class AttackResult:
         skipped: reason why the row was not run, or is invalid; "" when it was run and is valid.
         distance: median distance of the successful adversarial examples: {"linf": …, "l2": …}.
         right: for each sample, whether it is still correct after this row; empty if skipped or invalid.
-        measures: means of the task's other measures over the samples that the row was run on.
+        measures: means of the task's and the row's other measures over the samples that the row was run on.
         by_class: for a classification, number of samples of each class that are still correct after this row.
-        confusion: for the clean row and the last row of each chain, number of samples by class (rows) and
-            prediction (columns). A broken sample counts with the prediction that broke it; the diagonal is
-            `by_class`. Empty above 200 classes.
-        example: outcome of one sample, as the task describes it: the sample of lowest index among those
-            that the row broke, or else among all; "" if the task describes none.
+        confusion: for the clean row and the last of each chain, samples by class (rows) and prediction
+            (columns), of a broken sample that which broke it. Empty above 200 classes.
+        example: outcome of the first sample that the row broke, or else of the first, in the task's words.
+        bound: "upper" for an attack, "lower" for a certificate, "none" for measures beside clean accuracy.
+        certified: for a certificate, what it says of each sample.
     """
 
     name: str
@@ -369,6 +369,8 @@ class AttackResult:
     by_class: tuple[int, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     prepared: int = 0
+    bound: Literal["upper", "lower", "none"] = "upper"
+    certified: Certified | None = None
 
     @property
     def invalid(self) -> bool:
@@ -385,10 +387,8 @@ class Result:
         threat: the vicinity's name and options, for example {"use": "linf", "eps": 0.1}.
         attacks: rows in the order in which they were run, "clean" first.
         meta: versions, recipe hash, device, model, training cost, wall time, summaries.
-        examples: the adversarial examples (`evaluation.examples.Examples`) if they were kept, else None;
-            not part of result.json.
-        texts: of a task of texts, what each row did to each sample, in order (`robustplug.api.TextRecord`);
-            not part of result.json.
+        examples: the adversarial examples, an `Examples`, if they were kept; not part of result.json.
+        texts: of a task of texts, what each row did to each sample, in order; not part of result.json.
     """
 
     split: str

@@ -10,8 +10,8 @@ from ..core.measures import wilson_interval
 from ..core.types import Result
 from ..recipe.write import recipe_to_mapping
 from ..report.material import Material, read_material
-from ..report.tables.results import threat_text
 from ..report.tables.sheets import Cell, Sheet, markdown
+from ..report.tables.threats import threat_text
 from ..subjects.data.arrays import extremes
 from ..subjects.formats.contents import WEIGHTS
 from ..subjects.named import component_in
@@ -82,8 +82,11 @@ def _sheet(result: Result) -> Sheet:
         if row.skipped:
             lines.append((Cell(row.name), Cell("invalid" if row.invalid else "skipped"), Cell(row.skipped)))
             continue
+        if row.bound == "none":
+            continue
         low, high = wilson_interval(round(row.accuracy * result.samples), result.samples)
-        lines.append((Cell(row.name), Cell(f"{row.accuracy:.1%}"), Cell(f"{low:.1%} to {high:.1%}")))
+        least = "≥ " if row.bound == "lower" else ""
+        lines.append((Cell(row.name), Cell(f"{least}{row.accuracy:.1%}"), Cell(f"{low:.1%} to {high:.1%}")))
     notes = [f"Threat model: {threat_text(result.threat)}."]
     if any(row.chain for row in result.attacks):
         notes.append("Each attack runs on the samples that the rows above it left correctly classified.")

@@ -30,6 +30,8 @@ Kind = Literal[
     "optimizer",
     "schedule",
     "augmentation",
+    "measurement",
+    "wrapper",
 ]
 T = TypeVar("T")
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -51,8 +53,8 @@ class Component:
         factory: "package.module:attribute" of the class or function that builds the component; imported
             only when a component of this name is built. The factory is called with the options, with one
             keyword argument for each slot of the options (see `use`), and with the arguments of its kind:
-            `info` (a TaskInfo) for models and augmentations, `params`, `maximize` and perhaps `lr` for
-            optimizers. A component that is registered within the
+            `info` (a TaskInfo) for models, augmentations and wrappers, which also get `model`; `params`,
+            `maximize` and perhaps `lr` for optimizers. A component that is registered within the
             process may give the class or function itself.
         options: frozen dataclass; its fields are exactly the component's TOML table.
         summary: one line for listings.

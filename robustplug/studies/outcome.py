@@ -166,7 +166,7 @@ def rows_of(results: Sequence[tuple[str, Result]]) -> dict[str, AttackResult]:
     found: dict[str, AttackResult] = {}
     for suite, result in results:
         for row in result.attacks:
-            if row.skipped or (suite and row.name == "clean"):
+            if row.skipped or row.bound == "none" or (suite and row.name == "clean"):
                 continue
             name = row.name if row.name not in found or not suite else f"{row.name} ({suite})"
             number, unique = 1, name

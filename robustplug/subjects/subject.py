@@ -146,7 +146,9 @@ def open_subject(
         data = only_evaluate_changed(table["name"], overrides)
     else:
         table = _table(model, opening, use)
+    wrapper = opening.get("wrapper")
     changes: dict[str, Any] = {
+        "wrapper": None if wrapper is None else as_table(wrapper),
         "attack": None if attacks is None else [as_table(attack) for attack in attacks],
         "vicinity": None if threat is None else as_table(threat),
         "split": opening.get("split"),

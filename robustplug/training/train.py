@@ -38,6 +38,7 @@ from ..subjects.assemble import Parts, assemble, build_part
 from ..subjects.starting import load_networks, load_start
 from ..subjects.subject import Subject
 from ..subjects.tuning import grouped
+from ..subjects.wrapping import under_test
 from .data import TrainingData
 from .extend import check_extension, extend, note_on_extension
 from .failures import Place, explained
@@ -193,7 +194,7 @@ class Training:
         training |= rounding(self.parts, exported, self.processes, self.reporter.warn)
         journal = self.folder / JOURNAL
         asked = Asked(journal=journal, training=training)
-        subject = Subject(self.parts, exported, self.processes, self.reporter)
+        subject = under_test(Subject(self.parts, exported, self.processes, self.reporter))
         result = evaluate_subject(subject, asked)
         if self.processes.main:
             self._write_end(exported, result, session)

@@ -68,7 +68,8 @@ def _alone(rows: Sequence[AttackResult]) -> Iterator[AttackResult]:
         first = not row.chain or row.chain not in chains
         chains.add(row.chain)
         # Only the name distinguishes a transfer attack from an attack on the model itself.
-        if first and row.options and not row.skipped and not row.shift and " from " not in row.name:
+        attack = row.options and row.bound == "upper"
+        if first and attack and not row.skipped and not row.shift and " from " not in row.name:
             yield row
 
 

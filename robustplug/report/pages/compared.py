@@ -13,9 +13,9 @@ from ...runs.result_file import note_on_seals
 from ..figures.plots import Point, trade_off_figure
 from ..tables.comparison import Column, Comparison, Group, Value
 from ..tables.markup import escape
-from ..tables.measures import compared_measures, headlines
-from ..tables.results import threat_text, unit_images
+from ..tables.measures import compared_measures, headlines, measured_beside
 from ..tables.sheets import Cell, Sheet, markdown, sheet_html
+from ..tables.threats import threat_text, unit_images
 from .page import Section, figures_html, page, read_picture
 
 TIED, FRONT = "≈", "◆"
@@ -31,11 +31,14 @@ def comparison_sheets(comparison: Comparison) -> list[Sheet]:
 
 def _sheets(comparison: Comparison, number: int, group: Group) -> Iterator[Sheet]:
     """Yield the tables of a group: what its task shows of a result, and costs beside accuracies."""
+    lines = {entry.name: entry.results for entry in group.entries}
     if _measured(group):
-        lines = {entry.name: entry.results for entry in group.entries}
-        yield compared_measures(title_of(comparison, number), lines)
+        said = headlines(group.entries[0].results[0])
+        yield compared_measures(title_of(comparison, number), lines, said)
         return
     yield _accuracies(comparison, number)
+    if beside := measured_beside(lines):
+        yield compared_measures(f"{title_of(comparison, number)} · measured", lines, beside)
     if group.robust is not None and any(group.costs):
         yield _compute(group)
 

@@ -43,6 +43,19 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Reported:
+    """The outcome of a report.
+
+    Attributes:
+        page: the HTML file.
+        left_out: the parts that the page lacks, each with the command that adds it, if one exists.
+    """
+
+    page: Path
+    left_out: Sequence[LeftOut]
+
+
+@dataclass(frozen=True)
 class Commands:
     """Hold the functions of the Python API that a report uses."""
 

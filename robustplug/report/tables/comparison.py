@@ -13,8 +13,8 @@ from typing import Any
 
 from ...core.types import AttackResult
 from .entries import Entry, read_entries
-from .results import threat_text, unit_images
 from .statistics import LEVEL, front, mcnemar, share_interval, welch
+from .threats import threat_text, unit_images
 
 CLEAN = "clean"
 
@@ -165,7 +165,7 @@ def _group(setting: Mapping[str, Any], entries: Sequence[Entry]) -> Group:
         if sum(present) < min(2, len(entries)):
             continue
         values = [_value(found[key]) if key in found else None for found in rows]
-        attacked = bool(first.options) and not first.shift
+        attacked = bool(first.options) and not first.shift and first.bound == "upper"
         columns.append(Column(first.name, first.threat, attacked, _marked(values)))
     notes = [*_options_that_differ(entries), *_not_compared(entries, rows)]
     robust, threat = _worst_case(columns)
@@ -192,7 +192,7 @@ def _rows(entry: Entry) -> dict[str, list[AttackResult]]:
     for result in entry.results:
         before: dict[str, str] = {}
         for row in result.attacks:
-            if row.skipped:
+            if row.skipped or row.bound == "none":
                 continue
             # Only the name contains the surrogate model of a transfer attack.
             own = [row.name, row.options, row.threat, row.shift]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich import box
@@ -28,14 +29,33 @@ def measured(row: AttackResult, name: str) -> str:
     return (measure_text(row.measures[name]) if name in row.measures else "") or "–"
 
 
-def compared_measures(title: str, lines: Mapping[str, Sequence[Result]]) -> Sheet:
-    """Lay out the headlines of several runs: a line for each attack and run, the best of each attack marked.
+def measured_beside(lines: Mapping[str, Sequence[Result]]) -> list[Quantity]:
+    """Return what at least two runs measure in rows of their own, such as certified radii."""
+    known = [
+        dict.fromkeys(
+            name for each in results for row in each.attacks if row.bound != "upper" for name in row.measures
+        )
+        for results in lines.values()
+    ]
+    counts = Counter(name for names in known for name in names)
+    # A larger certified radius is better; of other measures, nothing is known.
+    return [
+        Quantity(name, "higher" if name.startswith("certified") else "")
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def compared_measures(
+    title: str, lines: Mapping[str, Sequence[Result]], quantities: Sequence[Quantity]
+) -> Sheet:
+    """Lay out measures of several runs: a line for each attack and run, the best of each attack marked.
 
     Args:
         title: title of the table.
         lines: results of each line, one for each seed, by its name.
+        quantities: the measures.
     """
-    quantities = headlines(next(iter(lines.values()))[0])
     found: dict[str, dict[str, list[AttackResult]]] = {}
     for name, results in lines.items():
         for row in (row for result in results for row in result.attacks if not row.skipped):

@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from .results import threat_text
 from .sheets import parted
+from .threats import threat_text
 
 
 def spread_text(spread: Mapping[str, Any]) -> str:
