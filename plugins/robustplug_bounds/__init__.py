@@ -6,7 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from robustplug.api import Component, Natural, NonNegative, Positive, hookimpl
+from robustplug.api import (
+    Component,
+    MethodOptions,
+    Natural,
+    NonNegative,
+    Positive,
+    UnitInterval,
+    hookimpl,
+)
 
 GOWAL = "Gowal et al. 2018, On the Effectiveness of Interval Bound Propagation, arXiv:1810.12715"
 CROWN = "Zhang et al. 2018, Efficient Neural Network Robustness Certification, arXiv:1811.00866"
@@ -34,6 +42,36 @@ class BoundOptions:
     radii: tuple[NonNegative, ...] = ()
     search: Natural = 6
     reach: Positive = 2.0
+
+
+@dataclass(frozen=True)
+class IbpOptions(MethodOptions):
+    """Options of the method `ibp`: the slots, and the schedules.
+
+    Attributes:
+        kappa: κ at the end, weight of the loss of the samples; 1 − κ is that of the bounds.
+        ratio: radius of the bounds at the end, as a multiple of the threat model's.
+        warmup: share of the run before the bounds count.
+        rampup: share of the run in which radius and 1 − κ rise from 0 to their ends.
+    """
+
+    kappa: UnitInterval = 0.5
+    ratio: Positive = 1.1
+    warmup: UnitInterval = 0.05
+    rampup: UnitInterval = 0.5
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer training for interval bounds."""
+    yield Component(
+        "ibp",
+        "robustplug_bounds.method:Ibp",
+        IbpOptions,
+        "the samples, and the worst logits that interval bounds allow",
+        GOWAL,
+        {"warmup": 0.0, "rampup": 0.2},
+    )
 
 
 @hookimpl

@@ -97,11 +97,11 @@ def convolution(layer: nn.Conv1d | nn.Conv2d) -> Affine:
     """Return a convolution that pads with zeros."""
 
     def apply(x: Tensor) -> Tensor:
-        result: Tensor = layer._conv_forward(x, layer.weight, layer.bias)  # type: ignore[operator]
+        result: Tensor = layer._conv_forward(x, layer.weight, layer.bias)
         return result
 
     def magnitude(x: Tensor) -> Tensor:
-        result: Tensor = layer._conv_forward(x, layer.weight.abs(), None)  # type: ignore[operator]
+        result: Tensor = layer._conv_forward(x, layer.weight.abs(), None)
         return result
 
     return Affine(apply, magnitude, layer.weight[0].numel() + 1)
@@ -128,7 +128,7 @@ def batchnorm(layer: Any) -> Affine:
     def size(x: Tensor) -> Tensor:
         factor, _ = scale(x)
         shape = (1, -1, *(1,) * (x.dim() - 2))
-        total = (x + layer.running_mean.abs().view(shape)) * factor.abs()
+        total: Tensor = (x + layer.running_mean.abs().view(shape)) * factor.abs()
         return total if layer.bias is None else total + layer.bias.abs().view(shape)
 
     # Subtraction, division by a root, product and sum.

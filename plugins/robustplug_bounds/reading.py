@@ -62,12 +62,13 @@ class _At(NamedTuple):
     position: int
 
 
-def read_graph(model: nn.Module, x: Tensor) -> Graph:
-    """Return a module in eval mode as a graph.
+def read_graph(model: nn.Module, x: Tensor, fixed: bool = True) -> Graph:
+    """Return a module, as it is in eval mode, as a graph.
 
     Args:
         model: the module, from inputs (N, …) to outputs (N, …).
         x: some inputs, of the type of the module's parameters; their number must not be 1.
+        fixed: whether to refuse a module in training mode, which is another function than the graph.
 
     Raises:
         Refused: a layer or an operation is not supported, or the module cannot be traced.
@@ -81,7 +82,7 @@ def read_graph(model: nn.Module, x: Tensor) -> Graph:
             f"{type(model).__name__} cannot be read as a graph ({why}): bounds need a forward whose "
             "operations do not depend on the values of its inputs"
         ) from error
-    reader = _Reader(traced, x)
+    reader = _Reader(traced, x, fixed)
     with torch.no_grad():
         return reader.read()
 
@@ -104,8 +105,8 @@ class _Tracer(fx.Tracer):
 class _Reader:
     """Follow a traced module once, on sample inputs, and note what each operation is."""
 
-    def __init__(self, traced: fx.GraphModule, x: Tensor) -> None:
-        self.traced, self.x = traced, x
+    def __init__(self, traced: fx.GraphModule, x: Tensor, fixed: bool) -> None:
+        self.traced, self.x, self.fixed = traced, x, fixed
         self.modules = dict(traced.named_modules())
         self.nodes: list[Node] = []
         self.values: list[Tensor] = []
@@ -146,7 +147,7 @@ class _Reader:
         moving = [each for each in (*args, *kwargs.values()) if isinstance(each, _At)]
         module = self.modules[str(node.target)] if node.op == "call_module" else None
         what: Any = type(module) if module is not None else node.target
-        if module is not None and module.training:
+        if module is not None and module.training and self.fixed:
             self._refuse_training(module, self._name(node))
         if not moving:
             return self._constant(node, args, kwargs)

@@ -6,7 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from robustplug.api import Bounds, Component, Count, NonNegative, Positive, hookimpl
+from robustplug.api import (
+    Bounds,
+    Component,
+    Count,
+    MethodOptions,
+    NonNegative,
+    Positive,
+    Use,
+    hookimpl,
+    use,
+)
 
 COHEN = "Cohen et al. 2019, Certified Adversarial Robustness via Randomized Smoothing, arXiv:1902.02918"
 YANG = "Yang et al. 2020, Randomized Smoothing of All Shapes and Sizes, arXiv:2002.08118"
@@ -68,6 +78,84 @@ class SmoothedOptions(NoiseOptions):
 
     draws: Count = 100
     votes: bool = False
+
+
+@dataclass(frozen=True)
+class UnderNoiseOptions(MethodOptions):
+    """Options of `smooth-adv`: the slots, and the noise.
+
+    Attributes:
+        sigma: σ, standard deviation of the Gaussian noise.
+        draws: m, noisy copies of each sample.
+    """
+
+    sigma: Positive = 0.25
+    draws: Count = 2
+    vicinity: Use = use("l2", eps=0.25)
+    perturbation: Use = use("pgd", steps=10, step_ratio=0.2, start="zero")
+
+
+@dataclass(frozen=True)
+class ConsistencyOptions(UnderNoiseOptions):
+    """Options of `consistency`.
+
+    Attributes:
+        weight: λ, weight of the divergence from the mean prediction.
+        entropy: η, weight of the entropy of the mean prediction.
+    """
+
+    weight: NonNegative = 10.0
+    entropy: NonNegative = 0.5
+    perturbation: Use = use("none")
+
+
+@dataclass(frozen=True)
+class MacerOptions(UnderNoiseOptions):
+    """Options of `macer`.
+
+    Attributes:
+        weight: λ, weight of the certified radius.
+        gamma: γ, difference of the two quantiles up to which the radius is to grow.
+        beta: β, factor of the logits in the radius.
+    """
+
+    draws: Count = 16
+    weight: NonNegative = 12.0
+    gamma: Positive = 8.0
+    beta: Positive = 16.0
+    perturbation: Use = use("none")
+
+
+@hookimpl
+def robustplug_methods() -> Iterable[Component]:
+    """Offer training for votes under noise."""
+    here = "robustplug_smoothing.methods"
+    yield Component(
+        "smooth-adv",
+        f"{here}:SmoothAdv",
+        UnderNoiseOptions,
+        "adversarial training of the smoothed classifier",
+        "Salman et al. 2019, Provably Robust Deep Learning via Adversarially Trained Smoothed Classifiers, "
+        "arXiv:1906.04584",
+        {"perturbation": {"steps": 2}},
+    )
+    yield Component(
+        "consistency",
+        f"{here}:Consistency",
+        ConsistencyOptions,
+        "predictions under noise agree with their mean",
+        "Jeong and Shin 2020, Consistency Regularization for Certified Robustness of Smoothed Classifiers, "
+        "arXiv:2006.04062",
+    )
+    yield Component(
+        "macer",
+        f"{here}:Macer",
+        MacerOptions,
+        "a hinge on the certified radius of each sample",
+        "Zhai et al. 2020, MACER: Attack-free and Scalable Robust Training via Maximizing Certified Radius, "
+        "arXiv:2001.02378",
+        {"draws": 3},
+    )
 
 
 @hookimpl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ class _Measuring:
             optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
             for _ in range(_FITTED):
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(model(self.batch.x), self.batch.y).backward()
+                torch.autograd.backward(nn.functional.cross_entropy(model(self.batch.x), self.batch.y))
                 optimizer.step()
             optimizer.zero_grad()
             self.model = model.eval()
@@ -194,4 +194,4 @@ def wrapper_leaves_the_model(subject: Subject) -> None:
     require(not changed, f"the wrapper changed {', '.join(changed)}")
 
 
-WRAPPER_CHECKS: Sequence[Any] = (wrapper_returns_logits, wrapper_is_a_function, wrapper_leaves_the_model)
+WRAPPER_CHECKS = (wrapper_returns_logits, wrapper_is_a_function, wrapper_leaves_the_model)

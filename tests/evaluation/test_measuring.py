@@ -123,7 +123,7 @@ def test_a_certificate_bounds_the_robust_accuracy_from_below() -> None:
     radii = truth()
     assert found.certified is not None
     assert (found.bound, found.certified.norm, found.certified.confidence) == ("lower", "inf", 1.0)
-    torch.testing.assert_close(torch.tensor(found.certified.radii), radii, atol=3e-6, rtol=0)
+    torch.testing.assert_close(torch.tensor(found.certified.radii).double(), radii, atol=3e-6, rtol=0)
     assert found.right == tuple((torch.tensor(found.certified.radii) >= EPS).tolist())
     assert all(
         low <= high <= whole for low, high, whole in zip(found.right, attack.right, clean.right, strict=True)

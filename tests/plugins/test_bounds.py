@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.core.modules import Normalized
+from robustplug.core.types import Progress
 from robustplug.errors import Refused
+from robustplug.testing import Bench, Subject, toy_plain
 from robustplug_bounds.ball import Ball
 from robustplug_bounds.graph import Graph
 from robustplug_bounds.measurement import checked_graph
+from robustplug_bounds.method import ramp, worst_case_loss
 from robustplug_bounds.propagation import intervals, linear_bounds, margins
 from robustplug_bounds.reading import read_graph
 from robustplug_bounds.relaxation import curved, pooled, rectified
@@ -93,7 +96,7 @@ def read(net: nn.Module) -> Graph:
 
 
 def ball(x: Tensor, eps: float, norm: str = "linf", slack: bool = False, bounds: Any = (0.0, 1.0)) -> Ball:
-    return Ball.around(x.double(), torch.full((len(x),), eps), norm, bounds, slack)
+    return Ball.around(x.double(), torch.full((len(x),), eps, dtype=torch.float64), norm, bounds, slack)
 
 
 def inside(x: Tensor, eps: float, norm: str, count: int, seed: int = 0) -> Tensor:
@@ -377,3 +380,58 @@ def test_a_certified_radius_holds_against_a_search_for_the_boundary() -> None:
         classes = made("conv").double()(points.clamp(0, 1).flatten(0, 1)).argmax(1).view(500, -1)
     assert bool((classes == y[known]).all())
     assert math.isclose(float(radii.max()), 0.06) or float(radii.max()) < 0.06
+
+
+def test_the_schedules_are_those_of_the_code() -> None:
+    def linear_schedule(step: int, init: int, final: int) -> float:
+        return min(1.0, max(0.0, (step - init) / (final - init)))
+
+    updates = 200
+    for step in (0, 9, 10, 50, 110, 199):
+        progress = Progress(
+            epoch=step // 20, epochs=10, batch=step % 20, batches=20, update=step, updates=updates
+        )
+        expected = linear_schedule(step, 10, 110)
+        assert ramp(progress, 0.05, 0.5) == pytest.approx(expected, abs=1e-9)
+    assert ramp(Progress(), 0.0, 0.0) == 1
+    assert ramp(Progress(), 0.5, 0.0) == 0
+
+
+def test_the_worst_logits_are_the_bounds_of_gowal() -> None:
+    # A linear last layer of an interval, its margins taken from both ends: no looser than logit by logit.
+    torch.manual_seed(0)
+    net, x, y = made("relu"), samples(), torch.tensor([0, 1, 2, 1])
+    graph = read_graph(net, x)
+    around = Ball.around(x, torch.full((4,), 0.05), "linf", (0.0, 1.0), slack=False)
+    found = worst_case_loss(margins(graph, around, y, "ibp", exact=True), y)
+    low, high = intervals(graph, around, exact=True)[-1]
+    worst = torch.where(nn.functional.one_hot(y, 3).bool(), low, high)
+    assert bool((found <= nn.functional.cross_entropy(worst, y, reduction="none") + 1e-6).all())
+    still = Ball.around(x, torch.zeros(4), "linf", (0.0, 1.0), slack=False)
+    plain = nn.functional.cross_entropy(net(x), y, reduction="none")
+    torch.testing.assert_close(worst_case_loss(margins(graph, still, y, "ibp", exact=True), y), plain)
+
+
+def test_training_for_bounds_certifies_what_plain_training_does_not() -> None:
+    certified = {}
+    for name, options in (("erm", {}), ("ibp", {"warmup": 0.0, "rampup": 0.5})):
+        bench = Bench(
+            Subject("method", name, {**options, "vicinity": {"use": "linf", "eps": 0.05}}), toy_plain
+        )
+        for _ in range(12):
+            for step in bench.steps():
+                bench.update(step)
+        batch = bench.batch()
+        with torch.no_grad():
+            graph = read_graph(bench.model.eval(), batch.x)
+            found = margins(graph, ball(batch.x, 0.05), batch.y, "ibp")
+        certified[name] = float(found.scatter(1, batch.y[:, None], 9.0).amin(1).mean())
+    assert certified["ibp"] > certified["erm"]
+
+
+def test_the_method_refuses_a_network_that_it_cannot_bound() -> None:
+    def strange(info: Any) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.Softplus(), nn.Linear(4, 3))
+
+    with pytest.raises(Refused, match=r"2 \(Softplus\) is not supported"):
+        Bench(Subject("method", "ibp"), strange)

@@ -51,5 +51,9 @@ def evaluate(
     """
     if max_queries is not None:
         overrides = (*overrides, f"model.max_queries={max_queries}")
-    given = {"overrides": overrides, "architecture": architecture, "measurements": list(measures) or None}
+    given: dict[str, Any] = {
+        "overrides": overrides,
+        "architecture": architecture,
+        "measurements": list(measures) or None,
+    }
     evaluate_and_show(model, out, json_file, quiet, **given, **options)

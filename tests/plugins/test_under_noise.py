@@ -1,0 +1,103 @@
+"""SmoothAdv, MACER and consistency: losses against transcriptions of the authors' codes, and costs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions.normal import Normal
+
+from robustplug.api import View
+from robustplug.testing import Bench, Subject, toy_plain
+from robustplug_smoothing.methods import consistency, radius_hinge, smoothed_loss
+
+N, M, K = 40, 4, 5
+
+
+def logits(scale: float = 2.0) -> Tensor:
+    return scale * torch.randn(N, M, K, generator=torch.Generator().manual_seed(0))
+
+
+def labels() -> Tensor:
+    return torch.arange(N) % K
+
+
+def test_the_attacked_loss_is_that_of_the_mean_prediction() -> None:
+    # SmoothAdv_PGD.attack: softmax of each draw, their mean, its logarithm.
+    parts = [F.softmax(each, dim=1) for each in logits().unbind(1)]
+    logs = torch.log((sum(parts) / len(parts)).clamp(min=1e-20))
+    torch.testing.assert_close(
+        smoothed_loss(logits(), labels()), F.nll_loss(logs, labels(), reduction="none")
+    )
+    rows = F.one_hot(labels(), K).float()
+    torch.testing.assert_close(smoothed_loss(logits(), rows), smoothed_loss(logits(), labels()))
+
+
+def test_consistency_is_that_of_the_code() -> None:
+    draws = logits().unbind(1)
+    average = sum(F.softmax(each, dim=1) for each in draws) / M
+    divergence = sum(F.kl_div(F.log_softmax(each, dim=1), average, reduction="none").sum(1) for each in draws)
+    entropy = (-average * torch.log(average.clamp(min=1e-20))).sum(1)
+    expected = 10 * divergence / M + 0.5 * entropy
+    torch.testing.assert_close(consistency(logits(), 10, 0.5), expected)
+    same = logits()[:, :1].expand(-1, M, -1)
+    torch.testing.assert_close(consistency(same, 10, 0.0), torch.zeros(N), atol=1e-5, rtol=0)
+
+
+def macer(outputs: Tensor, targets: Tensor, beta: float, gamma: float) -> Tensor:
+    """Return the sum of the robustness loss of macer_train, without σ/2."""
+    normal = Normal(torch.tensor([0.0]), torch.tensor([1.0]))
+    softmax = F.softmax(outputs * beta, dim=2).mean(1)
+    scores, places = torch.topk(softmax, 2)
+    right = places[:, 0] == targets
+    out0, out1 = scores[right, 0], scores[right, 1]
+    loss = normal.icdf(out1) - normal.icdf(out0)
+    kept = ~torch.isnan(loss) & ~torch.isinf(loss) & (torch.abs(loss) <= gamma)
+    out0, out1 = out0[kept], out1[kept]
+    result: Tensor = (normal.icdf(out1) - normal.icdf(out0) + gamma).sum()
+    return result
+
+
+@pytest.mark.parametrize(("scale", "beta", "gamma"), [(0.3, 1.0, 8.0), (0.3, 4.0, 1.0), (4.0, 16.0, 8.0)])
+def test_the_hinge_is_that_of_the_code_with_finite_gradients(scale: float, beta: float, gamma: float) -> None:
+    outputs = logits(scale).requires_grad_()
+    y = logits(scale).softmax(2).mean(1).argmax(1)
+    y[::3] = (y[::3] + 1) % K
+    found = radius_hinge(outputs, y, beta, gamma)
+    torch.testing.assert_close(found.sum(), macer(outputs, y, beta, gamma), rtol=1e-4, atol=1e-4)
+    assert bool((found[::3] == 0).all())
+    (gradient,) = torch.autograd.grad(found.sum(), outputs)
+    assert bool(gradient.isfinite().all())
+    # A step down the gradient widens the difference, unless no sample counts.
+    if bool((found > 0).any()):
+        assert float(radius_hinge(outputs - 1e-3 * gradient, y, beta, gamma).sum()) < float(found.sum())
+
+
+@pytest.mark.parametrize("name", ["smooth-adv", "consistency", "macer"])
+def test_a_batch_costs_a_pass_for_each_draw(name: str) -> None:
+    bench = Bench(Subject("method", name, {"draws": 3, "perturbation": {"use": "none"}}), toy_plain)
+    step = next(iter(bench.steps()))
+    bench.update(step)
+    assert (step.meter.forwards, step.meter.backwards) == (3 * len(step.batch), 3 * len(step.batch))
+
+
+def test_the_attack_raises_the_loss_under_its_noise() -> None:
+    options = {
+        "sigma": 0.1,
+        "vicinity": {"use": "l2", "eps": 0.5},
+        "perturbation": {"use": "pgd", "steps": 8},
+    }
+    bench = Bench(Subject("method", "smooth-adv", options), toy_plain)
+    step = bench.step(bench.batch())
+    (view,) = bench.views(step)
+    assert view.x is not view.origin
+    moved, still = (_ascended(bench, view.replace(x=x)) for x in (view.x, view.origin))
+    assert float((moved > still).float().mean()) > 0.9
+    assert bool(((view.x - view.origin).flatten(1).norm(dim=1) <= 0.5 + 1e-4).all())
+
+
+def _ascended(bench: Bench, view: View) -> Tensor:
+    with torch.no_grad():
+        x = (view.x[:, None] + view.info["noise"]).flatten(0, 1)
+        return smoothed_loss(bench.model(x).view(len(view), -1, 3), view.y)
