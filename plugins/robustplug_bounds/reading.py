@@ -182,7 +182,7 @@ class _Reader:
     def _supported(
         self, node: fx.Node, what: Any, module: Any, args: list[Any], kwargs: dict[str, Any]
     ) -> _At | None:
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         one = isinstance(first, _At) and not any(isinstance(each, _At) for each in args[1:])
         name = self._name(node)
         if isinstance(module, nn.Linear):

@@ -44,7 +44,7 @@ class Smoothed(nn.Module):
         """Return logits (N, K)."""
         total: Tensor | None = None
         at_once = max(1, _ROWS // max(1, len(x)))
-        for noise in self.noise.split(at_once):
+        for noise in torch.split(self.noise, at_once):
             moved = (x[None] + noise[:, None]).flatten(0, 1)
             outputs = self.model(moved).view(len(noise), len(x), -1)
             if self.votes:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.core.types import AttackResult, Result
 from robustplug.plugin.component import Component, Kind, NoOptions
+from robustplug.recipe.errors import RecipeError
 from robustplug.report.figures.certified import certified_accuracy, draw_certified
 from robustplug.report.material import Material
 from robustplug.report.pages.compared import comparison_sheets
@@ -64,7 +65,8 @@ class Exact:
         pass
 
     def __call__(self, step: Any, view: Any, vicinity: Any) -> Mapping[str, Tensor]:
-        if type(self).stop_after is not None and type(self).calls >= type(self).stop_after:
+        stop = type(self).stop_after
+        if stop is not None and type(self).calls >= stop:
             raise KeyboardInterrupt
         type(self).calls += 1
         assert len(view) <= self.portion
@@ -213,7 +215,7 @@ def test_a_row_that_measures_states_no_accuracy_of_its_own() -> None:
     x.requires_grad_()
     loss = nn.functional.cross_entropy(10 * x, y, reduction="none")
     (gradient,) = torch.autograd.grad(loss.sum(), x)
-    assert found.measures["loss"].mean == pytest.approx(float(loss.mean()), rel=1e-5)
+    assert found.measures["loss"].mean == pytest.approx(float(loss.detach().mean()), rel=1e-5)
     # The dual norm of L∞ is L1.
     assert found.measures["input gradient"].mean == pytest.approx(
         float(gradient.abs().sum(1).mean()), rel=1e-5
@@ -230,7 +232,7 @@ def test_suites_and_recipes_name_measurements(tmp_path: Path) -> None:
     half = result.attacks[2]
     assert half.threat["eps"] == EPS / 2
     assert half.accuracy == pytest.approx(float((truth() - 2e-6 >= EPS / 2).double().mean()))
-    with pytest.raises(robustplug.recipe.errors.RecipeError, match="measured of clean samples"):  # type: ignore[attr-defined]
+    with pytest.raises(RecipeError, match="measured of clean samples"):
         evaluated(suite={"row": [{"attack": {"use": "fgsm"}, "measurement": {"use": "exact"}}]}, attacks=None)
 
 
@@ -252,6 +254,9 @@ def test_a_run_measures_what_its_recipe_says_and_comparisons_show_it(tmp_path: P
     (beside,) = [sheet for sheet in sheets if "measured" in sheet.title]
     assert "input gradient" in beside.heads
     assert all("input-gradient" not in [column.name for column in g.columns] for g in comparison.groups)
+    robustplug.evaluate(folders[1], wrapper="ensemble", out=tmp_path / "other", attacks=["fgsm"])
+    (group,) = robustplug.compare([folders[0], tmp_path / "other" / "evaluation.json"]).groups
+    assert any("bit-depth in run-0; ensemble in evaluation" in note for note in group.notes)
     lines = {entry.name: entry.results for entry in comparison.groups[0].entries}
     assert [quantity.name for quantity in measured_beside(lines)] == ["loss", "input gradient"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Residual(nn.Module):
 
 def made(name: str) -> nn.Module:
     torch.manual_seed(sum(map(ord, name)))
-    net: nn.Module = {
+    nets: dict[str, Callable[[], nn.Module]] = {
         "relu": lambda: nn.Sequential(
             nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)
         ),
@@ -71,14 +72,13 @@ def made(name: str) -> nn.Module:
             nn.Flatten(),
             nn.Linear(3, 3),
         ),
-    }[name]()
+    }
+    net = nets[name]()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            with torch.no_grad():
-                module.running_mean.normal_()
-                module.running_var.uniform_(0.5, 2)
-                module.weight.normal_()
-                module.bias.normal_()
+            for values in module.state_dict().values():
+                if values.is_floating_point():
+                    values.uniform_(0.5, 2)
     return net.eval()
 
 
@@ -155,7 +155,8 @@ def test_a_linear_network_is_bounded_exactly(mode: str) -> None:
     )
     graph = read(net)
     with torch.no_grad():
-        weight = (net[2].weight @ net[1].weight).double()
+        layers: Any = net
+        weight = (layers[2].weight @ layers[1].weight).double()
         outputs = net.double()(x.double())
         difference = weight[y][:, None] - weight[None]
         clean = outputs.gather(1, y[:, None]) - outputs
@@ -190,7 +191,8 @@ def exact_margin(net: nn.Sequential, x: Tensor, eps: float, y: int, other: int) 
     """Return the exact minimum of a margin of linear, ReLU, linear over an L∞ ball, by mixed integers."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    first, last = net[0], net[2]
+    layers: Any = net
+    first, last = layers[0], layers[2]
     w, b = first.weight.detach().double().numpy(), first.bias.detach().double().numpy()
     v = (last.weight[y] - last.weight[other]).detach().double().numpy()
     c = float(last.bias[y] - last.bias[other])

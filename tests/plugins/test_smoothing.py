@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.core.types import AttackResult, Result, TaskInfo
+from robustplug.errors import Refused
 from robustplug.recipe.errors import RecipeError
 from robustplug_smoothing import SmoothedOptions
 from robustplug_smoothing.commands import NAME
@@ -53,7 +54,7 @@ def data(size: int = 12) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def certified(model: nn.Module | None = None, eps: float = 0.05, **changes: Any) -> Result:
+def certified(model: Any = None, eps: float = 0.05, **changes: Any) -> Result:
     threat = changes.pop("threat", {"use": "l2", "eps": eps})
     given = {"data": data(), "attacks": [], "threat": threat, "device": "cpu"}
     given |= {key: changes.pop(key) for key in ("out", "batch_size", "wrapper", "samples") if key in changes}
@@ -116,7 +117,8 @@ def test_votes_do_not_depend_on_the_batch_or_on_the_rows_of_a_call() -> None:
 
     def predict(inputs: Tensor) -> Tensor:
         calls.append(len(inputs))
-        return model(inputs).argmax(1)
+        classes: Tensor = model(inputs).argmax(1)
+        return classes
 
     def counted(rows: int, which: list[int]) -> Tensor:
         return votes(predict, x[which], which, 5, "bound", 250, 2, SIGMA, "gaussian", rows)
@@ -201,7 +203,7 @@ def test_a_model_in_training_mode_and_uniform_noise_in_l2_are_refused() -> None:
     from robustplug_smoothing.measurement import refuse_unfit
 
     step: Any = Step(Linear().train(), None, None, None, torch.Generator())  # type: ignore[arg-type]
-    with pytest.raises(robustplug.errors.Refused, match="training mode"):  # type: ignore[attr-defined]
+    with pytest.raises(Refused, match="training mode"):
         refuse_unfit(step, data()[0])
 
 
@@ -215,8 +217,17 @@ def test_the_smoothed_model_is_the_mean_over_fixed_draws() -> None:
     votes_of = Smoothed(SmoothedOptions(SIGMA, draws=200, votes=True), model=inner, info=INFO)
     shares = votes_of(x).exp()
     with torch.no_grad():
-        exact = torch.distributions.Normal(0, 1).cdf(inner(x)[:, 0] / (SIGMA * inner.weight.norm()))
+        exact = torch.special.ndtr(inner(x)[:, 0] / (SIGMA * inner.weight.norm()))
     torch.testing.assert_close(shares[:, 0].double(), exact.double(), atol=0.12, rtol=0)
+
+
+def test_a_function_that_returns_classes_is_certified_as_a_module_is() -> None:
+    def classes(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = Linear()(torch.as_tensor(x)).argmax(1)
+        return found
+
+    assert the_row(certified(classes)).certified == the_row(certified()).certified
 
 
 @pytest.fixture(scope="module")

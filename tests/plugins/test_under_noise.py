@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,7 @@ def labels() -> Tensor:
 def test_the_attacked_loss_is_that_of_the_mean_prediction() -> None:
     # SmoothAdv_PGD.attack: softmax of each draw, their mean, its logarithm.
     parts = [F.softmax(each, dim=1) for each in logits().unbind(1)]
-    logs = torch.log((sum(parts) / len(parts)).clamp(min=1e-20))
+    logs = torch.log(torch.stack(parts).mean(0).clamp(min=1e-20))
     torch.testing.assert_close(
         smoothed_loss(logits(), labels()), F.nll_loss(logs, labels(), reduction="none")
     )
@@ -36,10 +38,10 @@ def test_the_attacked_loss_is_that_of_the_mean_prediction() -> None:
 
 def test_consistency_is_that_of_the_code() -> None:
     draws = logits().unbind(1)
-    average = sum(F.softmax(each, dim=1) for each in draws) / M
-    divergence = sum(F.kl_div(F.log_softmax(each, dim=1), average, reduction="none").sum(1) for each in draws)
+    average = torch.stack([F.softmax(each, dim=1) for each in draws]).mean(0)
+    apart = [F.kl_div(F.log_softmax(each, dim=1), average, reduction="none").sum(1) for each in draws]
     entropy = (-average * torch.log(average.clamp(min=1e-20))).sum(1)
-    expected = 10 * divergence / M + 0.5 * entropy
+    expected = 10 * torch.stack(apart).mean(0) + 0.5 * entropy
     torch.testing.assert_close(consistency(logits(), 10, 0.5), expected)
     same = logits()[:, :1].expand(-1, M, -1)
     torch.testing.assert_close(consistency(same, 10, 0.0), torch.zeros(N), atol=1e-5, rtol=0)
@@ -47,7 +49,7 @@ def test_consistency_is_that_of_the_code() -> None:
 
 def macer(outputs: Tensor, targets: Tensor, beta: float, gamma: float) -> Tensor:
     """Return the sum of the robustness loss of macer_train, without σ/2."""
-    normal = Normal(torch.tensor([0.0]), torch.tensor([1.0]))
+    normal: Any = Normal(torch.tensor([0.0]), torch.tensor([1.0]))
     softmax = F.softmax(outputs * beta, dim=2).mean(1)
     scores, places = torch.topk(softmax, 2)
     right = places[:, 0] == targets
@@ -62,7 +64,7 @@ def macer(outputs: Tensor, targets: Tensor, beta: float, gamma: float) -> Tensor
 @pytest.mark.parametrize(("scale", "beta", "gamma"), [(0.3, 1.0, 8.0), (0.3, 4.0, 1.0), (4.0, 16.0, 8.0)])
 def test_the_hinge_is_that_of_the_code_with_finite_gradients(scale: float, beta: float, gamma: float) -> None:
     outputs = logits(scale).requires_grad_()
-    y = logits(scale).softmax(2).mean(1).argmax(1)
+    y = (beta * logits(scale)).softmax(2).mean(1).argmax(1)
     y[::3] = (y[::3] + 1) % K
     found = radius_hinge(outputs, y, beta, gamma)
     torch.testing.assert_close(found.sum(), macer(outputs, y, beta, gamma), rtol=1e-4, atol=1e-4)

@@ -285,6 +285,10 @@ def _options_that_differ(entries: Sequence[Entry]) -> Iterator[str]:
         said = {entry.name: json.dumps(entry.data.get(key)) for entry in known}
         if len({*said.values()}) > 1:
             yield f"task.{key} differs: {'; '.join(f'{value} in {name}' for name, value in said.items())}."
+    around = {entry.name: (entry.meta.get("wrapper") or {}).get("use", "none") for entry in entries}
+    if len({*around.values()}) > 1:
+        said = {name: f"{value} in {name}" for name, value in around.items()}
+        yield f"The wrapper around the model under test differs: {'; '.join(said.values())}."
 
 
 def _not_compared(entries: Sequence[Entry], rows: Sequence[Mapping[str, list[AttackResult]]]) -> list[str]:
