@@ -64,9 +64,9 @@ METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
     (
         "consistency with λ = η = 0 is the mean loss under noise",
         "consistency",
-        {"weight": 0, "entropy": 0, "perturbation": {**PGD, "start": "zero"}},
+        {"weight": 0, "entropy": 0, "perturbation": {**PGD, "step_size": 0.1}},
         "smooth-adv",
-        {"perturbation": {**PGD, "start": "zero"}},
+        {"perturbation": {**PGD, "step_size": 0.1}},
     ),
     ("interval bounds of no weight", "ibp", {"kappa": 1, "rampup": 0}, "erm", {}),
     (
