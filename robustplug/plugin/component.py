@@ -264,13 +264,3 @@ def slot_of(method: Use, name: str) -> Use:
         options = options.inner.options
     found: Use = getattr(options, name)
     return found
-
-
-def innermost(reference: Use, kind: Kind) -> Use:
-    """Follow the slots of a resolved component that hold another of its kind, and return the last.
-
-    A vicinity that draws its samples around another one's has the inner one's legal perturbations.
-    """
-    inner = [slot.name for slot in _slots(type(reference.options)) if slot.kind == kind and not slot.many]
-    value = getattr(reference.options, inner[0]) if len(inner) == 1 else None
-    return reference if value is None else innermost(value, kind)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from ..plugin.component import innermost, slot_of
+from ..plugin.component import slot_of
 from ..plugin.options import Seed
 from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis
+from .clashes import threat_in
 from .errors import Finding, KeyPath, RecipeError, dotted
 from .load import finish, read_suite, recipe_converter
 from .options import SCHEMA, Checked, Recipe, check_name, check_schema
@@ -310,8 +311,8 @@ def _read_suite(
         return None, ""
     threats = []
     for cell in cells:
-        vicinity = cell.recipe.evaluate.vicinity or slot_of(cell.recipe.method, "vicinity")
-        threat = use_to_mapping(innermost(vicinity, "vicinity"))
+        asked, own = cell.recipe.evaluate.vicinity, slot_of(cell.recipe.method, "vicinity")
+        threat = use_to_mapping(asked or threat_in(own, registry))
         if threat not in threats:
             threats.append(threat)
     path, name = None, ""

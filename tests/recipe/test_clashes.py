@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from robustplug.plugin.component import Component, MethodOptions, NoOptions, Use, innermost
+from robustplug.plugin.component import Component, MethodOptions, NoOptions, Use
 from robustplug.plugin.host import registry
 from robustplug.plugin.registry import Registry
 from robustplug.plugin.traits import TRAITS, Traits, self_trained
-from robustplug.recipe.clashes import clashes
+from robustplug.recipe.clashes import clashes, threat_in
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import read_recipe, recipe_from_mapping
@@ -217,7 +217,7 @@ def test_the_threat_is_that_of_the_innermost_vicinity(vicinity: str) -> None:
     use = resolve(
         Use(vicinity, {"inner": {"use": "gaussian", "inner": {"use": "l2", "eps": 0.7}}}), "vicinity"
     )
-    assert innermost(use, "vicinity") == resolve(Use("l2", {"eps": 0.7}), "vicinity")
+    assert threat_in(use, registry()) == resolve(Use("l2", {"eps": 0.7}), "vicinity")
 
 
 def test_the_traits_of_installed_components_are_known() -> None:
