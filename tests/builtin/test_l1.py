@@ -159,7 +159,6 @@ def test_an_attack_of_autoattack_keeps_to_the_ball(model: nn.Module, batch: Batc
         Batch(batch.x[:8], batch.y[:8], batch.index[:8]),
     )
     for name in ("fab-t", "apgd-ce"):
-        options = {"version": "custom", "attacks": (name,)}
-        found = attacked("autoattack", model, part, vicinity, **options)
+        found = attacked("autoattack", model, part, vicinity, version="custom", attacks=(name,))
         assert bool(vicinity.contains(found, part.x, torch.full((8,), EPS)).all())
         assert int(right(model, found, part).sum()) < 8
