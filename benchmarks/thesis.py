@@ -94,8 +94,8 @@ def attacked(table: Mapping[str, Any], seed: int, folder: Path) -> dict[str, dic
         kept.write_text(json.dumps(rows, indent=1), encoding="utf-8")
         for label, row in rows.items():
             print(f"seed {seed}: {table['name']}: {label}: {row}", flush=True)
-    rows = json.loads(kept.read_text(encoding="utf-8"))
-    return rows
+    stored: dict[str, dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
+    return stored
 
 
 def row_of(row: robustplug.api.AttackResult) -> dict[str, Any]:
