@@ -173,7 +173,9 @@ def cards() -> dict[Path, str]:
     plans, stored = read_plans(), read_numbers()
 
     def shown(match: re.Match[str]) -> str:
-        return f"{match[1]}\n{text_of(plans[match[2]], stored[match[2]])}\n\n{match[3]}"
+        numbers = stored.get(match[2])
+        text = "Not measured yet." if numbers is None else text_of(plans[match[2]], numbers)
+        return f"{match[1]}\n{text}\n\n{match[3]}"
 
     texts = {path: path.read_text(encoding="utf-8") for path in sorted(PLUGINS.glob("*/README.md"))}
     return {path: SHOWN.sub(shown, text) for path, text in texts.items()}
