@@ -26,7 +26,7 @@ from robustplug.testing.kit import all_checks
 from tests.cli.conftest import run_cli
 from tests.training.runs import offered
 
-from .conftest import Environment
+from .conftest import Environment, install
 from .test_downstream import EXAMPLE
 
 FILES = {
@@ -69,14 +69,6 @@ def written(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         del sys.modules[name]
 
 
-def install(folder: Path) -> None:
-    """Leave what an installer leaves beside a package."""
-    made = folder / "robustplug_try_this-0.1.0.dist-info"
-    made.mkdir()
-    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: robustplug-try-this\nVersion: 0.1.0\n")
-    (made / "entry_points.txt").write_text("[robustplug]\ntry-this = robustplug_try_this\n")
-
-
 def test_a_new_plugin_is_complete(kind: str, written: Path) -> None:
     files = {path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()}
     assert files == FILES | {f"robustplug_try_this/{kind}.py"}
@@ -115,7 +107,7 @@ def test_a_new_plugin_loads_and_conforms(kind: str, written: Path) -> None:
 @pytest.mark.parametrize("kind", ["loss"], indirect=True)
 def test_the_files_of_a_plugin_are_found_by_name(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = written / "robustplug_try_this"
-    install(written)
+    install(written, "try-this")
     (package / "recipes" / "cat.toml").write_text("# Of the same name.\n")
     (package / "recipes" / "suites").mkdir()
     (package / "recipes" / "suites" / "try.toml").write_text("# Its suite.\n[[row]]\n")
@@ -184,7 +176,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_new_plugin_of_every_kind_trains_and_passes_its_tests(kind: str, written: Path) -> None:
-    install(written)
+    install(written, "try-this")
     path = os.pathsep.join([str(written), *filter(None, [os.environ.get("PYTHONPATH")])])
     variables = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
 
