@@ -162,7 +162,9 @@ def robustplug_label_maps() -> Iterable[Component]:
         BilateralOptions,
         "the label adversary in closed form: the least likely class gets most of what the true one loses",
         _BILATERAL,
-        traits=Traits(excludes={"mixtures": _SEVERAL, "mixed-views": _SEVERAL, **_IGNORED}),
+        traits=Traits(
+            frozenset({"rows"}), excludes={"mixtures": _SEVERAL, "mixed-views": _SEVERAL, **_IGNORED}
+        ),
     )
     yield Component(
         "stability",

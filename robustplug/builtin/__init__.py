@@ -184,15 +184,18 @@ def robustplug_perturbations() -> Iterable[Component]:
 @hookimpl
 def robustplug_label_maps() -> Iterable[Component]:
     """Offer label maps."""
-    labels = Traits(gives=frozenset({"from-labels"}))
-    yield Component("one-hot", f"{_HERE}.maps:OneHot", summary="the label itself", traits=labels)
+    numbers = Traits(gives=frozenset({"from-labels", "class-numbers"}))
+    yield Component("one-hot", f"{_HERE}.maps:OneHot", summary="the label itself", traits=numbers)
     yield Component(
         "smooth",
         f"{_HERE}.maps:Smooth",
         SmoothOptions,
         "label smoothing",
         "Szegedy et al. 2016, arXiv:1512.00567",
-        traits=Traits(labels.gives, excludes={"ignores-target": "the loss ignores the smoothed label"}),
+        traits=Traits(
+            frozenset({"from-labels", "rows"}),
+            excludes={"ignores-target": "the loss ignores the smoothed label"},
+        ),
     )
 
 

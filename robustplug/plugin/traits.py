@@ -28,6 +28,8 @@ TRAITS: Mapping[str, str] = {
     "ignores-target": "the loss uses the true label, whatever the label map returns",
     "starts-at-origin": "the perturbation takes the gradient of the method's own objective at the origin",
     "predictions": "the label map returns the model's own predictions for views that are not clean",
+    "rows": "the label map returns rows of shares, not class numbers, at least for some views",
+    "class-numbers": "the label map returns the labels themselves, which the vicinity may have mixed",
     "teacher": "the method asks a network of its own for predictions",
     "clean-outputs": "the label map returns the outputs at the clean sample for views that are not clean",
     "masks": "the method puts masks into the model, which an output map switches",

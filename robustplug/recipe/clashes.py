@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 from ..plugin.component import Component, Kind, MethodOptions, Use, WrapperOptions, slot_of, slots
@@ -14,6 +14,9 @@ from .options import Recipe
 
 # Traits of perturbations and vicinities that move no samples.
 _STILL: dict[Kind, str] = {"perturbation": "stays", "vicinity": "plain"}
+# Traits of what makes the targets of a loss rows of shares.
+_ROWS = frozenset({"rows", "mixtures", "mixed-views", "predictions", "clean-outputs"})
+_TARGETS = {"numbers": "class numbers", "rows": "rows of shares"}
 
 
 class _Part(NamedTuple):
@@ -21,6 +24,8 @@ class _Part(NamedTuple):
     kind: Kind
     name: str
     traits: Traits
+    # Of a loss within another one: the targets that it gets there, None for one in a slot of the method.
+    targets: str | None = None
 
     def __str__(self) -> str:
         return f'{self.kind.replace("_", " ")} "{self.name}"'
@@ -35,6 +40,41 @@ def clashes(method: Use, registry: Registry) -> Iterator[Finding]:
     seen: set[tuple[str, frozenset[KeyPath]]] = set()
     for part in parts:
         yield from _clashes(part, [other for other in parts if other is not part], seen)
+        if part.kind == "loss":
+            yield from _unfit(part, parts, method, registry)
+
+
+def _unfit(part: _Part, parts: Sequence[_Part], method: Use, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for a loss that cannot take the targets that it would get."""
+    takes = registry.get("loss", part.name).takes
+    if part.targets is not None:
+        if part.targets and takes not in ("both", part.targets):
+            yield Finding(
+                part.path, f"{part} takes {_TARGETS[takes]}, and gets {_TARGETS[part.targets]} here"
+            )
+        return
+    rows = [other for other in parts if other.traits.gives & _ROWS]
+    numbers = [other for other in parts if "class-numbers" in other.traits.gives]
+    if takes == "numbers" and rows:
+        message = f"{part} takes class numbers, and {rows[0]} makes rows of shares of them"
+        yield Finding(part.path, message, _place_for(part, method, registry))
+    mixed = any("mixtures" in other.traits.gives for other in parts)
+    if takes == "rows" and numbers and not mixed:
+        yield Finding(part.path, f"{part} takes rows of shares, and {numbers[0]} returns class numbers")
+
+
+def _place_for(part: _Part, method: Use, registry: Registry) -> str | None:
+    """Return how to put a loss into a slot of the method's own loss; None if that has none for it."""
+    defaults = {item.name: item for item in fields(registry.get("method", method.name).options)}
+    default = defaults.get(part.path[-1]) if len(part.path) == 1 else None
+    if default is None or not callable(default.default_factory):
+        return None
+    own = default.default_factory().name
+    for slot in slots(registry.get("loss", own).options).values():
+        if slot.kind == "loss" and slot.targets != "rows":
+            whole = f'loss = {{ use = "{own}", {slot.name} = "{part.name}" }}'
+            return f"as a part of the loss of this method: {whole}"
+    return None
 
 
 def model_clashes(model: Use, method: Use, registry: Registry) -> Iterator[Finding]:
@@ -75,6 +115,9 @@ def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
     named = [(path, kind, use.name) for path, kind, use in places if use is not None]
     parts = _parts(recipe.method, "method", ("method",), registry)
     named += [(part.path, part.kind, part.name) for part in parts]
+    for path, kind, use in places:
+        if use is not None:
+            yield from _rows_only(use, kind, path, registry)
     for path, kind, name in named:
         tasks = registry.get(kind, name).tasks
         if tasks and recipe.task.name not in tasks:
@@ -164,17 +207,37 @@ def mismatched(vicinity: Use, path: KeyPath, registry: Registry) -> Iterator[Fin
         yield from mismatched(inner, (*path, *place), registry)
 
 
-def _parts(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[_Part]:
+def _rows_only(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for every loss of an evaluation, which has class numbers, that takes only rows."""
+    component = registry.get(kind, reference.name)
+    if kind == "loss" and component.takes == "rows":
+        yield Finding(
+            path, f'loss "{component.name}" takes rows of shares, and labels are class numbers here'
+        )
+    for slot in slots(component.options).values() if kind == "perturbation" else ():
+        inner = getattr(reference.options, slot.name)
+        if isinstance(inner, Use) and slot.kind in ("loss", "perturbation"):
+            yield from _rows_only(inner, slot.kind, (*path, slot.name), registry)
+
+
+def _parts(
+    reference: Use, kind: Kind, path: KeyPath, registry: Registry, targets: str | None = None
+) -> Iterator[_Part]:
     """Yield a component, the slots of a method, and within those the slots of their own kind.
 
     The components inside an attack, such as a loss of its own, declare nothing about the method.
     """
     component = registry.get(kind, reference.name)
-    yield _Part(path, kind, reference.name, traits_of(kind, reference, registry))
+    traits = traits_of(kind, reference, registry)
+    if targets is not None:
+        # The loss around it speaks for it, but for whether it uses its target.
+        traits = Traits(gives=traits.gives if targets == "rows" else frozenset())
+    yield _Part(path, kind, reference.name, traits, targets)
     for slot in slots(component.options).values():
         inner = getattr(reference.options, slot.name)
         if isinstance(inner, Use) and (kind == "method" or slot.kind == kind):
-            yield from _parts(inner, slot.kind, (*path, slot.name), registry)
+            within = slot.targets if kind == "loss" else None
+            yield from _parts(inner, slot.kind, (*path, slot.name), registry, within)
 
 
 def traits_of(kind: Kind, reference: Use, registry: Registry) -> Traits:

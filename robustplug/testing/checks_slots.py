@@ -334,8 +334,10 @@ def _logits(size: int, classes: int, scale: float) -> Tensor:
 
 def _loss_cases(subject: Subject) -> Iterator[tuple[Bench, View, Any]]:
     bench, step = _bench_and_step(subject)
+    takes = subject.component.takes if subject.kind == "loss" else "both"
     for view in _views(bench, step):
-        yield bench, view, view.y
+        if takes in ("both", "numbers" if view.y.dim() == 1 else "rows"):
+            yield bench, view, view.y
 
 
 def _loss_of(bench: Bench) -> Callable[[Step, View, Tensor, Any], Tensor]:

@@ -1,4 +1,4 @@
-"""The declarations of my-method, for `robustplug show my-method`; importing them does not import torch."""
+"""The declarations of my-part, for `robustplug show my-part`; importing them does not import torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ PAPER = "Goodfellow, Shlens & Szegedy 2015, Explaining and Harnessing Adversaria
 
 
 @dataclass(frozen=True)
-class MyMethodOptions(MethodOptions):
-    """Options of `my-method`.
+class MyPartOptions(MethodOptions):
+    """Options of `my-part`.
 
     Attributes:
         alpha: α, weight of the loss on clean samples; 1 − α is the weight of the loss on perturbed ones.
@@ -24,11 +24,11 @@ class MyMethodOptions(MethodOptions):
 
 @hookimpl
 def robustplug_methods() -> Iterable[Component]:
-    """Offer my-method."""
+    """Offer my-part."""
     yield Component(
-        "my-method",
-        "robustplug_my_method.method:MyMethod",
-        MyMethodOptions,
+        "my-part",
+        "robustplug_my_part.method:MyPart",
+        MyPartOptions,
         "cross entropy on clean and on perturbed samples, weighted by α",
         PAPER,
     )

@@ -1,4 +1,4 @@
-"""The computation of my-method."""
+"""The computation of my-part."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from robustplug.api import Batch, Cost, Method, Step, View
 
-from . import MyMethodOptions
+from . import MyPartOptions
 
 
-class MyMethod(Method[MyMethodOptions]):
+class MyPart(Method[MyPartOptions]):
     """Minimise α·CE(f(x), y) + (1 − α)·CE(f(x'), y): Goodfellow et al. 2015, §6."""
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
