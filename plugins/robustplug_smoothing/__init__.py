@@ -93,6 +93,7 @@ class UnderNoiseOptions(MethodOptions):
     draws: Count = 2
     vicinity: Use = use("l2", eps=0.25)
     perturbation: Use = use("pgd", steps=10, step_ratio=0.2, start="zero")
+    output_map: Use = use("mean-under-noise")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,17 @@ class MacerOptions(UnderNoiseOptions):
     gamma: Positive = 8.0
     beta: Positive = 16.0
     perturbation: Use = use("none")
+
+
+@hookimpl
+def robustplug_output_maps() -> Iterable[Component]:
+    """Offer the prediction under the noise of these methods, which their attacks ascend."""
+    yield Component(
+        "mean-under-noise",
+        "robustplug_smoothing.methods:MeanUnderNoise",
+        summary="the mean of the predictions under the noise of a view",
+        paper="Salman et al. 2019, arXiv:1906.04584",
+    )
 
 
 @hookimpl

@@ -28,19 +28,6 @@ def mean_probabilities(logits: Tensor) -> Tensor:
     return logits.softmax(2).mean(1)
 
 
-def smoothed_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return −log mean_k softmax(f(x + δ_k))_y, (N,): what SmoothAdv ascends, Salman et al. 2019.
-
-    Args:
-        logits: outputs (N, m, K) for m draws.
-        target: labels (N,), or rows (N, K).
-    """
-    logs = mean_probabilities(logits).clamp_min(_LEAST).log()
-    if target.dim() == 1:
-        return -logs.gather(1, target[:, None])[:, 0]
-    return -(target * logs).sum(1)
-
-
 def consistency(logits: Tensor, weight: float, entropy: float) -> Tensor:
     """Return λ · mean_k KL(p̄ ‖ p_k) + η · H(p̄), (N,), with p̄ the mean of the predictions p_k.
 
@@ -79,11 +66,40 @@ def radius_hinge(logits: Tensor, y: Tensor, beta: float, gamma: float) -> Tensor
     return torch.where(counts, gamma + torch.special.ndtri(second) - torch.special.ndtri(first), 0.0)
 
 
+def logits_under(step: Step, view: View, noise: Tensor) -> Tensor:
+    """Return the outputs for noisy copies of a view, (N, m, K).
+
+    Args:
+        step: the current update.
+        view: the samples.
+        noise: their noise, (N, m, …).
+    """
+    outputs: Tensor = step.forward((view.x[:, None] + noise).flatten(0, 1)).float()
+    if view.x.requires_grad:
+        # The gradient of an attack goes through every copy, and its step counts the samples.
+        step.meter.backwards += len(outputs) - len(view)
+    return outputs.view(*noise.shape[:2], -1)
+
+
+class MeanUnderNoise:
+    """g∘f: log mean_k softmax(f(x + δ_k)) with the noise of the view, and f itself for views without noise."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return logits (N, K)."""
+        noise = view.info.get("noise")
+        if noise is None:
+            return step.forward(view.x)
+        return mean_probabilities(logits_under(step, view, noise)).clamp_min(_LEAST).log()
+
+
 class UnderNoise(Method[Options]):
     """Train on m noisy copies of each sample, which may be attacked under the same noise before.
 
-    The attack ascends the loss of the mean prediction, Salman et al. 2019. Label map and loss are those of
-    the slots; the noise takes the place of the output map.
+    The attack ascends the loss of the output map, by default that of the mean prediction, Salman et al.
+    2019. In training, label map and loss are those of the slots, for each copy.
     """
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
@@ -91,22 +107,11 @@ class UnderNoise(Method[Options]):
         x, draws = point.x, self.options.draws
         empty = torch.empty(len(x), draws, *x.shape[1:], dtype=x.dtype, device=x.device)
         noise = self.options.sigma * normal_like(empty, step.rng)
-        start = View.of(point, "adv", info={**point.info, "noise": noise}, penalty=self._ascended)
+        start = View.of(point, "adv", info={**point.info, "noise": noise})
         return [self.perturbation(step, start, self.vicinity).replace(penalty=self._descended)]
 
-    def logits(self, step: Step, view: View) -> Tensor:
-        """Return the outputs for the noisy copies, (N, m, K)."""
-        noise = view.info["noise"]
-        moved = (view.x[:, None] + noise).flatten(0, 1)
-        outputs: Tensor = step.forward(moved).float()
-        return outputs.view(*noise.shape[:2], -1)
-
-    def _ascended(self, step: Step, view: View) -> Tensor:
-        return smoothed_loss(self.logits(step, view), step.target(view))
-
     def _descended(self, step: Step, view: View) -> Tensor:
-        logits = self.logits(step, view)
-        return self.loss_under_noise(step, view, logits)
+        return self.loss_under_noise(step, view, logits_under(step, view, view.info["noise"]))
 
     def plain_loss(self, step: Step, view: View, logits: Tensor) -> Tensor:
         """Return the mean over the draws of the loss in the slot, (N,)."""

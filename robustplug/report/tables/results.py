@@ -168,7 +168,9 @@ def caption(result: Result) -> str:
     inputs = (
         "" if known is None else f", inputs in [{known[0]:g}, {known[1]:g}]; {normalisation_text(result)}"
     )
+    said = result.meta.get("threat_described")
     lines = [f"Threat model: {threat_text(result.threat, unit_images(result))}{inputs}."]
+    lines += [f"Legal: {said}."] if said else []
     if any(row.chain for row in result.attacks):
         lines.append(
             "The rows of a section run in order, each on the samples that are still classified correctly."

@@ -33,15 +33,18 @@ def threat_text(threat: Mapping[str, Any], images: bool | None = None) -> str:
         # A radius above 1 is not a pixel distance.
         shown = eps <= 1 and (abs(levels - round(levels)) < 1e-6 * levels if images is None else images)
         parts.append(f"eps = {eps:.4g}" + (f" ({levels:.3g}/255)" if shown else ""))
-    others = {key: value for key, value in threat.items() if key not in ("use", "eps")}
-    return ", ".join([*parts, *(f"{key} = {_option(value)}" for key, value in others.items())])
+    others = {key: value for key, value in threat.items() if key not in ("use", "eps") and value is not None}
+    return ", ".join([*parts, *(f"{key} = {_option(value, images)}" for key, value in others.items())])
 
 
-def _option(value: Any) -> str:
-    """Return the value of an option as short text."""
+def _option(value: Any, images: bool | None) -> str:
+    """Return the value of an option as short text; of many numbers, how many and from where to where."""
     if isinstance(value, Mapping):
-        return f"({threat_text(value)})" if "use" in value else f"({len(value)} entries)"
+        return f"({threat_text(value, images)})" if "use" in value else f"({len(value)} entries)"
     if isinstance(value, list | tuple):
+        numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
+        if numbers and len(value) > LISTED:
+            return f"{min(value):.4g} to {max(value):.4g} ({len(value)} values)"
         more = f", … ({len(value)} values)" if len(value) > LISTED else ""
-        return f"[{', '.join(map(_option, value[:LISTED]))}{more}]"
+        return f"[{', '.join(_option(item, images) for item in value[:LISTED])}{more}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
