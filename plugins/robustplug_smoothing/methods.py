@@ -82,7 +82,7 @@ def logits_under(step: Step, view: View, noise: Tensor) -> Tensor:
 
 
 class MeanUnderNoise:
-    """g∘f: log mean_k softmax(f(x + δ_k)) with the noise of the view, and f itself for views without noise."""
+    """g∘f: log mean_k softmax(f(x + δ_k)) with the noise of the view, and f for views without noise."""
 
     def __init__(self, options: object) -> None:
         pass
