@@ -33,11 +33,7 @@ def test_the_attacked_loss_is_that_of_the_mean_prediction() -> None:
     # SmoothAdv_PGD.attack: softmax of each draw, their mean, its logarithm.
     parts = [F.softmax(each, dim=1) for each in logits().unbind(1)]
     logs = torch.log(torch.stack(parts).mean(0).clamp(min=1e-20))
-    torch.testing.assert_close(
-        smoothed_loss(logits(), labels()), F.nll_loss(logs, labels(), reduction="none")
-    )
-    rows = F.one_hot(labels(), K).float()
-    torch.testing.assert_close(smoothed_loss(logits(), rows), smoothed_loss(logits(), labels()))
+    torch.testing.assert_close(smoothed_loss(logits()), F.nll_loss(logs, labels(), reduction="none"))
 
 
 def test_consistency_is_that_of_the_code() -> None:
@@ -72,7 +68,9 @@ def test_the_hinge_is_that_of_the_code_with_finite_gradients(scale: float, beta:
     y[::3] = (y[::3] + 1) % K
     found = radius_hinge(outputs, y, beta, gamma)
     torch.testing.assert_close(found.sum(), macer(outputs, y, beta, gamma), rtol=1e-4, atol=1e-4)
-    assert bool((found[::3] == 0).all())
+    first, second = mean_probabilities(beta * logits(scale)).topk(2).values.unbind(1)
+    wrong = (torch.arange(N) % 3 == 0) & (first > second)
+    assert bool((found[wrong] == 0).all())
     (gradient,) = torch.autograd.grad(found.sum(), outputs)
     assert bool(gradient.isfinite().all())
     # A step down the gradient widens the difference, unless no sample counts.
