@@ -53,12 +53,14 @@ class IbpOptions(MethodOptions):
         ratio: radius of the bounds at the end, as a multiple of the threat model's.
         warmup: share of the run before the bounds count.
         rampup: share of the run in which radius and 1 − κ rise from 0 to their ends.
+        init: "model" leaves the weights as they are; "ibp" draws them so that intervals keep their width.
     """
 
     kappa: UnitInterval = 0.5
     ratio: Positive = 1.1
     warmup: UnitInterval = 0.05
     rampup: UnitInterval = 0.5
+    init: Literal["model", "ibp"] = "model"
 
 
 @hookimpl

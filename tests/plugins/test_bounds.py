@@ -20,7 +20,7 @@ from robustplug.testing import Bench, Subject, toy_plain
 from robustplug_bounds.ball import Ball
 from robustplug_bounds.graph import Graph
 from robustplug_bounds.measurement import checked_graph
-from robustplug_bounds.method import ramp, worst_case_loss
+from robustplug_bounds.method import keep_widths, ramp, worst_case_loss
 from robustplug_bounds.propagation import intervals, linear_bounds, margins
 from robustplug_bounds.reading import read_graph
 from robustplug_bounds.relaxation import curved, pooled, rectified
@@ -437,3 +437,22 @@ def test_the_method_refuses_a_network_that_it_cannot_bound() -> None:
 
     with pytest.raises(Refused, match=r"2 \(Softplus\) is not supported"):
         Bench(Subject("method", "ibp"), strange)
+
+
+def test_the_initialisation_keeps_the_width_of_intervals() -> None:
+    torch.manual_seed(0)
+    widths = {}
+    for kept in (False, True):
+        layers = [layer for _ in range(6) for layer in (nn.Linear(200, 200), nn.ReLU())]
+        net = nn.Sequential(*layers, nn.Linear(200, 3)).eval()
+        if kept:
+            keep_widths(net)
+        x = torch.rand(4, 200)
+        with torch.no_grad():
+            found = intervals(
+                read_graph(net, x), Ball.around(x, torch.full((4,), 0.05), "linf", (0, 1), False), True
+            )
+        low, high = found[-2]
+        widths[kept] = float((high - low).mean())
+    assert 0.02 < widths[True] < 0.3
+    assert widths[False] > 100 * widths[True]
