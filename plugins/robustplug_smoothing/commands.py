@@ -59,7 +59,9 @@ def certify(
     """
     if noise == "uniform" and norm != "l1":
         raise click.UsageError("uniform noise certifies L1 alone: give --norm l1, or --noise gaussian")
-    eps = {"l2": sigma, "linf": sigma / 16, "l1": sigma}[norm] / 2 if radius is None else radius
+    if norm == "linf" and radius is None:
+        raise click.UsageError("in L∞ the radius depends on the size of an input: give --radius")
+    eps = sigma / 2 if radius is None else radius
     if norm != "linf":
         _refuse_large(eps, sigma=sigma, n=n, n0=n0, alpha=alpha, noise=noise, norm=norm)
     table: dict[str, Any] = {"use": _CERTIFICATE, "sigma": sigma, "n": n, "n0": n0, "alpha": alpha}

@@ -263,6 +263,7 @@ def test_the_command_certifies_a_run(run: Path) -> None:
     [
         (("--n", "20", "--radius", "2"), "is asked for"),
         (("--noise", "uniform"), "uniform noise certifies L1 alone"),
+        (("--norm", "linf"), "give --radius"),
     ],
 )
 def test_the_command_refuses_before_anything_runs(run: Path, words: tuple[str, ...], reason: str) -> None:
