@@ -67,42 +67,35 @@ def train(plan: Mapping[str, Any], seed: int, folder: Path) -> None:
 
 
 def attacked(table: Mapping[str, Any], seed: int, folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what each row of a table measured on a seed's model, and keep it in a file.
+    """Return what each row of a table measured on a seed's model; evaluate it unless that is done.
 
     Args:
         table: a table of the plan.
         seed: the seed.
         folder: folder of the seed's runs.
     """
-    kept = folder / f"{table['name']}.json"
+    out = folder / f"evaluated-{table['name']}"
+    kept = out / f"{table['suite']}.json"
     if not kept.exists():
         suite = located(bundled_suites()[table["suite"]].read_text(encoding="utf-8"), folder)
-        labels, changed = table["rows"], table.get("attack", {})
-        found = {row["label"]: row for row in suite["row"]}
-        for row in found.values():
-            row["attack"] |= {key: changed[key] for key in row["attack"].keys() & changed.keys()}
-        suite |= {"row": [found[label] for label in labels]}
-        result = robustplug.evaluate(
+        robustplug.evaluate(
             folder / table["model"],
-            suite=suite,
+            suite=suite | {"row": [row for row in suite["row"] if row["label"] in table["rows"]]},
             samples=table["samples"],
             batch_size=table["batch"],
             seed=seed,
-            out=folder / f"evaluated-{table['name']}",
+            out=out,
         )
-        rows = {row.name: row_of(row) for row in result.attacks if row.name in labels}
-        kept.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        for label, row in rows.items():
-            print(f"seed {seed}: {table['name']}: {label}: {row}", flush=True)
-    stored: dict[str, dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
-    return stored
+        print(f"seed {seed}: attacked for {table['name']}", flush=True)
+    found = {row["name"]: row_of(row) for row in json.loads(kept.read_text(encoding="utf-8"))["attacks"]}
+    return {label: found[label] for label in table["rows"]}
 
 
-def row_of(row: robustplug.api.AttackResult) -> dict[str, Any]:
+def row_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is stored of a row; a mean over no sample is None."""
-    measures = {name: each.mean if each.count else None for name, each in row.measures.items()}
-    asked = {"forwards": row.forwards, "backwards": row.backwards, "prepared": row.prepared}
-    return {"failed": row.skipped, "seconds": round(row.seconds, 1), "measures": measures, **asked}
+    measures = {name: each["mean"] if each["count"] else None for name, each in row["measures"].items()}
+    asked = {name: row[name] for name in ("forwards", "backwards", "prepared")}
+    return {"failed": row["skipped"], **asked, "measures": measures}
 
 
 def idle(rows: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) -> str:
