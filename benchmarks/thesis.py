@@ -22,6 +22,7 @@ import re
 import shlex
 import statistics
 import sys
+import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from robustplug.recipe.toml.files import bundled_recipes, bundled_suites
 
 HERE = Path(__file__).resolve().parent
 PLAN, NUMBERS, PLUGINS = HERE / "thesis.toml", HERE / "thesis.json", HERE.parent / "plugins"
-FEWEST = 3
+FEWEST, WIDTH = 3, 128
 # A card shows everything that one command made.
 SHOWN = re.compile(r"(<!-- thesis: (\S+) -->\n).*?(<!-- end of thesis -->)", re.S)
 
@@ -153,7 +154,7 @@ def lines_of(table: Mapping[str, Any], seeds: Mapping[str, Mapping[str, Any]]) -
 
 def text_of(plan: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     """Return what a card shows: how the numbers were made, and the tables."""
-    parts = [f"{plan['text']} {numbers['made']}"]
+    parts = [textwrap.fill(f"{plan['text']} {numbers['made']}", WIDTH, break_on_hyphens=False)]
     for table in plan["table"]:
         seeds = numbers["tables"][table["name"]]
         parts.append(f"{table['title']}; {len(seeds)} seeds, {table['samples']} {table['of']}.")
