@@ -54,17 +54,24 @@ def located(text: str, folder: Path) -> dict[str, Any]:
 
 
 def train(plan: Mapping[str, Any], seed: int, folder: Path) -> None:
-    """Train the models of a plan with a seed, each unless it is finished, in the order of the plan."""
+    """Train the models of a plan with a seed, each unless it is finished, in the order of the plan.
+
+    Raises:
+        SystemExit: a method was not at work.
+    """
     for each in plan["train"]:
         name, out = each["recipe"], folder / each["recipe"]
-        if (out / "result.json").exists():
-            continue
-        recipe = located(bundled_recipes()[name].read_text(encoding="utf-8"), folder)
-        if (out / "manifest.json").exists():
-            robustplug.train(resume=out)
-        else:
-            robustplug.train(recipe, seed=seed, overrides=each.get("set", ()), out=out)
-        print(f"seed {seed}: trained {name}", flush=True)
+        if not (out / "result.json").exists():
+            recipe = located(bundled_recipes()[name].read_text(encoding="utf-8"), folder)
+            if (out / "manifest.json").exists():
+                robustplug.train(resume=out)
+            else:
+                robustplug.train(recipe, seed=seed, overrides=each.get("set", ()), out=out)
+            print(f"seed {seed}: trained {name}", flush=True)
+        training = json.loads((out / "result.json").read_text(encoding="utf-8"))["meta"]["training"]
+        for quantity, value in training["mechanism"].items():
+            if not value > 0:
+                raise SystemExit(f"seed {seed}: {name} was not at work: {quantity} did not move")
 
 
 def attacked(table: Mapping[str, Any], seed: int, folder: Path) -> dict[str, dict[str, Any]]:

@@ -86,7 +86,9 @@ def test_a_killed_command_does_not_make_a_table_again(
     (tmp_path / "evaluated-t").mkdir()
     (tmp_path / "evaluated-t" / "seq2sick.json").write_text(json.dumps({"attacks": rows}), encoding="utf-8")
     (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "result.json").write_text("{}", encoding="utf-8")
+    training = {"mechanism": {"moved": 0.1}}
+    finished = tmp_path / "m" / "result.json"
+    finished.write_text(json.dumps({"meta": {"training": training}}), encoding="utf-8")
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError
@@ -96,6 +98,10 @@ def test_a_killed_command_does_not_make_a_table_again(
     thesis.train({"train": [{"recipe": "m"}]}, 0, tmp_path)
     kept = {"failed": "", **passes, "measures": {"success %": 60.0, "words changed": None}}
     assert thesis.attacked(table, 0, tmp_path) == {"1-keyword": kept}
+    training["mechanism"]["moved"] = 0.0
+    finished.write_text(json.dumps({"meta": {"training": training}}), encoding="utf-8")
+    with pytest.raises(SystemExit, match="m was not at work: moved did not move"):
+        thesis.train({"train": [{"recipe": "m"}]}, 0, tmp_path)
 
 
 @pytest.mark.slow
