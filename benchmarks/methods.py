@@ -11,8 +11,8 @@ trained for as many epochs as the budget allows, with the same optimizer, schedu
 methods; what its recipe spreads over epochs, such as a warm-up, is spread over these. A row is refused where
 the quantities that show the method's mechanism at work did not move. With --bundled, the recipes are trained
 as they are. With --study, the study of a file is run, whose axis is the recipe, and its finished cells are
-compared with its row `trades`. After an interruption, the same command resumes. --write stores the numbers in results.json and
-writes docs/results.md and the tables of the cards from them.
+compared with its row `trades`. After an interruption, the same command resumes. --write stores the numbers in
+results.json and writes docs/results.md and the tables of the cards from them.
 """
 
 from __future__ import annotations
@@ -272,19 +272,14 @@ def described(options: argparse.Namespace, rows: Sequence[Row]) -> tuple[str, st
     title = f"{options.title or task['use']}, {model['use']}{width}: {options.study.stem}"
     text = (
         f"{samples}{options.note + ', ' if options.note else ''}L∞ ε = {method['vicinity']['eps']:.3g}, "
-        f"{min(passes):.0f} to {max(passes):.0f} passes per training sample, seeds {seeds[0]} to {seeds[-1]}, the "
-        f"last checkpoint, {test}. "
+        f"{min(passes):.0f} to {max(passes):.0f} passes per training sample, "
+        f"seeds {seeds[0]} to {seeds[-1]}, the last checkpoint, {test}. "
     )
-    starts = {
-        row.name: match[1] for row in rows if (match := re.search(r'from = ".*recipe-(.+)_seed-', row.recipe))
-    }
-    taught = "; ".join(f"`{name}` from `{other}`" for name, other in starts.items())
+    starts = [(row.name, re.search(r'from = ".*recipe-(.+)_seed-', row.recipe)) for row in rows]
+    taught = "; ".join(f"`{name}` from `{match[1]}`" for name, match in starts if match)
     text += f"Passes of a second network's own training are not counted: {taught}. " if taught else ""
-    text += (
-        "Audit: number of seeds and their [grade](evaluation.md#audit)."
-        if rows[0].seeds[seeds[0]].audit
-        else ""
-    )
+    if any(seed.audit for row in rows for seed in row.seeds.values()):
+        text += "Audit: number of seeds and their [grade](evaluation.md#the-audit)."
     return title, text.strip()
 
 

@@ -207,30 +207,22 @@ def compared(section: Section) -> list[str]:
         kind = "beats" if low > 0 else "falls below" if high < 0 else "is not told apart from"
         kinds[kind].append(f"`{name}` ({mean:+.1f}; {low:+.1f} to {high:+.1f})".replace("-", "−"))
     lines = [
-        f"At this cost, under {section.columns[-1]}, each with the difference in points and its 95 % interval over the "
-        "seeds:",
+        f"At this cost, under {section.columns[-1]}, with the difference in points and its 95 % interval over "
+        "the seeds:",
         "",
     ]
     for kind, names in kinds.items():
         lines.append(f"- {kind} `{section.baseline}`: {', '.join(names) or 'none'}")
-    return [*lines, ""]
+    return lines
 
 
 def page(sections: Sequence[Section]) -> str:
     """Return the page of all sections: what stands above the first table stays as it is written."""
     head = PAGE.read_text(encoding="utf-8").partition("\n## ")[0].rstrip()
-    parts = [
-        "\n\n".join(
-            [
-                f"## {each.title}",
-                each.text,
-                each.made,
-                "\n".join(table(each)),
-                *filter(None, ["\n".join(compared(each)).strip()]),
-            ]
-        )
-        for each in sections
-    ]
+    parts = []
+    for each in sections:
+        blocks = [f"## {each.title}", each.text, each.made, "\n".join(table(each)), "\n".join(compared(each))]
+        parts.append("\n\n".join(filter(None, blocks)))
     return "\n\n".join([head, *parts]) + "\n"
 
 
