@@ -207,8 +207,8 @@ def compared(section: Section) -> list[str]:
         kind = "beats" if low > 0 else "falls below" if high < 0 else "is not told apart from"
         kinds[kind].append(f"`{name}` ({mean:+.1f}; {low:+.1f} to {high:+.1f})".replace("-", "−"))
     lines = [
-        f"At this cost, under {section.columns[-1]}, with the difference in points and its 95 % interval over "
-        "the seeds:",
+        f"At this cost, under {section.columns[-1]}, with the difference in points and its 95 % interval "
+        "over the seeds:",
         "",
     ]
     for kind, names in kinds.items():
