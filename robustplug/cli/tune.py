@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the tuning.")
 @click.option("--quiet", "-q", is_flag=True, help="Print only the result.")
 def tune(file: Path, out: Path | None, quiet: bool) -> None:
-    """Search a method's options for the best point between clean and robust accuracy.
+    """Search a method's options for clean and robust accuracy.
 
     FILE is a TOML file with a base recipe, the options to search, and a budget of passes or minutes.
 

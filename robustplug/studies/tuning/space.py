@@ -175,8 +175,8 @@ def _numbers(bounds: Mapping[str, Any], written: OptionRange) -> Numbers | str:
     if whole and most is not None and most > _LARGEST:
         most = None
     low, high = least if written.low is None else written.low, most if written.high is None else written.high
-    lacking = [end for end, value in (("low", low), ("high", high)) if value is None]
-    if lacking:
+    if low is None or high is None:
+        lacking = [end for end, value in (("low", low), ("high", high)) if value is None]
         return f"{key} has no bound of its own here: give {' and '.join(lacking)}"
     if whole and (low != int(low) or high != int(high)):
         return f"{key} is a whole number, so low and high must be, too"

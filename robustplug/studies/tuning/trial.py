@@ -176,7 +176,7 @@ def carry_out(
         values,
         status,  # type: ignore[arg-type]
         course,
-        (best or [*course] or [None])[-1],
+        next(reversed(best or list(course)), None),
         len(reports),
         len(reports) * each_epoch,
         sum(r.seconds for r in reports),
