@@ -37,6 +37,7 @@ from results import Row, Section, Seed, store, table, write
 
 import robustplug
 from robustplug.recipe.toml.files import bundled_recipes
+from robustplug.studies.stored import read_study_body
 
 METHODS = [
     "erm",
@@ -286,6 +287,8 @@ def described(options: argparse.Namespace, rows: Sequence[Row]) -> tuple[str, st
 def studied(options: argparse.Namespace) -> list[Row]:
     """Train the methods within the budget, or the study of a file, and return the rows."""
     if options.study:
+        if options.finished:
+            return rows_of(options.out, read_study_body(options.out)[0], partial=True)
         result = robustplug.study(options.study, out=options.out, processes=options.processes).result
         return rows_of(options.out, result, partial=True)
     base, plan = base_of(options), options.out.with_suffix(".json")
@@ -320,6 +323,9 @@ def main() -> None:
     parser.add_argument("--bundled", action="store_true", help="the recipes as they are, without a budget")
     parser.add_argument(
         "--study", type=Path, help="run the study of this file instead; its axis is the recipe"
+    )
+    parser.add_argument(
+        "--finished", action="store_true", help="with --study: take what is finished, run nothing"
     )
     parser.add_argument("--title", help="with --study: name of the data in the title")
     parser.add_argument("--note", help="with --study: what the page says of the data")
