@@ -15,7 +15,16 @@ from ..errors import Interrupted, RunError
 from ..evaluation.audit.audit import NAME as AUDIT
 from ..files.reading import Unreadable, read_json
 from ..recipe.write import recipe_to_mapping
-from ..runs.folder import RESULT, holds_run, is_finished, put_aside, refuse_occupied, write_json, write_text, writing
+from ..runs.folder import (
+    RESULT,
+    holds_run,
+    is_finished,
+    put_aside,
+    refuse_occupied,
+    write_json,
+    write_text,
+    writing,
+)
 from ..runs.lock import locked
 from ..runs.result_file import seal_result
 from .outcome import Outcome, Run, asked_of, look, runs_of
