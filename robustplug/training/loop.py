@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..core.calling.meter import Meter
 from ..core.random import derive, isolated, other_generators
 from ..core.step import Step
+from ..core.task import ShowingTask
 from ..core.types import Batch, Pass, Progress, View
 from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError
@@ -318,7 +319,8 @@ class Loop:
         self.method.after_step(step, views)
         if update.last:  # once in an epoch it costs nothing
             with torch.no_grad():
-                for name, values in self.method.mechanism(step, views).items():
+                shown = self.task.mechanism(update.batch) if isinstance(self.task, ShowingTask) else NOTHING
+                for name, values in {**shown, **self.method.mechanism(step, views)}.items():
                     step.log(f"{MECHANISM}/{name}", values)
         if watched:
             watch.done()
