@@ -36,5 +36,8 @@ def robustplug_perturbations() -> Iterable[Component]:
         "an evasion attack of the Adversarial Robustness Toolbox, by its class name",
         "Nicolae et al. 2018, arXiv:1807.01069",
         {"name": "FastGradientMethod"},
-        traits=Traits(excludes={"mixtures": "it needs one label for each sample, and a mixture has several"}),
+        traits=Traits(
+            needs={"norm-ball": "the library knows whole norm balls alone, and this set is none"},
+            excludes={"mixtures": "it needs one label for each sample, and a mixture has several"},
+        ),
     )

@@ -49,6 +49,7 @@ UNFIT = {
 ONE_BY_ONE = {"ShadowAttack", "SimBA"}
 # They walk towards the label that they are given: here the most likely wrong one.
 NEED_TARGETS = {"SaliencyMapMethod"}
+NORMS = {math.inf: math.inf, 2.0: 2, 1.0: 1}
 # They expect probabilities instead of logits.
 PROBABILITIES = {"SimBA", "VirtualAdversarialMethod"}
 
@@ -157,9 +158,9 @@ class Art(LibraryAttack):
         known = inspect.signature(self.attack.__init__).parameters
         passed: dict[str, Any] = {"eps": eps, "batch_size": rows, "verbose": False, "targeted": False}
         if "norm" in known and isinstance(known["norm"].default, int | float):
-            if vicinity.norm is None:
-                raise Refused(f"ART's {self.name} needs an L∞ or L2 threat model")
-            passed["norm"] = math.inf if vicinity.norm == math.inf else 2
+            if vicinity.norm not in NORMS:
+                raise Refused(f"ART's {self.name} needs an L∞, L2 or L1 threat model")
+            passed["norm"] = NORMS[vicinity.norm]
         step_size = scaled_step(self.attack.__init__, "eps_step", "eps", eps)
         if step_size is not None:
             passed["eps_step"] = step_size

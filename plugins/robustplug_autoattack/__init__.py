@@ -50,5 +50,8 @@ def robustplug_perturbations() -> Iterable[Component]:
         "AutoAttack's reference code: APGD, targeted APGD, FAB and Square",
         "Croce & Hein 2020, arXiv:2003.01690",
         {"version": "custom", "attacks": ["apgd-ce"]},
-        traits=Traits(excludes={"mixtures": "it needs one label for each sample, and a mixture has several"}),
+        traits=Traits(
+            needs={"norm-ball": "FAB, Square and APGD of its code know whole L∞, L2 and L1 balls alone"},
+            excludes={"mixtures": "it needs one label for each sample, and a mixture has several"},
+        ),
     )

@@ -35,7 +35,7 @@ def run_part(
         options: version and seed.
         model: maps inputs in [0, 1] to logits (N, K).
         x, y: the batch; y int64 (N,).
-        norm: "Linf" or "L2".
+        norm: "Linf", "L2" or "L1".
         eps: radius.
     """
     from pyautoattack import AutoAttack
@@ -85,13 +85,13 @@ class Part:
         """Return the attacked view; rows with different radii are attacked separately.
 
         Raises:
-            Refused: the threat model is not an L∞ or L2 ball, the labels are not classes, or there are
+            Refused: the threat model is not an L∞, L2 or L1 ball, the labels are not classes, or there are
                 too few classes.
         """
-        norm = {math.inf: "Linf", 2.0: "L2"}.get(vicinity.norm or 0.0)
+        norm = {math.inf: "Linf", 2.0: "L2", 1.0: "L1"}.get(vicinity.norm or 0.0)
         classes = step.task.info.classes
         if norm is None:
-            raise Refused("AutoAttack needs an L∞ or L2 threat model")
+            raise Refused("AutoAttack needs an L∞, L2 or L1 threat model")
         if classes is None or view.y.dim() != 1:
             raise Refused("AutoAttack needs a classification task with one label for each sample")
         if classes < NEEDS[self.name]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from robustplug.api import Component, MethodOptions, NonNegative, Positive, Traits, Use, hookimpl, use
@@ -101,7 +101,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         CatLabelOptions,
         "(1 − cε)·y + cε·Dirichlet(β) with each sample's own ε",
         PAPER,
-        traits=_NEEDS_RADII,
+        traits=replace(_NEEDS_RADII, gives=frozenset({"rows"})),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from robustplug.api import Component, Count, Positive, hookimpl
+from robustplug.api import Component, Count, Positive, Traits, hookimpl
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +17,10 @@ _OPT = "Cheng et al. 2019, Query-Efficient Hard-label Black-box Attack, arXiv:18
 _SIGN = "Cheng et al. 2020, Sign-OPT: A Query-Efficient Hard-label Adversarial Attack, arXiv:1909.10773"
 _RAYS = "Chen and Gu 2020, RayS: A Ray Searching Method for Hard-label Adversarial Attack, arXiv:2006.12792"
 _HERE = "robustplug_hardlabel.attack"
+_IN_BALLS = Traits(
+    needs={"norm-ball": "it looks for the nearest example, in a whole L∞ or L2 ball, and this set is none"},
+    excludes={"l1-ball": "it measures distances in L∞ or L2"},
+)
 
 Target = Literal["none", "random"]
 
@@ -208,13 +212,14 @@ def robustplug_perturbations() -> Iterable[Component]:
             {"queries": 60, "directions": 10},
         ),
     ):
-        yield Component(name, f"{_HERE}:{factory}", options, summary, paper, trial)
+        yield Component(name, f"{_HERE}:{factory}", options, summary, paper, trial, traits=_IN_BALLS)
     for name, factory, summary, paper in (
         ("boundary", "Peer.boundary", "ART's Boundary attack", "Brendel et al. 2018, arXiv:1712.04248"),
         ("hop-skip-jump", "Peer.hop_skip_jump", "ART's HopSkipJump", "Chen et al. 2020, arXiv:1904.02144"),
     ):
         trial = {"queries": 40, "starts": 10}
-        yield Component(name, f"robustplug_hardlabel.peers:{factory}", PeerOptions, summary, paper, trial)
+        made = f"robustplug_hardlabel.peers:{factory}"
+        yield Component(name, made, PeerOptions, summary, paper, trial, traits=_IN_BALLS)
 
 
 @hookimpl

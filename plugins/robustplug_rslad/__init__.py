@@ -82,7 +82,7 @@ def robustplug_label_maps() -> Iterable[Component]:
         summary="the prediction of the method's teacher, or the label where it is not asked",
         paper=PAPER,
         traits=Traits(
-            needs=_NEEDS, excludes={"ignores-target": "the loss would ignore the teacher's predictions"}
+            frozenset({"rows"}), _NEEDS, {"ignores-target": "the loss would ignore the teacher's predictions"}
         ),
     )
 

@@ -96,7 +96,7 @@ def _label_traits(options: DirichletOptions) -> Traits:
     if not options.alpha:
         return Traits()
     return Traits(
-        gives=frozenset({"draws-labels"}),
+        gives=frozenset({"draws-labels", "rows"}),
         excludes={
             "draws-labels": "the inner label map already draws labels",
             "ignores-target": "the loss ignores the drawn label, so β could not learn",

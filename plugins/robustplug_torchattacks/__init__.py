@@ -35,5 +35,11 @@ def robustplug_perturbations() -> Iterable[Component]:
         "an attack of torchattacks, by its class name",
         "Kim 2020, arXiv:2010.01950",
         {"name": "FGSM"},
-        traits=Traits(excludes={"mixtures": "it needs one label for each sample, and a mixture has several"}),
+        traits=Traits(
+            needs={"norm-ball": "the library knows whole norm balls alone, and this set is none"},
+            excludes={
+                "l1-ball": "the library knows L∞ and L2 alone",
+                "mixtures": "it needs one label for each sample, and a mixture has several",
+            },
+        ),
     )

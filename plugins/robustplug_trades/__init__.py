@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 from robustplug.api import Component, MethodOptions, NonNegative, Traits, Use, hookimpl, use
 
@@ -25,6 +26,19 @@ class TradesOptions(MethodOptions):
     perturbation: Use = use("pgd", steps=10, step_size=0.007, start="normal", start_scale=0.001)
     label_map: Use = use("trades")
     loss: Use = use("trades")
+
+
+@dataclass(frozen=True)
+class TradesLossOptions:
+    """Options of the loss `trades`.
+
+    Attributes:
+        clean: loss of the clean views, with their labels.
+        divergence: loss of all other views, with the predictions at their origins.
+    """
+
+    clean: Annotated[Use, "loss"] = use("ce")
+    divergence: Annotated[Use, "loss", "rows"] = use("kl")
 
 
 @hookimpl
@@ -70,8 +84,9 @@ def robustplug_losses() -> Iterable[Component]:
     yield Component(
         "trades",
         "robustplug_trades.method:TradesLoss",
-        summary="cross entropy for clean views, KL divergence for all others",
-        paper=PAPER,
+        TradesLossOptions,
+        "cross entropy for clean views, KL divergence for all others",
+        PAPER,
         traits=Traits(
             excludes={"log-g": "the output map returns log g already, and this loss would normalise it again"}
         ),

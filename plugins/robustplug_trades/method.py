@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from robustplug.api import Batch, Cost, Method, Step, View, cross_entropy, kl_divergence
+from robustplug.api import Batch, Cost, Loss, Method, Step, View
 
-from . import TradesOptions
+from . import TradesLossOptions, TradesOptions
 
 
 class CleanPrediction:
@@ -26,16 +26,21 @@ class CleanPrediction:
 
 
 class TradesLoss:
-    """Cross entropy for clean views, KL(f(x) ‖ f(x')) for all others: Eq. (5), Algorithm 1."""
+    """Cross entropy for clean views, KL(f(x) ‖ f(x')) for all others: Eq. (5), Algorithm 1.
 
-    def __init__(self, options: object) -> None:
-        pass
+    Args:
+        options: see TradesLossOptions.
+        clean, divergence: other losses in their places. Views that are not clean get the clean one where they
+            have class numbers, as in an evaluation.
+    """
+
+    def __init__(self, options: TradesLossOptions, *, clean: Loss, divergence: Loss) -> None:
+        self.clean, self.divergence = clean, divergence
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return the loss of each sample, (N,)."""
-        if view.kind == "clean" or target.dim() == 1:
-            return cross_entropy(output, target)
-        return kl_divergence(output, target)
+        labelled = view.kind == "clean" or target.dim() == 1
+        return (self.clean if labelled else self.divergence)(step, view, output, target)
 
 
 class Trades(Method[TradesOptions]):

@@ -111,16 +111,17 @@ class InterpolatedOptions(MethodOptions):
     perturbation: Use = use("pgd", steps=7)
 
 
-_PLAIN = Traits(gives=frozenset({"plain"}))
+_AROUND = frozenset({"draws-around"})
+_PLAIN = Traits(gives=_AROUND | {"plain"})
 
 
 def _gaussian_traits(options: GaussianOptions) -> Traits:
-    return Traits() if options.sigma else _PLAIN
+    return Traits(_AROUND) if options.sigma else _PLAIN
 
 
 def _mixup_traits(options: MixupOptions) -> Traits:
     again = {"mixtures": "the inner vicinity already mixes samples"}
-    return Traits(frozenset({"mixtures"}), excludes=again) if options.a else _PLAIN
+    return Traits(_AROUND | {"mixtures"}, excludes=again) if options.a else _PLAIN
 
 
 @hookimpl
@@ -161,7 +162,9 @@ def robustplug_label_maps() -> Iterable[Component]:
         BilateralOptions,
         "the label adversary in closed form: the least likely class gets most of what the true one loses",
         _BILATERAL,
-        traits=Traits(excludes={"mixtures": _SEVERAL, "mixed-views": _SEVERAL, **_IGNORED}),
+        traits=Traits(
+            frozenset({"rows"}), excludes={"mixtures": _SEVERAL, "mixed-views": _SEVERAL, **_IGNORED}
+        ),
     )
     yield Component(
         "stability",

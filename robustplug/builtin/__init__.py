@@ -35,6 +35,17 @@ class BallOptions:
 
 
 @dataclass(frozen=True)
+class L1Options:
+    """Options of `l1`.
+
+    Attributes:
+        eps: radius of the ball: the largest sum of absolute changes, in units of the input range.
+    """
+
+    eps: NonNegative = 12.0
+
+
+@dataclass(frozen=True)
 class SmoothOptions:
     """Options of `smooth`.
 
@@ -138,9 +149,9 @@ def robustplug_vicinities() -> Iterable[Component]:
     """Offer norm balls and distribution shifts."""
     from .shifts import SHIFTS
 
-    plain = Traits(gives=frozenset({"plain"}))
+    ball = Traits(gives=frozenset({"plain", "norm-ball", "coordinates"}))
     yield Component(
-        "linf", f"{_HERE}.vicinities:Linf", BallOptions, "L∞ ball in the pixel range", traits=plain
+        "linf", f"{_HERE}.vicinities:Linf", BallOptions, "L∞ ball in the pixel range", traits=ball
     )
     yield Component(
         "l2",
@@ -148,7 +159,16 @@ def robustplug_vicinities() -> Iterable[Component]:
         BallOptions,
         "L2 ball in the pixel range",
         trial={"eps": 0.5},
-        traits=plain,
+        traits=ball,
+    )
+    yield Component(
+        "l1",
+        f"{_HERE}.l1:L1",
+        L1Options,
+        "L1 ball in the pixel range, projected exactly",
+        "Croce & Hein 2021, arXiv:2103.01208",
+        trial={"eps": 2.0},
+        traits=Traits(gives=ball.gives | {"l1-ball"}),
     )
     yield from SHIFTS
 
@@ -164,15 +184,18 @@ def robustplug_perturbations() -> Iterable[Component]:
 @hookimpl
 def robustplug_label_maps() -> Iterable[Component]:
     """Offer label maps."""
-    labels = Traits(gives=frozenset({"from-labels"}))
-    yield Component("one-hot", f"{_HERE}.maps:OneHot", summary="the label itself", traits=labels)
+    numbers = Traits(gives=frozenset({"from-labels", "class-numbers"}))
+    yield Component("one-hot", f"{_HERE}.maps:OneHot", summary="the label itself", traits=numbers)
     yield Component(
         "smooth",
         f"{_HERE}.maps:Smooth",
         SmoothOptions,
         "label smoothing",
         "Szegedy et al. 2016, arXiv:1512.00567",
-        traits=Traits(labels.gives, excludes={"ignores-target": "the loss ignores the smoothed label"}),
+        traits=Traits(
+            frozenset({"from-labels", "rows"}),
+            excludes={"ignores-target": "the loss ignores the smoothed label"},
+        ),
     )
 
 

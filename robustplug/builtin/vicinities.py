@@ -41,9 +41,15 @@ def norms(x: Tensor) -> Tensor:
     return result
 
 
-class _Ball:
-    def __init__(self, options: BallOptions) -> None:
-        self.eps = options.eps
+class Ball:
+    """A norm ball around each sample, within the valid range of the inputs.
+
+    Args:
+        eps: radius.
+    """
+
+    def __init__(self, eps: float) -> None:
+        self.eps = eps
         self.low: float | Tensor = 0.0
         self.high: float | Tensor = 1.0
         self.reach = 1.0
@@ -85,7 +91,7 @@ class _Ball:
         return batch
 
 
-class Linf(_Ball):
+class Linf(Ball):
     """The L∞ ball of radius eps around each sample, intersected with the valid range of the inputs.
 
     Args:
@@ -93,6 +99,9 @@ class Linf(_Ball):
     """
 
     norm: float | None = math.inf
+
+    def __init__(self, options: BallOptions) -> None:
+        super().__init__(options.eps)
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Clamp x (N, …) to [origin - radius, origin + radius] and to the valid range, in origin's dtype."""
@@ -113,7 +122,7 @@ class Linf(_Ball):
         return self.project(origin + per_sample(radius, origin) * uniform_like(origin, rng), origin, radius)
 
 
-class L2(_Ball):
+class L2(Ball):
     """The L2 ball of radius eps around each sample, intersected with the valid range of the inputs.
 
     `project` scales a point to the ball, then clamps it to the pixel range. The result is always legal.
@@ -124,6 +133,9 @@ class L2(_Ball):
     """
 
     norm: float | None = 2.0
+
+    def __init__(self, options: BallOptions) -> None:
+        super().__init__(options.eps)
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Scale x (N, …) back to the ball around origin and clamp it to the valid range.

@@ -11,7 +11,7 @@ from .echo import echo
 
 @click.group()
 def recipes() -> None:
-    """List the bundled recipes, or copy one to change it."""
+    """List the recipes of robustplug and its plugins, or copy one to change it."""
 
 
 def _one_of(one: bool, other: bool, *names: str) -> None:
@@ -23,15 +23,18 @@ def _one_of(one: bool, other: bool, *names: str) -> None:
 @click.option("--suites", is_flag=True, help="List the evaluation suites instead.")
 @click.option("--studies", is_flag=True, help="List the studies instead.")
 def list_recipes(suites: bool, studies: bool) -> None:
-    """List the bundled recipes, evaluation suites or studies."""
-    from ..recipe.toml.files import bundled_recipes, bundled_studies, bundled_suites
+    """List recipes, evaluation suites or studies by name, those of plugins last."""
+    from ..recipe.toml.files import installed, of_plugins
 
     _one_of(suites, studies, "--suites", "--studies")
-    known = bundled_suites() if suites else bundled_studies() if studies else bundled_recipes()
+    what = "suite" if suites else "study" if studies else "recipe"
+    known, owners = installed(what), of_plugins(what)
     width = max(map(len, known), default=0)
     for name, path in known.items():
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        echo(f"{name:{width}}  {first.removeprefix('#').strip() if first.startswith('#') else ''}".rstrip())
+        first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+        says = first.removeprefix("#").strip() if first.startswith("#") else ""
+        whose = f" (plugin {owners[name][0]})" if name in owners else ""
+        echo(f"{name:{width}}  {says}{whose}".rstrip())
 
 
 @recipes.command("copy")
@@ -40,7 +43,7 @@ def list_recipes(suites: bool, studies: bool) -> None:
 @click.option("--suite", is_flag=True, help="NAME is an evaluation suite.")
 @click.option("--study", is_flag=True, help="NAME is a study.")
 def copy_recipe(name: str, target: Path | None, suite: bool, study: bool) -> None:
-    """Copy a bundled recipe.
+    """Copy a recipe of robustplug or of a plugin.
 
     TARGET defaults to NAME.toml in the working directory. An existing file is not overwritten.
     """

@@ -100,9 +100,11 @@ def failure(loss: Any, target: Any, error: Exception) -> str:
     if target.dim() == 1 and not target.is_floating_point():
         return (
             f"the loss {name} fails on class numbers, int64 (N,) {reason}. A loss gets class numbers or rows "
-            "(N, K): as_rows(target, classes) makes rows of both"
+            "(N, K): as_rows(target, classes) makes rows of both; or declare its component with "
+            'takes="rows"'
         )
     return (
         f"the loss {name} fails on rows of shape {tuple(target.shape)} {reason}. A loss gets class numbers "
-        "or rows (N, K), as smoothed, mixed and predicted labels are: target.argmax(1) makes numbers of rows"
+        "or rows (N, K), as smoothed, mixed and predicted labels are: target.argmax(1) makes numbers of "
+        'rows; or declare its component with takes="numbers"'
     )

@@ -23,7 +23,8 @@ class Vicinity(Protocol):
     """V: the distribution of virtual samples around a training sample, and the set of legal perturbations.
 
     `eps` is the radius of a view that has no radius of its own; radii are (N,) tensors. `norm` is the order
-    p of the norm that measures them (2.0, math.inf), or None for a set that is not a norm ball.
+    p of the norm that measures them (1.0, 2.0, math.inf), or None for a set that is not a whole norm ball
+    within the range of the inputs, such as a ball in which only some pixels may change.
     """
 
     eps: float
@@ -60,6 +61,24 @@ class BoundedVicinity(Protocol):
 
 
 @runtime_checkable
+class SparseVicinity(Protocol):
+    """A vicinity in which the steepest direction changes one value alone, and good steps change some more."""
+
+    def sparse(self, gradient: Tensor, share: Tensor) -> Tensor:
+        """Return a direction of unit size (N, …) along a share (N,) of the values, and at least one."""
+        ...
+
+
+@runtime_checkable
+class DescribedVicinity(Protocol):
+    """A vicinity that says in its own units what is legal, such as which patch or which features."""
+
+    def described(self) -> str:
+        """Return what is legal as a part of a sentence, for captions."""
+        ...
+
+
+@runtime_checkable
 class InformedVicinity(Protocol):
     """A vicinity that must know the task, such as the words of its texts."""
 
@@ -88,7 +107,10 @@ class Perturbation(Protocol):
 
 @runtime_checkable
 class Stating(Protocol):
-    """A model or a perturbation that states what its options leave open, such as the text of a file."""
+    """A part that states what its options leave open, such as the text of a file.
+
+    It may be a model, a perturbation or a vicinity.
+    """
 
     def facts(self) -> Mapping[str, Any]:
         """Return plain JSON values, which are stored with the result and identify the evaluation."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ..core.protocols import DescribedVicinity, Stating
 from ..core.task import quantities_of
 from ..core.types import AttackResult, Result, TaskInfo
 from ..errors import RunError
@@ -35,6 +36,7 @@ from .setting import Attack
 from .summary import ReferenceErrors, corruption_summary, worst_cases
 
 if TYPE_CHECKING:
+    from ..core.protocols import Vicinity
     from ..recipe.options import Recipe
     from ..recipe.suite import Suite
     from ..subjects.subject import Source, Subject
@@ -83,7 +85,7 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
         "weights": weights_digest(subject.exported),
         "model": dict(subject.description),
         "data": use_to_mapping(recipe.task),
-        "threat": use_to_mapping(parts.threat),
+        "threat": use_to_mapping(parts.threat) | _facts(vicinity),
         "loss": use_to_mapping(loss),
         "sources": [source.identity for source in asked.sources],
     }
@@ -106,6 +108,11 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
         identity,
         capture=recipe.train.fast in (None, "auto", "capture", "compile+capture"),
     )
+
+
+def _facts(vicinity: Vicinity) -> dict[str, Any]:
+    """Return what a vicinity states besides its options."""
+    return {"facts": dict(vicinity.facts())} if isinstance(vicinity, Stating) else {}
 
 
 def evaluate_subject(subject: Subject, asked: Asked) -> Result:
@@ -149,6 +156,11 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         **({} if size == options.batch_size else {"batch_size": size}),
         **evaluation.classes,
         **({"outputs": scale} if (scale := evaluation.scale) != "logits" else {}),
+        **(
+            {"threat_described": evaluation.vicinity.described()}
+            if isinstance(evaluation.vicinity, DescribedVicinity)
+            else {}
+        ),
         "worst_cases": worst_cases(rows),
         "corruptions": corruption_summary(rows, asked.reference),
         **({} if examples is None else {"examples": examples.summary()}),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.ensemble import Ensemble
 from ..core.protocols import Stating
 from ..errors import Refused
-from ..plugin.component import Kind, Use, innermost
+from ..plugin.component import Kind, Use, slots
 from ..plugin.host import registry
+from ..recipe.clashes import misfit, threat_in
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.options import as_mapping, default_of
@@ -94,7 +95,7 @@ def _row_attacks(
 ) -> Iterator[Attack]:
     vicinity = _scaled(row.vicinity or threat, row.scale, key)
     none = row.attack.name == "none"
-    wrong = "" if none else _misfit(vicinity, threat)
+    wrong = "" if none else _misfit(vicinity, threat) or misfit(row.attack, vicinity, registry())
     parts = [] if none and row.shift else [row.label or use_label(row.attack, "perturbation", row.shown)]
     if row.shift is not None:
         parts.insert(0, row.label if none and row.label else use_label(row.shift, "vicinity", row.shown))
@@ -132,7 +133,7 @@ def _row_attacks(
 def _misfit(vicinity: Use, threat: Use) -> str:
     """Return why a row's vicinity does not fit the samples; "" if it does, as the evaluation's own does."""
     own, samples = (
-        registry().get("vicinity", innermost(use, "vicinity").name).modality for use in (vicinity, threat)
+        registry().get("vicinity", threat_in(use, registry()).name).modality for use in (vicinity, threat)
     )
     return (
         "" if own == samples else f'vicinity "{vicinity.name}" perturbs {own}, and the samples are {samples}'
@@ -142,6 +143,10 @@ def _misfit(vicinity: Use, threat: Use) -> str:
 def _scaled(vicinity: Use, scale: float, key: str) -> Use:
     if scale == 1:
         return vicinity
+    inner = [slot.name for slot in slots(type(vicinity.options)).values() if slot.kind == "vicinity"]
+    if not hasattr(vicinity.options, "eps") and len(inner) == 1:
+        inside = _scaled(getattr(vicinity.options, inner[0]), scale, key)
+        return Use(vicinity.name, dataclasses.replace(vicinity.options, **{inner[0]: inside}))
     if not hasattr(vicinity.options, "eps"):
         message = f"{vicinity.name} has no eps to scale"
         raise RecipeError([Problem(f"{key}.scale", message)], "suite")

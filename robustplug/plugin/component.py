@@ -31,6 +31,7 @@ Kind = Literal[
     "schedule",
     "augmentation",
 ]
+Targets = Literal["numbers", "rows", "both"]
 T = TypeVar("T")
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -73,13 +74,16 @@ class Component:
             of another modality is refused.
         evaluate: of a task, defaults for the `evaluate` table of recipes: its `vicinity` also replaces a
             method's default that has another modality; `attack` holds only where a model has no recipe.
+        takes: of a loss, the targets that it is defined for: "numbers" (classes, int64 (N,)), "rows" (shares,
+            float (N, K)) or "both". A recipe in which it would get others is refused, and the conformance kit
+            tries it on these alone.
         task_options: of a model that reads a folder: "package.module:attribute" of a function from the
             model's table to the options that its task must have, such as the tokenizer of the folder; they
             hold where the task's table states none of them.
 
     Raises:
-        ValueError: the name is not kebab-case, the factory has no colon, or the options are not a frozen
-            dataclass.
+        ValueError: the name is not kebab-case, the factory has no colon, the options are not a frozen
+            dataclass, or `takes` is something else.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Component:
     weights: str | Callable[..., Any] | None = None
     modality: str = "numbers"
     evaluate: Mapping[str, Any] = field(default_factory=dict)
+    takes: Targets = "both"
     task_options: str | Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +109,8 @@ class Component:
         params = getattr(self.options, "__dataclass_params__", None)
         if not isinstance(self.options, type) or params is None or not params.frozen:
             raise ValueError(f"options of {self.name} must be a frozen dataclass: @dataclass(frozen=True)")
+        if self.takes not in get_args(Targets):
+            raise ValueError(f'takes of {self.name} is "numbers", "rows" or "both", not {self.takes!r}')
         if self.variants and any(item.name == "variant" for item in dataclasses.fields(self.options)):
             raise ValueError(f"{self.name} has variants and an option of that name; rename the option")
 
@@ -157,7 +164,8 @@ def use(name: str, /, **options: Any) -> Any:
 
     The field's name is the kind of the slot (`perturbation: Use = use("pgd", steps=10)`). A field with
     another name states the kind in its annotation: `inner: Annotated[Use, "perturbation"]`. Within the
-    options, another `use(…)` names the component of a slot.
+    options, another `use(…)` names the component of a slot. A loss within a loss may state the targets that
+    it gets there, too: `divergence: Annotated[Use, "loss", "rows"]`.
     """
     return field(default_factory=functools.partial(Use, name, _named(options)))
 
@@ -203,12 +211,16 @@ class WrapperOptions:
 
 @dataclass(frozen=True)
 class Slot:
-    """Describe a field of an options dataclass that holds a component, or several."""
+    """Describe a field of an options dataclass that holds a component, or several.
+
+    `targets` is what a loss gets there, "" where that is not stated.
+    """
 
     name: str
     kind: Kind
     many: bool
     optional: bool
+    targets: str = ""
 
 
 def _once_for_each(function: Callable[[type[Any]], T]) -> Callable[[type[Any]], T]:
@@ -238,10 +250,11 @@ def slots(options: type[Any]) -> Mapping[str, Slot]:
 def _slots(options: type[Any]) -> Iterator[Slot]:
     hints = typing.get_type_hints(options, include_extras=True)
     for item in dataclasses.fields(options):
-        hint, kind, many, optional = hints[item.name], item.name, False, False
+        hint, kind, many, optional, targets = hints[item.name], item.name, False, False, ""
         if typing.get_origin(hint) is typing.Annotated:
             hint, *notes = get_args(hint)
             kind = next((note for note in notes if note in KINDS), kind)
+            targets = next((note for note in notes if note in get_args(Targets)), "")
         if typing.get_origin(hint) in (UnionType, typing.Union) and NoneType in get_args(hint):
             optional = True
             hint = next(arg for arg in get_args(hint) if arg is not NoneType)
@@ -254,7 +267,7 @@ def _slots(options: type[Any]) -> Iterator[Slot]:
                 f"{options.__name__}.{item.name}: the kind of this slot is not stated; annotate the field: "
                 f'Annotated[Use, "perturbation"] (one of {", ".join(KINDS)})'
             )
-        yield Slot(item.name, kind, many, optional)
+        yield Slot(item.name, kind, many, optional, targets)
 
 
 def slot_of(method: Use, name: str) -> Use:
@@ -264,13 +277,3 @@ def slot_of(method: Use, name: str) -> Use:
         options = options.inner.options
     found: Use = getattr(options, name)
     return found
-
-
-def innermost(reference: Use, kind: Kind) -> Use:
-    """Follow the slots of a resolved component that hold another of its kind, and return the last.
-
-    A vicinity that draws its samples around another one's has the inner one's legal perturbations.
-    """
-    inner = [slot.name for slot in _slots(type(reference.options)) if slot.kind == kind and not slot.many]
-    value = getattr(reference.options, inner[0]) if len(inner) == 1 else None
-    return reference if value is None else innermost(value, kind)

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 ENTRY_POINT_GROUP = "robustplug"
 ALLOW_LIST = "ROBUSTPLUG_PLUGINS"
+SCAFFOLDS: Mapping[str, str] = {
+    "method": "method",
+    "loss": "loss",
+    "attack": "perturbation",
+    "task": "task",
+    "model": "model",
+    "vicinity": "vicinity",
+    "schedule": "schedule",
+}
+"""What `robustplug new-plugin` makes, by the word for it, and the kind of component that it is."""
 
 
 def allowed_plugins(text: str | None) -> frozenset[str] | None:

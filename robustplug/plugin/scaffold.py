@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from .component import KINDS
@@ -11,8 +12,8 @@ from .host import host, registry
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # Prefix of dotfiles in the template, since packaging tools tend to leave out files with a leading dot.
 _DOT = "dot-"
-# The template is a plugin with the name my-method.
-TEMPLATE = Path(__file__).parent / "templates" / "method"
+# Each template is a plugin with the name my-part; what all of them share is in "common".
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def problems_of(name: str, folder: Path) -> list[str]:
@@ -32,20 +33,22 @@ def problems_of(name: str, folder: Path) -> list[str]:
     return found
 
 
-def write_plugin(name: str, folder: Path) -> list[Path]:
-    """Write the template under a name, and return the written files.
+def write_plugin(name: str, folder: Path, what: str = "method") -> list[Path]:
+    """Write a template under a name, and return the written files.
 
     Args:
-        name: name of the plugin and its method, kebab-case.
+        name: name of the plugin and its component, kebab-case.
         folder: folder of the plugin; created if it does not exist.
+        what: what the plugin offers, one of `names.SCAFFOLDS`.
 
     Raises:
         OSError: a file cannot be written.
     """
     names = {
-        "my-method": name,
-        "my_method": name.replace("-", "_"),
-        "MyMethod": "".join(part.capitalize() for part in name.split("-")),
+        "my-part": name,
+        "my_part": name.replace("-", "_"),
+        "MyPart": "".join(part.capitalize() for part in name.split("-")),
+        "my-kind": what,
     }
 
     def named(text: str) -> str:
@@ -54,13 +57,18 @@ def write_plugin(name: str, folder: Path) -> list[Path]:
         return text
 
     written = []
-    for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file()):
-        parts = source.relative_to(TEMPLATE).parts
-        if "__pycache__" in parts:
-            continue
+    for source, parts in sorted([*_files("common"), *_files(what)], key=lambda found: found[1]):
         plain = (f".{part.removeprefix(_DOT)}" if part.startswith(_DOT) else part for part in parts)
         target = folder.joinpath(*map(named, plain))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(named(source.read_text(encoding="utf-8")), encoding="utf-8")
         written.append(target)
     return written
+
+
+def _files(template: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yield the files of a template, each with the parts of its place."""
+    for source in (_TEMPLATES / template).rglob("*"):
+        parts = source.relative_to(_TEMPLATES / template).parts
+        if source.is_file() and "__pycache__" not in parts:
+            yield source, parts

@@ -16,11 +16,20 @@ TRAITS: Mapping[str, str] = {
     "mixed-views": "the method mixes each sample of its views from several",
     "stays": "the perturbation leaves the samples unchanged",
     "plain": "the vicinity draws no samples other than those of the task",
+    "draws-around": "the vicinity draws samples around another one's, and what is legal there stays legal",
+    "restricts": "the vicinity allows only some of the perturbations of the one inside it",
+    "norm-ball": "legal is a whole ball of the norm that the vicinity states, within the valid range",
+    "l1-ball": "that norm is L1",
+    "coordinates": "a legal perturbation stays legal where some of its values are set back to the sample's",
+    "discrete": "a point on the way to a legal one need not be legal: whole numbers, numbers of pixels",
+    "parameters": "legal are images of parameters, such as angles; gradients of the inputs lead to none",
     "moves": "samples are moved or drawn; given by every perturbation and vicinity that declares no other",
     "draws-labels": "the label map draws a label at random",
     "ignores-target": "the loss uses the true label, whatever the label map returns",
     "starts-at-origin": "the perturbation takes the gradient of the method's own objective at the origin",
     "predictions": "the label map returns the model's own predictions for views that are not clean",
+    "rows": "the label map returns rows of shares, not class numbers, at least for some views",
+    "class-numbers": "the label map returns the labels themselves, which the vicinity may have mixed",
     "teacher": "the method asks a network of its own for predictions",
     "clean-outputs": "the label map returns the outputs at the clean sample for views that are not clean",
     "masks": "the method puts masks into the model, which an output map switches",
@@ -32,6 +41,10 @@ TRAITS: Mapping[str, str] = {
     "own-outputs": "the output map returns the model's own outputs",
 }
 """The traits that the components of robustplug use; a plugin may add its own."""
+
+SETS = frozenset({"norm-ball", "l1-ball", "coordinates", "discrete", "parameters"})
+"""Traits of a set of legal perturbations. Attacks, and vicinities around another, need or exclude them of the
+vicinity that they are used with, in training and in every evaluation, and of nothing else."""
 
 
 @dataclass(frozen=True)

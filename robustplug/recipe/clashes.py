@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NamedTuple
 
-from ..plugin.component import Component, Kind, Use, slots
+from ..plugin.component import Component, Kind, MethodOptions, Use, WrapperOptions, slot_of, slots
 from ..plugin.registry import GIVEN, Registry
-from ..plugin.traits import Traits
+from ..plugin.traits import SETS, Traits
 from .errors import Finding, KeyPath
 from .options import Recipe
 
 # Traits of perturbations and vicinities that move no samples.
 _STILL: dict[Kind, str] = {"perturbation": "stays", "vicinity": "plain"}
+# Traits of what makes the targets of a loss rows of shares.
+_ROWS = frozenset({"rows", "mixtures", "mixed-views", "predictions", "clean-outputs"})
+_TARGETS = {"numbers": "class numbers", "rows": "rows of shares"}
 
 
 class _Part(NamedTuple):
@@ -21,6 +24,8 @@ class _Part(NamedTuple):
     kind: Kind
     name: str
     traits: Traits
+    # Of a loss within another one: the targets that it gets there, None for one in a slot of the method.
+    targets: str | None = None
 
     def __str__(self) -> str:
         return f'{self.kind.replace("_", " ")} "{self.name}"'
@@ -35,6 +40,41 @@ def clashes(method: Use, registry: Registry) -> Iterator[Finding]:
     seen: set[tuple[str, frozenset[KeyPath]]] = set()
     for part in parts:
         yield from _clashes(part, [other for other in parts if other is not part], seen)
+        if part.kind == "loss":
+            yield from _unfit(part, parts, method, registry)
+
+
+def _unfit(part: _Part, parts: Sequence[_Part], method: Use, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for a loss that cannot take the targets that it would get."""
+    takes = registry.get("loss", part.name).takes
+    if part.targets is not None:
+        if part.targets and takes not in ("both", part.targets):
+            yield Finding(
+                part.path, f"{part} takes {_TARGETS[takes]}, and gets {_TARGETS[part.targets]} here"
+            )
+        return
+    rows = [other for other in parts if other.traits.gives & _ROWS]
+    numbers = [other for other in parts if "class-numbers" in other.traits.gives]
+    if takes == "numbers" and rows:
+        message = f"{part} takes class numbers, and {rows[0]} makes rows of shares of them"
+        yield Finding(part.path, message, _place_for(part, method, registry))
+    mixed = any("mixtures" in other.traits.gives for other in parts)
+    if takes == "rows" and numbers and not mixed:
+        yield Finding(part.path, f"{part} takes rows of shares, and {numbers[0]} returns class numbers")
+
+
+def _place_for(part: _Part, method: Use, registry: Registry) -> str | None:
+    """Return how to put a loss into a slot of the method's own loss; None if that has none for it."""
+    defaults = {item.name: item for item in fields(registry.get("method", method.name).options)}
+    default = defaults.get(part.path[-1]) if len(part.path) == 1 else None
+    if default is None or not callable(default.default_factory):
+        return None
+    own = default.default_factory().name
+    for slot in slots(registry.get("loss", own).options).values():
+        if slot.kind == "loss" and slot.targets != "rows":
+            whole = f'loss = {{ use = "{own}", {slot.name} = "{part.name}" }}'
+            return f"as a part of the loss of this method: {whole}"
+    return None
 
 
 def model_clashes(model: Use, method: Use, registry: Registry) -> Iterator[Finding]:
@@ -42,7 +82,7 @@ def model_clashes(model: Use, method: Use, registry: Registry) -> Iterator[Findi
 
     Paths start at the recipe. Only the slots themselves are checked, not the components inside them.
     """
-    own = _Part(("model",), "model", model.name, _traits("model", registry.get("model", model.name), model))
+    own = _Part(("model",), "model", model.name, traits_of("model", model, registry))
     parts = _parts(method, "method", (), registry)
     yield from _clashes(own, [part for part in parts if len(part.path) <= 1], set())
 
@@ -51,10 +91,10 @@ def _clashes(
     part: _Part, others: Sequence[_Part], seen: set[tuple[str, frozenset[KeyPath]]]
 ) -> Iterator[Finding]:
     for trait, reason in part.traits.needs.items():
-        if not any(trait in other.traits.gives for other in others):
+        if trait not in SETS and not any(trait in other.traits.gives for other in others):
             yield Finding(part.path, f"{part} makes no sense here: {reason}")
     for trait, reason in part.traits.excludes.items():
-        for other in others:
+        for other in others if trait not in SETS else ():
             pair = (trait, frozenset({part.path, other.path}))
             if trait in other.traits.gives and pair not in seen:
                 seen.add(pair)
@@ -75,6 +115,9 @@ def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
     named = [(path, kind, use.name) for path, kind, use in places if use is not None]
     parts = _parts(recipe.method, "method", ("method",), registry)
     named += [(part.path, part.kind, part.name) for part in parts]
+    for path, kind, use in places:
+        if use is not None:
+            yield from _rows_only(use, kind, path, registry)
     for path, kind, name in named:
         tasks = registry.get(kind, name).tasks
         if tasks and recipe.task.name not in tasks:
@@ -92,21 +135,114 @@ def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
             yield Finding(path, message, f"installed for {own}: {', '.join(fitting) or 'none'}")
 
 
-def _parts(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[_Part]:
+def threat_in(vicinity: Use, registry: Registry) -> Use:
+    """Return the vicinity whose legal perturbations a resolved vicinity has.
+
+    A vicinity that draws samples around those of another has that one's; every other has its own.
+    """
+    component = registry.get("vicinity", vicinity.name)
+    if "draws-around" not in traits_of("vicinity", vicinity, registry).gives:
+        return vicinity
+    inner = [slot.name for slot in slots(component.options).values() if slot.kind == "vicinity"]
+    return threat_in(getattr(vicinity.options, inner[0]), registry) if len(inner) == 1 else vicinity
+
+
+def misfit(attack: Use, vicinity: Use, registry: Registry) -> str:
+    """Return why a resolved attack cannot keep to the legal perturbations of a vicinity; "" if it can."""
+    component = registry.get("perturbation", attack.name)
+    if why := _barred("perturbation", attack, vicinity, registry):
+        threat = threat_in(vicinity, registry).name
+        return f'perturbation "{attack.name}" cannot keep to vicinity "{threat}": {why}'
+    inner = [each for _, each in _inside(attack, component, "perturbation")]
+    return next((why for each in inner if (why := misfit(each, vicinity, registry))), "")
+
+
+def _barred(kind: Kind, reference: Use, vicinity: Use, registry: Registry) -> str:
+    """Return the reason of the first trait of a set that a component lacks or excludes; "" if none."""
+    threat = threat_in(vicinity, registry)
+    own = traits_of("vicinity", threat, registry).gives
+    traits = traits_of(kind, reference, registry)
+    lacking = [why for trait, why in traits.needs.items() if trait in SETS and trait not in own]
+    barred = [why for trait, why in traits.excludes.items() if trait in SETS and trait in own]
+    return next(iter(lacking + barred), "")
+
+
+def _inside(reference: Use, component: Component, kind: Kind) -> Iterator[tuple[KeyPath, Use]]:
+    """Yield the components of a kind in the slots of another, with their paths."""
+    for slot in slots(component.options).values():
+        value = getattr(reference.options, slot.name) if slot.kind == kind else None
+        for number, each in enumerate(value if isinstance(value, tuple) else (value,)):
+            if isinstance(each, Use):
+                yield ((slot.name, number) if slot.many else (slot.name,)), each
+
+
+def misfits(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for every attack, and every vicinity around another, that cannot keep to its set."""
+    if not isinstance(recipe.method.options, MethodOptions | WrapperOptions):
+        return
+    own = slot_of(recipe.method, "vicinity")
+    asked = recipe.evaluate.vicinity
+    threat = own if asked is None else asked
+    places: list[tuple[KeyPath, Use, Use]] = [
+        (("method", "perturbation"), slot_of(recipe.method, "perturbation"), own),
+        (("validate", "attack"), recipe.validate.attack, own),
+    ]
+    places += [(("evaluate", "attack", n), use, threat) for n, use in enumerate(recipe.evaluate.attack)]
+    for path, attack, vicinity in places:
+        if why := misfit(attack, vicinity, registry):
+            yield Finding(path, why)
+    yield from mismatched(own, ("method", "vicinity"), registry)
+    if asked is not None:
+        yield from mismatched(asked, ("evaluate", "vicinity"), registry)
+
+
+def mismatched(vicinity: Use, path: KeyPath, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for every vicinity inside a resolved one that the outer one cannot work with."""
+    component = registry.get("vicinity", vicinity.name)
+    for place, inner in _inside(vicinity, component, "vicinity"):
+        if why := _barred("vicinity", vicinity, inner, registry):
+            yield Finding(
+                (*path, *place), f'vicinity "{vicinity.name}" does not go around "{inner.name}": {why}'
+            )
+        yield from mismatched(inner, (*path, *place), registry)
+
+
+def _rows_only(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for every loss of an evaluation, which has class numbers, that takes only rows."""
+    component = registry.get(kind, reference.name)
+    if kind == "loss" and component.takes == "rows":
+        yield Finding(
+            path, f'loss "{component.name}" takes rows of shares, and labels are class numbers here'
+        )
+    for slot in slots(component.options).values() if kind == "perturbation" else ():
+        inner = getattr(reference.options, slot.name)
+        if isinstance(inner, Use) and slot.kind in ("loss", "perturbation"):
+            yield from _rows_only(inner, slot.kind, (*path, slot.name), registry)
+
+
+def _parts(
+    reference: Use, kind: Kind, path: KeyPath, registry: Registry, targets: str | None = None
+) -> Iterator[_Part]:
     """Yield a component, the slots of a method, and within those the slots of their own kind.
 
     The components inside an attack, such as a loss of its own, declare nothing about the method.
     """
     component = registry.get(kind, reference.name)
-    yield _Part(path, kind, reference.name, _traits(kind, component, reference))
+    traits = traits_of(kind, reference, registry)
+    if targets is not None:
+        # The loss around it speaks for it, but for whether it uses its target.
+        traits = Traits(gives=traits.gives if targets == "rows" else frozenset())
+    yield _Part(path, kind, reference.name, traits, targets)
     for slot in slots(component.options).values():
         inner = getattr(reference.options, slot.name)
         if isinstance(inner, Use) and (kind == "method" or slot.kind == kind):
-            yield from _parts(inner, slot.kind, (*path, slot.name), registry)
+            within = slot.targets if kind == "loss" else None
+            yield from _parts(inner, slot.kind, (*path, slot.name), registry, within)
 
 
-def _traits(kind: Kind, component: Component, reference: Use) -> Traits:
-    traits = component.traits
+def traits_of(kind: Kind, reference: Use, registry: Registry) -> Traits:
+    """Return what a resolved component declares, in the way in which it is used."""
+    traits = registry.get(kind, reference.name).traits
     found = traits if isinstance(traits, Traits) else traits(reference.options)
     still = _STILL.get(kind)
     if still is None or still in found.gives:

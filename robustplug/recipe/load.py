@@ -93,9 +93,15 @@ def read_suite(
 
 
 def recipe_converter(
-    registry: Registry | None, starts: bool = True
+    registry: Registry | None, starts: bool = True, later: Callable[[str], bool] = lambda start: False
 ) -> Callable[[Mapping[str, Any]], tuple[Recipe | None, list[Finding]]]:
-    """Return the function that turns the data of a recipe into a Recipe, or into its problems."""
+    """Return the function that turns the data of a recipe into a Recipe, or into its problems.
+
+    Args:
+        registry: the available components; by default the installed ones.
+        starts: whether the initial weights of its models must exist.
+        later: whether the weights of a `from` need not exist yet.
+    """
 
     def convert(data: Mapping[str, Any]) -> tuple[Recipe | None, list[Finding]]:
         # Not imported at the top: finding recipes should not import pydantic.
@@ -106,7 +112,7 @@ def recipe_converter(
         recipe, findings = convert_recipe(data, registry)
         findings = [*both, *with_their_names(findings, renamed)]
         if recipe is not None and starts:
-            findings += missing_weights(recipe, installed() if registry is None else registry)
+            findings += missing_weights(recipe, installed() if registry is None else registry, later)
         return (None if both else recipe), findings
 
     return convert

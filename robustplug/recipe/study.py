@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from ..plugin.component import innermost, slot_of
+from ..plugin.component import slot_of
 from ..plugin.options import Seed
 from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis
+from .clashes import threat_in
 from .errors import Finding, KeyPath, RecipeError, dotted
 from .load import finish, read_suite, recipe_converter
 from .options import SCHEMA, Checked, Recipe, check_name, check_schema
+from .toml.cells import cells_needed, is_cell
 from .toml.files import check_kind, copy_tables, find_recipe, find_study, find_suite, open_tables
 from .toml.lines import line_of
 from .toml.overrides import apply_change
@@ -80,6 +82,7 @@ class Cell:
         labels: one label of each axis.
         changes: changes of the base recipe, by dotted key.
         recipe: resolved recipe of the first seed.
+        needs: slugs of the cells whose runs of the same seed its models start from, by `from` in the recipe.
     """
 
     name: str
@@ -87,10 +90,11 @@ class Cell:
     labels: tuple[str, ...]
     changes: Mapping[str, Any]
     recipe: Recipe
+    needs: Mapping[str, str] = field(default_factory=dict)
 
     def with_seed(self, seed: int) -> Recipe:
         """Return the recipe of a seed; its name is the name of its folder."""
-        return dataclasses.replace(self.recipe, name=_run_name(self.slug, seed), seed=seed)
+        return dataclasses.replace(self.recipe, name=run_name(self.slug, seed), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -234,8 +238,9 @@ def _cells(
     findings: list[Finding],
 ) -> list[Cell]:
     """Build the cells; a problem that several cells have is reported once, with the first of them."""
-    convert = recipe_converter(registry)
+    convert = recipe_converter(registry, later=is_cell)
     cells: list[Cell] = []
+    written: list[Sequence[tuple[KeyPath, Change]]] = []
     taken: set[str] = set()
     where: dict[tuple[object, ...], tuple[Finding, list[str]]] = {}
     for chosen in itertools.product(*(axis.cases for axis in axes)):
@@ -248,7 +253,7 @@ def _cells(
         )
         slug = _slug(pairs, taken)
         data, changed, found = _changed(base.data, changes)
-        recipe, problems = convert({**data, "name": _run_name(slug, seed), "seed": seed})
+        recipe, problems = convert({**data, "name": run_name(slug, seed), "seed": seed})
         found += [_placed(problem, changed, base) for problem in problems]
         for finding in found:
             # One finding for each axis: an unknown option is wrong with each of the axis' values.
@@ -257,6 +262,16 @@ def _cells(
         if recipe is not None and not found:
             said = {dotted(change.key): change.value for change in changes}
             cells.append(Cell(name, slug, labels, said, recipe))
+            written.append(changed)
+    if not where:
+        needed, unmet = cells_needed([axis.name for axis in axes], cells)
+        for number, problem in unmet:
+            finding = _placed(problem, written[number], base)
+            where.setdefault((number, problem.path), (finding, []))[1].append(cells[number].name)
+        cells = [
+            dataclasses.replace(cell, needs={start: cells[at].slug for start, at in starts.items()})
+            for cell, starts in zip(cells, needed, strict=True)
+        ]
     for finding, names in where.values():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         note = f" (in cell {names[0]}{more})" if names[0] else ""
@@ -287,7 +302,8 @@ def _placed(problem: Finding, changed: Sequence[tuple[KeyPath, Change]], base: _
     return Finding(("base",), f"{base.path}{f':{line}' if line else ''}: {message}", problem.hint)
 
 
-def _run_name(slug: str, seed: int) -> str:
+def run_name(slug: str, seed: int) -> str:
+    """Return the name of the run of a cell with a seed, and of its folder."""
     return f"{slug}_seed-{seed}" if slug else f"seed-{seed}"
 
 
@@ -310,8 +326,8 @@ def _read_suite(
         return None, ""
     threats = []
     for cell in cells:
-        vicinity = cell.recipe.evaluate.vicinity or slot_of(cell.recipe.method, "vicinity")
-        threat = use_to_mapping(innermost(vicinity, "vicinity"))
+        asked, own = cell.recipe.evaluate.vicinity, slot_of(cell.recipe.method, "vicinity")
+        threat = use_to_mapping(asked or threat_in(own, registry))
         if threat not in threats:
             threats.append(threat)
     path, name = None, ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,9 @@ from ..evaluation.results import evaluation_digest
 from ..files.reading import Unreadable
 from ..recipe.errors import RecipeError
 from ..recipe.load import read_suite
+from ..recipe.study import run_name
+from ..recipe.toml.cells import in_order
+from ..recipe.toml.started import models_of, starting_from
 from ..recipe.write import digest, options_to_mapping, use_to_mapping
 from ..runs.choose import differences, stored_recipe
 from ..runs.folder import holds_run, is_finished
@@ -37,12 +40,14 @@ class Run:
         seed: the seed of the run.
         recipe: the recipe of the run.
         folder: the run folder.
+        needs: folders of the runs whose weights it starts from; their training comes before.
     """
 
     cell: Cell
     seed: int
     recipe: Recipe
     folder: Path
+    needs: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -77,12 +82,25 @@ class Outcome:
 
 def runs_of(study: Study, folder: Path) -> list[Run]:
     """List the runs of a study in their order of execution, with the seeds of a cell in sequence."""
+    at = {cell.slug: number for number, cell in enumerate(study.cells)}
     runs = []
-    for cell in study.cells:
+    for number in in_order([{start: at[slug] for start, slug in c.needs.items()} for c in study.cells]):
+        cell = study.cells[number]
         for seed in study.seeds:
             recipe = cell.with_seed(seed)
-            runs.append(Run(cell, seed, recipe, folder / RUNS / recipe.name))
+            needs = {start: folder / RUNS / run_name(slug, seed) for start, slug in cell.needs.items()}
+            recipe = starting_from(recipe, {start: str(place) for start, place in needs.items()})
+            runs.append(Run(cell, seed, recipe, folder / RUNS / recipe.name, tuple(needs.values())))
     return runs
+
+
+def _where_it_was(run: Run, stored: Recipe) -> Run:
+    """Return a run whose recipe starts from where its stored recipe does, if the study's folder was moved."""
+    kept = [model.start for _, model in models_of(stored) if model.start is not None]
+    moved = {
+        str(need): start for need in run.needs for start in kept if Path(start).parts[-2:] == need.parts[-2:]
+    }
+    return replace(run, recipe=starting_from(run.recipe, moved))
 
 
 def look(study: Study, run: Run) -> Outcome:
@@ -90,7 +108,9 @@ def look(study: Study, run: Run) -> Outcome:
     if not holds_run(run.folder):
         return Outcome(run, "not started")
     try:
-        changed = differences(run.recipe, stored_recipe(run.folder))
+        stored = stored_recipe(run.folder)
+        run = _where_it_was(run, stored)
+        changed = differences(run.recipe, stored)
     except (RecipeError, RunError) as error:
         changed = [str(error)]
     if changed:

@@ -15,7 +15,7 @@ from ..errors import Interrupted, RunError
 from ..evaluation.audit.audit import NAME as AUDIT
 from ..files.reading import Unreadable, read_json
 from ..recipe.write import recipe_to_mapping
-from ..runs.folder import RESULT, holds_run, put_aside, refuse_occupied, write_json, write_text, writing
+from ..runs.folder import RESULT, holds_run, is_finished, put_aside, refuse_occupied, write_json, write_text, writing
 from ..runs.lock import locked
 from ..runs.result_file import seal_result
 from .outcome import Outcome, Run, asked_of, look, runs_of
@@ -169,20 +169,36 @@ def run_study(
             outcomes[at] = _ended(study, outcomes[at].run, failure)
             _write(study, folder, outcomes)
             reporter.done(at + 1, outcomes[at])
+            if not is_finished(outcomes[at].run.folder):
+                give_up_on_those_after(outcomes[at])
 
-        with _going_on():
-            for at, lacking in list(jobs.items()):
-                if lacking is None:
-                    del jobs[at]
+        def give_up_on_those_after(lost: Outcome) -> None:
+            why = f"starts from {lost.run.name}, which is {lost.status}: {lost.reason}"
+            for at, each in enumerate(outcomes):
+                if at in work and lost.run.folder in each.run.needs:
+                    del work[at]
                     start(at)
-                    done(at, Failure(outcomes[at].reason, ""))
-            work = {at: job for at, job in jobs.items() if job is not None}
+                    done(at, Failure(why, ""))
+
+        work = {at: job for at, job in jobs.items() if job is not None}
+        with _going_on():
+            for at in sorted(jobs.keys() - work.keys()):
+                start(at)
+                done(at, Failure(outcomes[at].reason, ""))
+                give_up_on_those_after(outcomes[at])
             if len(where) > 1:
-                run_side_by_side(work, where, start, done)
+                run_side_by_side(work, where, start, done, lambda at: _can_start(outcomes[at].run))
             else:
-                for at, job in work.items():
+                while work:
+                    at = next(iter(work))
+                    job = work.pop(at)
                     done(at, carry_out(job, commands, start(at)))
         return _write(study, folder, outcomes)
+
+
+def _can_start(run: Run) -> bool:
+    """Return whether the runs that a run starts from have been trained."""
+    return all(is_finished(folder) for folder in run.needs)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO
 
@@ -87,32 +87,35 @@ _Heard = queue.Queue[tuple[_Worker, Message | str | None]]
 
 
 def run_side_by_side(
-    jobs: Mapping[int, Job],
+    jobs: MutableMapping[int, Job],
     where: Sequence[Mapping[str, str]],
     start: Callable[[int], Reporter],
     done: Callable[[int, Failure | None], None],
+    ready: Callable[[int], bool] = lambda number: True,
 ) -> None:
     """Run jobs in processes, as many at a time as there are places.
 
     Args:
-        jobs: jobs by number, in the order in which they start.
+        jobs: jobs by number, in the order in which they start; one that starts is taken out. `done` may take
+            out those that cannot start any more.
         where: environment variables of each place, added to those of this process.
         start: receives the number of a job that starts, and returns the reporter of its progress.
         done: receives the number of a job that ended, and its failure, if any.
+        ready: whether a job can start; one that cannot waits for a job that runs.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM was received; every process has stopped at its next batch. A second
             signal kills them.
     """
     heard: _Heard = queue.Queue(_WAITING)
-    waiting, free = list(jobs), list(range(len(where)))
+    free = list(range(len(where)))
     running: list[_Worker] = []
     with stop_requests() as stop, _killed_at_the_end(running):
         asked = False
-        while running or (waiting and not asked):
-            while waiting and free and not asked:
-                number, place = waiting.pop(0), free.pop(0)
-                running.append(_started(number, place, jobs[number], where[place], start(number), heard))
+        while running or (jobs and not asked):
+            while free and not asked and (number := next(filter(ready, jobs), None)) is not None:
+                job, place = jobs.pop(number), free.pop(0)
+                running.append(_started(number, place, job, where[place], start(number), heard))
             if stop.signal and not asked:
                 asked = True
                 for worker in running:

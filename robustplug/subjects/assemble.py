@@ -19,8 +19,10 @@ from ..core.random import derive, isolated
 from ..core.types import Feed, Split
 from ..errors import Refused, RunError, ends_program, out_of_memory
 from ..plugin.build import build
-from ..plugin.component import Use, innermost, slot_of
+from ..plugin.component import Use, slot_of
 from ..plugin.culprit import described, failed
+from ..plugin.host import registry
+from ..recipe.clashes import threat_in
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from .tuning import freeze
@@ -149,9 +151,12 @@ def note_on_radius(vicinity: Vicinity, info: TaskInfo) -> str:
 
 
 def threat_of(recipe: Recipe) -> Use:
-    """Return the threat model of an evaluation: the recipe's own, or else the method's vicinity."""
-    asked, own = recipe.evaluate.vicinity, slot_of(recipe.method, "vicinity")
-    return innermost(own if asked is None else asked, "vicinity")
+    """Return the threat model of an evaluation: what the recipe asks for, or else what the method trains in.
+
+    Where the method's vicinity only draws samples around another one, that one is the threat model.
+    """
+    asked = recipe.evaluate.vicinity
+    return threat_in(slot_of(recipe.method, "vicinity"), registry()) if asked is None else asked
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from ..plugin.registry import did_you_mean
-from ..recipe.toml.files import bundled_suites
+from ..recipe.toml.files import installed
 
 if TYPE_CHECKING:
     from ..core.reporting import Reporter
@@ -143,6 +143,6 @@ def rows_asked_for(
         raise TypeError("give either a suite or attacks")
     if not isinstance(attacks, str):
         return suite, attacks
-    if attacks in bundled_suites() or attacks.endswith(".toml"):
+    if attacks in installed("suite") or attacks.endswith(".toml"):
         return attacks, None
     return None, [attacks]

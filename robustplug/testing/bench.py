@@ -111,7 +111,8 @@ class Subject:
     def method(self, info: TaskInfo) -> Method[Any]:
         """Build the method for a task, or a method with this component in its slot.
 
-        The other slots contain the defaults of all methods and an attack with one step.
+        The other slots contain the defaults of all methods and an attack with one step; a loss of rows alone
+        gets smoothed labels.
         """
         if self.kind == "method":
             method: Method[Any] = self.build(info=info)
@@ -123,6 +124,8 @@ class Subject:
                 parts[slot.name] = self.build()
             elif slot.kind == "perturbation":
                 parts[slot.name] = OneStep()
+            elif slot.kind == "label_map" and self.kind == "loss" and self.component.takes == "rows":
+                parts[slot.name] = build(resolve(Use("smooth"), "label_map"), "label_map")
             else:
                 parts[slot.name] = build(resolve(getattr(options, slot.name), slot.kind), slot.kind)
         return RadiusMethod(options, **parts)

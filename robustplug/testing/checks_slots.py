@@ -13,6 +13,11 @@ from ..core.method import Objective
 from ..core.random import stream
 from ..core.step import Step
 from ..core.types import Batch, Cost, Feed, View
+from ..plugin.build import build
+from ..plugin.component import Use, slots
+from ..plugin.host import registry
+from ..recipe.clashes import threat_in, traits_of
+from ..recipe.convert import resolve
 from .bench import Bench, Subject, differing, require, skip_unless
 from .toys import ToyTask, toy_linear, toy_plain
 
@@ -137,12 +142,54 @@ def _gradient(origin: Tensor) -> Tensor:
     return torch.empty_like(origin).normal_(0, 1, generator=stream(0, "gradient"))
 
 
+def says_whether_it_draws_or_restricts(subject: Subject) -> None:
+    """Keep what is legal in the vicinity inside it if it draws around it; allow less if it restricts it."""
+    inside = [slot for slot in slots(subject.component.options).values() if slot.kind == "vicinity"]
+    skip_unless(len(inside) == 1 and not inside[0].many, "it is not around another vicinity")
+    use = resolve(Use(subject.name, dict(subject.table)), "vicinity")
+    gives = traits_of("vicinity", use, registry()).gives
+    said = gives & {"draws-around", "restricts"}
+    require(len(said) == 1, 'its traits must give either "draws-around" or "restricts": see TRAITS')
+    outer, inner = subject.build(), build(getattr(use.options, inside[0].name), "vicinity")
+    origin = _origin()
+    radius = torch.full((len(origin),), max(float(outer.eps), 0.05))
+    points = [inner.random_point(origin, size * radius, stream(n, "in")) for n in range(4) for size in (1, 3)]
+    points += [outer.random_point(origin, radius, stream(n, "out")) for n in range(4)]
+    allowed = torch.stack([outer.contains(x, origin, radius) for x in points])
+    before = torch.stack([inner.contains(x, origin, radius) for x in points])
+    if said == {"draws-around"}:
+        require(torch.equal(allowed, before), "it draws around a vicinity, and changes what is legal there")
+        return
+    require(not bool((allowed & ~before).any()), "it allows what the vicinity that it restricts does not")
+    require(bool((before & ~allowed).any()), "it restricts a vicinity, and allows all that is legal there")
+
+
+def a_norm_ball_is_whole(subject: Subject) -> None:
+    """Allow every input within the norm that it states; a set that does not has the norm None."""
+    vicinity, origin = subject.build(), _origin()
+    use = resolve(Use(subject.name, dict(subject.table)), "vicinity")
+    threat = threat_in(use, registry())
+    whole = "norm-ball" in traits_of("vicinity", threat, registry()).gives
+    require(vicinity.norm is not None or not whole, 'it gives the trait "norm-ball", and its norm is None')
+    skip_unless(vicinity.norm is not None, "it is no norm ball")
+    radius = torch.full((len(origin),), 0.1)
+    for number in range(4):
+        away = torch.empty_like(origin).normal_(0, 1, generator=stream(number, "whole"))
+        away *= torch.rand(origin.shape, generator=stream(number, "some")) < 0.2
+        size = torch.linalg.vector_norm(away.flatten(1), ord=vicinity.norm, dim=1).clamp_min(1e-6)
+        x = origin + 0.099 * away / size.view(-1, 1, 1, 1)
+        message = f"norm = {vicinity.norm:g}, and a point within the radius is not legal: state norm = None"
+        require(bool(vicinity.contains(x, origin, radius).all()), message)
+
+
 VICINITY_CHECKS = (
     samples_are_a_batch,
     project_gives_legal_points,
     contains_refuses_illegal_points,
     steepest_is_the_best_direction,
     random_points_are_legal,
+    says_whether_it_draws_or_restricts,
+    a_norm_ball_is_whole,
 )
 
 
@@ -287,8 +334,10 @@ def _logits(size: int, classes: int, scale: float) -> Tensor:
 
 def _loss_cases(subject: Subject) -> Iterator[tuple[Bench, View, Any]]:
     bench, step = _bench_and_step(subject)
+    takes = subject.component.takes if subject.kind == "loss" else "both"
     for view in _views(bench, step):
-        yield bench, view, view.y
+        if takes in ("both", "numbers" if view.y.dim() == 1 else "rows"):
+            yield bench, view, view.y
 
 
 def _loss_of(bench: Bench) -> Callable[[Step, View, Tensor, Any], Tensor]:

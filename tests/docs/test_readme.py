@@ -72,7 +72,8 @@ def test_command_lines_parse(line: Block, call: list[str]) -> None:
 @pytest.mark.parametrize("block", of("toml"), ids=str)
 def test_recipes_are_valid(block: Block) -> None:
     table = tomllib.loads(block.text)
-    if {"task", "method"} <= set(table):
+    # Of that page, the recipe names what its other blocks make: test_components_page.py trains it.
+    if {"task", "method"} <= set(table) and block.file.name != "components.md":
         recipe_from_mapping(table)
 
 

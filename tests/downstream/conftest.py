@@ -55,6 +55,15 @@ class Environment:
         return done.stdout
 
 
+def install(folder: Path, name: str) -> None:
+    """Leave what an installer leaves beside the package of a new plugin."""
+    package = f"robustplug_{name.replace('-', '_')}"
+    made = folder / f"{package}-0.1.0.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text(f"Metadata-Version: 2.1\nName: robustplug-{name}\nVersion: 0.1.0\n")
+    (made / "entry_points.txt").write_text(f"[robustplug]\n{name} = {package}\n")
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Build and install robustplug in a fresh environment; the libraries are those that run the tests."""

@@ -47,7 +47,7 @@ def test_the_example_registers_its_components(offered: Registry) -> None:
 
 
 def test_the_recipe_of_the_example_is_valid(offered: Registry) -> None:
-    recipe = read_recipe(EXAMPLE / "recipes" / "alp-digits.toml", registry=offered)
+    recipe = read_recipe(EXAMPLE / "robustplug_alp" / "recipes" / "alp.toml", registry=offered)
     assert recipe.method.name == "alp"
     assert recipe.method.options.pairing == 0.5
     assert recipe.method.options.loss.name == "alp"
@@ -98,7 +98,7 @@ def test_the_installed_example_is_listed(installed: Run) -> None:
 
 
 def test_the_installed_example_trains(installed: Run) -> None:
-    output = installed("robustplug", "train", "--recipe", "recipes/alp-digits.toml", "--out", "trained")
+    output = installed("robustplug", "train", "--recipe", "alp", "--out", "trained")
     folder = Path(installed("python", "-c", "import os; print(os.getcwd())").strip()) / "trained"
     result = json.loads((folder / "result.json").read_text())
     clean, attacked = [row["accuracy"] for row in result["attacks"]]

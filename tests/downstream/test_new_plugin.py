@@ -4,43 +4,64 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from robustplug.plugin.component import Kind
 from robustplug.plugin.host import PluginHost
+from robustplug.plugin.names import SCAFFOLDS
 from robustplug.plugin.scaffold import write_plugin
+from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import read_recipe
+from robustplug.recipe.toml.files import bundled_recipes, find_recipe, find_study, find_suite
 from robustplug.testing.kit import all_checks
 from tests.cli.conftest import run_cli
 from tests.training.runs import offered
 
-from .conftest import Environment
+from .conftest import Environment, install
 from .test_downstream import EXAMPLE
 
 FILES = {
     ".github/workflows/tests.yml",
     ".gitignore",
     "pyproject.toml",
-    "recipes/try-this-digits.toml",
     "robustplug_try_this/README.md",
     "robustplug_try_this/__init__.py",
-    "robustplug_try_this/method.py",
+    "robustplug_try_this/recipes/try-this.toml",
     "tests/test_try_this.py",
+}
+# All checks are run where a plugin is installed, by the slow tests below.
+QUICK = {
+    "method": {"views_stay_in_the_vicinity", "radius_zero_changes_nothing"},
+    "loss": {"loss_is_per_sample", "loss_is_finite"},
+    "attack": {"returns_the_view_with_a_new_x", "cost_counts_the_target", "ascends_a_linear_model"},
+    "task": {"epochs_cover_every_sample_once", "feeds_skip_and_share_out", "default_model_fits"},
+    "model": {"model_gives_logits", "model_can_train", "weights_round_trip"},
+    "vicinity": {"project_gives_legal_points", "contains_refuses_illegal_points", "random_points_are_legal"},
+    "schedule": {"schedule_is_a_factor"},
 }
 
 
+@pytest.fixture(params=SCAFFOLDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
 @pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def written(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    result = run_cli("new-plugin", "try-this")
+    result = run_cli("new-plugin", "try-this", *([] if kind == "method" else ["--kind", kind]))
     assert result.exit_code == 0, result.output
-    assert "robustplug train --recipe recipes/try-this-digits.toml" in result.output
+    assert "robustplug train --recipe try-this" in result.output
     folder = tmp_path / "robustplug-try-this"
     monkeypatch.syspath_prepend(folder)
     yield folder
@@ -48,35 +69,67 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def test_a_new_plugin_is_complete(written: Path) -> None:
+def test_a_new_plugin_is_complete(kind: str, written: Path) -> None:
     files = {path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()}
-    assert files == FILES
+    assert files == FILES | {f"robustplug_try_this/{kind}.py"}
     for name in files:
         text = (written / name).read_text()
-        assert not {"my-method", "my_method", "MyMethod", "TODO"} & {*text.split(), *text.split('"')}
+        assert not [word for word in ("my-", "my_", "MyP", "TODO") if word in text.replace("my-digits", "")]
         if name.endswith(".py"):
             ast.parse(text)
     project = tomllib.loads((written / "pyproject.toml").read_text())["project"]
     assert project["entry-points"]["robustplug"] == {"try-this": "robustplug_try_this"}
+    assert project["description"] == f"The {kind} try-this for robustplug"
 
 
-def test_a_new_plugin_loads_and_conforms(written: Path) -> None:
+def test_a_new_plugin_loads_and_conforms(kind: str, written: Path) -> None:
     point = metadata.EntryPoint("try-this", "robustplug_try_this", "robustplug")
     installed = [(p, "robustplug", "0") for p in metadata.entry_points(group="robustplug")]
     loaded = PluginHost([*installed, (point, "robustplug-try-this", "0.1.0")])
     registry = loaded.registry()
     assert not registry.broken
-    component = registry.get("method", "try-this")
-    assert component.load().__name__ == "TryThis"
-    recipe = read_recipe(written / "recipes" / "try-this-digits.toml", registry=registry)
-    assert recipe.method.options.alpha == 0.5
-    # All of them are run where it is installed, by the slow test below.
-    quick = {"views_stay_in_the_vicinity", "radius_zero_changes_nothing", "options_round_trip"}
-    with offered("method", component):
-        checks = [check for check in all_checks("try-this", "method") if check.name in quick]
-        assert checks
+    place = cast(Kind, SCAFFOLDS[kind])
+    component = registry.get(place, "try-this")
+    recipe = read_recipe(written / "robustplug_try_this/recipes/try-this.toml", registry=registry)
+    assert recipe.name == "try-this"
+    assert "try-this" in {owner for (of, _), owner in registry.owners.items() if of == place}
+    with offered(place, component):
+        checks = [
+            check
+            for check in all_checks("try-this", place)
+            if check.name in QUICK[kind] | {"options_round_trip"}
+        ]
+        assert len(checks) == len(QUICK[kind]) + 1
         for check in checks:
             check()
+
+
+@pytest.mark.parametrize("kind", ["loss"], indirect=True)
+def test_the_files_of_a_plugin_are_found_by_name(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = written / "robustplug_try_this"
+    install(written, "try-this")
+    (package / "recipes" / "cat.toml").write_text("# Of the same name.\n")
+    (package / "recipes" / "suites").mkdir()
+    (package / "recipes" / "suites" / "try.toml").write_text("# Its suite.\n[[row]]\n")
+    (package / "recipes" / "studies").mkdir()
+    (package / "recipes" / "studies" / "try.toml").write_text('# Its study.\nbase = "try-this"\n')
+    assert find_recipe("try-this") == package / "recipes" / "try-this.toml"
+    assert find_recipe("cat.toml") == bundled_recipes()["cat"]
+    assert find_recipe("try-this:cat") == package / "recipes" / "cat.toml"
+    assert find_suite("try") == package / "recipes" / "suites" / "try.toml"
+    assert find_study("try") == package / "recipes" / "studies" / "try.toml"
+    with pytest.raises(RecipeError, match='did you mean "try-this"'):
+        find_recipe("try-thiss")
+    listed = run_cli("recipes", "list").output.splitlines()
+    assert [line.split()[0] for line in listed] == [*bundled_recipes(), "try-this:cat", "try-this"]
+    assert listed[-2].split(maxsplit=1)[1] == "Of the same name. (plugin try-this)"
+    assert "Its suite. (plugin try-this)" in run_cli("recipes", "list", "--suites").output
+    assert "Its study. (plugin try-this)" in run_cli("recipes", "list", "--studies").output
+    assert run_cli("recipes", "copy", "try-this", "mine.toml").exit_code == 0
+    assert Path("mine.toml").read_text() == (package / "recipes" / "try-this.toml").read_text()
+    monkeypatch.setenv("ROBUSTPLUG_PLUGINS", "cat")
+    assert "try-this" not in run_cli("recipes", "list").output
+    assert "robustplug_try_this" not in sys.modules, "listing files imports no plugin"
 
 
 def test_the_example_has_the_files_that_a_new_plugin_has(tmp_path: Path) -> None:
@@ -122,6 +175,31 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_new_plugin_of_every_kind_trains_and_passes_its_tests(kind: str, written: Path) -> None:
+    install(written, "try-this")
+    path = os.pathsep.join([str(written), *filter(None, [os.environ.get("PYTHONPATH")])])
+    variables = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(
+            command, cwd=written, env=variables, capture_output=True, text=True, timeout=900, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "passed" in run("robustplug", "check", "try-this")
+    assert " passed" in run("pytest", "-q", "-p", "no:cacheprovider", "-k", "not conforms")
+    run("robustplug", "train", "--recipe", "try-this")
+    result = json.loads((written / "runs" / "try-this" / "result.json").read_text())
+    clean, attacked = (row["accuracy"] for row in result["attacks"])
+    assert clean > 0.5
+    assert 0.2 < attacked <= clean
+    run("ruff", "check", ".")
+    run("mypy", "--strict", "robustplug_try_this")
+
+
+@pytest.mark.slow
 def test_a_new_plugin_installs_trains_and_passes_its_tests(environment: Environment) -> None:
     environment.run("robustplug", "new-plugin", "try-this")
     project = environment.folder / "robustplug-try-this"
@@ -131,8 +209,8 @@ def test_a_new_plugin_installs_trains_and_passes_its_tests(environment: Environm
     output = environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=project)
     assert " passed" in output
     assert "failed" not in output
-    environment.run("robustplug", "train", "--recipe", "recipes/try-this-digits.toml", cwd=project)
-    result = json.loads((project / "runs" / "try-this-digits" / "result.json").read_text())
+    environment.run("robustplug", "train", "--recipe", "try-this", cwd=project)
+    result = json.loads((project / "runs" / "try-this" / "result.json").read_text())
     clean, attacked = (row["accuracy"] for row in result["attacks"])
     assert clean > 0.5
     assert 0.2 < attacked <= clean

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from robustplug.plugin.host import PluginHost
+from robustplug.plugin.host import PluginHost, registry
 from robustplug.plugin.scaffold import write_plugin
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.study import read_study
@@ -20,7 +20,7 @@ from robustplug.testing.kit import all_checks
 from tests.docs.blocks import Block, code_blocks
 from tests.training.runs import offered
 
-from .conftest import ROOT, Environment
+from .conftest import ROOT, Environment, install
 
 PAGE = ROOT / "docs" / "write-a-plugin.md"
 BLOCKS = list(code_blocks(PAGE))
@@ -37,6 +37,8 @@ def written(block: Block) -> str:
 def focus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Write the plugin and the files of the page, and make it importable."""
     write_plugin("focus", tmp_path)
+    registry()  # of this process, which must not load what follows
+    install(tmp_path, "focus")
     for block in BLOCKS:
         if block.language != "bash":
             path = tmp_path / written(block)
@@ -51,9 +53,9 @@ def focus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_files_of_the_page_make_a_method(focus: Path) -> None:
     """The quick part of the walk below."""
     point = metadata.EntryPoint("focus", "robustplug_focus", "robustplug")
-    registry = PluginHost([(point, "robustplug-focus", "0.1.0")]).registry()
-    assert not registry.broken
-    component = registry.get("method", "focus")
+    found = PluginHost([(point, "robustplug-focus", "0.1.0")]).registry()
+    assert not found.broken
+    component = found.get("method", "focus")
     quick = {
         "views_stay_in_the_vicinity",
         "model_is_restored_after_views",

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from robustplug.plugin.component import Component, MethodOptions, NoOptions, Use, innermost
+from robustplug.plugin.component import Component, MethodOptions, NoOptions, Use
 from robustplug.plugin.host import registry
 from robustplug.plugin.registry import Registry
 from robustplug.plugin.traits import TRAITS, Traits, self_trained
-from robustplug.recipe.clashes import clashes
+from robustplug.recipe.clashes import clashes, threat_in
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import read_recipe, recipe_from_mapping
 from robustplug.recipe.shape import shape
 from robustplug.recipe.toml.files import bundled_recipes
+from tests.training.runs import offered
 
 
 def read(method: dict[str, Any], task: str = "digits") -> None:
@@ -155,6 +156,79 @@ def test_a_senseless_mix_is_refused_with_the_reason(method: dict[str, Any], key:
     assert reason in problem.message
 
 
+def rude(step: Any, view: Any, output: Any, target: Any) -> Any:
+    """Stand for a loss; it is never called."""
+
+
+NUMBERS = Component("of-numbers", lambda options: rude, summary="classes only", takes="numbers")
+ROWS = Component("of-rows", lambda options: rude, summary="rows only", takes="rows")
+IN_TRADES = {"use": "trades", "clean": {"use": "of-numbers"}, "divergence": {"use": "of-rows"}}
+
+
+@pytest.mark.parametrize(
+    ("method", "problem", "hint"),
+    [
+        ({"use": "pgd-at", "loss": {"use": "of-numbers"}}, None, None),
+        (
+            {"use": "trades", "loss": {"use": "of-numbers"}},
+            'loss "of-numbers" takes class numbers, and label map "trades" makes rows of shares of them',
+            'loss = { use = "trades", clean = "of-numbers" }',
+        ),
+        ({"use": "trades", "loss": IN_TRADES}, None, None),
+        (
+            {"use": "trades", "loss": {"use": "trades", "divergence": {"use": "of-numbers"}}},
+            'loss "of-numbers" takes class numbers, and gets rows of shares here',
+            None,
+        ),
+        (
+            {"use": "trades", "loss": {"use": "trades", "divergence": {"use": "margin"}}},
+            'label map "trades" cannot be mixed with loss "margin": the loss would ignore the predictions',
+            None,
+        ),
+        (
+            {"use": "erm", "loss": {"use": "of-numbers"}, "vicinity": {"use": "mixup"}},
+            'takes class numbers, and vicinity "mixup" makes rows',
+            None,
+        ),
+        (
+            {"use": "erm", "loss": {"use": "of-numbers"}, "label_map": {"use": "smooth"}},
+            'takes class numbers, and label map "smooth" makes rows',
+            None,
+        ),
+        (
+            {"use": "awp", "inner": {"use": "pgd-at", "loss": {"use": "of-rows"}}},
+            'loss "of-rows" takes rows of shares, and label map "one-hot" returns class numbers',
+            None,
+        ),
+        ({"use": "erm", "loss": {"use": "of-rows"}, "vicinity": {"use": "mixup"}}, None, None),
+        ({"use": "erm", "loss": {"use": "of-rows"}, "label_map": {"use": "smooth"}}, None, None),
+    ],
+)
+def test_a_loss_gets_the_targets_that_it_takes(
+    method: dict[str, Any], problem: str | None, hint: str | None
+) -> None:
+    with offered("loss", NUMBERS, ROWS):
+        if problem is None:
+            read(method)
+            return
+        with pytest.raises(RecipeError) as caught:
+            read(method)
+    (found,) = caught.value.problems
+    assert problem in found.message
+    assert hint is None or hint in (found.hint or "")
+
+
+def test_an_evaluation_has_class_numbers() -> None:
+    for evaluate in ({"loss": {"use": "of-rows"}}, {"attack": [{"use": "pgd", "loss": {"use": "of-rows"}}]}):
+        with offered("loss", ROWS), pytest.raises(RecipeError, match="labels are class numbers here"):
+            recipe_from_mapping({"task": {"use": "digits"}, "method": {"use": "erm"}, "evaluate": evaluate})
+
+
+def test_what_a_loss_takes_is_checked_when_it_is_declared() -> None:
+    with pytest.raises(ValueError, match='takes of x is "numbers", "rows" or "both"'):
+        Component("x", "a:b", takes="columns")  # type: ignore[arg-type]
+
+
 BY_ITSELF: dict[str, dict[str, Any]] = {
     "stays": {"use": "pgd-at"},
     "single-view": {"use": "free-at"},
@@ -217,7 +291,7 @@ def test_the_threat_is_that_of_the_innermost_vicinity(vicinity: str) -> None:
     use = resolve(
         Use(vicinity, {"inner": {"use": "gaussian", "inner": {"use": "l2", "eps": 0.7}}}), "vicinity"
     )
-    assert innermost(use, "vicinity") == resolve(Use("l2", {"eps": 0.7}), "vicinity")
+    assert threat_in(use, registry()) == resolve(Use("l2", {"eps": 0.7}), "vicinity")
 
 
 def test_the_traits_of_installed_components_are_known() -> None:

@@ -390,6 +390,11 @@ class TakesNumbersAlone(Slot):
         return -output.log_softmax(1).gather(1, target[:, None])[:, 0]
 
 
+class TakesRowsAlone(Slot):
+    def __call__(self, step: Step, view: View, output: Tensor, target: Tensor) -> Tensor:
+        return (target - output.softmax(1)).square().sum(1)
+
+
 class NormalisesByTheBatch(Slot):
     def __call__(self, step: Step, view: View, output: Tensor, target: Tensor) -> Tensor:
         losses = _entropy(output, target)

@@ -11,7 +11,7 @@ import pytest
 from robustplug.api import Component, MethodOptions, NoOptions, Real
 from robustplug.plugin.component import KINDS, Kind
 from robustplug.testing import checks_for, parametrize_with_checks, run_checks
-from robustplug.testing.kit import find_kind
+from robustplug.testing.kit import all_checks, find_kind
 
 from . import broken
 
@@ -139,6 +139,23 @@ def test_each_fault_fails_exactly_its_checks(
 
     assert {o.check: o.detail for o in outcomes if not o.passed}.keys() == failing
     assert all(o.detail for o in outcomes if not o.passed or o.skipped)
+
+
+@pytest.mark.parametrize(
+    ("factory", "takes"), [(broken.TakesNumbersAlone, "numbers"), (broken.TakesRowsAlone, "rows")]
+)
+def test_a_loss_that_says_what_it_takes_gets_that_alone(
+    factory: Any, takes: Any, robustplug_register: Register
+) -> None:
+    where = f"{factory.__module__}:{factory.__name__}"
+    robustplug_register("loss", Component("choosy", where, summary="choosy", takes=takes))
+    quick = {"loss_is_per_sample", "loss_is_finite", "gradients_reach_the_declared_groups"}
+    for check in all_checks("choosy", "loss"):
+        if check.name in quick:
+            check()
+    robustplug_register("loss", Component("greedy", where, summary="says nothing"))
+    with pytest.raises(AssertionError, match=f'declare its component with takes="{takes}"'):
+        next(check for check in all_checks("greedy", "loss") if check.name == "loss_is_per_sample")()
 
 
 @dataclass(frozen=True)

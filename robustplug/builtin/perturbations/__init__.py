@@ -180,6 +180,11 @@ _HERE = "robustplug.builtin.perturbations"
 _PGD = f"{_HERE}.pgd"
 
 
+_IN_BALLS = Traits(needs={"norm-ball": "it searches a whole L∞, L2 or L1 ball, and this set is none"})
+_NEAREST = Traits(
+    needs={"norm-ball": "it looks for the nearest example, in a whole L∞ or L2 ball, and this set is none"},
+    excludes={"l1-ball": "it measures distances in L∞ or L2"},
+)
 _AT_ORIGIN = frozenset({"starts-at-origin"})
 
 
@@ -262,6 +267,7 @@ PERTURBATIONS = (
         "black-box random search over squares, from logits only",
         "Andriushchenko et al. 2020, arXiv:1912.00049",
         {"queries": 8},
+        traits=_IN_BALLS,
     ),
     Component(
         "deepfool",
@@ -270,6 +276,7 @@ PERTURBATIONS = (
         "the nearest decision boundary by linear approximation, in the norm of the vicinity",
         "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599",
         {"steps": 5},
+        traits=_NEAREST,
     ),
     Component(
         "cw-l2",
@@ -278,6 +285,7 @@ PERTURBATIONS = (
         "the smallest L2 perturbation, by Adam and binary search",
         "Carlini & Wagner 2017, arXiv:1608.04644",
         {"steps": 40, "search_steps": 2, "initial_c": 100.0, "lr": 0.05},
+        traits=Traits(needs=_NEAREST.needs),
     ),
     Component(
         "ensemble",

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...api import Cost, Refused, cross_entropy, dlr, normal_like, uniform_like
+from ...api import Cost, SparseVicinity, cross_entropy, dlr, normal_like, uniform_like
 from ..vicinities import per_sample
 from .pgd import Ascent, Best, ascend
+from .sparse_apgd import sparse_apgd
 
 if TYPE_CHECKING:
     from ...api import Step, Vicinity, View
@@ -38,10 +39,12 @@ def checkpoints(steps: int) -> list[int]:
 
 
 def edge_point(view: View, vicinity: Vicinity, radius: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw a random start on the surface of each ball, then project it.
+    """Draw a random start on the surface of each ball, then project it; in another set, any random point.
 
     L∞: x + ε·t/‖t‖∞ with t uniform; L2: x + ε·t/‖t‖₂ with t normal.
     """
+    if vicinity.norm is None:
+        return vicinity.random_point(view.origin, radius, rng)
     noise = normal_like(view.origin, rng) if vicinity.norm == 2 else uniform_like(view.origin, rng)
     order = 2 if vicinity.norm == 2 else torch.inf
     length = torch.linalg.vector_norm(noise.flatten(1), ord=order, dim=1).clamp_min(1e-12)
@@ -131,7 +134,8 @@ def apgd(
     Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1. The reference code differs: it compares the loss
     after the first step with 0 instead of with the loss at the start. Costs `steps` + 1 forwards and
     backwards, including one for the start. During evaluation, a sample leaves the batch at its first
-    success. This does not affect the others, because each sample has its own state.
+    success. This does not affect the others, because each sample has its own state. In a vicinity with
+    sparse steps, such as an L1 ball, it is `sparse_apgd`.
 
     Args:
         step, view, vicinity: step, view and vicinity to attack; the view contains the samples of `rows`.
@@ -141,6 +145,9 @@ def apgd(
         rows: positions of this view's samples in `best`.
         steps: number of steps.
     """
+    if isinstance(vicinity, SparseVicinity):
+        sparse_apgd(step, view, vicinity, losses, radius, best, rows, steps)
+        return
     first, looks, last = True, checkpoints(steps), 0
 
     def begin(part: View, x: Tensor) -> tuple[Tensor, ...]:
@@ -194,10 +201,8 @@ class Apgd:
         """Return the view with the perturbed x.
 
         Raises:
-            Refused: the threat model is not an L∞ or L2 ball, or the model has too few classes for the loss.
+            Refused: the inputs have no gradient, or the model has too few classes for the loss.
         """
-        if vicinity.norm is None:
-            raise Refused("Auto-PGD needs an L∞ or L2 threat model")
         radius = step.radii(view, vicinity)
 
         def losses(moved: View, output: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,25 +39,29 @@ def corners(count: int, room: int, rng: torch.Generator) -> Tensor:
     return torch.randint(room + 1, (count,), generator=rng, device=rng.device)
 
 
-def bump(height: int, width: int, device: torch.device) -> Tensor:
-    """Return the bump of §3.4, (height, width): nested squares of decreasing weight, with L2 norm 1."""
+def bump(height: int, width: int, device: torch.device, order: float = 2.0) -> Tensor:
+    """Return the bump of §3.4, (height, width): nested squares of decreasing weight, with norm 1.
+
+    For L1, weights fall with the fourth power instead of the second, as in AutoAttack's code.
+    """
+    power = 2 if order == 2 else 4
     heap = torch.zeros(height, width, device=device)
     middle, centre = height // 2, width // 2
     for k in range(max(middle, centre) + 1 if height else 0):
-        heap[max(middle - k, 0) : middle + k + 1, max(centre - k, 0) : centre + k + 1] += 1 / (k + 1) ** 2
-    return _of_norm_one(heap)
+        heap[max(middle - k, 0) : middle + k + 1, max(centre - k, 0) : centre + k + 1] += 1 / (k + 1) ** power
+    return _of_norm_one(heap, order)
 
 
-def twin_bumps(side: int, device: torch.device) -> Tensor:
-    """Return a bump above its negative, (side, side), with L2 norm 1."""
+def twin_bumps(side: int, device: torch.device, order: float = 2.0) -> Tensor:
+    """Return a bump above its negative, (side, side), with norm 1."""
     half = side // 2
-    pair = torch.cat([bump(half, side, device), -bump(side - half, side, device)])
-    return _of_norm_one(pair)
+    pair = torch.cat([bump(half, side, device, order), -bump(side - half, side, device, order)])
+    return _of_norm_one(pair, order)
 
 
-def heaps(lying: Tensor, side: int) -> Tensor:
+def heaps(lying: Tensor, side: int, order: float = 2.0) -> Tensor:
     """Return twin bumps (N, 1, side, side), upright or transposed in each sample."""
-    pair = twin_bumps(side, lying.device)
+    pair = twin_bumps(side, lying.device, order)
     return torch.where(lying, pair.T, pair)
 
 
@@ -68,8 +73,8 @@ def window(top: Tensor, left: Tensor, side: int) -> tuple[Tensor, slice, Tensor,
     return samples[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]
 
 
-def _of_norm_one(heap: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(heap)
+def _of_norm_one(heap: Tensor, order: float) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(heap, ord=order)
     return heap / length.clamp_min(1e-12)
 
 
@@ -109,6 +114,8 @@ class LinfSearch:
 class L2Search:
     """The proposals in the L2 ball: mass moves from one window to another."""
 
+    order = 2.0
+
     def __init__(self, vicinity: Vicinity, rng: torch.Generator) -> None:
         self.vicinity, self.rng = vicinity, rng
 
@@ -120,7 +127,9 @@ class L2Search:
         for top in range((height % side) // 2, height - side + 1, side):
             for left in range((width % side) // 2, width - side + 1, side):
                 signs = random_signs((count, channels, 1, 1), self.rng)
-                delta[:, :, top : top + side, left : left + side] = heaps(self._lying(count), side) * signs
+                delta[:, :, top : top + side, left : left + side] = (
+                    heaps(self._lying(count), side, self.order) * signs
+                )
         return self._scaled(origin, delta, radius)
 
     def side(self, portion: float, height: int, width: int) -> int:
@@ -139,24 +148,36 @@ class L2Search:
         self, x: Tensor, origin: Tensor, radius: Tensor, side: int, drawn: tuple[Tensor, ...]
     ) -> Tensor:
         """Return x with one window emptied; its mass and the unused budget move to another window."""
-        channels, delta = x.shape[1], at_least_single(x) - origin
+        delta = at_least_single(x) - origin
         top, left, other_top, other_left, signs, lying = drawn
         first, second = window(top, left, side), window(other_top, other_left, side)
         both = torch.zeros_like(delta)
         # Tensors, as an assigned number would be copied to the device.
         zero, one = delta.new_zeros(()), delta.new_ones(())
         both[first], both[second] = one, one
-        mass = (delta * both).square().sum((2, 3), keepdim=True)
-        unused = (per_sample(radius, x).square() - per_sample(norms(delta), x).square()).clamp_min(0)
         # Indexing with a window puts the channels last.
-        old = delta[first].permute(0, 3, 1, 2)
-        old_norm = old.square().sum((2, 3), keepdim=True).sqrt()
-        new = heaps(lying, side) * signs + old / (old_norm + 1e-12)
-        new_norm = new.square().sum((2, 3), keepdim=True).sqrt()
-        new = new / (new_norm + 1e-12) * (unused / channels + mass).sqrt()
+        old, heap = delta[first].permute(0, 3, 1, 2), heaps(lying, side, self.order) * signs
+        new = self._refilled(delta, old, both, radius, heap)
         delta[second] = zero
         delta[first] = new.permute(0, 2, 3, 1)
         return self._scaled(origin, delta, radius)
+
+    def _refilled(self, delta: Tensor, old: Tensor, both: Tensor, radius: Tensor, heap: Tensor) -> Tensor:
+        """Return the new values of the first window (N, C, side, side).
+
+        Args:
+            delta: perturbation (N, C, H, W).
+            old: its values in the first window.
+            both: 1 in both windows, 0 elsewhere.
+            radius: (N,).
+            heap: bumps (N, C, side, side) to add.
+        """
+        mass = (delta * both).square().sum((2, 3), keepdim=True)
+        unused = (per_sample(radius, delta).square() - per_sample(norms(delta), delta).square()).clamp_min(0)
+        old_norm = old.square().sum((2, 3), keepdim=True).sqrt()
+        new = heap + old / (old_norm + 1e-12)
+        new_norm = new.square().sum((2, 3), keepdim=True).sqrt()
+        return new / (new_norm + 1e-12) * (unused / old.shape[1] + mass).sqrt()
 
     def _lying(self, count: int) -> Tensor:
         """Draw the samples whose bumps are transposed, bool (N, 1, 1, 1)."""
@@ -165,6 +186,32 @@ class L2Search:
     def _scaled(self, origin: Tensor, delta: Tensor, radius: Tensor) -> Tensor:
         scale = radius / norms(delta).clamp_min(1e-12)
         return self.vicinity.project(origin + delta * per_sample(scale, delta), origin, radius)
+
+
+class L1Search(L2Search):
+    """The proposals in the L1 ball: those of the L2 ball with sums of absolute values, as in AutoAttack."""
+
+    order = 1.0
+
+    def _refilled(self, delta: Tensor, old: Tensor, both: Tensor, radius: Tensor, heap: Tensor) -> Tensor:
+        mass = (delta * both).abs().sum((2, 3), keepdim=True)
+        size = per_sample(delta.abs().flatten(1).sum(1), delta)
+        unused = (per_sample(radius, delta) - size).clamp_min(0)
+        new = heap + old / (old.abs().sum((2, 3), keepdim=True) + 1e-12)
+        channels = old.shape[1]
+        # Times the number of channels: the projection spreads what is too much.
+        budget = (unused / channels + mass) * channels
+        return new / (new.abs().sum((2, 3), keepdim=True) + 1e-12) * budget
+
+    def _scaled(self, origin: Tensor, delta: Tensor, radius: Tensor) -> Tensor:
+        return self.vicinity.project(origin + delta, origin, radius)
+
+
+SEARCHES: Mapping[float, type[LinfSearch | L2Search]] = {
+    math.inf: LinfSearch,
+    2.0: L2Search,
+    1.0: L1Search,
+}
 
 
 class Square:
@@ -185,13 +232,13 @@ class Square:
         """Return the best proposal of each sample; during evaluation, the first that fools the model.
 
         Raises:
-            Refused: the inputs are not images, or the threat model is not an L∞ or L2 ball.
+            Refused: the inputs are not images, or the threat model is not an L∞, L2 or L1 ball.
         """
-        if vicinity.norm not in (math.inf, 2.0):
-            raise Refused("square needs an L∞ or L2 threat model")
+        if vicinity.norm not in SEARCHES or vicinity.norm is None:
+            raise Refused("square needs an L∞, L2 or L1 threat model")
         if view.origin.dim() != 4:
             raise Refused("square needs images (N, C, H, W)")
-        search = (LinfSearch if vicinity.norm == math.inf else L2Search)(vicinity, step.rng)
+        search = SEARCHES[vicinity.norm](vicinity, step.rng)
         radius, best, side = step.radii(view, vicinity), Best.at(view), 0
 
         def look(part: View, x: Tensor) -> tuple[Tensor, ...]:

@@ -50,10 +50,8 @@ class TargetedApgd:
         """Return the view with the perturbed x.
 
         Raises:
-            Refused: the threat model is not an L∞ or L2 ball, or the model has fewer than three classes.
+            Refused: the inputs have no gradient, or the model has fewer than three classes.
         """
-        if vicinity.norm is None:
-            raise Refused("Auto-PGD needs an L∞ or L2 threat model")
         radius = step.radii(view, vicinity)
         labels: Tensor = view.y if view.y.dim() == 1 else view.y.argmax(1)
         best = Best.at(view)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ...api import Bounds, Component, NonNegative, Real, Seed, Use, use
+from ...api import Bounds, Component, NonNegative, Real, Seed, Traits, Use, use
 
 CorruptionKind = Literal[
     "gaussian_noise",
@@ -110,13 +110,28 @@ class CorruptionOptions:
 
 # The conformance kit needs a ball with more than one point.
 _TRIAL = {"ball": {"use": "linf", "eps": 0.1}}
+_AROUND = Traits(gives=frozenset({"draws-around"}))
 _HERE = "robustplug.builtin.shifts"
 _SPROUT = "the invariance tests of Cheng et al. 2020, arXiv:2012.11769"
 
 SHIFTS = (
-    Component("rotate", f"{_HERE}.invariance:Rotate", RotateOptions, "rotated images", _SPROUT, _TRIAL),
     Component(
-        "brightness", f"{_HERE}.invariance:Brightness", BrightnessOptions, "brighter images", _SPROUT, _TRIAL
+        "rotate",
+        f"{_HERE}.invariance:Rotate",
+        RotateOptions,
+        "rotated images",
+        _SPROUT,
+        _TRIAL,
+        traits=_AROUND,
+    ),
+    Component(
+        "brightness",
+        f"{_HERE}.invariance:Brightness",
+        BrightnessOptions,
+        "brighter images",
+        _SPROUT,
+        _TRIAL,
+        traits=_AROUND,
     ),
     Component(
         "contrast",
@@ -125,8 +140,17 @@ SHIFTS = (
         "images with more contrast",
         _SPROUT,
         _TRIAL,
+        traits=_AROUND,
     ),
-    Component("grey", f"{_HERE}.invariance:Grey", GreyOptions, "images without colour", _SPROUT, _TRIAL),
+    Component(
+        "grey",
+        f"{_HERE}.invariance:Grey",
+        GreyOptions,
+        "images without colour",
+        _SPROUT,
+        _TRIAL,
+        traits=_AROUND,
+    ),
     Component(
         "corruption",
         f"{_HERE}.corruption:Corruption",
@@ -134,5 +158,6 @@ SHIFTS = (
         "images with one of 19 common corruptions, computed or read from CIFAR-10-C",
         "Hendrycks & Dietterich 2019, arXiv:1903.12261",
         {"kind": "gaussian_noise", **_TRIAL},
+        traits=_AROUND,
     ),
 )

@@ -39,7 +39,7 @@ def describe(task: str, overrides: tuple[str, ...], out: Path, thorough: bool) -
     from ...plugin.registry import did_you_mean
     from ...recipe.layers import split_name
     from ...recipe.load import read_recipe, recipe_from_mapping
-    from ...recipe.toml.files import bundled_recipes
+    from ...recipe.toml.files import installed
 
     if out.suffix.lower() != ".png":
         raise click.UsageError(f"--out {out}: the picture is a PNG; name a file that ends in .png")
@@ -47,7 +47,7 @@ def describe(task: str, overrides: tuple[str, ...], out: Path, thorough: bool) -
     if split_name(task)[0] in tasks:
         tables = {"name": "describe", "task": {"use": task}, "method": {"use": "erm"}}
         recipe = recipe_from_mapping(tables, overrides, starts=False)
-    elif is_file(task) or task in bundled_recipes():
+    elif is_file(task) or task in installed("recipe"):
         recipe = read_recipe(task, overrides, starts=False)
     else:
         close = did_you_mean(task, tasks)

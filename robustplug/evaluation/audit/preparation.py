@@ -114,7 +114,9 @@ def prepare(subject: Subject) -> Prepared:
         learned = _inputs(evaluation, options.split, options.samples)
         wide = torch.full((len(learned),), float(vicinity.eps), device=learned.device)
         substitute = train_substitute(evaluation.model, learned, vicinity, wide, seed)
-    return Prepared(subject, found, power, substitute, _everything(evaluation, batch), pace)
+    # A row changes the radius by the key eps, which a vicinity around another one does not have.
+    wide_open = _everything(evaluation, batch) if hasattr(subject.parts.threat.options, "eps") else None
+    return Prepared(subject, found, power, substitute, wide_open, pace)
 
 
 def _first(evaluation: Evaluation, split: Any, size: int, samples: int | None) -> Batch:

@@ -163,6 +163,7 @@ def reach(info: TaskInfo, norm: float | None) -> float | None:
     widths = high - low
     if norm == math.inf:
         return float(widths.max())
-    if norm != 2 or not info.shape:
+    if norm not in (1, 2) or not info.shape:
         return None
-    return math.sqrt(float((widths.square() * math.prod(info.shape) / len(widths)).sum()))
+    each = math.prod(info.shape) / len(widths)
+    return math.pow(float((widths**norm * each).sum()), 1 / norm)

@@ -13,6 +13,7 @@ from ...files.reading import DEEPEST, Unreadable, check_depth, is_folder, read_b
 from ...plugin.registry import did_you_mean
 from ..errors import KeyPath, Problem, RecipeError
 from .lines import key_lines, long_key
+from .plugins import plugin_files
 
 PACKAGE = Path(__file__).parents[2]
 # The largest bundled file has 5 KiB.
@@ -47,10 +48,24 @@ def _bundled(inside: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((folder / inside).glob("*.toml"))}
 
 
-def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
-    """Find a recipe: a path that exists, or else a bundled recipe.
+def of_plugins(what: str) -> dict[str, tuple[str, Path]]:
+    """List what installed plugins bring, by name: the plugin and the file; see `plugin_files`.
 
-    Bundled recipes are found from any folder, as "cat", "cat.toml" or "recipes/cat.toml".
+    Args:
+        what: "recipe", "suite" or "study".
+    """
+    return plugin_files(_FOLDERS[what], _bundled(_FOLDERS[what]))
+
+
+def installed(what: str) -> dict[str, Path]:
+    """List the recipes, suites or studies of robustplug and of all plugins, by name; see `of_plugins`."""
+    return _bundled(_FOLDERS[what]) | {name: path for name, (_, path) in of_plugins(what).items()}
+
+
+def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
+    """Find a recipe: a path that exists, or else one of robustplug or of a plugin, by name.
+
+    These are found from any folder, as "cat", "cat.toml" or "recipes/cat.toml".
 
     Args:
         name_or_path: name or path of the recipe.
@@ -59,43 +74,47 @@ def find_recipe(name_or_path: str | Path, folder: Path = Path()) -> Path:
     Raises:
         RecipeError: the recipe does not exist.
     """
-    return _find(name_or_path, bundled_recipes(), "recipe", Path("recipes"), folder)
+    return _find(name_or_path, "recipe", Path("recipes"), folder)
 
 
 def find_suite(name_or_path: str | Path, folder: Path = Path()) -> Path:
-    """Find an evaluation suite: a path that exists, or else a bundled suite; see `find_recipe`.
+    """Find an evaluation suite: a path that exists, or else one by name; see `find_recipe`.
 
     Raises:
         RecipeError: the suite does not exist.
     """
-    return _find(name_or_path, bundled_suites(), "suite", Path("recipes/suites"), folder)
+    return _find(name_or_path, "suite", Path("recipes/suites"), folder)
 
 
 def find_study(name_or_path: str | Path) -> Path:
-    """Find a study: a path that exists, or else a bundled study; see `find_recipe`.
+    """Find a study: a path that exists, or else one by name; see `find_recipe`.
 
     Raises:
         RecipeError: the study does not exist.
     """
-    return _find(name_or_path, bundled_studies(), "study", Path("recipes/studies"), Path())
+    return _find(name_or_path, "study", Path("recipes/studies"), Path())
 
 
+_FOLDERS = {"recipe": "", "suite": "suites", "study": "studies"}
 _LISTED = {"recipe": "", "suite": " --suites", "study": " --studies"}
 
 
-def _find(name_or_path: str | Path, bundled: Mapping[str, Path], what: str, home: Path, folder: Path) -> Path:
+def _find(name_or_path: str | Path, what: str, home: Path, folder: Path) -> Path:
     text, path = str(name_or_path), folder / name_or_path
     if os.path.exists(path) and not is_folder(path):  # noqa: PTH110, which takes names that are too long
         return path
     name = path.name.removesuffix(".toml")
-    if Path(name_or_path).parent in (Path(), home) and name in bundled:
-        return bundled[name]
+    known = _bundled(_FOLDERS[what])
+    if name not in known:
+        known = installed(what)
+    if Path(name_or_path).parent in (Path(), home) and name in known:
+        return known[name]
     if is_folder(path):
         inside = path / "recipe.toml"
         again = what == "recipe" and inside.is_file()
         hint = f"to run it again: {inside}" if again else "give the TOML file"
         raise RecipeError([Problem("", f"is a folder, not a {what}", hint=hint)], text)
-    close = did_you_mean(name, bundled)
+    close = did_you_mean(name, known)
     hint = f'did you mean "{close}"? ' if close else ""
     hint += f'List the bundled ones with "robustplug recipes list{_LISTED[what]}"'
     raise RecipeError([Problem("", f"no such file, and no bundled {what} of this name", hint=hint)], text)

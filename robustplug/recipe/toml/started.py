@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,48 @@ def networks_of(method: Use, path: KeyPath = ("method",)) -> Iterator[tuple[KeyP
             yield from networks_of(value, (*path, slot.name))
 
 
-def missing_weights(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
-    """Yield a finding for every model of a resolved recipe whose initial weights do not exist."""
-    models = [] if recipe.model is None else [(("model",), recipe.model)]
-    for path, model in [*models, *networks_of(recipe.method)]:
+def models_of(recipe: Recipe) -> Iterator[tuple[KeyPath, Use]]:
+    """Yield the model of a resolved recipe, if it names one, and the networks of its method."""
+    if recipe.model is not None:
+        yield ("model",), recipe.model
+    yield from networks_of(recipe.method)
+
+
+def starting_from(recipe: Recipe, starts: Mapping[str, str]) -> Recipe:
+    """Return a resolved recipe whose models start from other places.
+
+    Args:
+        recipe: a recipe.
+        starts: the new place by the old one; other places stay.
+    """
+
+    def moved(use: Use) -> Use:
+        inner = {
+            slot.name: moved(value)
+            for slot in slots(type(use.options)).values()
+            if slot.kind in ("model", "method") and isinstance(value := getattr(use.options, slot.name), Use)
+        }
+        options = dataclasses.replace(use.options, **inner) if inner else use.options
+        start = use.start if use.start is None else starts.get(use.start, use.start)
+        return dataclasses.replace(use, options=options, start=start)
+
+    model = None if recipe.model is None else moved(recipe.model)
+    return dataclasses.replace(recipe, model=model, method=moved(recipe.method))
+
+
+def missing_weights(
+    recipe: Recipe, registry: Registry, later: Callable[[str], bool] = lambda start: False
+) -> Iterator[Finding]:
+    """Yield a finding for every model of a resolved recipe whose initial weights do not exist.
+
+    Args:
+        recipe: a recipe.
+        registry: the available components.
+        later: whether the weights of a `from` are made before they are needed.
+    """
+    for path, model in models_of(recipe):
+        if model.start is not None and later(model.start):
+            continue
         found = _cannot_start(path, model, registry)
         if found is not None:
             yield found

@@ -204,6 +204,8 @@ def _lead(material: Material) -> str:
     said = f"{meta.get('method')} on {meta.get('task')}, {meta.get('model') or 'no model of its own'}"
     said += f" · {result.split} split, {result.samples} samples · threat model "
     said += threat_text(result.threat, unit_images(result))
+    if legal := result.meta.get("threat_described"):
+        said += f" · legal: {legal}"
     facts = [*(_measured if headlines(result) else _accuracies)(result)]
     if material.audit:
         facts.append(("audit", f"grade {material.audit['grade']}", str(material.audit["verdict"])))

@@ -50,17 +50,20 @@ def threat_text(threat: Mapping[str, Any], images: bool | None = None) -> str:
         # A radius above 1 is not a pixel distance.
         shown = eps <= 1 and (abs(levels - round(levels)) < 1e-6 * levels if images is None else images)
         parts.append(f"eps = {eps:.4g}" + (f" ({levels:.3g}/255)" if shown else ""))
-    others = {key: value for key, value in threat.items() if key not in ("use", "eps")}
-    return ", ".join([*parts, *(f"{key} = {_option(value)}" for key, value in others.items())])
+    others = {key: value for key, value in threat.items() if key not in ("use", "eps") and value is not None}
+    return ", ".join([*parts, *(f"{key} = {_option(value, images)}" for key, value in others.items())])
 
 
-def _option(value: Any) -> str:
-    """Return the value of an option as short text."""
+def _option(value: Any, images: bool | None) -> str:
+    """Return the value of an option as short text; of many numbers, how many and from where to where."""
     if isinstance(value, Mapping):
-        return f"({threat_text(value)})" if "use" in value else f"({len(value)} entries)"
+        return f"({threat_text(value, images)})" if "use" in value else f"({len(value)} entries)"
     if isinstance(value, list | tuple):
+        numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
+        if numbers and len(value) > _LISTED:
+            return f"{min(value):.4g} to {max(value):.4g} ({len(value)} values)"
         more = f", … ({len(value)} values)" if len(value) > _LISTED else ""
-        return f"[{', '.join(map(_option, value[:_LISTED]))}{more}]"
+        return f"[{', '.join(_option(item, images) for item in value[:_LISTED])}{more}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -192,7 +195,9 @@ def caption(result: Result) -> str:
     inputs = (
         "" if known is None else f", inputs in [{known[0]:g}, {known[1]:g}]; {normalisation_text(result)}"
     )
+    said = result.meta.get("threat_described")
     lines = [f"Threat model: {threat_text(result.threat, unit_images(result))}{inputs}."]
+    lines += [f"Legal: {said}."] if said else []
     if any(row.chain for row in result.attacks):
         lines.append(
             "The rows of a section run in order, each on the samples that are still classified correctly."

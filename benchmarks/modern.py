@@ -1,0 +1,246 @@
+"""Write the studies that compare the methods of recipes/studies/modern*.toml at one cost in passes.
+
+    python benchmarks/modern.py                 # print the epochs and passes of every method
+    python benchmarks/modern.py --write         # write the files
+
+A method gets the number of epochs that is closest to the budget, and what its recipe spreads over epochs is spread over
+these. Then `benchmarks/methods.py --study FILE` runs a study and stores its numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from methods import method_of, paced
+
+import robustplug
+from robustplug.api import TaskInfo
+
+STUDIES = Path(__file__).resolve().parents[1] / "recipes" / "studies"
+# Row of the table: the recipe that its method is taken from, and changes of the method and of training.
+ROWS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
+    "erm": ("erm", {}, {}),
+    "trades": ("trades", {}, {}),
+    "pgd-at": ("pgd-at", {}, {}),
+    "awp": ("awp", {}, {}),
+    "mart": ("mart", {}, {}),
+    "hat": ("hat", {"helper": {"use": "MODEL", "from": "cell:recipe=erm"}}, {}),
+    "rslad": ("rslad", {"teacher": {"use": "MODEL", "from": "cell:recipe=trades"}}, {}),
+    "dkl": ("dkl", {}, {}),
+    "gradalign": ("gradalign", {}, {}),
+    "fast-at": ("fast-at", {}, {}),
+    "n-fgsm": ("n-fgsm", {}, {}),
+    "trades-ema": ("trades", {}, {"ema_decay": 0.995}),
+    "awp-pgd-at": ("awp", {"inner": "pgd-at"}, {}),
+    "ard": ("rslad", {"teacher": {"use": "MODEL", "from": "cell:recipe=trades"}, "variant": "ard"}, {}),
+    "adaad": ("rslad", {"teacher": {"use": "MODEL", "from": "cell:recipe=trades"}, "variant": "adaad"}, {}),
+    "backward-smoothing": ("backward-smoothing", {}, {}),
+    "fast-trades": ("fast-trades", {}, {}),
+    "free-at": ("free-at", {}, {}),
+    "cat": ("cat", {}, {}),
+    "iaat": ("iaat", {}, {}),
+    "sprout": ("sprout", {}, {}),
+}
+# Passes of an epoch, where they depend on what the model withstands: as measured on the digits.
+MEASURED = {"iaat": 46.4}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study to write.
+
+    Attributes:
+        head: the comment at the top of the file.
+        task, model: their tables.
+        eps: radius of L∞.
+        seeds: seeds of every cell.
+        budget: passes of a training sample, or None for `epochs` of every method.
+        epochs: epochs of every method; None for a budget.
+        test: number of test samples; None for all.
+        lr: learning rate.
+        optimizer: more options of SGD.
+    """
+
+    head: str
+    task: Mapping[str, Any]
+    model: Mapping[str, Any]
+    eps: float | str
+    seeds: tuple[int, ...]
+    budget: int | None = None
+    epochs: int | None = None
+    test: int | None = 200
+    validate: int = 250
+    lr: float = 0.03
+    optimizer: Mapping[str, Any] | None = None
+
+
+def relative(table: Any) -> Any:
+    """Return tables of a recipe for the digits, at ε = 0.1, with step sizes relative to the radius."""
+    if not isinstance(table, Mapping):
+        return table
+    found = {key: relative(value) for key, value in table.items()}
+    if "step_size" in found:
+        found["step_ratio"] = round(found.pop("step_size") / 0.1, 6)
+    return found
+
+
+def method_for(row: str, plan: Plan) -> tuple[dict[str, Any], int]:
+    """Return the table of a row's method under a plan, and the epochs that its recipe was made for."""
+    recipe, changes, _ = ROWS[row]
+    method, made_for = method_of(recipe, plan.eps)
+    method = relative(copy.deepcopy(method))
+    for key, value in changes.items():
+        if key == "inner":
+            method["inner"] = relative(method_of(value, plan.eps)[0])
+        elif isinstance(value, Mapping):
+            method[key] = {**plan.model, "from": value["from"]}
+        else:
+            method[key] = value
+    if "variant" in method:
+        # The attack of the variant, with its step size relative to the radius.
+        loss = {"loss": {"use": "ce"}, "start": "uniform"} if method["variant"] == "ard" else {}
+        method["perturbation"] = {**method["perturbation"], **loss}
+    return method, made_for
+
+
+def passes_of_epoch(row: str, method: Mapping[str, Any]) -> float:
+    """Return the forwards plus backwards of a sample in an epoch."""
+    if row in MEASURED:
+        return MEASURED[row]
+
+    def without_weights(table: Any) -> Any:
+        if not isinstance(table, Mapping):
+            return table
+        return {key: without_weights(value) for key, value in table.items() if key != "from"}
+
+    options = without_weights({key: value for key, value in method.items() if key != "use"})
+    info = TaskInfo({"train": 128, "validation": 128, "test": 128}, (3, 32, 32), 10)
+    cost = robustplug.build("method", method["use"], info=info, **options).cost()
+    return float(cost.forwards + cost.backwards)
+
+
+def case_of(row: str, plan: Plan) -> dict[str, Any]:
+    """Return the case of a row."""
+    method, made_for = method_for(row, plan)
+    each = passes_of_epoch(row, method)
+    epochs = plan.epochs or max(1, round((plan.budget or 0) / each))
+    print(f"{row:20} {epochs:4} epochs, {epochs * each:6.0f} passes", flush=True)
+    train = {"epochs": epochs, **ROWS[row][2]}
+    settings = {"method": paced(method, made_for, epochs), "train": train, "validate": {"every": epochs}}
+    return {"label": row, "set": settings}
+
+
+def study_of(name: str, plan: Plan) -> str:
+    """Return the text of a study."""
+    audited = {"audit": True}
+    tables = {
+        "schema": 1,
+        "name": name,
+        "base": "erm",
+        "seeds": list(plan.seeds),
+        **audited,
+        "set": {
+            "task": plan.task,
+            "model": plan.model,
+            "optimizer": {"use": "sgd", "lr": plan.lr, **(plan.optimizer or {})},
+            "schedule": {"use": "cosine"},
+            # The last checkpoint is evaluated, so that the model has used the whole budget.
+            "train": {"batch_size": 128, "select": "last"},
+            "validate": {"samples": plan.validate},
+            "evaluate": {
+                **({"samples": plan.test} if plan.test else {}),
+                "attack": [{"use": "pgd", "steps": 20}, {"use": "autoattack"}],
+            },
+        },
+        "axis": [{"name": "recipe", "case": [case_of(row, plan) for row in ROWS]}],
+    }
+    return "".join(f"# {line}\n" for line in plan.head.splitlines()) + tomli_w.dumps(tables)
+
+
+# Milliseconds of a forward or a backward of 128 samples by ResNet-18: a step of PGD-AT(10) takes 22 of them, and
+# docs/performance.md has the time of a step, captured and compiled, and not captured, on an H200.
+PER_PASS = {"captured": 16.95 / 22, "not captured": 75 / 22}
+UPDATES = 45_000 / 128
+# Forwards and backwards of a test sample that withstands AutoAttack: APGD-CE and APGD-T for 9 classes with 100
+# iterations, FAB-T for 9 classes with 100, and 5000 queries of Square.
+ATTACK = 100 * 2 + 9 * 100 * 2 + 9 * 100 * 2 + 5000
+
+
+def hours(plan: Plan) -> dict[str, float]:
+    """Return the hours of a study's training on a GPU, by the way in which an update is run, and of attacks."""
+    passes = sum((plan.epochs or 0) * passes_of_epoch(row, method_for(row, plan)[0]) for row in ROWS)
+    runs = len(plan.seeds)
+    found = {way: runs * passes * UPDATES * each / 3.6e6 for way, each in PER_PASS.items()}
+    batches = (plan.test or 10_000) / 128
+    # As if half of the samples withstood; the audit costs about as much as AutoAttack once more.
+    found["attacks"] = 2 * runs * len(ROWS) * 0.5 * ATTACK * batches * PER_PASS["not captured"] / 3.6e6
+    return found
+
+
+WRITTEN = "Written by benchmarks/modern.py, which says how the epochs follow from "
+PLANS: dict[str, Plan] = {
+    "modern": Plan(
+        "The methods of today at one cost, on scikit-learn's digits: some four hours of one core.\n"
+        f"{WRITTEN}about 330 passes per sample.",
+        {"use": "digits"},
+        {"use": "small-cnn", "width": 16},
+        0.1,
+        (0, 1, 2, 3, 4),
+        budget=330,
+    ),
+    "modern-mnist": Plan(
+        "The methods of today at one cost, on 1,000 images of MNIST: an evening on two cores.\n"
+        f"{WRITTEN}about 330 passes per sample.",
+        {"use": "mnist", "train_samples": 1000},
+        {"use": "small-cnn", "width": 8},
+        0.1,
+        (0, 1, 2),
+        budget=330,
+    ),
+    "modern-cifar10-subset": Plan(
+        "The methods of today at one cost, on 2,000 images of CIFAR-10: an evening on two cores.\n"
+        f"{WRITTEN}about 330 passes per sample.",
+        {"use": "cifar10", "train_samples": 2000, "augment": False},
+        {"use": "small-cnn", "width": 8},
+        "8/255",
+        (0, 1, 2),
+        budget=330,
+    ),
+    "modern-cifar10": Plan(
+        "The methods of today on CIFAR-10, for one GPU: ResNet-18, 30 epochs of each.",
+        {"use": "cifar10"},
+        {"use": "resnet18"},
+        "8/255",
+        (0, 1, 2),
+        epochs=30,
+        test=1000,
+        validate=1000,
+        lr=0.1,
+        optimizer={"momentum": 0.9, "weight_decay": 5e-4},
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="write the files")
+    options = parser.parse_args()
+    for name, plan in PLANS.items():
+        print(f"{name}:")
+        text = study_of(name, plan)
+        if options.write:
+            (STUDIES / f"{name}.toml").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
