@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.runs.folder import MODEL as WEIGHTS
 
+from ..docs.generated import ROOT
 from ..training.runs import TASK, merged, tiny
 from ..training.test_resume import check_resume
 
@@ -157,6 +159,28 @@ def test_a_run_labels_the_extra_samples(generated: tuple[Tensor, Tensor], tmp_pa
     with pytest.raises(Refused, match="contains no finished run"):
         robustplug.train(recipe, out=tmp_path / "second")
     assert not (tmp_path / "second" / "checkpoints").exists()
+
+
+def test_the_recipe_for_generated_images_trains(generated: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    recipe = tomllib.loads((ROOT / "recipes" / "trades-extra-cifar10.toml").read_text())
+    crop, flip = recipe["train"]["augment"]
+    smaller = {
+        "task": mixed(tmp_path, arrays, *generated),
+        "model": {"use": "small-cnn", "width": 4, "hidden": 16},
+        "method": {**recipe["method"], "warmup": 0},
+        "evaluate": {"samples": 32, "attack": [{"use": "fgsm"}]},
+        "validate": {"samples": 32},
+        "train": {
+            "epochs": 1,
+            "batch_size": 40,
+            "augment": [
+                {**each, **({"size": 8} if "size" in each else {})} for each in recipe["train"]["augment"]
+            ],
+        },
+    }
+    run = robustplug.train({**recipe, **smaller}, out=tmp_path / "run")
+    assert run.result.meta["training"]["mechanism"].keys() == {"moved", "average", "extra"}
+    assert run.result.threat == {"use": "linf", "eps": 8 / 255}
 
 
 def test_the_split_to_evaluate_on_may_not_be_empty(generated: tuple[Tensor, Tensor], tmp_path: Path) -> None:

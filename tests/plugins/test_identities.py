@@ -132,6 +132,17 @@ METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
         {"beta": 3, "vicinity": {"eps": "8/255"}, "perturbation": {**STARTED, "step_size": 0.01}},
     ),
     (
+        "TRADES with β = 0 and smoothed labels is label smoothing",
+        "trades",
+        {
+            "beta": 0,
+            "perturbation": STARTED,
+            "label_map": {"labels": {"use": "smooth", "alpha": 0.2}},
+        },
+        "erm",
+        {"label_map": {"use": "smooth", "alpha": 0.2}},
+    ),
+    (
         "early-stopped PGD that never stops is PGD",
         "pgd-at",
         {"perturbation": {"use": "early-stopped", "steps": 2, "tau": 2, "noise": 0}},
