@@ -129,7 +129,7 @@ def test_imports_out_of_place_are_found(tmp_path: Path) -> None:
 
 
 def test_the_core_names_no_method() -> None:
-    # A model that comes without a method has had no defence; "ema" is where checkpoints hold averaged weights.
+    # A model that comes without a method has had no defence. Checkpoints hold averaged weights under "ema".
     methods = set(registry().names("method")) - {"erm", "ema"}
     assert {"pgd-at", "cat", "trades"} <= methods
     named = [
