@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guards.libraries import attack_by_radius, guarded
     from .core.measures import Measure, Quantity, bootstrap_interval, wilson_interval
-    from .core.method import Method, Objective, Wrapper, prepare
+    from .core.method import Averaging, Method, Objective, Wrapper, prepare
     from .core.modules import Normalized, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
     from .core.protocols import (
@@ -137,7 +137,7 @@ _LAZY = {
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "core.guards.libraries": ("attack_by_radius", "guarded"),
     "core.measures": ("Measure", "Quantity", "bootstrap_interval", "wilson_interval"),
-    "core.method": ("Method", "Objective", "Wrapper", "prepare"),
+    "core.method": ("Averaging", "Method", "Objective", "Wrapper", "prepare"),
     "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
@@ -213,6 +213,7 @@ __all__ = [
     "ArrayTask",
     "AttackResult",
     "Augmentation",
+    "Averaging",
     "Batch",
     "BoundedVicinity",
     "Bounds",

@@ -60,6 +60,15 @@ def notes_of(task: Task) -> Sequence[str]:
 
 
 @runtime_checkable
+class ShowingTask(Protocol):
+    """A task that does something to training batches, and shows that it is at work."""
+
+    def mechanism(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return quantities of a training batch, as `Method.mechanism` does of an update."""
+        ...
+
+
+@runtime_checkable
 class MeasuringTask(Protocol):
     """A task that measures more than correct and wrong: an evaluation reports the means."""
 

@@ -237,9 +237,14 @@ def assemble(recipe: Recipe, device: torch.device) -> Parts:
     """Build the task, model and method of a recipe, and check that they fit together.
 
     Raises:
-        RecipeError: a component refuses its options, or the model does not fit the task.
+        RecipeError: a component refuses its options, the split to evaluate on is empty, or the model does not
+            fit the task.
     """
     task = build_part(recipe.task, "task", "task")
+    split = recipe.evaluate.split
+    if task.info.sizes.get(split) == 0:
+        why = f'is "{split}", and this split of the task is empty: give it samples, or evaluate on another'
+        raise RecipeError([Problem("evaluate.split", why, None, None)], "recipe")
     method = build_method(recipe, task.info)
     bounded(method.vicinity, "method.vicinity", task.info)
     recipe = with_model(recipe, task)
