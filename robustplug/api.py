@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         rate_at,
     )
     from .core.random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
+    from .core.reporting import result_numbers
     from .core.state import MethodState, PerSample
     from .core.step import Step
     from .core.task import DescribedMeasures, LabelledTask, MeasuringTask, PoolingTask, Task
@@ -111,13 +112,7 @@ if TYPE_CHECKING:
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
     from .subjects.tuning import new_head
-    from .text.changes import (
-        align_words,
-        mark_changes,
-        replace_words,
-        word_spans,
-        words_changed,
-    )
+    from .text.changes import align_words, mark_changes, replace_words, word_spans, words_changed
     from .text.embeddings import WordEmbeddings, word_embeddings
     from .text.records import TextRecord
     from .training.loop import training_loss
@@ -160,6 +155,7 @@ _LAZY = {
         "stream",
         "uniform_like",
     ),
+    "core.reporting": ("result_numbers",),
     "core.state": ("MethodState", "PerSample"),
     "core.step": ("Step",),
     "core.calling.meter": ("Meter",),
@@ -210,13 +206,7 @@ _LAZY = {
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
     "subjects.tuning": ("new_head",),
-    "text.changes": (
-        "align_words",
-        "mark_changes",
-        "replace_words",
-        "word_spans",
-        "words_changed",
-    ),
+    "text.changes": ("align_words", "mark_changes", "replace_words", "word_spans", "words_changed"),
     "text.embeddings": ("WordEmbeddings", "word_embeddings"),
     "text.records": ("TextRecord",),
     "training.loop": ("training_loss",),
@@ -369,6 +359,7 @@ __all__ = [
     "register",
     "replace_words",
     "result_folder",
+    "result_numbers",
     "scaled_step",
     "sealed",
     "self_trained",

@@ -58,6 +58,7 @@ class TranslationTask:
 
     default_model = "lstm-attention"
     quantities = QUANTITIES
+    score_name = "exact match"
 
     def __init__(
         self,

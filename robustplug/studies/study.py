@@ -7,6 +7,7 @@ import os
 import re
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,6 +76,7 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
     for outcome in outcomes:
         by_cell[outcome.run.cell.slug].append(outcome)
     rows = list(dict.fromkeys(name for outcome in outcomes for name in outcome.accuracies))
+    measures = list(dict.fromkeys(name for outcome in outcomes for name in outcome.measures))
     return {
         "format": FORMAT,
         "name": study.name,
@@ -85,6 +87,7 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
         "seeds": list(study.seeds),
         "suite": study.suite_name or None,
         "rows": rows,
+        "measures": measures,
         "cells": [
             {
                 "name": cell.name,
@@ -97,6 +100,7 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
                         "reason": outcome.reason,
                         "seconds": outcome.seconds,
                         "accuracies": dict(outcome.accuracies),
+                        "measures": dict(outcome.measures),
                         "audit": outcome.audit,
                     }
                     for outcome in by_cell[cell.slug]
@@ -104,6 +108,10 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
                 "rows": {
                     name: spread_of([o.accuracies[name] for o in by_cell[cell.slug] if name in o.accuracies])
                     for name in rows
+                },
+                "measures": {
+                    name: spread_of([o.measures[name] for o in by_cell[cell.slug] if name in o.measures])
+                    for name in measures
                 },
                 "threats": {name: threat for o in by_cell[cell.slug] for name, threat in o.threats.items()},
             }
@@ -270,4 +278,4 @@ def _ended(study: Study, run: Run, failure: Failure | None) -> Outcome:
             if not holds_run(run.folder):
                 refuse_occupied(run.folder)
             write_text(run.folder / FAILURE, failure.details)
-    return Outcome(run, "failed", failure.reason, kept.seconds, kept.accuracies, kept.threats, kept.audit)
+    return replace(kept, status="failed", reason=failure.reason, lacks=())
