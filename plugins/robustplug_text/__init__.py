@@ -13,6 +13,7 @@ from .options import (
     TextFoolerOptions,
     TextOptions,
     WordCnnOptions,
+    substitution_caption,
 )
 
 TASKS = ("text",)
@@ -69,6 +70,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         TEXTFOOLER,
         tasks=TASKS,
         modality="text",
+        caption=substitution_caption,
     )
 
 

@@ -20,6 +20,9 @@ from robustplug.api import (
     use,
 )
 
+UNBOUNDED = 1000.0
+"""A radius in words from which tables show none."""
+
 
 @dataclass(frozen=True)
 class TextOptions:
@@ -100,7 +103,7 @@ class SubstitutionOptions:
     """Options of `word-substitution`.
 
     Attributes:
-        eps: largest number of words that may change.
+        eps: largest number of words that may change; from 1000 on, any number.
         share: largest share of the words of a text that may change, rounded up to whole words.
         similarity: least cosine between the embeddings of a word and of its substitute.
         sentence: least cosine between the mean embeddings of the two texts; 0 for no such bound.
@@ -109,12 +112,24 @@ class SubstitutionOptions:
             for those in the wheel of wordllama.
     """
 
-    eps: NonNegative = 1000.0
+    eps: NonNegative = UNBOUNDED
     share: UnitInterval = 1.0
     similarity: UnitInterval = 0.5
     sentence: UnitInterval = 0.0
     stop_words: bool = True
     embeddings: str | None = None
+
+
+def substitution_caption(threat: Mapping[str, Any]) -> str:
+    """Return how tables show this threat model: "word-substitution: any number of words, cosine ≥ 0.5"."""
+    eps, share, sentence = threat.get("eps", UNBOUNDED), threat.get("share", 1.0), threat.get("sentence", 0.0)
+    parts = ["any number of words" if eps >= UNBOUNDED else f"at most {eps:g} words"]
+    parts += [f"at most {share:.0%} of a text's words"] if share < 1 else []
+    parts.append(f"cosine ≥ {threat.get('similarity', 0.5):g}")
+    parts += [f"that of the texts ≥ {sentence:g}"] if sentence else []
+    parts += [] if threat.get("stop_words", True) else ["stop words, too"]
+    parts += [str(threat["embeddings"])] if threat.get("embeddings") else []
+    return f"{threat['use']}: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)

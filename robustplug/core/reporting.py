@@ -86,3 +86,11 @@ def result_numbers(result: Result) -> dict[str, float]:
         if not row.skipped
         for name, value in stated(row, shown).items()
     }
+
+
+def nothing_stated(result: Result) -> str:
+    """Return why no attack of a result states a number, as a sentence; "" if one does, or there is none."""
+    rows = result.attacks[1:]
+    if not rows or not all(row.skipped for row in rows):
+        return ""
+    return f"no attack states a number: {rows[0].name}: {rows[0].skipped}"

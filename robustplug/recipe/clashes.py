@@ -75,15 +75,17 @@ def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
     named = [(path, kind, use.name) for path, kind, use in places if use is not None]
     parts = _parts(recipe.method, "method", ("method",), registry)
     named += [(part.path, part.kind, part.name) for part in parts]
+    samples = registry.get("task", recipe.task.name)
     for path, kind, name in named:
         tasks = registry.get(kind, name).tasks
-        if tasks and recipe.task.name not in tasks:
+        if tasks and {recipe.task.name, *samples.tasks}.isdisjoint(tasks):
             known = ", ".join(f'"{task}"' for task in tasks)
             message = f'{kind.replace("_", " ")} "{name}" is not for the task "{recipe.task.name}"'
             yield Finding(path, message, f"it is for {known}")
             continue
-        modality, own = registry.get(kind, name).modality, registry.get("task", recipe.task.name).modality
-        if kind == "vicinity" and modality != own and recipe.task.name != GIVEN:
+        modality, own = registry.get(kind, name).modality, samples.modality
+        unknown = recipe.task.name == GIVEN and not samples.tasks
+        if kind == "vicinity" and modality != own and not unknown:
             fitting = [other.name for other in registry.by_kind()["vicinity"] if other.modality == own]
             message = (
                 f'vicinity "{name}" perturbs {modality}, and the samples of the task "{recipe.task.name}" '

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..core.reporting import headlines, stated
+from ..core.reporting import headlines, nothing_stated, stated
 from ..errors import RunError
 from ..evaluation.audit.audit import NAME as AUDIT
 from ..evaluation.results import evaluation_digest
@@ -58,13 +58,13 @@ class Outcome:
     Attributes:
         run: the run.
         status: state of the run; "trained" means that the suite or the audit is missing, "damaged" that its
-            result cannot be believed.
+            result cannot be believed, "failed" that it stopped, or no attack of a result states a number.
         reason: why the run failed, how its recipe differs, or which of its files are damaged.
         seconds: training time.
         accuracies: accuracy by row, without skipped rows, whose accuracy is NaN.
         threats: threat model by row.
         audit: grade and verdict; None for no audit.
-        lacks: names of the results that are missing: the suite, the audit.
+        lacks: names of the results that are missing, or state nothing: the suite, the audit.
         measures: of a task that shows measures in the place of accuracies, those by "ROW: MEASURE".
     """
 
@@ -114,15 +114,18 @@ def look(study: Study, run: Run) -> Outcome:
         (name, part): value for name, row in rows.items() for part, value in stated(row, shown).items()
     }
     audit = more.get(AUDIT)
+    found = {"": own, **{name: each for name, each in more.items() if each is not None}}
+    empty = {name: why for name, each in found.items() if (why := nothing_stated(each.result))}
+    lacks = tuple(name for name, each in more.items() if each is None or name in empty)
     return Outcome(
         run,
-        "trained" if None in more.values() else "finished",
-        " ".join(damaged),
+        "failed" if empty else "trained" if lacks else "finished",
+        " ".join(damaged) or "; ".join(f"{name or 'evaluation'}: {why}" for name, why in empty.items()),
         (own.result.meta.get("training") or {}).get("seconds"),
         {name: value for (name, part), value in numbers.items() if not part},
         {name: row.threat for name, row in rows.items() if row.threat},
         None if audit is None else {key: audit.body[AUDIT][key] for key in ("grade", "verdict")},
-        tuple(name for name, each in more.items() if each is None),
+        lacks,
         {f"{name}: {part}": value for (name, part), value in numbers.items() if part},
     )
 

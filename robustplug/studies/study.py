@@ -248,15 +248,15 @@ def _put_damaged_aside(folder: Path) -> None:
 
 
 def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
-    """Return the remaining work of a run; None if its folder contains a run of another recipe."""
-    run = before.run
-    if before.status == "another recipe":
+    """Return the remaining work of a run; None if its folder holds another run, or one that stays failed."""
+    run, trained = before.run, before.status in ("trained", "failed")
+    if before.status == "another recipe" or (before.status == "failed" and not before.lacks):
         return None
-    lacks = before.lacks if before.status == "trained" else asked_of(study)
+    lacks = before.lacks if trained else asked_of(study)
     return Job(
         recipe_to_mapping(run.recipe),
         str(run.folder),
-        train=before.status != "trained",
+        train=not trained,
         resume=before.status in ("unfinished", "damaged"),
         suite=str(study.suite) if study.suite and study.suite_name in lacks else None,
         audit=AUDIT in lacks,

@@ -12,6 +12,7 @@ from rich.text import Text
 from ...core.measures import wilson_interval
 from ...core.reporting import headlines
 from ...core.types import AttackResult, Result
+from ...plugin.host import registry
 from .classes import class_lines
 from .measures import measure_table, measured
 from .sheets import parted
@@ -37,13 +38,16 @@ def unit_images(result: Result) -> bool:
 
 
 def threat_text(threat: Mapping[str, Any], images: bool | None = None) -> str:
-    """Return a threat model with its options: "linf, eps = 0.1 (25.5/255)".
+    """Return a threat model as its kind is captioned, or with its options: "linf, eps = 0.1 (25.5/255)".
 
     Args:
         threat: table of the vicinity, as in a recipe.
         images: whether the inputs are images in [0, 1], whose radii are also given in units of 1/255; None if
             that is unknown: then only whole multiples are.
     """
+    known = registry().components.get(("vicinity", str(threat["use"])))
+    if known is not None and known.caption is not None:
+        return known.caption(threat)
     parts = [str(threat["use"])]
     eps = threat.get("eps")
     if eps is not None:
