@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from .runs.folder import json_text
     from .runs.result_file import note_in_result, write_result
     from .subjects.data.brought import find_column
+    from .subjects.data.hub import load_data_set
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
     from .subjects.data.spool import memory_limit
     from .subjects.data.statistics import (
@@ -194,6 +195,7 @@ _LAZY = {
     "runs.folder": ("json_text",),
     "runs.result_file": ("note_in_result", "write_result"),
     "subjects.data.brought": ("find_column",),
+    "subjects.data.hub": ("load_data_set",),
     "subjects.data.pictures": ("check_picture", "picture_tensor", "read_picture"),
     "subjects.data.spool": ("memory_limit",),
     "subjects.data.statistics": (
@@ -332,6 +334,7 @@ __all__ = [
     "json_text",
     "kl_divergence",
     "line_figure",
+    "load_data_set",
     "margin",
     "mark_changes",
     "matrix_figure",

@@ -183,13 +183,14 @@ class HuggingFaceOptions:
         folder: folder with config.json, safetensors weights and optionally a tokenizer; None for a small
             BART with random weights and the task's words, to be trained.
         layers, width: size of the small BART: layers of encoder and decoder each, and embedding size.
-        prefix: text before each sentence, such as "translate English to German: " for T5.
+        prefix: text before each sentence, such as "translate English to German: "; None for what the model's
+            own config states for the task, as that of T5 does (`task_specific_params`), or else nothing.
         beam, longer: as in `lstm-attention`.
     """
 
     folder: str | None = None
     layers: Count = 2
     width: Count = 128
-    prefix: str = ""
+    prefix: str | None = None
     beam: Size = 5
     longer: Natural = 10

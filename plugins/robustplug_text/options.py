@@ -30,8 +30,9 @@ class TextOptions:
 
     Attributes:
         data: a table of texts and labels in a file .csv or .tsv; a folder or a name on the Hub with a data
-            set of Hugging Face; "docstrings", sentences of the standard library of Python, each from one of
-            six packages; or "synthetic", reviews that a grammar makes up.
+            set of Hugging Face, or from Python a Dataset or DatasetDict of it; "docstrings", sentences of the
+            standard library of Python, each from one of six packages; or "synthetic", reviews that a grammar
+            makes up.
         validation, test: another table, a split of the data set, or the share of the training samples that is
             held out; None for the data set's own split, or else 0.1 and 0.2.
         text, label: names of the columns; None for "text" or "sentence", and "label" or "class".

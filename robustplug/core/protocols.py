@@ -91,7 +91,10 @@ class Stating(Protocol):
     """A model or a perturbation that states what its options leave open, such as the text of a file."""
 
     def facts(self) -> Mapping[str, Any]:
-        """Return plain JSON values, which are stored with the result and identify the evaluation."""
+        """Return plain JSON values, which are stored with the result and identify the evaluation.
+
+        Those of a model may have "notes", sentences for the reader.
+        """
         ...
 
 
