@@ -150,9 +150,7 @@ class FreeLb(Method[FreeLbOptions]):
             Refused: the model has no embeddings of texts that can be shifted, or does not use them as they
                 are.
         """
-        if not hasattr(model, "there") or not hasattr(model, "width"):
-            raise Refused("freelb shifts embeddings of text: use the model word-cnn or huggingface-text")
-        _check(model, task)
+        refuse_unshiftable("freelb", model, task)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return super().setup(model, task)
 
@@ -171,14 +169,16 @@ class FreeLb(Method[FreeLbOptions]):
         return Cost(self.options.steps, self.options.steps)
 
 
-def _check(model: Any, task: Task) -> None:
-    """Refuse a model that scales embeddings after it has looked them up, for example.
+def refuse_unshiftable(method: str, model: Any, task: Task) -> None:
+    """Refuse a model without embeddings of texts, or that scales them after it has looked them up.
 
     Raises:
-        Refused: a shift of 0 changes its outputs.
+        Refused: there is nothing to shift, or a shift of 0 changes its outputs.
     """
     from robustplug.api import Feed
 
+    if not hasattr(model, "there") or not hasattr(model, "width"):
+        raise Refused(f"{method} shifts embeddings of text: use the model word-cnn or huggingface-text")
     batch = next(iter(task.batches("train", Feed(batch_size=2, samples=2))))
     x = batch.x.to(next(model.parameters()).device)
     with evaluating(model), torch.no_grad():
@@ -187,5 +187,5 @@ def _check(model: Any, task: Task) -> None:
     difference = float((plain - shifted).abs().max())
     if not difference < 1e-3 * max(1.0, float(plain.abs().max())) or math.isnan(difference):
         raise Refused(
-            "the model changes embeddings after it has looked them up, so that freelb cannot shift them"
+            f"the model changes embeddings after it has looked them up, so that {method} cannot shift them"
         )

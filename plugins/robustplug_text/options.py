@@ -166,3 +166,29 @@ class FreeLbOptions(MethodOptions):
     start: Positive = 0.1
     vicinity: Use = use("word-substitution")
     output_map: Use = use("shifted")
+
+
+@dataclass(frozen=True)
+class SmartOptions(MethodOptions):
+    """Options of `smart`. Sizes are the largest coordinates of shifts of the model's embeddings.
+
+    Attributes:
+        smoothness: λ_s, weight of the divergence from the outputs at shifted embeddings; 0 for none.
+        proximal: μ, weight of the divergence from the outputs of the copy; 0 for none, and no copy.
+        momentum: β of the copy's weights, θ̃ ← β·θ̃ + (1 − β)·θ; 0 for the weights before the last update.
+        steps: K, ascent steps of the shift.
+        step_size: η, size of an ascent step at each token.
+        largest: ε, largest coordinate of the shift.
+        start: σ, deviation of the random start.
+        rescale: whether a step ends with the size ε at each token, in the place of at most ε.
+    """
+
+    smoothness: NonNegative = 1.0
+    proximal: NonNegative = 1.0
+    momentum: UnitInterval = 0.99
+    steps: Count = 1
+    step_size: NonNegative = 1e-3
+    largest: NonNegative = 1e-3
+    start: Positive = 1e-5
+    rescale: bool = False
+    vicinity: Use = use("word-substitution")

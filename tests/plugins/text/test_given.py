@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +71,19 @@ def test_a_model_is_attacked_with_what_fits_the_given_task() -> None:
         robustplug.evaluate(model, data=task, samples=4, threat="linf")
     with pytest.raises(RecipeError, match='"rules" is not for the task'):
         robustplug.evaluate(model, data=task, samples=4, threat="rules")
+
+
+def test_a_given_task_is_trained_on(tmp_path: Path) -> None:
+    recipe = {
+        "model": {"use": "word-cnn", "width": 4, "filters": 3},
+        "method": {"use": "freelb", "steps": 1},
+        "train": {"epochs": 1, "batch_size": 42, "select": "last"},
+        "validate": {"attack": {"use": "none"}},
+        "evaluate": {"samples": 4, "attack": [{"use": "textfooler", "candidates": 2}]},
+    }
+    run = robustplug.train(recipe, data=Own(TextOptions(**OPTIONS)), out=tmp_path / "run")  # type: ignore[arg-type]
+    assert run.result.threat["use"] == "word-substitution"
+    assert not run.result.attacks[1].skipped
 
 
 @pytest.mark.parametrize(
