@@ -66,7 +66,7 @@ def _lengths(vectors: Tensor) -> Tensor:
 
 
 class AtShifted:
-    """g∘f: the logits at shifted embeddings, with the same dropout at every step of an ascent (§3.3)."""
+    """g∘f: the logits at shifted embeddings, with the same dropout for all outputs of an update (§3.3)."""
 
     # A text is read on the CPU.
     needs_sync = True
@@ -76,10 +76,9 @@ class AtShifted:
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return the logits; without a shift, those of the text."""
-        if SHIFT not in view.info:
-            return step.forward(view.x)
+        x = Shifted(view.x, view.info[SHIFT]) if SHIFT in view.info else view.x
         with isolated(derive(step.seed, "freelb", "dropout"), view.x.device):
-            return step.forward(Shifted(view.x, view.info[SHIFT]))
+            return step.forward(x)
 
 
 class _Ascent:

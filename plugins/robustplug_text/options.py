@@ -192,3 +192,4 @@ class SmartOptions(MethodOptions):
     start: Positive = 1e-5
     rescale: bool = False
     vicinity: Use = use("word-substitution")
+    output_map: Use = use("shifted")

@@ -104,16 +104,16 @@ class Smart(Method[SmartOptions]):
         with step.attack_mode():
             with torch.no_grad():
                 here = step.forward(point.x)
-            there = model.there(point.x)
+            there: Tensor = model.there(point.x)
             empty = torch.zeros(*there.shape, model.width, device=there.device)
-            shift = o.start * normal_like(empty, step.rng) * there[..., None]
+            shift: Tensor = o.start * normal_like(empty, step.rng) * there[..., None]
             for _ in range(o.steps):
                 shift = shift.detach().requires_grad_()
                 away = symmetric_divergence(step.forward(Shifted(point.x, shift)), here)
                 slope = step.gradient(away.sum(), shift)
                 shift = climbed(shift.detach(), slope.float(), o.step_size, o.largest, o.rescale)
-        self.shift = shift
-        return shift
+        self.shift = worst = shift.detach()
+        return worst
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         """Move the copy: θ̃ ← β · θ̃ + (1 − β) · θ, as `EMA.update` of the authors' code."""
@@ -124,8 +124,8 @@ class Smart(Method[SmartOptions]):
             self._away = torch.stack([(own - kept).abs().amax() for kept, own in pairs]).amax()
             for kept, own in pairs:
                 kept.lerp_(own, 1 - self.options.momentum)
-            for kept, own in zip(self.earlier.buffers(), step.model.buffers(), strict=True):
-                kept.copy_(own)
+            for left, right in zip(self.earlier.buffers(), step.model.buffers(), strict=True):
+                left.copy_(right)
 
     def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the largest coordinate of the shift of each text, and how far the weights left the copy."""
@@ -146,9 +146,10 @@ class Smart(Method[SmartOptions]):
 
 def _roughness(step: Step, view: View) -> Tensor:
     """Return ℓ_s between the outputs at the shifted embeddings and those at the texts, (N,)."""
-    return symmetric_divergence(step.forward(Shifted(view.x, view.info[SHIFT])), step.forward(view.x))
+    plain = {name: value for name, value in view.info.items() if name != SHIFT}
+    return symmetric_divergence(step.output(view), step.output(view.replace(info=plain)))
 
 
 def _departure(step: Step, view: View) -> Tensor:
     """Return ℓ_s between the outputs of the model and those of the copy, (N,)."""
-    return symmetric_divergence(step.forward(view.x), view.info[KNOWN])
+    return symmetric_divergence(step.output(view), view.info[KNOWN])

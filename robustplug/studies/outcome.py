@@ -114,8 +114,8 @@ def look(study: Study, run: Run) -> Outcome:
         (name, part): value for name, row in rows.items() for part, value in stated(row, shown).items()
     }
     audit = more.get(AUDIT)
-    found = {"": own, **{name: each for name, each in more.items() if each is not None}}
-    empty = {name: why for name, each in found.items() if (why := nothing_stated(each.result))}
+    known = {"": own, **{name: each for name, each in more.items() if each is not None}}
+    empty = {name: why for name, each in known.items() if (why := nothing_stated(each.result))}
     lacks = tuple(name for name, each in more.items() if each is None or name in empty)
     return Outcome(
         run,

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import robustplug
-from robustplug.api import ArrayTask, Component, NoOptions, Quantity, View, result_numbers
+from robustplug.api import ArrayTask, Component, NoOptions, Quantity, Split, View, result_numbers
 from robustplug.cli import main
 from robustplug.core.measures import Measure
 from robustplug.core.reporting import headlines, stated
@@ -105,12 +105,12 @@ def test_studies_have_columns_and_figures_of_the_measures(tmp_path: Path) -> Non
     assert list(study_figures({**body, "measures": []}, tmp_path)) == []
     file = io.StringIO()
     board = StudyBoard(Console(file=file, width=120))
-    done = SimpleNamespace(
+    done: Any = SimpleNamespace(
         run=SimpleNamespace(name="a"), status="finished", reason="", seconds=None, accuracies={},
         measures={"clean: BLEU": 31.5},
     )  # fmt: skip
     board.plan([done], 1)
-    board.done(1, done)  # type: ignore[arg-type]
+    board.done(1, done)
     assert "clean: BLEU 31.5" in file.getvalue()
 
 
@@ -148,7 +148,7 @@ def counted(_: object) -> Counted:
     import torch
 
     x, y = torch.rand(24, 1, 2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 2
-    parts = dict.fromkeys(("train", "validation", "test"), (x, y))
+    parts: dict[Split, Any] = {"train": (x, y), "validation": (x, y), "test": (x, y)}
     return Counted(parts, default_model="small-cnn")
 
 
