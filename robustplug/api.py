@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         rate_at,
     )
     from .core.random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
+    from .core.reporting import result_numbers
     from .core.state import MethodState, PerSample
     from .core.step import Step
     from .core.task import DescribedMeasures, LabelledTask, MeasuringTask, PoolingTask, Task
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from .runs.folder import json_text
     from .runs.result_file import note_in_result, write_result
     from .subjects.data.brought import find_column
+    from .subjects.data.hub import load_data_set
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
     from .subjects.data.spool import memory_limit
     from .subjects.data.statistics import (
@@ -117,13 +119,7 @@ if TYPE_CHECKING:
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
     from .subjects.tuning import new_head
-    from .text.changes import (
-        align_words,
-        mark_changes,
-        replace_words,
-        word_spans,
-        words_changed,
-    )
+    from .text.changes import align_words, mark_changes, replace_words, word_spans, words_changed
     from .text.embeddings import WordEmbeddings, word_embeddings
     from .text.records import TextRecord
     from .training.loop import training_loss
@@ -156,6 +152,7 @@ _LAZY = {
         "stream",
         "uniform_like",
     ),
+    "core.reporting": ("result_numbers",),
     "core.state": ("MethodState", "PerSample"),
     "core.step": ("Step",),
     "core.calling.meter": ("Meter",),
@@ -182,6 +179,7 @@ _LAZY = {
     "runs.folder": ("json_text",),
     "runs.result_file": ("note_in_result", "write_result"),
     "subjects.data.brought": ("find_column",),
+    "subjects.data.hub": ("load_data_set",),
     "subjects.data.pictures": ("check_picture", "picture_tensor", "read_picture"),
     "subjects.data.spool": ("memory_limit",),
     "subjects.data.statistics": (
@@ -194,13 +192,7 @@ _LAZY = {
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
     "subjects.tuning": ("new_head",),
-    "text.changes": (
-        "align_words",
-        "mark_changes",
-        "replace_words",
-        "word_spans",
-        "words_changed",
-    ),
+    "text.changes": ("align_words", "mark_changes", "replace_words", "word_spans", "words_changed"),
     "text.embeddings": ("WordEmbeddings", "word_embeddings"),
     "text.records": ("TextRecord",),
     "training.loop": ("training_loss",),
@@ -334,6 +326,7 @@ __all__ = [
     "json_text",
     "kl_divergence",
     "line_figure",
+    "load_data_set",
     "margin",
     "mark_changes",
     "matrix_figure",
@@ -361,6 +354,7 @@ __all__ = [
     "register",
     "replace_words",
     "result_folder",
+    "result_numbers",
     "scaled_step",
     "sealed",
     "self_trained",

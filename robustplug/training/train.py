@@ -17,7 +17,7 @@ from ..core.method import needs_sync
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..core.reporting import Reporter, Silent
-from ..core.task import notes_of
+from ..core.task import notes_of, score_name
 from ..core.types import Cost, EpochReport, Progress, Result, RunInfo, View
 from ..devices.determinism import deterministic
 from ..devices.precision import choose_channels_last, choose_precision, fitting_threads
@@ -166,6 +166,7 @@ class Training:
             recipe.model.name if recipe.model else "",
             recipe.train.epochs,
             observers=self.observers,
+            score=score_name(self.parts.task),
         )
         before = None
         if self.resume:
