@@ -98,6 +98,9 @@ if TYPE_CHECKING:
     from .run import open_evaluation
     from .runs.folder import json_text
     from .runs.result_file import note_in_result, write_result
+    from .studies.launchers.jobs import job_ended
+    from .studies.launchers.process import WorkerProcess
+    from .studies.launchers.protocol import JobState, Launcher
     from .subjects.data.brought import find_column
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
     from .subjects.data.spool import memory_limit
@@ -111,13 +114,7 @@ if TYPE_CHECKING:
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
     from .subjects.tuning import new_head
-    from .text.changes import (
-        align_words,
-        mark_changes,
-        replace_words,
-        word_spans,
-        words_changed,
-    )
+    from .text.changes import align_words, mark_changes, replace_words, word_spans, words_changed
     from .text.embeddings import WordEmbeddings, word_embeddings
     from .text.records import TextRecord
     from .training.loop import training_loss
@@ -197,6 +194,9 @@ _LAZY = {
     "run": ("open_evaluation",),
     "runs.folder": ("json_text",),
     "runs.result_file": ("note_in_result", "write_result"),
+    "studies.launchers.jobs": ("job_ended",),
+    "studies.launchers.process": ("WorkerProcess",),
+    "studies.launchers.protocol": ("JobState", "Launcher"),
     "subjects.data.brought": ("find_column",),
     "subjects.data.pictures": ("check_picture", "picture_tensor", "read_picture"),
     "subjects.data.spool": ("memory_limit",),
@@ -210,13 +210,7 @@ _LAZY = {
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
     "subjects.tuning": ("new_head",),
-    "text.changes": (
-        "align_words",
-        "mark_changes",
-        "replace_words",
-        "word_spans",
-        "words_changed",
-    ),
+    "text.changes": ("align_words", "mark_changes", "replace_words", "word_spans", "words_changed"),
     "text.embeddings": ("WordEmbeddings", "word_embeddings"),
     "text.records": ("TextRecord",),
     "training.loop": ("training_loss",),
@@ -243,8 +237,10 @@ __all__ = [
     "Feed",
     "Finite",
     "FractionText",
+    "JobState",
     "LabelMap",
     "LabelledTask",
+    "Launcher",
     "LearnedSlot",
     "Library",
     "LibraryAttack",
@@ -301,6 +297,7 @@ __all__ = [
     "View",
     "Weights",
     "WordEmbeddings",
+    "WorkerProcess",
     "Wrapper",
     "WrapperOptions",
     "align_words",
@@ -339,6 +336,7 @@ __all__ = [
     "is_file",
     "is_folder",
     "isolated",
+    "job_ended",
     "json_text",
     "kl_divergence",
     "line_figure",

@@ -57,6 +57,18 @@ class MarginOptions:
 
 
 @dataclass(frozen=True)
+class LocalOptions:
+    """Options of `local`.
+
+    Attributes:
+        processes: number of simultaneous runs, each in its own process; with one, the runs take place in the
+            process of the study. None for the number of GPUs, or 1 without any.
+    """
+
+    processes: Annotated[int, Bounds(ge=1, le=1024)] | None = None
+
+
+@dataclass(frozen=True)
 class SgdOptions:
     """Options of `sgd`.
 
@@ -267,6 +279,18 @@ def robustplug_schedules() -> Iterable[Component]:
         "warm-up", f"{_HERE}.optimizers:warm_up", WarmUpOptions, "a linear warm-up, then another schedule"
     )
     yield SCHEDULE
+
+
+@hookimpl
+def robustplug_launchers() -> Iterable[Component]:
+    """Offer launchers."""
+    yield Component(
+        "local",
+        "robustplug.studies.launchers.local:Local",
+        LocalOptions,
+        "processes of this machine, one for each GPU",
+        trial={"processes": 2},
+    )
 
 
 @hookimpl

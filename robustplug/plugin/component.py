@@ -30,6 +30,7 @@ Kind = Literal[
     "optimizer",
     "schedule",
     "augmentation",
+    "launcher",
 ]
 T = TypeVar("T")
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -43,6 +43,7 @@ REGISTRATION_HOOKS: dict[Kind, str] = {
     "optimizer": "robustplug_optimizers",
     "schedule": "robustplug_schedules",
     "augmentation": "robustplug_augmentations",
+    "launcher": "robustplug_launchers",
 }
 
 

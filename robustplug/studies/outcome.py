@@ -35,14 +35,17 @@ class Run:
     Attributes:
         cell: the cell of the study.
         seed: the seed of the run.
-        recipe: the recipe of the run.
         folder: the run folder.
     """
 
     cell: Cell
     seed: int
-    recipe: Recipe
     folder: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the recipe of the run; see `Cell.recipe`."""
+        return self.cell.with_seed(self.seed)
 
     @property
     def name(self) -> str:
@@ -77,12 +80,9 @@ class Outcome:
 
 def runs_of(study: Study, folder: Path) -> list[Run]:
     """List the runs of a study in their order of execution, with the seeds of a cell in sequence."""
-    runs = []
-    for cell in study.cells:
-        for seed in study.seeds:
-            recipe = cell.with_seed(seed)
-            runs.append(Run(cell, seed, recipe, folder / RUNS / recipe.name))
-    return runs
+    return [
+        Run(cell, seed, folder / RUNS / cell.run_name(seed)) for cell in study.cells for seed in study.seeds
+    ]
 
 
 def look(study: Study, run: Run) -> Outcome:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,23 +15,41 @@ from ..core.reporting import Reporter, Silent
 from ..errors import Interrupted, RunError
 from ..evaluation.audit.audit import NAME as AUDIT
 from ..files.reading import Unreadable, read_json
-from ..recipe.write import recipe_to_mapping
+from ..recipe.write import recipe_to_mapping, use_to_mapping
 from ..runs.folder import RESULT, holds_run, put_aside, refuse_occupied, write_json, write_text, writing
 from ..runs.lock import locked
 from ..runs.result_file import seal_result
+from .following import Hearer, follow
+from .going import Going
+from .launchers.jobs import JobFiles
+from .launchers.local import Local
 from .outcome import Outcome, Run, asked_of, look, runs_of
 from .work import Commands, Failure, Job, carry_out
-from .workers import places, run_side_by_side, visible_gpus
 
 if TYPE_CHECKING:
     from ..recipe.study import Study
+    from .launchers.protocol import Launcher
 
 FORMAT = 1
 STUDIES, FAILURE = Path("studies"), "failure.txt"
+# How often result.json is written anew, at most, until all runs are done.
+_REWRITTEN = 20
 # What a study leaves in its folder, also when it is killed.
 _OWN = re.compile(
-    r"runs|report|result\.json|result-damaged(-\d+)?\.json|\.lock(\.exists)?|\.result\.json\.\d+\.tmp"
+    r"runs|report|jobs|result\.json|result-damaged(-\d+)?\.json|\.lock(\.exists)?|\.result\.json\.\d+\.tmp"
 )
+
+
+def folder_of(study: Study, out: str | Path | None) -> Path:
+    """Return the folder of a study: `out`, or studies/NAME."""
+    return STUDIES / study.name if out is None else Path(out)
+
+
+def study_overrides(launcher: str | None, processes: int | None, overrides: Sequence[str]) -> list[str]:
+    """Return the changes of a study's tables that the arguments of a command stand for."""
+    # The options of another launcher, which the study may state, mean nothing to this one.
+    named = [] if launcher is None else [f"launcher={{use = {json.dumps(launcher)}}}"]
+    return [*named, *([] if processes is None else [f"launcher.processes={processes}"]), *overrides]
 
 
 class StudyReporter(Protocol):
@@ -45,6 +64,9 @@ class StudyReporter(Protocol):
     def done(self, number: int, outcome: Outcome) -> None:
         """Receive the outcome of a run."""
 
+    def warn(self, message: str) -> None:
+        """Receive a warning about the study as a whole."""
+
 
 class SilentStudy:
     """Report nothing."""
@@ -57,6 +79,9 @@ class SilentStudy:
         return Silent()
 
     def done(self, number: int, outcome: Outcome) -> None:
+        """Ignore it."""
+
+    def warn(self, message: str) -> None:
         """Ignore it."""
 
 
@@ -117,26 +142,25 @@ def run_study(
     folder: Path,
     commands: Commands,
     reporter: StudyReporter,
-    processes: int | None = None,
     observers: Sequence[str] = (),
+    submit: bool = True,
 ) -> dict[str, Any]:
-    """Run the unfinished runs of a study, and write result.json after every run.
+    """Run the unfinished runs of a study, and write result.json now and then and at the end.
 
     Args:
         study: a study whose cells have been checked.
         folder: the study folder.
         commands: the functions that train, evaluate and audit.
         reporter: receives progress.
-        processes: number of simultaneous runs, each in its own process, on its own GPU if there are several;
-            None for the number of GPUs. With one, the runs take place in this process.
         observers: names of the plugins that observe the runs.
+        submit: whether to start runs, or else only to follow those that were submitted before.
 
     Returns:
         The content of result.json; failed runs have a reason.
 
     Raises:
-        RunError: the study was started in several processes, the folder cannot be written, or another
-            process runs a study in it.
+        RunError: the study was started in several processes, the folder cannot be written, another process
+            runs a study in it, or the launcher refuses its jobs.
         Interrupted: Ctrl-C or SIGTERM was received; the same command resumes the study.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -145,63 +169,123 @@ def run_study(
             "sets the number of simultaneous runs"
         )
     refuse_foreign(folder)
-    with locked(folder):
-        _put_damaged_aside(folder)
+    with locked(folder) if submit else contextlib.nullcontext():
+        if submit:
+            _put_damaged_aside(folder)
         outcomes = [look(study, run) for run in runs_of(study, folder)]
-        jobs = {
-            at: _job(study, each, observers) for at, each in enumerate(outcomes) if each.status != "finished"
-        }
-        on_gpus = any(each.run.recipe.train.device in ("auto", "cuda") for each in outcomes)
-        where = places(processes, visible_gpus() if on_gpus else [])[: max(1, len(jobs))]
-        reporter.plan(outcomes, len(where))
+        going = Going.of(folder, [each.run.folder.name for each in outcomes if each.status != "finished"])
+        with going.followed_by(study.launcher, _use_gpus(outcomes)) as launcher:
+            running = _Running(study, folder, outcomes, reporter, launcher)
+            waiting = sum(each.status not in ("finished", "another recipe") for each in outcomes)
+            places = min(launcher.places, max(1, waiting))
+            reporter.plan(outcomes, places)
+            jobs = running.jobs(observers, going.numbers) if submit else {}
+            with _going_on(launcher.lasting):
+                if places == 1 and isinstance(launcher, Local):
+                    for at, job in jobs.items():
+                        running.prepare(at)
+                        running.done(at, carry_out(job, commands, running.start(at)))
+                else:
+                    running.follow(jobs, going.numbers)
+        return running.write()
 
-        def start(at: int) -> Reporter:
-            before = outcomes[at]
-            listener = reporter.start(at + 1, before.run.name)
-            if before.status in ("damaged", "trained") and before.reason:
-                listener.warn(before.reason)
-            if before.status == "damaged":
-                with writing(f"in the run folder {before.run.folder}"):
-                    put_aside(before.run.folder / RESULT, "damaged")
-            return listener
 
-        def done(at: int, failure: Failure | None) -> None:
-            outcomes[at] = _ended(study, outcomes[at].run, failure)
-            _write(study, folder, outcomes)
-            reporter.done(at + 1, outcomes[at])
+def _use_gpus(outcomes: Sequence[Outcome]) -> bool:
+    return any(each.run.recipe.train.device in ("auto", "cuda") for each in outcomes)
 
-        with _going_on():
-            for at, lacking in list(jobs.items()):
-                if lacking is None:
-                    del jobs[at]
-                    start(at)
-                    done(at, Failure(outcomes[at].reason, ""))
-            work = {at: job for at, job in jobs.items() if job is not None}
-            if len(where) > 1:
-                run_side_by_side(work, where, start, done)
-            else:
-                for at, job in work.items():
-                    done(at, carry_out(job, commands, start(at)))
-        return _write(study, folder, outcomes)
+
+class _Running:
+    """The runs of a study while they are run."""
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        outcomes: list[Outcome],
+        reporter: StudyReporter,
+        launcher: Launcher,
+    ) -> None:
+        self.study, self.folder, self.outcomes = study, folder, outcomes
+        self.reporter, self.launcher, self.files = reporter, launcher, JobFiles(folder)
+        self._unwritten = 0
+
+    def jobs(self, observers: Sequence[str], going: Mapping[str, str]) -> dict[int, Job]:
+        """Return the remaining work by the number of the run, without what is submitted already."""
+        found = {}
+        for at, each in enumerate(self.outcomes):
+            if each.status == "another recipe":
+                self.start(at)
+                self.done(at, Failure(each.reason, ""))
+            elif each.status != "finished" and each.run.folder.name not in going:
+                found[at] = _job(self.study, each, observers)
+        return found
+
+    def follow(self, jobs: Mapping[int, Job], going: Mapping[str, str]) -> None:
+        """Submit jobs, and follow them and those that were submitted before."""
+        names = [each.run.folder.name for each in self.outcomes]
+        for at in jobs:
+            self.prepare(at)
+        launcher = use_to_mapping(self.study.launcher)
+
+        def note(numbers: Iterable[tuple[int, str]]) -> None:
+            if self.launcher.lasting:
+                self.files.note(launcher, [(names[at], number) for at, number in numbers])
+
+        hearer = Hearer(note, self.start, self.done, self._full)
+        files = {at: self.files.write(names[at], job) for at, job in jobs.items()}
+        known = {at: going[name] for at, name in enumerate(names) if name in going}
+        follow(self.launcher, files, known, lambda at: self.files.messages(names[at]), hearer)
+
+    def _full(self, count: int) -> None:
+        self.reporter.warn(f"the queue takes no more jobs for now: {count} runs wait here until it does")
+
+    def prepare(self, at: int) -> None:
+        """Put aside what a run must make again."""
+        before = self.outcomes[at]
+        if before.status == "damaged":
+            with writing(f"in the run folder {before.run.folder}"):
+                put_aside(before.run.folder / RESULT, "damaged")
+
+    def start(self, at: int) -> Reporter:
+        """Report that a run starts, and return its reporter."""
+        before = self.outcomes[at]
+        listener = self.reporter.start(at + 1, before.run.name)
+        if before.status in ("damaged", "trained") and before.reason:
+            listener.warn(before.reason)
+        return listener
+
+    def done(self, at: int, failure: Failure | None) -> None:
+        """Note how a run ended; result.json is not written anew for each of many."""
+        self.outcomes[at] = _ended(self.study, self.outcomes[at].run, failure)
+        self._unwritten += 1
+        if self._unwritten * _REWRITTEN >= len(self.outcomes):
+            self.write()
+        self.reporter.done(at + 1, self.outcomes[at])
+
+    def write(self) -> dict[str, Any]:
+        """Write result.json, and return its content."""
+        self._unwritten = 0
+        body = study_to_json(self.study, self.folder, self.outcomes)
+        with writing(f"the result of the study in {self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / RESULT, seal_result(body, "result"))
+        return body
 
 
 @contextlib.contextmanager
-def _going_on() -> Iterator[None]:
+def _going_on(lasting: bool) -> Iterator[None]:
     """Add to an interrupt how to resume."""
-    message = "stopped; finished work is kept: give the same command again to resume"
+    message = (
+        "what was submitted goes on: see it with --status, follow it with --follow, end it with --cancel"
+        if lasting
+        else "stopped; finished work is kept: give the same command again to resume"
+    )
     try:
         yield
     except Interrupted as stop:
         raise Interrupted(message, stop.exit_code) from stop
     except KeyboardInterrupt as stop:
         raise Interrupted(message, 130) from stop
-
-
-def _write(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    body = study_to_json(study, folder, outcomes)
-    with writing(f"the result of the study in {folder}"):
-        write_json(folder / RESULT, seal_result(body, "result"))
-    return body
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -239,21 +323,20 @@ def _put_damaged_aside(folder: Path) -> None:
             put_aside(folder / RESULT, "damaged")
 
 
-def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
-    """Return the remaining work of a run; None if its folder contains a run of another recipe."""
+def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job:
+    """Return the remaining work of a run."""
     run = before.run
-    if before.status == "another recipe":
-        return None
     lacks = before.lacks if before.status == "trained" else asked_of(study)
     return Job(
         recipe_to_mapping(run.recipe),
-        str(run.folder),
+        str(run.folder.absolute()),
         train=before.status != "trained",
         resume=before.status in ("unfinished", "damaged"),
-        suite=str(study.suite) if study.suite and study.suite_name in lacks else None,
+        suite=str(study.suite.absolute()) if study.suite and study.suite_name in lacks else None,
         audit=AUDIT in lacks,
         device=run.recipe.train.device,
         observers=list(observers),
+        directory=str(Path.cwd()),
     )
 
 

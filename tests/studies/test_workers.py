@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from robustplug.studies.workers import places, run_side_by_side
 
 from robustplug.core.reporting import Silent
 from robustplug.core.types import EpochReport, Progress, RunInfo
@@ -23,7 +24,6 @@ from robustplug.files.reading import Unreadable
 from robustplug.studies import workers
 from robustplug.studies.messages import LONGEST, Relay, decode, pass_on, read_messages
 from robustplug.studies.work import Commands, Failure, Job, carry_out
-from robustplug.studies.workers import places, run_side_by_side
 
 # Each does what its recipe says: the code of the process that stands in for a worker.
 PROCESS = """
