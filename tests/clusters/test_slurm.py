@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -58,14 +59,14 @@ def nodes() -> dict[str, tuple[str, str]]:
 def kill_node(folder: Path, node: str, number: str) -> None:
     """Kill the daemon of a node, and every process of its job, as if the machine had lost its power."""
     os.kill(int((folder / f"{node}.pid").read_text()), signal.SIGKILL)
-    subprocess.run(["pkill", "-KILL", "-f", f"slurmstepd: \\[{number}\\."], check=False)
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            there = f"SLURM_JOB_ID={number}\0".encode() in path.read_bytes()
-        except OSError:
-            continue
-        if there:
-            os.kill(int(path.parent.name), signal.SIGKILL)
+    conf = f"SLURM_CONF={folder / 'slurm.conf'}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = (process / "environ").read_bytes().split(b"\0")
+            title = (process / "cmdline").read_bytes()
+            of_job = f"SLURM_JOB_ID={number}".encode() in variables
+            if conf in variables and (of_job or title.startswith(f"slurmstepd: [{number}.".encode())):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def test_a_killed_node_and_a_preempted_job_change_no_bit(cluster: Path, local: Path, tmp_path: Path) -> None:
@@ -133,8 +134,9 @@ def test_a_full_queue_is_waited_for_and_what_is_queued_can_be_ended(cluster: Pat
     tools.mkdir()
     real = shutil.which("sbatch")
     text = f"""#!/bin/sh
-grep -q 'array=0-[1-9]' "$1" && {{ echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }}
-[ $(squeue --noheader --array | wc -l) -ge 1 ] && {{ echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }}
+full() {{ echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }}
+grep -q 'array=0-[1-9]' "$1" && full
+[ $(squeue --noheader --array | wc -l) -ge 1 ] && full
 exec {real} "$@"
 """
     (tools / "sbatch").write_text(text)
