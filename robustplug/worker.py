@@ -14,7 +14,9 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .devices.signals import stop_once
 from .errors import Interrupted, RunError
@@ -80,7 +82,7 @@ def _do(file: Path) -> str:
             except (Unreadable, OSError) as error:
                 relay.send("failed", reason=_not_there(file, error), details="")
                 return "failed"
-            failure = carry_out(job, _commands(), relay, done, lambda part: relay.send("part", name=part))
+            failure = carry_out(job, _COMMANDS, relay, done, lambda part: relay.send("part", name=part))
         except (Interrupted, KeyboardInterrupt):
             relay.send("stopped")
             return "stopped"
@@ -105,10 +107,17 @@ def _wait_for(folder: Path) -> None:
         time.sleep(1.0)
 
 
-def _commands() -> Commands:
-    from .run import audit, evaluate, train
+def _late(name: str) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        from . import run
 
-    return Commands(train, evaluate, audit)
+        return getattr(run, name)(*arguments, **options)
+
+    return call
+
+
+# Importing what trains takes longer than many a job.
+_COMMANDS = Commands(_late("train"), _late("evaluate"), _late("audit"))
 
 
 def _listen(jobs: queue.SimpleQueue[Path | None], working: threading.Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from robustplug.runs.lock import holder
 from robustplug.runs.result_file import read_result
+from robustplug.testing.kit import run_checks
 
 # The epochs are long enough to be interrupted.
 STUDY = """
@@ -76,6 +79,11 @@ def assert_equal(one: Path, other: Path) -> None:
         assert rows[0] == rows[1]
 
 
+def assert_conforms(launcher: str) -> None:
+    outcomes = run_checks(launcher, "launcher")
+    assert [each for each in outcomes if each.skipped or not each.passed] == []
+
+
 def until(true: Callable[[], object], what: str, seconds: float = 240.0) -> None:
     """Wait until something is true."""
     end = time.monotonic() + seconds
@@ -87,6 +95,14 @@ def until(true: Callable[[], object], what: str, seconds: float = 240.0) -> None
 def epochs_done(folder: Path, run: str) -> int:
     file = folder / "runs" / run / "metrics.jsonl"
     return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def paused(folder: Path, run: str, epochs: int) -> int:
+    """Pause the worker of a run after some epochs, and return its number: no test depends on its speed."""
+    until(lambda: epochs_done(folder, run) >= epochs, f"the training of {run}")
+    process = int(holder(folder / "runs" / run / ".lock")["pid"])
+    os.kill(process, signal.SIGSTOP)
+    return process
 
 
 def starts(folder: Path, run: str) -> list[int | None]:

@@ -7,13 +7,22 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .common import assert_equal, command, epochs_done, run, starts, until, write_study
+from .common import (
+    assert_conforms,
+    assert_equal,
+    command,
+    epochs_done,
+    paused,
+    run,
+    starts,
+    until,
+    write_study,
+)
 
 SCRIPT = Path(__file__).with_name("slurm.sh")
 SLURM = ["--launcher", "slurm", "--set", "launcher.pause=1", "--set", "launcher.minutes=30"]
@@ -39,7 +48,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = write_study(tmp_path_factory.mktemp("local"), [0, 1, 2], 20)
+    file = write_study(tmp_path_factory.mktemp("local"), [0, 1, 2], 6)
     done = run(file, "local")
     assert done.returncode == 0, done.stderr
     return file.parent / "local"
@@ -70,10 +79,11 @@ def kill_node(folder: Path, node: str, number: str) -> None:
 
 
 def test_a_killed_node_and_a_preempted_job_change_no_bit(cluster: Path, local: Path, tmp_path: Path) -> None:
-    file = write_study(tmp_path, [0, 1, 2], 20)
+    file = write_study(tmp_path, [0, 1, 2], 6)
     out = tmp_path / "slurm"
-    with subprocess.Popen(command(file, "slurm", *SLURM), cwd=tmp_path, env=dict(os.environ)) as terminal:
-        until(lambda: min(epochs_done(out, f"seed-{seed}") for seed in (0, 1)) >= 2, "the start of two runs")
+    with subprocess.Popen(command(file, "slurm", *SLURM), cwd=tmp_path) as terminal:
+        paused(out, "seed-0", 2)
+        paused(out, "seed-1", 2)
         # The third waits: both nodes are taken. The terminal is closed.
         assert epochs_done(out, "seed-2") == 0
         terminal.kill()
@@ -84,6 +94,7 @@ def test_a_killed_node_and_a_preempted_job_change_no_bit(cluster: Path, local: P
     assert status.stdout.count(": running (slurm ") == 2, status.stdout + status.stderr
     assert ": queued (slurm " in status.stdout
     kill_node(cluster, node, killed)
+    # Slurm wakes what it preempts, and sends SIGTERM.
     urgent = ["sbatch", "--partition=urgent", f"--nodelist={other}", "--output=/dev/null", "--wrap=sleep 2"]
     subprocess.run(urgent, check=True, capture_output=True, cwd=tmp_path)
     until(lambda: "down" in said("sinfo", "--noheader", f"--nodes={node}", "--format=%T"), "the node's death")
@@ -105,13 +116,14 @@ def test_a_killed_node_and_a_preempted_job_change_no_bit(cluster: Path, local: P
 
 def test_a_run_that_is_told_to_stop_is_queued_again(cluster: Path, local: Path, tmp_path: Path) -> None:
     """SIGUSR1, SIGUSR2 and SIGTERM, each without Slurm's doing."""
-    file = write_study(tmp_path, [0], 20)
-    with subprocess.Popen(command(file, "slurm", *SLURM), cwd=tmp_path, env=dict(os.environ)) as terminal:
+    file = write_study(tmp_path, [0], 6)
+    out = tmp_path / "slurm"
+    with subprocess.Popen(command(file, "slurm", *SLURM), cwd=tmp_path) as terminal:
         for number, name in enumerate(("USR1", "TERM"), 1):
-            until(lambda: epochs_done(tmp_path / "slurm", "seed-0") >= 2 * number, "the run")  # noqa: B023
+            process = paused(out, "seed-0", 2 * number)
             said("scancel", f"--signal={name}", "--user=root")
-            time.sleep(1)
-            until(lambda: len(starts(tmp_path / "slurm", "seed-0")) > number, "the way back")  # noqa: B023
+            os.kill(process, signal.SIGCONT)
+            until(lambda: len(starts(out, "seed-0")) > number, "the way back")  # noqa: B023
         assert terminal.wait(600) == 0
     weights = Path("runs", "seed-0", "model.safetensors")
     assert (tmp_path / "slurm" / weights).read_bytes() == (local / weights).read_bytes()
@@ -126,6 +138,10 @@ def test_a_submit_that_fails_says_why_and_leaves_nothing(cluster: Path, tmp_path
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "slurm" / "runs").exists()
     assert not said("squeue", "--noheader")
+
+
+def test_it_conforms(cluster: Path) -> None:
+    assert_conforms("slurm")
 
 
 def test_a_full_queue_is_waited_for_and_what_is_queued_can_be_ended(cluster: Path, tmp_path: Path) -> None:
