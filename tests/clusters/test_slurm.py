@@ -46,14 +46,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             subprocess.run(["bash", str(SCRIPT), "stop", str(folder)], check=True, timeout=60)
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = write_study(tmp_path_factory.mktemp("local"), [0, 1, 2], 6)
-    done = run(file, "local")
-    assert done.returncode == 0, done.stderr
-    return file.parent / "local"
-
-
 def said(*program: str) -> str:
     return subprocess.run(program, capture_output=True, text=True, check=False).stdout
 
