@@ -3,8 +3,8 @@
     python -m benchmarks.launchers --runs 500 --processes 2
     python -m benchmarks.launchers --list 10000
 
-The first command makes one run by itself a few times, then the study, and prints the share of the study's time
-that the runs do not account for. The machine should do nothing else.
+The first command makes one run by itself a few times, then the study, and prints the share of the study's
+time that the runs do not account for. The machine should do nothing else.
 """
 
 from __future__ import annotations
@@ -70,26 +70,15 @@ def measure_list(cells: int) -> None:
         file.write_text("\n".join(lines))
         before = os.times()
         began = time.perf_counter()
-        command = [
-            sys.executable,
-            "-m",
-            "robustplug",
-            "study",
-            str(file),
-            "--list",
-            "--out",
-            folder + "/study",
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "robustplug", "study", str(file), "--list"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
         took, after = time.perf_counter() - began, os.times()
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     print(f"--list of {side**3} cells: {took:.1f} s, {spent:.1f} s of a core")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=0, help="runs of the study")
     parser.add_argument("--processes", type=int, default=1, help="processes of the study")
     parser.add_argument("--alone", type=int, default=3, help="studies of one run to compare with")

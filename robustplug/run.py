@@ -305,13 +305,13 @@ def study(
     """
     from .plugin.host import check_observers
     from .recipe.study import read_study
-    from .studies.study import SilentStudy, run_study, study_overrides
-    from .studies.study import folder_of as study_folder
+    from .studies.studied import folder_of, study_overrides
+    from .studies.study import SilentStudy, run_study
     from .studies.work import Commands
 
     check_observers(observers)
     known = read_study(source, study_overrides(launcher, processes, overrides))
-    folder = study_folder(known, out)
+    folder = folder_of(known, out)
     commands = Commands(train, evaluate, audit)
     result = run_study(known, folder, commands, reporter or SilentStudy(), observers, submit)
     report(folder)

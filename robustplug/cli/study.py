@@ -67,7 +67,7 @@ def study(
     """
     if what in ("list", "status", "cancel"):
         from ..recipe.study import read_study
-        from ..studies.study import folder_of, study_overrides
+        from ..studies.studied import folder_of, study_overrides
 
         known = read_study(file, study_overrides(launcher, processes, overrides), every_cell=False)
         {"list": _list, "status": _status, "cancel": _cancel}[what](known, folder_of(known, out))

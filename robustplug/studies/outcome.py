@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import RunError
-from ..evaluation.audit.audit import NAME as AUDIT
-from ..evaluation.results import evaluation_digest
 from ..files.reading import Unreadable
 from ..recipe.errors import RecipeError
 from ..recipe.load import read_suite
@@ -17,7 +15,6 @@ from ..recipe.write import digest, options_to_mapping, use_to_mapping
 from ..runs.choose import differences, stored_recipe
 from ..runs.folder import holds_run, is_finished
 from ..runs.result_file import Stored, evaluation_file, read_result
-from ..subjects.assemble import threat_of
 from .stored import RUNS
 
 if TYPE_CHECKING:
@@ -99,6 +96,9 @@ def look(study: Study, run: Run) -> Outcome:
         return Outcome(run, "another recipe", reason)
     if not is_finished(run.folder):
         return Outcome(run, "unfinished")
+    # Only now: a list of many runs that did not start need not load torch.
+    from ..evaluation.audit.audit import NAME as AUDIT
+
     damaged: list[str] = []
     own = _read(run, "", damaged)
     if own is None:
@@ -121,6 +121,8 @@ def look(study: Study, run: Run) -> Outcome:
 
 def asked_of(study: Study) -> list[str]:
     """List the results that the study requires of a run besides its own."""
+    from ..evaluation.audit.audit import NAME as AUDIT
+
     return [*([study.suite_name] if study.suite else []), *([AUDIT] if study.audit else [])]
 
 
@@ -141,6 +143,10 @@ def _current(study: Study, run: Run, name: str, damaged: list[str]) -> Stored | 
 
     A result with other rows, samples, seed or threat model does not meet the study.
     """
+    from ..evaluation.audit.audit import NAME as AUDIT
+    from ..evaluation.results import evaluation_digest
+    from ..subjects.assemble import threat_of
+
     found = _read(run, name, damaged)
     asked = {} if found is None else found.result.meta.get("asked", {})
     if asked.get("evaluation") != evaluation_digest(run.recipe):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import statistics
@@ -31,25 +30,13 @@ if TYPE_CHECKING:
     from .launchers.protocol import Launcher
 
 FORMAT = 1
-STUDIES, FAILURE = Path("studies"), "failure.txt"
+FAILURE = "failure.txt"
 # How often result.json is written anew, at most, until all runs are done.
 _REWRITTEN = 20
 # What a study leaves in its folder, also when it is killed.
 _OWN = re.compile(
     r"runs|report|jobs|result\.json|result-damaged(-\d+)?\.json|\.lock(\.exists)?|\.result\.json\.\d+\.tmp"
 )
-
-
-def folder_of(study: Study, out: str | Path | None) -> Path:
-    """Return the folder of a study: `out`, or studies/NAME."""
-    return STUDIES / study.name if out is None else Path(out)
-
-
-def study_overrides(launcher: str | None, processes: int | None, overrides: Sequence[str]) -> list[str]:
-    """Return the changes of a study's tables that the arguments of a command stand for."""
-    # The options of another launcher, which the study may state, mean nothing to this one.
-    named = [] if launcher is None else [f"launcher={{use = {json.dumps(launcher)}}}"]
-    return [*named, *([] if processes is None else [f"launcher.processes={processes}"]), *overrides]
 
 
 class StudyReporter(Protocol):
