@@ -105,6 +105,9 @@ if TYPE_CHECKING:
     from .run import open_evaluation
     from .runs.folder import json_text
     from .runs.result_file import note_in_result, write_result
+    from .studies.launchers.jobs import job_ended
+    from .studies.launchers.process import WorkerProcess
+    from .studies.launchers.protocol import JobState, Launcher
     from .subjects.data.brought import find_column
     from .subjects.data.hub import load_data_set
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
@@ -178,6 +181,9 @@ _LAZY = {
     "run": ("open_evaluation",),
     "runs.folder": ("json_text",),
     "runs.result_file": ("note_in_result", "write_result"),
+    "studies.launchers.jobs": ("job_ended",),
+    "studies.launchers.process": ("WorkerProcess",),
+    "studies.launchers.protocol": ("JobState", "Launcher"),
     "subjects.data.brought": ("find_column",),
     "subjects.data.hub": ("load_data_set",),
     "subjects.data.pictures": ("check_picture", "picture_tensor", "read_picture"),
@@ -222,8 +228,10 @@ __all__ = [
     "Feed",
     "Finite",
     "FractionText",
+    "JobState",
     "LabelMap",
     "LabelledTask",
+    "Launcher",
     "LearnedSlot",
     "Library",
     "LibraryAttack",
@@ -283,6 +291,7 @@ __all__ = [
     "View",
     "Weights",
     "WordEmbeddings",
+    "WorkerProcess",
     "Wrapper",
     "WrapperOptions",
     "align_words",
@@ -323,6 +332,7 @@ __all__ = [
     "is_file",
     "is_folder",
     "isolated",
+    "job_ended",
     "json_text",
     "kl_divergence",
     "line_figure",

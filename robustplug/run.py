@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -15,6 +14,7 @@ from .plugin.component import Kind, Use
 from .recipe.convert import resolve
 from .recipe.load import read_suite
 from .recipe.write import use_to_mapping
+from .studies.studied import Studied as Studied
 from .subjects.opening import Opening, Reference, gives_back, opens, rows_asked_for, unaffected
 from .subjects.subject import open_sources
 from .subjects.target import Model
@@ -278,63 +278,53 @@ def open_evaluation(
     return open_attacks(open_tested(model, opening, chosen), suite)
 
 
-@dataclass(frozen=True)
-class Studied:
-    """The outcome of a study.
-
-    Attributes:
-        folder: the study folder.
-        result: the content of its result.json.
-        failed: the reason for each failed run, by the name of the run folder.
-    """
-
-    folder: Path
-    result: Mapping[str, Any]
-    failed: Mapping[str, str]
-
-
 def study(
     source: str | Path | Mapping[str, Any],
     *,
     out: str | Path | None = None,
     processes: int | None = None,
+    launcher: str | None = None,
+    overrides: Sequence[str] = (),
+    submit: bool = True,
     observers: Sequence[str] = (),
     reporter: StudyReporter | None = None,
 ) -> Studied:
     """Run all unfinished cells of a study, each in its own run folder.
 
-    A failed run does not stop the others. The result is written to result.json in the study folder after
-    every run. The page report/index.html compares the cells.
+    A failed run does not stop the others. The result is written to result.json in the study folder. The page
+    report/index.html compares the cells.
 
     Args:
         source: TOML file, name of a bundled study, or a mapping with the same tables.
         out: study folder; None for studies/NAME.
         processes: number of simultaneous runs, each in its own process, with the same results as sequential
             runs; None for the number of GPUs, or 1.
+        launcher: name of the launcher that carries out the runs, in the place of the study's.
+        overrides: changes of the study's tables, "key=value", for example "launcher.partition=gpu".
+        submit: whether to start runs, or else only to follow those that were submitted before.
         observers: names of the plugins that observe the runs, for example "tensorboard".
         reporter: receives progress; None for no output.
 
     Raises:
         RecipeError: the study or the recipe of a cell has problems; the error lists all of them, and no run
             was started.
-        RunError: the study was started in several processes, the folder cannot be written, or an observer
-            does not exist.
+        RunError: the study was started in several processes, the folder cannot be written, an observer does
+            not exist, or the launcher refuses the runs.
         Interrupted: Ctrl-C or SIGTERM was received; the same call resumes the study.
     """
     from .plugin.host import check_observers
     from .recipe.study import read_study
-    from .studies.study import STUDIES, SilentStudy, run_study
+    from .studies.studied import folder_of, study_overrides
+    from .studies.study import SilentStudy, run_study
     from .studies.work import Commands
 
     check_observers(observers)
-    known = read_study(source)
-    folder = STUDIES / known.name if out is None else Path(out)
+    known = read_study(source, study_overrides(launcher, processes, overrides))
+    folder = folder_of(known, out)
     commands = Commands(train, evaluate, audit)
-    result = run_study(known, folder, commands, reporter or SilentStudy(), processes, observers)
+    result = run_study(known, folder, commands, reporter or SilentStudy(), observers, submit)
     report(folder)
-    runs = [run for cell in result["cells"] for run in cell["runs"]]
-    failed = {Path(run["folder"]).name: run["reason"] for run in runs if run["status"] == "failed"}
-    return Studied(folder, result, failed)
+    return Studied.of(folder, result)
 
 
 def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:

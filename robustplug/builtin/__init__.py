@@ -90,6 +90,18 @@ class BitDepthOptions:
 
 
 @dataclass(frozen=True)
+class LocalOptions:
+    """Options of `local`.
+
+    Attributes:
+        processes: number of simultaneous runs, each in its own process; with one, the runs take place in the
+            process of the study. None for the number of GPUs, or 1 without any.
+    """
+
+    processes: Annotated[int, Bounds(ge=1, le=1024)] | None = None
+
+
+@dataclass(frozen=True)
 class SgdOptions:
     """Options of `sgd`.
 
@@ -340,6 +352,18 @@ def robustplug_wrappers() -> Iterable[Component]:
         "inputs rounded to few bits, without a gradient",
         "Xu et al. 2018, Feature Squeezing, arXiv:1704.01155",
         {"bits": 3},
+    )
+
+
+@hookimpl
+def robustplug_launchers() -> Iterable[Component]:
+    """Offer launchers."""
+    yield Component(
+        "local",
+        "robustplug.studies.launchers.local:Local",
+        LocalOptions,
+        "processes of this machine, one for each GPU",
+        trial={"processes": 2},
     )
 
 

@@ -32,6 +32,7 @@ Kind = Literal[
     "augmentation",
     "measurement",
     "wrapper",
+    "launcher",
 ]
 Targets = Literal["numbers", "rows", "both"]
 T = TypeVar("T")

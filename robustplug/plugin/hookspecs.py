@@ -103,6 +103,12 @@ def robustplug_wrappers() -> Iterable[Component]:
 
 
 @hookspec
+def robustplug_launchers() -> Iterable[Component]:
+    """Offer launchers, which carry out the runs of a study: in processes, in a queue, on a cluster."""
+    return ()
+
+
+@hookspec
 def robustplug_commands(cli: click.Group) -> None:
     """Add commands to the command line."""
 

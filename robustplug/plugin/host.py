@@ -45,6 +45,7 @@ REGISTRATION_HOOKS: dict[Kind, str] = {
     "augmentation": "robustplug_augmentations",
     "measurement": "robustplug_measurements",
     "wrapper": "robustplug_wrappers",
+    "launcher": "robustplug_launchers",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import re
@@ -10,16 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
-from ..plugin.component import slot_of
+from ..plugin.component import Use, slot_of, use
 from ..plugin.options import Seed
 from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis
 from .clashes import threat_in
-from .errors import Finding, KeyPath, RecipeError, dotted
+from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .load import finish, read_suite, recipe_converter
 from .options import SCHEMA, Checked, Recipe, check_name, check_schema
-from .toml.cells import cells_needed, is_cell
+from .toml.cells import PREFIX, cells_needed, is_cell
 from .toml.files import check_kind, copy_tables, find_recipe, find_study, find_suite, open_tables
 from .toml.lines import line_of
 from .toml.overrides import apply_change
@@ -27,6 +28,8 @@ from .write import use_to_mapping
 
 if TYPE_CHECKING:
     from ..plugin.registry import Registry
+
+Converter: TypeAlias = Callable[[Mapping[str, Any]], tuple[Recipe | None, list[Finding]]]
 
 # Longer folder names are cut: file systems allow 255 bytes, and files in the folder need some.
 _LONGEST = 120
@@ -45,6 +48,7 @@ class StudyOptions:
         audit: whether to audit every cell as well.
         set: changes of all cells, by dotted key.
         axis: axes; the cells are all combinations of their cases.
+        launcher: where the runs are carried out.
     """
 
     schema: Annotated[int, Checked(check_schema, {"const": SCHEMA})] = SCHEMA
@@ -55,6 +59,7 @@ class StudyOptions:
     audit: bool = False
     set: Mapping[str, Any] = field(default_factory=dict)
     axis: tuple[AxisOptions, ...] = ()
+    launcher: Use = use("local")
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Cell:
         slug: name for folders: "alpha-0.01_a-0.2"; "" when there is no axis.
         labels: one label of each axis.
         changes: changes of the base recipe, by dotted key.
-        recipe: resolved recipe of the first seed.
+        source: the resolved recipe of the first seed, or a function that returns it, or its problems.
         needs: slugs of the cells whose runs of the same seed its models start from, by `from` in the recipe.
     """
 
@@ -89,8 +94,23 @@ class Cell:
     slug: str
     labels: tuple[str, ...]
     changes: Mapping[str, Any]
-    recipe: Recipe
+    source: Recipe | Callable[[], tuple[Recipe | None, list[Finding]]]
     needs: Mapping[str, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """Return the resolved recipe of the first seed.
+
+        Raises:
+            RecipeError: it was not checked yet, and has problems.
+        """
+        if isinstance(self.source, Recipe):
+            return self.source
+        recipe, findings = self.source()
+        if recipe is None or findings:
+            problems = [Problem(dotted(item.path), item.message, hint=item.hint) for item in findings]
+            raise RecipeError(problems, f"cell {self.name}")
+        return recipe
 
     def with_seed(self, seed: int) -> Recipe:
         """Return the recipe of a seed; its name is the name of its folder."""
@@ -110,6 +130,7 @@ class Study:
         suite: file of the suite that every cell is also evaluated with, or None.
         suite_name: name of that suite; "" for none.
         audit: whether to audit every cell as well.
+        launcher: where the runs are carried out, resolved.
     """
 
     name: str
@@ -120,14 +141,24 @@ class Study:
     suite: Path | None = None
     suite_name: str = ""
     audit: bool = False
+    launcher: Use = field(default_factory=lambda: Use("local"))
 
 
-def read_study(source: str | Path | Mapping[str, Any], registry: Registry | None = None) -> Study:
+def read_study(
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    registry: Registry | None = None,
+    every_cell: bool = True,
+) -> Study:
     """Read a study and the recipe of each of its cells, and check all against what is installed.
 
     Args:
         source: path, name of a bundled study, or the same tables as a mapping.
+        overrides: changes of the study's tables of the form "key=value", for example
+            "launcher.partition=gpu".
         registry: the available components; by default the installed ones.
+        every_cell: whether to check all combinations of the axes, or else only as many as show each case of
+            each axis once; the recipes of the others are then read when they are asked for.
 
     Raises:
         RecipeError: the file or its cells have problems; the error contains all of them, each with its
@@ -142,20 +173,21 @@ def read_study(source: str | Path | Mapping[str, Any], registry: Registry | None
         folder = Path(path).parent
 
     def convert(table: Mapping[str, Any]) -> tuple[Study | None, list[Finding]]:
-        return convert_study(table, folder, registry)
+        return convert_study(table, folder, registry, every_cell)
 
-    return finish(data, (), path, lines, convert)
+    return finish(data, overrides, path, lines, convert)
 
 
 def convert_study(
-    data: Mapping[str, Any], folder: Path, registry: Registry | None = None
+    data: Mapping[str, Any], folder: Path, registry: Registry | None = None, every_cell: bool = True
 ) -> tuple[Study | None, list[Finding]]:
-    """Turn the data of a study into a Study whose cells are resolved, or into the list of its problems.
+    """Turn the data of a study into a Study whose cells are checked, or into the list of its problems.
 
     Args:
         data: tables as tomllib returns them.
         folder: folder that paths in the study are relative to.
         registry: the available components; by default the installed ones.
+        every_cell: as for `read_study`.
     """
     from ..plugin.host import registry as installed
     from .convert import Reader
@@ -183,13 +215,21 @@ def convert_study(
     base = _read_base(data.get("base"), folder, findings)
     cells: list[Cell] = []
     if base is not None:
-        cells = _cells(base, axes, common, max(0, seeds[0]) if seeds else 0, known, findings)
+        seed = max(0, seeds[0]) if seeds else 0
+        cells = _cells(base, axes, common, seed, known, findings, every_cell)
     suite = _read_suite(data.get("suite"), folder, cells, known, findings)
     if findings or options is None:
         return None, findings
     plain = tuple(Axis(axis.name, tuple(case.label for case in axis.cases), axis.numbers) for axis in axes)
     return Study(
-        options.name, options.base, plain, tuple(seeds), tuple(cells), *suite, audit=options.audit
+        options.name,
+        options.base,
+        plain,
+        tuple(seeds),
+        tuple(cells),
+        *suite,
+        audit=options.audit,
+        launcher=options.launcher,
     ), []
 
 
@@ -236,14 +276,19 @@ def _cells(
     seed: int,
     registry: Registry,
     findings: list[Finding],
+    every: bool,
 ) -> list[Cell]:
     """Build the cells; a problem that several cells have is reported once, with the first of them."""
     convert = recipe_converter(registry, later=is_cell)
     cells: list[Cell] = []
-    written: list[Sequence[tuple[KeyPath, Change]]] = []
+    written: list[Sequence[Change]] = []
+    # What a cell needs is known from the recipes of all.
+    refer = any(PREFIX in repr(said) for said in (base.data, axes, common))
+    every = every or refer
     taken: set[str] = set()
     where: dict[tuple[object, ...], tuple[Finding, list[str]]] = {}
-    for chosen in itertools.product(*(axis.cases for axis in axes)):
+    for numbers in itertools.product(*(range(len(axis.cases)) for axis in axes)):
+        chosen = [axis.cases[number] for axis, number in zip(axes, numbers, strict=True)]
         labels = tuple(case.label for case in chosen)
         pairs = list(zip((axis.name for axis in axes), labels, strict=True))
         name = ", ".join(f"{axis}={label}" for axis, label in pairs)
@@ -252,21 +297,23 @@ def _cells(
             [*common, *(change for case in chosen for change in case.changes)], key=lambda item: len(item.key)
         )
         slug = _slug(pairs, taken)
-        data, changed, found = _changed(base.data, changes)
-        recipe, problems = convert({**data, "name": run_name(slug, seed), "seed": seed})
-        found += [_placed(problem, changed, base) for problem in problems]
+        more = {"name": run_name(slug, seed), "seed": seed}
+        read = functools.partial(_read_cell, base, changes, more, convert)
+        recipe, found = None, list[Finding]()
+        if every or sum(number > 0 for number in numbers) <= 1:
+            recipe, found = read()
         for finding in found:
             # One finding for each axis: an unknown option is wrong with each of the axis' values.
             same = (finding.path[:2], finding.message, finding.hint)
             where.setdefault(same, (finding, []))[1].append(name)
-        if recipe is not None and not found:
+        if not found:
             said = {dotted(change.key): change.value for change in changes}
-            cells.append(Cell(name, slug, labels, said, recipe))
-            written.append(changed)
-    if not where:
+            cells.append(Cell(name, slug, labels, said, recipe or read))
+            written.append(changes)
+    if refer and not where:
         needed, unmet = cells_needed([axis.name for axis in axes], cells)
         for number, problem in unmet:
-            finding = _placed(problem, written[number], base)
+            finding = _placed(problem, _changed(base.data, written[number])[1], base)
             where.setdefault((number, problem.path), (finding, []))[1].append(cells[number].name)
         cells = [
             dataclasses.replace(cell, needs={start: cells[at].slug for start, at in starts.items()})
@@ -277,6 +324,15 @@ def _cells(
         note = f" (in cell {names[0]}{more})" if names[0] else ""
         findings.append(finding._replace(message=finding.message + note))
     return cells
+
+
+def _read_cell(
+    base: _Base, changes: Sequence[Change], more: Mapping[str, Any], convert: Converter
+) -> tuple[Recipe | None, list[Finding]]:
+    data, changed, found = _changed(base.data, changes)
+    recipe, problems = convert({**data, **more})
+    found += [_placed(problem, changed, base) for problem in problems]
+    return recipe, found
 
 
 def _changed(
@@ -326,6 +382,8 @@ def _read_suite(
         return None, ""
     threats = []
     for cell in cells:
+        if not isinstance(cell.source, Recipe):
+            continue
         asked, own = cell.recipe.evaluate.vicinity, slot_of(cell.recipe.method, "vicinity")
         threat = use_to_mapping(asked or threat_in(own, registry))
         if threat not in threats:

@@ -187,6 +187,10 @@ class StudyBoard:
         line.state, line.note = "done", " · ".join(part for part in parts if part)
         self._print(Text(head + line.note))
 
+    def warn(self, message: str) -> None:
+        """Print a yellow line."""
+        self._print(Text(message, style="yellow"))
+
     def _print(self, line: Text) -> None:
         """Print a line; without a terminal, it is not wrapped."""
         self.console.print(line, soft_wrap=not self.console.is_terminal)

@@ -1,17 +1,20 @@
-"""The messages between a study and its workers: lines of JSON, of bounded length and known types."""
+"""The messages of a run to its study: lines of JSON in a file, of bounded length and known types."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from typing import IO, Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
 
 from ..core.reporting import Reporter
 from ..core.types import EpochReport, Progress, RunInfo
-from ..files.reading import Unreadable, parse_json
+from ..files.reading import Unreadable, open_file, parse_json
 from ..files.seals import Strict, parsed
 from ..runs.result_types import Count
 
@@ -94,6 +97,13 @@ class Attack(Strict):
     total: Count
 
 
+class Part(Strict):
+    """A part of the job is done: the training, the suite or the audit."""
+
+    kind: Literal["part"]
+    name: str
+
+
 class Warn(Strict):
     """A warning."""
 
@@ -115,12 +125,13 @@ class Failed(Strict):
     details: str
 
 
-Message = Begin | Batch | Epoch | Attack | Warn | Ended | Failed
+Message = Begin | Batch | Epoch | Attack | Part | Warn | Ended | Failed
 KINDS: Mapping[str, type[Message]] = {
     "begin": Begin,
     "batch": Batch,
     "epoch": Epoch,
     "attack": Attack,
+    "part": Part,
     "warn": Warn,
     "done": Ended,
     "stopped": Ended,
@@ -139,6 +150,7 @@ class Work(Strict):
     audit: bool
     device: str
     observers: list[str]
+    directory: str
 
 
 def encode(kind: str, **values: Any) -> str:
@@ -164,21 +176,64 @@ def decode(line: bytes) -> Message:
     return parsed(KINDS[kind], body)
 
 
-def read_messages(stream: IO[bytes]) -> Iterator[Message | str]:
-    """Yield the messages of a stream, and for each line that is none, why not.
+class Messages:
+    """Read the messages of a file that another process writes, each of them once.
 
-    A last line without an end was cut off when the process was killed, and is left out.
+    Args:
+        path: path of the file; it need not exist yet.
+
+    Attributes:
+        newest: the newest message.
+        ended: the message that ended the job, if nothing came after it: a job that was queued again goes on.
+        malformed: number of lines that were no messages.
+        first_malformed: why the first of them was none.
     """
-    while line := stream.readline(LONGEST):
-        if line.endswith(b"\n"):
-            try:
-                yield decode(line)
-            except Unreadable as error:
-                yield str(error)
-        elif len(line) == LONGEST:
-            while (line := stream.readline(LONGEST)) and not line.endswith(b"\n"):
-                pass
-            yield f"is longer than {LONGEST} bytes"
+
+    def __init__(self, path: Path) -> None:
+        self.newest: Message | None = None
+        self.ended: Ended | Failed | None = None
+        self.malformed, self.first_malformed = 0, ""
+        self._path, self._at = path, 0
+
+    def read(self) -> Iterator[Message]:
+        """Yield the new messages.
+
+        A last line without an end is still being written, or was cut off when the process was killed.
+        """
+        try:
+            file = open_file(self._path)
+        except (FileNotFoundError, Unreadable):
+            return
+        with file:
+            file.seek(self._at)
+            while line := file.readline(LONGEST):
+                if not line.endswith(b"\n") and len(line) < LONGEST:
+                    return
+                if line == b"\n":
+                    self._at = file.tell()
+                    continue
+                try:
+                    if not line.endswith(b"\n"):
+                        while (line := file.readline(LONGEST)) and not line.endswith(b"\n"):
+                            pass
+                        raise Unreadable(f"is longer than {LONGEST} bytes")
+                    self.newest = decode(line)
+                except Unreadable as error:
+                    self.malformed += 1
+                    self.first_malformed = self.first_malformed or str(error)
+                    continue
+                finally:
+                    self._at = file.tell()
+                self.ended = self.newest if isinstance(self.newest, Ended | Failed) else None
+                yield self.newest
+
+    def tell_malformed(self, reporter: Reporter) -> None:
+        """Warn of the lines that were no messages."""
+        if self.malformed:
+            reporter.warn(
+                f"{self.malformed} lines of its process were no messages and are not believed; the first "
+                f"{self.first_malformed}"
+            )
 
 
 def pass_on(message: Message, reporter: Reporter) -> None:
@@ -201,10 +256,11 @@ class Relay:
 
     Args:
         write: function that takes a line.
+        pause: least number of seconds between two messages of batches.
     """
 
-    def __init__(self, write: Any) -> None:
-        self._write = write
+    def __init__(self, write: Callable[[str], object], pause: float = 0.0) -> None:
+        self._write, self._pause, self._said = write, pause, -math.inf
 
     def send(self, kind: str, **values: Any) -> None:
         """Write a message."""
@@ -215,8 +271,11 @@ class Relay:
         self.send("begin", run=asdict(run), progress=asdict(progress))
 
     def batch(self, progress: Progress, means: Mapping[str, float]) -> None:
-        """Pass it on."""
-        self.send("batch", progress=asdict(progress), means=dict(means))
+        """Pass it on, unless the last one was too recent: the messages are kept in a file."""
+        now = time.monotonic()
+        if now - self._said >= self._pause:
+            self._said = now
+            self.send("batch", progress=asdict(progress), means=dict(means))
 
     def epoch(self, report: EpochReport, epochs: int) -> None:
         """Pass it on."""

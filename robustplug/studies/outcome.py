@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.reporting import headlines, nothing_stated, stated
 from ..errors import RunError
-from ..evaluation.audit.audit import NAME as AUDIT
-from ..evaluation.results import evaluation_digest
 from ..files.reading import Unreadable
 from ..recipe.errors import RecipeError
 from ..recipe.load import read_suite
@@ -21,7 +19,6 @@ from ..recipe.write import digest, options_to_mapping, use_to_mapping
 from ..runs.choose import differences, stored_recipe
 from ..runs.folder import holds_run, is_finished
 from ..runs.result_file import Stored, evaluation_file, read_result
-from ..subjects.assemble import threat_of
 from .stored import RUNS
 
 if TYPE_CHECKING:
@@ -39,16 +36,22 @@ class Run:
     Attributes:
         cell: the cell of the study.
         seed: the seed of the run.
-        recipe: the recipe of the run.
         folder: the run folder.
-        needs: folders of the runs whose weights it starts from; their training comes before.
+        needs: folders of the runs whose weights it starts from, by `from`; their training comes before.
+        starts: what is said for some of these in the recipe, if it is not that folder.
     """
 
     cell: Cell
     seed: int
-    recipe: Recipe
     folder: Path
-    needs: tuple[Path, ...] = ()
+    needs: Mapping[str, Path] = field(default_factory=dict)
+    starts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the recipe of the run; see `Cell.recipe`."""
+        starts = {start: self.starts.get(start, str(folder)) for start, folder in self.needs.items()}
+        return starting_from(self.cell.with_seed(self.seed), starts)
 
     @property
     def name(self) -> str:
@@ -91,20 +94,19 @@ def runs_of(study: Study, folder: Path) -> list[Run]:
     for number in in_order([{start: at[slug] for start, slug in c.needs.items()} for c in study.cells]):
         cell = study.cells[number]
         for seed in study.seeds:
-            recipe = cell.with_seed(seed)
             needs = {start: folder / RUNS / run_name(slug, seed) for start, slug in cell.needs.items()}
-            recipe = starting_from(recipe, {start: str(place) for start, place in needs.items()})
-            runs.append(Run(cell, seed, recipe, folder / RUNS / recipe.name, tuple(needs.values())))
+            runs.append(Run(cell, seed, folder / RUNS / run_name(cell.slug, seed), needs))
     return runs
 
 
 def _where_it_was(run: Run, stored: Recipe) -> Run:
     """Return a run whose recipe starts from where its stored recipe does, if the study's folder was moved."""
-    kept = [model.start for _, model in models_of(stored) if model.start is not None]
-    moved = {
-        str(need): start for need in run.needs for start in kept if Path(start).parts[-2:] == need.parts[-2:]
+    kept = [Path(model.start) for _, model in models_of(stored) if model.start is not None]
+    starts = {
+        start: str(next((place for place in kept if place.parts[-2:] == need.parts[-2:]), need))
+        for start, need in run.needs.items()
     }
-    return replace(run, recipe=starting_from(run.recipe, moved))
+    return replace(run, starts=starts)
 
 
 def look(study: Study, run: Run) -> Outcome:
@@ -123,6 +125,9 @@ def look(study: Study, run: Run) -> Outcome:
         return Outcome(run, "another recipe", reason)
     if not is_finished(run.folder):
         return Outcome(run, "unfinished")
+    # Only now: a list of many runs that did not start need not load torch.
+    from ..evaluation.audit.audit import NAME as AUDIT
+
     damaged: list[str] = []
     own = _read(run, "", damaged)
     if own is None:
@@ -152,6 +157,8 @@ def look(study: Study, run: Run) -> Outcome:
 
 def asked_of(study: Study) -> list[str]:
     """List the results that the study requires of a run besides its own."""
+    from ..evaluation.audit.audit import NAME as AUDIT
+
     return [*([study.suite_name] if study.suite else []), *([AUDIT] if study.audit else [])]
 
 
@@ -172,6 +179,10 @@ def _current(study: Study, run: Run, name: str, damaged: list[str]) -> Stored | 
 
     A result with other rows, samples, seed or threat model does not meet the study.
     """
+    from ..evaluation.audit.audit import NAME as AUDIT
+    from ..evaluation.results import evaluation_digest
+    from ..subjects.assemble import threat_of
+
     found = _read(run, name, damaged)
     asked = {} if found is None else found.result.meta.get("asked", {})
     if asked.get("evaluation") != evaluation_digest(run.recipe):

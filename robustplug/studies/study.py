@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +15,7 @@ from ..core.reporting import Reporter, Silent
 from ..errors import Interrupted, RunError
 from ..evaluation.audit.audit import NAME as AUDIT
 from ..files.reading import Unreadable, read_json
-from ..recipe.write import recipe_to_mapping
+from ..recipe.write import recipe_to_mapping, use_to_mapping
 from ..runs.folder import (
     RESULT,
     holds_run,
@@ -28,18 +28,24 @@ from ..runs.folder import (
 )
 from ..runs.lock import locked
 from ..runs.result_file import seal_result
+from .following import Hearer, follow
+from .going import Going
+from .launchers.jobs import JobFiles
+from .launchers.local import Local
 from .outcome import Outcome, Run, asked_of, look, runs_of
 from .work import Commands, Failure, Job, carry_out
-from .workers import places, run_side_by_side, visible_gpus
 
 if TYPE_CHECKING:
     from ..recipe.study import Study
+    from .launchers.protocol import Launcher
 
 FORMAT = 1
-STUDIES, FAILURE = Path("studies"), "failure.txt"
+FAILURE = "failure.txt"
+# How often result.json is written anew, at most, until all runs are done.
+_REWRITTEN = 20
 # What a study leaves in its folder, also when it is killed.
 _OWN = re.compile(
-    r"runs|report|result\.json|result-damaged(-\d+)?\.json|\.lock(\.exists)?|\.result\.json\.\d+\.tmp"
+    r"runs|report|jobs|result\.json|result-damaged(-\d+)?\.json|\.lock(\.exists)?|\.result\.json\.\d+\.tmp"
 )
 
 
@@ -55,6 +61,9 @@ class StudyReporter(Protocol):
     def done(self, number: int, outcome: Outcome) -> None:
         """Receive the outcome of a run."""
 
+    def warn(self, message: str) -> None:
+        """Receive a warning about the study as a whole."""
+
 
 class SilentStudy:
     """Report nothing."""
@@ -67,6 +76,9 @@ class SilentStudy:
         return Silent()
 
     def done(self, number: int, outcome: Outcome) -> None:
+        """Ignore it."""
+
+    def warn(self, message: str) -> None:
         """Ignore it."""
 
 
@@ -85,7 +97,6 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
     for outcome in outcomes:
         by_cell[outcome.run.cell.slug].append(outcome)
     rows = list(dict.fromkeys(name for outcome in outcomes for name in outcome.accuracies))
-    measures = list(dict.fromkeys(name for outcome in outcomes for name in outcome.measures))
     return {
         "format": FORMAT,
         "name": study.name,
@@ -96,7 +107,6 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
         "seeds": list(study.seeds),
         "suite": study.suite_name or None,
         "rows": rows,
-        "measures": measures,
         "cells": [
             {
                 "name": cell.name,
@@ -109,7 +119,6 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
                         "reason": outcome.reason,
                         "seconds": outcome.seconds,
                         "accuracies": dict(outcome.accuracies),
-                        "measures": dict(outcome.measures),
                         "audit": outcome.audit,
                     }
                     for outcome in by_cell[cell.slug]
@@ -117,10 +126,6 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
                 "rows": {
                     name: spread_of([o.accuracies[name] for o in by_cell[cell.slug] if name in o.accuracies])
                     for name in rows
-                },
-                "measures": {
-                    name: spread_of([o.measures[name] for o in by_cell[cell.slug] if name in o.measures])
-                    for name in measures
                 },
                 "threats": {name: threat for o in by_cell[cell.slug] for name, threat in o.threats.items()},
             }
@@ -134,26 +139,25 @@ def run_study(
     folder: Path,
     commands: Commands,
     reporter: StudyReporter,
-    processes: int | None = None,
     observers: Sequence[str] = (),
+    submit: bool = True,
 ) -> dict[str, Any]:
-    """Run the unfinished runs of a study, and write result.json after every run.
+    """Run the unfinished runs of a study, and write result.json now and then and at the end.
 
     Args:
         study: a study whose cells have been checked.
         folder: the study folder.
         commands: the functions that train, evaluate and audit.
         reporter: receives progress.
-        processes: number of simultaneous runs, each in its own process, on its own GPU if there are several;
-            None for the number of GPUs. With one, the runs take place in this process.
         observers: names of the plugins that observe the runs.
+        submit: whether to start runs, or else only to follow those that were submitted before.
 
     Returns:
         The content of result.json; failed runs have a reason.
 
     Raises:
-        RunError: the study was started in several processes, the folder cannot be written, or another
-            process runs a study in it.
+        RunError: the study was started in several processes, the folder cannot be written, another process
+            runs a study in it, or the launcher refuses its jobs.
         Interrupted: Ctrl-C or SIGTERM was received; the same command resumes the study.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -162,79 +166,148 @@ def run_study(
             "sets the number of simultaneous runs"
         )
     refuse_foreign(folder)
-    with locked(folder):
-        _put_damaged_aside(folder)
+    with locked(folder) if submit else contextlib.nullcontext():
+        if submit:
+            _put_damaged_aside(folder)
         outcomes = [look(study, run) for run in runs_of(study, folder)]
-        jobs = {
-            at: _job(study, each, observers) for at, each in enumerate(outcomes) if each.status != "finished"
-        }
-        on_gpus = any(each.run.recipe.train.device in ("auto", "cuda") for each in outcomes)
-        where = places(processes, visible_gpus() if on_gpus else [])[: max(1, len(jobs))]
-        reporter.plan(outcomes, len(where))
-
-        def start(at: int) -> Reporter:
-            before = outcomes[at]
-            listener = reporter.start(at + 1, before.run.name)
-            if before.status in ("damaged", "trained") and before.reason:
-                listener.warn(before.reason)
-            if before.status == "damaged":
-                with writing(f"in the run folder {before.run.folder}"):
-                    put_aside(before.run.folder / RESULT, "damaged")
-            return listener
-
-        def done(at: int, failure: Failure | None) -> None:
-            outcomes[at] = _ended(study, outcomes[at].run, failure)
-            _write(study, folder, outcomes)
-            reporter.done(at + 1, outcomes[at])
-            if not is_finished(outcomes[at].run.folder):
-                give_up_on_those_after(outcomes[at])
-
-        def give_up_on_those_after(lost: Outcome) -> None:
-            why = f"starts from {lost.run.name}, which is {lost.status}: {lost.reason}"
-            for at, each in enumerate(outcomes):
-                if at in work and lost.run.folder in each.run.needs:
-                    del work[at]
-                    start(at)
-                    done(at, Failure(why, ""))
-
-        work = {at: job for at, job in jobs.items() if job is not None}
-        with _going_on():
-            for at in sorted(jobs.keys() - work.keys()):
-                start(at)
-                done(at, Failure(outcomes[at].reason, ""))
-                give_up_on_those_after(outcomes[at])
-            if len(where) > 1:
-                run_side_by_side(work, where, start, done, lambda at: _can_start(outcomes[at].run))
-            else:
-                while work:
-                    at = next(iter(work))
-                    job = work.pop(at)
-                    done(at, carry_out(job, commands, start(at)))
-        return _write(study, folder, outcomes)
+        going = Going.of(folder, [each.run.folder.name for each in outcomes if each.status != "finished"])
+        with going.followed_by(study.launcher, _use_gpus(outcomes)) as launcher:
+            running = _Running(study, folder, outcomes, reporter, launcher)
+            waiting = sum(each.status not in ("finished", "another recipe") for each in outcomes)
+            places = min(launcher.places, max(1, waiting))
+            reporter.plan(outcomes, places)
+            if submit:
+                running.take(observers, going.numbers)
+            with _going_on(launcher.lasting):
+                if places == 1 and isinstance(launcher, Local):
+                    running.carry_out(commands)
+                else:
+                    running.follow(going.numbers)
+        return running.write()
 
 
-def _can_start(run: Run) -> bool:
-    """Return whether the runs that a run starts from have been trained."""
-    return all(is_finished(folder) for folder in run.needs)
+def _use_gpus(outcomes: Sequence[Outcome]) -> bool:
+    return any(each.run.recipe.train.device in ("auto", "cuda") for each in outcomes)
+
+
+class _Running:
+    """The runs of a study while they are run."""
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        outcomes: list[Outcome],
+        reporter: StudyReporter,
+        launcher: Launcher,
+    ) -> None:
+        self.study, self.folder, self.outcomes = study, folder, outcomes
+        self.reporter, self.launcher, self.files = reporter, launcher, JobFiles(folder)
+        self.waiting = dict[int, Job]()
+        self._unsent = dict[int, Path]()
+        self._unwritten = 0
+
+    def take(self, observers: Sequence[str], going: Mapping[str, str]) -> None:
+        """Take the remaining work, without what is submitted already."""
+        lost = []
+        for at, each in enumerate(self.outcomes):
+            if each.status == "another recipe" or (each.status == "failed" and not each.lacks):
+                lost.append(at)
+            elif each.status != "finished" and each.run.folder.name not in going:
+                self.waiting[at] = _job(self.study, each, observers)
+        for at in lost:
+            self.start(at)
+            self.done(at, Failure(self.outcomes[at].reason, ""))
+
+    def carry_out(self, commands: Commands) -> None:
+        """Do the work in this process; a run that others start from comes before them."""
+        while self.waiting:
+            at = next(iter(self.waiting))
+            job = self.waiting.pop(at)
+            self.prepare(at)
+            self.done(at, carry_out(job, commands, self.start(at)))
+
+    def follow(self, going: Mapping[str, str]) -> None:
+        """Submit the work, and follow it and what was submitted before."""
+        names = [each.run.folder.name for each in self.outcomes]
+        for at in self.waiting:
+            self.prepare(at)
+        launcher = use_to_mapping(self.study.launcher)
+
+        def note(numbers: Iterable[tuple[int, str]]) -> None:
+            if self.launcher.lasting:
+                self.files.note(launcher, [(names[at], number) for at, number in numbers])
+
+        hearer = Hearer(note, self._can_start, self.start, self.done, self._full)
+        self._unsent = {at: self.files.write(names[at], job) for at, job in self.waiting.items()}
+        known = {at: going[name] for at, name in enumerate(names) if name in going}
+        follow(self.launcher, self._unsent, known, lambda at: self.files.messages(names[at]), hearer)
+
+    def _can_start(self, at: int) -> bool:
+        """Return whether the runs that a run starts from have been trained."""
+        return all(is_finished(folder) for folder in self.outcomes[at].run.needs.values())
+
+    def _full(self, count: int) -> None:
+        self.reporter.warn(f"the queue takes no more jobs for now: {count} runs wait here until it does")
+
+    def prepare(self, at: int) -> None:
+        """Put aside what a run must make again."""
+        before = self.outcomes[at]
+        if before.status == "damaged":
+            with writing(f"in the run folder {before.run.folder}"):
+                put_aside(before.run.folder / RESULT, "damaged")
+
+    def start(self, at: int) -> Reporter:
+        """Report that a run starts, and return its reporter."""
+        before = self.outcomes[at]
+        listener = self.reporter.start(at + 1, before.run.name)
+        if before.status in ("damaged", "trained") and before.reason:
+            listener.warn(before.reason)
+        return listener
+
+    def done(self, at: int, failure: Failure | None) -> None:
+        """Note how a run ended; result.json is not written anew for each of many."""
+        self.outcomes[at] = _ended(self.study, self.outcomes[at].run, failure)
+        self._unwritten += 1
+        if self._unwritten * _REWRITTEN >= len(self.outcomes):
+            self.write()
+        self.reporter.done(at + 1, self.outcomes[at])
+        if not is_finished(self.outcomes[at].run.folder):
+            self._give_up_on_those_after(self.outcomes[at])
+
+    def _give_up_on_those_after(self, lost: Outcome) -> None:
+        why = f"starts from {lost.run.name}, which is {lost.status}: {lost.reason}"
+        for at, each in enumerate(self.outcomes):
+            if at in self.waiting and lost.run.folder in each.run.needs.values():
+                del self.waiting[at]
+                self._unsent.pop(at, None)
+                self.start(at)
+                self.done(at, Failure(why, ""))
+
+    def write(self) -> dict[str, Any]:
+        """Write result.json, and return its content."""
+        self._unwritten = 0
+        body = study_to_json(self.study, self.folder, self.outcomes)
+        with writing(f"the result of the study in {self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / RESULT, seal_result(body, "result"))
+        return body
 
 
 @contextlib.contextmanager
-def _going_on() -> Iterator[None]:
+def _going_on(lasting: bool) -> Iterator[None]:
     """Add to an interrupt how to resume."""
-    message = "stopped; finished work is kept: give the same command again to resume"
+    message = (
+        "what was submitted goes on: see it with --status, follow it with --follow, end it with --cancel"
+        if lasting
+        else "stopped; finished work is kept: give the same command again to resume"
+    )
     try:
         yield
     except Interrupted as stop:
         raise Interrupted(message, stop.exit_code) from stop
     except KeyboardInterrupt as stop:
         raise Interrupted(message, 130) from stop
-
-
-def _write(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    body = study_to_json(study, folder, outcomes)
-    with writing(f"the result of the study in {folder}"):
-        write_json(folder / RESULT, seal_result(body, "result"))
-    return body
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -272,21 +345,20 @@ def _put_damaged_aside(folder: Path) -> None:
             put_aside(folder / RESULT, "damaged")
 
 
-def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
-    """Return the remaining work of a run; None if its folder holds another run, or one that stays failed."""
+def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job:
+    """Return the remaining work of a run."""
     run, trained = before.run, before.status in ("trained", "failed")
-    if before.status == "another recipe" or (before.status == "failed" and not before.lacks):
-        return None
     lacks = before.lacks if trained else asked_of(study)
     return Job(
         recipe_to_mapping(run.recipe),
-        str(run.folder),
+        str(run.folder.absolute()),
         train=not trained,
         resume=before.status in ("unfinished", "damaged"),
-        suite=str(study.suite) if study.suite and study.suite_name in lacks else None,
+        suite=str(study.suite.absolute()) if study.suite and study.suite_name in lacks else None,
         audit=AUDIT in lacks,
         device=run.recipe.train.device,
         observers=list(observers),
+        directory=str(Path.cwd()),
     )
 
 

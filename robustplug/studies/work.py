@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ..core.reporting import Reporter
 from ..errors import Interrupted, RunError, ends_program
 from ..files.reading import parse_json
 from ..files.seals import parsed
-from ..runs.folder import EVALUATIONS
+from ..runs.folder import EVALUATIONS, holds_run, is_finished
 from .messages import Work
 
 
@@ -38,6 +38,7 @@ class Job:
         audit: whether to audit the model.
         device: device of the evaluation.
         observers: names of the plugins that observe the training.
+        directory: folder that relative paths of the recipe are relative to; "" for that of the process.
     """
 
     recipe: Mapping[str, Any]
@@ -48,15 +49,16 @@ class Job:
     audit: bool
     device: str
     observers: list[str] = field(default_factory=list)
+    directory: str = ""
 
     @classmethod
-    def parse(cls, line: bytes) -> Job:
-        """Return the job of a line of JSON.
+    def parse(cls, text: bytes) -> Job:
+        """Return the job of a JSON text.
 
         Raises:
             Unreadable: it is not a job.
         """
-        return cls(**parsed(Work, parse_json(line)).model_dump())
+        return cls(**parsed(Work, parse_json(text)).model_dump())
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,24 @@ class Failure:
     details: str
 
 
-def carry_out(job: Job, commands: Commands, reporter: Reporter) -> Failure | None:
+TRAINED, EVALUATED, AUDITED = "training", "suite", "audit"
+
+
+def carry_out(
+    job: Job,
+    commands: Commands,
+    reporter: Reporter,
+    done: Collection[str] = (),
+    finish: Callable[[str], object] = lambda part: None,
+) -> Failure | None:
     """Do a job and return its failure, if any; only interrupts are raised.
+
+    Args:
+        job: the job.
+        commands: the functions of the Python API.
+        reporter: receives progress.
+        done: parts that are done already, if the job was stopped and starts again.
+        finish: receives each part that is done.
 
     Raises:
         Interrupted, KeyboardInterrupt: a stop signal was received.
@@ -76,13 +94,19 @@ def carry_out(job: Job, commands: Commands, reporter: Reporter) -> Failure | Non
     folder = Path(job.folder)
     more = {"out": folder / EVALUATIONS, "device": job.device, "reporter": reporter}
     try:
-        if job.train:
-            more_training = {"resume": job.resume, "observers": job.observers, "reporter": reporter}
-            commands.train(job.recipe, out=folder, **more_training)
-        if job.suite is not None:
+        if job.train and TRAINED not in done:
+            # A job that starts again, on another node perhaps, finds what it has left.
+            resume = job.resume or holds_run(folder)
+            if not (resume and is_finished(folder)):
+                more_training = {"resume": resume, "observers": job.observers, "reporter": reporter}
+                commands.train(job.recipe, out=folder, **more_training)
+            finish(TRAINED)
+        if job.suite is not None and EVALUATED not in done:
             commands.evaluate(folder, suite=Path(job.suite), **more)
-        if job.audit:
+            finish(EVALUATED)
+        if job.audit and AUDITED not in done:
             commands.audit(folder, **more)
+            finish(AUDITED)
     except Interrupted:
         raise
     except BaseException as error:

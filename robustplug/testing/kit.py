@@ -14,6 +14,7 @@ from ..plugin.host import registry
 from ..plugin.registry import did_you_mean
 from . import (
     checks_component,
+    checks_launchers,
     checks_measuring,
     checks_parts,
     checks_rates,
@@ -48,6 +49,7 @@ _BY_KIND: dict[Kind, tuple[CheckFunction, ...]] = {
     "augmentation": checks_rates.AUGMENTATION_CHECKS,
     "measurement": checks_measuring.MEASUREMENT_CHECKS,
     "wrapper": checks_measuring.WRAPPER_CHECKS,
+    "launcher": checks_launchers.LAUNCHER_CHECKS,
 }
 
 

@@ -12,12 +12,15 @@ from robustplug.testing.kit import all_checks
 LONG = {"autoattack"}
 # Installed apart from the others; see pyproject.toml.
 APART = {"torchattacks"}
+# The tests of clusters run them, too.
+_JOBS = ("launcher_carries_out_jobs", "launcher_ends_what_is_cancelled")
+NEEDS_A_CLUSTER = {"ray": _JOBS, "slurm": _JOBS}
 # N-FGSM leaves most of its radius to noise.
 EXPECTED = {("autoattack", "ascends_a_linear_model"), ("n-fgsm", "ascends_a_linear_model")}
 
 
 def marks(component: str, check: str) -> list[pytest.MarkDecorator]:
-    found = [pytest.mark.slow] if component in LONG else []
+    found = [pytest.mark.slow] if component in LONG or check in NEEDS_A_CLUSTER.get(component, ()) else []
     if component in APART:
         missing = importlib.util.find_spec(component) is None
         found.append(pytest.mark.skipif(missing, reason=f"{component} is not installed"))

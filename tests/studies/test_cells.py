@@ -65,7 +65,7 @@ def test_a_run_comes_after_that_of_the_same_seed_that_it_starts_from(tmp_path: P
         teacher, learner = f"method-teacher_seed-{seed}", f"method-student_seed-{seed}"
         assert order.index(teacher) < order.index(learner)
         assert runs[learner].recipe.method.options.teacher.start == str(tmp_path / "runs" / teacher)
-        assert runs[teacher].needs == ()
+        assert not runs[teacher].needs
 
 
 def test_other_axes_keep_their_labels(tmp_path: Path) -> None:

@@ -1,63 +1,74 @@
-"""Runs side by side, with processes that pretend."""
+"""Jobs that the local launcher carries out side by side, with processes that pretend."""
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from robustplug.core.reporting import Silent
+from robustplug.builtin import LocalOptions
+from robustplug.core.reporting import Reporter, Silent
 from robustplug.core.types import EpochReport, Progress, RunInfo
 from robustplug.errors import Interrupted, RunError
 from robustplug.files.reading import Unreadable
-from robustplug.studies import workers
-from robustplug.studies.messages import LONGEST, Relay, decode, pass_on, read_messages
+from robustplug.studies.following import Hearer, follow
+from robustplug.studies.launchers import local, process
+from robustplug.studies.launchers.jobs import JobFiles, job_ended, messages_file
+from robustplug.studies.launchers.local import Local, places
+from robustplug.studies.launchers.protocol import JobState, Launcher
+from robustplug.studies.messages import LONGEST, Messages, Relay, decode, pass_on
 from robustplug.studies.work import Commands, Failure, Job, carry_out
-from robustplug.studies.workers import places, run_side_by_side
 
 # Each does what its recipe says: the code of the process that stands in for a worker.
 PROCESS = """
 import json, os, sys, time
 from pathlib import Path
-job = json.loads(sys.stdin.readline())
 def say(kind, **values):
-    print(json.dumps({"kind": kind, **values}), flush=True)
+    write(json.dumps({"kind": kind, **values}) + "\\n")
+def write(text):
+    with open(file[:-1], "a") as messages:
+        messages.write(text)
 def wait_for(name):
     while not Path(job["folder"], name).exists():
         time.sleep(0.01)
-exec(job["recipe"]["code"])
+for line in sys.stdin:
+    job, file = json.loads(Path(line.strip()).read_text()), line.strip() + "l\\n"
+    answer = "done"
+    exec(job["recipe"]["code"])
+    print(answer, flush=True)
+    if answer != "done":
+        break
 """
 MEETS = """
 Path(job["folder"], job["recipe"]["own"]).touch()
 wait_for(job["recipe"]["other"])
-say("attack", name=os.environ.get("CUDA_VISIBLE_DEVICES", ""), done=1, total=2)
+say("attack", name=os.environ.get("CUDA_VISIBLE_DEVICES", ""), done=1, total=os.getpid())
 say("done")
 """
 GARBAGE = """
-print("no message", flush=True)
-print("[" * 9999, flush=True)
-print("x" * 3 * 2**20, flush=True)
+write("no message\\n")
+write("[" * 9999 + "\\n")
+write("x" * 3 * 2**20 + "\\n")
 say("attack", name=3, done="1", total=[])
 say("failed", reason=3, details=None)
 say("done")
-print("cut off", end="")
+write("cut off")
 """
-STOPS = "say('warn', message='up')\nsys.stdin.read()\nsay('stopped')"
+STOPS = "say('warn', message='up')\nsys.stdin.read()\nsay('stopped')\nanswer = 'stopped'"
 
 
 @pytest.fixture(autouse=True)
 def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "COMMAND", (sys.executable, "-S", "-c", PROCESS))
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-S", "-c", PROCESS))
 
 
 def job(folder: Path, code: str, **more: str) -> Job:
@@ -77,15 +88,38 @@ class Heard(Silent):
 
 
 def run_all(
-    jobs: dict[int, Job], where: list[dict[str, str]], act: Callable[[], object] = lambda: None
+    jobs: dict[int, Job],
+    launcher: Launcher,
+    act: Callable[[], object] = lambda: None,
+    going: dict[int, str] | None = None,
 ) -> tuple[list[tuple[int, str]], dict[int, Failure | None]]:
     notes: list[tuple[int, str]] = []
     ended: dict[int, Failure | None] = {}
+    folder = Path(next(iter(jobs.values())).folder)
+    files = JobFiles(folder)
+
+    def start(number: int) -> Reporter:
+        return Heard(number, notes, act)
+
+    def full(count: int) -> None:
+        notes.append((count, "full"))
+
+    hearer = Hearer(lambda _: None, lambda _: True, start, ended.__setitem__, full)
+    paths = {number: files.write(str(number), each) for number, each in jobs.items()}
+    paths = {number: path for number, path in paths.items() if number not in (going or {})}
     try:
-        run_side_by_side(jobs, where, lambda number: Heard(number, notes, act), ended.__setitem__)
+        follow(launcher, paths, going or {}, lambda number: files.messages(str(number)), hearer)
     except Interrupted as stop:
         notes.append((stop.exit_code, "interrupted"))
+    finally:
+        launcher.close()
     return notes, ended
+
+
+def processes(count: int, gpus: Sequence[str] = ()) -> Local:
+    launcher = Local(LocalOptions(count), folder=Path(), gpus=False)
+    launcher._where = places(count, gpus)
+    return launcher
 
 
 @pytest.mark.parametrize(
@@ -112,33 +146,45 @@ def test_gpus_are_those_that_this_process_may_use(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if set_to is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", set_to)
-    assert workers.visible_gpus() == expected
+    assert local.visible_gpus() == expected
 
 
 def test_jobs_run_side_by_side_each_in_its_place(tmp_path: Path) -> None:
     """Each waits for a sign of the other: one after the other they would wait for ever."""
     jobs = {1: job(tmp_path, MEETS, own="a", other="b"), 2: job(tmp_path, MEETS, own="b", other="a")}
     jobs[7] = job(tmp_path, MEETS, own="c", other="a")
-    notes, ended = run_all(jobs, places(None, ["0", "1"]))
-    assert sorted(notes[:2]) == [(1, "0"), (2, "1")]
-    assert [number for number, _ in notes[2:]] == [7]
+    notes, ended = run_all(jobs, processes(2, ["0", "1"]))
+    assert sorted(notes)[:2] == [(1, "0"), (2, "1")]
+    assert len(notes) == 3
     assert ended == {1: None, 2: None, 7: None}
+
+
+def test_a_process_does_one_job_after_the_other_and_dies_with_one_that_fails(tmp_path: Path) -> None:
+    says = "say('warn', message=str(os.getpid()))\n"
+    jobs = {0: job(tmp_path, says + "say('done')"), 1: job(tmp_path, says + "say('done')")}
+    jobs[2] = job(tmp_path, says + "say('failed', reason='no', details='')\nanswer = 'failed'")
+    jobs[3] = job(tmp_path, says + "say('done')")
+    notes, ended = run_all(jobs, processes(1))
+    numbers = [said for _, said in sorted(notes)]
+    assert len({*numbers[:3]}) == 1
+    assert numbers[3] != numbers[0]
+    assert ended == {0: None, 1: None, 2: Failure("no", ""), 3: None}
 
 
 def test_what_fails_or_dies_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     jobs = {
-        0: job(tmp_path, "say('failed', reason='no memory', details='Traceback …')"),
+        0: job(tmp_path, "say('failed', reason='no memory', details='Traceback …')\nanswer = 'failed'"),
         1: job(tmp_path, "print('out of luck', file=sys.stderr); sys.exit(3)"),
         2: job(tmp_path, "os.kill(os.getpid(), 9)"),
         3: job(tmp_path, GARBAGE),
     }
-    notes, ended = run_all(jobs, [{}, {}])
+    notes, ended = run_all(jobs, processes(2))
     (warning,) = [text for number, text in notes if number == 3]
     assert warning.startswith("5 lines of its process were no messages")
     assert "\n" not in warning
     assert ended[0] == Failure("no memory", "Traceback …")
     assert ended[1] is not None
-    assert ended[1].reason == "its process ended with exit code 3: out of luck"
+    assert ended[1].reason.startswith("its process ended with exit code 3: out of luck; ")
     assert ended[2] is not None
     assert "killed by signal 9" in ended[2].reason
     assert ended[3] is None
@@ -152,7 +198,7 @@ def test_an_interrupt_stops_all_and_starts_no_more(tmp_path: Path) -> None:
         while signals:
             signal.raise_signal(signals.pop())
 
-    notes, ended = run_all(jobs, [{}, {}], interrupt)
+    notes, ended = run_all(jobs, processes(2), interrupt)
     assert notes[-1] == (143, "interrupted")
     assert ended == {}
     assert {number for number, _ in notes[:-1]} <= {0, 1}
@@ -164,10 +210,110 @@ def test_a_second_interrupt_kills(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_all({0: job(tmp_path, deaf)}, [{}], lambda: signal.raise_signal(signal.SIGINT))
+            run_all({0: job(tmp_path, deaf)}, processes(1), lambda: signal.raise_signal(signal.SIGINT))
     finally:
         signal.signal(signal.SIGINT, before)
     assert threading.active_count() < 20
+
+
+class Queue:
+    """Be a launcher whose jobs last: it writes their messages itself, and takes one job at a time."""
+
+    places, lasting, pause = 1, True, 0.01
+
+    def __init__(self, script: dict[str, list[tuple[str, str]]]) -> None:
+        self.script, self.taken, self.files = script, list[str](), dict[str, Path]()
+        self.closed = False
+
+    def submit(self, jobs: Sequence[Path]) -> Sequence[str]:
+        if any(self.script[number] for number in self.taken):
+            return []
+        self.taken.append(jobs[0].stem)
+        self.files[jobs[0].stem] = jobs[0]
+        return [jobs[0].stem]
+
+    def states(self, numbers: Iterable[str]) -> dict[str, JobState]:
+        found = {}
+        for number in numbers:
+            state, text = self.script[number].pop(0) if self.script.get(number) else ("ended", "")
+            if text:
+                with messages_file(self.files[number]).open("a") as file:
+                    file.write(text + "\n")
+            found[number] = JobState(state, "node lost" if number == "3" else "")  # type: ignore[arg-type]
+        return found
+
+    def cancel(self, numbers: Sequence[str]) -> None:
+        raise AssertionError("jobs that last are not cancelled")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+WARN = json.dumps({"kind": "warn", "message": "hello"})
+DONE, STOPPED = (json.dumps({"kind": kind}) for kind in ("done", "stopped"))
+
+
+def test_a_queue_that_is_full_is_waited_for_and_what_is_queued_again_goes_on(tmp_path: Path) -> None:
+    script = {
+        "0": [("queued", ""), ("running", WARN), ("ended", DONE)],
+        "1": [("running", WARN), ("queued", STOPPED), ("running", WARN), ("ended", DONE)],
+        "2": [("running", WARN), ("ended", STOPPED)],
+        "3": [("running", WARN)],
+    }
+    launcher = Queue(script)
+    notes, ended = run_all({number: job(tmp_path, "") for number in range(4)}, launcher)
+    assert notes == [(3, "full"), (0, "hello"), (1, "hello"), (1, "hello"), (2, "hello"), (3, "hello")]
+    assert (ended[0], ended[1]) == (None, None)
+    assert ended[2] == Failure("was stopped: the same command goes on from its checkpoint", "")
+    assert ended[3] == Failure("node lost; the same command goes on from its checkpoint", "")
+    assert launcher.closed
+
+
+def test_an_interrupt_leaves_what_lasts(tmp_path: Path) -> None:
+    script = {"0": [("running", WARN)] + [("running", "")] * 99, "1": [("running", "")]}
+    notes, ended = run_all(
+        {number: job(tmp_path, "") for number in range(2)},
+        Queue(script),
+        lambda: signal.raise_signal(signal.SIGTERM),
+    )
+    assert notes[-1] == (143, "interrupted")
+    assert ended == {}
+
+
+def test_what_was_submitted_before_is_followed_and_not_submitted_again(tmp_path: Path) -> None:
+    launcher = Queue({"0": [("running", WARN), ("ended", DONE)]})
+    launcher.files["0"] = tmp_path / "jobs" / "0.json"
+    notes, ended = run_all({0: job(tmp_path, "")}, launcher, going={0: "0"})
+    assert (notes, ended, launcher.taken) == ([(0, "hello")], {0: None}, [])
+
+
+def test_where_jobs_were_submitted_is_noted_and_damaged_lines_are_left_out(tmp_path: Path) -> None:
+    files = JobFiles(tmp_path)
+    files.write("a", job(tmp_path, ""))
+    files.note({"use": "slurm"}, [("a", "1_0"), ("b", "1_1")])
+    with (files.folder / "submitted.jsonl").open("a") as file:
+        file.write('{"run": "c", "number": 3}\nnothing\n')
+    files.note({"use": "slurm", "gpus": 1}, [("a", "2")])
+    found = files.submitted()
+    assert {name: each.number for name, each in found.items()} == {"a": "2", "b": "1_1"}
+    assert found["a"].launcher == {"use": "slurm", "gpus": 1}
+
+
+def test_messages_are_read_once_and_a_line_that_is_being_written_later(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    messages = Messages(file)
+    assert list(messages.read()) == []
+    file.write_text(WARN + "\n" + DONE[:5])
+    assert len(list(messages.read())) == 1
+    assert messages.ended is None
+    file.write_text(WARN + "\n" + DONE + "\n")
+    assert len(list(messages.read())) == 1
+    assert messages.ended is not None
+    assert job_ended(tmp_path / "a.json")
+    file.write_text(WARN + "\n" + DONE + "\n\n" + WARN + "\n")
+    assert len(list(messages.read())) == 1
+    assert (messages.ended, messages.malformed) == (None, 0)
+    assert not job_ended(tmp_path / "a.json")
 
 
 def test_what_a_run_reports_passes_through_unchanged() -> None:
@@ -244,26 +390,16 @@ def test_a_line_that_is_no_message_is_not_believed(line: bytes) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_line_without_end_takes_no_memory() -> None:
-    class Endless(io.RawIOBase):
-        """Send 64 MiB without the end of a line, then a message."""
-
-        left = 64
-
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: Any) -> int:
-            part = b"x" * len(buffer) if self.left else b""
-            self.left -= self.left and 1
-            buffer[: len(part)] = part
-            return len(part)
-
+def test_a_line_without_end_takes_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    with file.open("wb") as lines:
+        lines.truncate(64 * 2**20)
+    messages = Messages(file)
     tracemalloc.start()
-    stream = io.BufferedReader(Endless(), 2**20)
-    assert [str(each) for each in read_messages(stream)] == [f"is longer than {LONGEST} bytes"]
+    assert list(messages.read()) == []
     assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
     tracemalloc.stop()
+    assert messages.first_malformed == f"is longer than {LONGEST} bytes"
 
 
 def test_long_texts_are_cut_to_their_ends() -> None:
@@ -285,6 +421,7 @@ def test_long_texts_are_cut_to_their_ends() -> None:
         {"audit": None},
         {"device": ["cpu"]},
         {"observers": "tensorboard"},
+        {"directory": None},
         {"more": 1},
     ],
     ids=str,
@@ -295,11 +432,14 @@ def test_a_worker_takes_only_a_job(change: dict[str, Any], tmp_path: Path) -> No
         Job.parse(json.dumps(body).encode())
 
 
-def test_a_worker_that_gets_no_job_says_so() -> None:
+def test_a_worker_that_gets_no_job_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"folder": 3}')
     command = [sys.executable, "-m", "robustplug.worker"]
-    done = subprocess.run(command, input=b'{"folder": 3}\n', capture_output=True, check=True)
-    (failed,) = read_messages(io.BytesIO(done.stdout))
-    assert "the job that the study gave to its process is not as it was written" in str(failed)
+    done = subprocess.run(command, input=f"{file}\n".encode(), capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"failed\n")
+    (failed,) = Messages(messages_file(file)).read()
+    assert "is not as it was written" in str(failed)
     assert b"Traceback" not in done.stderr
 
 
@@ -315,8 +455,12 @@ def test_a_job_does_what_is_asked_and_no_more(tmp_path: Path) -> None:
         return call
 
     both = Job({}, str(tmp_path), False, False, "x.toml", True, "cpu")
-    assert carry_out(both, Commands(note("t"), note("e"), note("a")), Silent()) is None
-    assert calls == ["e", "a"]
+    parts: list[str] = []
+    commands = Commands(note("t"), note("e"), note("a"))
+    assert carry_out(both, commands, Silent(), finish=parts.append) is None
+    assert (calls, parts) == (["e", "a"], ["suite", "audit"])
+    assert carry_out(both, commands, Silent(), done=["suite"]) is None
+    assert calls.pop() == "a"
     assert Job.parse(json.dumps(asdict(both)).encode()) == both
     failed = carry_out(both, Commands(note("t"), note("e", RunError("full")), note("a")), Silent())
     assert failed is not None

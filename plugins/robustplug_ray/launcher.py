@@ -1,0 +1,133 @@
+"""The launcher: a detached actor starts the jobs as tasks, and goes on when the command has ended."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustplug.api import JobState, RunError
+
+if TYPE_CHECKING:
+    from . import RayOptions
+
+_SPACE = "robustplug"
+# Seconds to wait for the actor, whose node may have died.
+_PATIENCE = 30.0
+
+
+class RayCluster:
+    """Do jobs as tasks of a Ray cluster; those of an existing cluster go on when this process ends.
+
+    Args:
+        options: the cluster, and what the jobs ask for.
+        folder: the folder of the jobs, which the nodes must see at the same path.
+        gpus: whether jobs may use a GPU.
+
+    Raises:
+        RunError: Ray is not installed, or there is no such cluster.
+    """
+
+    def __init__(self, options: RayOptions, *, folder: Path, gpus: bool) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise RunError('the launcher ray needs Ray: pip install "robustplug[ray]"') from error
+        self._ray, self._options = ray, options
+        self.lasting, self.pause = options.address is not None, options.pause
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            try:
+                ray.init(
+                    options.address or "local",
+                    namespace=_SPACE,
+                    runtime_env=dict(options.runtime_env) or None,
+                    log_to_driver=False,
+                    logging_level="error",
+                )
+            except (ConnectionError, RuntimeError, ValueError, TypeError) as error:
+                where = options.address or "of this machine"
+                raise RunError(
+                    f"cannot use the Ray cluster {where}: {' '.join(str(error).split())}; start it with `ray "
+                    "start --head`, or give another launcher.address"
+                ) from error
+        there = ray.cluster_resources()
+        asked = {"CPU": options.cpus, "GPU": options.gpus, **options.resources}
+        lacking = [name for name, amount in asked.items() if amount > there.get(name, 0)]
+        if lacking:
+            self.close()
+            raise RunError(
+                f"the Ray cluster has not enough {', '.join(lacking)} for a run: it has "
+                f"{ ({name: there.get(name, 0) for name in lacking}) }; change [launcher]"
+            )
+        room = [there[name] / amount for name, amount in asked.items() if amount > 0]
+        self.places = max(1, int(min([options.at_a_time, *room])))
+        self._known: dict[str, JobState] = {}
+        # An actor that is not detached lives as long as its handle.
+        self._handles: list[Any] = []
+
+    def submit(self, jobs: Sequence[Path]) -> Sequence[str]:
+        """Submit jobs to an actor of their own, which Ray starts again if its node dies."""
+        from .work import Queue
+
+        chosen = self._options
+        task: dict[str, Any] = {
+            "num_cpus": chosen.cpus,
+            "num_gpus": chosen.gpus,
+            "resources": dict(chosen.resources),
+            "max_retries": chosen.retries,
+            "scheduling_strategy": "SPREAD" if chosen.spread == "spread" else "DEFAULT",
+        }
+        if chosen.memory is not None:
+            task["memory"] = int(chosen.memory * 2**30)
+        name = f"robustplug-{uuid.uuid4().hex}"
+        lasts: dict[str, Any] = {"lifetime": "detached"} if self.lasting else {}
+        queue = self._ray.remote(Queue).options(
+            name=name, namespace=_SPACE, num_cpus=0, max_restarts=-1, max_task_retries=-1, **lasts
+        )
+        handle = queue.remote([str(job) for job in jobs], task, chosen.at_a_time)
+        self._handles.append(handle)
+        return [f"{name}/{number}" for number in range(len(jobs))]
+
+    def states(self, numbers: Sequence[str]) -> Mapping[str, JobState]:
+        """Return the state of each job, as its actor says."""
+        found: dict[str, JobState] = {}
+        for name in dict.fromkeys(number.partition("/")[0] for number in numbers):
+            own = [number for number in numbers if number.partition("/")[0] == name]
+            try:
+                said = self._ask(name)
+            except ValueError:  # there is no such actor, or not any more
+                found |= dict.fromkeys(own, JobState("ended"))
+                continue
+            except (self._ray.exceptions.RayError, TimeoutError):
+                # It is started again elsewhere.
+                found |= {number: self._known.get(number, JobState("queued")) for number in own}
+                continue
+            for number in own:
+                state, reason = said.get(int(number.partition("/")[2] or -1), ("ended", ""))
+                found[number] = JobState(state, reason)
+        self._known |= found
+        return found
+
+    def _ask(self, name: str) -> dict[int, tuple[Any, str]]:
+        actor = self._ray.get_actor(name, namespace=_SPACE)
+        said: dict[int, tuple[Any, str]] = self._ray.get(actor.states.remote(), timeout=_PATIENCE)
+        if all(state == "ended" for state, _ in said.values()):
+            self._ray.kill(actor)
+        return said
+
+    def cancel(self, numbers: Sequence[str]) -> None:
+        """Withdraw what is queued, and stop what is running at its next batch."""
+        for name in dict.fromkeys(number.partition("/")[0] for number in numbers):
+            own = [int(each.partition("/")[2] or -1) for each in numbers if each.partition("/")[0] == name]
+            try:
+                actor = self._ray.get_actor(name, namespace=_SPACE)
+            except ValueError:
+                continue
+            self._ray.get(actor.cancel.remote(own), timeout=_PATIENCE)
+
+    def close(self) -> None:
+        """Leave the cluster; a local one ends, and its runs with it."""
+        if self._connected:
+            self._ray.shutdown()

@@ -1,0 +1,1 @@
+"""Launchers, which carry out the jobs of a study somewhere, and the files that jobs are exchanged by."""

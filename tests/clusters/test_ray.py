@@ -1,0 +1,106 @@
+"""A study on a Ray cluster of two nodes: a dead node, a preempted one, a full queue, a submit that fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .common import assert_conforms, assert_equal, command, epochs_done, paused, run, starts, write_study
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Start a head, which carries out nothing, and two nodes."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        # Of a machine with much else to do.
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")
+        head = {**NODE, "num_cpus": 0, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            yield made
+        finally:
+            made.shutdown()
+
+
+def ray_options(cluster: Any) -> list[str]:
+    return [
+        "--launcher",
+        "ray",
+        "--set",
+        f"launcher.address={cluster.address}",
+        "--set",
+        "launcher.pause=0.5",
+    ]
+
+
+def raylet_of(process: int) -> int:
+    """Return the process of the node under which a worker runs: its parent's parent."""
+    for _ in range(2):
+        status = Path(f"/proc/{process}/status").read_text()
+        process = int(status.split("PPid:", 1)[1].split()[0])
+    return process
+
+
+def test_dead_and_preempted_nodes_change_no_bit(cluster: Any, local: Path, tmp_path: Path) -> None:
+    nodes = {}
+    for _ in range(2):
+        node = cluster.add_node(**NODE)
+        nodes[node.all_processes["raylet"][0].process.pid] = node
+    file, out = write_study(tmp_path, [0, 1, 2], 6), tmp_path / "ray"
+    with subprocess.Popen(command(file, "ray", *ray_options(cluster)), cwd=tmp_path) as terminal:
+        first, second = paused(out, "seed-0", 2), paused(out, "seed-1", 2)
+        # The third waits: both nodes are taken. The terminal is closed.
+        assert epochs_done(out, "seed-2") == 0
+        terminal.kill()
+    status = run(file, "ray", "--status")
+    assert status.stdout.count(": running (ray ") == 2, status.stdout + status.stderr
+    assert ": queued (ray " in status.stdout
+    killed, preempted = nodes[raylet_of(first)], nodes[raylet_of(second)]
+    os.kill(first, signal.SIGKILL)
+    cluster.remove_node(killed, allow_graceful=False)
+    cluster.remove_node(preempted, allow_graceful=True)
+    os.kill(second, signal.SIGCONT)
+    for _ in range(2):
+        cluster.add_node(**NODE)
+    followed = run(file, "ray", "--follow")
+    assert followed.returncode == 0, followed.stderr
+    assert_equal(out, local)
+    for name in ("seed-0", "seed-1"):
+        begun, *resumed = starts(out, name)
+        assert begun is None
+        assert resumed
+        assert all(epoch is not None and epoch >= 2 for epoch in resumed)
+    before = (out / "jobs" / "submitted.jsonl").read_bytes()
+    again = run(file, "ray", *ray_options(cluster))
+    assert again.returncode == 0, again.stderr
+    assert (out / "jobs" / "submitted.jsonl").read_bytes() == before
+
+
+def test_a_submit_that_fails_says_why_and_leaves_nothing(cluster: Any, tmp_path: Path) -> None:
+    file = write_study(tmp_path, [0, 1], 1)
+    done = run(file, "ray", *ray_options(cluster), "--set", "launcher.resources.absent=1")
+    assert done.returncode == 2
+    assert "the Ray cluster has not enough absent" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "ray" / "runs").exists()
+    done = run(file, "ray", "--launcher", "ray", "--set", "launcher.address=127.0.0.1:1")
+    assert done.returncode == 2
+    assert "cannot use the Ray cluster 127.0.0.1:1" in done.stderr
+
+
+def test_it_conforms() -> None:
+    pytest.importorskip("ray")
+    assert_conforms("ray")
