@@ -72,7 +72,7 @@ def test_other_axes_keep_their_labels(tmp_path: Path) -> None:
     lr = {"key": "optimizer.lr", "values": [0.1, 0.2]}
     pair = study(case("student", student("cell:method=teacher")), case("teacher", {}), axes=(lr,))
     for run in runs_of(read_study(pair), tmp_path):
-        assert [need.name for need in run.needs] == (
+        assert [need.name for need in run.needs.values()] == (
             [run.folder.name.replace("student", "teacher")] if "student" in run.folder.name else []
         )
 
