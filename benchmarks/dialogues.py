@@ -3,7 +3,7 @@
     python benchmarks/dialogues.py                          # an agent of the published sizes
     python benchmarks/dialogues.py runs/advagent-sv-deal    # agent and data of a supervised run
 
-Without a run, an agent is first trained for three epochs, so that its dialogues are as long as those that it
+Without a run, an agent is first trained for two epochs, so that its dialogues are as long as those that it
 learns from: an untrained one says hundreds of words.
 
 Both sides of a ratio negotiate about the same scenarios with the same noise. "One at a time" is a batch of
@@ -36,7 +36,7 @@ WORK: dict[str, tuple[str, dict[str, Any], int]] = {
     "reactive attack, every place": ("reactive-attack", {}, 32),
     "preemptive attack, <pad>": ("preemptive-attack", {"search": "pad"}, 32),
 }
-QUICK = ("train.epochs=3", "validate.samples=8", "evaluate.samples=8")
+QUICK = ("train.epochs=2", "validate.samples=8", "evaluate.samples=8")
 # Sizes of the first release of Lewis et al.
 PUBLISHED = {
     "model.word": 256,
@@ -127,7 +127,7 @@ def main() -> None:
             sizes = [f"{name}={size}" for name, size in PUBLISHED.items()]
             robustplug.train("advagent-sv", overrides=[*QUICK, *sizes], out=folder)
         opened = open_run(options.run or folder, device="cpu")
-    agent, task, name = opened.model, opened.task, options.run or "advagent-sv, published sizes, 3 epochs"
+    agent, task, name = opened.model, opened.task, options.run or "advagent-sv, published sizes, 2 epochs"
     assert isinstance(agent, Agent)
     assert isinstance(task, NegotiationTask)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {name}")

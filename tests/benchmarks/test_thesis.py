@@ -17,8 +17,10 @@ from robustplug.recipe.toml.files import bundled_recipes, bundled_suites
 TABLE = {"rows": ["none", "attack"], "plain": "none", "columns": {"PAR %": 1}}
 
 
-def row(value: float | None, forwards: float = 9.0, failed: str = "", **measures: float) -> dict[str, Any]:
-    return {"failed": failed, "forwards": forwards, "measures": {"PAR %": value, **measures}}
+def row(
+    value: float | None, forwards: float = 9.0, failed: str = "", changed: float | None = None
+) -> dict[str, Any]:
+    return {"failed": failed, "forwards": forwards, "measures": {"PAR %": value, "words changed": changed}}
 
 
 def seeds(*attacked: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -68,7 +70,7 @@ def test_failed_seeds_are_counted_and_leave_the_mean() -> None:
     ("idle", "why"),
     [
         (row(60.0, 3.0), "it asked the model no more than without an attack"),
-        (row(60.0, **{"words changed": 0.0}), "it changed no word"),
+        (row(60.0, changed=0.0), "it changed no word"),
     ],
 )
 def test_a_row_whose_attack_was_not_at_work_is_refused(idle: dict[str, Any], why: str) -> None:
