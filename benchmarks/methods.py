@@ -325,7 +325,7 @@ def main() -> None:
         "--study", type=Path, help="run the study of this file instead; its axis is the recipe"
     )
     parser.add_argument(
-        "--finished", action="store_true", help="with --study: take what is finished, run nothing"
+        "--finished", action="store_true", help="with --study: take finished cells, run nothing"
     )
     parser.add_argument("--title", help="with --study: name of the data in the title")
     parser.add_argument("--note", help="with --study: what the page says of the data")
