@@ -41,7 +41,7 @@ from .recipe.errors import RecipeError
 
 if TYPE_CHECKING:
     from .cli.echo import echo
-    from .cli.evaluation.options import model_options, result_folder
+    from .cli.evaluation.options import evaluate_and_show, model_options, result_folder
     from .core.batches import balanced_order, endless_order, epoch_batches, index_batches, to_device
     from .core.calling.gradients import finite, to_unit
     from .core.calling.meter import Meter
@@ -53,14 +53,18 @@ if TYPE_CHECKING:
     from .core.modules import Normalized, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
     from .core.protocols import (
+        CERTIFIED_RADIUS,
         AimingPerturbation,
         Augmentation,
         BoundedVicinity,
+        Certificate,
         LabelMap,
         LearnedSlot,
         Loss,
+        Measurement,
         OutputMap,
         Perturbation,
+        PortionedMeasurement,
         Rate,
         Schedule,
         SelfTrained,
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
         rate_at,
     )
     from .core.random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
+    from .core.reporting import result_numbers
     from .core.state import MethodState, PerSample
     from .core.step import Step
     from .core.task import DescribedMeasures, LabelledTask, MeasuringTask, PoolingTask, Task
@@ -95,11 +100,13 @@ if TYPE_CHECKING:
     from .files.seals import Strict, opened, parsed, sealed
     from .plugin.signatures import check_arguments, scaled_step
     from .report.figures.batchnorm import batchnorm_figure
+    from .report.figures.certified import certified_figure
     from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
     from .run import open_evaluation
     from .runs.folder import json_text
     from .runs.result_file import note_in_result, write_result
     from .subjects.data.brought import find_column
+    from .subjects.data.hub import load_data_set
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
     from .subjects.data.spool import memory_limit
     from .subjects.data.statistics import (
@@ -112,20 +119,14 @@ if TYPE_CHECKING:
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
     from .subjects.tuning import new_head
-    from .text.changes import (
-        align_words,
-        mark_changes,
-        replace_words,
-        word_spans,
-        words_changed,
-    )
+    from .text.changes import align_words, mark_changes, replace_words, word_spans, words_changed
     from .text.embeddings import WordEmbeddings, word_embeddings
     from .text.records import TextRecord
     from .training.loop import training_loss
 
 _LAZY = {
     "cli.echo": ("echo",),
-    "cli.evaluation.options": ("model_options", "result_folder"),
+    "cli.evaluation.options": ("evaluate_and_show", "model_options", "result_folder"),
     "core.batches": ("balanced_order", "endless_order", "epoch_batches", "index_batches", "to_device"),
     "core.ensemble": ("Ensemble",),
     "core.calling.gradients": ("finite", "to_unit"),
@@ -136,21 +137,10 @@ _LAZY = {
     "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
-        "AimingPerturbation",
-        "Augmentation",
-        "BoundedVicinity",
-        "LabelMap",
-        "LearnedSlot",
-        "Loss",
-        "OutputMap",
-        "Perturbation",
-        "Rate",
-        "Schedule",
-        "SelfTrained",
-        "SparseVicinity",
-        "UpdateSchedule",
-        "Vicinity",
-        "rate_at",
+        *("AimingPerturbation", "Augmentation", "BoundedVicinity", "CERTIFIED_RADIUS", "Certificate"),
+        *("LabelMap", "LearnedSlot", "Loss", "Measurement", "OutputMap", "Perturbation"),
+        *("PortionedMeasurement", "Rate", "Schedule", "SelfTrained", "SparseVicinity"),
+        *("UpdateSchedule", "Vicinity", "rate_at"),
     ),
     "core.random": (
         "beta",
@@ -162,32 +152,21 @@ _LAZY = {
         "stream",
         "uniform_like",
     ),
+    "core.reporting": ("result_numbers",),
     "core.state": ("MethodState", "PerSample"),
     "core.step": ("Step",),
     "core.calling.meter": ("Meter",),
     "core.task": ("DescribedMeasures", "LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
     "core.types": (
-        "AttackResult",
-        "Batch",
-        "Cost",
-        "EpochReport",
-        "Feed",
-        "ParamGroup",
-        "Pass",
-        "Progress",
-        "Result",
-        "RunInfo",
-        "Split",
-        "TaskInfo",
-        "View",
-        "Weights",
-        "take",
+        *("AttackResult", "Batch", "Cost", "EpochReport", "Feed", "ParamGroup", "Pass", "Progress"),
+        *("Result", "RunInfo", "Split", "TaskInfo", "View", "Weights", "take"),
     ),
     "evaluation.opened": ("OpenedEvaluation",),
     "evaluation.opened_run": ("open_run",),
     "files.seals": ("Strict", "opened", "parsed", "sealed"),
     "plugin.signatures": ("check_arguments", "scaled_step"),
     "report.figures.batchnorm": ("batchnorm_figure",),
+    "report.figures.certified": ("certified_figure",),
     "report.figures.charts": (
         "Line",
         "Panel",
@@ -200,6 +179,7 @@ _LAZY = {
     "runs.folder": ("json_text",),
     "runs.result_file": ("note_in_result", "write_result"),
     "subjects.data.brought": ("find_column",),
+    "subjects.data.hub": ("load_data_set",),
     "subjects.data.pictures": ("check_picture", "picture_tensor", "read_picture"),
     "subjects.data.spool": ("memory_limit",),
     "subjects.data.statistics": (
@@ -212,13 +192,7 @@ _LAZY = {
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
     "subjects.tuning": ("new_head",),
-    "text.changes": (
-        "align_words",
-        "mark_changes",
-        "replace_words",
-        "word_spans",
-        "words_changed",
-    ),
+    "text.changes": ("align_words", "mark_changes", "replace_words", "word_spans", "words_changed"),
     "text.embeddings": ("WordEmbeddings", "word_embeddings"),
     "text.records": ("TextRecord",),
     "training.loop": ("training_loss",),
@@ -226,6 +200,7 @@ _LAZY = {
 _WHERE = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
+    "CERTIFIED_RADIUS",
     "AimingPerturbation",
     "ArrayTask",
     "AttackResult",
@@ -235,6 +210,7 @@ __all__ = [
     "BoundedVicinity",
     "Bounds",
     "BrokenData",
+    "Certificate",
     "Component",
     "Cost",
     "Count",
@@ -255,6 +231,7 @@ __all__ = [
     "Line",
     "Loss",
     "Measure",
+    "Measurement",
     "MeasuringTask",
     "Meter",
     "Method",
@@ -274,6 +251,7 @@ __all__ = [
     "PerSample",
     "Perturbation",
     "PoolingTask",
+    "PortionedMeasurement",
     "Positive",
     "Progress",
     "Quantity",
@@ -315,6 +293,7 @@ __all__ = [
     "beta",
     "bootstrap_interval",
     "build",
+    "certified_figure",
     "channel_statistics",
     "check_arguments",
     "check_model_folder",
@@ -331,6 +310,7 @@ __all__ = [
     "echo",
     "endless_order",
     "epoch_batches",
+    "evaluate_and_show",
     "evaluating",
     "find_column",
     "finite",
@@ -346,6 +326,7 @@ __all__ = [
     "json_text",
     "kl_divergence",
     "line_figure",
+    "load_data_set",
     "margin",
     "mark_changes",
     "matrix_figure",
@@ -373,6 +354,7 @@ __all__ = [
     "register",
     "replace_words",
     "result_folder",
+    "result_numbers",
     "scaled_step",
     "sealed",
     "self_trained",

@@ -16,8 +16,9 @@ from .recipe.convert import resolve
 from .recipe.load import read_suite
 from .recipe.write import use_to_mapping
 from .subjects.opening import Opening, Reference, gives_back, opens, rows_asked_for, unaffected
-from .subjects.subject import open_sources, open_subject
+from .subjects.subject import open_sources
 from .subjects.target import Model
+from .subjects.wrapping import open_tested, referred
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .core.types import Result
     from .evaluation.audit.audit import Audit
     from .evaluation.opened import OpenedEvaluation
-    from .report.pages.computed import LeftOut
+    from .report.pages.computed import LeftOut, Reported
     from .report.tables.comparison import Comparison
     from .studies.study import StudyReporter
     from .subjects.data.arrays import Bounds
@@ -127,10 +128,12 @@ def evaluate(
     *,
     suite: str | Path | Mapping[str, Any] | None = None,
     attacks: str | Sequence[Reference] | None = None,
+    measurements: Sequence[Reference] | None = None,
     sources: Sequence[str | Path] = (),
     reference: str | Path | None = None,
     keep_examples: bool = False,
     images: Literal["png"] | None = None,
+    name: str = "",
     out: str | Path | None = None,
     **opening: Unpack[Opening],
 ) -> Result:
@@ -144,12 +147,15 @@ def evaluate(
         attacks: attacks in order, each run on the samples that are still classified correctly, for example
             ["fgsm", {"use": "pgd", "steps": 20}]; or the name of one attack or suite; None for the attacks of
             the run's recipe.
+        measurements: what to measure of each sample after the attacks, such as a certified radius; None for
+            what the run's recipe says, unless suite or attacks are given.
         sources: run folders of the surrogate models for the suite's transfer rows.
         reference: model whose errors divide the corruption errors: a run folder that was evaluated with the
             same suite, or "alexnet" for ImageNet-C.
         keep_examples: keep the adversarial examples in `result.examples`, and write them to
             examples.safetensors in `out`. Images are also checked after rounding to 8 bits.
         images: "png" to write the examples as pictures, too.
+        name: name of the result; "" for that of the suite, or "evaluation".
         out: folder for NAME.json and for the journal from which a killed evaluation resumes; None for
             neither.
         opening: how the model and its data are opened; see `Opening`.
@@ -163,13 +169,17 @@ def evaluate(
     from .evaluation.summary import read_reference
 
     suite, chosen = rows_asked_for(suite, attacks)
-    subject = open_subject(model, opening, chosen)
+    subject = open_tested(model, opening, chosen)
+    if measurements is None and chosen is not None:
+        measurements = ()
     asked = Asked(
         suite=None if suite is None else read_suite(suite, use_to_mapping(subject.parts.threat)),
         sources=open_sources(sources, subject),
         reference=None if reference is None else read_reference(reference),
         keep_examples=keep_examples or images is not None,
         pictures=images is not None,
+        name=name,
+        measurements=None if measurements is None else [referred(m, "measurement") for m in measurements],
     )
     with subject.computing():
         if asked.suite is not None and asked.suite.adaptive:
@@ -201,7 +211,7 @@ def attack(model: Model, x: Any, y: Any, attack: Reference, **opening: Unpack[Op
     from .devices.precision import fitting_threads
     from .evaluation.opened import adversarial_examples, open_attacks
 
-    opened = open_attacks(open_subject(model, {**opening, "data": (x, y)}, [attack]), None)
+    opened = open_attacks(open_tested(model, {**opening, "data": (x, y)}, [attack]), None)
     with fitting_threads(opened.typical_input):
         found = adversarial_examples(opened)
     return found.to(x.device).view(x.shape) if hasattr(x, "device") and hasattr(x, "view") else found
@@ -236,7 +246,7 @@ def audit(
     from .runs.result_file import note_in_result
 
     deadline = None if budget is None else time.monotonic() + 60 * budget
-    subject = open_subject(model, opening)
+    subject = open_tested(model, opening)
     asked = Asked(sources=open_sources(sources, subject), deadline=deadline)
     with subject.computing():
         found = audit_subject(subject, asked, None if out is None else Path(out))
@@ -265,7 +275,7 @@ def open_evaluation(
     from .evaluation.opened import open_attacks
 
     suite, chosen = rows_asked_for(suite, attacks)
-    return open_attacks(open_subject(model, opening, chosen), suite)
+    return open_attacks(open_tested(model, opening, chosen), suite)
 
 
 @dataclass(frozen=True)
@@ -339,19 +349,6 @@ def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
     return compare_runs(paths, suite)
 
 
-@dataclass(frozen=True)
-class Reported:
-    """The outcome of a report.
-
-    Attributes:
-        page: the HTML file.
-        left_out: the parts that the page lacks, each with the command that adds it, if one exists.
-    """
-
-    page: Path
-    left_out: Sequence[LeftOut]
-
-
 def report(
     folder: str | Path,
     *,
@@ -376,7 +373,7 @@ def report(
         RunError: the folder holds neither a run nor a study, or the page cannot be written.
     """
     from .core.reporting import Warns
-    from .report.pages.computed import Commands
+    from .report.pages.computed import Commands, Reported
     from .report.pages.run_page import PAGE, run_report
     from .report.pages.study_page import study_report
     from .runs.folder import REPORT, holds_run, write_atomic, writing

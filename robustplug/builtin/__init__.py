@@ -68,6 +68,28 @@ class MarginOptions:
 
 
 @dataclass(frozen=True)
+class EnsembleOptions:
+    """Options of `ensemble`.
+
+    Attributes:
+        runs: folders of the other runs, trained on the same task.
+    """
+
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BitDepthOptions:
+    """Options of `bit-depth`.
+
+    Attributes:
+        bits: bits of each value, from 1 to 8.
+    """
+
+    bits: Annotated[int, Bounds(ge=1, le=8)] = 4
+
+
+@dataclass(frozen=True)
 class SgdOptions:
     """Options of `sgd`.
 
@@ -290,6 +312,35 @@ def robustplug_schedules() -> Iterable[Component]:
         "warm-up", f"{_HERE}.optimizers:warm_up", WarmUpOptions, "a linear warm-up, then another schedule"
     )
     yield SCHEDULE
+
+
+@hookimpl
+def robustplug_measurements() -> Iterable[Component]:
+    """Offer measurements."""
+    yield Component(
+        "input-gradient",
+        f"{_HERE}.measurements:InputGradient",
+        summary="size of the loss's input gradient, in the dual norm of the threat model",
+    )
+
+
+@hookimpl
+def robustplug_wrappers() -> Iterable[Component]:
+    """Offer wrappers around the model under test."""
+    yield Component(
+        "ensemble",
+        f"{_HERE}.wrappers:ensemble",
+        EnsembleOptions,
+        "the mean of the probabilities of the model and those of other runs",
+    )
+    yield Component(
+        "bit-depth",
+        f"{_HERE}.wrappers:BitDepth",
+        BitDepthOptions,
+        "inputs rounded to few bits, without a gradient",
+        "Xu et al. 2018, Feature Squeezing, arXiv:1704.01155",
+        {"bits": 3},
+    )
 
 
 @hookimpl

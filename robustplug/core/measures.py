@@ -32,6 +32,23 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Certified:
+    """Report what a certificate says of each sample: no input within a radius changes its correct prediction.
+
+    Attributes:
+        norm: norm of the radii: "inf", "2" or "1".
+        radii: radius of each sample, in order; -1 if its prediction is wrong, or the certificate abstains.
+        confidence: probability that what is said of one sample is true; 1 for a proof.
+        about: the model that it is about, if that is not the evaluated one; "" otherwise.
+    """
+
+    norm: str
+    radii: tuple[float, ...] = ()
+    confidence: float = 1.0
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class Quantity:
     """Describe a measure of a task, so that tables show and judge it as its field does.
 

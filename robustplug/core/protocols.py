@@ -113,8 +113,75 @@ class Stating(Protocol):
     """
 
     def facts(self) -> Mapping[str, Any]:
-        """Return plain JSON values, which are stored with the result and identify the evaluation."""
+        """Return plain JSON values, which are stored with the result and identify the evaluation.
+
+        Those of a model may have "notes", sentences for the reader.
+        """
         ...
+
+
+class Measurement(Protocol):
+    """What an evaluation measures of each sample in a row of its own, besides attacks.
+
+    The call is within `step.attack_mode()`: the model is in eval mode, its parameters are frozen, and outputs
+    of `step.forward` are not kept.
+    """
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> Mapping[str, Tensor]:
+        """Return named numbers of each sample, (N,) each; NaN for samples that have none.
+
+        Random numbers are drawn from generators that are seeded with `step.seed` and the sample's index: the
+        numbers of a sample do not depend on its batch. A name that starts with "_" is not reported.
+
+        Args:
+            step: the step of the batch; `step.forward` is the model.
+            view: the clean samples.
+            vicinity: the threat model.
+
+        Raises:
+            Refused: nothing can be measured with this model, task or threat model.
+        """
+        ...
+
+
+@runtime_checkable
+class Certificate(Protocol):
+    """A measurement that proves for each sample a radius within which no input is classified wrongly.
+
+    It returns the radius as `CERTIFIED_RADIUS`, -1 where the prediction is wrong, or nothing can be said. The
+    radius holds for all inputs in the ball up to float rounding, as `vicinity.contains` tells it. The row
+    shows the share of samples whose radius is at least the threat model's, as a lower bound.
+
+    Attributes:
+        norm: norm of the radius, as a vicinity's.
+        radii: further radii at which the certified accuracy is measured.
+        confidence: probability that what it says of one sample is true; 1 for a proof.
+        about: the model that it is about, if that is not the evaluated one; "" otherwise.
+    """
+
+    norm: float
+    radii: Sequence[float]
+    confidence: float
+    about: str
+
+    def __call__(self, step: Step, view: View, vicinity: Vicinity) -> Mapping[str, Tensor]:
+        """Return the radii, float64 (N,), as `CERTIFIED_RADIUS`, and whatever else it measures."""
+        ...
+
+
+CERTIFIED_RADIUS = "certified radius"
+"""Name under which a certificate returns its radii."""
+
+
+@runtime_checkable
+class PortionedMeasurement(Protocol):
+    """A measurement that takes long for each sample: an evaluation records its progress more often.
+
+    Attributes:
+        portion: largest number of samples of one call.
+    """
+
+    portion: int
 
 
 class LabelMap(Protocol):

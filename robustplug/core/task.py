@@ -93,6 +93,24 @@ def quantities_of(task: Task) -> Sequence[Quantity]:
 
 
 @runtime_checkable
+class NamedScore(Protocol):
+    """A task that says what the share of its correct samples is called, where it is no accuracy."""
+
+    score_name: str
+
+
+def score_name(task: Task) -> str:
+    """Return what the share of the correct samples of a task is called in progress and logs.
+
+    It is "accuracy", or what the task says; a task that is judged by other measures and says nothing has a
+    "score".
+    """
+    if isinstance(task, NamedScore):
+        return task.score_name
+    return "score" if any(quantity.headline for quantity in quantities_of(task)) else "accuracy"
+
+
+@runtime_checkable
 class PoolingTask(Protocol):
     """A task with a measure that is not a mean over samples, such as BLEU or perplexity."""
 

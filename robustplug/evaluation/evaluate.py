@@ -16,10 +16,8 @@ from torch import Tensor
 
 from ..core.calling.meter import Meter
 from ..core.guards.calls import refusal
-from ..core.measures import Measure, mean_of, share_of
 from ..core.protocols import AimingPerturbation
 from ..core.random import derive, isolated, other_generators, stream
-from ..core.task import PoolingTask, quantities_of
 from ..core.types import AttackResult, Batch, Cost, Feed, Split
 from ..errors import Refused, RunError, ends_program, out_of_memory
 from ..plugin.culprit import UNKNOWN, culprit, failed, name_of, no_memory, one_line
@@ -32,6 +30,8 @@ from .judge import judge
 from .kept.journal import Journal, Quiet, journal_of
 from .kept.records import Chunk
 from .kept.transfer import examples
+from .measuring.bounds import Reached, reached
+from .measuring.measure import certified, means, measure, portion
 from .setting import CLEAN, REJECTED, Attack, Setting
 
 if TYPE_CHECKING:
@@ -51,9 +51,11 @@ class Evaluation(Setting):
 
     Attributes:
         texts: of a task of texts, what each row of the last run did to each sample, in order.
+        reached: for each row of the last run, how far the inputs are that broke a sample.
     """
 
     texts: dict[str, list[TextRecord]] = field(default_factory=dict)
+    reached: list[Reached] = field(default_factory=list)
 
     def run(
         self, split: Split, attacks: Sequence[Attack], batch_size: int, samples: int | None = None
@@ -84,16 +86,21 @@ class Evaluation(Setting):
         journal = journal_of(self, split, rows, feed)
         everyone = clean = Standing.of(size)
         chains = dict[str, Standing]()
-        self.texts = {}
+        self.texts, self.reached = {}, []
         results, standings = list[AttackResult](), list[Standing]()
         labels = None
         with self.prepared():
             for number, attack in enumerate(rows):
-                all_count = attack.shift is not None or isinstance(attack.perturbation, AimingPerturbation)
+                own = attack.shift is not None or isinstance(attack.perturbation, AimingPerturbation)
+                all_count = own or attack.measurement is not None
                 start = chains.get(attack.after or attack.chain, everyone if all_count else clean)
                 row = _Row(self, split, feed, attack, number, start, journal)
                 result, standing = row.run()
+                if result.bound == "none":
+                    standing = clean
+                    result = replace(result, broken=0, right=results[0].right, accuracy=results[0].accuracy)
                 results.append(result)
+                self.reached.append({} if own or number == 0 else reached(row.chunks, self.processes))
                 if texts := row.texts():
                     self.texts[attack.label] = texts
                 standings.append(standing)
@@ -136,6 +143,7 @@ class _Row:
     seen: list[str] = field(default_factory=list)
     classes: list[Tensor] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
+    order: list[int] = field(default_factory=list)
 
     def run(self) -> tuple[AttackResult, Standing]:
         """Return the result, and how the samples stand after the row."""
@@ -170,7 +178,7 @@ class _Row:
         # Each process prepared the same attack, and each of its batches states the same cost.
         own = torch.tensor([chunk.prepared for chunk in chunks], dtype=torch.int64)
         prepared = int(torch.cat([own.new_zeros(1), processes.gather(own.to(processes.device)).cpu()]).max())
-        measures = self._measures(chunks)
+        measures = means(self.evaluation, chunks, self.attack.measurement)
         if LOST in measures:
             self.evaluation.reporter.warn(
                 f"{self.attack.label}: {measures[LOST].mean:.1%} of the values of input gradients were no "
@@ -197,6 +205,7 @@ class _Row:
             measures=measures,
             example=self._example(chunks),
             prepared=prepared,
+            **certified(self.attack.measurement, chunks, self.order, size, processes),
         )
         return self._valid(result), Standing(held, self._predicted())
 
@@ -230,7 +239,7 @@ class _Row:
         """
         changes = self.evaluation.kept.put_back(values=True) if self.evaluation.kept else []
         if changes:
-            raise refusal(name_of(self.attack.perturbation or self.attack.shift), changes)
+            raise refusal(name_of(self.attack.part), changes)
 
     def _predicted(self) -> Tensor:
         """Return the class that each sample is taken for after the row, int64 (size,)."""
@@ -275,23 +284,6 @@ class _Row:
             "classes": {"names": list(info.class_names) if counts else [], "samples": list(counts)},
             **({} if math.isnan(error) else {"calibration": calibration}),
         }
-
-    def _measures(self, chunks: Sequence[Chunk]) -> dict[str, Measure]:
-        processes = self.evaluation.processes
-        found = {}
-        names = [name for chunk in chunks for name in chunk.measures]
-        for name in dict.fromkeys(processes.gather_lines(names)):
-            own = [value for chunk in chunks for value in chunk.measures.get(name, ())]
-            values = torch.tensor(own, dtype=torch.float64, device=processes.device)
-            found[name] = processes.gather(values).cpu()
-        task = self.evaluation.task
-        shares = {quantity.name for quantity in quantities_of(task) if quantity.share}
-        means = {
-            name: share_of(values) if name in shares else mean_of(values)
-            for name, values in found.items()
-            if not name.startswith("_")
-        }
-        return {**means, **task.pool(found)} if found and isinstance(task, PoolingTask) else means
 
     def texts(self) -> list[TextRecord]:
         """Return what the row did to each sample, in order; nothing for a task without texts."""
@@ -344,7 +336,9 @@ class _Row:
             attack = dataclasses.replace(attack, stand_in=lambda _: module)
         batches = standing_batches(evaluation.task.batches(self.split, feed), self.start.right)
         done = 0
-        for number, batch in enumerate(regroup(batches, feed.batch_size)):
+        for number, batch in enumerate(regroup(batches, portion(attack.measurement, feed.batch_size))):
+            if attack.measurement is not None:
+                self.order += batch.index.tolist()
             if not self.number:
                 self.seen += sample_lines(batch)
                 if evaluation.task.info.classes is not None:
@@ -370,7 +364,8 @@ class _Row:
         with isolated(derive(evaluation.seed, *path, "global"), device):
             rng = stream(evaluation.seed, *path, device=device)
             seed = derive(evaluation.seed, "samples", self.number)
-            found = judge(evaluation, batch, attack, rng, meter, seed, self.number, number == 0)
+            run = judge if attack.measurement is None else measure
+            found = run(evaluation, batch, attack, rng, meter, seed, self.number, number == 0)
         rejected = int((~found.legal).sum())
         measures = {name: values.tolist() for name, values in found.measures.items()}
         if lost := int(meter.lost):

@@ -79,6 +79,7 @@ class LoadedRun:
         from ..core.reporting import Silent
         from ..devices.precision import fitting_threads
         from ..subjects.subject import Subject
+        from ..subjects.wrapping import under_test
         from .results import Asked, evaluate_subject
 
         parts = self.parts
@@ -86,7 +87,8 @@ class LoadedRun:
             options = dataclasses.replace(parts.recipe.evaluate, samples=samples)
             parts = dataclasses.replace(parts, recipe=dataclasses.replace(parts.recipe, evaluate=options))
         with fitting_threads(parts.typical_input):
-            return evaluate_subject(Subject(parts, model, self.processes, Silent()), Asked())
+            subject = under_test(Subject(parts, model, self.processes, Silent()))
+            return evaluate_subject(subject, Asked())
 
 
 def open_run(folder: str | Path, device: str = "auto", last: bool = False) -> LoadedRun:

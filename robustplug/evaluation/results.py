@@ -30,13 +30,15 @@ from .examples import Examples, Keeper, refuse_other_examples
 from .judge import survivors
 from .kept.journal import discard
 from .kept.texts import write_texts
+from .measuring.bounds import both_sides, contradiction_text, contradictions
 from .readable import readable
-from .rows import chain_of_attacks, suite_attacks
+from .rows import chain_of_attacks, measurement_rows, suite_attacks
 from .setting import Attack
 from .summary import ReferenceErrors, corruption_summary, worst_cases
 
 if TYPE_CHECKING:
     from ..core.protocols import Vicinity
+    from ..plugin.component import Use
     from ..recipe.options import Recipe
     from ..recipe.suite import Suite
     from ..subjects.subject import Source, Subject
@@ -57,6 +59,7 @@ class Asked:
         attacks: attacks that replace those of the suite and the recipe; None for those.
         name: name of such attacks, in results.
         deadline: moment of `time.monotonic` after which no further attack starts; None for none.
+        measurements: what to measure after the attacks; None for what the recipe says, if its attacks run.
     """
 
     suite: Suite | None = None
@@ -69,6 +72,7 @@ class Asked:
     attacks: Sequence[Attack] | None = None
     name: str = ""
     deadline: float | None = None
+    measurements: Sequence[Use] | None = None
 
     @property
     def title(self) -> str:
@@ -88,6 +92,7 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
         "threat": use_to_mapping(parts.threat) | _facts(vicinity),
         "loss": use_to_mapping(loss),
         "sources": [source.identity for source in asked.sources],
+        **_wrapper(recipe),
     }
     built = build_part(loss, "loss", "evaluate.loss")
     note = note_on_radius(vicinity, parts.task.info)
@@ -131,6 +136,10 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         attacks = chain_of_attacks(options.attack, threat, "evaluate.attack")
     else:
         attacks = suite_attacks(asked.suite, threat, asked.sources, parts.task.info)
+    measured = asked.measurements
+    if measured is None and asked.suite is None and asked.attacks is None:
+        measured = options.measurement
+    attacks = [*attacks, *measurement_rows(measured or (), threat, "evaluate.measurement")]
     evaluation = prepare_evaluation(subject, asked)
     examples = None
     if asked.keep_examples:
@@ -143,6 +152,8 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
     rows = evaluation.run(options.split, attacks, size, options.samples)
     if evaluation.keeper is not None:
         examples = _examples(evaluation, attacks, rows, parts.task.info)
+    said = quantities_of(parts.task)
+    measured = any(quantity.headline for quantity in said)
     meta = describe(subject, asked) | {
         "suite": asked.title or None,
         "asked": {
@@ -150,9 +161,7 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             "evaluation": evaluation_digest(parts.recipe, subject.data),
         },
         "samples_digest": evaluation.samples_digest,
-        **(
-            {} if not (said := quantities_of(parts.task)) else {"quantities": [asdict(each) for each in said]}
-        ),
+        **({} if not said else {"quantities": [asdict(each) for each in said]}),
         **({} if size == options.batch_size else {"batch_size": size}),
         **evaluation.classes,
         **({"outputs": scale} if (scale := evaluation.scale) != "logits" else {}),
@@ -161,8 +170,10 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             if isinstance(evaluation.vicinity, DescribedVicinity)
             else {}
         ),
-        "worst_cases": worst_cases(rows),
-        "corruptions": corruption_summary(rows, asked.reference),
+        **_both_sides(evaluation, rows),
+        # Both are summaries of accuracies.
+        "worst_cases": [] if measured else worst_cases(rows),
+        "corruptions": {} if measured else corruption_summary(rows, asked.reference),
         **({} if examples is None else {"examples": examples.summary()}),
         "seconds": time.perf_counter() - started,
     }
@@ -242,6 +253,7 @@ def describe(subject: Subject, asked: Asked) -> dict[str, Any]:
         "environment": describe_environment(subject.processes),
         **({"loaded": dict(subject.description)} if subject.description else {}),
         **({"data": dict(subject.data)} if subject.data else {}),
+        **_wrapper(recipe),
     }
 
 
@@ -254,4 +266,20 @@ def evaluation_digest(recipe: Recipe, data: Mapping[str, Any] = MappingProxyType
     """
     options = recipe.evaluate
     table = {"split": options.split, "samples": options.samples, "seed": recipe.seed, **data}
-    return digest({**table, "threat": use_to_mapping(threat_of(recipe))})
+    return digest({**table, "threat": use_to_mapping(threat_of(recipe)), **_wrapper(recipe)})
+
+
+def _wrapper(recipe: Recipe) -> dict[str, Any]:
+    """Return what stands around the model under test; nothing for the model itself."""
+    around = recipe.evaluate.wrapper
+    return {} if around is None else {"wrapper": use_to_mapping(around)}
+
+
+def _both_sides(evaluation: Evaluation, rows: Sequence[AttackResult]) -> dict[str, Any]:
+    """Return the bounds from both sides where there is a certificate; warn if they contradict each other."""
+    reach = max(map(abs, extremes(evaluation.task.info.bounds)))
+    opposed = contradictions(rows, evaluation.reached, reach)
+    for each in opposed[:3]:
+        evaluation.reporter.warn(contradiction_text(each))
+    sides = {"bounds": both_sides(rows), "contradictions": opposed}
+    return {key: value for key, value in sides.items() if value}

@@ -72,6 +72,30 @@ def chain_of_attacks(references: Sequence[Use], threat: Use, key: str) -> list[A
     ]
 
 
+def measurement_rows(references: Sequence[Use], threat: Use, key: str) -> list[Attack]:
+    """Build the rows that measure; each runs on all samples.
+
+    Args:
+        references: resolved references, in order.
+        threat: the vicinity.
+        key: path of the references in the recipe, for errors.
+    """
+    return [
+        _measuring(
+            Attack(use_label(use, "measurement"), {}, None, threat=use_to_mapping(threat)), use, f"{key}.{at}"
+        )
+        for at, use in enumerate(references)
+    ]
+
+
+def _measuring(row: Attack, reference: Use, key: str) -> Attack:
+    built = _built(reference, key, "measurement")
+    row = dataclasses.replace(row, options=use_to_mapping(reference), chain="")
+    if isinstance(built, Refused):
+        return dataclasses.replace(row, refused=str(built))
+    return dataclasses.replace(row, measurement=built)
+
+
 def suite_attacks(suite: Suite, threat: Use, sources: Sequence[Source], info: TaskInfo) -> list[Attack]:
     """Build the rows of a suite.
 
@@ -94,6 +118,9 @@ def _row_attacks(
     row: SuiteRow, key: str, threat: Use, sources: Sequence[Source], info: TaskInfo
 ) -> Iterator[Attack]:
     vicinity = _scaled(row.vicinity or threat, row.scale, key)
+    if row.measurement is not None:
+        yield _measurement_of(row, row.measurement, vicinity, threat, key, info)
+        return
     none = row.attack.name == "none"
     wrong = "" if none else _misfit(vicinity, threat) or misfit(row.attack, vicinity, registry())
     parts = [] if none and row.shift else [row.label or use_label(row.attack, "perturbation", row.shown)]
@@ -130,6 +157,25 @@ def _row_attacks(
         yield from _spread(attack, built)
 
 
+def _measurement_of(
+    row: SuiteRow, reference: Use, vicinity: Use, threat: Use, key: str, info: TaskInfo
+) -> Attack:
+    """Build the row of a suite that measures.
+
+    Raises:
+        RecipeError: the row also has an attack, a shift, a chain or a surrogate model.
+    """
+    if row.attack.name != "none" or row.shift is not None or row.chain is not None or row.transfer:
+        why = "is measured of clean samples: give it a row without attack, shift, chain and transfer"
+        raise RecipeError([Problem(f"{key}.measurement", why)], "suite")
+    label = row.label or use_label(reference, "measurement", row.shown)
+    if vicinity != threat and row.label is None:
+        label = f"{label} · {use_label(vicinity, 'vicinity')}"
+    built = build_vicinity(vicinity, f"{key}.vicinity", info)
+    attack = Attack(label, {}, None, built, use_to_mapping(vicinity), refused=_misfit(vicinity, threat))
+    return attack if attack.refused else _measuring(attack, reference, f"{key}.measurement")
+
+
 def _misfit(vicinity: Use, threat: Use) -> str:
     """Return why a row's vicinity does not fit the samples; "" if it does, as the evaluation's own does."""
     own, samples = (
@@ -153,15 +199,14 @@ def _scaled(vicinity: Use, scale: float, key: str) -> Use:
     return Use(vicinity.name, dataclasses.replace(vicinity.options, eps=vicinity.options.eps * scale))
 
 
-def _built(reference: Use, key: str) -> Perturbation | Refused:
-    """Build an attack; an attack that cannot be run here affects only its own row."""
+def _built(reference: Use, key: str, kind: Kind = "perturbation") -> Any:
+    """Build an attack or a measurement; one that cannot be run here is Refused, and affects only its row."""
     try:
-        built: Perturbation = build_part(reference, "perturbation", key)
+        return build_part(reference, kind, key)
     except RecipeError as error:
         if isinstance(error.__cause__, Refused | ImportError):
             return Refused(str(error.__cause__))
         raise
-    return built
 
 
 def _spread(attack: Attack, built: Perturbation | Refused | None) -> Iterator[Attack]:

@@ -26,7 +26,7 @@ from ..plugin.culprit import name_of
 from .examples import Keeper
 
 if TYPE_CHECKING:
-    from ..core.protocols import Loss, Perturbation, Vicinity
+    from ..core.protocols import Loss, Measurement, Perturbation, Vicinity
     from ..core.step import Step
     from ..core.task import Task
     from ..core.types import Batch, View
@@ -51,6 +51,7 @@ class Attack:
             the model. None for the model itself.
         transfers: whether the stand-in is another model, so that its mistakes do not end the attack.
         after: name of the chain whose survivors the row starts from, without being part of it; "" for none.
+        measurement: what the row measures of all samples, in the place of an attack; None for an attack.
     """
 
     label: str
@@ -66,6 +67,12 @@ class Attack:
     stand_in: Callable[[nn.Module], nn.Module] | None = None
     transfers: bool = False
     after: str = ""
+    measurement: Measurement | None = None
+
+    @property
+    def part(self) -> object:
+        """Return the component that the row runs; None for the clean row."""
+        return self.perturbation or self.measurement or self.shift
 
 
 QUERIES = "queries"

@@ -17,7 +17,7 @@ BUILT: WeakKeyDictionary[Any, tuple[Kind, str]] = WeakKeyDictionary()
 
 
 # Kinds that are built for a task, wherever they stand in a recipe.
-_FOR_A_TASK: tuple[Kind, ...] = ("model", "augmentation")
+_FOR_A_TASK: tuple[Kind, ...] = ("model", "augmentation", "wrapper")
 
 
 def build(reference: Use, kind: Kind, info: TaskInfo | None = None, **context: Any) -> Any:
@@ -28,7 +28,7 @@ def build(reference: Use, kind: Kind, info: TaskInfo | None = None, **context: A
     Args:
         reference: the reference.
         kind: kind of the component.
-        info: the task that models and augmentations are built for, also those within other components.
+        info: the task that models, augmentations and wrappers are built for, also those within others.
         context: further arguments of the factory.
 
     Raises:
@@ -51,5 +51,6 @@ def build(reference: Use, kind: Kind, info: TaskInfo | None = None, **context: A
             parts[slot.name] = None if value is None else build(value, slot.kind, info)
     built = component.load()(reference.options, **parts, **context)
     with contextlib.suppress(TypeError):  # not everything can be hashed and referred to weakly
-        BUILT[built] = (kind, reference.name)
+        # An object that is given under another name is still what it was built as.
+        BUILT.setdefault(built, (kind, reference.name))
     return built

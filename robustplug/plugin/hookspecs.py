@@ -91,6 +91,18 @@ def robustplug_augmentations() -> Iterable[Component]:
 
 
 @hookspec
+def robustplug_measurements() -> Iterable[Component]:
+    """Offer measurements: numbers of each sample, such as a certified radius, in rows of an evaluation."""
+    return ()
+
+
+@hookspec
+def robustplug_wrappers() -> Iterable[Component]:
+    """Offer wrappers around the model under test, such as a smoothing."""
+    return ()
+
+
+@hookspec
 def robustplug_commands(cli: click.Group) -> None:
     """Add commands to the command line."""
 

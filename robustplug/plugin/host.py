@@ -43,6 +43,8 @@ REGISTRATION_HOOKS: dict[Kind, str] = {
     "optimizer": "robustplug_optimizers",
     "schedule": "robustplug_schedules",
     "augmentation": "robustplug_augmentations",
+    "measurement": "robustplug_measurements",
+    "wrapper": "robustplug_wrappers",
 }
 
 

@@ -152,6 +152,8 @@ class EvaluateOptions:
         vicinity: the threat model; None for the method's own.
         loss: loss that the attacks ascend.
         attack: attacks, run in this order, each on the samples that are still classified correctly.
+        measurement: what else to measure of each sample, such as a certified radius, after the attacks.
+        wrapper: what stands around the model under test, such as a smoothing; None for the model itself.
     """
 
     split: Literal["test", "validation", "train"] = "test"
@@ -160,6 +162,9 @@ class EvaluateOptions:
     vicinity: Use | None = None
     loss: Use = use("ce")
     attack: Annotated[tuple[Use, ...], "perturbation"] = ()
+    # None, not (): see TrainOptions.
+    measurement: Annotated[tuple[Use, ...] | None, "measurement"] = None
+    wrapper: Use | None = None
 
 
 def check_prefixes(value: tuple[str, ...]) -> None:

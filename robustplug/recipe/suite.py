@@ -21,6 +21,7 @@ class SuiteRow:
     Attributes:
         label: label in the table; None for the attack's name and its distinctive options.
         attack: the perturbation.
+        measurement: what the row measures, in the place of an attack; None for nothing.
         vicinity: the threat model; without `use`, changes to that of the evaluation.
         scale: factor of the threat model's eps.
         shift: distribution shift that is applied before the attack.
@@ -34,6 +35,7 @@ class SuiteRow:
 
     label: str | None = None
     attack: Annotated[Use, "perturbation"] = use("none")
+    measurement: Use | None = None
     vicinity: Use | None = None
     scale: Positive = 1.0
     shift: Annotated[Use | None, "vicinity"] = None

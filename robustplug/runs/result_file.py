@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.measures import Measure
+from ..core.measures import Certified, Measure
 from ..core.types import AttackResult, EpochReport, Result
 from ..errors import RunError
 from ..files.reading import Unreadable, read_json
@@ -34,6 +34,9 @@ def result_to_json(result: Result, history: Sequence[EpochReport] = ()) -> dict[
     del body["examples"], body["texts"]
     for row in body["attacks"]:
         row["right"] = base64.b64encode(np.packbits(np.array(row["right"], dtype=bool)).tobytes()).decode()
+        if row["certified"] is not None:
+            radii = np.array(row["certified"]["radii"], dtype="<f8").tobytes()
+            row["certified"]["radii"] = base64.b64encode(radii).decode()
     return {"format": FORMAT, **body, "history": [asdict(report) for report in history]}
 
 
@@ -58,8 +61,12 @@ def _row(row: StoredRow, samples: int) -> AttackResult:
     right = np.unpackbits(packed, count=samples).astype(bool).tolist() if len(packed) else ()
     values = row.model_dump()
     numbers = {name: Measure(**_with_nan(each)) for name, each in values["measures"].items()}
-    changes = {"accuracy": math.nan if row.accuracy is None else row.accuracy, "right": tuple(right)}
+    accuracy = math.nan if row.accuracy is None else row.accuracy
+    changes: dict[str, Any] = {"accuracy": accuracy, "right": tuple(right)}
     counts = {"by_class": tuple(row.by_class), "confusion": tuple(map(tuple, row.confusion))}
+    if row.certified is not None:
+        radii = tuple(row.certified.numbers(samples))
+        changes["certified"] = Certified(**{**values["certified"], "radii": radii})
     return AttackResult(
         **{**values, **changes, **counts, "measures": numbers, "distance": _with_nan(row.distance)}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import struct
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -50,6 +51,32 @@ class StoredMeasure(Strict):
     count: Count
 
 
+class StoredCertified(Strict):
+    """What a certificate says of each sample; its radii are float64 in base64, little-endian."""
+
+    norm: str
+    radii: str = ""
+    confidence: Share
+    about: str = ""
+
+    def numbers(self, samples: int) -> list[float]:
+        """Return the radii.
+
+        Raises:
+            ValueError: they are not base64, not those of so many samples, or no radii.
+        """
+        try:
+            data = base64.b64decode(self.radii, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError("the certified radii are not base64") from error
+        if len(data) != 8 * samples:
+            raise ValueError(f"there is not a certified radius for each of {samples} samples")
+        found = list(struct.unpack(f"<{samples}d", data))
+        if not all(each >= 0 or each == -1 for each in found):
+            raise ValueError("a certified radius is neither -1 nor at least 0")
+        return found
+
+
 class StoredRow(Strict):
     """One row of an evaluation; results of earlier versions lack the numbers by class."""
 
@@ -73,6 +100,8 @@ class StoredRow(Strict):
     by_class: list[Count] = Field(default_factory=list)
     confusion: list[list[Count]] = Field(default_factory=list)
     prepared: Count = 0
+    bound: Literal["upper", "lower", "none"] = "upper"
+    certified: StoredCertified | None = None
 
     def bits(self, samples: int) -> bytes:
         """Return `right`, one bit for each sample.
@@ -177,6 +206,27 @@ class StoredQuantity(Strict):
     headline: bool = False
 
 
+class StoredSides(Open):
+    """The robust accuracy from both sides."""
+
+    threat: Threat
+    certificates: list[str]
+    attacks: list[str]
+    certified: Share
+    robust: Share
+    undecided: Share
+
+
+class StoredContradiction(Open):
+    """A sample about which a certificate and an attack say opposite things."""
+
+    sample: Count
+    certificate: str
+    radius: Amount
+    attack: str
+    distance: Amount
+
+
 class StoredMeta(Open):
     """What a result says about its model, data and machine."""
 
@@ -201,6 +251,9 @@ class StoredMeta(Open):
     calibration: StoredCalibration | None = None
     loaded: StoredLoaded | None = None
     quantities: list[StoredQuantity] = Field(default_factory=list)
+    bounds: list[StoredSides] = Field(default_factory=list)
+    contradictions: list[StoredContradiction] = Field(default_factory=list)
+    wrapper: Table = Field(default_factory=dict)
 
 
 class StoredEpoch(Open):
@@ -264,6 +317,8 @@ def _check_row(row: StoredRow, samples: int, classes: int) -> None:
         return
     if row.accuracy is None or abs(row.accuracy - count / samples) > 1e-9:
         raise ValueError(f"{count} of {samples} are right in {row.name!r}, which is not {row.accuracy}")
+    if row.certified is not None:
+        row.certified.numbers(samples)
     if not (row.attempted <= samples and max(row.broken, row.rejected) <= row.attempted):
         raise ValueError(f"the counts of {row.name!r} are larger than the number of its samples")
     if row.by_class and (sum(row.by_class) != count or len(row.by_class) != classes):

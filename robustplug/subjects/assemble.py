@@ -112,10 +112,14 @@ def bounded(vicinity: Any, key: str, info: TaskInfo) -> Any:
     """Tell a vicinity the range of a task's inputs, and what else it must know of them, and return it.
 
     Raises:
-        RecipeError: it supports only inputs in [0, 1], and the task's have another range.
+        RecipeError: it supports only inputs in [0, 1], and the task's have another range, or it does not fit
+            the inputs.
     """
     if isinstance(vicinity, InformedVicinity):
-        vicinity.inform(info)
+        try:
+            vicinity.inform(info)
+        except (Refused, ValueError) as error:
+            raise RecipeError([Problem(key, str(error), None, None)], "recipe") from error
     if tuple(info.bounds) == (0.0, 1.0):
         return vicinity
     if not isinstance(vicinity, BoundedVicinity):

@@ -36,6 +36,7 @@ class Opening(TypedDict, total=False):
         classes: number of classes of `data`; by default as many as the model has outputs.
         threat: threat model; by default that of the run's method, or one for the modality of the task: for
             numbers L∞ with eps 8/255. Its radius is in units of the inputs. `vicinity` is another name.
+        wrapper: what stands around the model under test, such as a smoothing; by default the recipe's.
         split, samples, batch_size, seed: by default those of the run's recipe, or "test", all, 256, 0.
         architecture: model that a state dict belongs to: a component, a module, or a function that makes one.
         weights: weights of a model by name, such as "torchvision:resnet50": a name such as "DEFAULT", or a
@@ -53,6 +54,7 @@ class Opening(TypedDict, total=False):
     classes: int | None
     threat: Reference | None
     vicinity: Reference | None
+    wrapper: Reference | None
     split: Split | None
     samples: int | None
     batch_size: int | None

@@ -12,7 +12,15 @@ from ..errors import Refused
 from ..plugin.component import KINDS, Kind
 from ..plugin.host import registry
 from ..plugin.registry import did_you_mean
-from . import checks_component, checks_parts, checks_rates, checks_slots, checks_training, checks_views
+from . import (
+    checks_component,
+    checks_measuring,
+    checks_parts,
+    checks_rates,
+    checks_slots,
+    checks_training,
+    checks_views,
+)
 from .bench import Subject
 
 if TYPE_CHECKING:
@@ -38,6 +46,8 @@ _BY_KIND: dict[Kind, tuple[CheckFunction, ...]] = {
     "optimizer": checks_rates.OPTIMIZER_CHECKS,
     "schedule": checks_rates.SCHEDULE_CHECKS,
     "augmentation": checks_rates.AUGMENTATION_CHECKS,
+    "measurement": checks_measuring.MEASUREMENT_CHECKS,
+    "wrapper": checks_measuring.WRAPPER_CHECKS,
 }
 
 

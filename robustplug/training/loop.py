@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.calling.meter import Meter
 from ..core.random import derive, isolated, other_generators
 from ..core.step import Step
-from ..core.task import ShowingTask
+from ..core.task import ShowingTask, score_name
 from ..core.types import Batch, Pass, Progress, View
 from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError
@@ -83,7 +83,7 @@ def views_of(method: Method[Any], step: Step, after: Callable[[object], None] = 
 
 
 def loss_of(step: Step, views: Sequence[View], after: Callable[[object], None] = ignore) -> Tensor:
-    """Return Σ_views mean(weight · ℓ), and log loss and accuracy by role; see `training_loss`."""
+    """Return Σ_views mean(weight · ℓ), and log loss and score by role; see `training_loss`."""
     total: Tensor | None = None
     for view in views:
         output = None
@@ -104,7 +104,8 @@ def loss_of(step: Step, views: Sequence[View], after: Callable[[object], None] =
             with torch.no_grad():
                 # A view that neither a vicinity nor a perturbation has moved is clean, whatever its role.
                 role = "clean" if view.x is step.batch.x else view.role
-                step.log(f"accuracy/{role}", step.score(view, output), view.info.get("scored"))
+                name = f"{score_name(step.task)}/{role}"
+                step.log(name, step.score(view, output), view.info.get("scored"))
         after(step.task)
     assert total is not None, "a method returned no view"
     return total

@@ -17,7 +17,7 @@ from ..core.method import needs_sync
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..core.reporting import Reporter, Silent
-from ..core.task import notes_of
+from ..core.task import notes_of, score_name
 from ..core.types import Cost, EpochReport, Progress, Result, RunInfo, View
 from ..devices.determinism import deterministic
 from ..devices.precision import choose_channels_last, choose_precision, fitting_threads
@@ -38,6 +38,7 @@ from ..subjects.assemble import Parts, assemble, build_part
 from ..subjects.starting import load_networks, load_start
 from ..subjects.subject import Subject
 from ..subjects.tuning import grouped
+from ..subjects.wrapping import under_test
 from .data import TrainingData
 from .extend import check_extension, extend, note_on_extension
 from .failures import Place, explained
@@ -165,6 +166,7 @@ class Training:
             recipe.model.name if recipe.model else "",
             recipe.train.epochs,
             observers=self.observers,
+            score=score_name(self.parts.task),
         )
         before = None
         if self.resume:
@@ -194,7 +196,7 @@ class Training:
         training |= rounding(self.parts, exported, self.processes, self.reporter.warn)
         journal = self.folder / JOURNAL
         asked = Asked(journal=journal, training=training)
-        subject = Subject(self.parts, exported, self.processes, self.reporter)
+        subject = under_test(Subject(self.parts, exported, self.processes, self.reporter))
         result = evaluate_subject(subject, asked)
         if self.processes.main:
             self._write_end(exported, result, session)

@@ -77,4 +77,4 @@ def test_the_recipe_of_all_of_them_trains(tmp_path: Path) -> None:
     tables: dict[str, Any] = tomllib.loads(text)
     tables["task"] |= {"validation": 64, "test": 1600}
     result = robustplug.train(tables, out=tmp_path / "run", overrides=["train.epochs=1"]).result
-    assert [row.name for row in result.attacks] == ["clean", "one-step"]
+    assert [row.name for row in result.attacks] == ["clean", "one-step", "confident"]

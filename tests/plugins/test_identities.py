@@ -56,6 +56,21 @@ METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
         {"perturbation": {"use": "fgsm"}},
     ),
     (
+        "one noisy copy without an attack is training on Gaussian noise",
+        "smooth-adv",
+        {"sigma": 0.1, "draws": 1, "perturbation": {"use": "none"}},
+        "erm",
+        {"vicinity": {"use": "gaussian", "sigma": 0.1, "inner": {"use": "l2"}}},
+    ),
+    (
+        "consistency with λ = η = 0 is the mean loss under noise",
+        "consistency",
+        {"weight": 0, "entropy": 0, "perturbation": {**PGD, "step_size": 0.1}},
+        "smooth-adv",
+        {"perturbation": {**PGD, "step_size": 0.1}},
+    ),
+    ("interval bounds of no weight", "ibp", {"kappa": 1, "rampup": 0}, "erm", {}),
+    (
         "AWP around TRADES with moves of no size",
         "awp",
         {"gamma": 1e-20, "inner": {"use": "trades", "perturbation": STARTED}},

@@ -43,6 +43,10 @@ AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "ema": ({"inner": {"use": "trades", "perturbation": FAST}}, {"moved"}),
     "gairat": ({"inner": {"use": "pgd-at", "perturbation": STOPPING}}, {"moved", "spread"}),
     "awp": ({"inner": {"use": "trades", "perturbation": FAST}}, {"moved", "weights"}),
+    "smooth-adv": ({"perturbation": FAST}, {"moved", "noise"}),
+    "consistency": ({}, {"noise"}),
+    "macer": ({"draws": 3}, {"noise"}),
+    "ibp": ({"warmup": 0.0, "rampup": 0.2}, {"bound"}),
 }
 IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("pgd-at", {"perturbation": FAST, "vicinity": {"use": "linf", "eps": 0.0}}, "moved"),
@@ -53,6 +57,7 @@ IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("awp", {"warmup": 9, "inner": {"use": "pgd-at", "perturbation": FAST}}, "weights"),
     ("gairat", {"warmup": 9, "inner": {"use": "pgd-at", "perturbation": STOPPING}}, "spread"),
     ("mart", {"beta": 0, "perturbation": FAST}, "weight"),
+    ("ibp", {"warmup": 1.0}, "bound"),
     ("gradalign", {"strength": 0, "inner": {"use": "fast-at"}}, "alignment"),
     ("dkl", {"loss": {"mse_weight": 0}, "perturbation": FAST}, "squares"),
     ("sprout", {"label_map": {"use": "dirichlet", "beta_lr": 1e-30}}, "beta"),

@@ -15,7 +15,8 @@ from robustplug.report.figures.classes import draw_classes, shares, with_most_er
 from robustplug.report.material import read_material
 from robustplug.report.pages.run_page import classes_html
 from robustplug.report.tables.classes import class_lines, class_table, shown_rows
-from robustplug.report.tables.results import caption, result_tables, threat_text, unit_images
+from robustplug.report.tables.results import caption, result_tables
+from robustplug.report.tables.threats import threat_text, unit_images
 
 from .runs import bits, pgd, result, row, run
 

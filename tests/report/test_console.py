@@ -11,7 +11,8 @@ from rich.live import Live
 from robustplug.core.measures import wilson_interval
 from robustplug.core.types import AttackResult, EpochReport, Progress, Result, RunInfo
 from robustplug.report.console import RichReporter, loss_parts, validation_text
-from robustplug.report.tables.results import caption, result_table, threat_text
+from robustplug.report.tables.results import caption, result_table
+from robustplug.report.tables.threats import threat_text
 
 RUN = RunInfo("cat-digits", "runs/cat-digits [2]", "cat", "digits", "small-cnn", 12)
 REPORT = EpochReport(

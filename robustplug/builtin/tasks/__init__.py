@@ -146,7 +146,7 @@ class HuggingFaceOptions(PictureOptions):
 
     Attributes:
         name: name of a data set of the Hugging Face Hub, or a folder: one written by `save_to_disk`, or one
-            that `load_dataset` reads.
+            that `load_dataset` reads; from Python also a Dataset, or a DatasetDict.
         config: configuration of the data set, if it has several.
         revision: commit or tag of the data set on the Hub.
         columns: names of the input and the label column; by default they are recognised by their names.

@@ -7,13 +7,18 @@ from typing import Any
 
 import click
 
-from ..ranks import first_process
-from .options import model_options, refuse_empty, result_folder
+from .options import evaluate_and_show, model_options
 
 
 @click.command()
 @click.argument("model")
 @click.option("--suite", metavar="NAME|FILE", help="Rows to run; see: robustplug recipes list --suites")
+@click.option(
+    "--measure", "measures", multiple=True, metavar="NAME", help="Also measure this of each sample."
+)
+@click.option(
+    "--wrapper", metavar="NAME", help="Evaluate the model within this wrapper, such as a smoothing."
+)
 @click.option("--source", "sources", multiple=True, metavar="RUN", help="Transfer attacks from this run.")
 @click.option("--reference", metavar="RUN|alexnet", help="Reference that corruption errors are divided by.")
 @click.option(
@@ -24,9 +29,7 @@ from .options import model_options, refuse_empty, result_folder
 @model_options
 def evaluate(
     model: str,
-    suite: str | None,
-    sources: tuple[str, ...],
-    reference: str | None,
+    measures: tuple[str, ...],
     max_queries: int | None,
     overrides: tuple[str, ...],
     architecture: str | None,
@@ -46,33 +49,11 @@ def evaluate(
     robustplug evaluate runs/cat-digits --suite standard
     robustplug evaluate net.onnx --task digits --suite quick
     """
-    from ...report.console import RichReporter
-    from ...report.tables.results import result_tables
-    from ...report.terminal import Terminal
-    from ...run import evaluate as run_evaluate
-    from ...runs.result_file import result_to_json, write_result
-
     if max_queries is not None:
         overrides = (*overrides, f"model.max_queries={max_queries}")
-    folder = result_folder(model, out)
-    with RichReporter(Terminal(stderr=True, quiet=quiet or not first_process())) as reporter:
-        result = run_evaluate(
-            model,
-            suite=suite,
-            sources=sources,
-            reference=reference,
-            overrides=overrides,
-            architecture=architecture,
-            out=folder,
-            reporter=reporter,
-            **options,
-        )
-    if not first_process():
-        return
-    console = Terminal()
-    console.print(*result_tables(result, console.width), sep="\n")
-    written = folder / f"{result.meta['suite'] or 'evaluation'}.json"
-    console.print(f"Written to {written}", soft_wrap=True)
-    if json_file is not None:
-        write_result(json_file, result_to_json(result))
-    refuse_empty(result)
+    given: dict[str, Any] = {
+        "overrides": overrides,
+        "architecture": architecture,
+        "measurements": list(measures) or None,
+    }
+    evaluate_and_show(model, out, json_file, quiet, **given, **options)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..ranks import first_process
+
 if TYPE_CHECKING:
     from ...core.types import Result
 
@@ -59,17 +61,58 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def evaluate_and_show(
+    model: str, out: Path | None, json_file: Path | None, quiet: bool, name: str = "", **options: Any
+) -> Result | None:
+    """Evaluate a model, print its tables, and write its result; see `robustplug.evaluate`.
+
+    Args:
+        model: run folder, file or name of a model.
+        out: folder of the result; None for that of the model.
+        json_file: a further file of the result; None for none.
+        quiet: whether to print the result alone.
+        name: name of the result; "" for that of the suite.
+        options: other arguments of `robustplug.evaluate`.
+
+    Returns:
+        The result; None in all processes but the first.
+
+    Raises:
+        RunError: no row states a number, after the result is written; or as `robustplug.evaluate` does.
+    """
+    from ...report.console import RichReporter
+    from ...report.tables.results import result_tables
+    from ...report.terminal import Terminal
+    from ...run import evaluate
+    from ...runs.result_file import result_to_json, write_result
+
+    folder = result_folder(model, out)
+    with RichReporter(Terminal(stderr=True, quiet=quiet or not first_process())) as reporter:
+        result = evaluate(model, name=name, out=folder, reporter=reporter, **options)
+    if not first_process():
+        return None
+    console = Terminal()
+    console.print(*result_tables(result, console.width), sep="\n")
+    written = folder / f"{result.meta['suite'] or 'evaluation'}.json"
+    console.print(f"Written to {written}", soft_wrap=True)
+    if json_file is not None:
+        write_result(json_file, result_to_json(result))
+    refuse_empty(result)
+    return result
+
+
 def refuse_empty(result: Result) -> None:
     """Refuse a result of which no attack states a number, so that a script does not take it for one.
 
     Raises:
         RunError: every row but the clean one was skipped or is invalid.
     """
+    from ...core.reporting import nothing_stated
     from ...errors import RunError
 
-    rows = result.attacks[1:]
-    if rows and all(row.skipped for row in rows):
-        raise RunError(f"no attack states a number: {rows[0].name}: {rows[0].skipped}")
+    why = nothing_stated(result)
+    if why:
+        raise RunError(why)
 
 
 def result_folder(model: str, out: Path | None) -> Path:

@@ -11,25 +11,27 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from ...core.measures import wilson_interval
+from ...core.reporting import headlines
 from ...core.types import AttackResult, Result
 from ...errors import RunError
 from ...runs.folder import EVALUATIONS, REPORT, is_finished, writing
 from ..figures.batchnorm import batchnorm_figure
+from ..figures.certified import draw_certified
 from ..figures.classes import draw_classes
 from ..figures.drawn import draw_sweeps, draw_training, title_of
 from ..material import Material, flat, read_extra, read_material
+from ..tables.bounds import both_sides_lines, contradiction_lines
 from ..tables.classes import calibration_lines, class_samples, class_table
 from ..tables.markup import escape, pairs_html, table_html, text_html
-from ..tables.measures import headlines, measure_table, measured
+from ..tables.measures import measure_table, measured
 from ..tables.results import (
     audit_table,
     corruption_table,
     result_table,
     skipped_lines,
-    threat_text,
-    unit_images,
     worst_case_lines,
 )
+from ..tables.threats import threat_text, unit_images
 from .computed import MEASURED, Commands, Computing, LeftOut
 from .page import Picture, Section, figures_html, page, read_picture, refuse_other_page
 
@@ -79,7 +81,9 @@ def run_report(
     elif material.result is not None:
         command = f"robustplug report {folder}"
         computing.left_out.append(LeftOut("figures that have to be computed", "--saved was given", command))
-    robustness = _pictures([*draw_sweeps(material, figures), *probes], material)
+    robustness = _pictures(
+        [*draw_sweeps(material, figures), *draw_certified(material, figures), *probes], material
+    )
     training = _pictures(draw_training(material, figures), material)
     classes = _pictures(draw_classes(material, figures), material)
     own = {each.name: each for each in inner}
@@ -231,6 +235,8 @@ def _accuracies(result: Result) -> Iterator[tuple[str, str, str]]:
         count = len(chains[0]["attacks"])
         name = "accuracy under attack" if count == 1 else f"worst case of {count} attacks"
         yield name, *_share(chains[0]["accuracy"], result.samples)
+    for sides in (result.meta.get("bounds") or ())[:1]:
+        yield "certified accuracy", *_share(sides["certified"], result.samples)
 
 
 def _measured(result: Result) -> Iterator[tuple[str, str, str]]:
@@ -270,7 +276,9 @@ def evaluation_html(result: Result, name: str) -> str:
     if (others := measure_table(result)) is not None:
         parts.append(table_html(others))
     parts += [f"<p>{text_html(line)}</p>\n" for line in worst_case_lines(result)]
-    parts += [f'<p class="doubt">{text_html(line)}</p>\n' for line in skipped_lines(result)]
+    parts += [f"<p>{text_html(Text(line))}</p>\n" for line in both_sides_lines(result)]
+    doubts = [*contradiction_lines(result), *skipped_lines(result)]
+    parts += [f'<p class="doubt">{text_html(line)}</p>\n' for line in doubts]
     parts += [_told(row) for row in result.attacks if row.example]
     return "".join(parts)
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...core.reporting import headlines
 from ...core.types import AttackResult
 from .entries import Entry, read_entries
-from .results import threat_text, unit_images
 from .statistics import LEVEL, front, mcnemar, share_interval, welch
+from .threats import threat_text, unit_images
 
 CLEAN = "clean"
 
@@ -86,13 +87,15 @@ class Group:
     Attributes:
         setting: what the lines share: task, split, samples.
         entries: the lines.
-        columns: the rows that at least two lines have; for a single line, all its rows.
+        columns: the rows that at least two lines have; for a single line, all its rows. None where the task
+            shows measures in the place of accuracies.
         robust: worst case of the attacks that all lines share at one threat model; None for none.
         threat: that threat model.
         pareto: for each line, whether it is on the Pareto front of clean and robust accuracy.
         costs: training cost of each line; None if it is unknown or zero passes were counted.
         frugal: for each line, whether it is on the Pareto front of robust accuracy and training passes.
         notes: what was not compared, and why.
+        measured: whether the task shows measures in the place of accuracies.
     """
 
     setting: Mapping[str, Any]
@@ -104,6 +107,7 @@ class Group:
     costs: tuple[Cost | None, ...]
     frugal: tuple[bool, ...]
     notes: tuple[str, ...]
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,13 +163,15 @@ def setting_of(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
 def _group(setting: Mapping[str, Any], entries: Sequence[Entry]) -> Group:
     rows = [_rows(entry) for entry in entries]
     columns = []
-    for key in dict.fromkeys(key for found in rows for key in found):
+    measured = any(headlines(result) for entry in entries for result in entry.results)
+    keys = () if measured else dict.fromkeys(key for found in rows for key in found)
+    for key in keys:
         present = [key in found for found in rows]
         first = next(found[key][0] for found in rows if key in found)
         if sum(present) < min(2, len(entries)):
             continue
         values = [_value(found[key]) if key in found else None for found in rows]
-        attacked = bool(first.options) and not first.shift
+        attacked = bool(first.options) and not first.shift and first.bound == "upper"
         columns.append(Column(first.name, first.threat, attacked, _marked(values)))
     notes = [*_options_that_differ(entries), *_not_compared(entries, rows)]
     robust, threat = _worst_case(columns)
@@ -180,6 +186,7 @@ def _group(setting: Mapping[str, Any], entries: Sequence[Entry]) -> Group:
         costs,
         _frugal(robust, costs),
         tuple(notes),
+        measured,
     )
 
 
@@ -192,7 +199,7 @@ def _rows(entry: Entry) -> dict[str, list[AttackResult]]:
     for result in entry.results:
         before: dict[str, str] = {}
         for row in result.attacks:
-            if row.skipped:
+            if row.skipped or row.bound == "none":
                 continue
             # Only the name contains the surrogate model of a transfer attack.
             own = [row.name, row.options, row.threat, row.shift]
@@ -285,6 +292,10 @@ def _options_that_differ(entries: Sequence[Entry]) -> Iterator[str]:
         said = {entry.name: json.dumps(entry.data.get(key)) for entry in known}
         if len({*said.values()}) > 1:
             yield f"task.{key} differs: {'; '.join(f'{value} in {name}' for name, value in said.items())}."
+    around = {entry.name: (entry.meta.get("wrapper") or {}).get("use", "none") for entry in entries}
+    if len({*around.values()}) > 1:
+        said = {name: f"{value} in {name}" for name, value in around.items()}
+        yield f"The wrapper around the model under test differs: {'; '.join(said.values())}."
 
 
 def _not_compared(entries: Sequence[Entry], rows: Sequence[Mapping[str, list[AttackResult]]]) -> list[str]:

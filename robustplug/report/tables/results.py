@@ -10,61 +10,23 @@ from rich.table import Table
 from rich.text import Text
 
 from ...core.measures import wilson_interval
+from ...core.reporting import headlines
 from ...core.types import AttackResult, Result
+from .bounds import both_sides_lines, contradiction_lines
 from .classes import class_lines
-from .measures import headlines, measure_table, measured
+from .measures import measure_table, measured
 from .sheets import parted
+from .threats import LISTED, threat_text, unit_images
 
 # Tables have no vertical lines in terminals with fewer columns than _NARROW; row names have at least _ATTACK
 # characters.
 _NARROW, _ATTACK = 76, 10
-# Lists in captions are cut after this many values.
-_LISTED = 6
 
 
 def accuracy_text(accuracy: float, samples: int) -> Text:
     """Return "82.5% (78–86)"."""
     low, high = wilson_interval(round(accuracy * samples), samples)
     return Text.assemble((f"{accuracy:.1%}", "bold"), f" ({low * 100:.0f}–{high * 100:.0f})")
-
-
-def unit_images(result: Result) -> bool:
-    """Return whether the inputs of a result are images in [0, 1]; results of version 0.1 state no shape."""
-    shape = result.meta.get("input_shape", [0, 0, 0])
-    known = result.meta.get("input_range", [0.0, 1.0])
-    return known is not None and list(known) == [0.0, 1.0] and shape is not None and len(shape) == 3
-
-
-def threat_text(threat: Mapping[str, Any], images: bool | None = None) -> str:
-    """Return a threat model with its options: "linf, eps = 0.1 (25.5/255)".
-
-    Args:
-        threat: table of the vicinity, as in a recipe.
-        images: whether the inputs are images in [0, 1], whose radii are also given in units of 1/255; None if
-            that is unknown: then only whole multiples are.
-    """
-    parts = [str(threat["use"])]
-    eps = threat.get("eps")
-    if eps is not None:
-        levels = eps * 255
-        # A radius above 1 is not a pixel distance.
-        shown = eps <= 1 and (abs(levels - round(levels)) < 1e-6 * levels if images is None else images)
-        parts.append(f"eps = {eps:.4g}" + (f" ({levels:.3g}/255)" if shown else ""))
-    others = {key: value for key, value in threat.items() if key not in ("use", "eps") and value is not None}
-    return ", ".join([*parts, *(f"{key} = {_option(value, images)}" for key, value in others.items())])
-
-
-def _option(value: Any, images: bool | None) -> str:
-    """Return the value of an option as short text; of many numbers, how many and from where to where."""
-    if isinstance(value, Mapping):
-        return f"({threat_text(value, images)})" if "use" in value else f"({len(value)} entries)"
-    if isinstance(value, list | tuple):
-        numbers = all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
-        if numbers and len(value) > _LISTED:
-            return f"{min(value):.4g} to {max(value):.4g} ({len(value)} values)"
-        more = f", … ({len(value)} values)" if len(value) > _LISTED else ""
-        return f"[{', '.join(_option(item, images) for item in value[:_LISTED])}{more}]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def result_tables(result: Result, width: int) -> list[Table | Text]:
@@ -83,6 +45,8 @@ def result_tables(result: Result, width: int) -> list[Table | Text]:
     if (others := measure_table(result)) is not None:
         parts += parted(others, width)
     parts += [Text(line) for line in worst_case_lines(result)]
+    parts += [Text(line) for line in both_sides_lines(result)]
+    parts += [Text(line, style="bold red") for line in contradiction_lines(result)]
     parts += [Text(line) for line in class_lines(result)]
     parts += [Text(text) for text in examples(result)]
     return [*parts, *(Text(line, style="yellow") for line in skipped_lines(result))]
@@ -109,11 +73,12 @@ def result_table(result: Result) -> Table:
     table = Table(title=title, caption=caption(result), title_justify="left", caption_justify="left")
     table.add_column("attack", overflow="fold", min_width=_ATTACK)
     columns = [quantity.name for quantity in headlines(result)]
+    matrix = bool(meta.get("corruptions"))
     for name in (*(columns or ("accuracy (95 %)",)), "broken", "forwards", "backwards", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     chain = ""
     for row in result.attacks:
-        if in_matrix(row):
+        if matrix and in_matrix(row):
             continue
         if row.chain != chain and table.row_count > 1:
             table.add_section()
@@ -124,15 +89,25 @@ def result_table(result: Result) -> Table:
         cells: list[Text | str] = [measured(row, name) for name in columns]
         # Without an attack, what is judged by measures is neither broken nor whole.
         broken = "" if columns and row is result.attacks[0] else f"{row.broken}/{row.attempted}"
+        if row.bound != "upper":
+            broken = ""
         table.add_row(
             row.name,
-            *(cells or [accuracy_text(row.accuracy, result.samples)]),
+            *(cells or [_bounded_text(row, result.samples)]),
             broken,
             f"{row.forwards:,.1f}",
             f"{row.backwards:,.1f}",
             f"{row.seconds:.1f} s",
         )
     return table
+
+
+def _bounded_text(row: AttackResult, samples: int) -> Text:
+    """Return the accuracy of a row, "≥" in front of a lower bound; "–" for a row that only measures."""
+    if row.bound == "none":
+        return Text("–")
+    found = accuracy_text(row.accuracy, samples)
+    return found if row.bound == "upper" else Text.assemble("≥ ", found)
 
 
 def examples(result: Result) -> list[str]:
@@ -174,8 +149,9 @@ def corruption_caption(said: Mapping[str, Any]) -> str:
 
 
 def worst_case_lines(result: Result) -> list[str]:
-    """Return a line with the worst case of each chain of attacks, if accuracy is what the task shows."""
+    """Return a line with the worst case of each chain of attacks."""
     lines: list[str] = []
+    # Results of earlier versions have worst cases of every task.
     chains: Sequence[Mapping[str, Any]] = () if headlines(result) else result.meta.get("worst_cases", ())
     for chain in chains:
         if len(chain["attacks"]) + len(chain["skipped"]) < 2:
@@ -202,7 +178,7 @@ def caption(result: Result) -> str:
         lines.append(
             "The rows of a section run in order, each on the samples that are still classified correctly."
         )
-    alone = [row for row in result.attacks[1:] if not row.chain]
+    alone = [row for row in result.attacks[1:] if not row.chain and row.bound == "upper"]
     if alone and not headlines(result):
         right = result.samples - result.attacks[0].broken
         more = any(row.attempted > right for row in alone)
@@ -214,6 +190,10 @@ def caption(result: Result) -> str:
         lines.append("Measures are over the samples that the row was run on, with 95 % intervals.")
     else:
         lines.append("Accuracy is over all samples.")
+    if any(row.bound == "lower" for row in result.attacks):
+        lines.append("≥: the share of samples that a certificate holds for at the radius, a lower bound.")
+    if result.meta.get("wrapper"):
+        lines.append(f"Model under test: within {threat_text(result.meta['wrapper'], False)}.")
     lines.append("Forwards and backwards are per sample of the split.")
     training = result.meta.get("training") or {}
     if training:
@@ -244,7 +224,7 @@ def normalisation_text(result: Result) -> str:
     mean = loaded.get("mean") if loaded else result.meta.get("normalisation", {}).get("mean")
     if where == "none stated" or not mean:
         return "no normalisation stated"
-    if len(mean) > _LISTED:
+    if len(mean) > LISTED:
         return f"normalisation {where} ({len(mean)} means)"
     numbers = ", ".join(f"{value:.3g}" for value in mean)
     return f"normalisation {where} (mean {numbers})"

@@ -1,0 +1,300 @@
+"""Read a module as a graph, by torch.fx; what cannot be bounded is named."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from robustplug.api import Normalized, Refused
+
+from .graph import Affine, Graph, Map, Node, activation, batchnorm, convolution, linear
+
+_KNOWN = (
+    "linear, convolution, BatchNorm in eval mode, ReLU, leaky ReLU, tanh, sigmoid, average and max pooling, "
+    "sums, products with constants, flatten"
+)
+_ACTIVATIONS: Mapping[Any, str] = {
+    nn.ReLU: "relu",
+    nn.LeakyReLU: "leaky",
+    nn.Tanh: "tanh",
+    nn.Sigmoid: "sigmoid",
+    torch.relu: "relu",
+    nn.functional.relu: "relu",
+    nn.functional.leaky_relu: "leaky",
+    torch.tanh: "tanh",
+    torch.sigmoid: "sigmoid",
+    nn.functional.tanh: "tanh",
+    nn.functional.sigmoid: "sigmoid",
+    "relu": "relu",
+    "relu_": "relu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    torch.relu_: "relu",
+}
+_SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_SAME_METHODS = ("float", "double", "contiguous", "clone", "detach", "to")
+_RESHAPES = ("view", "reshape", "flatten", "squeeze", "unsqueeze")
+_AVERAGES = (
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
+    *(nn.functional.avg_pool2d, nn.functional.adaptive_avg_pool2d, torch.mean, "mean"),
+)
+_SUMS = {
+    operator.add: 1,
+    operator.iadd: 1,
+    torch.add: 1,
+    "add": 1,
+    "add_": 1,
+    operator.sub: -1,
+    torch.sub: -1,
+}
+_SUMS |= {"sub": -1}
+_PRODUCTS = {operator.mul: False, torch.mul: False, "mul": False, operator.truediv: True, torch.div: True}
+_PRODUCTS |= {"div": True}
+
+
+class _At(NamedTuple):
+    """A value that depends on the input: the position of its node."""
+
+    position: int
+
+
+def read_graph(model: nn.Module, x: Tensor, fixed: bool = True) -> Graph:
+    """Return a module, as it is in eval mode, as a graph.
+
+    Args:
+        model: the module, from inputs (N, …) to outputs (N, …).
+        x: some inputs, of the type of the module's parameters; their number must not be 1.
+        fixed: whether to refuse a module in training mode, which is another function than the graph.
+
+    Raises:
+        Refused: a layer or an operation is not supported, or the module cannot be traced.
+    """
+    root = nn.Sequential(model).train(model.training)
+    try:
+        traced = fx.GraphModule(root, _Tracer(x.dim()).trace(root))
+    except Exception as error:  # whatever a forward does with a stand-in for its input
+        why = " ".join(f"{type(error).__name__} {error}".split())[:120]
+        raise Refused(
+            f"{type(model).__name__} cannot be read as a graph ({why}): bounds need a forward whose "
+            "operations do not depend on the values of its inputs"
+        ) from error
+    reader = _Reader(traced, x, fixed)
+    with torch.no_grad():
+        return reader.read()
+
+
+class _Tracer(fx.Tracer):
+    """A tracer that knows how `Normalized` broadcasts, which looks at the dimensions of its inputs."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Write a normalisation as a difference and a quotient, and trace the network behind it."""
+        if not isinstance(m, Normalized):
+            return super().call_module(m, forward, args, kwargs)
+        shape = (1, -1, *(1,) * (self.dimensions - 2))
+        return m.network((args[0] - m.mean.view(shape)) / m.std.view(shape))
+
+
+class _Reader:
+    """Follow a traced module once, on sample inputs, and note what each operation is."""
+
+    def __init__(self, traced: fx.GraphModule, x: Tensor, fixed: bool) -> None:
+        self.traced, self.x, self.fixed = traced, x, fixed
+        self.modules = dict(traced.named_modules())
+        self.nodes: list[Node] = []
+        self.values: list[Tensor] = []
+
+    def read(self) -> Graph:
+        known: dict[fx.Node, Any] = {}
+        for node in self.traced.graph.nodes:
+            if node.op == "placeholder":
+                if self.nodes:
+                    continue
+                known[node] = self._add(Node("input", "input", (), None, tuple(self.x.shape[1:])), self.x)
+            elif node.op == "get_attr":
+                known[node] = self._attribute(str(node.target))
+            elif node.op == "output":
+                return self._output(fx.node.map_arg(node.args[0], known.__getitem__))
+            else:
+                args, kwargs = (fx.node.map_arg(part, known.__getitem__) for part in (node.args, node.kwargs))
+                known[node] = self._operation(node, list(args), dict(kwargs))
+        raise Refused("the module has no output")
+
+    def _output(self, found: Any) -> Graph:
+        if not isinstance(found, _At):
+            raise Refused("the output is no tensor that depends on the input")
+        return Graph(tuple(self.nodes[: found.position + 1]))
+
+    def _attribute(self, target: str) -> Any:
+        found: Any = self.traced
+        for name in target.split("."):
+            found = getattr(found, name)
+        return found
+
+    def _add(self, node: Node, value: Tensor) -> _At:
+        self.nodes.append(node)
+        self.values.append(value)
+        return _At(len(self.nodes) - 1)
+
+    def _operation(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        moving = [each for each in (*args, *kwargs.values()) if isinstance(each, _At)]
+        module = self.modules[str(node.target)] if node.op == "call_module" else None
+        what: Any = type(module) if module is not None else node.target
+        if module is not None and module.training and self.fixed:
+            self._refuse_training(module, self._name(node))
+        if not moving:
+            return self._constant(node, args, kwargs)
+        if what in ("size", "dim") or what is getattr:
+            return self._concretely(node, args, kwargs)
+        found = self._supported(node, what, module, args, kwargs)
+        if found is None:
+            name = self._name(node)
+            said = getattr(what, "__name__", str(what))
+            raise Refused(f"{name} ({said}) is not supported: bounds know {_KNOWN}")
+        return found
+
+    def _name(self, node: fx.Node) -> str:
+        """Return the name of a layer or an operation within the module."""
+        return str(node.target).removeprefix("0.") if node.op == "call_module" else node.name
+
+    def _refuse_training(self, module: nn.Module, name: str) -> None:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
+            raise Refused(f"{name} is in training mode, so that it is no fixed function: call eval()")
+
+    def _constant(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        target: Any = self.modules[str(node.target)] if node.op == "call_module" else node.target
+        return target(*args, **kwargs)
+
+    def _concretely(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Return a fact about a tensor that is the same for every input, such as its shape."""
+        args = [self.values[each.position] if isinstance(each, _At) else each for each in args]
+        return self._constant(node, args, kwargs)
+
+    def _supported(
+        self, node: fx.Node, what: Any, module: Any, args: list[Any], kwargs: dict[str, Any]
+    ) -> _At | None:
+        first: Any = args[0] if args else None
+        one = isinstance(first, _At) and not any(isinstance(each, _At) for each in args[1:])
+        name = self._name(node)
+        if isinstance(module, nn.Linear):
+            return self._affine(name, [first], linear(module))
+        if isinstance(module, nn.Conv1d | nn.Conv2d) and module.padding_mode == "zeros":
+            return self._affine(name, [first], convolution(module))
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            return self._affine(name, [first], batchnorm(module))
+        if one and (what in _SAME or what in _SAME_METHODS or what is nn.functional.dropout):
+            return _At(first.position)
+        if one and what in _ACTIVATIONS:
+            return self._activation(name, what, module, first, args, kwargs)
+        if one and what in (nn.MaxPool2d, nn.functional.max_pool2d):
+            return self._max(name, module, first, args, kwargs)
+        if one and what in _AVERAGES:
+            return self._average(node, name, module, first, args, kwargs)
+        if one and (what in _RESHAPES or what in (nn.Flatten, torch.flatten)):
+            value = self._value(node, module, args, kwargs)
+            shape = tuple(value.shape[1:])
+            if len(value) != len(self.x):
+                return None
+
+            def reshaped(x: Tensor) -> Tensor:
+                return x.reshape(len(x), *shape)
+
+            return self._affine(name, [first], Affine(reshaped, reshaped, 0))
+        if what in _SUMS and not kwargs.get("alpha") and len(args) == 2:
+            return self._sum(name, args, _SUMS[what])
+        if what in _PRODUCTS and len(args) == 2:
+            return self._product(name, args, _PRODUCTS[what])
+        if one and what in (operator.neg, torch.neg, "neg"):
+            return self._affine(name, [first], Affine(operator.neg, lambda x: x, 0))
+        return None
+
+    def _affine(self, name: str, inputs: list[Any], of: Affine) -> _At:
+        value = of.apply(*(self.values[each.position] for each in inputs))
+        at = tuple(each.position for each in inputs)
+        shape = tuple(value.shape[1:])
+        return self._add(Node(name, "affine", at, of.apply, shape, of.magnitude, of.terms, of.size), value)
+
+    def _value(self, node: fx.Node, module: Any, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
+        found = self._concretely(node, args, kwargs)
+        assert isinstance(found, Tensor)
+        return found
+
+    def _activation(
+        self, name: str, what: Any, module: Any, first: _At, args: list[Any], kwargs: dict[str, Any]
+    ) -> _At | None:
+        function, slope = _ACTIVATIONS[what], 0.0
+        if function == "leaky":
+            stated = args[1] if len(args) > 1 else kwargs.get("negative_slope", 0.01)
+            slope = float(module.negative_slope if module is not None else stated)
+            if not 0 <= slope <= 1:
+                return None
+        apply = activation(function, slope)
+        value = apply(self.values[first.position])
+        at, shape = (first.position,), tuple(value.shape[1:])
+        return self._add(Node(name, "activation", at, apply, shape, function=function, slope=slope), value)
+
+    def _max(self, name: str, module: Any, first: _At, args: list[Any], kwargs: dict[str, Any]) -> _At | None:
+        if module is not None:
+            said = (module.kernel_size, module.stride, module.padding, module.dilation)
+            odd = module.ceil_mode or module.return_indices
+        else:
+            names = ("kernel_size", "stride", "padding", "dilation")
+            given = dict(zip(names, args[1:], strict=False)) | kwargs
+            said = tuple(given.get(n, d) for n, d in zip(names, (2, None, 0, 1), strict=True))  # type: ignore[assignment]
+            odd = bool(given.get("ceil_mode")) or bool(given.get("return_indices"))
+        if odd:
+            return None
+        window = (said[0], said[0] if said[1] is None else said[1], said[2], said[3])
+
+        def apply(x: Tensor) -> Tensor:
+            return nn.functional.max_pool2d(x, *window)
+
+        value = apply(self.values[first.position])
+        shape = tuple(value.shape[1:])
+        return self._add(Node(name, "max", (first.position,), apply, shape, window=window), value)
+
+    def _average(
+        self, node: fx.Node, name: str, module: Any, first: _At, args: list[Any], kwargs: dict[str, Any]
+    ) -> _At | None:
+        rest = args[1:]
+        if module is not None:
+            apply: Map = module
+        elif node.op == "call_method":
+            apply = lambda x: getattr(x, str(node.target))(*rest, **kwargs)  # noqa: E731
+        else:
+            target: Any = node.target
+            apply = lambda x: target(x, *rest, **kwargs)  # noqa: E731
+        value = apply(self.values[first.position])
+        if value.dim() == 0 or len(value) != len(self.x):
+            return None
+        size = self.values[first.position][0].numel()
+        return self._affine(name, [first], Affine(apply, apply, size))
+
+    def _sum(self, name: str, args: list[Any], sign: int) -> _At | None:
+        one, other = args
+        if isinstance(one, _At) and isinstance(other, _At):
+            return self._affine(name, args, Affine(lambda a, b: a + sign * b, lambda a, b: a + b, 2))
+        if isinstance(one, _At):
+            shift = other
+            return self._affine(name, [one], Affine(lambda x: x + sign * shift, lambda x: x + 0 * shift, 2))
+        start = one
+        return self._affine(name, [other], Affine(lambda x: start + sign * x, lambda x: x + 0 * start, 2))
+
+    def _product(self, name: str, args: list[Any], divides: bool) -> _At | None:
+        one, other = args
+        if isinstance(one, _At) == isinstance(other, _At) or (divides and isinstance(other, _At)):
+            return None
+        moving, factor = (one, other) if isinstance(one, _At) else (other, one)
+        size: Callable[[Any], Any] = lambda f: f.abs() if isinstance(f, Tensor) else abs(f)  # noqa: E731
+        if divides:
+            return self._affine(name, [moving], Affine(lambda x: x / factor, lambda x: x / size(factor), 2))
+        return self._affine(name, [moving], Affine(lambda x: x * factor, lambda x: x * size(factor), 2))

@@ -1,0 +1,1 @@
+"""Rows of an evaluation that measure or certify, and the bounds from both sides."""
