@@ -50,6 +50,7 @@ CASES = [
 ]
 
 
+@pytest.mark.table
 @pytest.mark.parametrize(("attack", "method", "labels"), CASES)
 def test_an_attack_moves_the_samples_that_are_trained_on(attack: str, method: str, labels: str) -> None:
     table = {"vicinity": {"use": "linf", "eps": 0.1}, "perturbation": ATTACKS[attack], **LABELS[labels]}
@@ -111,6 +112,7 @@ LIBRARIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("method", ["pgd-at", "trades"])
 def test_an_attack_of_a_library_trains(library: str, method: str) -> None:
