@@ -180,6 +180,18 @@ def test_the_radii_are_the_same_in_any_batch_and_after_a_kill(
     assert calls == 4  # three portions, of which the killed one is made again
 
 
+def test_uniform_noise_certifies_less_than_the_exact_l1_distance() -> None:
+    x, _ = data()
+    with torch.no_grad():
+        exact = Linear()(x)[:, 0].abs() / Linear().weight.abs().max()
+    row = the_row(certified(noise="uniform", norm="l1", threat={"use": "l1", "eps": 0.05}))
+    assert row.certified is not None
+    radii = torch.tensor(row.certified.radii)
+    assert row.certified.norm == "1"
+    assert int((radii > 0).sum()) >= 6
+    assert bool((radii <= exact).all())
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
