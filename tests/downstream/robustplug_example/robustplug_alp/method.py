@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
-
 from robustplug.api import Batch, Cost, Method, Step, View
+from torch import Tensor
 
 from . import AlpOptions
 
@@ -44,7 +43,11 @@ class Alp(Method[AlpOptions]):
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the clean view, the perturbed one, and the pair of both with weight λ."""
         adv = self.perturbation(step, View.of(point, "adv"), self.vicinity)
-        return [View.of(point), adv, adv.replace(role="pair", scored=False, weight=self.options.pairing)]
+        return [
+            View.of(point),
+            adv,
+            adv.replace(role="pair", scored=False, weight=self.options.pairing),
+        ]
 
     def loss_cost(self) -> Cost:
         """Count two forwards and backwards: the pair reuses both."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from robustplug_alp.method import pairing
-
 from robustplug.testing import parametrize_with_checks
+
+from robustplug_alp.method import pairing
 
 Check = Callable[[], None]
 
@@ -22,5 +22,8 @@ def test_the_loss_conforms(check: Check) -> None:
 
 
 def test_pairing_is_the_mean_squared_difference() -> None:
-    logits, others = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    logits, others = (
+        torch.tensor([[1.0, 2.0], [0.0, 0.0]]),
+        torch.tensor([[1.0, 0.0], [0.0, 0.0]]),
+    )
     assert pairing(logits, others).tolist() == [2.0, 0.0]
