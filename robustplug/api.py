@@ -119,6 +119,7 @@ if TYPE_CHECKING:
         unit_floats,
     )
     from .subjects.data.task import ArrayTask
+    from .subjects.formats.published import published_state
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
     from .subjects.tuning import new_head
@@ -195,6 +196,7 @@ _LAZY = {
         "unit_floats",
     ),
     "subjects.data.task": ("ArrayTask",),
+    "subjects.formats.published": ("published_state",),
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
     "subjects.tuning": ("new_head",),
@@ -357,6 +359,7 @@ __all__ = [
     "parsed",
     "picture_tensor",
     "prepare",
+    "published_state",
     "rate_at",
     "read_bytes",
     "read_json",

@@ -245,6 +245,15 @@ class SelfTrained(Protocol):
 
 
 @runtime_checkable
+class KnownElsewhere(Protocol):
+    """A network whose weights are published under other names, too, which a file may hold."""
+
+    def names_elsewhere(self) -> Mapping[str, str]:
+        """Return the name of each layer with tensors in the published definition, by its name here."""
+        ...
+
+
+@runtime_checkable
 class AimingPerturbation(Protocol):
     """An attack with a goal of its own, such as an output to force, instead of making samples wrong.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
@@ -153,7 +153,7 @@ def all_checks(name: str, kind: Kind | None = None, options: Mapping[str, Any] |
 def run_checks(
     name: str, kind: Kind | None = None, options: Mapping[str, Any] | None = None
 ) -> list[Outcome]:
-    """Run all checks of a component.
+    """Run all checks of a component; an error that several of them meet is told once.
 
     Args:
         name: name of the component.
@@ -163,7 +163,14 @@ def run_checks(
     Raises:
         LookupError: no such component exists, or the kind must be given.
     """
-    return [_outcome(check) for check in all_checks(name, kind, options)]
+    outcomes: list[Outcome] = []
+    first: dict[str, str] = {}
+    for check in all_checks(name, kind, options):
+        outcome = _outcome(check)
+        if not outcome.passed and (same := first.setdefault(outcome.detail, outcome.check)) != outcome.check:
+            outcome = replace(outcome, detail=f"the same error as in {same}")
+        outcomes.append(outcome)
+    return outcomes
 
 
 def _outcome(check: Check) -> Outcome:

@@ -274,6 +274,44 @@ def test_names_and_defaults() -> None:
         assert component.summary
 
 
+# --- the vision transformer
+
+
+TINY_VIT: dict[str, Any] = {"dim": 16, "depth": 1, "heads": 2}
+
+
+@pytest.mark.parametrize(("info", "patch"), [(DIGITS, 2), (DIGITS, 8), (TaskInfo({}, (3, 12, 12), 4), 3)])
+def test_a_vit_has_a_token_for_each_patch(info: TaskInfo, patch: int) -> None:
+    model = make("vit", info, patch=patch, **TINY_VIT)
+    side = (info.shape or (0, 0))[1] // patch
+    assert model.state_dict()["transformer.encoder.pos_embedding"].shape == (1, side**2 + 1, 16)
+    assert model(images(info, 3)).shape == (3, info.classes)
+
+
+def test_a_vit_has_the_gradient_of_a_gradient_and_attacks_from_the_start() -> None:
+    model = make("vit", DIGITS, patch=2, **TINY_VIT).eval()
+    x = images(DIGITS).requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x, create_graph=True)
+    assert bool(gradient.any())
+    torch.autograd.backward(gradient.square().sum())
+    weight = model.get_parameter("transformer.encoder.layers.encoder_layer_0.self_attention.in_proj_weight")
+    assert weight.grad is not None
+    assert bool(weight.grad.any())
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "message"),
+    [
+        ({"patch": 3}, (1, 8, 8), "square images whose side is a multiple"),
+        ({}, (1, 8, 12), "square images whose side is a multiple"),
+        ({"dim": 16, "heads": 3}, (1, 8, 8), "dim must be a multiple of heads"),
+    ],
+)
+def test_a_vit_that_cannot_be_says_why(options: dict[str, Any], shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make("vit", TaskInfo({}, shape, 10), **options)
+
+
 # --- mlp, and normalisation of rows of features
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from robustplug.errors import RunError
 from robustplug.plugin.component import Use
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import read_recipe, recipe_from_mapping
+from robustplug.recipe.toml.files import find_recipe
 from robustplug.subjects.loading import load_target
 from robustplug.subjects.named import component_in
 from robustplug.subjects.opening import Opening
@@ -30,6 +32,16 @@ TINY = "test_efficientnet"
 COLOUR = TaskInfo({}, (3, 32, 32), 5, (), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+
+
+def colours(classes: int) -> Any:
+    """Return a task of twelve images for each split."""
+    rng = stream(0, "data")
+    data = {
+        split: (torch.rand(12, 3, 32, 32, generator=rng), torch.arange(12) % 3)
+        for split in ("train", "validation", "test")
+    }
+    return robustplug.api.ArrayTask(data, classes=classes)  # type: ignore[arg-type]
 
 
 def images(rows: int, info: TaskInfo = COLOUR) -> Tensor:
@@ -183,6 +195,20 @@ def test_a_run_without_from_starts_untrained(timm: Any, offline: nn.Module, tmp_
     recipe["model"] = {"use": f"timm:{TINY}"}
     folder = robustplug.train(recipe, out=tmp_path / "run").folder
     assert "started_from" not in json.loads((folder / "environment.json").read_text())
+
+
+def test_the_recipe_for_convnext_trains_a_tiny_one(timm: Any, tmp_path: Path) -> None:
+    recipe = tomllib.loads(find_recipe("convnext-cifar10").read_text(encoding="utf-8"))
+    assert timm.is_model(recipe["model"]["use"].removeprefix("timm:"))
+    component = Component("small-colours", lambda options: colours(10), summary="twelve images")
+    recipe |= {"task": {"use": "small-colours"}, "model": {"use": "timm:test_convnext"}}
+    recipe["train"] |= {"epochs": 1, "batch_size": 6, "device": "cpu"}
+    recipe["method"]["perturbation"]["steps"] = 1
+    recipe["evaluate"] = {"attack": [{"use": "fgsm"}]}
+    with offered("task", component):
+        trained = robustplug.train(recipe, out=tmp_path / "run")
+    assert [row.name for row in trained.result.attacks] == ["clean", "fgsm"]
+    assert any("stages.3" in name for name in load_file(trained.folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -378,13 +404,7 @@ def test_a_model_of_the_zoo_is_evaluated_as_it_is(zoo: Any) -> None:
 
 
 def test_a_run_starts_from_the_zoo_with_a_new_head(zoo: Any, tmp_path: Path) -> None:
-    rng = stream(0, "data")
-    data = {
-        split: (torch.rand(12, 3, 32, 32, generator=rng), torch.arange(12) % 3)
-        for split in ("train", "validation", "test")
-    }
-    task = robustplug.api.ArrayTask(data)  # type: ignore[arg-type]
-    component = Component("small-colours", lambda options: task, summary="twelve images")
+    component = Component("small-colours", lambda options: colours(3), summary="twelve images")
     recipe = tiny(train={"epochs": 1, "batch_size": 6}, optimizer={"lr": 1e-12})
     recipe["task"] = {"use": "small-colours"}
     recipe["model"] = {"use": "robustbench:Small2020", "head": "new"}

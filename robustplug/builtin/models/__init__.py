@@ -71,10 +71,26 @@ class Mlp(ImageModel):
 
 
 @dataclass(frozen=True)
-class WideResNet(ImageModel):
+class PreActResNet(ImageModel):
+    """Options of `preact-resnet18`.
+
+    Attributes:
+        activation: function after each BatchNorm.
+        definition: "usual": that of TRADES and most others; "deepmind": that of Gowal et al. 2020, which pads
+            strided convolutions on the right and below only, and whose `preact-resnet18` has 3x3 shortcuts.
+            Either loads the weights of RobustBench's networks of this definition.
+    """
+
+    activation: Literal["relu", "silu"] = "relu"
+    definition: Literal["usual", "deepmind"] = "usual"
+
+
+@dataclass(frozen=True)
+class WideResNet(PreActResNet):
     """Options of `wide-resnet`.
 
     Attributes:
+        activation, definition: as in `preact-resnet18`.
         depth: number of layers with weights, 6n + 4 for n blocks in each of the three stages.
         width: factor on the channels 16, 32, 64 of the stages.
 
@@ -102,6 +118,31 @@ class ResNeXt(ImageModel):
 
     cardinality: Annotated[int, Bounds(ge=1, le=1024)] = 2
     base_width: Size = 64
+
+
+@dataclass(frozen=True)
+class Vit(ImageModel):
+    """Options of `vit`.
+
+    Attributes:
+        patch: side of a patch in pixels, of which the side of the images must be a multiple.
+        dim: width of the transformer, a multiple of heads; its hidden layers have four times as many units.
+        depth: number of blocks.
+        heads: number of attention heads.
+
+    Raises:
+        ValueError: dim is not a multiple of heads.
+    """
+
+    patch: Size = 4
+    dim: Size = 192
+    depth: Size = 6
+    heads: Size = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads, {self.heads}, not {self.dim}")
 
 
 @dataclass(frozen=True)
@@ -148,7 +189,7 @@ MODELS: tuple[Component, ...] = (
     Component(
         "preact-resnet18",
         factory="robustplug.builtin.models.preact:preact_resnet18",
-        options=ImageModel,
+        options=PreActResNet,
         summary="pre-activation ResNet-18 with a 3x3 stem, for images of at least 9x9",
         paper="He et al. 2016, arXiv:1603.05027",
     ),
@@ -156,7 +197,7 @@ MODELS: tuple[Component, ...] = (
         "wide-resnet",
         factory="robustplug.builtin.models.preact:wide_resnet",
         options=WideResNet,
-        summary="Wide ResNet, by default WRN-34-10, for images of at least 5x5",
+        summary="Wide ResNet, by default WRN-34-10 with ReLU, for images of at least 5x5",
         paper="Zagoruyko & Komodakis 2016, arXiv:1605.07146",
         trial={"depth": 10, "width": 1},
     ),
@@ -174,6 +215,14 @@ MODELS: tuple[Component, ...] = (
         summary="ResNeXt-29, by default 2x64d, for images of at least 5x5",
         paper="Xie et al. 2017, arXiv:1611.05431",
         trial={"cardinality": 2, "base_width": 4},
+    ),
+    Component(
+        "vit",
+        factory="robustplug.builtin.models.vit:vit",
+        options=Vit,
+        summary="vision transformer for small square images, by default 6 blocks of width 192",
+        paper="Dosovitskiy et al. 2021, arXiv:2010.11929",
+        trial={"dim": 16, "depth": 1, "heads": 2},
     ),
     Component(
         "torchvision",

@@ -23,6 +23,7 @@ from ..target import TargetKind
 from .adapter import Opened
 from .contents import content_of, first_line
 from .layouts import Numbers, Placed, State, numbers_of, place
+from .published import own_names
 
 # Where the weights are in the checkpoints of other programs, in order of preference; averages come last.
 _PLACES = (
@@ -246,6 +247,7 @@ def fit(
         RunError: they do not fit; the message lists tensors that are missing, unexpected or of another shape.
     """
     wanted = module.state_dict()
+    state, renamed = own_names(state, module)
     placed = place(state, wanted, channels, skip)
     if placed.numbers is None and numbers is not None:
         placed = replace(placed, numbers=numbers, bare=False)
@@ -256,9 +258,9 @@ def fit(
     except RuntimeError as error:
         raise RunError(f"{path} does not fit {name}: {first_line(error)}") from error
     if not isinstance(module, Normalized) or not placed.added:
-        return Fit(placed.stripped, placed.numbers, list(_told(placed)))
+        return Fit(placed.stripped, placed.numbers, [*renamed, *_told(placed)])
     own = numbers_in(module)
-    notes = list(_told(placed, own))
+    notes = [*renamed, *_told(placed, own)]
     if placed.numbers is not None:
         set_numbers(module, placed.numbers)
     return Fit(placed.stripped, None, notes)
