@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OPTIMISTIC = (
     "no test data are given, so the final evaluation is on the validation samples, on which the checkpoint "
-    "is selected: its accuracies are optimistic; give test=0.1, or a set"
+    "is selected: its numbers are optimistic; give test=0.1, or a set"
 )
 
 

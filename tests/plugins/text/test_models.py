@@ -164,11 +164,12 @@ def task_of_60() -> Any:
     return robustplug.build("task", "text", data="synthetic", reviews=60)
 
 
-def test_a_folder_is_trained_by_freelb(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["freelb", "smart"])
+def test_a_folder_is_trained_at_its_embeddings(method: str, folder: Path, tmp_path: Path) -> None:
     recipe = {
         "task": {"use": "text", "data": "synthetic", "reviews": 40},
         "model": {"use": "huggingface-text", "folder": str(folder)},
-        "method": {"use": "freelb", "steps": 2},
+        "method": {"use": method, "steps": 2},
         "train": {"epochs": 1, "batch_size": 14, "device": "cpu"},
         "validate": {"attack": {"use": "none"}},
         "evaluate": {"samples": 4},
