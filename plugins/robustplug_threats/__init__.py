@@ -64,6 +64,21 @@ class MaskOptions:
 
 
 @dataclass(frozen=True)
+class UnionOptions:
+    """Options of `union`.
+
+    Attributes:
+        parts: the vicinities, at least two.
+    """
+
+    parts: Annotated[tuple[Use, ...], "vicinity"]
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2:
+            raise ValueError("parts: name at least two vicinities")
+
+
+@dataclass(frozen=True)
 class L0Options:
     """Options of `l0`.
 
@@ -136,6 +151,14 @@ def robustplug_vicinities() -> Iterable[Component]:
             gives=_PLAIN | {"restricts", "coordinates"},
             needs={"coordinates": "its perturbations are not legal in part"},
         ),
+    )
+    yield Component(
+        "union",
+        f"{_HERE}.unions:Union",
+        UnionOptions,
+        "what is legal in at least one of several vicinities",
+        trial={"parts": [{"use": "linf", "eps": 0.1}, {"use": "l1", "eps": 0.3}]},
+        traits=Traits(gives=_PLAIN),
     )
     few = Traits(gives=_PLAIN | {"coordinates", "discrete", "few-pixels"})
     yield Component("l0", f"{_HERE}.pixels:L0", L0Options, "a number of pixels or features", traits=few)

@@ -64,8 +64,6 @@ class Mask:
         self.options, self.inner = options, inner
         self.read = None if options.file is None else read_mask(options.file)
         self.made: Tensor | None = None
-        if inner.norm is None and hasattr(inner, "needs_sync"):
-            self.needs_sync = True
 
     @property
     def eps(self) -> float:

@@ -30,6 +30,9 @@ class Table(Ranged):
         options: see TableOptions.
     """
 
+    # Rules are lists of columns, which are copied to the device where they are used.
+    needs_sync = True
+
     def __init__(self, options: TableOptions) -> None:
         super().__init__(options.eps)
         self.options = options
@@ -251,11 +254,12 @@ class Table(Ranged):
         said = [f"changes that cost at most {self.eps:g}"]
         for part in self.options.feature:
             name = part.name or f"columns {', '.join(map(str, part.columns[:8]))}"
-            how = {"any": "changes", "up": "only rises", "down": "only falls", "none": "stays"}[part.change]
+            ways = {"any": "any change", "up": "only up", "down": "only down", "none": "no change"}
+            how = ways[part.change]
             most = "" if part.most is None else f" by at most {part.most:g}"
             step = "" if part.step is None else f" in steps of {part.step:g}"
             price = "" if part.change == "none" else f", {part.cost:g} for one unit"
-            said.append(f"{name} {how}{most}{step}{price}")
+            said.append(f"{name}: {how}{most}{step}{price}")
         said += [
             f"{part.name or part.columns[0]}: another category, {part.cost:g}"
             for part in self.options.one_hot

@@ -182,6 +182,24 @@ def test_a_patch_is_the_best_of_all_places() -> None:
     ]
 
 
+CUBE = {"use": "linf", "eps": 0.2}
+
+
+def test_a_union_is_the_nearer_of_two_convex_programs() -> None:
+    for low, high, origin, x in boxes(8, 5):
+        vicinity = built("union", low, high, parts=[CUBE, {"use": "l1", "eps": 0.5}])
+        found = one(vicinity, x, origin, 0.2)
+        u, down, up = ((each - origin).double().numpy() for each in (x, low, high))
+        choices = [solved(u, down, up, radius, order) for radius, order in ((0.2, np.inf), (0.5, 1))]
+        best = min(float(((choice - u) ** 2).sum()) for choice in choices)
+        assert float(((found - x) ** 2).sum()) == pytest.approx(best, rel=1e-4, abs=1e-6)
+        slope = x - origin
+        step = vicinity.steepest(slope[None])[0]
+        assert float(step @ slope) == pytest.approx(
+            float(max(slope.abs().sum(), 2.5 * slope.abs().max())), rel=1e-4
+        )
+
+
 # --- tables
 
 FREE = {
@@ -286,6 +304,7 @@ SETS: dict[str, dict[str, Any]] = {
     "scaled": {"scales": [1.0, 0.5, 0.0, 2.0, 1.0, 1.0, 1.0, 1.0], "eps": 0.3, "norm": "l1"},
     "mask": {"columns": [0, 1, 5], "inner": {"use": "l1", "eps": 1.0}},
     "l0": {"eps": 2},
+    "union": {"parts": [{"use": "l0", "eps": 1}, {"use": "linf", "eps": 0.3}]},
     "table": {**RULES, "eps": 3.0},
 }
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -423,6 +442,7 @@ BALL = {"use": "linf"}
             "cannot be summed",
         ),
         ({"use": "l0", "eps": 0.5}, "whole number|integer"),
+        ({"use": "union", "parts": [BALL]}, "at least two"),
     ],
 )
 def test_contradictions_are_refused_when_the_recipe_is_read(table: dict[str, Any], said: str) -> None:
@@ -470,7 +490,7 @@ def test_sets_say_in_their_own_units_what_is_legal() -> None:
         "mask": built("mask", inner=BALL, box=[0, 1, 2, 3]).described(),
         "scaled": built("scaled", scales=[0.1] * 29 + [0.0], eps=2).described(),
     }
-    assert "age only rises by at most 3 in steps of 1" in said["table"]
+    assert "age: only up by at most 3 in steps of 1, 1 for one unit" in said["table"]
     assert "one square of 3 × 3 pixels" in said["patch"]
     assert "rows 0 to 1, columns 1 to 3" in said["mask"]
     assert "1 of 30 stay" in said["scaled"]

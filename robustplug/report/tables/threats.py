@@ -37,7 +37,9 @@ def threat_text(threat: Mapping[str, Any], images: bool | None = None) -> str:
         # A radius above 1 is not a pixel distance.
         shown = eps <= 1 and (abs(levels - round(levels)) < 1e-6 * levels if images is None else images)
         parts.append(f"eps = {eps:.4g}" + (f" ({levels:.3g}/255)" if shown else ""))
-    others = {key: value for key, value in threat.items() if key not in ("use", "eps") and value is not None}
+    others = {
+        key: value for key, value in threat.items() if key not in ("use", "eps") and value not in (None, [])
+    }
     return ", ".join([*parts, *(f"{key} = {_option(value, images)}" for key, value in others.items())])
 
 
