@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +33,7 @@ class RayCluster:
 
     def __init__(self, options: RayOptions, *, folder: Path, gpus: bool) -> None:
         try:
-            import ray
+            ray: Any = importlib.import_module("ray")
         except ImportError as error:
             raise RunError('the launcher ray needs Ray: pip install "robustplug[ray]"') from error
         self._ray, self._options = ray, options
@@ -44,7 +46,7 @@ class RayCluster:
                     namespace=_SPACE,
                     runtime_env=dict(options.runtime_env) or None,
                     log_to_driver=False,
-                    logging_level="error",
+                    logging_level=logging.ERROR,
                 )
             except (ConnectionError, RuntimeError, ValueError, TypeError) as error:
                 where = options.address or "of this machine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import shutil
 import subprocess
@@ -84,7 +85,9 @@ class Slurm:
     def _submitted(self, jobs: Sequence[Path]) -> list[str]:
         executor = self._submitit.SlurmExecutor(self._folder, max_num_timeout=self._options.requeues)
         executor.update_parameters(**self._parameters())
-        found = executor.map_array(Work(), [str(job) for job in jobs])
+        # What sbatch says is in the exception, too.
+        with contextlib.redirect_stderr(io.StringIO()):
+            found = executor.map_array(Work(), [str(job) for job in jobs])
         self._before = found[0].job_id.partition("_")[0]
         return [job.job_id for job in found]
 

@@ -297,8 +297,8 @@ def _cells(
             [*common, *(change for case in chosen for change in case.changes)], key=lambda item: len(item.key)
         )
         slug = _slug(pairs, taken)
-        more = {"name": run_name(slug, seed), "seed": seed}
-        read = functools.partial(_read_cell, base, changes, more, convert)
+        named = {"name": run_name(slug, seed), "seed": seed}
+        read = functools.partial(_read_cell, base, changes, named, convert)
         recipe, found = None, list[Finding]()
         if every or sum(number > 0 for number in numbers) <= 1:
             recipe, found = read()

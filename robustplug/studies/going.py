@@ -15,7 +15,7 @@ from ..recipe.convert import resolve
 from .launchers.jobs import JobFiles
 from .launchers.protocol import JobState
 from .messages import Attack, Batch, Begin, Epoch, Failed, Message
-from .outcome import look, runs_of
+from .outcome import Outcome, look, runs_of
 
 if TYPE_CHECKING:
     from ..recipe.study import Study
@@ -41,12 +41,14 @@ class Going:
         launcher: the launcher, as a table; None if no job goes on.
         numbers: numbers of the jobs, by the name of the run folder.
         states: their states.
+        ended: names of the run folders whose jobs have ended.
     """
 
     folder: Path
     launcher: Mapping[str, Any] | None = None
     numbers: Mapping[str, str] = field(default_factory=dict)
     states: Mapping[str, JobState] = field(default_factory=dict)
+    ended: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, folder: Path, runs: Sequence[str]) -> Going:
@@ -73,20 +75,27 @@ class Going:
             launcher.close()
         alive = [each for each in found if states.get(each.number, JobState("ended")).name != "ended"]
         numbers = {each.run: each.number for each in alive}
-        return cls(folder, table, numbers, {each.run: states[each.number] for each in alive})
+        ended = frozenset(each.run for each in found) - numbers.keys()
+        return cls(folder, table, numbers, {each.run: states[each.number] for each in alive}, ended)
 
     @contextlib.contextmanager
-    def followed_by(self, launcher: Use, gpus: bool) -> Iterator[Launcher]:
+    def followed_by(self, launcher: Use | None, gpus: bool) -> Iterator[Launcher]:
         """Open the launcher that goes on with the study for a block.
+
+        Args:
+            launcher: the launcher that further jobs are submitted to; None if there are none.
+            gpus: whether a run may use a GPU.
 
         Raises:
             RunError: jobs go on in another launcher.
         """
-        if self.numbers and self.launcher is not None and self.launcher["use"] != launcher.name:
+        if launcher is not None and self.numbers and self.launcher and self.launcher["use"] != launcher.name:
             raise RunError(
                 f"{len(self.numbers)} runs of the study go on in the launcher {self.launcher['use']}: follow "
                 "them with --follow, or end them with --cancel"
             )
+        if launcher is None:
+            launcher = _resolved(self.launcher or {"use": "local"})
         opened = open_launcher(launcher, self.folder, gpus)
         try:
             yield opened
@@ -114,6 +123,21 @@ def going_of(study: Study, folder: Path) -> Going:
     return Going.of(folder, [run.folder.name for run in runs_of(study, folder)])
 
 
+def looked(study: Study, folder: Path) -> tuple[list[Outcome], Going]:
+    """Return the state of each run of a study, and the jobs that go on.
+
+    Raises:
+        RecipeError, RunError: the launcher of submitted jobs cannot be asked.
+    """
+    outcomes = [look(study, run) for run in runs_of(study, folder)]
+    going = Going.of(folder, [each.run.folder.name for each in outcomes if each.status != "finished"])
+    # A job may have ended between the two looks.
+    again = [each.run.folder.name in going.ended for each in outcomes]
+    return [
+        look(study, each.run) if late else each for each, late in zip(outcomes, again, strict=True)
+    ], going
+
+
 @dataclass(frozen=True)
 class Standing:
     """Say how far a run is.
@@ -136,8 +160,7 @@ def standings(study: Study, folder: Path) -> list[Standing]:
         RecipeError, RunError: the launcher of submitted jobs cannot be asked.
     """
     files = JobFiles(folder)
-    outcomes = [look(study, run) for run in runs_of(study, folder)]
-    going = Going.of(folder, [each.run.folder.name for each in outcomes if each.status != "finished"])
+    outcomes, going = looked(study, folder)
     found = []
     for each in outcomes:
         name = each.run.folder.name

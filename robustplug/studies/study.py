@@ -29,10 +29,10 @@ from ..runs.folder import (
 from ..runs.lock import locked
 from ..runs.result_file import seal_result
 from .following import Hearer, follow
-from .going import Going
+from .going import looked
 from .launchers.jobs import JobFiles
 from .launchers.local import Local
-from .outcome import Outcome, Run, asked_of, look, runs_of
+from .outcome import Outcome, Run, asked_of, look
 from .work import Commands, Failure, Job, carry_out
 
 if TYPE_CHECKING:
@@ -169,9 +169,8 @@ def run_study(
     with locked(folder) if submit else contextlib.nullcontext():
         if submit:
             _put_damaged_aside(folder)
-        outcomes = [look(study, run) for run in runs_of(study, folder)]
-        going = Going.of(folder, [each.run.folder.name for each in outcomes if each.status != "finished"])
-        with going.followed_by(study.launcher, _use_gpus(outcomes)) as launcher:
+        outcomes, going = looked(study, folder)
+        with going.followed_by(study.launcher if submit else None, _use_gpus(outcomes)) as launcher:
             running = _Running(study, folder, outcomes, reporter, launcher)
             waiting = sum(each.status not in ("finished", "another recipe") for each in outcomes)
             places = min(launcher.places, max(1, waiting))

@@ -19,6 +19,7 @@ ClusterName=local
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=17000
 AuthType=auth/munge
+AuthInfo=cred_expire=5
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation=$folder/state
