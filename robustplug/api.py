@@ -141,7 +141,7 @@ _LAZY = {
     "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
-        *("AimingPerturbation", "Augmentation", "BoundedVicinity", "CERTIFIED_RADIUS", "Certificate"),
+        *("CERTIFIED_RADIUS", "AimingPerturbation", "Augmentation", "BoundedVicinity", "Certificate"),
         *("LabelMap", "LearnedSlot", "Loss", "Measurement", "OutputMap", "Perturbation"),
         *("PortionedMeasurement", "Rate", "Schedule", "SelfTrained", "SparseVicinity"),
         *("UpdateSchedule", "Vicinity", "rate_at"),
