@@ -1,7 +1,10 @@
 """Time dialogues in batches against one at a time, and compare their results: roll-outs, attacks, searches.
 
-    python benchmarks/dialogues.py                          # a new agent of the published sizes
+    python benchmarks/dialogues.py                          # an agent of the published sizes
     python benchmarks/dialogues.py runs/advagent-sv-deal    # agent and data of a supervised run
+
+Without a run, an agent is first trained for three epochs, so that its dialogues are as long as those that it
+learns from: an untrained one says hundreds of words.
 
 Both sides of a ratio negotiate about the same scenarios with the same noise. "One at a time" is a batch of
 one dialogue, and a search that scores one sentence at a time. The dialogues of one side must be those of the
@@ -11,6 +14,7 @@ other.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from typing import Any, NamedTuple
 
@@ -31,6 +35,15 @@ WORK: dict[str, tuple[str, dict[str, Any], int]] = {
     "reactive attack, <pad>": ("reactive-attack", {"search": "pad"}, 16),
     "reactive attack, every place": ("reactive-attack", {}, 32),
     "preemptive attack, <pad>": ("preemptive-attack", {"search": "pad"}, 32),
+}
+QUICK = ("train.epochs=3", "validate.samples=8", "evaluate.samples=8")
+# Sizes of the first release of Lewis et al.
+PUBLISHED = {
+    "model.word": 256,
+    "model.goal": 64,
+    "model.reader": 128,
+    "model.attention": 256,
+    "model.choice": 256,
 }
 
 
@@ -109,13 +122,12 @@ def main() -> None:
     parser.add_argument("run", nargs="?", help="folder of a supervised run")
     parser.add_argument("--dialogues", type=int, default=128, help="number of dialogues at once")
     options = parser.parse_args()
-    if options.run:
-        opened = open_run(options.run, device="cpu")
-        agent, task, name = opened.model, opened.task, options.run
-    else:
-        name = "scripted-negotiation"
-        task = robustplug.build("task", name, dialogues=1000, scenarios=options.dialogues)
-        agent = robustplug.build("model", "negotiator", info=task.info)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.run is None:
+            sizes = [f"{name}={size}" for name, size in PUBLISHED.items()]
+            robustplug.train("advagent-sv", overrides=[*QUICK, *sizes], out=folder)
+        opened = open_run(options.run or folder, device="cpu")
+    agent, task, name = opened.model, opened.task, options.run or "advagent-sv, published sizes, 3 epochs"
     assert isinstance(agent, Agent)
     assert isinstance(task, NegotiationTask)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {name}")

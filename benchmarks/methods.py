@@ -3,14 +3,16 @@
     python benchmarks/methods.py --out studies/methods-digits --write
     python benchmarks/methods.py --out studies/bundled --bundled --methods cat gbdt-digits --write
     ROBUSTPLUG_DATA=data python benchmarks/methods.py --task cifar10 --model resnet18 --eps 8/255 …
+    python benchmarks/methods.py --study recipes/studies/modern.toml --out studies/modern --write
 
 A pass is a forward or a backward of one sample. The passes of a method's epochs are counted on a few hundred
 samples, or on all of them if they depend on what the model withstands, as in IAAT. The method is then
 trained for as many epochs as the budget allows, with the same optimizer, schedule and batch size for all
 methods; what its recipe spreads over epochs, such as a warm-up, is spread over these. A row is refused where
 the quantities that show the method's mechanism at work did not move. With --bundled, the recipes are trained
-as they are. After an interruption, the same command resumes. --write stores the numbers in results.json and
-writes docs/results.md and the tables of the cards from them.
+as they are. With --study, the study of a file is run, whose axis is the recipe, and its finished cells are
+compared with its row `trades`. After an interruption, the same command resumes. --write stores the numbers in
+results.json and writes docs/results.md and the tables of the cards from them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import datetime
 import functools
 import json
 import platform
+import re
 import shlex
 import sys
 import tomllib
@@ -34,6 +37,7 @@ from results import Row, Section, Seed, store, table, write
 
 import robustplug
 from robustplug.recipe.toml.files import bundled_recipes
+from robustplug.studies.stored import read_study_body
 
 METHODS = [
     "erm",
@@ -194,19 +198,28 @@ def row_of(name: str, folders: Mapping[int, Path]) -> Row:
         recipe = recipe or (folder / "recipe.toml").read_text(encoding="utf-8")
         shares = [100 * row["accuracy"] for row in result["attacks"]]
         passes = (epochs * training["forwards_per_sample"], epochs * training["backwards_per_sample"])
-        seeds[seed] = Seed((shares[0], shares[1], shares[-1]), training["mechanism"], passes)
+        grade = result.get("audit", {}).get("grade", "")
+        seeds[seed] = Seed((shares[0], shares[1], shares[-1]), training["mechanism"], passes, grade)
     return Row(name, recipe, epochs, seeds)
 
 
-def rows_of(folder: Path, studied: Mapping[str, Any]) -> list[Row]:
+def rows_of(folder: Path, studied: Mapping[str, Any], partial: bool = False) -> list[Row]:
     """Return the rows of a study whose runs are all finished.
 
+    Args:
+        folder: the study folder.
+        studied: its result.
+        partial: whether to leave out the cells that have unfinished runs.
+
     Raises:
-        SystemExit: a run is not.
+        SystemExit: a run is not finished.
     """
     rows = []
     for cell in studied["cells"]:
         name = cell["labels"]["recipe"]
+        if partial and any(run["status"] != "finished" for run in cell["runs"]):
+            print(f"{name} is left out: it has unfinished runs", flush=True)
+            continue
         for run in cell["runs"]:
             if run["status"] != "finished":
                 raise SystemExit(f"{name}, seed {run['seed']}: {run['status']}: {run['reason']}")
@@ -220,7 +233,11 @@ def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
 
     seeds = f"seeds {options.seeds[0]} to {options.seeds[-1]}" if len(options.seeds) > 1 else "one seed"
     width = f" of width {options.width}" if options.width else ""
-    if options.bundled:
+    baseline = ""
+    if options.study:
+        title, text = described(options, rows)
+        baseline = "trades"
+    elif options.bundled:
         title, text = (
             "Recipes as they are bundled",
             f"{seeds}; each table's numbers as `robustplug train` prints them.",
@@ -238,11 +255,42 @@ def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
         f"robustplug {robustplug.__version__}, torch {torch.__version__}, {platform.machine()}."
     )
     attacks = ("first attack", "all attacks") if options.bundled else ("PGD-50×5", "APGD-T")
-    return Section(title, text, made, ("clean", *attacks), rows)
+    if options.study:
+        attacks = ("PGD-20", "AutoAttack")
+    return Section(title, text, made, ("clean", *attacks), rows, baseline)
+
+
+def described(options: argparse.Namespace, rows: Sequence[Row]) -> tuple[str, str]:
+    """Return title and text of the section of a study, from the recipes and passes of its rows."""
+    recipe = tomllib.loads(rows[0].recipe)
+    task, model, method = recipe["task"], recipe["model"], recipe["method"]
+    passes = [sum(seed.passes) for row in rows for seed in row.seeds.values()]
+    seeds = sorted({number for row in rows for number in row.seeds})
+    width = f" of width {model['width']}" if "width" in model else ""
+    samples = f"{task['train_samples']} training images, " if task.get("train_samples") else ""
+    tested = recipe["evaluate"].get("samples")
+    test = f"the first {tested} test images" if tested else "all test images"
+    title = f"{options.title or task['use']}, {model['use']}{width}: {options.study.stem}"
+    text = (
+        f"{samples}{options.note + ', ' if options.note else ''}L∞ ε = {method['vicinity']['eps']:.3g}, "
+        f"{min(passes):.0f} to {max(passes):.0f} passes per training sample, "
+        f"seeds {seeds[0]} to {seeds[-1]}, the last checkpoint, {test}. "
+    )
+    starts = [(row.name, re.search(r'from = ".*recipe-(.+)_seed-', row.recipe)) for row in rows]
+    taught = "; ".join(f"`{name}` from `{match[1]}`" for name, match in starts if match)
+    text += f"Passes of a second network's own training are not counted: {taught}. " if taught else ""
+    if any(seed.audit for row in rows for seed in row.seeds.values()):
+        text += "Audit: number of seeds and their [grade](evaluation.md#the-audit)."
+    return title, text.strip()
 
 
 def studied(options: argparse.Namespace) -> list[Row]:
-    """Train the methods within the budget in a study, and return the rows."""
+    """Train the methods within the budget, or the study of a file, and return the rows."""
+    if options.study:
+        if options.finished:
+            return rows_of(options.out, read_study_body(options.out)[0], partial=True)
+        result = robustplug.study(options.study, out=options.out, processes=options.processes).result
+        return rows_of(options.out, result, partial=True)
     base, plan = base_of(options), options.out.with_suffix(".json")
     if not plan.exists():
         plan.parent.mkdir(parents=True, exist_ok=True)
@@ -273,6 +321,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, help="runs at a time (default: one per GPU)")
     parser.add_argument("--methods", nargs="*", default=METHODS, metavar="RECIPE")
     parser.add_argument("--bundled", action="store_true", help="the recipes as they are, without a budget")
+    parser.add_argument(
+        "--study", type=Path, help="run the study of this file instead; its axis is the recipe"
+    )
+    parser.add_argument(
+        "--finished", action="store_true", help="with --study: take what is finished, run nothing"
+    )
+    parser.add_argument("--title", help="with --study: name of the data in the title")
+    parser.add_argument("--note", help="with --study: what the page says of the data")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
     parser.add_argument("--write", action="store_true", help="store the numbers, and write the pages")
     options = parser.parse_args()

@@ -3,8 +3,8 @@
     python benchmarks/modern.py                 # print the epochs and passes of every method
     python benchmarks/modern.py --write         # write the files
 
-A method gets the number of epochs that is closest to the budget, and what its recipe spreads over epochs is spread over
-these. Then `benchmarks/methods.py --study FILE` runs a study and stores its numbers.
+A method gets the number of epochs that is closest to the budget, and what its recipe spreads over epochs is
+spread over these. Then `benchmarks/methods.py --study FILE` runs a study and stores its numbers.
 """
 
 from __future__ import annotations
@@ -140,6 +140,38 @@ def case_of(row: str, plan: Plan) -> dict[str, Any]:
     return {"label": row, "set": settings}
 
 
+# Milliseconds of a forward or a backward of 128 samples by ResNet-18: a step of PGD-AT(10) takes 22 of them.
+# docs/performance.md has the time of a step, captured and compiled, and not captured, on an H200.
+PER_PASS = {"captured": 16.95 / 22, "not captured": 75 / 22}
+UPDATES = 45_000 / 128
+# Forwards and backwards of a test sample that withstands AutoAttack: APGD-CE, APGD-T for 9 classes and FAB-T
+# for 9 classes, with 100 iterations each, and 5000 queries of Square.
+ATTACK = 100 * 2 + 9 * 100 * 2 + 9 * 100 * 2 + 5000
+
+
+def hours(plan: Plan) -> dict[str, float]:
+    """Return the hours of a study's training on a GPU, by how an update is run, and of its attacks."""
+    passes = sum((plan.epochs or 0) * passes_of_epoch(row, method_for(row, plan)[0]) for row in ROWS)
+    runs = len(plan.seeds)
+    found = {way: runs * passes * UPDATES * each / 3.6e6 for way, each in PER_PASS.items()}
+    batches = (plan.test or 10_000) / 128
+    # As if half of the samples withstood; an audit takes about twice the passes of AutoAttack.
+    found["attacks"] = 3 * runs * len(ROWS) * 0.5 * ATTACK * batches * PER_PASS["not captured"] / 3.6e6
+    return found
+
+
+def estimate(plan: Plan) -> str:
+    """Return what a study costs on a GPU, as lines of a comment."""
+    found = hours(plan)
+    return (
+        f"About {found['captured']:.0f} hours of training on an H200 if updates are captured and compiled, "
+        f"{found['not captured']:.0f} if they are not:\n"
+        "passes of a sample times batches, at the time of a step of PGD-AT(10), which has 22 passes, in\n"
+        f"docs/performance.md. AutoAttack and audit of {plan.test:,} images: "
+        f"up to {found['attacks']:.0f} hours more, at the same speed,\nnot captured.\n"
+    )
+
+
 def study_of(name: str, plan: Plan) -> str:
     """Return the text of a study."""
     audited = {"audit": True}
@@ -164,27 +196,8 @@ def study_of(name: str, plan: Plan) -> str:
         },
         "axis": [{"name": "recipe", "case": [case_of(row, plan) for row in ROWS]}],
     }
-    return "".join(f"# {line}\n" for line in plan.head.splitlines()) + tomli_w.dumps(tables)
-
-
-# Milliseconds of a forward or a backward of 128 samples by ResNet-18: a step of PGD-AT(10) takes 22 of them, and
-# docs/performance.md has the time of a step, captured and compiled, and not captured, on an H200.
-PER_PASS = {"captured": 16.95 / 22, "not captured": 75 / 22}
-UPDATES = 45_000 / 128
-# Forwards and backwards of a test sample that withstands AutoAttack: APGD-CE and APGD-T for 9 classes with 100
-# iterations, FAB-T for 9 classes with 100, and 5000 queries of Square.
-ATTACK = 100 * 2 + 9 * 100 * 2 + 9 * 100 * 2 + 5000
-
-
-def hours(plan: Plan) -> dict[str, float]:
-    """Return the hours of a study's training on a GPU, by the way in which an update is run, and of attacks."""
-    passes = sum((plan.epochs or 0) * passes_of_epoch(row, method_for(row, plan)[0]) for row in ROWS)
-    runs = len(plan.seeds)
-    found = {way: runs * passes * UPDATES * each / 3.6e6 for way, each in PER_PASS.items()}
-    batches = (plan.test or 10_000) / 128
-    # As if half of the samples withstood; the audit costs about as much as AutoAttack once more.
-    found["attacks"] = 2 * runs * len(ROWS) * 0.5 * ATTACK * batches * PER_PASS["not captured"] / 3.6e6
-    return found
+    head = f"{plan.head}\n{estimate(plan) if plan.epochs else ''}"
+    return "".join(f"# {line}\n" for line in head.splitlines()) + tomli_w.dumps(tables)
 
 
 WRITTEN = "Written by benchmarks/modern.py, which says how the epochs follow from "
@@ -217,7 +230,8 @@ PLANS: dict[str, Plan] = {
         budget=330,
     ),
     "modern-cifar10": Plan(
-        "The methods of today on CIFAR-10, for one GPU: ResNet-18, 30 epochs of each.",
+        "The methods of today on CIFAR-10, for one GPU: ResNet-18, 30 epochs of each.\n"
+        "Written by benchmarks/modern.py.",
         {"use": "cifar10"},
         {"use": "resnet18"},
         "8/255",

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import re
 import statistics
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,9 +32,13 @@ TOP = Path(__file__).resolve().parents[1]
 NUMBERS, PAGE = TOP / "benchmarks" / "results.json", TOP / "docs" / "results.md"
 # A card names the rows that it shows.
 SHOWN = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- end -->)", re.S)
+# The run of a study whose one axis is the recipe.
+RUN = re.compile(r"recipe-(.+)_seed-\d+")
 # A seed whose last accuracy is so many points below the median of its row has failed.
 FAILED = 10.0
 CONFIDENCE = 0.99
+# Without it, only runs on data that need no download are made again.
+DATA = "ROBUSTPLUG_DATA"
 
 
 @dataclass(frozen=True)
@@ -43,11 +49,13 @@ class Seed:
         accuracies: clean, under the first attack, and under all attacks, in %.
         mechanism: what shows the method at work, by name.
         passes: forward and backward passes of a training sample over all epochs.
+        audit: the verdict of its audit; "" for none.
     """
 
     accuracies: tuple[float, float, float]
     mechanism: Mapping[str, float]
     passes: tuple[float, float]
+    audit: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ class Section:
         made: command, date and versions.
         columns: names of the three accuracies.
         rows: the rows of the table.
+        baseline: name of the row that the others are compared with; "" for none.
     """
 
     title: str
@@ -100,6 +109,7 @@ class Section:
     made: str
     columns: tuple[str, str, str]
     rows: Sequence[Row]
+    baseline: str = ""
 
 
 def read(path: Path = NUMBERS) -> list[Section]:
@@ -113,14 +123,15 @@ def _section(body: Mapping[str, Any]) -> Section:
     def seed(each: Mapping[str, Any]) -> Seed:
         clean, first, last = each["accuracies"]
         forwards, backwards = each["passes"]
-        return Seed((clean, first, last), each["mechanism"], (forwards, backwards))
+        return Seed((clean, first, last), each["mechanism"], (forwards, backwards), each.get("audit", ""))
 
     rows = [
         Row(each["name"], each["recipe"], each["epochs"], {int(n): seed(s) for n, s in each["seeds"].items()})
         for each in body["rows"]
     ]
     clean, first, last = body["columns"]
-    return Section(body["title"], body["text"], body["made"], (clean, first, last), rows)
+    columns = (clean, first, last)
+    return Section(body["title"], body["text"], body["made"], columns, rows, body.get("baseline", ""))
 
 
 def store(section: Section, path: Path = NUMBERS) -> list[Section]:
@@ -138,7 +149,9 @@ def spread(values: Sequence[float]) -> str:
 
 def table(section: Section) -> list[str]:
     """Return the rows as a Markdown table; a row whose method was not at work is refused."""
+    audited = any(seed.audit for row in section.rows for seed in row.seeds.values())
     heads = ["recipe", *section.columns, "worst seed", "failed", "at work", "epochs", "forwards", "backwards"]
+    heads += ["audit"] * audited
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in section.rows:
         if row.idle:
@@ -156,17 +169,60 @@ def table(section: Section) -> list[str]:
                 ", ".join(f"{name} {value:.2g}" for name, value in work.items()) or "–",
                 str(row.epochs),
                 *(f"{each:.0f}" for each in passes),
+                *([verdicts(seeds)] * audited),
             ]
         lines.append(f"| `{row.name}` | {' | '.join(cells)} |")
+    return lines
+
+
+def verdicts(seeds: Sequence[Seed]) -> str:
+    """Return the verdicts of the audits, with the number of seeds that each of them has."""
+    counts = Counter(seed.audit for seed in seeds if seed.audit)
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "–"
+
+
+def difference(row: Row, other: Row) -> tuple[float, float, float]:
+    """Return by how many points a row's last accuracy exceeds another's, and the 95 % interval of that.
+
+    Student's t over the differences of equal seeds, which have the same first weights and the same batches.
+    """
+    from scipy.stats import t
+
+    shared = [number for number in row.seeds if number in other.seeds]
+    last = [row.seeds[each].accuracies[-1] - other.seeds[each].accuracies[-1] for each in shared]
+    mean, n = statistics.fmean(last), len(last)
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(last) / n**0.5
+    return mean, mean - half, mean + half
+
+
+def compared(section: Section) -> list[str]:
+    """Return sentences that say which rows the baseline of a section exceeds, and which exceed it."""
+    rows = {row.name: row for row in section.rows if not row.idle}
+    base = rows.pop(section.baseline, None)
+    if base is None:
+        return []
+    kinds: dict[str, list[str]] = {"beats": [], "is not told apart from": [], "falls below": []}
+    found = {name: difference(row, base) for name, row in rows.items()}
+    for name, (mean, low, high) in sorted(found.items(), key=lambda item: -item[1][0]):
+        kind = "beats" if low > 0 else "falls below" if high < 0 else "is not told apart from"
+        kinds[kind].append(f"`{name}` ({mean:+.1f}; {low:+.1f} to {high:+.1f})".replace("-", "−"))
+    lines = [
+        f"At this cost, under {section.columns[-1]}, with the difference in points and its 95 % interval "
+        "over the seeds:",
+        "",
+    ]
+    for kind, names in kinds.items():
+        lines.append(f"- {kind} `{section.baseline}`: {', '.join(names) or 'none'}")
     return lines
 
 
 def page(sections: Sequence[Section]) -> str:
     """Return the page of all sections: what stands above the first table stays as it is written."""
     head = PAGE.read_text(encoding="utf-8").partition("\n## ")[0].rstrip()
-    parts = [
-        "\n\n".join([f"## {each.title}", each.text, each.made, "\n".join(table(each))]) for each in sections
-    ]
+    parts = []
+    for each in sections:
+        blocks = [f"## {each.title}", each.text, each.made, "\n".join(table(each)), "\n".join(compared(each))]
+        parts.append("\n\n".join(filter(None, blocks)))
     return "\n\n".join([head, *parts]) + "\n"
 
 
@@ -219,10 +275,35 @@ def measured(result: robustplug.api.EvaluationResult) -> tuple[float, float, flo
     return shares[0], shares[1], shares[-1]
 
 
-def again(row: Row, number: int) -> bool:
-    """Train a row again with one of its seeds, say what came out, and return whether it agrees."""
+def made_again(row: Row, number: int, folder: Path, rows: Sequence[Row]) -> robustplug.api.EvaluationResult:
+    """Train a row again with a seed, after the rows that its networks start from."""
+    recipe = tomllib.loads(row.recipe)
+
+    def begin(table: dict[str, Any]) -> None:
+        for key, value in table.items():
+            named = RUN.fullmatch(Path(value).name) if key == "from" else None
+            if isinstance(value, dict):
+                begin(value)
+            elif named is not None:
+                (other,) = [each for each in rows if each.name == named[1]]
+                if not (folder / other.name).exists():
+                    made_again(other, number, folder, rows)
+                table[key] = str(folder / other.name)
+
+    begin(recipe)
+    return robustplug.train(recipe, seed=number, out=folder / row.name).result
+
+
+def again(row: Row, number: int, rows: Sequence[Row] = ()) -> bool:
+    """Train a row again with one of its seeds, say what came out, and return whether it agrees.
+
+    Args:
+        row: the row.
+        number: the seed.
+        rows: the rows of its table, which its networks may start from.
+    """
     with TemporaryDirectory() as folder:
-        result = robustplug.train(tomllib.loads(row.recipe), seed=number, out=Path(folder) / "run").result
+        result = made_again(row, number, Path(folder), rows)
     agrees, found = True, measured(result)
     for column, value in enumerate(found):
         low, high = interval(row.column(column), result.samples)
@@ -248,9 +329,15 @@ def main() -> int:
     wrong = [path for path, text in made(sections).items() if path.read_text(encoding="utf-8") != text]
     for path in wrong:
         print(f"{path.relative_to(TOP)} does not show the numbers of {NUMBERS.name}: give --write")
-    runs = [(row, number) for section in sections for row in section.rows for number in row.seeds]
+    runs = [
+        (row, number, section.rows)
+        for section in sections
+        for row in section.rows
+        for number in row.seeds
+        if DATA in os.environ or tomllib.loads(row.recipe)["task"]["use"] == "digits"
+    ]
     chosen = random.Random(options.seed).sample(runs, min(options.sample, len(runs)))
-    return 0 if all([not wrong, *(again(row, number) for row, number in chosen)]) else 1
+    return 0 if all([not wrong, *(again(*each) for each in chosen)]) else 1
 
 
 if __name__ == "__main__":

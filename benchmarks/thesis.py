@@ -22,6 +22,7 @@ import re
 import shlex
 import statistics
 import sys
+import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from robustplug.recipe.toml.files import bundled_recipes, bundled_suites
 
 HERE = Path(__file__).resolve().parent
 PLAN, NUMBERS, PLUGINS = HERE / "thesis.toml", HERE / "thesis.json", HERE.parent / "plugins"
-FEWEST = 3
+FEWEST, WIDTH = 3, 128
 # A card shows everything that one command made.
 SHOWN = re.compile(r"(<!-- thesis: (\S+) -->\n).*?(<!-- end of thesis -->)", re.S)
 
@@ -53,56 +54,56 @@ def located(text: str, folder: Path) -> dict[str, Any]:
 
 
 def train(plan: Mapping[str, Any], seed: int, folder: Path) -> None:
-    """Train the models of a plan with a seed, each unless it is finished, in the order of the plan."""
+    """Train the models of a plan with a seed, each unless it is finished, in the order of the plan.
+
+    Raises:
+        SystemExit: a method was not at work.
+    """
     for each in plan["train"]:
         name, out = each["recipe"], folder / each["recipe"]
-        if (out / "result.json").exists():
-            continue
-        recipe = located(bundled_recipes()[name].read_text(encoding="utf-8"), folder)
-        if (out / "manifest.json").exists():
-            robustplug.train(resume=out)
-        else:
-            robustplug.train(recipe, seed=seed, overrides=each.get("set", ()), out=out)
-        print(f"seed {seed}: trained {name}", flush=True)
+        if not (out / "result.json").exists():
+            recipe = located(bundled_recipes()[name].read_text(encoding="utf-8"), folder)
+            if (out / "manifest.json").exists():
+                robustplug.train(resume=out)
+            else:
+                robustplug.train(recipe, seed=seed, overrides=each.get("set", ()), out=out)
+            print(f"seed {seed}: trained {name}", flush=True)
+        training = json.loads((out / "result.json").read_text(encoding="utf-8"))["meta"]["training"]
+        for quantity, value in training["mechanism"].items():
+            if not value > 0:
+                raise SystemExit(f"seed {seed}: {name} was not at work: {quantity} did not move")
 
 
 def attacked(table: Mapping[str, Any], seed: int, folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what each row of a table measured on a seed's model, and keep it in a file.
+    """Return what each row of a table measured on a seed's model; evaluate it unless that is done.
 
     Args:
         table: a table of the plan.
         seed: the seed.
         folder: folder of the seed's runs.
     """
-    kept = folder / f"{table['name']}.json"
+    out = folder / f"evaluated-{table['name']}"
+    kept = out / f"{table['suite']}.json"
     if not kept.exists():
         suite = located(bundled_suites()[table["suite"]].read_text(encoding="utf-8"), folder)
-        labels, changed = table["rows"], table.get("attack", {})
-        found = {row["label"]: row for row in suite["row"]}
-        for row in found.values():
-            row["attack"] |= {key: changed[key] for key in row["attack"].keys() & changed.keys()}
-        suite |= {"row": [found[label] for label in labels]}
-        result = robustplug.evaluate(
+        robustplug.evaluate(
             folder / table["model"],
-            suite=suite,
+            suite=suite | {"row": [row for row in suite["row"] if row["label"] in table["rows"]]},
             samples=table["samples"],
             batch_size=table["batch"],
             seed=seed,
-            out=folder / f"evaluated-{table['name']}",
+            out=out,
         )
-        rows = {row.name: row_of(row) for row in result.attacks if row.name in labels}
-        kept.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        for label, row in rows.items():
-            print(f"seed {seed}: {table['name']}: {label}: {row}", flush=True)
-    stored: dict[str, dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
-    return stored
+        print(f"seed {seed}: attacked for {table['name']}", flush=True)
+    found = {row["name"]: row_of(row) for row in json.loads(kept.read_text(encoding="utf-8"))["attacks"]}
+    return {label: found[label] for label in table["rows"]}
 
 
-def row_of(row: robustplug.api.AttackResult) -> dict[str, Any]:
+def row_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is stored of a row; a mean over no sample is None."""
-    measures = {name: each.mean if each.count else None for name, each in row.measures.items()}
-    asked = {"forwards": row.forwards, "backwards": row.backwards, "prepared": row.prepared}
-    return {"failed": row.skipped, "seconds": round(row.seconds, 1), "measures": measures, **asked}
+    measures = {name: each["mean"] if each["count"] else None for name, each in row["measures"].items()}
+    asked = {name: row[name] for name in ("forwards", "backwards", "prepared")}
+    return {"failed": row["skipped"], **asked, "measures": measures}
 
 
 def idle(rows: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) -> str:
@@ -160,7 +161,7 @@ def lines_of(table: Mapping[str, Any], seeds: Mapping[str, Mapping[str, Any]]) -
 
 def text_of(plan: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     """Return what a card shows: how the numbers were made, and the tables."""
-    parts = [f"{plan['text']} {numbers['made']}"]
+    parts = [textwrap.fill(f"{plan['text']} {numbers['made']}", WIDTH, break_on_hyphens=False)]
     for table in plan["table"]:
         seeds = numbers["tables"][table["name"]]
         parts.append(f"{table['title']}; {len(seeds)} seeds, {table['samples']} {table['of']}.")

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guards.libraries import attack_by_radius, guarded
     from .core.measures import Measure, Quantity, bootstrap_interval, wilson_interval
-    from .core.method import Method, Objective, Wrapper, prepare
+    from .core.method import Averaging, Method, Objective, Wrapper, prepare
     from .core.modules import Normalized, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
     from .core.protocols import (
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         rate_at,
     )
     from .core.random import beta, derive, dirichlet, gamma, isolated, normal_like, stream, uniform_like
+    from .core.reporting import result_numbers
     from .core.state import MethodState, PerSample
     from .core.step import Step
     from .core.task import DescribedMeasures, LabelledTask, MeasuringTask, PoolingTask, Task
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from .runs.folder import json_text
     from .runs.result_file import note_in_result, write_result
     from .subjects.data.brought import find_column
+    from .subjects.data.hub import load_data_set
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
     from .subjects.data.spool import memory_limit
     from .subjects.data.statistics import (
@@ -117,13 +119,7 @@ if TYPE_CHECKING:
     from .subjects.formats.weights import weights_digest
     from .subjects.trained import open_model
     from .subjects.tuning import new_head
-    from .text.changes import (
-        align_words,
-        mark_changes,
-        replace_words,
-        word_spans,
-        words_changed,
-    )
+    from .text.changes import align_words, mark_changes, replace_words, word_spans, words_changed
     from .text.embeddings import WordEmbeddings, word_embeddings
     from .text.records import TextRecord
     from .training.loop import training_loss
@@ -137,7 +133,7 @@ _LAZY = {
     "core.functional": ("as_rows", "cross_entropy", "dlr", "kl_divergence", "margin"),
     "core.guards.libraries": ("attack_by_radius", "guarded"),
     "core.measures": ("Measure", "Quantity", "bootstrap_interval", "wilson_interval"),
-    "core.method": ("Method", "Objective", "Wrapper", "prepare"),
+    "core.method": ("Averaging", "Method", "Objective", "Wrapper", "prepare"),
     "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
@@ -156,6 +152,7 @@ _LAZY = {
         "stream",
         "uniform_like",
     ),
+    "core.reporting": ("result_numbers",),
     "core.state": ("MethodState", "PerSample"),
     "core.step": ("Step",),
     "core.calling.meter": ("Meter",),
@@ -182,6 +179,7 @@ _LAZY = {
     "runs.folder": ("json_text",),
     "runs.result_file": ("note_in_result", "write_result"),
     "subjects.data.brought": ("find_column",),
+    "subjects.data.hub": ("load_data_set",),
     "subjects.data.pictures": ("check_picture", "picture_tensor", "read_picture"),
     "subjects.data.spool": ("memory_limit",),
     "subjects.data.statistics": (
@@ -194,13 +192,7 @@ _LAZY = {
     "subjects.formats.weights": ("weights_digest",),
     "subjects.trained": ("open_model",),
     "subjects.tuning": ("new_head",),
-    "text.changes": (
-        "align_words",
-        "mark_changes",
-        "replace_words",
-        "word_spans",
-        "words_changed",
-    ),
+    "text.changes": ("align_words", "mark_changes", "replace_words", "word_spans", "words_changed"),
     "text.embeddings": ("WordEmbeddings", "word_embeddings"),
     "text.records": ("TextRecord",),
     "training.loop": ("training_loss",),
@@ -213,6 +205,7 @@ __all__ = [
     "ArrayTask",
     "AttackResult",
     "Augmentation",
+    "Averaging",
     "Batch",
     "BoundedVicinity",
     "Bounds",
@@ -333,6 +326,7 @@ __all__ = [
     "json_text",
     "kl_divergence",
     "line_figure",
+    "load_data_set",
     "margin",
     "mark_changes",
     "matrix_figure",
@@ -360,6 +354,7 @@ __all__ = [
     "register",
     "replace_words",
     "result_folder",
+    "result_numbers",
     "scaled_step",
     "sealed",
     "self_trained",

@@ -32,6 +32,7 @@ from .options import (
     RollOutOptions,
     RulesOptions,
     ScriptedOptions,
+    rules_caption,
 )
 
 PAPER = "Cheng 2021, doctoral thesis, §3.2: AdvAgent"
@@ -118,6 +119,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         {"turns": 6, "words": 8},
         tasks=TASKS,
         modality="dialogue",
+        caption=rules_caption,
     )
 
 

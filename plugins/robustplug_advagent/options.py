@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from robustplug.api import (
     Bounds,
@@ -113,6 +114,12 @@ class RulesOptions:
     turns: Count = 20
     words: Count = 100
     unknown: bool = False
+
+
+def rules_caption(threat: Mapping[str, Any]) -> str:
+    """Return how tables show this threat model: "rules: at most 20 turns of 100 words"."""
+    said = f"{threat['use']}: at most {threat.get('turns', 20)} turns of {threat.get('words', 100)} words"
+    return f"{said}, any words" if threat.get("unknown") else said
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,10 @@ def epoch(run: RunInfo, report: EpochReport) -> None:
 
 
 def end(run: RunInfo, result: Result) -> None:
-    """Log the accuracies of the evaluation and the files recipe.toml and result.json, and end the run."""
-    rows = [row for row in result.attacks if not row.skipped and row.bound != "none"]
-    _log(run, {f"{result.split}/{row.name}": row.accuracy for row in rows}, run.epochs)
+    """Log the numbers of the evaluation and the files recipe.toml and result.json, and end the run."""
+    from robustplug.api import result_numbers
+
+    _log(run, result_numbers(result), run.epochs)
     client, run_id = _client(), _open.pop(run.folder)
     for name in ("recipe.toml", "result.json"):
         client.log_artifact(run_id, str(Path(run.folder) / name))

@@ -15,6 +15,7 @@ from .options import (
     SyntheticOptions,
     TranslationLossOptions,
     TranslationOptions,
+    replacement_caption,
 )
 
 PAPER = "Cheng et al. 2020, Seq2Sick, arXiv:1803.01128; Cheng 2021, doctoral thesis, §3.1"
@@ -112,6 +113,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         PAPER,
         tasks=TASKS,
         modality="text",
+        caption=replacement_caption,
     )
 
 

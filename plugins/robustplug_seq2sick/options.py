@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from robustplug.api import Bounds, Count, Decay, Natural, NonNegative, Positive, Size, UnitInterval
+
+UNBOUNDED = 1000.0
+"""A radius in words from which tables show none."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ class ReplacementOptions:
     """Options of `word-replacement`.
 
     Attributes:
-        eps: largest number of words of a sentence that may be replaced.
+        eps: largest number of words of a sentence that may be replaced; from 1000 on, any number.
         chrf: least chrF2 of the attacked sentence against the original, in [0, 1]; None for no such limit, as
             in the paper.
         similarity: least cosine between the mean word embeddings of both sentences, from the package
@@ -151,7 +155,7 @@ class ReplacementOptions:
         perplexity: how many times that of the original the perplexity may be; None for no such limit.
     """
 
-    eps: NonNegative = 1000.0
+    eps: NonNegative = UNBOUNDED
     chrf: UnitInterval | None = None
     similarity: UnitInterval | None = None
     language_model: str | None = None
@@ -162,6 +166,15 @@ class ReplacementOptions:
             raise ValueError("set perplexity and the folder `language_model` together")
 
 
+def replacement_caption(threat: Mapping[str, Any]) -> str:
+    """Return how tables show this threat model: "word-replacement: any number of words"."""
+    eps = threat.get("eps", UNBOUNDED)
+    parts = ["any number of words" if eps >= UNBOUNDED else f"at most {eps:g} words"]
+    limits = {"chrf": "chrF2 ≥", "similarity": "cosine ≥", "perplexity": "relative perplexity ≤"}
+    parts += [f"{said} {threat[key]:g}" for key, said in limits.items() if threat.get(key) is not None]
+    return f"{threat['use']}: {', '.join(parts)}"
+
+
 @dataclass(frozen=True)
 class HuggingFaceOptions:
     """Options of `huggingface`.
@@ -170,13 +183,14 @@ class HuggingFaceOptions:
         folder: folder with config.json, safetensors weights and optionally a tokenizer; None for a small
             BART with random weights and the task's words, to be trained.
         layers, width: size of the small BART: layers of encoder and decoder each, and embedding size.
-        prefix: text before each sentence, such as "translate English to German: " for T5.
+        prefix: text before each sentence, such as "translate English to German: "; None for what the model's
+            own config states for the task, as that of T5 does (`task_specific_params`), or else nothing.
         beam, longer: as in `lstm-attention`.
     """
 
     folder: str | None = None
     layers: Count = 2
     width: Count = 128
-    prefix: str = ""
+    prefix: str | None = None
     beam: Size = 5
     longer: Natural = 10

@@ -40,11 +40,14 @@ class TranslationInfo(TaskInfo):
     Attributes:
         source, target: the vocabularies.
         keywords: numbers of the target words that attacks may use as keywords.
+        work: what models are asked for, as configs of transformers name it: "translation_en_to_de" or
+            "summarization"; "" if they have no name for it.
     """
 
     source: Words = field(default_factory=lambda: Words(()))
     target: Words = field(default_factory=lambda: Words(()))
     keywords: tuple[int, ...] = ()
+    work: str = ""
 
 
 class TranslationTask:
@@ -54,10 +57,12 @@ class TranslationTask:
         options: options of either task.
         pairs: sentence pairs of each split.
         source, target: the two vocabularies.
+        work: see TranslationInfo.
     """
 
     default_model = "lstm-attention"
     quantities = QUANTITIES
+    score_name = "exact match"
 
     def __init__(
         self,
@@ -65,6 +70,7 @@ class TranslationTask:
         pairs: Mapping[Split, Sequence[Pair]],
         source: Words,
         target: Words,
+        work: str = "",
     ) -> None:
         self._data: dict[Split, tuple[Tensor, Tensor]] = {}
         for split, members in pairs.items():
@@ -78,6 +84,7 @@ class TranslationTask:
             source=source,
             target=target,
             keywords=keyword_candidates(target, counts, options.keyword_above, options.stop_words),
+            work=work,
         )
 
     def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
@@ -194,7 +201,8 @@ def translation(options: TranslationOptions) -> TranslationTask:
         split: read_pairs(folder / f"{name}.{options.source}", folder / f"{name}.{options.target}")
         for split, name in names.items()
     }
-    return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]))
+    work = f"translation_{options.source}_to_{options.target}"
+    return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]), work)
 
 
 def docstrings(options: DocstringsOptions) -> TranslationTask:
@@ -204,7 +212,7 @@ def docstrings(options: DocstringsOptions) -> TranslationTask:
         DataMissing: a package is not installed, or has too few texts.
     """
     pairs = read_docstrings(options.packages)
-    return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]))
+    return TranslationTask(options, pairs, *vocabularies(options, pairs["train"]), "summarization")
 
 
 def synthetic(options: SyntheticOptions) -> TranslationTask:

@@ -43,9 +43,10 @@ def epoch(run: RunInfo, report: EpochReport) -> None:
 
 
 def end(run: RunInfo, result: Result) -> None:
-    """Write the accuracies of the evaluation, at the step after the last epoch, and close the file."""
+    """Write the numbers of the evaluation, at the step after the last epoch, and close the file."""
+    from robustplug.api import result_numbers
+
     writer = _open.pop(run.folder)
-    for row in result.attacks:
-        if not row.skipped and row.bound != "none":
-            writer.add_scalar(f"{result.split}/{row.name}", row.accuracy, run.epochs)
+    for name, value in result_numbers(result).items():
+        writer.add_scalar(name, value, run.epochs)
     writer.close()

@@ -9,15 +9,19 @@ from robustplug.api import Component, Traits, hookimpl
 from .options import (
     FreeLbOptions,
     HuggingFaceTextOptions,
+    SmartOptions,
     SubstitutionOptions,
     TextFoolerOptions,
     TextOptions,
     WordCnnOptions,
+    substitution_caption,
 )
 
 TASKS = ("text",)
 _HERE = "robustplug_text"
 FREELB = "Zhu et al. 2020, FreeLB: Enhanced Adversarial Training for NLU, arXiv:1909.11764"
+SMART_OFFICIAL = {"proximal": 0.0, "step_size": 1e-5, "largest": 1.0, "rescale": True}
+"""What the authors' code does by default."""
 TEXTFOOLER = "Jin et al. 2020, Is BERT Really Robust?, arXiv:1907.11932"
 
 
@@ -69,6 +73,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         TEXTFOOLER,
         tasks=TASKS,
         modality="text",
+        caption=substitution_caption,
     )
 
 
@@ -100,7 +105,7 @@ def robustplug_output_maps() -> Iterable[Component]:
 
 @hookimpl
 def robustplug_methods() -> Iterable[Component]:
-    """Offer FreeLB."""
+    """Offer FreeLB and SMART."""
     yield Component(
         "freelb",
         f"{_HERE}.freelb:FreeLb",
@@ -112,5 +117,17 @@ def robustplug_methods() -> Iterable[Component]:
             needs={"stays": "it shifts embeddings itself: leave out perturbation"},
             excludes={"predictions": "its loss is that of the labels, at every step of the ascent"},
         ),
+        tasks=TASKS,
+    )
+    yield Component(
+        "smart",
+        f"{_HERE}.smart:Smart",
+        SmartOptions,
+        "a penalty on outputs that change near a text, and one on leaving the weights of before",
+        "Jiang et al. 2020, SMART: Robust and Efficient Fine-Tuning for Pre-trained Natural Language Models "
+        "through Principled Regularized Optimization, arXiv:1911.03437",
+        {"steps": 2, "step_size": 0.1, "largest": 0.2, "start": 0.01},
+        variants={"official": SMART_OFFICIAL},
+        traits=Traits(needs={"stays": "it shifts embeddings itself: leave out perturbation"}),
         tasks=TASKS,
     )

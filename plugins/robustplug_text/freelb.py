@@ -66,7 +66,7 @@ def _lengths(vectors: Tensor) -> Tensor:
 
 
 class AtShifted:
-    """g∘f: the logits at shifted embeddings, with the same dropout at every step of an ascent (§3.3)."""
+    """g∘f: the logits at shifted embeddings, with the same dropout for all outputs of an update (§3.3)."""
 
     # A text is read on the CPU.
     needs_sync = True
@@ -76,10 +76,9 @@ class AtShifted:
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return the logits; without a shift, those of the text."""
-        if SHIFT not in view.info:
-            return step.forward(view.x)
+        x = Shifted(view.x, view.info[SHIFT]) if SHIFT in view.info else view.x
         with isolated(derive(step.seed, "freelb", "dropout"), view.x.device):
-            return step.forward(Shifted(view.x, view.info[SHIFT]))
+            return step.forward(x)
 
 
 class _Ascent:
@@ -150,9 +149,7 @@ class FreeLb(Method[FreeLbOptions]):
             Refused: the model has no embeddings of texts that can be shifted, or does not use them as they
                 are.
         """
-        if not hasattr(model, "there") or not hasattr(model, "width"):
-            raise Refused("freelb shifts embeddings of text: use the model word-cnn or huggingface-text")
-        _check(model, task)
+        refuse_unshiftable("freelb", model, task)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return super().setup(model, task)
 
@@ -171,14 +168,16 @@ class FreeLb(Method[FreeLbOptions]):
         return Cost(self.options.steps, self.options.steps)
 
 
-def _check(model: Any, task: Task) -> None:
-    """Refuse a model that scales embeddings after it has looked them up, for example.
+def refuse_unshiftable(method: str, model: Any, task: Task) -> None:
+    """Refuse a model without embeddings of texts, or that scales them after it has looked them up.
 
     Raises:
-        Refused: a shift of 0 changes its outputs.
+        Refused: there is nothing to shift, or a shift of 0 changes its outputs.
     """
     from robustplug.api import Feed
 
+    if not hasattr(model, "there") or not hasattr(model, "width"):
+        raise Refused(f"{method} shifts embeddings of text: use the model word-cnn or huggingface-text")
     batch = next(iter(task.batches("train", Feed(batch_size=2, samples=2))))
     x = batch.x.to(next(model.parameters()).device)
     with evaluating(model), torch.no_grad():
@@ -187,5 +186,5 @@ def _check(model: Any, task: Task) -> None:
     difference = float((plain - shifted).abs().max())
     if not difference < 1e-3 * max(1.0, float(plain.abs().max())) or math.isnan(difference):
         raise Refused(
-            "the model changes embeddings after it has looked them up, so that freelb cannot shift them"
+            f"the model changes embeddings after it has looked them up, so that {method} cannot shift them"
         )

@@ -20,6 +20,9 @@ from robustplug.api import (
     use,
 )
 
+UNBOUNDED = 1000.0
+"""A radius in words from which tables show none."""
+
 
 @dataclass(frozen=True)
 class TextOptions:
@@ -27,8 +30,9 @@ class TextOptions:
 
     Attributes:
         data: a table of texts and labels in a file .csv or .tsv; a folder or a name on the Hub with a data
-            set of Hugging Face; "docstrings", sentences of the standard library of Python, each from one of
-            six packages; or "synthetic", reviews that a grammar makes up.
+            set of Hugging Face, or from Python a Dataset or DatasetDict of it; "docstrings", sentences of the
+            standard library of Python, each from one of six packages; or "synthetic", reviews that a grammar
+            makes up.
         validation, test: another table, a split of the data set, or the share of the training samples that is
             held out; None for the data set's own split, or else 0.1 and 0.2.
         text, label: names of the columns; None for "text" or "sentence", and "label" or "class".
@@ -100,7 +104,7 @@ class SubstitutionOptions:
     """Options of `word-substitution`.
 
     Attributes:
-        eps: largest number of words that may change.
+        eps: largest number of words that may change; from 1000 on, any number.
         share: largest share of the words of a text that may change, rounded up to whole words.
         similarity: least cosine between the embeddings of a word and of its substitute.
         sentence: least cosine between the mean embeddings of the two texts; 0 for no such bound.
@@ -109,12 +113,24 @@ class SubstitutionOptions:
             for those in the wheel of wordllama.
     """
 
-    eps: NonNegative = 1000.0
+    eps: NonNegative = UNBOUNDED
     share: UnitInterval = 1.0
     similarity: UnitInterval = 0.5
     sentence: UnitInterval = 0.0
     stop_words: bool = True
     embeddings: str | None = None
+
+
+def substitution_caption(threat: Mapping[str, Any]) -> str:
+    """Return how tables show this threat model: "word-substitution: any number of words, cosine ≥ 0.5"."""
+    eps, share, sentence = threat.get("eps", UNBOUNDED), threat.get("share", 1.0), threat.get("sentence", 0.0)
+    parts = ["any number of words" if eps >= UNBOUNDED else f"at most {eps:g} words"]
+    parts += [f"at most {share:.0%} of a text's words"] if share < 1 else []
+    parts.append(f"cosine ≥ {threat.get('similarity', 0.5):g}")
+    parts += [f"that of the texts ≥ {sentence:g}"] if sentence else []
+    parts += [] if threat.get("stop_words", True) else ["stop words, too"]
+    parts += [str(threat["embeddings"])] if threat.get("embeddings") else []
+    return f"{threat['use']}: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)
@@ -148,5 +164,32 @@ class FreeLbOptions(MethodOptions):
     step_size: NonNegative = 0.1
     largest: NonNegative = 0.5
     start: Positive = 0.1
+    vicinity: Use = use("word-substitution")
+    output_map: Use = use("shifted")
+
+
+@dataclass(frozen=True)
+class SmartOptions(MethodOptions):
+    """Options of `smart`. Sizes are the largest coordinates of shifts of the model's embeddings.
+
+    Attributes:
+        smoothness: λ_s, weight of the divergence from the outputs at shifted embeddings; 0 for none.
+        proximal: μ, weight of the divergence from the outputs of the copy; 0 for none, and no copy.
+        momentum: β of the copy's weights, θ̃ ← β·θ̃ + (1 − β)·θ; 0 for the weights before the last update.
+        steps: K, ascent steps of the shift.
+        step_size: η, size of an ascent step at each token.
+        largest: ε, largest coordinate of the shift.
+        start: σ, deviation of the random start.
+        rescale: whether a step ends with the size ε at each token, in the place of at most ε.
+    """
+
+    smoothness: NonNegative = 1.0
+    proximal: NonNegative = 1.0
+    momentum: UnitInterval = 0.99
+    steps: Count = 1
+    step_size: NonNegative = 1e-3
+    largest: NonNegative = 1e-3
+    start: Positive = 1e-5
+    rescale: bool = False
     vicinity: Use = use("word-substitution")
     output_map: Use = use("shifted")

@@ -29,6 +29,17 @@ class TradesOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
+class TradesLabelOptions:
+    """Options of the label map `trades`.
+
+    Attributes:
+        labels: label map of the clean views, such as `smooth`; None for the labels as they are.
+    """
+
+    labels: Annotated[Use | None, "label_map"] = None
+
+
+@dataclass(frozen=True)
 class TradesLossOptions:
     """Options of the loss `trades`.
 
@@ -64,8 +75,9 @@ def robustplug_label_maps() -> Iterable[Component]:
     yield Component(
         "trades",
         "robustplug_trades.method:CleanPrediction",
-        summary="the label for clean views, the prediction at the origin for all others",
-        paper=PAPER,
+        TradesLabelOptions,
+        "the label for clean views, the prediction at the origin for all others",
+        PAPER,
         traits=Traits(
             gives=frozenset({"predictions"}),
             needs={"clean-view": "without a clean view the model would learn nothing from the true labels"},

@@ -7,21 +7,26 @@ from typing import Any
 
 from torch import Tensor
 
-from robustplug.api import Batch, Cost, Loss, Method, Step, View
+from robustplug.api import Batch, Cost, LabelMap, Loss, Method, Step, View
 
-from . import TradesLossOptions, TradesOptions
+from . import TradesLabelOptions, TradesLossOptions, TradesOptions
 
 
 class CleanPrediction:
-    """h: y for clean views; softmax f(x) at the origin, with its gradient, for all others."""
+    """h: y for clean views; softmax f(x) at the origin, with its gradient, for all others.
 
-    def __init__(self, options: object) -> None:
-        pass
+    Args:
+        options: see TradesLabelOptions.
+        labels: label map of the clean views; None for y itself.
+    """
+
+    def __init__(self, options: TradesLabelOptions, *, labels: LabelMap | None) -> None:
+        self.labels = labels
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return labels or rows (N, K); share the forward pass with the clean view."""
         if view.kind == "clean":
-            return view.y
+            return view.y if self.labels is None else self.labels(step, view)
         return step.output(view.at_origin()).float().softmax(1)
 
 

@@ -8,7 +8,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, BoundedVicinity, Refused, Step, Vicinity, as_rows, beta, normal_like
+from robustplug.api import (
+    Batch,
+    BoundedVicinity,
+    Refused,
+    Step,
+    TaskInfo,
+    Vicinity,
+    as_rows,
+    beta,
+    normal_like,
+)
 
 from . import GaussianOptions, MixupOptions
 
@@ -69,6 +79,12 @@ class Around:
         self._placed = None
         if isinstance(self.inner, BoundedVicinity):
             self.inner.within(low, high)
+
+    def inform(self, info: TaskInfo) -> None:
+        """Tell the inner vicinity what it must know of the task."""
+        tell = getattr(self.inner, "inform", None)
+        if tell is not None:
+            tell(info)
 
     def clipped(self, x: Tensor) -> Tensor:
         """Clamp inputs (N, C, …) to their valid range."""

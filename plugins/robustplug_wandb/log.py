@@ -66,10 +66,11 @@ def epoch(run: RunInfo, report: EpochReport) -> None:
 
 
 def end(run: RunInfo, result: Result) -> None:
-    """Log the accuracies of the evaluation and the files recipe.toml and result.json, and end the run."""
+    """Log the numbers of the evaluation and the files recipe.toml and result.json, and end the run."""
+    from robustplug.api import result_numbers
+
     logged = _open.pop(run.folder)
-    rows = [row for row in result.attacks if not row.skipped and row.bound != "none"]
-    logged.log({f"{result.split}/{row.name}": row.accuracy for row in rows} | {"epoch": run.epochs})
+    logged.log({**result_numbers(result), "epoch": run.epochs})
     for name in ("recipe.toml", "result.json"):
         logged.save(str(Path(run.folder) / name), base_path=run.folder, policy="now")
     logged.finish()

@@ -39,6 +39,7 @@ MODULES = {
     "show": "show",
     "study": "study",
     "train": "train",
+    "tune": "tune",
     "validate": "validate",
 }
 

@@ -76,6 +76,24 @@ class Objective:
     loss: Loss
 
 
+@dataclass(frozen=True)
+class Averaging:
+    """Define an average of the weights, which a run evaluates and exports in place of the last ones.
+
+    The training does not depend on it. Running statistics of BatchNorm are estimated anew for it at the end
+    of each epoch, on the training inputs.
+
+    Attributes:
+        decay: decay of an exponential average over the updates, in [0, 1); None for the mean over epochs.
+        warmup: number of first epochs that are left out; as long as they last, the run has no average.
+        every: of the mean over epochs, the number of epochs from one to the next.
+    """
+
+    decay: float | None = None
+    warmup: int = 0
+    every: int = 1
+
+
 class Method(Generic[Options]):
     """Fill the five slots; subclasses override what their paper changes.
 
@@ -175,6 +193,10 @@ class Method(Generic[Options]):
         ]
         return {"moved": torch.stack(moved).amax(0)} if moved else {}
 
+    def averaging(self) -> Averaging | None:
+        """Return which average of the weights the run leaves; None for the last weights."""
+        return None
+
     def export(self, model: nn.Module) -> nn.Module:
         """Return a plain module for deployment and evaluation; must not change `model`.
 
@@ -252,6 +274,10 @@ class Wrapper(Method[Options]):
     def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the quantities of the inner method."""
         return self.inner.mechanism(step, views)
+
+    def averaging(self) -> Averaging | None:
+        """Return the average of the inner method, if it has one."""
+        return self.inner.averaging()
 
     def export(self, model: nn.Module) -> nn.Module:
         """Return the module that the inner method exports."""

@@ -113,7 +113,10 @@ class Stating(Protocol):
     """
 
     def facts(self) -> Mapping[str, Any]:
-        """Return plain JSON values, which are stored with the result and identify the evaluation."""
+        """Return plain JSON values, which are stored with the result and identify the evaluation.
+
+        Those of a model may have "notes", sentences for the reader.
+        """
         ...
 
 

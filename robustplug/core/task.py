@@ -60,6 +60,15 @@ def notes_of(task: Task) -> Sequence[str]:
 
 
 @runtime_checkable
+class ShowingTask(Protocol):
+    """A task that does something to training batches, and shows that it is at work."""
+
+    def mechanism(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return quantities of a training batch, as `Method.mechanism` does of an update."""
+        ...
+
+
+@runtime_checkable
 class MeasuringTask(Protocol):
     """A task that measures more than correct and wrong: an evaluation reports the means."""
 
@@ -81,6 +90,24 @@ class DescribedMeasures(Protocol):
 def quantities_of(task: Task) -> Sequence[Quantity]:
     """Return what a task says of its measures; most say nothing."""
     return task.quantities if isinstance(task, DescribedMeasures) else ()
+
+
+@runtime_checkable
+class NamedScore(Protocol):
+    """A task that says what the share of its correct samples is called, where it is no accuracy."""
+
+    score_name: str
+
+
+def score_name(task: Task) -> str:
+    """Return what the share of the correct samples of a task is called in progress and logs.
+
+    It is "accuracy", or what the task says; a task that is judged by other measures and says nothing has a
+    "score".
+    """
+    if isinstance(task, NamedScore):
+        return task.score_name
+    return "score" if any(quantity.headline for quantity in quantities_of(task)) else "accuracy"
 
 
 @runtime_checkable

@@ -137,8 +137,7 @@ class ParamGroup:
         params: the parameters.
         lr: learning rate; None for that of the recipe. The schedule scales both.
         maximize: whether to use gradient ascent instead of descent.
-        always: whether every pass updates this group, unless one of the method's passes names it; for slots
-            that can be used in any method.
+        always: whether every pass updates this group, unless one of the method's passes names it.
         optimizer: a torch optimizer class or function of (params, lr=…, maximize=…) instead of the
             recipe's.
     """
@@ -233,8 +232,7 @@ class TaskInfo:
     Attributes:
         sizes: number of samples in each split; of "train", number of samples in an epoch.
         shape: shape of one input, for images (C, H, W); None when inputs have no fixed shape.
-        classes: number of classes; None when the task is not a classification.
-        class_names: names of the classes, if any.
+        classes, class_names: number of classes, None when the task is not a classification; their names.
         mean, std: those of the training inputs per channel, for the model's normalisation layer.
         bounds: lowest and highest value of an input, numbers or one for each channel or feature; radii are
             in the same units.
@@ -284,6 +282,7 @@ class RunInfo:
         epochs: number of epochs of the whole run.
         resumed_at_epoch: whole epochs that were done when the run was resumed; None for a new run.
         observers: names of the plugins that were requested as observers, besides those that always observe.
+        score: what the share of correct samples is called: "accuracy", or what the task says.
     """
 
     name: str
@@ -294,6 +293,7 @@ class RunInfo:
     epochs: int
     resumed_at_epoch: int | None = None
     observers: tuple[str, ...] = ()
+    score: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -302,10 +302,10 @@ class EpochReport:
 
     Attributes:
         epoch: number of the epoch, from 0.
-        train: means over the training samples: "loss", accuracy by role, and what the method logs.
-        validation: "clean" and "robust" accuracy in [0, 1]; "loss" of the clean samples if checkpoints are
-            selected by it; the task's other measures, under the attack if that is run on all samples. Empty
-            when not measured.
+        train: means over the training samples: "loss", "SCORE/ROLE", and what the method logs.
+        validation: "clean" and "robust" accuracy in [0, 1], or "SCORE/clean" and "SCORE/robust" where the
+            task's score is another; "loss" of the clean samples if checkpoints are selected by it; the task's
+            other measures, under the attack if that is run on all samples. Empty when not measured.
         lr: learning rate at the end of the epoch.
         seconds: wall time of the epoch, as far as this process measured it.
         best: whether this epoch's weights are the best so far.
@@ -326,8 +326,8 @@ class AttackResult:
     Attributes:
         name: label of the row; "clean" for no attack.
         options: the attack's resolved options.
-        accuracy: share of all samples that are still correct after this row and the rows before it in its
-            chain; NaN when the row was skipped, or is invalid.
+        accuracy: share of all samples that the task scores as correct after this row and those before it in
+            its chain; NaN when the row was skipped, or is invalid.
         broken: number of samples that this row broke and no row before it in its chain.
         attempted: number of samples that the row was run on.
         rejected: number of results that were discarded because they left the vicinity.
@@ -337,7 +337,7 @@ class AttackResult:
         threat: the vicinity, for example {"use": "linf", "eps": 0.1}; empty for none.
         shift: the distribution shift that is applied before the attack; empty for none.
         chain: name of the chain, whose rows run on what those before left correct; "" for a row of its own.
-        skipped: reason why the row was not run, or is invalid; "" when it was run and is valid.
+        skipped: why the row was not run, or is invalid; "" when it was run and is valid.
         distance: median distance of the successful adversarial examples: {"linf": …, "l2": …}.
         right: for each sample, whether it is still correct after this row; empty if skipped or invalid.
         measures: means of the task's and the row's other measures over the samples that the row was run on.

@@ -152,6 +152,8 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
     rows = evaluation.run(options.split, attacks, size, options.samples)
     if evaluation.keeper is not None:
         examples = _examples(evaluation, attacks, rows, parts.task.info)
+    said = quantities_of(parts.task)
+    measured = any(quantity.headline for quantity in said)
     meta = describe(subject, asked) | {
         "suite": asked.title or None,
         "asked": {
@@ -159,9 +161,7 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             "evaluation": evaluation_digest(parts.recipe, subject.data),
         },
         "samples_digest": evaluation.samples_digest,
-        **(
-            {} if not (said := quantities_of(parts.task)) else {"quantities": [asdict(each) for each in said]}
-        ),
+        **({} if not said else {"quantities": [asdict(each) for each in said]}),
         **({} if size == options.batch_size else {"batch_size": size}),
         **evaluation.classes,
         **({"outputs": scale} if (scale := evaluation.scale) != "logits" else {}),
@@ -170,9 +170,10 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             if isinstance(evaluation.vicinity, DescribedVicinity)
             else {}
         ),
-        "worst_cases": worst_cases(rows),
         **_both_sides(evaluation, rows),
-        "corruptions": corruption_summary(rows, asked.reference),
+        # Both are summaries of accuracies.
+        "worst_cases": [] if measured else worst_cases(rows),
+        "corruptions": {} if measured else corruption_summary(rows, asked.reference),
         **({} if examples is None else {"examples": examples.summary()}),
         "seconds": time.perf_counter() - started,
     }

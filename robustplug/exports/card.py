@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.measures import wilson_interval
+from ..core.reporting import headlines
 from ..core.types import Result
 from ..recipe.write import recipe_to_mapping
 from ..report.material import Material, read_material
+from ..report.tables.measures import measured
+from ..report.tables.results import skipped_lines
 from ..report.tables.sheets import Cell, Sheet, markdown
 from ..report.tables.threats import threat_text
 from ..subjects.data.arrays import extremes
@@ -40,8 +43,8 @@ def model_card(content: Content, run: Path) -> str:
         _header(content),
         f"# {recipe.name}",
         _summary(content),
-        "## Accuracy",
-        *_accuracy(read_material(run)),
+        "## Robustness",
+        *_robustness(read_material(run)),
         "## Use",
         *_use(content),
         "## Training",
@@ -67,7 +70,7 @@ def _summary(content: Content) -> str:
     )
 
 
-def _accuracy(material: Material) -> Iterator[str]:
+def _robustness(material: Material) -> Iterator[str]:
     if material.result is None:
         yield "The run is not finished, so its robustness is not measured."
         return
@@ -77,20 +80,31 @@ def _accuracy(material: Material) -> Iterator[str]:
 
 
 def _sheet(result: Result) -> Sheet:
-    lines = []
+    names = [quantity.name for quantity in headlines(result)]
+    heads = ("attack", *(names or ("accuracy", "95 % interval")))
+    lines: list[tuple[Cell, ...]] = []
     for row in result.attacks:
         if row.skipped:
-            lines.append((Cell(row.name), Cell("invalid" if row.invalid else "skipped"), Cell(row.skipped)))
+            more = [Cell("")] * (len(heads) - 2)
+            lines.append((Cell(row.name), Cell("invalid" if row.invalid else "skipped"), *more))
+            continue
+        if names:
+            said = (measured(row, name).replace("\n", " ") for name in names)
+            lines.append((Cell(row.name), *map(Cell, said)))
             continue
         if row.bound == "none":
             continue
         low, high = wilson_interval(round(row.accuracy * result.samples), result.samples)
         least = "≥ " if row.bound == "lower" else ""
         lines.append((Cell(row.name), Cell(f"{least}{row.accuracy:.1%}"), Cell(f"{low:.1%} to {high:.1%}")))
-    notes = [f"Threat model: {threat_text(result.threat)}."]
+    notes = [
+        f"Threat model: {threat_text(result.threat)}.",
+        *(f"{line.rstrip('.')}." for line in skipped_lines(result)),
+    ]
     if any(row.chain for row in result.attacks):
-        notes.append("Each attack runs on the samples that the rows above it left correctly classified.")
-    heads = ("attack", "accuracy", "95 % interval")
+        notes.append("Each attack runs on the samples that the rows above it left correct.")
+    if names:
+        notes.append("Measures are over the samples that the row was run on, with 95 % intervals.")
     return Sheet(f"{result.split} split, {result.samples} samples", heads, tuple(lines), tuple(notes))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ..core.reporting import Silent
+from ..core.task import score_name
 from ..core.types import Batch, Feed, View
 from ..errors import RunError
 from ..subjects.subject import open_subject
@@ -39,6 +40,7 @@ class Agreement:
         difference: largest difference of two logits.
         tolerance: largest difference that is accepted.
         accuracies: accuracy of the model, and of the file, in [0, 1].
+        score: what the accuracy is called; see `score_name`.
     """
 
     batches: int
@@ -47,6 +49,7 @@ class Agreement:
     difference: float
     tolerance: float
     accuracies: tuple[float, float]
+    score: str = "accuracy"
 
     @property
     def holds(self) -> bool:
@@ -58,7 +61,7 @@ class Agreement:
         before, after = self.accuracies
         return (
             f"{self.same} of {self.samples} predictions in {self.batches} batches agree, the logits differ "
-            f"by at most {self.difference:.2g} (accepted: {self.tolerance:.2g}), and the accuracy is "
+            f"by at most {self.difference:.2g} (accepted: {self.tolerance:.2g}), and the {self.score} is "
             f"{before:.1%} before and {after:.1%} after"
         )
 
@@ -127,4 +130,5 @@ def compare(one: nn.Module, other: nn.Module, task: Task, split: Split, batch_si
                 right[place] += int(task.score(View.of(batch, "clean"), output).sum())
             count, samples = count + 1, samples + len(batch)
     accuracies = (right[0] / samples, right[1] / samples)
-    return Agreement(count, samples, same, difference, TOLERANCE * max(1.0, largest), accuracies)
+    tolerance = TOLERANCE * max(1.0, largest)
+    return Agreement(count, samples, same, difference, tolerance, accuracies, score_name(task))

@@ -51,5 +51,6 @@ def build(reference: Use, kind: Kind, info: TaskInfo | None = None, **context: A
             parts[slot.name] = None if value is None else build(value, slot.kind, info)
     built = component.load()(reference.options, **parts, **context)
     with contextlib.suppress(TypeError):  # not everything can be hashed and referred to weakly
-        BUILT[built] = (kind, reference.name)
+        # An object that is given under another name is still what it was built as.
+        BUILT.setdefault(built, (kind, reference.name))
     return built

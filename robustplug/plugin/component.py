@@ -65,7 +65,8 @@ class Component:
             stands for that table; the recipe's other options override it.
         traits: what the component can be mixed with; a function of the options if it depends on them.
         tasks: names of the tasks that the component supports; empty for all. A recipe that uses it on
-            another task is refused. The conformance kit tests it on the first of them.
+            another task is refused. The conformance kit tests it on the first of them. Of a task that is
+            given as an object, the names of the tasks that it may be.
         weights: for a model that its library also offers trained: "package.module:attribute" of a function
             `(options, name, *, info)` that returns `Weights`. `name` is what a recipe's `from` states if it
             is neither a file nor a folder; None if there is no `from`, where the function may return None for
@@ -79,6 +80,8 @@ class Component:
         takes: of a loss, the targets that it is defined for: "numbers" (classes, int64 (N,)), "rows" (shares,
             float (N, K)) or "both". A recipe in which it would get others is refused, and the conformance kit
             tries it on these alone.
+        caption: of a vicinity, a function from its table to what tables and pages show in the place of its
+            name, "eps = …" and its other options.
         task_options: of a model that reads a folder: "package.module:attribute" of a function from the
             model's table to the options that its task must have, such as the tokenizer of the folder; they
             hold where the task's table states none of them.
@@ -102,6 +105,7 @@ class Component:
     evaluate: Mapping[str, Any] = field(default_factory=dict)
     takes: Targets = "both"
     task_options: str | Callable[..., Any] | None = None
+    caption: Callable[[Mapping[str, Any]], str] | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

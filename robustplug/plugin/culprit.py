@@ -16,6 +16,7 @@ from ..errors import Failed, chain, not_deterministic
 from .build import BUILT
 from .component import Component, Kind
 from .host import BUILTIN, HERE, host, registry
+from .registry import GIVEN
 
 OURS = "robustplug"
 
@@ -68,6 +69,23 @@ def name_of(part: object) -> str:
     kind = part if isinstance(part, type) or hasattr(part, "__qualname__") else type(part)
     owner = _plugin(kind.__module__)
     return f"{kind.__qualname__} of {kind.__module__ if owner is None else _distributed(owner)}"
+
+
+def relatives(part: object, kind: Kind) -> list[Component]:
+    """Return the components of a kind that an object may be.
+
+    It is the one that it was built as, or else all those of the plugin that defines its class or one above.
+    """
+    known, registered = BUILT.get(part), registry()
+    if known is not None and known in registered.components and known != (kind, GIVEN):
+        return [registered.components[known]]
+    owners = filter(None, (_plugin(each.__module__) for each in type(part).__mro__))
+    owner = next(owners, None)
+    return [
+        component
+        for key, component in registered.components.items()
+        if key[0] == kind and owner is not None and registered.owners.get(key) == owner
+    ]
 
 
 def failed(

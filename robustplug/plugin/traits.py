@@ -22,6 +22,7 @@ TRAITS: Mapping[str, str] = {
     "l1-ball": "that norm is L1",
     "coordinates": "a legal perturbation stays legal where some of its values are set back to the sample's",
     "discrete": "a point on the way to a legal one need not be legal: whole numbers, numbers of pixels",
+    "few-pixels": "legal are any values of some pixels, or of a square of them",
     "parameters": "legal are images of parameters, such as angles; gradients of the inputs lead to none",
     "moves": "samples are moved or drawn; given by every perturbation and vicinity that declares no other",
     "draws-labels": "the label map draws a label at random",
@@ -42,7 +43,7 @@ TRAITS: Mapping[str, str] = {
 }
 """The traits that the components of robustplug use; a plugin may add its own."""
 
-SETS = frozenset({"norm-ball", "l1-ball", "coordinates", "discrete", "parameters"})
+SETS = frozenset({"norm-ball", "l1-ball", "coordinates", "discrete", "few-pixels", "parameters"})
 """Traits of a set of legal perturbations. Attacks, and vicinities around another, need or exclude them of the
 vicinity that they are used with, in training and in every evaluation, and of nothing else."""
 

@@ -66,7 +66,7 @@ def _unfit(part: _Part, parts: Sequence[_Part], method: Use, registry: Registry)
 def _place_for(part: _Part, method: Use, registry: Registry) -> str | None:
     """Return how to put a loss into a slot of the method's own loss; None if that has none for it."""
     defaults = {item.name: item for item in fields(registry.get("method", method.name).options)}
-    default = defaults.get(part.path[-1]) if len(part.path) == 1 else None
+    default = defaults.get(str(part.path[-1])) if len(part.path) == 1 else None
     if default is None or not callable(default.default_factory):
         return None
     own = default.default_factory().name
@@ -118,15 +118,17 @@ def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
     for path, kind, use in places:
         if use is not None:
             yield from _rows_only(use, kind, path, registry)
+    samples = registry.get("task", recipe.task.name)
     for path, kind, name in named:
         tasks = registry.get(kind, name).tasks
-        if tasks and recipe.task.name not in tasks:
+        if tasks and {recipe.task.name, *samples.tasks}.isdisjoint(tasks):
             known = ", ".join(f'"{task}"' for task in tasks)
             message = f'{kind.replace("_", " ")} "{name}" is not for the task "{recipe.task.name}"'
             yield Finding(path, message, f"it is for {known}")
             continue
-        modality, own = registry.get(kind, name).modality, registry.get("task", recipe.task.name).modality
-        if kind == "vicinity" and modality != own and recipe.task.name != GIVEN:
+        modality, own = registry.get(kind, name).modality, samples.modality
+        unknown = recipe.task.name == GIVEN and not samples.tasks
+        if kind == "vicinity" and modality != own and not unknown:
             fitting = [other.name for other in registry.by_kind()["vicinity"] if other.modality == own]
             message = (
                 f'vicinity "{name}" perturbs {modality}, and the samples of the task "{recipe.task.name}" '

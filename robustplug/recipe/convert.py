@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import ends_program
+from ..files.given import held
 from ..plugin.component import Component, Kind, Slot, Use
 from ..plugin.culprit import one_line
 from ..plugin.host import registry as installed
@@ -350,7 +351,7 @@ class Reader:
         suspects: set[str],
     ) -> dict[str, Any]:
         """Validate the plain values; a missing key that was probably misspelt is reported only once."""
-        plain = {name: given[name] for name in form.plain_names if name in given}
+        plain = {name: held(given[name]) for name in form.plain_names if name in given}
         before = len(self.findings)
         for name in plain:
             if name in table:

@@ -79,7 +79,8 @@ class TrainOptions:
         channels_last: memory format of images.
         device: device to train on; "auto" chooses an accelerator if there is one.
         clip_grad_norm: largest norm of the gradient; None for no clipping.
-        ema_decay: decay of the averaged weights, which are then evaluated; None for no average.
+        ema_decay: decay of an exponential average of the weights, which is then evaluated and exported, as
+            with the method `ema`; None for no average.
         checkpoint_batches: number of batches after which a checkpoint is also saved within an epoch.
         only: "batchnorm" trains only the weights and biases of the model's BatchNorm layers.
         select: epoch whose weights are kept: best robust or clean validation accuracy, lowest validation

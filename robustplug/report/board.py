@@ -59,14 +59,16 @@ class RunReporter:
     def __init__(self, line: Line, console: Console) -> None:
         self.line, self._console = line, console
         self._done = self._validation = ""
+        self._score = "accuracy"
 
     def begin(self, run: RunInfo, progress: Position) -> None:
         """Record that training starts or resumes."""
+        self._score = run.score
         self._at(progress)
 
     def batch(self, progress: Position, means: Mapping[str, float]) -> None:
         """Record the progress of training."""
-        self._at(progress, loss_parts(means))
+        self._at(progress, loss_parts(means, self._score))
 
     def _at(self, progress: Position, said: str = "") -> None:
         self.line.share = (progress.epoch + progress.batch / max(1, progress.batches)) / max(
@@ -81,7 +83,8 @@ class RunReporter:
 
     def epoch(self, report: EpochReport, epochs: int) -> None:
         """Record the validation."""
-        self._validation = f"validation {validation_text(report.validation)}" if report.validation else ""
+        said = validation_text(report.validation, self._score)
+        self._validation = f"validation {said}" if report.validation else ""
         self.line.share = (report.epoch + 1) / epochs
 
     def attack(self, name: str, done: int, total: int) -> None:
@@ -176,7 +179,9 @@ class StudyBoard:
             line.state, line.note = "failed", outcome.reason
             self._print(Text(f"{head}failed: {outcome.reason}", style="red"))
             return
-        parts = [", ".join(f"{name} {value:.1%}" for name, value in list(outcome.accuracies.items())[:3])]
+        said = [f"{name} {value:.1%}" for name, value in outcome.accuracies.items()]
+        said += [f"{name} {value:.4g}" for name, value in outcome.measures.items()]
+        parts = [", ".join(said[:3])]
         if outcome.seconds is not None:
             parts.append(f"trained in {outcome.seconds:.1f} s")
         line.state, line.note = "done", " · ".join(part for part in parts if part)

@@ -14,26 +14,36 @@ from ..core.types import EpochReport, RunInfo
 from ..core.types import Progress as Position
 
 
-def loss_parts(means: Mapping[str, float]) -> str:
-    """Return "loss 1.23 (ce 0.9, margin 0.3)" and the accuracies of a step's means."""
+def loss_parts(means: Mapping[str, float], score: str = "accuracy") -> str:
+    """Return "loss 1.23 (ce 0.9, margin 0.3)" and the scores of a step's means.
+
+    Args:
+        means: the means.
+        score: what the task calls its score.
+    """
     parts = {name.removeprefix("loss/"): value for name, value in means.items() if name.startswith("loss/")}
     text = f"loss {means['loss']:.3f}"
     if len(parts) > 1:
         text += " (" + ", ".join(f"{name} {value:.3f}" for name, value in parts.items()) + ")"
+    shown = "acc" if score == "accuracy" else score
     rest = [
-        f"{name.removeprefix('accuracy/')} acc {means[name]:.1%}" for name in means if "accuracy/" in name
+        f"{name.removeprefix(f'{score}/')} {shown} {means[name]:.1%}"
+        for name in means
+        if name.startswith(f"{score}/")
     ]
     rest += [f"{name} {value:.4g}" for name, value in means.items() if "/" not in name and name != "loss"]
     return " · ".join([text, *rest])
 
 
-def validation_text(validation: Mapping[str, float]) -> str:
-    """Return "clean 97.2%, robust 61.1%"."""
-    shares = ("clean", "robust")
-    return ", ".join(
-        f"{name} {value:.1%}" if name in shares else f"{name} {value:.4g}"
-        for name, value in validation.items()
-    )
+def validation_text(validation: Mapping[str, float], score: str = "accuracy") -> str:
+    """Return "clean 97.2%, robust 61.1%", or "BLEU 31.4, clean exact match 1.2%"."""
+    parts = []
+    for name, value in validation.items():
+        prefix, _, role = name.rpartition("/")
+        share = role in ("clean", "robust") and prefix in ("", score)
+        own = f"{role} {prefix}".rstrip() if share else name
+        parts.append(f"{own} {value:.1%}" if share else f"{own} {value:.4g}")
+    return ", ".join(parts)
 
 
 class RichReporter:
@@ -59,6 +69,7 @@ class RichReporter:
         self._live: Live | None = None
         self._task: TaskID | None = None
         self._attack = ""
+        self._score = "accuracy"
 
     def __enter__(self) -> RichReporter:
         return self
@@ -88,6 +99,7 @@ class RichReporter:
 
     def begin(self, run: RunInfo, progress: Position) -> None:
         """Print what is trained and where, and start the bar."""
+        self._score = run.score
         again = "" if run.resumed_at_epoch is None else f", resuming at epoch {progress.epoch + 1}"
         epochs = f"{run.epochs} epoch{'s' * (run.epochs != 1)}"
         said = f" on {run.task} with {run.model}, {epochs} → {run.folder}{again}"
@@ -98,7 +110,7 @@ class RichReporter:
 
     def batch(self, progress: Position, means: Mapping[str, float]) -> None:
         """Update the bar."""
-        self._line = loss_parts(means)
+        self._line = loss_parts(means, self._score)
         if self._task is not None:
             done = progress.epoch * progress.batches + progress.batch
             self._bar.update(
@@ -107,11 +119,12 @@ class RichReporter:
 
     def epoch(self, report: EpochReport, epochs: int) -> None:
         """Print one line for the epoch."""
-        self._validation = f"validation {validation_text(report.validation)}" if report.validation else ""
+        said = validation_text(report.validation, self._score)
+        self._validation = f"validation {said}" if report.validation else ""
         width = len(str(epochs))
-        line = f"epoch {report.epoch + 1:{width}}/{epochs} · {loss_parts(report.train)}"
+        line = f"epoch {report.epoch + 1:{width}}/{epochs} · {loss_parts(report.train, self._score)}"
         if report.validation:
-            line += f" · validation {validation_text(report.validation)}"
+            line += f" · {self._validation}"
         line += f" · {report.seconds:.1f} s"
         self._print(Text(line + (" · best" if report.best else ""), style="" if report.best else "dim"))
 

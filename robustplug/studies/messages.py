@@ -47,6 +47,7 @@ class Info(Strict):
     epochs: Count
     resumed_at_epoch: Count | None
     observers: tuple[str, ...]
+    score: str
 
 
 class Report(Strict):

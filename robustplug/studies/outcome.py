@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..core.reporting import headlines, nothing_stated, stated
 from ..errors import RunError
 from ..evaluation.audit.audit import NAME as AUDIT
 from ..evaluation.results import evaluation_digest
@@ -62,12 +63,14 @@ class Outcome:
     Attributes:
         run: the run.
         status: state of the run; "trained" means that the suite or the audit is missing, "damaged" that its
-            result cannot be believed.
+            result cannot be believed, "failed" that it stopped, or no attack of a result states a number.
         reason: why the run failed, how its recipe differs, or which of its files are damaged.
         seconds: training time.
         accuracies: accuracy by row, without skipped rows, whose accuracy is NaN.
+        threats: threat model by row.
         audit: grade and verdict; None for no audit.
-        lacks: names of the results that are missing: the suite, the audit.
+        lacks: names of the results that are missing, or state nothing: the suite, the audit.
+        measures: of a task that shows measures in the place of accuracies, those by "ROW: MEASURE".
     """
 
     run: Run
@@ -78,6 +81,7 @@ class Outcome:
     threats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     audit: Mapping[str, str] | None = None
     lacks: tuple[str, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 def runs_of(study: Study, folder: Path) -> list[Run]:
@@ -125,17 +129,24 @@ def look(study: Study, run: Run) -> Outcome:
         return Outcome(run, "damaged", damaged[0])
     more = {name: _current(study, run, name, damaged) for name in asked_of(study)}
     suites = [(name, each.result) for name, each in more.items() if each is not None and name != AUDIT]
-    rows = rows_of([("", own.result), *suites])
+    rows, shown = rows_of([("", own.result), *suites]), headlines(own.result)
+    numbers = {
+        (name, part): value for name, row in rows.items() for part, value in stated(row, shown).items()
+    }
     audit = more.get(AUDIT)
+    known = {"": own, **{name: each for name, each in more.items() if each is not None}}
+    empty = {name: why for name, each in known.items() if (why := nothing_stated(each.result))}
+    lacks = tuple(name for name, each in more.items() if each is None or name in empty)
     return Outcome(
         run,
-        "trained" if None in more.values() else "finished",
-        " ".join(damaged),
+        "failed" if empty else "trained" if lacks else "finished",
+        " ".join(damaged) or "; ".join(f"{name or 'evaluation'}: {why}" for name, why in empty.items()),
         (own.result.meta.get("training") or {}).get("seconds"),
-        {name: row.accuracy for name, row in rows.items()},
+        {name: value for (name, part), value in numbers.items() if not part},
         {name: row.threat for name, row in rows.items() if row.threat},
         None if audit is None else {key: audit.body[AUDIT][key] for key in ("grade", "verdict")},
-        tuple(name for name, each in more.items() if each is None),
+        lacks,
+        {f"{name}: {part}": value for (name, part), value in numbers.items() if part},
     )
 
 

@@ -13,7 +13,7 @@ from ..files.reading import Unreadable
 from ..files.seals import Strict, parsed
 from ..runs.folder import RESULT
 from ..runs.result_file import note_on_seals, read_sealed
-from ..runs.result_types import Amount, Count, Known, Open, Share, Threat
+from ..runs.result_types import Amount, Count, Known, Number, Open, Share, Threat
 
 RUNS = "runs"
 
@@ -50,6 +50,7 @@ class StoredRun(Open):
     reason: str = ""
     seconds: Amount | None = None
     accuracies: dict[str, Share] = Field(default_factory=dict)
+    measures: dict[str, Number] = Field(default_factory=dict)
     audit: StoredGrade | None = None
 
 
@@ -61,6 +62,14 @@ class StoredSpread(Strict):
     n: Count
 
 
+class StoredMeasure(Strict):
+    """Mean and deviation of a measure over the seeds, in its own units."""
+
+    mean: Known
+    deviation: Known
+    n: Count
+
+
 class StoredCell(Open):
     """A cell of a study."""
 
@@ -68,6 +77,7 @@ class StoredCell(Open):
     labels: dict[str, str]
     runs: list[StoredRun]
     rows: dict[str, StoredSpread]
+    measures: dict[str, StoredMeasure] = Field(default_factory=dict)
     threats: dict[str, Threat] = Field(default_factory=dict)
 
 
@@ -81,6 +91,7 @@ class StoredStudy(Open):
     seeds: list[int]
     suite: str | None = None
     rows: list[str]
+    measures: list[str] = Field(default_factory=list)
     cells: list[StoredCell]
 
     @model_validator(mode="after")
@@ -93,7 +104,7 @@ class StoredStudy(Open):
         for cell in self.cells:
             if not {axis.name for axis in self.axes} <= cell.labels.keys():
                 raise ValueError(f"the cell {cell.name!r} lacks the label of an axis")
-            if not {*self.rows} <= cell.rows.keys():
+            if not ({*self.rows} <= cell.rows.keys() and {*self.measures} <= cell.measures.keys()):
                 raise ValueError(f"the cell {cell.name!r} lacks rows of the study")
         return self
 

@@ -7,6 +7,7 @@ import os
 import re
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +16,16 @@ from ..errors import Interrupted, RunError
 from ..evaluation.audit.audit import NAME as AUDIT
 from ..files.reading import Unreadable, read_json
 from ..recipe.write import recipe_to_mapping
-from ..runs.folder import RESULT, holds_run, is_finished, put_aside, refuse_occupied, write_json, write_text, writing
+from ..runs.folder import (
+    RESULT,
+    holds_run,
+    is_finished,
+    put_aside,
+    refuse_occupied,
+    write_json,
+    write_text,
+    writing,
+)
 from ..runs.lock import locked
 from ..runs.result_file import seal_result
 from .outcome import Outcome, Run, asked_of, look, runs_of
@@ -75,6 +85,7 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
     for outcome in outcomes:
         by_cell[outcome.run.cell.slug].append(outcome)
     rows = list(dict.fromkeys(name for outcome in outcomes for name in outcome.accuracies))
+    measures = list(dict.fromkeys(name for outcome in outcomes for name in outcome.measures))
     return {
         "format": FORMAT,
         "name": study.name,
@@ -85,6 +96,7 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
         "seeds": list(study.seeds),
         "suite": study.suite_name or None,
         "rows": rows,
+        "measures": measures,
         "cells": [
             {
                 "name": cell.name,
@@ -97,6 +109,7 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
                         "reason": outcome.reason,
                         "seconds": outcome.seconds,
                         "accuracies": dict(outcome.accuracies),
+                        "measures": dict(outcome.measures),
                         "audit": outcome.audit,
                     }
                     for outcome in by_cell[cell.slug]
@@ -104,6 +117,10 @@ def study_to_json(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> di
                 "rows": {
                     name: spread_of([o.accuracies[name] for o in by_cell[cell.slug] if name in o.accuracies])
                     for name in rows
+                },
+                "measures": {
+                    name: spread_of([o.measures[name] for o in by_cell[cell.slug] if name in o.measures])
+                    for name in measures
                 },
                 "threats": {name: threat for o in by_cell[cell.slug] for name, threat in o.threats.items()},
             }
@@ -256,15 +273,15 @@ def _put_damaged_aside(folder: Path) -> None:
 
 
 def _job(study: Study, before: Outcome, observers: Sequence[str]) -> Job | None:
-    """Return the remaining work of a run; None if its folder contains a run of another recipe."""
-    run = before.run
-    if before.status == "another recipe":
+    """Return the remaining work of a run; None if its folder holds another run, or one that stays failed."""
+    run, trained = before.run, before.status in ("trained", "failed")
+    if before.status == "another recipe" or (before.status == "failed" and not before.lacks):
         return None
-    lacks = before.lacks if before.status == "trained" else asked_of(study)
+    lacks = before.lacks if trained else asked_of(study)
     return Job(
         recipe_to_mapping(run.recipe),
         str(run.folder),
-        train=before.status != "trained",
+        train=not trained,
         resume=before.status in ("unfinished", "damaged"),
         suite=str(study.suite) if study.suite and study.suite_name in lacks else None,
         audit=AUDIT in lacks,
@@ -286,4 +303,4 @@ def _ended(study: Study, run: Run, failure: Failure | None) -> Outcome:
             if not holds_run(run.folder):
                 refuse_occupied(run.folder)
             write_text(run.folder / FAILURE, failure.details)
-    return Outcome(run, "failed", failure.reason, kept.seconds, kept.accuracies, kept.threats, kept.audit)
+    return replace(kept, status="failed", reason=failure.reason, lacks=())

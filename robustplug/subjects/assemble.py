@@ -112,10 +112,14 @@ def bounded(vicinity: Any, key: str, info: TaskInfo) -> Any:
     """Tell a vicinity the range of a task's inputs, and what else it must know of them, and return it.
 
     Raises:
-        RecipeError: it supports only inputs in [0, 1], and the task's have another range.
+        RecipeError: it supports only inputs in [0, 1], and the task's have another range, or it does not fit
+            the inputs.
     """
     if isinstance(vicinity, InformedVicinity):
-        vicinity.inform(info)
+        try:
+            vicinity.inform(info)
+        except (Refused, ValueError) as error:
+            raise RecipeError([Problem(key, str(error), None, None)], "recipe") from error
     if tuple(info.bounds) == (0.0, 1.0):
         return vicinity
     if not isinstance(vicinity, BoundedVicinity):
@@ -237,9 +241,14 @@ def assemble(recipe: Recipe, device: torch.device) -> Parts:
     """Build the task, model and method of a recipe, and check that they fit together.
 
     Raises:
-        RecipeError: a component refuses its options, or the model does not fit the task.
+        RecipeError: a component refuses its options, the split to evaluate on is empty, or the model does not
+            fit the task.
     """
     task = build_part(recipe.task, "task", "task")
+    split = recipe.evaluate.split
+    if task.info.sizes.get(split) == 0:
+        why = f'is "{split}", and this split of the task is empty: give it samples, or evaluate on another'
+        raise RecipeError([Problem("evaluate.split", why, None, None)], "recipe")
     method = build_method(recipe, task.info)
     bounded(method.vicinity, "method.vicinity", task.info)
     recipe = with_model(recipe, task)

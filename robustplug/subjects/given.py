@@ -16,6 +16,7 @@ from ..core.random import isolated
 from ..core.types import Split
 from ..errors import RunError
 from ..plugin.component import Component
+from ..plugin.culprit import relatives
 from ..plugin.registry import GIVEN
 from .data.arrays import UNIT
 from .data.brought import read_arrays
@@ -96,8 +97,8 @@ def outputs_of(model: Any, x: torch.Tensor, opening: Opening) -> int | None:
     return shape[1] if len(shape) == 2 and shape[0] == len(inputs) else None
 
 
-def as_component(value: Any, factory: Callable[..., Any], digest: str) -> Component:
-    """Return a component named "given" for an object."""
+def as_component(value: Any, factory: Callable[..., Any], digest: str, **more: Any) -> Component:
+    """Return a component named "given" for an object, with more of what a component states."""
     kind = getattr(value, "__qualname__", type(value).__qualname__)
 
     def make(options: GivenOptions, **context: Any) -> Any:
@@ -108,7 +109,7 @@ def as_component(value: Any, factory: Callable[..., Any], digest: str) -> Compon
             )
         return factory(**context)
 
-    return Component(GIVEN, make, GivenOptions, f"a {kind} given from Python")
+    return Component(GIVEN, make, GivenOptions, f"a {kind} given from Python", **more)
 
 
 def use_of(component: Component, digest: str) -> Mapping[str, Any]:
@@ -117,10 +118,18 @@ def use_of(component: Component, digest: str) -> Mapping[str, Any]:
 
 
 def task_component(task: Task) -> tuple[Component, Mapping[str, Any]]:
-    """Return the component of a task object, and the table that refers to it."""
+    """Return the component of a task object, and the table that refers to it.
+
+    Samples and threat model are of the kind that the tasks have which it may be; see `relatives`.
+    """
     made = getattr(task, "digest", None)
     digest = str(made()) if callable(made) else f"{type(task).__module__}.{type(task).__qualname__}"
-    component = as_component(task, lambda: task, digest)
+    kin = relatives(task, "task")
+    kinds = {each.modality for each in kin}
+    same = len(kinds) == 1 and all(each.evaluate == kin[0].evaluate for each in kin)
+    more: dict[str, Any] = {"modality": kin[0].modality, "evaluate": kin[0].evaluate} if same else {}
+    more["tasks"] = tuple(each.name for each in kin) if same else ()
+    component = as_component(task, lambda: task, digest, **more)
     return component, use_of(component, digest)
 
 

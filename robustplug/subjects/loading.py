@@ -159,8 +159,9 @@ def _as_it_is(
             "without normalisation or torchvision weights"
         )
     name = str(getattr(source, "__name__", type(source).__name__))
-    facts = source.facts() if isinstance(source, Stating) else {}
-    description: dict[str, Any] = {"source": name, "kind": "module", **facts, "notes": []}
+    facts = dict(source.facts()) if isinstance(source, Stating) else {}
+    notes = list(facts.pop("notes", ()))
+    description: dict[str, Any] = {"source": name, "kind": "module", **facts, "notes": notes}
     return Target(source.to(device), "module", False, description)
 
 

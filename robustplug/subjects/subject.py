@@ -145,7 +145,8 @@ def open_subject(
         table = recipe_to_mapping(stored_recipe(folder))
         data = only_evaluate_changed(table["name"], overrides)
     else:
-        table = _table(model, opening, use)
+        with registered("task", given):
+            table = _table(model, opening, use)
     wrapper = opening.get("wrapper")
     changes: dict[str, Any] = {
         "wrapper": None if wrapper is None else as_table(wrapper),
@@ -203,8 +204,9 @@ def _on_other_data(parts: Parts, use: Mapping[str, Any]) -> Parts:
             f"the data do not fit the run: inputs {other.shape}, {other.classes} classes, bounds "
             f"{other.bounds}; it was trained on {own.shape}, {own.classes} classes, bounds {own.bounds}"
         )
-    (split,) = other.sizes
-    evaluate = dataclasses.replace(parts.recipe.evaluate, split=split)
+    evaluate = parts.recipe.evaluate
+    if evaluate.split not in other.sizes:
+        evaluate = dataclasses.replace(evaluate, split=next(iter(other.sizes)))
     recipe = dataclasses.replace(parts.recipe, task=reference, evaluate=evaluate)
     return dataclasses.replace(parts, recipe=recipe, task=task)
 

@@ -97,7 +97,7 @@ def trained_weights(checkpoint: Checkpoint, model: nn.Module, state: nn.Module) 
         RunError: the checkpoint does not belong to this model and method.
     """
     load_part(checkpoint, "state", state)
-    if any(key.startswith("ema/") for key in checkpoint.tensors):
+    if bool(checkpoint.tensors.get("ema/n_averaged", False)):
         from torch.optim.swa_utils import AveragedModel
 
         averaged = AveragedModel(model)

@@ -260,7 +260,7 @@ class Bench:
             epochs=EPOCHS,
             batches=batches,
             channels_last=False,
-            ema=None,
+            average=None,
             own=own,
         )
         return Session(loop, "toy")

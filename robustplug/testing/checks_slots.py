@@ -64,10 +64,17 @@ def samples_are_a_batch(subject: Subject) -> None:
     require(same, "two calls of sample with the same generator differ")
 
 
+def _set_of(subject: Subject) -> frozenset[str]:
+    """Return the traits of what is legal in a vicinity."""
+    threat = threat_in(resolve(Use(subject.name, dict(subject.table)), "vicinity"), registry())
+    return traits_of("vicinity", threat, registry()).gives
+
+
 def project_gives_legal_points(subject: Subject) -> None:
     """Project to legal points, and leave projected and other legal points unchanged."""
     vicinity, origin = subject.build(), _origin()
     far = origin + torch.empty_like(origin).normal_(0, 1, generator=stream(0, "far"))
+    discrete = "discrete" in _set_of(subject)
     for eps in (float(vicinity.eps), 0.5, 3.0):
         radius = _radii(len(origin), eps)
         once = vicinity.project(far, origin, radius)
@@ -77,6 +84,8 @@ def project_gives_legal_points(subject: Subject) -> None:
         )
         drift = float((vicinity.project(once, origin, radius) - once).abs().max())
         require(drift <= TOLERANCE, f"projecting twice moves points by {drift:.2g}")
+        if discrete:
+            continue
         inside = origin + 0.5 * (once - origin)
         drift = float((vicinity.project(inside, origin, radius) - inside).abs().max())
         require(drift <= TOLERANCE, f"project moves legal points by {drift:.2g}")
@@ -90,6 +99,8 @@ def contains_refuses_illegal_points(subject: Subject) -> None:
     vicinity, origin = subject.build(), _origin()
     radius = torch.full((len(origin),), 0.1)
     beyond = origin + 0.15 * vicinity.steepest(_gradient(origin))
+    if "discrete" in _set_of(subject):
+        beyond = 1 - origin
     for name, x, expected in (
         ("the origin", origin, True),
         ("a point of 1.5 radii", beyond, False),
@@ -108,6 +119,7 @@ def steepest_is_the_best_direction(subject: Subject) -> None:
     gradient, radius = _gradient(origin), torch.full((len(origin),), 0.1)
     zero = vicinity.steepest(torch.zeros_like(origin))
     require(bool(zero.isfinite().all()), "steepest of a zero gradient is not finite")
+    skip_unless("discrete" not in _set_of(subject), "its legal points have no directions of unit size")
     direction = vicinity.steepest(gradient)
     require(vicinity.contains(origin + 0.1 * direction, origin, radius).all(), "steepest exceeds unit size")
     best = (gradient * direction).flatten(1).sum(1)
@@ -121,7 +133,7 @@ def steepest_is_the_best_direction(subject: Subject) -> None:
 def random_points_are_legal(subject: Subject) -> None:
     """Draw legal points only from the given generator, the same for the same seed."""
     vicinity, x = subject.build(), Bench(subject, toy_plain).batch().x
-    for eps in (float(vicinity.eps), 0.5, 3.0):
+    for eps in (float(vicinity.eps), *(() if "discrete" in _set_of(subject) else (0.5, 3.0))):
         radius = _radii(len(x), eps)
         first, second, other = (vicinity.random_point(x, radius, stream(seed, "draw")) for seed in (0, 0, 1))
         require(
@@ -167,9 +179,7 @@ def says_whether_it_draws_or_restricts(subject: Subject) -> None:
 def a_norm_ball_is_whole(subject: Subject) -> None:
     """Allow every input within the norm that it states; a set that does not has the norm None."""
     vicinity, origin = subject.build(), _origin()
-    use = resolve(Use(subject.name, dict(subject.table)), "vicinity")
-    threat = threat_in(use, registry())
-    whole = "norm-ball" in traits_of("vicinity", threat, registry()).gives
+    whole = "norm-ball" in _set_of(subject)
     require(vicinity.norm is not None or not whole, 'it gives the trait "norm-ball", and its norm is None')
     skip_unless(vicinity.norm is not None, "it is no norm ball")
     radius = torch.full((len(origin),), 0.1)

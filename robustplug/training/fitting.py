@@ -50,6 +50,8 @@ def refuse_what_has_no_effect(parts: Parts, groups: Sequence[ParamGroup], proces
         problems.append(Problem("optimizer", why))
     if recipe.schedule != resolve(plain.schedule, "schedule"):
         problems.append(Problem("schedule", why))
+    if parts.method.averaging() is not None:
+        problems.append(Problem("method", f"averages weights, but {name} has none"))
     changed = [key for key in _SETTINGS if getattr(recipe.train, key) != getattr(default, key)]
     problems += [Problem(f"train.{key}", why) for key in changed]
     if recipe.train.fast not in (None, "auto", "off"):

@@ -15,22 +15,21 @@ from torch import Tensor, nn
 from ..core.calling.meter import Meter
 from ..core.random import derive, isolated, other_generators
 from ..core.step import Step
+from ..core.task import ShowingTask, score_name
 from ..core.types import Batch, Pass, Progress, View
 from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError
 from .optim import Optimizers, progress_at
-from .running.average import average
 from .running.pending import Pending
 from .running.update import Eager, Outcome, Runner, Update
 from .watch import Watch
 
 if TYPE_CHECKING:
-    from torch.optim.swa_utils import AveragedModel
-
     from ..core.method import Method
     from ..core.task import Task
     from ..core.types import EpochReport
     from ..devices.processes import Processes
+    from .running.average import Average
 
 
 def ignore(part: object) -> None:
@@ -84,7 +83,7 @@ def views_of(method: Method[Any], step: Step, after: Callable[[object], None] = 
 
 
 def loss_of(step: Step, views: Sequence[View], after: Callable[[object], None] = ignore) -> Tensor:
-    """Return Σ_views mean(weight · ℓ), and log loss and accuracy by role; see `training_loss`."""
+    """Return Σ_views mean(weight · ℓ), and log loss and score by role; see `training_loss`."""
     total: Tensor | None = None
     for view in views:
         output = None
@@ -105,7 +104,8 @@ def loss_of(step: Step, views: Sequence[View], after: Callable[[object], None] =
             with torch.no_grad():
                 # A view that neither a vicinity nor a perturbation has moved is clean, whatever its role.
                 role = "clean" if view.x is step.batch.x else view.role
-                step.log(f"accuracy/{role}", step.score(view, output), view.info.get("scored"))
+                name = f"{score_name(step.task)}/{role}"
+                step.log(name, step.score(view, output), view.info.get("scored"))
         after(step.task)
     assert total is not None, "a method returned no view"
     return total
@@ -189,7 +189,7 @@ class Loop:
         seed: seed of the run.
         epochs, batches: number of epochs of the run, and of global batches in an epoch.
         channels_last: whether images are channels-last in memory.
-        ema: average of the weights over the updates; None for none.
+        average: the average of the weights that the run leaves; None for none.
         own: parameters of the method outside the model.
         meter: counter of this process's forward and backward passes.
         update: number of finished updates.
@@ -209,7 +209,7 @@ class Loop:
     epochs: int
     batches: int
     channels_last: bool
-    ema: AveragedModel | None
+    average: Average | None
     own: list[nn.Parameter]
     meter: Meter = field(default_factory=Meter)
     update: int = 0
@@ -265,6 +265,8 @@ class Loop:
                     self._update(batch, pass_, progress, share, rows == batch_size, kept)
                 after_batch(self._progress(epoch, number + 1, len(passes)))
         self.check_last_loss(kept)
+        if self.average is not None:
+            self.average.after_epoch(self.model, epoch)
 
     def _progress(self, epoch: int, batch: int, passes: int) -> Progress:
         updates = self.epochs * self.batches * passes
@@ -318,12 +320,13 @@ class Loop:
         self.method.after_step(step, views)
         if update.last:  # once in an epoch it costs nothing
             with torch.no_grad():
-                for name, values in self.method.mechanism(step, views).items():
+                shown = self.task.mechanism(update.batch) if isinstance(self.task, ShowingTask) else NOTHING
+                for name, values in {**shown, **self.method.mechanism(step, views)}.items():
                     step.log(f"{MECHANISM}/{name}", values)
         if watched:
             watch.done()
-        if self.ema is not None:
-            average(self.ema, self.model, first=self.update == 0)
+        if self.average is not None:
+            self.average.after_update(self.model, update.progress, self.update)
         return Outcome(total.detach(), step.logged, step.counted)
 
     def rng(self, update: int) -> torch.Generator:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from ..core.random import derive, isolated
 from ..core.types import EpochReport
 from ..errors import RunError
 from ..runs.checkpoint import Checkpoint, pack, unpack
 from ..runs.heads import name_of
 from ..subjects.trained import load_part
-from .loop import Clock, Loop, Means
+from .loop import MECHANISM, Clock, Loop, Means
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,6 +105,21 @@ class Session:
         }
         return tensors, meta
 
+    def close_average(self, inputs: Iterable[Any]) -> None:
+        """Give the average of the weights its running statistics, and note how far it is from the last ones.
+
+        Args:
+            inputs: the training inputs of the epoch, in batches.
+        """
+        loop, average = self.loop, self.loop.average
+        if average is None:
+            return
+        if average.begun:
+            # Dropout can only draw from the global generator.
+            with isolated(derive(loop.seed, "running statistics", self.epoch), loop.processes.device):
+                loop.meter.forwards += average.estimate(inputs)
+        loop.means.add({f"{MECHANISM}/average": average.distance(loop.model)}, 1)
+
     def check_world(self, checkpoint: Checkpoint) -> None:
         """Refuse a checkpoint of another number of processes.
 
@@ -173,10 +190,11 @@ class Session:
     def _modules(self) -> dict[str, nn.Module]:
         loop = self.loop
         modules: dict[str, nn.Module] = {"model": loop.model, "state": loop.method.state}
-        if loop.ema is not None:
-            modules["ema"] = loop.ema
+        if loop.average is not None:
+            modules["ema"] = loop.average.kept
         return modules
 
     def weights(self) -> nn.Module:
-        """Return the model to evaluate: the averaged one, if any."""
-        return self.loop.model if self.loop.ema is None else self.loop.ema.module
+        """Return the model to evaluate: the average, once there is one."""
+        average = self.loop.average
+        return self.loop.model if average is None or not average.begun else average.kept.module

@@ -17,7 +17,7 @@ from ..core.method import needs_sync
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..core.reporting import Reporter, Silent
-from ..core.task import notes_of
+from ..core.task import notes_of, score_name
 from ..core.types import Cost, EpochReport, Progress, Result, RunInfo, View
 from ..devices.determinism import deterministic
 from ..devices.precision import choose_channels_last, choose_precision, fitting_threads
@@ -46,6 +46,7 @@ from .fast import Fast, choose_fast, compiling_pays, runner_for
 from .fitting import Fitting, refuse_what_has_no_effect
 from .loop import Loop, check_schedule, mechanism_of
 from .optim import Optimizers
+from .running.average import Average, averaging_of
 from .session import Session
 from .store import Store
 from .validate import collapsed, rounding, selection_score, validate
@@ -165,6 +166,7 @@ class Training:
             recipe.model.name if recipe.model else "",
             recipe.train.epochs,
             observers=self.observers,
+            score=score_name(self.parts.task),
         )
         before = None
         if self.resume:
@@ -228,12 +230,7 @@ class Training:
         schedule = build_part(parts.recipe.schedule, "schedule", "schedule")
         own = [] if by_itself else grouped(parts.model, parts.recipe.optimizer.more)
         optimizers = Optimizers(groups, parts.recipe.optimizer, schedule, train.clip_grad_norm, own)
-        ema = None
-        if train.ema_decay is not None:
-            from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-            average: Any = get_ema_multi_avg_fn(train.ema_decay)  # type: ignore[no-untyped-call]
-            ema = AveragedModel(parts.model, multi_avg_fn=average, use_buffers=True)
+        rule = averaging_of(parts.method, train.ema_decay)
         self.processes = processes = start(train.device, precision)
         inside = {id(parameter) for parameter in parts.model.parameters()}
         wrapped = processes.wrap(parts.model)
@@ -248,7 +245,7 @@ class Training:
             train.epochs,
             self.data.count,
             channels_last,
-            ema,
+            None if rule is None else Average(rule, parts.model),
             [parameter for parameter in optimizers.parameters() if id(parameter) not in inside],
             class_weights=self.data.class_weights,
         )
@@ -320,6 +317,7 @@ class Training:
 
     def _close_epoch(self, session: Session, began: float) -> None:
         loop, recipe = session.loop, self.parts.recipe
+        session.close_average(batch.x for batch in self.data.batches(session.epoch))
         self.processes.average_buffers(session.weights())
         totals = loop.means.totals()
         flat = self.processes.total([number for pair in totals.values() for number in pair])

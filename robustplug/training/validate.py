@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..core.random import derive
+from ..core.task import score_name
 from ..core.types import EpochReport
 from ..errors import RunError
 from ..evaluation.evaluate import Evaluation
@@ -37,7 +38,8 @@ def selection_score(select: str, epoch: int, validation: Mapping[str, float]) ->
     """
     if select == "last":
         return float(epoch)
-    found = validation.get(select)
+    # The shares of a task without accuracy have the name of its score before them.
+    found = next((value for name, value in validation.items() if name.rpartition("/")[2] == select), None)
     return -found if found is not None and select == "loss" else found
 
 
@@ -80,7 +82,9 @@ def validate(
         raise RunError(
             f'validate.attack cannot be run: {rows[1].skipped}; choose another, or "none". {kept()}'
         )
-    found = {"clean": rows[0].accuracy, "robust": rows[1].accuracy}
+    score = score_name(parts.task)
+    prefix = "" if score == "accuracy" else f"{score}/"
+    found = {f"{prefix}clean": rows[0].accuracy, f"{prefix}robust": rows[1].accuracy}
     if evaluation.losses:
         found["loss"] = rows[0].measures["loss"].mean
     # Means over only the samples that are correct when clean would be too favourable.
@@ -136,8 +140,8 @@ def rounding(
         warn: receives the warning.
 
     Returns:
-        Clean accuracy on the validation split in each precision, as "validation_accuracy"; empty for a run in
-        float32, and without a validation split.
+        Clean accuracy, or the task's score, on the validation split in each precision, under
+        "validation_accuracy"; empty for a run in float32, and without a validation split.
     """
     if parts.recipe.train.precision != "bfloat16" or not parts.task.info.sizes["validation"]:
         return {}
@@ -153,7 +157,7 @@ def rounding(
     lost = found["float32"] - found["bfloat16"]
     if lost > POINT:
         warn(
-            f"bfloat16, in which the model was trained, costs {100 * lost:.1f} points of clean accuracy "
-            'on the validation split: set train.precision = "float32"'
+            f"bfloat16, in which the model was trained, costs {100 * lost:.1f} points of clean "
+            f'{score_name(parts.task)} on the validation split: set train.precision = "float32"'
         )
     return {"validation_accuracy": found}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import methods
 import pytest
@@ -64,6 +67,45 @@ def test_what_is_stored_is_read_back_and_replaces_the_same_title(tmp_path: Path)
     new = section(cat=seeds(3, 4, radius=1.0))
     assert results.store(new, path) == [new]
     assert results.read(path) == [new]
+
+
+def test_a_section_says_which_rows_beat_its_baseline() -> None:
+    rows = {
+        "trades": seeds(70, 71, 72),
+        "mart": seeds(70, 72, 71),
+        "awp": seeds(75, 76.5, 77),
+        "erm": seeds(10, 11, 12),
+        "iaat": seeds(90, 91, 92, radius=0.0),
+    }
+    found = dataclasses.replace(section(**rows), baseline="trades")
+    lines = results.compared(found)
+    assert lines[2].startswith("- beats `trades`: `awp` (+5.2; ")
+    assert lines[3].startswith("- is not told apart from `trades`: `mart` (+0.0; ")
+    assert lines[4] == "- falls below `trades`: `erm` (−60.0; −60.0 to −60.0)"
+    assert results.compared(section(**rows)) == []
+
+
+def test_audits_have_a_column_where_there_are_some() -> None:
+    audited = {number: dataclasses.replace(seed, audit="A") for number, seed in seeds(70, 71).items()}
+    head, _, first, second = results.table(section(trades=audited, erm=seeds(1, 2)))
+    assert head.endswith("| audit |")
+    assert first.endswith("| 2 A |")
+    assert second.endswith("| – |")
+
+
+def test_a_student_is_made_again_after_its_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[tuple[str, Any]] = []
+
+    def train(recipe: dict[str, Any], *, seed: int, out: Path) -> SimpleNamespace:
+        trained.append((out.name, recipe.get("method", {}).get("teacher", {}).get("from")))
+        out.mkdir()
+        return SimpleNamespace(result=seed)
+
+    monkeypatch.setattr(results.robustplug, "train", train)
+    start = 'method.teacher.from = "studies/modern/runs/recipe-trades_seed-0"'
+    rows = [results.Row("trades", "", 1, {}), results.Row("ard", start, 1, {})]
+    assert results.made_again(rows[1], 4, tmp_path, rows) == 4
+    assert trained == [("trades", None), ("ard", str(tmp_path / "trades"))]
 
 
 def test_a_card_shows_the_rows_that_it_names() -> None:

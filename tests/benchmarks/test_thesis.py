@@ -40,7 +40,7 @@ def test_the_plans_name_what_exists() -> None:
         for table in plan["table"]:
             assert table["model"] in trained
             suite = tomllib.loads(bundled_suites()[table["suite"]].read_text(encoding="utf-8"))
-            assert set(table["rows"]) <= {each["label"] for each in suite["row"]}
+            assert set(table["rows"]) <= {"clean", *(each["label"] for each in suite["row"])}
             assert set(table.get("thesis", {})) <= set(table["rows"])
             assert table.get("plain", table["rows"][0]) in table["rows"]
 
@@ -80,10 +80,15 @@ def test_a_killed_command_does_not_make_a_table_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = {"name": "t", "suite": "seq2sick", "rows": ["1-keyword"], "model": "m", "samples": 1, "batch": 1}
-    stored = {"1-keyword": row(60.0)}
-    (tmp_path / "t.json").write_text(json.dumps(stored), encoding="utf-8")
+    means = {"success %": {"mean": 60.0, "count": 4}, "words changed": {"mean": None, "count": 0}}
+    passes = {"forwards": 9.0, "backwards": 8.0, "prepared": 0}
+    rows = [{"name": "1-keyword", "skipped": "", **passes, "measures": means}]
+    (tmp_path / "evaluated-t").mkdir()
+    (tmp_path / "evaluated-t" / "seq2sick.json").write_text(json.dumps({"attacks": rows}), encoding="utf-8")
     (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "result.json").write_text("{}", encoding="utf-8")
+    training = {"mechanism": {"moved": 0.1}}
+    finished = tmp_path / "m" / "result.json"
+    finished.write_text(json.dumps({"meta": {"training": training}}), encoding="utf-8")
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError
@@ -91,7 +96,12 @@ def test_a_killed_command_does_not_make_a_table_again(
     monkeypatch.setattr(robustplug, "evaluate", never)
     monkeypatch.setattr(robustplug, "train", never)
     thesis.train({"train": [{"recipe": "m"}]}, 0, tmp_path)
-    assert thesis.attacked(table, 0, tmp_path) == stored
+    kept = {"failed": "", **passes, "measures": {"success %": 60.0, "words changed": None}}
+    assert thesis.attacked(table, 0, tmp_path) == {"1-keyword": kept}
+    training["mechanism"]["moved"] = 0.0
+    finished.write_text(json.dumps({"meta": {"training": training}}), encoding="utf-8")
+    with pytest.raises(SystemExit, match="m was not at work: moved did not move"):
+        thesis.train({"train": [{"recipe": "m"}]}, 0, tmp_path)
 
 
 @pytest.mark.slow
@@ -102,7 +112,6 @@ def test_a_plan_is_made_for_every_seed(tmp_path: Path) -> None:
         "suite": "seq2sick",
         "rows": ["Non-overlap"],
         "model": "seq2seq-synthetic",
-        "attack": {"keywords": 0},
         "samples": 4,
         "batch": 4,
         "columns": {"success %": 1},

@@ -206,6 +206,18 @@ def test_a_folder_of_files_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert task.info.class_names == tuple(NAMES)
 
 
+def test_a_data_set_is_given_as_an_object() -> None:
+    whole = pictured()
+    task = build("task", "huggingface", name=whole, validation=0.2, test=0.2)
+    assert task.info.sizes == {"train": 18, "validation": 6, "test": 6}
+    parts = datasets.DatasetDict({"train": whole.select(range(24)), "test": whole.select(range(24, 30))})
+    assert build("task", "huggingface", name=parts, validation=0.25).info.sizes == {
+        "train": 18,
+        "validation": 6,
+        "test": 6,
+    }
+
+
 def test_what_does_not_exist_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataMissing, match="no folder .*nothing"):
         task_of(tmp_path / "nothing")

@@ -71,10 +71,18 @@ def test_a_script_is_told_that_no_attack_could_be_run(run: Path, cli: Invoke, tm
         last = result.output.strip().splitlines()[-1]
         assert last.startswith("no attack states a number: rays-of-tomorrow: needs the plugin")
         assert (tmp_path / command / "empty.json").is_file()
+    out = tmp_path / "audit"
+    result = cli("audit", run, "--budget", "1e-9", "--device", "cpu", "--out", out)
+    assert result.exit_code == 2
+    assert result.output.strip().splitlines()[-1].startswith("no attack states a number: ")
+    assert (out / "audit.json").is_file()
     # Without attacks there is nothing that could be skipped.
     none = tmp_path / "none.toml"
     none.write_text('schema = 1\n[[row]]\nattack = { use = "none" }\n')
     assert cli("evaluate", run, "--suite", none, "--device", "cpu").exit_code == 0
+    result = cli("attack", run, "--set", "evaluate.attack=[]", "--device", "cpu", "--out", tmp_path / "bare")
+    assert result.exit_code == 2
+    assert "nothing was run, as the recipe has no attack" in result.output
 
 
 def table(path: Path, shift: float = 0.0) -> Path:

@@ -27,6 +27,7 @@ COMMANDS = [
     "show",
     "study",
     "train",
+    "tune",
     "validate",
 ]
 HEAVY = {"torch", "torchvision", "numpy", "pydantic", "rich", "accelerate", "sklearn", "matplotlib"}

@@ -401,6 +401,28 @@ def test_an_audit_is_made_once_and_shown(
     assert stamps(tmp_path / "studies" / "mine") == before
 
 
+def test_a_run_whose_suite_states_nothing_has_failed_however_often(
+    tmp_path: Path, cli: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attack = '[[row]]\nattack = { use = "rays-of-tomorrow" }\nneeds = "robustplug_tomorrow"\n'
+    (tmp_path / "empty.toml").write_text(f"schema = 1\n{attack}")
+    file = write(tmp_path, 'base = "cat"\nsuite = "empty.toml"\nSET')
+    before = None
+    for _ in range(2):
+        result = cli("study", file)
+        assert result.exit_code == 1, result.output
+        assert "empty: no attack states a number: rays-of-tomorrow: needs the plugin" in result.output
+        runs = flat(read(tmp_path / "studies" / "mine"))
+        assert {run["status"] for run in runs} == {"failed"}
+        # What was trained is not trained again.
+        trained = [
+            (tmp_path / "studies" / "mine" / run["folder"] / "result.json").read_bytes() for run in runs
+        ]
+        assert before in (None, trained)
+        before = trained
+
+
 def row(name: str, accuracy: float, skipped: str = "") -> AttackResult:
     return AttackResult(name, {}, accuracy, 0, 0, 0, 0.0, 0.0, 0.0, skipped=skipped)
 

@@ -14,6 +14,7 @@ from robustplug.testing import Bench, Subject, toy_plain
 
 PGD = {"use": "pgd", "steps": 2, "start": "zero"}
 STARTED = {**PGD, "start": "uniform"}
+FRIENDLY = {"use": "early-stopped", "steps": 2, "tau": 1, "step_size": 0.05}
 NETWORK = {"use": "small-cnn", "width": 2, "hidden": 4}
 
 
@@ -144,6 +145,31 @@ METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
         {"helper": NETWORK, "gamma": 0, "beta": 3, "perturbation": {**STARTED, "step_size": 0.01}},
         "trades",
         {"beta": 3, "vicinity": {"eps": "8/255"}, "perturbation": {**STARTED, "step_size": 0.01}},
+    ),
+    (
+        "TRADES with β = 0 and smoothed labels is label smoothing",
+        "trades",
+        {
+            "beta": 0,
+            "perturbation": STARTED,
+            "label_map": {"labels": {"use": "smooth", "alpha": 0.2}},
+        },
+        "erm",
+        {"label_map": {"use": "smooth", "alpha": 0.2}},
+    ),
+    (
+        "early-stopped PGD that never stops is PGD",
+        "pgd-at",
+        {"perturbation": {"use": "early-stopped", "steps": 2, "tau": 2, "noise": 0}},
+        "pgd-at",
+        {"perturbation": STARTED},
+    ),
+    (
+        "GAIRAT with a large λ weighs all samples the same",
+        "gairat",
+        {"shift": 50, "inner": {"use": "trades", "perturbation": FRIENDLY}},
+        "trades",
+        {"perturbation": FRIENDLY},
     ),
     ("noise of no size", "pgd-at", {"perturbation": {"use": "noise", "scale": 0}}, "erm", {}),
     ("label smoothing with α = 0", "erm", {"label_map": {"use": "smooth", "alpha": 0}}, "erm", {}),

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.table
 
 NETWORK = {"use": "small-cnn", "width": 2, "hidden": 4}
 FAST = {"use": "pgd", "steps": 2, "start": "uniform"}
+STOPPING = {"use": "early-stopped", "steps": 2, "tau": 2, "step_size": 0.1}
 AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "erm": ({}, set()),
     "pgd-at": ({"perturbation": FAST}, {"moved"}),
@@ -38,6 +39,9 @@ AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "dkl": ({"perturbation": FAST}, {"moved", "squares"}),
     "rslad": ({"teacher": NETWORK, "perturbation": FAST}, {"moved", "agreement"}),
     "hat": ({"helper": NETWORK, "perturbation": FAST}, {"moved", "helper"}),
+    "swa": ({"inner": {"use": "trades", "perturbation": FAST}}, {"moved"}),
+    "ema": ({"inner": {"use": "trades", "perturbation": FAST}}, {"moved"}),
+    "gairat": ({"inner": {"use": "pgd-at", "perturbation": STOPPING}}, {"moved", "spread"}),
     "awp": ({"inner": {"use": "trades", "perturbation": FAST}}, {"moved", "weights"}),
     "smooth-adv": ({"perturbation": FAST}, {"moved", "noise"}),
     "consistency": ({}, {"noise"}),
@@ -51,6 +55,7 @@ IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("hat", {"helper": NETWORK, "perturbation": FAST, "gamma": 0}, "helper"),
     ("rslad", {"teacher": NETWORK, "perturbation": FAST, "vicinity": {"use": "linf", "eps": 0.0}}, "moved"),
     ("awp", {"warmup": 9, "inner": {"use": "pgd-at", "perturbation": FAST}}, "weights"),
+    ("gairat", {"warmup": 9, "inner": {"use": "pgd-at", "perturbation": STOPPING}}, "spread"),
     ("mart", {"beta": 0, "perturbation": FAST}, "weight"),
     ("ibp", {"warmup": 1.0}, "bound"),
     ("gradalign", {"strength": 0, "inner": {"use": "fast-at"}}, "alignment"),

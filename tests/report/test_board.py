@@ -39,7 +39,7 @@ def test_before_one_has_ended_trainings_give_a_lower_bound() -> None:
 
 
 def outcome(name: str, status: str = "not started", **more: Any) -> Any:
-    known = {"status": status, "reason": "", "accuracies": {}, "seconds": None, **more}
+    known = {"status": status, "reason": "", "accuracies": {}, "measures": {}, "seconds": None, **more}
     return SimpleNamespace(run=SimpleNamespace(name=name), **known)
 
 

@@ -97,6 +97,13 @@ def test_every_setting_gives_the_same_bits_captured(variant: str, tmp_path: Path
     assert (replays(made), told.slower) == (REPLAYS, [])
 
 
+def test_an_average_that_begins_after_a_warm_up_is_in_the_graphs_from_then_on(tmp_path: Path) -> None:
+    recipe = small("ema")
+    made, told = compared({**recipe, "method": {**recipe["method"], "warmup": 1, "decay": 0.8}}, tmp_path)
+    assert told.slower == []
+    assert replays(made) > 0
+
+
 def test_mixed_labels_give_the_same_bits_captured(tmp_path: Path) -> None:
     recipe = merged(small("pgd-at"), {"method": {"vicinity": {"use": "cutmix"}}})
     made, told = compared(recipe, tmp_path)

@@ -92,6 +92,16 @@ class Agent(nn.Module):
             return Reading(torch.cat(words)[back], torch.cat([part.choice for part in parts])[back])
         return self._read_all(x, sizes)
 
+    def decision(self, x: Tensor) -> Tensor:
+        """Return the logits (N, 6, 8) of the outcomes after whole dialogues, without those of the words."""
+        sizes = lengths(x)
+        order = sizes.argsort()
+        decided = [
+            self._choice(*self._read(x[rows], sizes[rows]), sizes[rows].clamp_min(1))
+            for rows in torch.split(order, GROUP)
+        ]
+        return torch.cat(decided)[order.argsort()]
+
     def next_words(self, x: Tensor) -> Tensor:
         """Return the logits (N, T, V) of the word after each word of (N, 12 + T), without a decision."""
         words = known(x[:, HEAD : HEAD + int(lengths(x).max())])
@@ -99,6 +109,11 @@ class Agent(nn.Module):
         return self.speech(hidden)
 
     def _read_all(self, x: Tensor, sizes: Tensor) -> Reading:
+        hidden, embedded, goal = self._read(x, sizes)
+        return Reading(self.speech(hidden), self._choice(hidden, embedded, goal, sizes.clamp_min(1)))
+
+    def _read(self, x: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the reader's states (N, T, H), the embedded words (N, T, D) and the goals (N, G)."""
         longest = max(int(sizes.max()), 1)
         words = known(x[:, HEAD : HEAD + longest])
         if not words.shape[1]:
@@ -106,7 +121,7 @@ class Agent(nn.Module):
         embedded = self.embedding(words)
         goal = self.goal(x)
         hidden, _ = self.reader(self._inputs(embedded, goal))
-        return Reading(self.speech(hidden), self._choice(hidden, embedded, goal, sizes.clamp_min(1)))
+        return hidden, embedded, goal
 
     def goal(self, x: Tensor) -> Tensor:
         """Encode counts and own values of rows x as (N, G)."""

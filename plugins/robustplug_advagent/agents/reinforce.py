@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -247,6 +247,15 @@ class Reinforce(Method[ReinforceOptions]):
         # Marked before the roll-out: output and label maps depend on the mark.
         view = View.of(point, "talk").replace(info={**point.info, "rolled": True})
         return [self.perturbation(step, view, self.vicinity)]
+
+    def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
+        """Return "rewards", the deviation of the rewards that each learner has seen: 0 if all are equal."""
+        if "rewards" not in dict(self.state.named_buffers()):
+            return {}
+        rewards = self.state.get_buffer("rewards")
+        count, total, squares = rewards[rewards[:, 0] > 0].unbind(1)
+        deviation = (squares / count - (total / count).square()).clamp_min(0).sqrt()
+        return {"rewards": deviation} if len(count) else {}
 
     def _imitated(self, step: Step, point: Batch) -> View:
         """Draw human dialogues of similar lengths."""

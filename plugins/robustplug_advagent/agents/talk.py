@@ -73,9 +73,10 @@ class Talk:
             self.words = torch.nn.functional.pad(self.words, (0, more), value=PAD)
         start = self.sizes[rows]
         self.words[rows, start] = name
-        for place in range(said.words.shape[1]):
-            there = place < said.sizes
-            self.words[rows[there], start[there] + 1 + place] = said.words[there, place]
+        steps = torch.arange(said.words.shape[1], device=start.device)
+        there = steps < said.sizes[:, None]
+        places = start[:, None] + 1 + steps
+        self.words[rows[:, None].expand_as(places)[there], places[there]] = said.words[there]
         self.sizes[rows] += said.sizes + 1
         self.open[rows] &= ~said.ends
 

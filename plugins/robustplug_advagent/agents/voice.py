@@ -190,9 +190,14 @@ class Voice:
     def hear(self, heard: Heard, said: Utterance, who: int) -> Heard:
         """Return the state after another turn."""
         heard = self.after(heard, torch.full_like(said.sizes, who))
-        states = self.trace(heard, known(said.words))
-        rows = torch.arange(len(states), device=states.device)
-        return heard._replace(hidden=states[rows, said.sizes - 1])
+        # Longest turns first: those that are over are the last rows, and take no further work.
+        order = said.sizes.argsort(descending=True)
+        words, sizes, left = known(said.words)[order], said.sizes[order], heard.rows(order)
+        more = (sizes[:, None] > torch.arange(words.shape[1], device=sizes.device)).sum(0)
+        for place, count in enumerate(more.tolist()):
+            first = Heard(left.hidden[:count], left.gates[:count])
+            left.hidden[:count] = self.after(first, words[:count, place]).hidden
+        return heard._replace(hidden=torch.empty_like(left.hidden).index_copy_(0, order, left.hidden))
 
     @torch.no_grad()
     def next_word(self, heard: Heard) -> Tensor:
@@ -232,5 +237,4 @@ class Voice:
     def choice(self, x: Tensor) -> Tensor:
         """Return the logits of outcomes after whole dialogues."""
         with evaluating(self.agent):
-            found: Tensor = self.agent(x).choice
-        return found
+            return self.agent.decision(x)

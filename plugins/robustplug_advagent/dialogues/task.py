@@ -73,6 +73,7 @@ class NegotiationTask:
     """
 
     default_model = "negotiator"
+    score_name = "success"
     quantities = (
         Quantity("agree %", share=True, headline=True),
         Quantity("target", better="higher", headline=True),

@@ -102,6 +102,27 @@ def new_model(words: int, layers: int, width: int) -> Any:
     return BartForConditionalGeneration(config)
 
 
+def prefix_of(config: Any, wanted: str | None, work: str) -> tuple[str, list[str]]:
+    """Return the text that a model expects before each sentence, and notes on it.
+
+    Args:
+        config: config of the model; `task_specific_params` may state a prefix for each work.
+        wanted: the prefix that is asked for; None for that of the config.
+        work: what the model is asked for, such as "translation_en_to_de".
+    """
+    if wanted is not None:
+        return wanted, []
+    stated = getattr(config, "task_specific_params", None) or {}
+    known = {name: each["prefix"] for name, each in stated.items() if str(each.get("prefix") or "")}
+    if work in known:
+        said = f'"{known[work]}" is put before each sentence, as the config of the model states for {work}'
+        return str(known[work]), [f"{said}; model.prefix sets another"]
+    if known:
+        names = ", ".join(sorted(known))
+        return "", [f"the config of the model has prefixes for {names}, and none is used: set model.prefix"]
+    return "", []
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 

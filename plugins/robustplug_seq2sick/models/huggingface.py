@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,7 @@ from robustplug.api import Refused, TaskInfo, evaluating
 
 from ..text.search import Scores, Translation, beam_search, greedy
 from ..text.words import BEGIN, END, PAD, SPECIALS, UNKNOWN, Words, lengths, trimmed
-from .folders import has_tokenizer, load_model, load_tokenizer, new_model
+from .folders import has_tokenizer, load_model, load_tokenizer, new_model, prefix_of
 from .lstm import Embedded, Forced
 
 if TYPE_CHECKING:
@@ -51,9 +52,12 @@ class HuggingFace(nn.Module):
             new_model(most, options.layers, options.width) if folder is None else load_model(folder)
         )
         config = self.inner.config
+        read = folder is not None and has_tokenizer(folder)
+        wanted = options.prefix if read else options.prefix or ""
+        self.prefix, self._notes = prefix_of(config, wanted, getattr(info, "work", ""))
         start = config.decoder_start_token_id
         self._specials = {PAD: config.pad_token_id, BEGIN: start, END: config.eos_token_id}
-        if folder is not None and has_tokenizer(folder):
+        if folder is not None and read:
             known, said, before, behind = self._by_tokenizer(folder, source, target)
         else:
             known, said, before, behind = self._as_they_are(source, target)
@@ -84,13 +88,13 @@ class HuggingFace(nn.Module):
         plain = tokenizer("a", add_special_tokens=False).input_ids
         framed = tokenizer("a").input_ids
         at = next(place for place in range(len(framed)) if framed[place : place + len(plain)] == plain)
-        asked = tokenizer(self.options.prefix, add_special_tokens=False).input_ids
+        asked = tokenizer(self.prefix, add_special_tokens=False).input_ids
         return table(source), table(target), framed[:at] + asked, framed[at + len(plain) :]
 
     def _as_they_are(self, source: Words, target: Words) -> tuple[list[int], ...]:
         folder, size = self.options.folder, self.inner.config.vocab_size
         most = max(len(source), len(target))
-        if self.options.prefix:
+        if self.prefix:
             raise ValueError(f"model.prefix needs a tokenizer, but {folder} has none: leave prefix out")
         if self._specials != {PAD: PAD, BEGIN: BEGIN, END: END} or size < most:
             raise ValueError(
@@ -98,6 +102,10 @@ class HuggingFace(nn.Module):
                 f"{size}), pad_token_id 0, decoder_start_token_id 2, eos_token_id 3"
             )
         return list(range(len(source))), list(range(len(target))), [], [END]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return the text before each sentence, and notes on where it comes from."""
+        return {"prefix": self.prefix, "notes": list(self._notes)}
 
     @torch.no_grad()
     def _find_scale(self) -> float:

@@ -58,7 +58,7 @@ class Attacked:
 
 
 class TextFooler:
-    """Try similar words at the places whose deletion hurts most, until the prediction changes (Algorithm 1).
+    """Try similar words where deletion hurts most, until the prediction changes (Jin et al. 2020).
 
     All texts of a batch are searched at once; the result of a text does not depend on the others. The
     probability of the class is all that the model is asked for.
@@ -116,7 +116,7 @@ class _Search:
         self.vocabulary = frozenset(getattr(step.task.info, "vocabulary", ())) if known else None
 
     def rank(self, searches: Sequence[Attacked]) -> None:
-        """Order the places of each text by importance, Eq. (2): Algorithm 1, lines 2 to 7.
+        """Order the places of each text by importance; see `importance`.
 
         Stop words are left out before the model is asked, not after: the order of the others is the same. A
         text that is predicted wrongly as it is needs no attack.
@@ -137,7 +137,7 @@ class _Search:
                 each.order = [each.order[at] for at in descending(importance(clean, without, each.label))]
 
     def substitute(self, searches: Sequence[Attacked]) -> None:
-        """Try the substitutes of the next place of each text: Algorithm 1, lines 8 to 29."""
+        """Try the substitutes of the next place of each text."""
         asked = [(each, self._trials(each, each.order.pop(0))) for each in searches]
         answers = self._ask([(each, [text for _, text in trials]) for each, trials in asked])
         for (each, trials), scores in zip(asked, answers, strict=True):
@@ -150,17 +150,17 @@ class _Search:
     ) -> None:
         wrong = (scores.argmax(1) != each.label).nonzero()[:, 0].tolist()
         own = scores[:, each.label]
-        if wrong:  # lines 20 to 24
+        if wrong:  # of the texts that change the prediction, the one most like the original
             cosines = self.vicinity.close(each.origin, [trials[at][1] for at in wrong])
             best, each.done = wrong[descending(cosines.double())[0]], True
-        else:  # lines 25 to 28
+        else:  # the text with the lowest probability of the class, if that is lower than so far
             best = descending(-own)[0]
             if float(own[best]) >= each.score - TIE:
                 return
         each.words, each.score = dict(trials[best][0]), float(own[best])
 
     def _trials(self, each: Attacked, place: int) -> list[tuple[Mapping[int, str], Passage]]:
-        """Return the legal texts with each candidate at a place: lines 9 to 14, without parts of speech."""
+        """Return the legal texts with each candidate at a place; parts of speech are not compared."""
         word = each.origin.words[place]
         found = self.vicinity.candidates(word, self.options.candidates)
         if self.vocabulary is not None:
@@ -193,7 +193,7 @@ class _Search:
 
 
 def importance(clean: Tensor, without: Tensor, label: int) -> Tensor:
-    """Return the importance of words, (M,): Eq. (2).
+    """Return the importance of words, (M,), as `import_scores` in the authors' attack_classification.py.
 
     Args:
         clean: probabilities of the text, (K,).

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from robustplug.api import DataMissing, Split, is_file, stratified_split, stream
+from robustplug.api import DataMissing, Split, is_file, load_data_set, stratified_split, stream
 
 from .docstrings import documented
 from .reviews import reviews
@@ -67,9 +67,9 @@ def _of_tables(options: TextOptions) -> Examples:
 
 
 def _of_data_set(options: TextOptions) -> Examples:
-    from .datasets import load, pairs
+    from .datasets import pairs
 
-    known = load(options.data)
+    known = load_data_set(options.data, "task.data")
     names: dict[Split, str] = {}
     asked: tuple[tuple[Split, str | float | None], ...] = (
         ("validation", options.validation),

@@ -106,10 +106,12 @@ class MomentumOptions:
     Attributes:
         steps: number of gradient steps, each of size radius / steps.
         decay: decay factor of the accumulated gradient.
+        loss: loss against the true labels that replaces the method's own objective.
     """
 
     steps: Count = 10
     decay: NonNegative = 1.0
+    loss: Use | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,10 @@ _NEAREST = Traits(
 _AT_ORIGIN = frozenset({"starts-at-origin"})
 
 
+def _momentum_traits(options: MomentumOptions) -> Traits:
+    return Traits(gives=_AT_ORIGIN if options.loss is None else frozenset())
+
+
 def _fgsm_traits(options: FgsmOptions) -> Traits:
     return Traits(gives=_AT_ORIGIN if options.start == "zero" and options.loss is None else frozenset())
 
@@ -228,7 +234,7 @@ PERTURBATIONS = (
         "gradient ascent with momentum",
         "Dong et al. 2018, arXiv:1710.06081",
         {"steps": 3},
-        traits=Traits(gives=_AT_ORIGIN),
+        traits=_momentum_traits,
     ),
     Component(
         "apgd-ce",

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ...api import Cost, take, to_unit
 from ..vicinities import per_sample
-from .pgd import Ascent, Best, ascend
+from .pgd import Ascent, Best, ascend, bound
 
 if TYPE_CHECKING:
-    from ...api import Step, Vicinity, View
+    from ...api import Loss, Step, Vicinity, View
     from . import MomentumOptions
 
 
@@ -28,21 +28,23 @@ def accumulate(momentum: Tensor, gradient: Tensor, decay: float) -> Tensor:
 
 
 class MiFgsm:
-    """Momentum iterative FGSM, ascending the method's objective from the sample itself.
+    """Momentum iterative FGSM from the sample itself, on the method's objective or a separate loss.
 
     Args:
         options: see MomentumOptions.
+        loss: loss against the true labels that replaces the method's objective.
     """
 
-    def __init__(self, options: MomentumOptions) -> None:
-        self.options = options
+    def __init__(self, options: MomentumOptions, *, loss: Loss | None) -> None:
+        self.options, self.own_loss = options, loss
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view at the last iterate; during evaluation, at the first that fools the model."""
         radius, options = step.radii(view, vicinity), self.options
+        losses = step.loss if self.own_loss is None else bound(self.own_loss, step)
 
         def climb(part: View, x: Tensor, target: Any, momentum: Tensor, near: Tensor) -> tuple[Any, ...]:
-            gradient, output, _ = ascend(step, part, Ascent(step.loss, target), x)
+            gradient, output, _ = ascend(step, part, Ascent(losses, target), x)
             momentum = accumulate(momentum, gradient, options.decay)
             moved = x + per_sample(near / options.steps, x) * vicinity.steepest(momentum)
             right = step.score(part, output) if step.evaluating else None
@@ -51,7 +53,7 @@ class MiFgsm:
         best = Best.at(view)
         with step.attack_mode():
             with torch.no_grad():
-                target = step.target(view)
+                target = view.y if self.own_loss is not None else step.target(view)
             part, rows, x = view, best.undecided(False), view.origin.detach()
             momentum = torch.zeros_like(x)
             for _ in range(self.options.steps):
@@ -71,4 +73,5 @@ class MiFgsm:
 
     def cost(self, target: Cost) -> Cost:
         """Count one forward and one backward for each step, plus the cost of the target."""
-        return target + (self.options.steps, self.options.steps)
+        own = Cost(self.options.steps, self.options.steps)
+        return own if self.own_loss is not None else own + target

@@ -238,7 +238,7 @@ class Pgd:
         return view.replace(x=x.detach())
 
     def _ascent(self, step: Step, view: View) -> Ascent:
-        loss = step.loss if self.own_loss is None else _bind(self.own_loss, step)
+        loss = step.loss if self.own_loss is None else bound(self.own_loss, step)
         if self.options.target != "none":
             labels = target_classes(step, view, self.options.target)
             return Ascent(lambda moved, out, goal: -loss(moved.replace(y=goal), out, goal), labels)
@@ -255,7 +255,8 @@ class Pgd:
         return own if o.target == "random" or self.own_loss is not None else own + target
 
 
-def _bind(loss: Loss, step: Step) -> Callable[[View, Any, Any], Tensor]:
+def bound(loss: Loss, step: Step) -> Callable[[View, Any, Any], Tensor]:
+    """Return a loss component as a function (view, output, target) -> (N,)."""
     return lambda view, output, target: loss(step, view, output, target)
 
 
@@ -302,7 +303,7 @@ class Fgsm:
         with step.attack_mode(o.batchnorm):
             with torch.no_grad():
                 target = view.y if self.own_loss is not None else step.target(view)
-            loss = step.loss if self.own_loss is None else _bind(self.own_loss, step)
+            loss = step.loss if self.own_loss is None else bound(self.own_loss, step)
             x = starting_point(step, view, vicinity, radius, o.start, 0.0)
             x = pgd(step, view, vicinity, Ascent(loss, target), x, radius, o.step_ratio * radius, 1)
         return view.replace(x=x.detach())

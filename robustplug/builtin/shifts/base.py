@@ -13,7 +13,7 @@ from torch import Tensor
 from ...api import BoundedVicinity, Refused
 
 if TYPE_CHECKING:
-    from ...api import Batch, Step, Vicinity
+    from ...api import Batch, Step, TaskInfo, Vicinity
 
 
 class Shift(abc.ABC):
@@ -38,6 +38,12 @@ class Shift(abc.ABC):
         self._placed = None
         if isinstance(self.ball, BoundedVicinity):
             self.ball.within(low, high)
+
+    def inform(self, info: TaskInfo) -> None:
+        """Tell the inner ball what it must know of the task."""
+        tell = getattr(self.ball, "inform", None)
+        if tell is not None:
+            tell(info)
 
     def in_range(self, batch: Batch) -> Tensor:
         """Return the shifted images in the range of the task."""

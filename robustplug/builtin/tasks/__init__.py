@@ -13,6 +13,9 @@ from ...api import Bounds, Component, Count, Finite, FractionText, Real, Use
 Share = Annotated[float, Bounds(gt=0, lt=1), Finite(), FractionText()]
 """A fraction above 0 and below 1."""
 
+HeldOut = Annotated[float, Bounds(ge=0, lt=1), Finite(), FractionText()]
+"""The fraction of the training samples that a split takes; 0 leaves it empty, as for extra data."""
+
 Alpha = Literal["refuse", "white", "black"]
 """What shows through transparent pixels."""
 
@@ -110,13 +113,14 @@ class ImageFolderOptions(PictureOptions):
         root: folder that contains train/ and optionally val/ (or validation/) and test/, each with one
             folder per class; or a folder of class folders. By default the variable ROBUSTPLUG_DATA,
             else "data".
-        validation: fraction of the training images held out for validation if no folder contains them.
+        validation: fraction of the training images held out for validation if no folder contains them; 0
+            for none.
         test: fraction held out for testing, likewise; without test/, a folder val/ is the test split.
     """
 
     root: str | None = None
-    validation: Share = 0.1
-    test: Share = 0.2
+    validation: HeldOut = 0.1
+    test: HeldOut = 0.2
 
 
 @dataclass(frozen=True)
@@ -131,8 +135,8 @@ class WebDatasetOptions(PictureOptions):
     """
 
     train: str | None = None
-    validation: Share | str = 0.1
-    test: Share | str = 0.2
+    validation: HeldOut | str = 0.1
+    test: HeldOut | str = 0.2
     label: str = "cls"
 
 
@@ -142,7 +146,7 @@ class HuggingFaceOptions(PictureOptions):
 
     Attributes:
         name: name of a data set of the Hugging Face Hub, or a folder: one written by `save_to_disk`, or one
-            that `load_dataset` reads.
+            that `load_dataset` reads; from Python also a Dataset, or a DatasetDict.
         config: configuration of the data set, if it has several.
         revision: commit or tag of the data set on the Hub.
         columns: names of the input and the label column; by default they are recognised by their names.
@@ -159,8 +163,8 @@ class HuggingFaceOptions(PictureOptions):
     revision: str | None = None
     columns: tuple[str, str] | None = None
     train: str = "train"
-    validation: Share | str | None = None
-    test: Share | str | None = None
+    validation: HeldOut | str | None = None
+    test: HeldOut | str | None = None
     bounds: tuple[Side, Side] | None = None
 
 
@@ -189,8 +193,8 @@ class ArraysOptions:
 
     path: str | None = None
     train: str | None = None
-    validation: Share | str = 0.1
-    test: Share | str = 0.2
+    validation: HeldOut | str = 0.1
+    test: HeldOut | str = 0.2
     label: int | str | None = None
     features: tuple[str, ...] = ()
     bounds: tuple[Side, Side] | Literal["measured"] | None = None
@@ -211,15 +215,17 @@ class MixOptions:
 
     Attributes:
         base: task whose samples are trained on, validated on and tested on.
-        extra: task whose training samples are added to each training batch, such as generated images with
-            predicted labels.
+        extra: task whose training samples are added to each training batch, such as generated images.
         share: share of extra samples in each batch.
+        teacher: folder of a finished run whose model's predictions are the labels of the extra samples, in
+            the place of those of the task; only training needs it.
         score_extra: whether extra samples count in the accuracies of training, too.
     """
 
     base: Annotated[Use, "task"]
     extra: Annotated[Use, "task"]
     share: Share = 0.5
+    teacher: str | None = None
     score_extra: bool = False
 
 

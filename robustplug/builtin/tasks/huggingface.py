@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,10 @@ import numpy as np
 from ...api import (
     ArrayTask,
     BrokenData,
-    DataMissing,
     Split,
     Unreadable,
     find_column,
-    is_file,
-    is_folder,
+    load_data_set,
     read_bytes,
 )
 from . import HuggingFaceOptions
@@ -34,8 +31,6 @@ _USUAL: Mapping[Split, tuple[str, ...]] = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
-# A name on the Hub: an owner and a name, or a name alone.
-_ON_THE_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +78,7 @@ def huggingface(options: HuggingFaceOptions) -> PictureTask | ArrayTask:
         ValueError: `datasets` is not installed; a split or a column does not exist; inputs or labels cannot
             be used.
     """
-    known = load(options)
+    known = load_data_set(options.name, "task.name", options.config, options.revision, options.train)
     names, shares = choose_splits(known, options)
     first = known[next(iter(names.values()))]
     columns = options.columns or (
@@ -103,35 +98,6 @@ def huggingface(options: HuggingFaceOptions) -> PictureTask | ArrayTask:
         split: Part(_values(known[name], inputs), np.array(targets[split])) for split, name in names.items()
     }
     return array_task(parts, shares, class_names, None, options.bounds, options.split_seed)
-
-
-def load(options: HuggingFaceOptions) -> dict[str, Any]:
-    """Return the splits of a data set by their names; a data set without splits is the training split.
-
-    Raises:
-        DataMissing: there is no such data set, or it cannot be reached.
-        ValueError: `datasets` is not installed.
-    """
-    folder = Path(options.name).expanduser()
-    local = is_folder(folder)
-    if not local and not _ON_THE_HUB.fullmatch(options.name):
-        raise DataMissing(f"there is no folder {folder.absolute()}")
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError(
-            f'datasets is not installed ({error}): pip install "robustplug[huggingface]"'
-        ) from error
-    try:
-        if any(is_file(folder / name) for name in ("dataset_dict.json", "state.json")):
-            found = datasets.load_from_disk(str(folder))
-        else:
-            name = str(folder) if local else options.name
-            found = datasets.load_dataset(name, options.config, revision=options.revision)
-    except Exception as error:  # of the library, the network and the file formats
-        where = f"the folder {folder.absolute()}" if local else f"{options.name}, which is no folder here,"
-        raise DataMissing(f"{where} cannot be loaded: {error}") from error
-    return dict(found) if isinstance(found, Mapping) else {options.train: found}
 
 
 def choose_splits(

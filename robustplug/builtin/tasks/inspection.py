@@ -135,14 +135,15 @@ def held_out(
 
     Args:
         train: all samples that have no split of their own.
-        validation, test: samples, or the share of `train` that is held out, stratified.
+        validation, test: samples, or the share of `train` that is held out, stratified; 0 for none.
         seed: seed of the split.
 
     Raises:
         ValueError: nothing is left for training.
     """
     shares = [
-        max(1, round(part * len(train))) if isinstance(part, float) else 0 for part in (validation, test)
+        max(1, round(part * len(train))) if isinstance(part, float) and part else 0
+        for part in (validation, test)
     ]
     labels = torch.tensor([label for _, label in train])
     parts = [

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...api import Batch, Feed, Refused, Split, Task, View, as_rows, derive, endless_order, epoch_batches
+from ...api import (
+    Batch,
+    Feed,
+    Refused,
+    Split,
+    Task,
+    View,
+    as_rows,
+    derive,
+    endless_order,
+    epoch_batches,
+    open_model,
+)
 from . import MixOptions
+
+# Samples that a teacher labels at once.
+_TOGETHER = 512
 
 
 class MixedTask:
@@ -41,6 +56,7 @@ class MixedTask:
                 raise ValueError(f"{name} is itself a mixture: mix two tasks, not three")
         self.options, self.base, self.extra = options, base, extra
         self.default_model = base.default_model
+        self._labels: Tensor | None = None
         self._sizes = base.info.training_indices, extra.info.training_indices
         rows = round(base.info.sizes["train"] / (1 - options.share))
         self.info = dataclasses.replace(
@@ -58,6 +74,7 @@ class MixedTask:
             return
         total, size = self.info.sizes["train"], feed.batch_size
         extra = round(size * self.options.share)
+        labels = None if self.options.teacher is None else self._predicted(self.options.teacher, feed.device)
         if min(extra, size - extra) < feed.world:
             raise Refused(
                 f"a batch of {size} rows with {extra} extra ones is too small for {feed.world} processes: "
@@ -74,7 +91,25 @@ class MixedTask:
         for number in range(feed.skip, epoch_batches(total, feed)):
             left = min(size, total - number * size)
             share = round(left * self.options.share)
-            yield self._joined(next(parts[0]), next(parts[1]), left - share, share, feed)
+            base, added = next(parts[0]), next(parts[1])
+            if labels is not None:
+                added = dataclasses.replace(added, y=labels[added.index])
+            yield self._joined(base, added, left - share, share, feed)
+
+    def _predicted(self, teacher: str, device: str) -> Tensor:
+        """Return the classes that a run predicts for the extra samples, int64 (n,), by their index.
+
+        Raises:
+            Refused: there is no finished run in the folder, or its model does not fit the task.
+        """
+        if self._labels is None:
+            model = open_model(teacher, self.extra.info, device)
+            labels = torch.zeros(self._sizes[1], dtype=torch.int64, device=device)
+            with torch.no_grad():
+                for batch in self.extra.batches("train", Feed(batch_size=_TOGETHER, device=device)):
+                    labels[batch.index] = model(batch.x).argmax(1)
+            self._labels = labels
+        return self._labels
 
     def _part(self, task: Task, samples: int, rows: int, count: int, feed: Feed) -> Iterator[Batch]:
         """Yield the rows of one task for each batch of an epoch, `rows` over all processes."""
@@ -102,6 +137,10 @@ class MixedTask:
         scored = torch.arange(len(index), device=index.device) < len(base)
         info = {} if self.options.score_extra else {"scored": scored}
         return Batch(torch.cat([base.x, extra.x]), torch.cat(labels), index, info)
+
+    def mechanism(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return 1 for each extra sample of a batch, and 0 for the others: the mean is their share."""
+        return {"extra": (batch.index >= self._sizes[0]).float()}
 
     def score(self, view: View, output: Any) -> Tensor:
         """Return for each sample whether the output is correct: bool (N,)."""

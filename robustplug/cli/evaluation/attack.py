@@ -39,6 +39,7 @@ def attack(
     robustplug attack runs/cat-digits --attack pgd --out examples --images png
     robustplug attack net.onnx --task digits --suite quick --out examples
     """
+    from ...errors import RunError
     from ...evaluation.examples import FILE, PICTURES
     from ...report.console import RichReporter
     from ...report.tables.results import result_tables
@@ -72,4 +73,6 @@ def attack(
         console.print(f"{len(result.examples)} examples in {written}", soft_wrap=True)
     if json_file is not None:
         write_result(json_file, result_to_json(result))
+    if not result.attacks[1:]:
+        raise RunError("nothing was run, as the recipe has no attack: name one with --attack, or a --suite")
     refuse_empty(result)

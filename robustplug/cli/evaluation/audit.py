@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..ranks import first_process
-from .options import model_options, result_folder
+from .options import model_options, refuse_empty, result_folder
 
 
 @click.command()
@@ -58,3 +58,4 @@ def audit(
     console.print(f"Written to {folder / f'{NAME}.json'}", soft_wrap=True)
     if json_file is not None:
         write_result(json_file, body)
+    refuse_empty(found.result)

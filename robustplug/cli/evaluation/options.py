@@ -107,11 +107,12 @@ def refuse_empty(result: Result) -> None:
     Raises:
         RunError: every row but the clean one was skipped or is invalid.
     """
+    from ...core.reporting import nothing_stated
     from ...errors import RunError
 
-    rows = result.attacks[1:]
-    if rows and all(row.skipped for row in rows):
-        raise RunError(f"no attack states a number: {rows[0].name}: {rows[0].skipped}")
+    why = nothing_stated(result)
+    if why:
+        raise RunError(why)
 
 
 def result_folder(model: str, out: Path | None) -> Path:

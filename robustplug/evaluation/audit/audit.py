@@ -115,8 +115,8 @@ def _beyond(standing: Sequence[bool], others: Sequence[bool]) -> Finding:
     if count <= verdicts.LEFT * len(standing):
         text = "Other evaluations of this run break next to nothing that the audit does not break."
         return Finding("other-evaluations", "pass", measured, text)
-    text = "Other evaluations of this run break samples that withstand the audit; they count in its accuracy."
-    return Finding("other-evaluations", "warning", measured, text, "Report the lowest accuracy.")
+    text = "Other evaluations of this run break samples that withstand the audit; they count as broken here."
+    return Finding("other-evaluations", "warning", measured, text, "Report the lowest robustness.")
 
 
 def _samples(subject: Subject) -> int:

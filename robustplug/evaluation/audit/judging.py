@@ -77,7 +77,7 @@ def judge_rows(result: Result, prepared: Prepared) -> list[Finding]:
     for name, (check, what) in said.items():
         if name in present:
             if not comparable:
-                measured = {"accuracy": verdicts.accuracy(rows[name])} if name in rows else {}
+                measured = {"withstood": verdicts.accuracy(rows[name])} if name in rows else {}
                 why = "There is no white-box attack to compare with."
                 findings.append(Finding(check, "not run", measured, why))
                 continue
@@ -126,7 +126,7 @@ def _rejected(result: Result) -> Finding:
     measured = {"rejected at most": share}
     if share <= REJECTED:
         return Finding("rejected", "pass", measured, "Results of attacks lie in the threat model.")
-    text = f"Of {worst}, {share:.0%} of the results lie outside the threat model: its row is no accuracy."
+    text = f"Of {worst}, {share:.0%} of the results lie outside the threat model: its row states nothing."
     return Finding("rejected", "warning", measured, text, "Use attacks that keep to this threat model.")
 
 

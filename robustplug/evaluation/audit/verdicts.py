@@ -217,7 +217,7 @@ def grade(findings: Sequence[Finding], ran: Mapping[str, bool]) -> tuple[str, st
         return "F", f"masked: {', '.join(kinds)}. Gradient-based attacks overestimate the robustness"
     if not ran["white-box"]:
         why = "no gradient-based attack could be run" + ("" if ran["black-box"] else ", and no other either")
-        return "U", f"undecided: {why}, so the accuracy is only an upper limit"
+        return "U", f"undecided: {why}, so the measured robustness is only an upper limit"
     left_out = [finding.check for finding in findings if finding.verdict == "not run"]
     if len(left_out) > len(findings) / 2:
         return "U", f"undecided: too few checks could be run (not run: {', '.join(left_out)})"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ...plugin.registry import did_you_mean
-from ..errors import Finding, KeyPath, dotted
+from ..errors import Finding, KeyPath
 from ..options import Recipe
 from .started import models_of
 

@@ -52,7 +52,8 @@ def draw_sweeps(material: Material, folder: Path) -> Drawn:
             marks = None
             if axis == "eps":
                 label = f"ε ({norm} radius{_range(results)})"
-                same = threat.get("use") == norm and "eps" in threat
+                # A radius of 1000 words, which is none, is far outside of the figure.
+                same = threat.get("use") == norm and "eps" in threat and threat["eps"] <= x[-1]
                 marks = {"ε of the evaluation": float(threat["eps"])} if same else None
             path = folder / f"accuracy-{axis}{'' if norm == threat.get('use', norm) else f'-{norm}'}.png"
             title = f"Accuracy against {'ε' if axis == 'eps' else axis}, {name}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...core.measures import wilson_interval
+from ...core.reporting import headlines
 from ...core.types import AttackResult, Result
 
 Axis = Literal["eps", "steps", "restarts"]
@@ -52,6 +53,8 @@ def find_series(results: Mapping[str, Result], axis: Axis) -> list[Series]:
     """
     found = []
     for suite, result in results.items():
+        if headlines(result):  # accuracy is not what counts
+            continue
         groups: dict[str, dict[float, AttackResult]] = {}
         for row in _alone(result.attacks):
             value = row.threat.get("eps") if axis == "eps" else row.options.get(axis)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ...runs.folder import writing
 from ...runs.result_file import note_on_seals
 from ..figures.plots import Point, trade_off_figure
 from ..tables.comparison import Column, Comparison, Group, Value
 from ..tables.markup import escape
-from ..tables.measures import compared_measures, headlines, measured_beside
+from ..tables.measures import compared_measures, compared_rows, measured_beside
 from ..tables.sheets import Cell, Sheet, markdown, sheet_html
 from ..tables.threats import threat_text, unit_images
 from .page import Section, figures_html, page, read_picture
@@ -32,20 +34,14 @@ def comparison_sheets(comparison: Comparison) -> list[Sheet]:
 def _sheets(comparison: Comparison, number: int, group: Group) -> Iterator[Sheet]:
     """Yield the tables of a group: what its task shows of a result, and costs beside accuracies."""
     lines = {entry.name: entry.results for entry in group.entries}
-    if _measured(group):
-        said = headlines(group.entries[0].results[0])
-        yield compared_measures(title_of(comparison, number), lines, said)
+    if group.measured:
+        yield compared_measures(title_of(comparison, number), lines)
         return
     yield _accuracies(comparison, number)
     if beside := measured_beside(lines):
         yield compared_measures(f"{title_of(comparison, number)} · measured", lines, beside)
     if group.robust is not None and any(group.costs):
         yield _compute(group)
-
-
-def _measured(group: Group) -> bool:
-    """Return whether all lines show measures in the place of accuracies."""
-    return all(headlines(entry.results[0]) for entry in group.entries)
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
@@ -175,50 +171,66 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """Return a comparison as CSV: a line for each run and evaluation row; shares are in [0, 1]."""
+    """Return a comparison as CSV: a line for each run and evaluation row.
+
+    "accuracy" and its interval are shares in [0, 1]. A task with measures in its place has a line for each of
+    them: "measure" is its name, and "value" its mean over the seeds; low and high are stated for one seed.
+    """
     file = io.StringIO()
     heads = ["table", "run", "folder", "method", "task", "split", "samples", "seeds", "row", "threat"]
-    heads += ["accuracy", "low", "high", "best", "tied", "pareto", "audit"]
+    heads += ["accuracy", "measure", "value", "low", "high", "best", "tied", "pareto", "audit"]
     heads += ["epochs", "forwards", "backwards", "seconds"]
     writer = csv.DictWriter(file, heads, lineterminator="\n")
     writer.writeheader()
     for number, group in enumerate(comparison.groups, start=1):
-        for column in _all_columns(group):
-            for at, value in enumerate(column.values):
-                if value is None:
-                    continue
-                entry, cost = group.entries[at], group.costs[at]
-                setting = {key: group.setting[key] for key in ("task", "split", "samples")}
-                spent = (
-                    {}
-                    if cost is None
-                    else {
-                        name: getattr(cost, name) for name in ("epochs", "forwards", "backwards", "seconds")
-                    }
-                )
-                writer.writerow(
-                    {
-                        **setting,
-                        **spent,
-                        "table": number,
-                        "run": entry.name,
-                        "folder": entry.folder,
-                        "method": entry.meta.get("method"),
-                        "seeds": len(entry.results),
-                        "row": column.name,
-                        "threat": threat_text(column.threat, unit_images(entry.results[0]))
-                        if column.threat
-                        else "",
-                        "accuracy": value.mean,
-                        "low": value.low,
-                        "high": value.high,
-                        "best": int(value.best),
-                        "tied": int(value.tied),
-                        "pareto": int(group.pareto[at]),
-                        "audit": " ".join(entry.grades),
-                    }
-                )
+        lines = _measured_lines(group) if group.measured else _accuracy_lines(group)
+        for at, name, threat, numbers in lines:
+            entry, cost = group.entries[at], group.costs[at]
+            spent = ("epochs", "forwards", "backwards", "seconds")
+            writer.writerow(
+                {
+                    **{key: group.setting[key] for key in ("task", "split", "samples")},
+                    **({} if cost is None else {key: getattr(cost, key) for key in spent}),
+                    "table": number,
+                    "run": entry.name,
+                    "folder": entry.folder,
+                    "method": entry.meta.get("method"),
+                    "seeds": len(entry.results),
+                    "row": name,
+                    "threat": threat_text(threat, unit_images(entry.results[0])) if threat else "",
+                    "audit": " ".join(entry.grades),
+                    **numbers,
+                }
+            )
     return file.getvalue()
+
+
+# Number of the entry, name of the row, its threat model, and the cells of its numbers.
+_Line = tuple[int, str, Mapping[str, Any], Mapping[str, Any]]
+
+
+def _accuracy_lines(group: Group) -> Iterator[_Line]:
+    for column in _all_columns(group):
+        for at, value in enumerate(column.values):
+            if value is None:
+                continue
+            numbers = {"accuracy": value.mean, "low": value.low, "high": value.high}
+            marks = {"best": value.best, "tied": value.tied, "pareto": group.pareto[at]}
+            yield at, column.name, column.threat, {**numbers, **{k: int(v) for k, v in marks.items()}}
+
+
+def _measured_lines(group: Group) -> Iterator[_Line]:
+    for found in compared_rows({entry.name: entry.results for entry in group.entries}):
+        for at, entry in enumerate(group.entries):
+            rows = found.rows.get(entry.name, ())
+            for quantity in found.quantities if rows else ():
+                known = [row.measures[quantity.name] for row in rows if quantity.name in row.measures]
+                mean = found.means[entry.name][quantity.name]
+                ends = {"low": known[0].low, "high": known[0].high} if len(rows) == 1 and known else {}
+                if not math.isnan(mean):
+                    best = int(mean == found.best[quantity.name])
+                    numbers = {"measure": quantity.name, "value": mean, **ends, "best": best}
+                    yield at, found.name, rows[0].threat, numbers
 
 
 def _all_columns(group: Group) -> list[Column]:
@@ -241,7 +253,7 @@ def comparison_html(comparison: Comparison, figures: Path) -> str:
     parts = [f'<p class="doubt">{escape(note)}</p>\n' for note in comparison_notes(comparison)]
     for number, group in enumerate(comparison.groups):
         parts += map(sheet_html, _sheets(comparison, number, group))
-        if _measured(group):
+        if group.measured:
             continue
         name = "-".join(word for word in (comparison.suite, str(number + 1) if number else "") if word)
         drawn = _draw(group, figures, f"-{name}" if name else "", title_of(comparison, number))

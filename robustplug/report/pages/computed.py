@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...core.reporting import headlines
 from ...errors import Refused, RunError
 from ...recipe.errors import RecipeError
 from ..figures.drawn import draw_examples, draw_landscape, title_of
@@ -86,7 +87,12 @@ class Computing:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def sweeps(self) -> None:
-        """Measure accuracy against eps, steps and restarts, unless an evaluation contains it."""
+        """Measure accuracy against eps, steps and restarts, unless an evaluation contains it.
+
+        Nothing is measured for a task that shows measures in the place of accuracies.
+        """
+        if self.material.result is not None and headlines(self.material.result):
+            return
         known = {key: value for key, value in self.material.evaluations.items() if key != MEASURED}
         results = known if self.material.result is None else {"": self.material.result, **known}
         lacking = [axis for axis in AXES if not find_series(results, axis)]

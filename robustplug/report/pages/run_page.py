@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from ...core.measures import wilson_interval
+from ...core.reporting import headlines
 from ...core.types import AttackResult, Result
 from ...errors import RunError
 from ...runs.folder import EVALUATIONS, REPORT, is_finished, writing
@@ -22,7 +23,7 @@ from ..material import Material, flat, read_extra, read_material
 from ..tables.bounds import both_sides_lines, contradiction_lines
 from ..tables.classes import calibration_lines, class_samples, class_table
 from ..tables.markup import escape, pairs_html, table_html, text_html
-from ..tables.measures import headlines, measure_table, measured
+from ..tables.measures import measure_table, measured
 from ..tables.results import (
     audit_table,
     corruption_table,

@@ -12,11 +12,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ...core.reporting import headlines
 from ...errors import RunError
 from ...runs.folder import REPORT
 from ...studies.stored import read_study_body
 from ..figures.plots import radar_figure
-from ..figures.study import study_figure
+from ..figures.study import study_figures
 from ..material import Material, flat, read_material
 from ..tables.comparison import compare
 from ..tables.markup import escape, table_html, text_html
@@ -66,7 +67,7 @@ def study_report(folder: Path, out: Path) -> str:
         problems += run.problems
     pictures = []
     for path, note in (
-        *_accuracy(body, figures),
+        *_cells(body, figures),
         *_radar(cells, figures, str(body["name"])),
     ):
         try:
@@ -131,10 +132,9 @@ def _lead(body: Mapping[str, Any], runs: Sequence[Material]) -> str:
     return f'<p class="subtitle">{escape(said)}</p>\n{facts_html(facts)}'
 
 
-def _accuracy(body: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
-    path = folder / "study.png"
+def _cells(body: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
     note = "Mean over the seeds; bars show the sample standard deviation." if len(body["seeds"]) > 1 else ""
-    return [(path, note)] if study_figure(body, path) else []
+    return [(path, note) for path in study_figures(body, folder)]
 
 
 def own_worst_case(run: Material) -> float:
@@ -185,6 +185,8 @@ def _dimensions(cell: Cell) -> dict[str, float]:
     """Return a cell's values for a radar, as means over its runs; higher is better: SPROUT Fig. 1."""
     found: dict[str, list[float]] = {}
     for run in cell.runs:
+        if run.result is not None and headlines(run.result):  # accuracies are not what counts
+            continue
         own = {"clean": clean(run), "attacks": own_worst_case(run)}
         for result in run.evaluations.values():
             for chain in result.meta.get("worst_cases") or ():

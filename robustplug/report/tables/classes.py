@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from ...core.reporting import headlines
 from ...core.types import AttackResult, Result
 
 # Number of classes that a line names.
@@ -21,7 +22,9 @@ def class_names(result: Result) -> list[str]:
 
 
 def class_samples(result: Result) -> list[int]:
-    """Return the number of samples of each class; empty if the result has no classes."""
+    """Return the number of samples of each class; empty if there are none, or accuracy does not count."""
+    if headlines(result):
+        return []
     return list((result.meta.get("classes") or {}).get("samples", []))
 
 

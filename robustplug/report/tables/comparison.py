@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...core.reporting import headlines
 from ...core.types import AttackResult
 from .entries import Entry, read_entries
 from .statistics import LEVEL, front, mcnemar, share_interval, welch
@@ -86,13 +87,15 @@ class Group:
     Attributes:
         setting: what the lines share: task, split, samples.
         entries: the lines.
-        columns: the rows that at least two lines have; for a single line, all its rows.
+        columns: the rows that at least two lines have; for a single line, all its rows. None where the task
+            shows measures in the place of accuracies.
         robust: worst case of the attacks that all lines share at one threat model; None for none.
         threat: that threat model.
         pareto: for each line, whether it is on the Pareto front of clean and robust accuracy.
         costs: training cost of each line; None if it is unknown or zero passes were counted.
         frugal: for each line, whether it is on the Pareto front of robust accuracy and training passes.
         notes: what was not compared, and why.
+        measured: whether the task shows measures in the place of accuracies.
     """
 
     setting: Mapping[str, Any]
@@ -104,6 +107,7 @@ class Group:
     costs: tuple[Cost | None, ...]
     frugal: tuple[bool, ...]
     notes: tuple[str, ...]
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,9 @@ def setting_of(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
 def _group(setting: Mapping[str, Any], entries: Sequence[Entry]) -> Group:
     rows = [_rows(entry) for entry in entries]
     columns = []
-    for key in dict.fromkeys(key for found in rows for key in found):
+    measured = any(headlines(result) for entry in entries for result in entry.results)
+    keys = () if measured else dict.fromkeys(key for found in rows for key in found)
+    for key in keys:
         present = [key in found for found in rows]
         first = next(found[key][0] for found in rows if key in found)
         if sum(present) < min(2, len(entries)):
@@ -180,6 +186,7 @@ def _group(setting: Mapping[str, Any], entries: Sequence[Entry]) -> Group:
         costs,
         _frugal(robust, costs),
         tuple(notes),
+        measured,
     )
 
 

@@ -146,7 +146,7 @@ def _stored(path: Path, run: Path | None = None) -> Stored:
         raise Unusable(str(error) if run is None else f"{path.relative_to(run)} {error}") from error
     rows = stored.result.attacks
     if not rows or rows[0].skipped:
-        raise Unusable("contains no clean accuracy")
+        raise Unusable("contains no clean row")
     return stored
 
 

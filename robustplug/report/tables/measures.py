@@ -5,23 +5,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 
 from ...core.measures import Measure, Quantity
+from ...core.reporting import headlines, stated
 from ...core.types import AttackResult, Result
 from .sheets import Cell, Sheet
 
 SYMMETRIC = 0.005
 """An interval counts as symmetric if the parts above and below the mean differ by less than this."""
-
-
-def headlines(result: Result) -> list[Quantity]:
-    """Return the measures that tables show in the place of the accuracy; none if that is what they show."""
-    said = [Quantity(**each) for each in result.meta.get("quantities", ())]
-    return [quantity for quantity in said if quantity.headline]
 
 
 def measured(row: AttackResult, name: str) -> str:
@@ -47,35 +43,71 @@ def measured_beside(lines: Mapping[str, Sequence[Result]]) -> list[Quantity]:
 
 
 def compared_measures(
-    title: str, lines: Mapping[str, Sequence[Result]], quantities: Sequence[Quantity]
+    title: str, lines: Mapping[str, Sequence[Result]], quantities: Sequence[Quantity] = ()
 ) -> Sheet:
     """Lay out measures of several runs: a line for each attack and run, the best of each attack marked.
 
     Args:
         title: title of the table.
         lines: results of each line, one for each seed, by its name.
-        quantities: the measures.
+        quantities: the measures; by default the headlines.
     """
-    found: dict[str, dict[str, list[AttackResult]]] = {}
-    for name, results in lines.items():
-        for row in (row for result in results for row in result.attacks if not row.skipped):
-            if any(q.name in row.measures and row.measures[q.name].count for q in quantities):
-                found.setdefault(row.name, {}).setdefault(name, []).append(row)
     cells: list[tuple[Cell, ...]] = []
-    for attack, runs in found.items():
-        means = {name: [_mean(rows, q.name) for q in quantities] for name, rows in runs.items()}
-        tops = [_top([each[at] for each in means.values()], q.better) for at, q in enumerate(quantities)]
-        for name, rows in runs.items():
+    found = list(compared_rows(lines, quantities))
+    for each in found:
+        for name, rows in each.rows.items():
             numbers = [
-                Cell(_over_seeds(rows, q.name), mean == top)
-                for q, mean, top in zip(quantities, means[name], tops, strict=True)
+                Cell(_over_seeds(rows, q.name), each.means[name][q.name] == each.best[q.name])
+                for q in each.quantities
             ]
-            cells.append((Cell(attack), Cell(name), *numbers))
+            cells.append((Cell(each.name), Cell(name), *numbers))
     note = (
         "Measures with their 95 % interval over the samples; of several seeds, mean ± standard deviation. "
         "Bold or *: the best for the model; no difference is tested."
     )
-    return Sheet(title, ("attack", "run", *(q.name for q in quantities)), tuple(cells), (note,), labels=2)
+    names = [quantity.name for quantity in found[0].quantities] if found else []
+    return Sheet(title, ("attack", "run", *names), tuple(cells), (note,), labels=2)
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """Hold some measures of an attack for several runs.
+
+    Attributes:
+        name: name of the row.
+        quantities: the measures.
+        rows: the row of each seed, by the name of the run.
+        means: means over the seeds, by run and measure; NaN for none.
+        best: the best mean of each measure; NaN for none.
+    """
+
+    name: str
+    quantities: Sequence[Quantity]
+    rows: Mapping[str, Sequence[AttackResult]]
+    means: Mapping[str, Mapping[str, float]]
+    best: Mapping[str, float]
+
+
+def compared_rows(
+    lines: Mapping[str, Sequence[Result]], quantities: Sequence[Quantity] = ()
+) -> Iterator[ComparedRow]:
+    """Yield the rows of several runs that state one of some measures.
+
+    Args:
+        lines: results of each run, one for each seed, by its name.
+        quantities: the measures; by default the headlines.
+    """
+    every = (headlines(result) for each in lines.values() for result in each)
+    quantities = quantities or next(filter(None, every), [])
+    found: dict[str, dict[str, list[AttackResult]]] = {}
+    for name, results in lines.items():
+        for row in (row for result in results for row in result.attacks if not row.skipped):
+            if stated(row, quantities):
+                found.setdefault(row.name, {}).setdefault(name, []).append(row)
+    for attack, runs in found.items():
+        means = {name: {q.name: _mean(rows, q.name) for q in quantities} for name, rows in runs.items()}
+        best = {q.name: _top([each[q.name] for each in means.values()], q.better) for q in quantities}
+        yield ComparedRow(attack, quantities, runs, means, best)
 
 
 def _mean(rows: Sequence[AttackResult], name: str) -> float:
@@ -83,10 +115,10 @@ def _mean(rows: Sequence[AttackResult], name: str) -> float:
     return statistics.fmean(known) if known else math.nan
 
 
-def _top(means: Sequence[float], better: str) -> float | None:
+def _top(means: Sequence[float], better: str) -> float:
     known = [mean for mean in means if not math.isnan(mean)]
     if len(known) < 2 or not better:
-        return None
+        return math.nan
     return max(known) if better == "higher" else min(known)
 
 

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ...core.measures import wilson_interval
+from ...core.reporting import headlines
 from ...core.types import AttackResult, Result
 from .bounds import both_sides_lines, contradiction_lines
 from .classes import class_lines
-from .measures import headlines, measure_table, measured
+from .measures import measure_table, measured
 from .sheets import parted
 from .threats import LISTED, threat_text, unit_images
 
@@ -72,11 +73,12 @@ def result_table(result: Result) -> Table:
     table = Table(title=title, caption=caption(result), title_justify="left", caption_justify="left")
     table.add_column("attack", overflow="fold", min_width=_ATTACK)
     columns = [quantity.name for quantity in headlines(result)]
+    matrix = bool(meta.get("corruptions"))
     for name in (*(columns or ("accuracy (95 %)",)), "broken", "forwards", "backwards", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     chain = ""
     for row in result.attacks:
-        if in_matrix(row):
+        if matrix and in_matrix(row):
             continue
         if row.chain != chain and table.row_count > 1:
             table.add_section()
@@ -147,8 +149,9 @@ def corruption_caption(said: Mapping[str, Any]) -> str:
 
 
 def worst_case_lines(result: Result) -> list[str]:
-    """Return a line with the worst case of each chain of attacks, if accuracy is what the task shows."""
+    """Return a line with the worst case of each chain of attacks."""
     lines: list[str] = []
+    # Results of earlier versions have worst cases of every task.
     chains: Sequence[Mapping[str, Any]] = () if headlines(result) else result.meta.get("worst_cases", ())
     for chain in chains:
         if len(chain["attacks"]) + len(chain["skipped"]) < 2:

@@ -20,6 +20,13 @@ def spread_text(spread: Mapping[str, Any]) -> str:
     return f"{spread['mean'] * 100:.1f}{deviation} %"
 
 
+def measure_spread_text(spread: Mapping[str, Any]) -> str:
+    """Return "31.42 ± 0.70" of a measure in its own units, "31.42" for one seed, or "–" for none."""
+    if spread["mean"] is None:
+        return "–"
+    return f"{spread['mean']:.2f}" + ("" if spread["deviation"] is None else f" ± {spread['deviation']:.2f}")
+
+
 def study_tables(body: Mapping[str, Any], width: int) -> list[Table | Text]:
     """Lay out the result of a study: a row for each cell, a column for each axis and evaluation row.
 
@@ -67,6 +74,8 @@ def _columns(body: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """Yield the columns of results: head, and a text for each cell."""
     for row in body["rows"]:
         yield row, [spread_text(cell["rows"][row]) for cell in body["cells"]]
+    for name in body.get("measures", ()):
+        yield name, [measure_spread_text(cell["measures"][name]) for cell in body["cells"]]
     grades = [
         ", ".join(run["audit"]["grade"] for run in cell["runs"] if run["audit"]) for cell in body["cells"]
     ]
@@ -77,7 +86,7 @@ def _columns(body: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 def _threats_that_differ(body: Mapping[str, Any]) -> list[str]:
     """Return notes on rows whose threat model differs between cells, grouped by threat models."""
     said: dict[str, list[str]] = {}
-    for row in body["rows"]:
+    for row in dict.fromkeys(row for cell in body["cells"] for row in cell.get("threats", {})):
         cells: dict[str, list[str]] = {}
         for cell in body["cells"]:
             # Results of older studies do not contain threat models.

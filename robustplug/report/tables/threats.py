@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...core.types import Result
+from ...plugin.host import registry
 
 # Lists in captions are cut after this many values.
 LISTED = 6
@@ -19,13 +20,16 @@ def unit_images(result: Result) -> bool:
 
 
 def threat_text(threat: Mapping[str, Any], images: bool | None = None) -> str:
-    """Return a threat model with its options: "linf, eps = 0.1 (25.5/255)".
+    """Return a threat model as its kind is captioned, or with its options: "linf, eps = 0.1 (25.5/255)".
 
     Args:
         threat: table of the vicinity, as in a recipe.
         images: whether the inputs are images in [0, 1], whose radii are also given in units of 1/255; None if
             that is unknown: then only whole multiples are.
     """
+    known = registry().components.get(("vicinity", str(threat["use"])))
+    if known is not None and known.caption is not None:
+        return known.caption(threat)
     parts = [str(threat["use"])]
     eps = threat.get("eps")
     if eps is not None:

@@ -84,7 +84,8 @@ def _in_checkpoint(state: State) -> Iterator[tuple[State, str]]:
     if all(name.startswith(_PARTS) for name in state):
         for part, what in (("ema/module.", "the averaged weights"), ("model/", "the weights")):
             own = {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
-            if own:
+            # An average of no weights yet is that of the initial ones.
+            if own and (part == "model/" or bool(state.get("ema/n_averaged", True))):
                 yield own, f"the file is a checkpoint of a run: {what} of the model are used"
 
 

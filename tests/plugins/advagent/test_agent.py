@@ -38,11 +38,13 @@ def test_padding_and_the_rest_of_the_batch_change_nothing() -> None:
     agent, x = small_agent(), dialogues(GROUP + 8)
     with torch.no_grad():
         together = agent(torch.nn.functional.pad(x, (0, 9), value=PAD))
+        decided = agent.decision(x)
         for row in range(0, len(x), 7):
             alone = agent(trimmed(x[row : row + 1]))
             size = int(lengths(x)[row])
             assert near(together.words[row, :size], alone.words[0])
             assert near(together.choice[row], alone.choice[0])
+            assert near(decided[row], alone.choice[0])
 
 
 def test_the_agent_does_not_see_what_the_other_side_is_given() -> None:

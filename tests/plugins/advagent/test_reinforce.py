@@ -145,6 +145,18 @@ def test_self_play_is_cross_entropy_with_the_advantage_as_label() -> None:
     assert not any(p.requires_grad for p in other_side(step).parameters())
 
 
+@pytest.mark.parametrize("name", ["self-play", "rl-attack", "hardening"])
+def test_a_method_is_at_work_where_rewards_differ(name: str) -> None:
+    built, step, _ = method(name)
+    assert built.mechanism(step, []) == {}
+    seen = built.state.get_buffer("rewards")
+    # 32 rewards of 5: nothing is better than anything else.
+    seen[0] = torch.tensor([32.0, 160.0, 800.0])
+    assert built.mechanism(step, [])["rewards"].tolist() == [0.0]
+    seen[1] = torch.tensor([2.0, 4.0, 16.0])
+    assert built.mechanism(step, [])["rewards"].tolist() == [0.0, 2.0]
+
+
 @pytest.mark.parametrize("name", ["self-play", "rl-attack"])
 def test_nothing_is_learned_from_a_word_that_the_rules_chose(name: str) -> None:
     """Of one turn, <selection> is said for the agent: punishing it would only make dialogues endless."""

@@ -11,6 +11,8 @@ import torch
 import robustplug
 from robustplug.api import BrokenData, DataMissing, Feed, View
 from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.load import recipe_from_mapping
+from robustplug.recipe.write import recipe_to_mapping
 from robustplug_text.data.docstrings import PACKAGES
 from robustplug_text.data.passages import passages, texts
 
@@ -130,6 +132,52 @@ def test_a_folder_of_hugging_face_with_its_splits(tmp_path: Path) -> None:
     assert read(task, "test") == [(f"text {n}", ("neg", "pos")[n % 2]) for n in range(4)]
     with pytest.raises(ValueError, match="has no split 'unlabelled'"):
         task_of(data=str(tmp_path / "set"), test="unlabelled")
+
+
+def test_data_sets_are_given_as_objects(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    labels = datasets.ClassLabel(names=["neg", "pos"])
+    features = datasets.Features({"sentence": datasets.Value("string"), "label": labels})
+
+    def split(count: int) -> Any:
+        rows = {"sentence": [f"text {n}" for n in range(count)], "label": [n % 2 for n in range(count)]}
+        return datasets.Dataset.from_dict(rows, features)
+
+    known = {"train": split(20), "test": split(4)}
+    for whole in (known, datasets.DatasetDict(known)):
+        task = robustplug.build("task", "text", data=whole)
+        assert task.info.sizes == {"train": 18, "validation": 2, "test": 4}
+        assert read(task, "test") == [(f"text {n}", ("neg", "pos")[n % 2]) for n in range(4)]
+    assert robustplug.build("task", "text", data=split(20)).info.sizes["test"] == 4
+    # A recipe holds a name of it, under which this process finds it.
+    tables = {"task": {"use": "text", "data": known["train"]}, "method": {"use": "erm"}}
+    recipe = recipe_from_mapping(tables)
+    assert recipe.task.options.data.startswith("dataset:")
+    assert recipe_from_mapping(recipe_to_mapping(recipe)).task == recipe.task
+    with pytest.raises(DataMissing, match=r"task.data names a data set .* of another process"):
+        robustplug.build("task", "text", data="dataset:0")
+
+
+class Columns:
+    """Behave as a data set does."""
+
+    column_names = ("text", "label")
+
+    def __init__(self, rows: int) -> None:
+        self.features: dict[str, Any] = {"text": None, "label": None}
+        self.columns = {"text": [f"text {n}" for n in range(rows)], "label": [n % 3 for n in range(rows)]}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.columns[name]
+
+    def select_columns(self, _: Any) -> Columns:
+        return self
+
+
+def test_what_behaves_as_a_data_set_is_one() -> None:
+    task = robustplug.build("task", "text", data=Columns(30))
+    assert task.info.sizes == {"train": 21, "validation": 3, "test": 6}
+    assert task.info.class_names == ("0", "1", "2")
 
 
 def test_documentation_is_from_six_packages() -> None:

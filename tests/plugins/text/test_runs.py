@@ -124,7 +124,7 @@ def test_the_search_is_also_a_perturbation_to_train_with(tmp_path: Path) -> None
 
 
 def test_bundled_recipes_and_suite_are_valid() -> None:
-    for name in ("text", "freelb"):
+    for name in ("text", "freelb", "smart"):
         assert read_recipe(Path("recipes") / f"{name}.toml").task.name == "text"
     assert len(read_suite("text", {"use": "word-substitution"}).row) == 6
 

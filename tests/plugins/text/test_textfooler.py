@@ -1,4 +1,4 @@
-"""TextFooler against a transcription of Algorithm 1 that asks about one text at a time."""
+"""TextFooler against a transcription that asks about one text at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fooler(**options: Any) -> Any:
 
 
 def transcribed(model: nn.Module, passage: Passage, label: int, vicinity: Any, width: int) -> tuple[str, int]:
-    """Return the text after Algorithm 1, and the number of texts that the model was asked about."""
+    """Return the attacked text, and the number of texts that the model was asked about."""
     asked = 0
 
     @functools.cache
@@ -47,10 +47,10 @@ def transcribed(model: nn.Module, passage: Passage, label: int, vicinity: Any, w
     if int(clean.argmax()) != label:
         return passage.text, asked
     scores = {}
-    for place in vicinity.changeable(passage):  # lines 2 to 4, and 7
+    for place in vicinity.changeable(passage):
         without = probabilities(passage.replaced({place: ""}).text)
         scores[place] = float(clean[label] - without[label])
-        if int(without.argmax()) != label:  # Eq. (2), second case
+        if int(without.argmax()) != label:  # the other class gains, too
             other = int(without.argmax())
             scores[place] += float(without[other] - clean[other])
     words: dict[int, str] = {}
@@ -60,13 +60,13 @@ def transcribed(model: nn.Module, passage: Passage, label: int, vicinity: Any, w
             break
         found = [{**words, place: near} for near in vicinity.candidates(passage.words[place], 50)]
         trials = {passage.replaced(trial).text: trial for trial in found}
-        answers = {text: probabilities(text) for text in trials}  # lines 12 to 19
+        answers = {text: probabilities(text) for text in trials}
         wrong = [text for text, p in answers.items() if int(p.argmax()) != label]
-        if wrong:  # lines 20 to 24
+        if wrong:
             cosines = [float(vicinity.close(passage, [Passage(text)])) for text in wrong]
             return wrong[max(range(len(wrong)), key=lambda at: cosines[at])], asked
         present = float(probabilities(passage.replaced(words).text)[label])
-        if answers:  # lines 25 to 28
+        if answers:
             best = min(answers, key=lambda text: float(answers[text][label]))
             if float(answers[best][label]) < present - 1e-6:
                 words = trials[best]

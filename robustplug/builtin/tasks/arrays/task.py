@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def array_task(
 
     Args:
         parts: what the data have.
-        shares: shares of the training part that are held out for other splits.
+        shares: shares of the training part that are held out for other splits; 0 for an empty split.
         class_names: names of the classes, if labels are class numbers.
         classes: number of classes, if known.
         bounds: lowest and highest value, "measured", or None for 0 and 1.
@@ -83,12 +84,12 @@ def array_task(
     inputs = {split: channels_first(part.x) for split, part in parts.items()}
     turned = any(tuple(inputs[split].shape) != tuple(part.x.shape) for split, part in parts.items())
     data: dict[Split, tuple[Any, Any]] = {split: (inputs[split], labels[split]) for split in parts}
-    if shares:
-        data |= split_off(data, shares, seed)
+    if any(shares.values()):
+        data |= split_off(data, {split: share for split, share in shares.items() if share}, seed)
     features = next(iter(parts.values())).features
     limits: Any = measured(inputs, features) if bounds == "measured" else bounds or (0.0, 1.0)
     try:
-        return ArrayTask(
+        task = ArrayTask(
             data,
             classes=classes,
             class_names=names,
@@ -99,6 +100,9 @@ def array_task(
         if len(next(iter(inputs.values())).shape) == 2 and bounds is None and "their bounds" in str(error):
             raise ValueError(f'{error}; or bounds = "measured"') from error
         raise
+    empty = {split: 0 for split, share in shares.items() if not share}
+    task.info = replace(task.info, sizes={**task.info.sizes, **empty})
+    return task
 
 
 def gather(options: ArraysOptions) -> tuple[dict[Split, Part], dict[Split, float]]:

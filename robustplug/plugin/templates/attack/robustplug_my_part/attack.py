@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from robustplug.api import Cost, Step, Vicinity, View
+from torch import Tensor
 
 from . import MyPartOptions
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from robustplug.api import Step, View, as_rows
+from torch import Tensor
 
 from . import MyPartOptions
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
 from robustplug.testing import Bench, Subject, parametrize_with_checks, toy_plain
 
 

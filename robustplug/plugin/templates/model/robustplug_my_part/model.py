@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from robustplug.api import TaskInfo, normalized
+from torch import nn
 
 from . import MyPartOptions
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
 import robustplug
 from robustplug.testing import parametrize_with_checks
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
-
 from robustplug.api import ArrayTask, Split, stream
+from torch import Tensor
 
 from . import MyPartOptions
 

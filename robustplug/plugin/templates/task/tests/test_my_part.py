@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 import robustplug
+import torch
 from robustplug.api import Feed
 from robustplug.testing import parametrize_with_checks
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from robustplug.api import Batch, Step, uniform_like
+from torch import Tensor
 
 from . import MyPartOptions
 

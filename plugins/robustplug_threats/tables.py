@@ -1,0 +1,266 @@
+"""Rows of tables: what costs how much, and what must stay true."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustplug.api import TaskInfo, finite, uniform_like
+
+from .features import TableOptions
+from .nearest import TOLERANCE, Ranged, nearest
+from .scaled import largest
+
+# Relative rounding errors of whole steps and of sums; halvings of a change that a sum makes illegal.
+_CLOSE, _HALVINGS = 1e-4, 12
+
+
+class Table(Ranged):
+    """Rows whose changes cost at most the radius, and keep the rules of their columns.
+
+    A change of a column costs |change| · cost, another category of a one-hot group the cost of the group.
+    Sums, one-hot groups and steps hold relative to the original row, which is always legal.
+
+    `project` always returns a legal row. Without steps, one-hot groups and sums it is the nearest, where
+    distances are measured in costs. Steps are rounded to the nearest if the budget allows, else towards
+    the original; groups take the category of the largest value, the largest gain first, while the budget
+    lasts; sums follow, and a change that would take a sum out of its range is halved until it does not.
+
+    Args:
+        options: see TableOptions.
+    """
+
+    def __init__(self, options: TableOptions) -> None:
+        super().__init__(options.eps)
+        self.options = options
+        self.rules: dict[str, Tensor] = {}
+
+    def inform(self, info: TaskInfo) -> None:
+        """Check that the columns exist.
+
+        Raises:
+            ValueError: there are fewer columns.
+        """
+        if info.shape is not None:
+            self._rules(torch.zeros(1, *info.shape).flatten(1))
+
+    def _rules(self, x: Tensor) -> dict[str, Tensor]:
+        """Return cost, step and largest changes of each column, (D,) each, for rows (N, D).
+
+        Raises:
+            ValueError: a column does not exist.
+        """
+        count = x.shape[1]
+        known = self.rules.get("cost")
+        if known is not None and len(known) == count and known.device == x.device:
+            return self.rules
+        o, most = self.options, torch.inf if self.options.others == "any" else 0.0
+        rules = {name: torch.full((count,), most) for name in ("up", "down")}
+        rules |= {"cost": torch.ones(count), "step": torch.zeros(count)}
+        named = [(part.columns, part) for part in o.feature]
+        groups = [part.columns for part in o.one_hot] + [(part.column, *part.of) for part in o.sums]
+        beyond = [
+            at for columns in [*(columns for columns, _ in named), *groups] for at in columns if at >= count
+        ]
+        if beyond:
+            raise ValueError(f"columns: {max(beyond)} is beyond the last, {count - 1}")
+        for columns, part in named:
+            at = list(columns)
+            limit = torch.inf if part.most is None else part.most
+            rules["up"][at] = limit if part.change in ("any", "up") else 0.0
+            rules["down"][at] = limit if part.change in ("any", "down") else 0.0
+            rules["cost"][at], rules["step"][at] = part.cost, part.step or 0.0
+        still = [at for part in o.one_hot for at in part.columns] + [part.column for part in o.sums]
+        rules["up"][still] = rules["down"][still] = 0.0
+        self.rules = {name: value.to(x.device) for name, value in rules.items()}
+        return self.rules
+
+    def _rooms(self, origin: Tensor) -> tuple[Tensor, Tensor]:
+        """Return by how much each value of rows (N, D) may fall and rise, without the budget."""
+        rules, wide = self._rules(origin), origin
+        low, high = (
+            side.expand(1, side.shape[1]) if side.dim() > 1 else side for side in self._flat_sides(wide)
+        )
+        down, up = ((origin - low).clamp_min(0), (high - origin).clamp_min(0))
+        return down.minimum(rules["down"]), up.minimum(rules["up"])
+
+    def _flat_sides(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.sides(x)
+        return (
+            (low, high) if low.dim() < 2 or low.shape[1] in (1, x.shape[1]) else self._repeated(x, low, high)
+        )
+
+    def _repeated(self, x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        times = x.shape[1] // low.shape[1]
+        return low.repeat_interleave(times, 1), high.repeat_interleave(times, 1)
+
+    def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
+        """Return a legal point, in origin's shape and dtype."""
+        rows, start = x.flatten(1).to(origin.dtype), origin.flatten(1)
+        inside = self.contains(rows, start, radius)
+        moved, left = self._categories(rows, start, radius.to(start.dtype))
+        moved = moved + self._changes(rows - start, start, left)
+        share = torch.ones_like(radius, dtype=start.dtype)
+        result = self._summed(start, moved)
+        for _ in range(_HALVINGS if self.options.sums else 0):
+            share = torch.where(self.contains(result, start, radius), share, share / 2)
+            result = self._summed(start, self._stepped(moved, share))
+        legal = inside | self.contains(result, start, radius)
+        result = torch.where(inside[:, None], rows, torch.where(legal[:, None], result, start))
+        return result.view_as(origin)
+
+    def _stepped(self, moved: Tensor, share: Tensor) -> Tensor:
+        """Return a share of the changes, in whole steps; categories change while more than half is left."""
+        step = self._rules(moved)["step"]
+        part = moved * share[:, None]
+        whole = (part / step.clamp_min(1e-30) + _CLOSE * part.sign()).trunc() * step
+        result = torch.where(step > 0, whole, part)
+        for group in self.options.one_hot:
+            at = list(group.columns)
+            result[:, at] = torch.where((share > 0.5)[:, None], moved[:, at], 0.0)
+        return result
+
+    def _categories(self, rows: Tensor, start: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the changes of the one-hot groups, (N, D), and what they leave of the budget, (N,)."""
+        moved, left = torch.zeros_like(start), radius.clone()
+        gains, news = [], []
+        for group in self.options.one_hot:
+            at = list(group.columns)
+            new, old = rows[:, at].argmax(1), start[:, at].argmax(1)
+            gain = rows[:, at].amax(1) - rows[:, at].gather(1, old[:, None])[:, 0]
+            gains.append(torch.where(new == old, -torch.inf, gain))
+            news.append(new)
+        if not gains:
+            return moved, left
+        order = torch.stack(gains, 1).argsort(1, descending=True)
+        for place in range(len(gains)):
+            for number, group in enumerate(self.options.one_hot):
+                at = list(group.columns)
+                takes = (order[:, place] == number) & (gains[number] > 0) & (left >= group.cost)
+                target = torch.zeros_like(start[:, at]).scatter(1, news[number][:, None], 1.0)
+                moved[:, at] = torch.where(takes[:, None], target - start[:, at], moved[:, at])
+                left = torch.where(takes, left - group.cost, left)
+        return moved, left
+
+    def _changes(self, delta: Tensor, start: Tensor, budget: Tensor) -> Tensor:
+        """Return the nearest changes within rooms and budget, in whole steps where there are steps."""
+        rules = self._rules(start)
+        cost, step = rules["cost"], rules["step"]
+        down, up = self._rooms(start)
+        room = torch.where(delta < 0, down, up)
+        stepped = step > 0
+        fine = (room / step.clamp_min(1e-30) + _CLOSE).floor() * step
+        room = torch.where(stepped, fine, room)
+        size = delta.abs().minimum(room)
+        rounded = torch.where(stepped, (size / step.clamp_min(1e-30)).round() * step, size)
+        fits = (rounded * cost).sum(1) <= budget
+        found = nearest(delta.abs() * cost, room * cost, budget, 1) / cost
+        kept = torch.where(stepped, (found / step.clamp_min(1e-30) + _CLOSE).floor() * step, found)
+        return delta.sign() * torch.where(fits[:, None], rounded.minimum(room), kept)
+
+    def _summed(self, start: Tensor, moved: Tensor) -> Tensor:
+        """Return rows with the changes, and the sums that follow; what does not change keeps its bits."""
+        moved = moved.clone()
+        for part in self.options.sums:
+            weights = torch.tensor(
+                part.weights or (1.0,) * len(part.of), device=start.device, dtype=start.dtype
+            )
+            moved[:, part.column] = moved[:, list(part.of)] @ weights
+        return torch.where(moved == 0, start, start + moved)
+
+    def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
+        """Return for each row whether it is legal: bool (N,)."""
+        rows, start = x.flatten(1), origin.flatten(1)
+        rules, delta, slack = self._rules(start), rows - start, self.reach * TOLERANCE
+        own = torch.ones(rows.shape[1], dtype=torch.bool, device=x.device)
+        spent, legal = torch.zeros_like(radius, dtype=rows.dtype), rows.isfinite().all(1)
+        for group in self.options.one_hot:
+            at = list(group.columns)
+            own[at] = False
+            changed = (delta[:, at] != 0).any(1)
+            hot = ((rows[:, at] == 0) | (rows[:, at] == 1)).all(1) & (rows[:, at].sum(1) == 1)
+            legal &= ~changed | hot
+            spent = spent + changed * group.cost
+        for part in self.options.sums:
+            own[part.column] = False
+            weights = torch.tensor(part.weights or (1.0,) * len(part.of), device=x.device, dtype=rows.dtype)
+            sizes = rows[:, list(part.of)].abs() @ weights.abs() + rows[:, part.column].abs() + self.reach
+            legal &= (delta[:, list(part.of)] @ weights - delta[:, part.column]).abs() <= 1e-5 * sizes
+        low, high = self._flat_sides(rows)
+        legal &= ((rows >= low) & (rows <= high) | (delta == 0)).all(1)
+        down, up = (rules[name] for name in ("down", "up"))
+        fits = (delta <= torch.where(up > 0, up + slack, 0.0)) & (
+            -delta <= torch.where(down > 0, down + slack, 0.0)
+        )
+        step = rules["step"].clamp_min(1e-30)
+        steps = delta / step
+        fits &= (rules["step"] == 0) | ((steps - steps.round()).abs() <= 1e-3)
+        legal &= (fits | ~own).all(1)
+        spent = spent + ((delta.abs() - slack).clamp_min(0) * rules["cost"] * own).sum(1)
+        return legal & (spent <= radius * (1 + 1e-5))
+
+    def _slopes(self, gradient: Tensor) -> Tensor:
+        """Return by how much each column (N, D) raises a linear function at a cost of 1."""
+        flat = finite(gradient).flatten(1).clone()
+        rules = self._rules(flat)
+        for part in self.options.sums:
+            weights = torch.tensor(
+                part.weights or (1.0,) * len(part.of), device=flat.device, dtype=flat.dtype
+            )
+            flat[:, list(part.of)] += flat[:, [part.column]] * weights
+        slope = flat / rules["cost"]
+        allowed = torch.where(flat > 0, rules["up"], rules["down"]) > 0
+        slope = torch.where(allowed, slope, 0.0)
+        for group in self.options.one_hot:
+            at = list(group.columns)
+            slope[:, at] = (flat[:, at] - flat[:, at].mean(1, keepdim=True)) / group.cost
+        return slope
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Return a change of cost 1, of the column that ascends the fastest."""
+        slope = self._slopes(gradient)
+        return self._priced(slope, largest(slope, torch.zeros(len(slope), device=slope.device)), gradient)
+
+    def sparse(self, gradient: Tensor, share: Tensor) -> Tensor:
+        """Return a change of cost 1 along a share (N,) of the columns, those that ascend the fastest."""
+        slope = self._slopes(gradient)
+        return self._priced(slope, largest(slope, share), gradient)
+
+    def _priced(self, slope: Tensor, signs: Tensor, like: Tensor) -> Tensor:
+        # More columns than were asked for may share the smallest slope.
+        return (signs / self._rules(slope)["cost"]).view_as(like)
+
+    def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw changes of a few columns and other categories, and project them."""
+        drawn = uniform_like(origin, rng).flatten(1)
+        chosen = uniform_like(origin, rng).flatten(1).abs()
+        start = origin.flatten(1)
+        down, up = self._rooms(start)
+        most = radius[:, None].to(start.dtype) / self._rules(start)["cost"]
+        size = torch.where(drawn < 0, down, up).minimum(most)
+        # The smaller the drawn number, the fewer columns change.
+        some = chosen <= chosen.gather(1, chosen.argmin(1, keepdim=True)) + drawn.abs()
+        moved = start + drawn * size * some
+        for group in self.options.one_hot:
+            at = list(group.columns)
+            moved[:, at] = start[:, at] + 2 * drawn[:, at]
+        return self.project(moved.view_as(origin), origin, radius)
+
+    def described(self) -> str:
+        """Return the budget and the rules."""
+        said = [f"changes that cost at most {self.eps:g}"]
+        for part in self.options.feature:
+            name = part.name or f"columns {', '.join(map(str, part.columns[:8]))}"
+            how = {"any": "changes", "up": "only rises", "down": "only falls", "none": "stays"}[part.change]
+            most = "" if part.most is None else f" by at most {part.most:g}"
+            step = "" if part.step is None else f" in steps of {part.step:g}"
+            price = "" if part.change == "none" else f", {part.cost:g} for one unit"
+            said.append(f"{name} {how}{most}{step}{price}")
+        said += [
+            f"{part.name or part.columns[0]}: another category, {part.cost:g}"
+            for part in self.options.one_hot
+        ]
+        said += [f"column {part.column} follows from {len(part.of)} others" for part in self.options.sums]
+        return "; ".join(
+            [*said, "others stay" if self.options.others == "none" else "others change, 1 for one unit"]
+        )
