@@ -66,7 +66,7 @@ def _unfit(part: _Part, parts: Sequence[_Part], method: Use, registry: Registry)
 def _place_for(part: _Part, method: Use, registry: Registry) -> str | None:
     """Return how to put a loss into a slot of the method's own loss; None if that has none for it."""
     defaults = {item.name: item for item in fields(registry.get("method", method.name).options)}
-    default = defaults.get(part.path[-1]) if len(part.path) == 1 else None
+    default = defaults.get(str(part.path[-1])) if len(part.path) == 1 else None
     if default is None or not callable(default.default_factory):
         return None
     own = default.default_factory().name
