@@ -136,10 +136,10 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         attacks = chain_of_attacks(options.attack, threat, "evaluate.attack")
     else:
         attacks = suite_attacks(asked.suite, threat, asked.sources, parts.task.info)
-    measured = asked.measurements
-    if measured is None and asked.suite is None and asked.attacks is None:
-        measured = options.measurement
-    attacks = [*attacks, *measurement_rows(measured or (), threat, "evaluate.measurement")]
+    measuring = asked.measurements
+    if measuring is None and asked.suite is None and asked.attacks is None:
+        measuring = options.measurement
+    attacks = [*attacks, *measurement_rows(measuring or (), threat, "evaluate.measurement")]
     evaluation = prepare_evaluation(subject, asked)
     examples = None
     if asked.keep_examples:

@@ -27,14 +27,16 @@ LONG = {"vicinity", "perturbation", "label_map", "output_map", "loss", "method"}
 
 @pytest.fixture(scope="module", autouse=True)
 def made() -> Iterator[None]:
-    before = dict(registry().components), dict(registry().owners)
+    known = registry()
+    components, owners = dict(known.components), dict(known.owners)
     for block in MADE:
         code = compile(block.text, str(block), "exec", dont_inherit=True)
         exec(code, {"__name__": "__main__"})
     yield
-    for now, then in zip((registry().components, registry().owners), before, strict=True):
-        now.clear()
-        now.update(then)  # type: ignore[arg-type]
+    known.components.clear()
+    known.components.update(components)
+    known.owners.clear()
+    known.owners.update(owners)
 
 
 def names(kind: str) -> list[str]:
