@@ -110,10 +110,12 @@ def _list(known: Study, folder: Path) -> None:
 def _status(known: Study, folder: Path) -> None:
     from ..studies.going import standings
 
-    found = standings(known, folder)
+    found, problem = standings(known, folder)
     for each in found:
         if each.status not in ("not started", "finished"):
             echo(f"{each.folder}: {each.status}{f' ({each.note})' if each.note else ''}")
+    if problem:
+        echo(problem)
     counts = Counter(each.status for each in found)
     echo(f"{len(found)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
 

@@ -62,17 +62,24 @@ class Going:
             RecipeError: the launcher is not installed, or its options are not valid any more.
             RunError: the launcher cannot be asked.
         """
-        known = JobFiles(folder).submitted()
+        files = JobFiles(folder)
+        known = files.submitted()
         found = [known[name] for name in runs if name in known]
         if not found:
             return cls(folder)
         # All jobs that go on have one launcher: a study refuses to use a second one meanwhile.
         table = found[-1].launcher
-        launcher = open_launcher(_resolved(table), folder)
         try:
-            states = launcher.states([each.number for each in found])
-        finally:
-            launcher.close()
+            launcher = open_launcher(_resolved(table), folder)
+            try:
+                states = launcher.states([each.number for each in found])
+            finally:
+                launcher.close()
+        except RunError as error:
+            raise RunError(
+                f"{len(found)} runs were submitted to {table['use']}, and may go on: {error}; if they do "
+                f"not, delete {files.journal}"
+            ) from error
         alive = [each for each in found if states.get(each.number, JobState("ended")).name != "ended"]
         numbers = {each.run: each.number for each in alive}
         ended = frozenset(each.run for each in found) - numbers.keys()
@@ -153,14 +160,19 @@ class Standing:
     note: str = ""
 
 
-def standings(study: Study, folder: Path) -> list[Standing]:
-    """Return how far each run of a study is, without running anything.
+def standings(study: Study, folder: Path) -> tuple[list[Standing], str]:
+    """Return how far each run of a study is, and why the launcher of its jobs cannot be asked, "" if it can.
 
     Raises:
-        RecipeError, RunError: the launcher of submitted jobs cannot be asked.
+        RecipeError: the launcher of the jobs is not installed, or its options are not valid any more.
     """
-    files = JobFiles(folder)
-    outcomes, going = looked(study, folder)
+    files, problem = JobFiles(folder), ""
+    try:
+        outcomes, going = looked(study, folder)
+    except RunError as error:
+        # The folder may be read elsewhere than where the jobs were submitted.
+        outcomes, going = [look(study, run) for run in runs_of(study, folder)], Going(folder)
+        problem = str(error)
     found = []
     for each in outcomes:
         name = each.run.folder.name
@@ -173,9 +185,9 @@ def standings(study: Study, folder: Path) -> list[Standing]:
             note = " · ".join(part for part in (number, said) if part)
             found.append(Standing(each.run.folder, going.states[name].name, note))
         else:
-            note = f"failed: {said}" if isinstance(messages.newest, Failed) else each.reason
+            note = f"failed: {said}" if isinstance(messages.newest, Failed) else each.reason or said
             found.append(Standing(each.run.folder, each.status, note))
-    return found
+    return found, problem
 
 
 def progress_text(message: Message) -> str:

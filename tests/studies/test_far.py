@@ -132,11 +132,32 @@ def test_what_is_queued_can_be_ended_and_given_elsewhere(
     folder = study.parent / "studies" / "mine"
     submitted(study, monkeypatch)
     known = read_study(study)
-    assert [each.status for each in standings(known, folder)] == ["queued", "queued"]
+    assert [each.status for each in standings(known, folder)[0]] == ["queued", "queued"]
     assert run_cli("study", study, "--cancel").output == "2 runs are ended\n"
     assert going_of(known, folder).numbers == {}
     assert run_cli("study", study, "--cancel").output == "nothing is queued, and nothing runs\n"
-    assert [each.status for each in standings(known, folder)] == ["not started", "not started"]
+    assert [each.status for each in standings(known, folder)[0]] == ["not started", "not started"]
+
+
+def test_what_cannot_be_asked_is_told_and_the_folder_is_read(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted(study, monkeypatch)
+
+    def unreachable() -> None:
+        raise RunError("the cluster is not there")
+
+    monkeypatch.setattr(Far, "look", staticmethod(unreachable))
+    shown = run_cli("study", study, "--status")
+    assert shown.exit_code == 0
+    assert (
+        "2 runs were submitted to far, and may go on: the cluster is not there; if they do not, delete"
+        in (shown.output)
+    )
+    assert shown.output.endswith("2 runs: 2 not started\n")
+    result = run_cli("study", study)
+    assert result.exit_code == 2
+    assert "the cluster is not there" in result.output
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from ..messages import Messages
 from ..work import Job
 
 JOBS = "jobs"
-_SUBMITTED = "submitted.jsonl"
 
 
 class Submitted(Strict):
@@ -53,11 +52,16 @@ class JobFiles:
 
     Args:
         folder: the study folder.
+
+    Attributes:
+        folder: their folder.
+        journal: the file in it that says where they were submitted.
     """
 
     def __init__(self, folder: Path) -> None:
         # Absolute: a worker may start elsewhere.
         self.folder = (folder / JOBS).absolute()
+        self.journal = self.folder / "submitted.jsonl"
 
     def write(self, run: str, job: Job) -> Path:
         """Write a job, and remove what an earlier one of the run said.
@@ -87,7 +91,7 @@ class JobFiles:
         Raises:
             RunError: the file cannot be written.
         """
-        path = self.folder / _SUBMITTED
+        path = self.journal
         lines = [json.dumps({"run": run, "launcher": launcher, "number": number}) for run, number in numbers]
         with writing(f"to {path}"), path.open("a", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
@@ -96,7 +100,7 @@ class JobFiles:
         """Return where the newest job of each run was submitted; lines that are damaged are left out."""
         found = {}
         with contextlib.suppress(FileNotFoundError, Unreadable):
-            for line in read_bytes(self.folder / _SUBMITTED).splitlines():
+            for line in read_bytes(self.journal).splitlines():
                 with contextlib.suppress(Unreadable):
                     each = parsed(Submitted, parse_json(line))
                     found[each.run] = each
