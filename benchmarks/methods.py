@@ -212,7 +212,7 @@ def rows_of(folder: Path, studied: Mapping[str, Any], partial: bool = False) -> 
         partial: whether to leave out the cells that have unfinished runs.
 
     Raises:
-        SystemExit: a run is not finished.
+        SystemExit: a run is not finished, or none is.
     """
     rows = []
     for cell in studied["cells"]:
@@ -224,6 +224,8 @@ def rows_of(folder: Path, studied: Mapping[str, Any], partial: bool = False) -> 
             if run["status"] != "finished":
                 raise SystemExit(f"{name}, seed {run['seed']}: {run['status']}: {run['reason']}")
         rows.append(row_of(name, {run["seed"]: folder / run["folder"] for run in cell["runs"]}))
+    if not rows:
+        raise SystemExit("no cell has finished with all its seeds")
     return rows
 
 
@@ -281,7 +283,7 @@ def described(options: argparse.Namespace, rows: Sequence[Row]) -> tuple[str, st
     text += f"Passes of a second network's own training are not counted: {taught}. " if taught else ""
     if any(seed.audit for row in rows for seed in row.seeds.values()):
         text += "Audit: number of seeds and their [grade](evaluation.md#the-audit)."
-    return title, text.strip()
+    return title, f"{text.strip()} What the papers claim is on the cards of the plugins."
 
 
 def studied(options: argparse.Namespace) -> list[Row]:
