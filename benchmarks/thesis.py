@@ -127,7 +127,8 @@ def spread(values: Sequence[float], decimals: int) -> str:
     """Return mean and sample standard deviation as text; "–" for fewer than two values."""
     if len(values) < 2:
         return "–"
-    return f"{statistics.fmean(values):,.{decimals}f} ± {statistics.stdev(values):,.{decimals}f}"
+    mean = f"{statistics.fmean(values):,.{decimals}f}".replace("-", "−")
+    return f"{mean} ± {statistics.stdev(values):,.{decimals}f}"
 
 
 def lines_of(table: Mapping[str, Any], seeds: Mapping[str, Mapping[str, Any]]) -> list[str]:
