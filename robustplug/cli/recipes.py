@@ -11,7 +11,7 @@ from .echo import echo
 
 @click.group()
 def recipes() -> None:
-    """List the recipes of robustplug and its plugins, or copy one to change it."""
+    """List the bundled recipes, or copy one to change it."""
 
 
 def _one_of(one: bool, other: bool, *names: str) -> None:
