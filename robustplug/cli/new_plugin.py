@@ -19,7 +19,7 @@ from .echo import echo
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: robustplug-NAME]"
 )
 def new_plugin(name: str, kind: str, out: Path | None) -> None:
-    """Create a plugin package with a method, an attack, a loss or another component of your own.
+    """Create a plugin package with a component of your own.
 
     NAME is the name of the component, in kebab-case. The package contains a declaration, the component, a
     card, a recipe, tests with the conformance kit, and a CI file. It installs, trains and passes its tests

@@ -11,7 +11,7 @@ from .echo import echo
 
 @click.group()
 def recipes() -> None:
-    """List the recipes of robustplug and its plugins, or copy one to change it."""
+    """List the bundled recipes, or copy one to change it."""
 
 
 def _one_of(one: bool, other: bool, *names: str) -> None:
@@ -23,7 +23,7 @@ def _one_of(one: bool, other: bool, *names: str) -> None:
 @click.option("--suites", is_flag=True, help="List the evaluation suites instead.")
 @click.option("--studies", is_flag=True, help="List the studies instead.")
 def list_recipes(suites: bool, studies: bool) -> None:
-    """List recipes, evaluation suites or studies by name, those of plugins last."""
+    """List recipes, evaluation suites or studies."""
     from ..recipe.toml.files import installed, of_plugins
 
     _one_of(suites, studies, "--suites", "--studies")
