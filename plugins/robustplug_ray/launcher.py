@@ -100,7 +100,8 @@ class RayCluster:
             try:
                 said = self._ask(name)
             except ValueError:  # there is no such actor, or not any more
-                found |= dict.fromkeys(own, JobState("ended"))
+                known = {number: self._known.get(number, JobState("ended")) for number in own}
+                found |= {n: each if each.name == "ended" else JobState("ended") for n, each in known.items()}
                 continue
             except (self._ray.exceptions.RayError, TimeoutError):
                 # It is started again elsewhere.

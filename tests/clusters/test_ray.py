@@ -20,15 +20,13 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Start a head, which carries out nothing, and two nodes."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        # Of a machine with much else to do.
+        # Read when ray is imported: a machine with much else to do takes long.
         patch.setenv("RAY_raylet_start_wait_time_s", "300")
+        cluster_of = pytest.importorskip("ray.cluster_utils").Cluster
         head = {**NODE, "num_cpus": 0, "include_dashboard": False}
-        made = Cluster(initialize_head=True, head_node_args=head)
+        made = cluster_of(initialize_head=True, head_node_args=head)
         try:
             yield made
         finally:
@@ -82,7 +80,7 @@ def test_dead_and_preempted_nodes_change_no_bit(cluster: Any, local: Path, tmp_p
         begun, *resumed = starts(out, name)
         assert begun is None
         assert resumed
-        assert all(epoch is not None and epoch >= 2 for epoch in resumed)
+        assert all(epoch is not None and epoch >= 1 for epoch in resumed)
     before = (out / "jobs" / "submitted.jsonl").read_bytes()
     again = run(file, "ray", *ray_options(cluster))
     assert again.returncode == 0, again.stderr
