@@ -101,7 +101,7 @@ def test_a_student_is_made_again_after_its_teacher(tmp_path: Path, monkeypatch: 
         out.mkdir()
         return SimpleNamespace(result=seed)
 
-    monkeypatch.setattr(results.robustplug, "train", train)
+    monkeypatch.setattr("robustplug.train", train)
     start = 'method.teacher.from = "studies/modern/runs/recipe-trades_seed-0"'
     rows = [results.Row("trades", "", 1, {}), results.Row("ard", start, 1, {})]
     assert results.made_again(rows[1], 4, tmp_path, rows) == 4

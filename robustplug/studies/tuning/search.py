@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -29,6 +30,7 @@ from .trial import Trial, carry_out
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 FORMAT, TUNINGS, TRIALS = 1, Path("tunings"), "trials"
 # The finalists' evaluation, a suite of one row.
@@ -80,10 +82,13 @@ def importances(tuning: Tuning, trials: Sequence[Trial]) -> dict[str, dict[str, 
         # The evaluator asks what low values of the target depend on.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            found[name] = get_param_importances(
-                study, evaluator=evaluator, target=lambda trial, at=at: -trial.values[at]
-            )
+            less = functools.partial(_less, at)
+            found[name] = get_param_importances(study, evaluator=evaluator, target=less)
     return {name: {key: float(share) for key, share in shares.items()} for name, shares in found.items()}
+
+
+def _less(at: int, trial: FrozenTrial) -> float:
+    return -float(trial.values[at])
 
 
 def _study(tuning: Tuning) -> Study:

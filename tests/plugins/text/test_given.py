@@ -11,7 +11,7 @@ import torch
 import robustplug
 from robustplug.api import ArrayTask
 from robustplug.recipe.errors import RecipeError
-from robustplug.report.tables.results import threat_text
+from robustplug.report.tables.threats import threat_text
 from robustplug.subjects.given import task_component
 from robustplug_text.data.task import TextTask
 from robustplug_text.options import TextOptions
