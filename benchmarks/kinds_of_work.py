@@ -89,7 +89,7 @@ ON_DIGITS = (
         "ls-ga",
     ),
     *("mixup", "n-fgsm", "pgd-at", "robmask", "sprout-official", "sprout-pgd", "sprout"),
-    *("stability-product", "stability", "trades-mixup"),
+    *("stability-product", "stability", "trades-mixup", "fat", "smooth-adv", "consistency", "macer"),
 )
 
 
@@ -147,6 +147,8 @@ def works() -> list[Work]:
         training("trades", (*DIGITS, ATTACKS), out=robust),
         training("hat", (*DIGITS, ATTACKS, *(f"method.helper.{size}" for size in SIZES)), [plain]),
         training("rslad", (*DIGITS, ATTACKS, *(f"method.teacher.{size}" for size in SIZES)), [robust]),
+        *(training(around, (*DIGITS, ATTACKS, "method.warmup=2")) for around in ("swa", "gairat")),
+        training("ibp", (*DIGITS[:2], "model.hidden=[16]", ATTACKS)),
         training("pretrain", (*DIGITS, ATTACKS), out=pretrained),
         training("fine-tune", (*DIGITS, ATTACKS), [pretrained]),
         training(

@@ -68,7 +68,7 @@ METHODS = [
 ]
 ATTACKS = [{"use": "pgd", "steps": 50, "restarts": 5}, {"use": "apgd-t"}]
 # Options that a recipe chooses for its number of epochs: a length grows with it, a speed shrinks.
-LENGTHS = {"iaat": "warmup"}
+LENGTHS = {"iaat": "warmup", "swa": "warmup", "gairat": "warmup"}
 SPEEDS = {"cat": "eta", "iaat": "beta"}
 
 

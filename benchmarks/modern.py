@@ -40,6 +40,8 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "gradalign": ("gradalign", {}, {}),
     "fast-at": ("fast-at", {}, {}),
     "n-fgsm": ("n-fgsm", {}, {}),
+    "swa": ("swa", {}, {}),
+    "gairat": ("gairat", {}, {}),
     "trades-ema": ("trades", {}, {"ema_decay": 0.995}),
     "awp-pgd-at": ("awp", {"inner": "pgd-at"}, {}),
     "ard": ("rslad", {"teacher": {"use": "MODEL", "from": "cell:recipe=trades"}, "variant": "ard"}, {}),
@@ -52,7 +54,7 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "sprout": ("sprout", {}, {}),
 }
 # Passes of an epoch, where they depend on what the model withstands: as measured on the digits.
-MEASURED = {"iaat": 46.4}
+MEASURED = {"iaat": 46.4, "gairat": 22}
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ def relative(table: Any) -> Any:
     if not isinstance(table, Mapping):
         return table
     found = {key: relative(value) for key, value in table.items()}
-    if "step_size" in found:
+    if found.get("use") == "early-stopped":
+        # Its default is the recipe's step size, relative to the radius.
+        del found["step_size"]
+    elif "step_size" in found:
         found["step_ratio"] = round(found.pop("step_size") / 0.1, 6)
     return found
 

@@ -31,6 +31,7 @@ TRAITS: Mapping[str, str] = {
     "predictions": "the label map returns the model's own predictions for views that are not clean",
     "rows": "the label map returns rows of shares, not class numbers, at least for some views",
     "class-numbers": "the label map returns the labels themselves, which the vicinity may have mixed",
+    "withstood": "the perturbation says how many of its steps each sample withstands",
     "teacher": "the method asks a network of its own for predictions",
     "clean-outputs": "the label map returns the outputs at the clean sample for views that are not clean",
     "masks": "the method puts masks into the model, which an output map switches",

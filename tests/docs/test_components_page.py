@@ -21,8 +21,11 @@ from .generated import ROOT
 BLOCKS = list(code_blocks(ROOT / "docs" / "components.md"))
 MADE = [block for block in BLOCKS if "register(" in block.text]
 KINDS = get_args(Kind)
-# Those that train, which take seconds, are run by the slow test.
-LONG = {"vicinity", "perturbation", "label_map", "output_map", "loss", "method"}
+# Checks of kinds that train or start workers before the first that takes seconds, for the slow test.
+LONG = {
+    **dict.fromkeys(("vicinity", "perturbation", "label_map", "output_map", "loss", "method"), 8),
+    "launcher": 0,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +50,7 @@ def failures(kind: Kind, full: bool) -> list[str]:
     found = []
     for name in names(kind):
         checks = all_checks(name, kind)
-        for check in checks if full or kind not in LONG else checks[:8]:
+        for check in checks if full or kind not in LONG else checks[: LONG[kind]]:
             try:
                 check()
             except SkipTest:

@@ -117,7 +117,8 @@ def test_of_many_classes_those_with_the_most_errors_are_drawn() -> None:
         ({"use": "linf", "eps": 0.05}, None, "linf, eps = 0.05"),
         ({"use": "linf", "eps": 8 / 255}, None, "linf, eps = 0.03137 (8/255)"),
         ({"use": "l2", "eps": 1.5}, True, "l2, eps = 1.5"),
-        ({"use": "rules"}, True, "rules"),
+        ({"use": "rules"}, True, "rules: at most 20 turns of 100 words"),
+        ({"use": "free"}, True, "free"),
         (
             {"use": "masked", "eps": 0.1, "patch": [0, 0, 4, 4], "inner": {"use": "linf", "eps": 0.1}},
             False,

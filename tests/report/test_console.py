@@ -103,7 +103,7 @@ def test_loss_parts(means: dict[str, float], text: str) -> None:
 def test_small_texts() -> None:
     assert validation_text({"clean": 0.972, "robust": 0.611}) == "clean 97.2%, robust 61.1%"
     assert threat_text({"use": "linf", "eps": 8 / 255}) == "linf, eps = 0.03137 (8/255)"
-    assert threat_text({"use": "rules"}) == "rules"
+    assert threat_text({"use": "free"}) == "free"
 
 
 def printed(result: Result, width: int) -> str:

@@ -266,7 +266,7 @@ def test_training_and_evaluating_by_recipe(tmp_path: Path) -> None:
     small = ["task.sentences=40", "model.word=8", "model.hidden=8", "train.epochs=1", "train.batch_size=32"]
     few = ["validate.samples=4", "evaluate.samples=1", "task.keyword_above=1"]
     run = robustplug.train("seq2seq-synthetic", overrides=[*small, *few], out=tmp_path / "run")
-    assert run.history[0].validation.keys() >= {"loss", "BLEU", "clean"}
+    assert run.history[0].validation.keys() >= {"loss", "BLEU", "exact match/clean"}
     short = {"use": "seq2sick", "steps": 2, "lr": [0.3]}
     result = robustplug.evaluate(tmp_path / "run", attacks=[short, {**short, "keywords": 1}])
     assert [(row.skipped, row.attempted) for row in result.attacks] == [("", 1)] * 3
