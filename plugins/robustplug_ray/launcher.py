@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 _SPACE = "robustplug"
 # Seconds to wait for the actor, whose node may have died.
 _PATIENCE = 30.0
+# Seconds that the address of a cluster has to answer; Ray itself tries for minutes.
+_ANSWER = 10.0
+
+
+def refuse_silent(address: str | None) -> None:
+    """Refuse an address "host:port" at which nothing listens.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if "/" not in host and host and port.isdigit():
+        socket.create_connection((host, int(port)), _ANSWER).close()
 
 
 class RayCluster:
@@ -41,6 +55,7 @@ class RayCluster:
         self._connected = not ray.is_initialized()
         if self._connected:
             try:
+                refuse_silent(options.address)
                 ray.init(
                     options.address or "local",
                     namespace=_SPACE,
@@ -48,7 +63,7 @@ class RayCluster:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-            except (ConnectionError, RuntimeError, ValueError, TypeError) as error:
+            except (OSError, RuntimeError, ValueError, TypeError) as error:
                 where = options.address or "of this machine"
                 raise RunError(
                     f"cannot use the Ray cluster {where}: {' '.join(str(error).split())}; start it with `ray "
