@@ -37,6 +37,8 @@ class _Bounds:
 
     mode = "ibp"
     confidence, about = 1.0, ""
+    # Linear bounds take seconds for a sample: the progress is recorded after each few.
+    portion = 16
 
     def __init__(self, options: BoundOptions) -> None:
         self.options = options

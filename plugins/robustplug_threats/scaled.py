@@ -91,7 +91,9 @@ class Scaled(Ranged):
         values = self.measured(x - origin)
         scales = self.over(x).expand_as(x).flatten(1)
         # A value has the rounding error of one subtraction, in multiples of its scale.
-        slack = torch.where(scales > 0, self.reach * TOLERANCE / scales.clamp_min(1e-30), 0.0)
+        low, high = (side.expand_as(x).flatten(1) for side in self.sides(x))
+        reach = torch.stack([low.abs(), high.abs(), high - low]).amax(0)
+        slack = torch.where(scales > 0, reach * TOLERANCE / scales.clamp_min(1e-30), 0.0)
         if self.order == math.inf:
             fits = (values.abs() <= radius[:, None] * (1 + 1e-5) + slack).all(1)
         else:

@@ -105,7 +105,7 @@ class SparseRs:
             # A pixel that would stay as it is takes the opposite values.
             same = (fresh == best_x[rows]).flatten(2).all(1) if fresh.dim() > 2 else fresh == best_x[rows]
             same = same.view(len(rows), *((1, *fresh.shape[2:]) if fresh.dim() > 2 else (-1,)))
-            fresh = torch.where(same, low[rows] + high[rows] - fresh, fresh)
+            fresh = torch.where(same, torch.where(fresh == low[rows], high[rows], low[rows]), fresh)
             # With every pixel changed already, pixels get other values instead.
             new = other[:, :number] if other.shape[1] else own[:, :number]
             x = _recoloured(best_x[rows], part.origin, own[:, :number])
@@ -127,7 +127,7 @@ class SparseRs:
         side = min(side, height, width)
         bounds = [each.expand_as(origin)[:, :, :1, :1] for each in vicinity.sides(origin)]
         stripes = (len(view), channels, 1, side)
-        ends = bounds[0] + (bounds[1] - bounds[0]) * _coins(stripes, rng)
+        ends = torch.where(_coins(stripes, rng) > 0, bounds[1], bounds[0])
         patch = ends.expand(-1, -1, side, -1).clone()
         place = torch.stack([_places(len(view), room - side, rng) for room in (height, width)], 1)
         best_x = _pasted(origin, patch, place)
@@ -163,10 +163,10 @@ class SparseRs:
                             :, :, None, None
                         ]
                     )
-                    fresh = bounds[0][rows] + bounds[1][rows] - new
+                    fresh = torch.where(new == bounds[0][rows], bounds[1][rows], bounds[0][rows])
                 else:
                     colour = _coins((len(rows), channels, 1, 1), rng)
-                    fresh = bounds[0][rows] + (bounds[1][rows] - bounds[0][rows]) * colour
+                    fresh = torch.where(colour > 0, bounds[1][rows], bounds[0][rows])
                 new = torch.where(inside, fresh.expand_as(new), new)
             x = _pasted(part.origin, new, at)
             loss, wrong = self._look(step, part, x)

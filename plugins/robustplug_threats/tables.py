@@ -169,12 +169,20 @@ class Table(Ranged):
                 part.weights or (1.0,) * len(part.of), device=start.device, dtype=start.dtype
             )
             moved[:, part.column] = moved[:, list(part.of)] @ weights
-        return torch.where(moved == 0, start, start + moved)
+        result, (low, high) = start + moved, self._flat_sides(start)
+        # The sum of an original and its room may round beyond the range; a sum may be out of it, and is refused.
+        own = torch.ones(start.shape[1], dtype=torch.bool, device=start.device)
+        own[[part.column for part in self.options.sums]] = False
+        result = torch.where(own, result.clamp(low, high), result)
+        return torch.where(moved == 0, start, result)
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return for each row whether it is legal: bool (N,)."""
         rows, start = x.flatten(1), origin.flatten(1)
-        rules, delta, slack = self._rules(start), rows - start, self.reach * TOLERANCE
+        rules, delta = self._rules(start), rows - start
+        low, high = self._flat_sides(rows)
+        # Of each column: one with a wide range must not widen the others.
+        slack = (TOLERANCE * torch.stack([low.abs(), high.abs(), high - low]).amax(0)).expand_as(rows[:1])
         own = torch.ones(rows.shape[1], dtype=torch.bool, device=x.device)
         spent, legal = torch.zeros_like(radius, dtype=rows.dtype), rows.isfinite().all(1)
         for group in self.options.one_hot:
@@ -187,9 +195,10 @@ class Table(Ranged):
         for part in self.options.sums:
             own[part.column] = False
             weights = torch.tensor(part.weights or (1.0,) * len(part.of), device=x.device, dtype=rows.dtype)
-            sizes = rows[:, list(part.of)].abs() @ weights.abs() + rows[:, part.column].abs() + self.reach
-            legal &= (delta[:, list(part.of)] @ weights - delta[:, part.column]).abs() <= 1e-5 * sizes
-        low, high = self._flat_sides(rows)
+            of = list(part.of)
+            sizes = rows[:, of].abs() @ weights.abs() + rows[:, part.column].abs()
+            error = slack[:, of] @ weights.abs() + slack[:, part.column]
+            legal &= (delta[:, of] @ weights - delta[:, part.column]).abs() <= 1e-5 * sizes + error
         legal &= ((rows >= low) & (rows <= high) | (delta == 0)).all(1)
         down, up = (rules[name] for name in ("down", "up"))
         fits = (delta <= torch.where(up > 0, up + slack, 0.0)) & (
@@ -197,7 +206,8 @@ class Table(Ranged):
         )
         step = rules["step"].clamp_min(1e-30)
         steps = delta / step
-        fits &= (rules["step"] == 0) | ((steps - steps.round()).abs() <= 1e-3)
+        blur = torch.finfo(rows.dtype).eps * rows.abs().maximum(start.abs()) / step
+        fits &= (rules["step"] == 0) | ((steps - steps.round()).abs() <= 1e-3 + blur)
         legal &= (fits | ~own).all(1)
         spent = spent + ((delta.abs() - slack).clamp_min(0) * rules["cost"] * own).sum(1)
         return legal & (spent <= radius * (1 + 1e-5))

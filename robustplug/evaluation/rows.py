@@ -191,7 +191,10 @@ def _scaled(vicinity: Use, scale: float, key: str) -> Use:
         return vicinity
     inner = [slot.name for slot in slots(type(vicinity.options)).values() if slot.kind == "vicinity"]
     if not hasattr(vicinity.options, "eps") and len(inner) == 1:
-        inside = _scaled(getattr(vicinity.options, inner[0]), scale, key)
+        value = getattr(vicinity.options, inner[0])
+        # Of a union, the radii keep their ratio.
+        several = isinstance(value, tuple)
+        inside = tuple(_scaled(e, scale, key) for e in value) if several else _scaled(value, scale, key)
         return Use(vicinity.name, dataclasses.replace(vicinity.options, **{inner[0]: inside}))
     if not hasattr(vicinity.options, "eps"):
         message = f"{vicinity.name} has no eps to scale"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +91,9 @@ def follow(
         while followed or jobs:
             ready = [at for at in jobs if hearer.ready(at)]
             if ready and not stop.signal and time.monotonic() >= again:
-                took = list(zip(ready, launcher.submit([jobs[at] for at in ready]), strict=False))
-                hearer.submitted(took)
+                with _noted_first() if launcher.lasting else contextlib.nullcontext():
+                    took = list(zip(ready, launcher.submit([jobs[at] for at in ready]), strict=False))
+                    hearer.submitted(took)
                 for at, number in took:
                     del jobs[at]
                     followed[at] = _Followed(number, messages(at))
@@ -108,6 +111,20 @@ def follow(
             _wait(launcher.pause if followed or jobs else 0.0, stop, asked)
         if asked:
             raise Interrupted("stopped", 128 + stop.signal)
+
+
+@contextlib.contextmanager
+def _noted_first() -> Iterator[None]:
+    """Let no signal come between the submission of jobs and its note, nor reach the programs that submit."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _look(launcher: Launcher, followed: dict[int, _Followed], hearer: Hearer, asked: bool) -> None:

@@ -12,6 +12,8 @@ from ..errors import RunError
 from ..plugin.build import build
 from ..plugin.component import Use
 from ..recipe.convert import resolve
+from ..recipe.errors import RecipeError
+from ..recipe.write import use_to_mapping
 from .launchers.jobs import JobFiles
 from .launchers.protocol import JobState
 from .messages import Attack, Batch, Begin, Epoch, Failed, Message
@@ -63,26 +65,28 @@ class Going:
             RunError: the launcher cannot be asked.
         """
         files = JobFiles(folder)
-        known = files.submitted()
-        found = [known[name] for name in runs if name in known]
+        asked = {*runs}
+        found = [each for each in files.submitted().values() if each.run in asked]
         if not found:
             return cls(folder)
-        # All jobs that go on have one launcher: a study refuses to use a second one meanwhile.
+        # All jobs that go on have the launcher of the newest: a study refuses to use a second one meanwhile.
         table = found[-1].launcher
+        gone = frozenset(each.run for each in found if _place(each.launcher) != _place(table))
+        found = [each for each in found if each.run not in gone]
         try:
             launcher = open_launcher(_resolved(table), folder)
             try:
                 states = launcher.states([each.number for each in found])
             finally:
                 launcher.close()
-        except RunError as error:
+        except (RunError, RecipeError) as error:
             raise RunError(
-                f"{len(found)} runs were submitted to {table['use']}, and may go on: {error}; if they do "
+                f"{len(found)} runs were submitted to {table.get('use')}, and may go on: {error}; if they do "
                 f"not, delete {files.journal}"
             ) from error
         alive = [each for each in found if states.get(each.number, JobState("ended")).name != "ended"]
         numbers = {each.run: each.number for each in alive}
-        ended = frozenset(each.run for each in found) - numbers.keys()
+        ended = gone | {each.run for each in found} - numbers.keys()
         return cls(folder, table, numbers, {each.run: states[each.number] for each in alive}, ended)
 
     @contextlib.contextmanager
@@ -96,7 +100,12 @@ class Going:
         Raises:
             RunError: jobs go on in another launcher.
         """
-        if launcher is not None and self.numbers and self.launcher and self.launcher["use"] != launcher.name:
+        if (
+            launcher is not None
+            and self.numbers
+            and self.launcher
+            and _place(self.launcher) != _place(use_to_mapping(launcher))
+        ):
             raise RunError(
                 f"{len(self.numbers)} runs of the study go on in the launcher {self.launcher['use']}: follow "
                 "them with --follow, or end them with --cancel"
@@ -118,6 +127,10 @@ class Going:
             launcher.cancel([*self.numbers.values()])
         finally:
             launcher.close()
+
+
+def _place(table: Mapping[str, Any]) -> tuple[Any, Any]:
+    return table.get("use"), table.get("address")
 
 
 def _resolved(table: Mapping[str, Any]) -> Use:

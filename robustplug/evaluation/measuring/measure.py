@@ -84,7 +84,7 @@ def refuse_other_norm(certificate: Certificate, norm: float | None) -> None:
         other = "no norm" if norm is None else named.get(norm, f"L{norm:g}")
         raise Refused(
             f"its certificate is about {own}, and the threat model has {other}: evaluate with a threat model "
-            f"of {own}, or choose a certificate for {other}"
+            f"of {own}, or choose a certificate for {other}, for some by their option norm"
         )
 
 

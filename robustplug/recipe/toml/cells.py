@@ -48,6 +48,8 @@ def cell_of(start: str, axes: Sequence[str], labels: Sequence[str], names: Mappi
     if text in names:
         return names[text]
     axis, _, label = text.partition("=")
+    if axis not in axes:
+        return None
     pairs = zip(axes, labels, strict=True)
     return names.get(", ".join(f"{name}={label if name == axis else own}" for name, own in pairs))
 

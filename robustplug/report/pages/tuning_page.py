@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def finalists_table(body: Mapping[str, Any]) -> Table:
         trial = body["trials"][each["number"]]
         name = f"{each['number']}{' (base recipe)' if trial['base'] else ''}"
         style = "bold" if each["number"] == body["best"] else ""
-        cells = [name, *(f"{100 * each[key]:.1f} %" for key in ("clean", "autoattack"))]
+        found = [math.nan if each[key] is None else each[key] for key in ("clean", "autoattack")]
+        cells = [name, *("–" if math.isnan(share) else f"{100 * share:.1f} %" for share in found)]
         table.add_row(*map(Text, [*cells, *(_value(trial["values"][key]) for key in keys)]), style=style)
     return table
 

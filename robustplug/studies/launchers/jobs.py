@@ -94,6 +94,9 @@ class JobFiles:
         path = self.journal
         lines = [json.dumps({"run": run, "launcher": launcher, "number": number}) for run, number in numbers]
         with writing(f"to {path}"), path.open("a", encoding="utf-8") as file:
+            if file.tell():
+                # A process that was killed may have left the beginning of a line.
+                file.write("\n")
             file.write("".join(f"{line}\n" for line in lines))
 
     def submitted(self) -> dict[str, Submitted]:
@@ -103,5 +106,6 @@ class JobFiles:
             for line in read_bytes(self.journal).splitlines():
                 with contextlib.suppress(Unreadable):
                     each = parsed(Submitted, parse_json(line))
+                    found.pop(each.run, None)  # the newest comes last
                     found[each.run] = each
         return found

@@ -66,7 +66,8 @@ class Local:
         self._queue: deque[tuple[str, Path]] = deque()
         self._states: dict[str, JobState] = {}
         self._at_work: dict[str, WorkerProcess] = {}
-        self._threads: dict[int, threading.Thread] = {}
+        self._serving = set[int]()
+        self._threads: list[threading.Thread] = []
 
     def submit(self, jobs: Sequence[Path]) -> Sequence[str]:
         """Submit jobs."""
@@ -74,10 +75,12 @@ class Local:
         with self._lock:
             self._states |= {number: JobState("queued") for number in numbers}
             self._queue += zip(numbers, jobs, strict=True)
-        for place in range(min(len(self._queue), self.places)):
-            if place not in self._threads or not self._threads[place].is_alive():
-                self._threads[place] = threading.Thread(target=self._serve, args=(place,), daemon=True)
-                self._threads[place].start()
+            free = [place for place in range(self.places) if place not in self._serving]
+            free = free[: len(self._queue)]
+            self._serving.update(free)
+        for place in free:
+            self._threads.append(threading.Thread(target=self._serve, args=(place,), daemon=True))
+            self._threads[-1].start()
         return numbers
 
     def states(self, numbers: Sequence[str]) -> Mapping[str, JobState]:
@@ -99,7 +102,7 @@ class Local:
             self._closed = True
             for worker in self._at_work.values():
                 worker.kill()
-        for thread in self._threads.values():
+        for thread in self._threads:
             thread.join()
 
     def _serve(self, place: int) -> None:
@@ -129,4 +132,6 @@ class Local:
                     continue
                 self._states[number], self._at_work[number] = JobState("running"), worker
                 return number, job, worker
+            # Under the lock: whoever submits from now on starts a thread for the place anew.
+            self._serving.discard(place)
         return None

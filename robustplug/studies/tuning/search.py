@@ -258,7 +258,11 @@ def _write(
         "trials": [{**trial.to_json(), "base": _is_base(tuning, trial)} for trial in trials],
         "front": _front(trials),
         "finalists": [{"number": number, **found} for number, found in finals.items()],
-        "best": max(finals, key=lambda number: finals[number]["autoattack"]) if finals else None,
+        "best": max(
+            (number for number, found in finals.items() if not math.isnan(found["autoattack"])),
+            key=lambda number: finals[number]["autoattack"],
+            default=None,
+        ),
         "importances": importances(tuning, trials) if finals else {},
     }
     with writing(f"the result of the tuning in {folder}"):
