@@ -170,7 +170,7 @@ class Table(Ranged):
             )
             moved[:, part.column] = moved[:, list(part.of)] @ weights
         result, (low, high) = start + moved, self._flat_sides(start)
-        # The sum of an original and its room may round beyond the range; a sum may be out of it, and is refused.
+        # An original and its room may add up to a little more than the range. A sum out of it is refused.
         own = torch.ones(start.shape[1], dtype=torch.bool, device=start.device)
         own[[part.column for part in self.options.sums]] = False
         result = torch.where(own, result.clamp(low, high), result)

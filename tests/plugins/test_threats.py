@@ -248,7 +248,7 @@ def legal(x: Tensor, origin: Tensor, budget: float) -> bool:
         all(low - 1e-4 <= value <= high + 1e-4 for value, low, high in zip(a, LOW, HIGH, strict=True))
         and abs(a[0] - b[0] - round(a[0] - b[0])) < 1e-3
         and -1e-3 <= a[0] - b[0] <= 3.001
-        and abs(a[3] - a[1] - a[2]) < 1e-3
+        and abs(a[3] - a[1] - a[2]) < 2e-4
         and sorted(a[4:7]) == [0, 0, 1]
         and a[7] == b[7]
         and cost <= budget * 1.0001 + 1e-3
@@ -494,3 +494,10 @@ def test_sets_say_in_their_own_units_what_is_legal() -> None:
     assert "one square of 3 × 3 pixels" in said["patch"]
     assert "rows 0 to 1, columns 1 to 3" in said["mask"]
     assert "1 of 30 stay" in said["scaled"]
+
+
+def test_the_range_of_a_column_widens_no_other() -> None:
+    wide = {"feature": [{"columns": [0], "most": 0.05}, {"columns": [1]}]}
+    vicinity = built("table", torch.zeros(2), torch.tensor([1.0, 1e6]), eps=0.05, **wide)
+    origin = torch.tensor([[0.5, 500.0]])
+    assert not vicinity.contains(origin + torch.tensor([[0.5, 0.0]]), origin, torch.tensor([0.05])).any()

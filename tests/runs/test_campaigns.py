@@ -22,7 +22,7 @@ def campaign(name: str, *arguments: str) -> str:
 def test_killed_commands_end_with_the_same_bits(tmp_path: Path) -> None:
     folder = str(tmp_path / "kills")
     assert "same bits" in campaign(
-        "kills.py", "--kills", "5", "--only", "cat", "evaluate", "--folder", folder
+        "kills.py", "--kills", "3", "--only", "cat", "evaluate", "--folder", folder
     )
 
 
@@ -30,7 +30,7 @@ def test_killed_commands_end_with_the_same_bits(tmp_path: Path) -> None:
 def test_damages_are_named(tmp_path: Path) -> None:
     places = ("finished run", "unfinished run", "unfinished evaluation")
     folder = str(tmp_path / "faults")
-    said = campaign("faults.py", "--damages", "60", "--methods", "erm", "--only", *places, "--folder", folder)
+    said = campaign("faults.py", "--damages", "24", "--methods", "erm", "--only", *places, "--folder", folder)
     assert "0 of them neither" in said
 
 

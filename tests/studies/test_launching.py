@@ -469,3 +469,28 @@ def test_a_job_does_what_is_asked_and_no_more(tmp_path: Path) -> None:
     assert failed is not None
     assert failed.reason == "ZeroDivisionError: x"
     assert "Traceback" in failed.details
+
+
+def test_a_job_that_comes_while_a_place_is_given_up_is_done(tmp_path: Path) -> None:
+    launcher, files = processes(2), JobFiles(tmp_path)
+    try:
+        for name in ("first", "second"):
+            nothing = Job({}, str(tmp_path), False, False, None, False, "cpu")
+            (number,) = launcher.submit([files.write(name, nothing)])
+            end = time.monotonic() + 120
+            while launcher.states([number])[number].name != "ended":
+                assert time.monotonic() < end, f"the {name} job waits for ever"
+                time.sleep(0.01)
+    finally:
+        launcher.close()
+
+
+def test_the_newest_submission_of_a_run_counts_and_half_a_line_hides_none(tmp_path: Path) -> None:
+    files = JobFiles(tmp_path)
+    files.folder.mkdir()
+    files.note({"use": "here"}, [("a", "1"), ("b", "2")])
+    with files.journal.open("a") as journal:
+        journal.write('{"run": "c"')
+    files.note({"use": "there"}, [("a", "3")])
+    known = files.submitted()
+    assert [(run, each.number) for run, each in known.items()] == [("b", "2"), ("a", "3")]
