@@ -472,16 +472,30 @@ def test_a_job_does_what_is_asked_and_no_more(tmp_path: Path) -> None:
     assert "Traceback" in failed.details
 
 
-def test_a_job_that_comes_while_a_place_is_given_up_is_done(tmp_path: Path) -> None:
-    launcher, files = processes(2), JobFiles(tmp_path)
+class SlowToEnd:
+    """A worker that does everything at once, and takes its time to end."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        pass
+
+    def do(self, job: Path) -> str:
+        return "done"
+
+    def end(self, patience: float | None = None) -> int:
+        time.sleep(0.5)
+        return 0
+
+
+def test_a_job_that_comes_while_a_place_is_given_up_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustplug.studies.launchers.local.WorkerProcess", SlowToEnd)
+    launcher = processes(2)
     try:
         for name in ("first", "second"):
-            nothing = Job({}, str(tmp_path), False, False, None, False, "cpu")
-            (number,) = launcher.submit([files.write(name, nothing)])
-            end = time.monotonic() + 120
+            (number,) = launcher.submit([Path(name)])
+            end = time.monotonic() + 10
             while launcher.states([number])[number].name != "ended":
                 assert time.monotonic() < end, f"the {name} job waits for ever"
-                time.sleep(0.01)
+                time.sleep(0.05)
     finally:
         launcher.close()
 
