@@ -101,7 +101,7 @@ class JobFiles:
 
     def submitted(self) -> dict[str, Submitted]:
         """Return where the newest job of each run was submitted; lines that are damaged are left out."""
-        found = {}
+        found = dict[str, Submitted]()
         with contextlib.suppress(FileNotFoundError, Unreadable):
             for line in read_bytes(self.journal).splitlines():
                 with contextlib.suppress(Unreadable):
