@@ -27,6 +27,9 @@ class Handle:
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any) -> Any:
+            # As in Ray, an actor that is still being made is waited for.
+            while self.target is None:
+                time.sleep(0.001)
             done: Future[Any] = Future()
             done.set_result(getattr(self.target, name)(*arguments))
             return done
