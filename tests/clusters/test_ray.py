@@ -67,8 +67,9 @@ def test_dead_and_preempted_nodes_change_no_bit(cluster: Any, local: Path, tmp_p
     assert status.stdout.count(": running (ray ") == 2, status.stdout + status.stderr
     assert ": queued (ray " in status.stdout
     killed, preempted = nodes[raylet_of(first)], nodes[raylet_of(second)]
-    os.kill(first, signal.SIGKILL)
+    # The node first: a worker that dies alone is a failure of its run.
     cluster.remove_node(killed, allow_graceful=False)
+    os.kill(first, signal.SIGKILL)
     cluster.remove_node(preempted, allow_graceful=True)
     os.kill(second, signal.SIGCONT)
     for _ in range(2):
