@@ -14,8 +14,8 @@ from robustplug.api import WorkerProcess
 class Work:
     """Do a job in a worker process; submitit calls this on the node, with the path of the job.
 
-    It is all that submitit pickles, besides the path: a name of this module. Nothing that it writes is read
-    back.
+    It is all that submitit pickles, besides the path: a name of this module. Submitit reads that on the node,
+    from the jobs' folder, for itself; what it writes as a result is not read back.
     """
 
     def __init__(self) -> None:

@@ -37,6 +37,13 @@ def patch_share(alpha: float, query: int, queries: int) -> float:
     return alpha / float(2 ** sum(at > look for look in PATCH_LOOKS))
 
 
+def _searched(step: Step, fooled: Tensor) -> Tensor:
+    """Return the rows to go on with: in an evaluation, those that are not fooled yet."""
+    if step.evaluating:
+        return (~fooled).nonzero()[:, 0]
+    return torch.arange(len(fooled), device=fooled.device)
+
+
 class SparseRs:
     """Random search over which pixels change, or over a patch and its place; values are at their ends.
 
@@ -89,11 +96,7 @@ class SparseRs:
         best_x = _recoloured(origin, colours, order[:, :count])
         best, fooled = self._look(step, view, best_x)
         for query in range(1, queries):
-            rows = (
-                (~fooled).nonzero()[:, 0]
-                if step.evaluating
-                else torch.arange(len(view), device=origin.device)
-            )
+            rows = _searched(step, fooled)
             if not len(rows):
                 break
             part, own, other = view.rows(rows), order[rows, :count], order[rows, count:]
@@ -138,11 +141,7 @@ class SparseRs:
         )
         single = shrunk + (queries - shrunk) // 2
         for query in range(1, queries):
-            rows = (
-                (~fooled).nonzero()[:, 0]
-                if step.evaluating
-                else torch.arange(len(view), device=origin.device)
-            )
+            rows = _searched(step, fooled)
             if not len(rows):
                 break
             part, new, at = view.rows(rows), patch[rows].clone(), place[rows]
