@@ -11,6 +11,7 @@ from .host import host, registry
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # Prefix of dotfiles in the template, since packaging tools tend to leave out files with a leading dot.
+# Files that have one are caches of tools, which take a template for a project.
 _DOT = "dot-"
 # Each template is a plugin with the name my-part; what all of them share is in "common".
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -70,5 +71,5 @@ def _files(template: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Yield the files of a template, each with the parts of its place."""
     for source in (_TEMPLATES / template).rglob("*"):
         parts = source.relative_to(_TEMPLATES / template).parts
-        if source.is_file() and "__pycache__" not in parts:
+        if source.is_file() and not any(part.startswith((".", "__pycache__")) for part in parts):
             yield source, parts

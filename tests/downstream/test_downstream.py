@@ -71,6 +71,11 @@ def installed(environment: Environment) -> Run:
     return functools.partial(environment.run, cwd=project)
 
 
+def _is_cache(path: Path) -> bool:
+    """Say whether Python or ruff wrote a path of a source tree."""
+    return not {"__pycache__", ".ruff_cache"}.isdisjoint(path.parts)
+
+
 def test_the_wheel_of_robustplug_holds_plugins_recipes_and_cards(installed: Run) -> None:
     place = installed("python", "-c", "import robustplug; print(robustplug.__file__)").strip()
     packages = Path(place).parents[1]
@@ -81,11 +86,11 @@ def test_the_wheel_of_robustplug_holds_plugins_recipes_and_cards(installed: Run)
     templates = Path("robustplug", "plugin", "templates")
     for packed_in, ours_in in ((Path("robustplug", "recipes"), Path("recipes")), (templates, templates)):
         packed, ours = (
-            {p.relative_to(top) for p in top.rglob("*") if p.suffix != ".pyc"}
+            {p.relative_to(top) for p in top.rglob("*") if not _is_cache(p.relative_to(top))}
             for top in (packages / packed_in, ROOT / ours_in)
         )
         assert ours
-        assert {path for path in packed ^ ours if path.name != "__pycache__"} == set()
+        assert packed == ours
 
 
 def test_the_installed_example_is_listed(installed: Run) -> None:
