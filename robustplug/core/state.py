@@ -53,6 +53,11 @@ class PerSample(nn.Module):
             self._set(gather(index), gather(self.values[index]))
         self._written.clear()
 
+    def swap_writes(self, written: list[Tensor]) -> list[Tensor]:
+        """Put a record of writes, the indices, in the place of the present one, which is returned."""
+        before, self._written = self._written, written
+        return before
+
     def forget_writes(self) -> None:
         """Drop the record of writes; for a run with a single process, which has nothing to exchange."""
         self._written.clear()

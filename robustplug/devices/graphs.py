@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -15,6 +17,8 @@ Result = TypeVar("Result")
 # Calls of one kind before one is captured: they make the workspaces of libraries and what models, and
 # optimizers, keep after their first calls.
 WARM_UP = 3
+# The same with DistributedDataParallel, which times its first ten updates; and the NCCL that it needs.
+WARM_UP_SEVERAL, LEAST_NCCL = 11, (2, 9, 6)
 _SYNC = "called a synchronizing CUDA operation"
 
 
@@ -41,6 +45,10 @@ class Graphs(Protocol):
         """Observe a block; the list has, after the block, a sentence on each wait for the device."""
         ...
 
+    def unobserved(self, work: Callable[[], None]) -> None:
+        """Call work within an observed block, without observing it."""
+        ...
+
     def capture(self, function: Callable[[], Result]) -> tuple[Graph, Result]:
         """Capture a function: its Python runs, but neither tensors nor generators change.
 
@@ -51,6 +59,42 @@ class Graphs(Protocol):
             Exception: the function raised it, or cannot be captured.
         """
         ...
+
+    def between(self, work: Callable[[], None]) -> None:
+        """Call `work` in every replay here, between two parts of the graph, and not now.
+
+        Called by a function while it is captured.
+        """
+        ...
+
+
+@dataclass
+class Parts:
+    """A captured function in parts, between which each replay calls Python.
+
+    Attributes:
+        graphs: the graphs of the parts.
+        between: what is called after each of them but the last one.
+    """
+
+    graphs: list[Graph] = field(default_factory=list)
+    between: list[Callable[[], None]] = field(default_factory=list)
+
+    def replay(self) -> None:
+        """Replay the parts in turn."""
+        for graph, work in itertools.zip_longest(self.graphs, self.between):
+            graph.replay()
+            if work is not None:
+                work()
+
+
+@functools.cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream on which functions are captured on a device.
+
+    Whatever keeps the nodes that accumulate gradients, such as DistributedDataParallel, is made there, too.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -66,9 +110,10 @@ class CudaGraphs:
     generators: Sequence[torch.Generator]
 
     def __post_init__(self) -> None:
-        self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._stream = capture_stream(self.device)
         self._pool: Any = torch.cuda.graph_pool_handle()
         self._needed = 0
+        self._parts, self._open = Parts(), contextlib.ExitStack()
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
@@ -103,15 +148,22 @@ class CudaGraphs:
                     warning.message, warning.category, warning.filename, warning.lineno, source=warning.source
                 )
 
+    def unobserved(self, work: Callable[[], None]) -> None:
+        """Let work wait for the device within an observed block."""
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("default")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+
     def capture(self, function: Callable[[], Result]) -> tuple[Graph, Result]:
         """Capture a function as a CUDA graph.
 
         Raises:
             Uncapturable: it cannot be captured, or memory does not suffice to also run it without the graph.
         """
-        graph: Any = torch.cuda.CUDAGraph()
-        for generator in self.generators:
-            graph.register_generator_state(generator)
+        parts = self._parts = Parts()
         own = torch.cuda.current_device() if self.device.index is None else self.device.index
         every = [*self.generators, torch.cuda.default_generators[own]]
         before = [generator.get_state() for generator in every]
@@ -125,10 +177,8 @@ class CudaGraphs:
                 raise
 
         try:
-            # Other threads may prepare batches meanwhile.
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-            ):
+            with self._open:
+                self._open.enter_context(self._part(parts))
                 result = noted()
         except RuntimeError as error:
             # A capture that failed raises again when it ends; the first error is the one that tells why.
@@ -139,7 +189,25 @@ class CudaGraphs:
         free, _ = torch.cuda.mem_get_info(self.device)
         if free < self._needed:
             raise Uncapturable("memory does not hold the graph beside an update without it")
-        return graph, result
+        return parts, result
+
+    def between(self, work: Callable[[], None]) -> None:
+        """End the present graph, and go on in another one, before which each replay calls `work`."""
+        parts = self._parts
+        self._open.close()
+        parts.between.append(work)
+        self._open.enter_context(self._part(parts))
+
+    @contextlib.contextmanager
+    def _part(self, parts: Parts) -> Iterator[None]:
+        """Capture a block as the next part. All parts share the pool, as they are replayed in this order."""
+        graph: Any = torch.cuda.CUDAGraph()
+        for generator in self.generators:
+            graph.register_generator_state(generator)
+        # Other threads may prepare batches meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            yield
+        parts.graphs.append(graph)
 
 
 def short(error: BaseException) -> str:
@@ -151,3 +219,18 @@ def short(error: BaseException) -> str:
 def graphs_on(device: torch.device, generators: Sequence[torch.Generator]) -> Graphs | None:
     """Return what captures functions on a device; None if nothing does."""
     return CudaGraphs(device, generators) if device.type == "cuda" else None
+
+
+def uncapturable_exchange(device: torch.device) -> str | None:
+    """Return why what several processes exchange cannot be captured; None if it can.
+
+    The requirements are those of torch's notes on CUDA graphs with DistributedDataParallel.
+    """
+    backend = torch.distributed.get_backend(torch.distributed.group.WORLD)
+    if device.type != "cuda" or backend != "nccl":
+        return f"the processes exchange gradients by {backend}, and only NCCL's operations can be captured"
+    version: tuple[int, ...] = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+    if version < LEAST_NCCL:
+        found, needed = (".".join(map(str, each)) for each in (version, LEAST_NCCL))
+        return f"what NCCL {found} exchanges cannot be captured: that needs NCCL {needed}"
+    return None

@@ -125,8 +125,10 @@ class Processes:
         present = self.total([float(parameter.grad is not None) for parameter in parameters])
         for parameter, count in zip(parameters, present, strict=True):
             if count:
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(gradient, "mean")
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                # In place: a graph may read the gradient from where it is.
+                parameter.grad.copy_(self.accelerator.reduce(parameter.grad, "mean"))
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their means over processes."""

@@ -13,7 +13,7 @@ from ..core.calling.operations import forward_operations
 from ..core.method import needs_sync, nested
 from ..core.random import derive, isolated
 from ..core.types import Cost
-from ..devices.graphs import graphs_on, short
+from ..devices.graphs import graphs_on, short, uncapturable_exchange
 from ..errors import ends_program
 from ..recipe.errors import Problem, RecipeError
 from .running.captured import Captured, Whole
@@ -110,14 +110,19 @@ def runner_for(loop: Loop, fast: Fast, x: object, tell: Callable[[str], None]) -
     """
     runner, device = loop.runner, loop.processes.device
     if "capture" in fast and (graphs := graphs_on(device, [loop.generator])) is not None:
-        states = {name: optim.state for name, optim in loop.optimizers.by_name.items()}
-        parts = {"method": loop.method, "model": loop.model, "optimizer": states}
-        whole = Whole(loop.compute, parts, loop.optimizers.numbers, loop.meter, device)
-        never = None
+        processes, several = loop.processes, loop.processes.world > 1
+        whole = Whole(
+            loop.compute,
+            {"method": loop.method, "model": loop.model},
+            loop.optimizers,
+            list(loop.method.state.memories()),
+            loop.meter,
+            device,
+            (lambda own: not processes.any(not own)) if several else None,
+        )
+        never = uncapturable_exchange(device) if several else None
         if needs_sync(loop.method):
             never = "the method, or a component of it, declares that it waits for the device (needs_sync)"
-        if loop.processes.world > 1:
-            never = "several processes exchange gradients and memories in the middle of an update"
         runner = Captured(whole, graphs, tell, never)
     if "compile" in fast:
         try:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,7 @@ from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError
 from .optim import Optimizers, progress_at
 from .running.pending import Pending
-from .running.update import Eager, Outcome, Runner, Update
+from .running.update import Between, Eager, Outcome, Runner, Update, at_once
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -295,12 +296,13 @@ class Loop:
         self.means.add({"loss": outcome.total / share, **outcome.logged}, len(batch), outcome.counted)
         self.update += 1
 
-    def compute(self, update: Update, watched: bool = True) -> Outcome:
+    def compute(self, update: Update, watched: bool = True, between: Between = at_once) -> Outcome:
         """Compute an update: all that a device does in it.
 
         Args:
             update: the update; the generators are seeded for it.
             watched: whether to check what the components change.
+            between: calls what a graph of the update cannot hold.
         """
         watch, pass_ = self.watch, update.pass_
         after: Callable[[object], None] = watch.after if watched else ignore
@@ -313,10 +315,11 @@ class Loop:
         self.optimizers.zero_grad()
         with self._updating(pass_):
             total, views = differentiate(self.method, step, after)
-        self.processes.average_gradients(self.own)
+        if self.own and self.processes.world > 1:
+            between(partial(self.processes.average_gradients, self.own))
         self.method.after_backward(step, views)
         after(self.method)
-        self.optimizers.step(pass_.update)
+        (at_once if self.optimizers.in_graphs else between)(partial(self.optimizers.step, pass_.update))
         self.method.after_step(step, views)
         if update.last:  # once in an epoch it costs nothing
             with torch.no_grad():

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from ..recipe.options import OptimizerGroup
 
 
+# The optimizers whose steps graphs can hold, since they take learning rates from tensors; a class that is
+# derived from one of them may do anything else.
+CAPTURABLE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+
+
 def progress_at(moment: float, epochs: int, batches: int) -> Progress:
     """Return the last update before a moment, in a run with one update for each batch."""
     update = max(0, min(int(moment * batches), epochs * batches - 1))
@@ -63,6 +68,7 @@ class Optimizers:
         factory = registry().get("optimizer", optimizer.name).load()
         self._built = functools.partial(factory, optimizer.options)
         self.schedule, self.clip_grad_norm = schedule, clip_grad_norm
+        self._momentum_is_set = False
         self.always = frozenset(group.name for group in groups if group.always)
         self.by_name: dict[str, torch.optim.Optimizer] = {}
         for group in groups:
@@ -128,6 +134,7 @@ class Optimizers:
             Refused: the schedule does not fit the optimizer.
         """
         rate = self.rate(progress)
+        self._momentum_is_set = rate.momentum is not None
         for name, optim in self.by_name.items():
             for entry, base in zip(optim.param_groups, self.base_lr[name], strict=True):
                 if isinstance(entry["lr"], Tensor):
@@ -154,12 +161,17 @@ class Optimizers:
             for entry in optim.param_groups:
                 if device.type == "cuda":
                     make_capturable(optim, entry)
-                able = isinstance(optim, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW)
-                if able and (entry["fused"] or entry.get("capturable")):
+                if type(optim) in CAPTURABLE and (entry["fused"] or entry.get("capturable")):
                     entry["lr"] = torch.tensor(float(entry["lr"]), dtype=dtype, device=device)
 
+    @property
+    def in_graphs(self) -> bool:
+        """Return whether a graph of an update may hold `step`: it reads what changes from tensors."""
+        entries = [entry for optim in self.by_name.values() for entry in optim.param_groups]
+        return not self._momentum_is_set and all(isinstance(entry["lr"], Tensor) for entry in entries)
+
     def numbers(self) -> tuple[tuple[str, Hashable], ...]:
-        """Return the settings that the optimizers take from Python, and not from tensors."""
+        """Return what a graph that holds `step` takes from Python, and not from tensors."""
         return tuple(
             (key, tuple(value) if isinstance(value, list) else value)
             for optim in self.by_name.values()
@@ -240,11 +252,11 @@ class Optimizers:
 
 def make_capturable(optim: torch.optim.Optimizer, entry: dict[str, Any]) -> None:
     """Let an optimizer's update be captured in a CUDA graph, where torch offers that."""
-    if isinstance(optim, torch.optim.SGD):
+    if type(optim) is torch.optim.SGD:
         fusable = not entry["differentiable"] and all(p.is_floating_point() for p in entry["params"])
         entry["fused"] = entry["fused"] or fusable
         entry["foreach"] = None if entry["fused"] else entry["foreach"]
-    elif "capturable" in entry:
+    elif type(optim) in CAPTURABLE:
         entry["capturable"] = True
         # torch warns of what is meant here: the updates without a graph.
         vars(optim)["_warned_capturable_if_run_uncaptured"] = True

@@ -54,6 +54,7 @@ def capturing() -> Iterator[list[Recordings]]:
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(fast, "graphs_on", graphs_on)
+        monkeypatch.setattr(fast, "uncapturable_exchange", lambda device: None)
         monkeypatch.setattr(torch.nn.functional, "one_hot", one_hot)
         monkeypatch.setattr(train, "choose_fast", lambda *_: "capture")
         monkeypatch.setattr(Optimizers, "__init__", with_tensors)

@@ -22,7 +22,12 @@ Result = TypeVar("Result")
 WAITS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2", "lift_fresh"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 # Its schema does not state that it writes the running statistics.
-SECRETLY = {"native_batch_norm": {"running_mean", "running_var"}}
+SECRETLY = {
+    "native_batch_norm": {"running_mean", "running_var"},
+    "allreduce_": {"tensors"},
+    "broadcast_": {"tensors"},
+    "_allgather_base_": {"output_tensor"},
+}
 _C: Any = torch._C
 
 
@@ -48,12 +53,19 @@ def at(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
+def finish(result: Any) -> None:
+    """Wait for what processes exchange: on a GPU, the stream would."""
+    for leaf in pytree.tree_leaves(result):
+        if isinstance(leaf, torch.ScriptObject) and "Work" in str(leaf._type()):  # type: ignore[attr-defined]
+            _C._distributed_c10d.Work.unbox(leaf).wait()
+
+
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Run operations, record them, and keep what they overwrite."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[Call] = []
+        self.calls: list[Call | Callable[[], None]] = []
         self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
         self.born: set[int] = set()
 
@@ -93,19 +105,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class Recording:
     """Repeats recorded operations."""
 
-    calls: list[Call]
+    calls: list[Call | Callable[[], None]]
     results: list[Tensor]
     generators: Sequence[torch.Generator]
     replays: int = 0
 
     def replay(self) -> None:
         addresses = [tensor.data_ptr() for tensor in self.results]
-        with _C._AutoDispatchBelowAutograd():
-            for call in self.calls:
-                with torch.set_grad_enabled(call.grad):
-                    results = tensors(call.operation(*call.args, **call.kwargs))
-                    for place, tensor in call.new:
-                        tensor.copy_(results[place])
+        for call in self.calls:
+            if not isinstance(call, Call):  # between two parts of the graph
+                call()
+                continue
+            with _C._AutoDispatchBelowAutograd(), torch.set_grad_enabled(call.grad):
+                results = call.operation(*call.args, **call.kwargs)
+                finish(results)
+                for place, tensor in call.new:
+                    tensor.copy_(tensors(results)[place])
         assert addresses == [tensor.data_ptr() for tensor in self.results]
         self.replays += 1
 
@@ -124,6 +139,7 @@ class Recordings:
     made: list[Recording] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
     blocks: int = 0
+    recorder: Recorder | None = None
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
@@ -136,10 +152,17 @@ class Recordings:
         yield found
         found += self.waits
 
+    def unobserved(self, work: Callable[[], None]) -> None:
+        work()
+
+    def between(self, work: Callable[[], None]) -> None:
+        assert self.recorder is not None
+        self.recorder.calls.append(work)
+
     def capture(self, function: Callable[[], Result]) -> tuple[Recording, Result]:
         generators = [*self.generators, torch.default_generator]
         states = [generator.get_state() for generator in generators]
-        recorder = Recorder()
+        self.recorder = recorder = Recorder()
         try:
             with recorder:
                 result = function()

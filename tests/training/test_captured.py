@@ -12,12 +12,13 @@ from torch import nn
 
 import robustplug
 from robustplug.errors import RunError
+from robustplug.plugin.component import Component, NoOptions
 from robustplug.plugin.host import registry
 from robustplug.training.running import captured
 
 from . import capturing as own
 from .capturing import COMPONENTS, Told, capturing, replays
-from .recording import Recordings, Waits
+from .recording import Call, Recordings, Waits
 from .runs import merged, offered, outcome, tiny
 from .test_resume import Killed, kill_after_save
 
@@ -179,14 +180,49 @@ def test_one_pass_may_be_captured_where_another_cannot(tmp_path: Path) -> None:
     assert message.startswith('updates of pass "slow" run without a CUDA graph')
 
 
-def test_numbers_of_an_optimizer_that_change_all_the_time_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(captured, "_PATIENCE", 5)
-    made, told = compared(small("erm", schedule={"use": "torch:OneCycleLR"}), tmp_path)
-    assert replays(made) == 0
-    (message,) = told.slower
-    assert "numbers of the optimizer" in message
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "a schedule of the momentum": {"schedule": {"use": "torch:OneCycleLR"}},
+    "the same, clipped": {"schedule": {"use": "torch:OneCycleLR"}, "train": {"clip_grad_norm": 0.1}},
+    "a schedule of beta": {"optimizer": {"use": "adamw"}, "schedule": {"use": "torch:OneCycleLR"}},
+    "adam": {"optimizer": {"use": "torch:Adam", "fused": True}, "schedule": {"use": "cosine"}},
+    "sgd of torch": {"optimizer": {"use": "torch:SGD", "lr": 0.1}, "schedule": {"use": "cosine"}},
+    "steps counted in Python": {"optimizer": {"use": "torch:Rprop"}, "schedule": {"use": "cosine"}},
+    "adagrad": {"optimizer": {"use": "torch:Adagrad"}, "schedule": {"use": "cyclic"}},
+}
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("variant", OPTIMIZERS)
+def test_every_optimizer_and_schedule_gives_the_same_bits_captured(variant: str, tmp_path: Path) -> None:
+    tables = OPTIMIZERS[variant]
+    recipe = {**small("erm"), **{name: table for name, table in tables.items() if name != "train"}}
+    made, told = compared(merged(recipe, {"train": tables.get("train", {})}), tmp_path)
+    assert (replays(made), told.slower) == (REPLAYS, [])
+    parts = {sum(not isinstance(call, Call) for call in one.calls) for one in made[0].made}
+    assert parts == {0 if variant == "adam" else 1}
+
+
+class Own(torch.optim.SGD):
+    """An optimizer of a plugin: it counts in Python, reads its rate there, and waits for the device."""
+
+    count = 0
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.count += 1
+        for entry in self.param_groups:
+            for parameter in entry["params"]:
+                largest = float(parameter.grad.abs().max())
+                parameter.data.sub_(parameter.grad, alpha=float(entry["lr"]) / (largest + self.count))
+
+
+def test_an_optimizer_of_a_plugin_makes_its_step_between_the_parts_of_a_graph(tmp_path: Path) -> None:
+    def own(options: Any, *, params: Any, **changes: Any) -> torch.optim.Optimizer:
+        return Own(params, lr=0.1, **changes)
+
+    with offered("optimizer", Component("own", own, NoOptions)):
+        recipe = {**small("pgd-at"), "optimizer": {"use": "own"}, "schedule": {"use": "cosine"}}
+        made, told = compared(recipe, tmp_path)
+    assert (replays(made), told.slower) == (REPLAYS, [])
 
 
 def test_where_the_device_is_waited_for_nothing_is_captured(

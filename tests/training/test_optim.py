@@ -303,7 +303,7 @@ def test_rates_in_tensors_keep_their_place_and_give_the_same_steps(name: str) ->
         (lambda params: torch.optim.SGD(params, lr=0.1, foreach=True), {"fused": True, "foreach": None}),
         (lambda params: torch.optim.SGD(params, lr=0.1, fused=True), {"fused": True}),
         (lambda params: torch.optim.AdamW(params, fused=True), {"fused": True, "capturable": True}),
-        (lambda params: torch.optim.NAdam(params), {"capturable": True}),
+        (lambda params: torch.optim.NAdam(params), {}),
         (lambda params: torch.optim.Adagrad(params), {}),
     ],
 )
@@ -315,6 +315,26 @@ def test_what_torch_offers_for_graphs_is_turned_on(made: Any, changed: dict[str,
     assert {key: value for key, value in entry.items() if key != "params"} == {
         key: value for key, value in (before | changed).items() if key != "params"
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule", "held"),
+    [
+        ("sgd", "constant", True),
+        ("adamw", "cosine", True),
+        ("sgd", "torch:OneCycleLR", False),
+        ("torch:NAdam", "cosine", False),
+    ],
+)
+def test_graphs_hold_the_steps_of_optimizers_that_read_all_that_changes_from_tensors(
+    name: str, schedule: str, held: bool
+) -> None:
+    optim = optimizers(ParamGroup("one", [parameter(1.0)]), name=name)
+    optim.schedule = robustplug.build("schedule", schedule)
+    assert not optim.in_graphs
+    optim.rates_on(torch.device("cpu"), torch.float64)
+    optim.set_rates(Progress(0, 3, 1, 4, 1, 12))
+    assert optim.in_graphs is held
 
 
 def test_numbers_that_a_schedule_changes_are_told_apart() -> None:

@@ -17,8 +17,9 @@ from robustplug.training.train import Trained
 
 from .learned import LEARNED
 from .runs import newest, offered, outcome, read_json, timeless
+from .test_captured import left
 from .test_killed import environment
-from .two_processes import COMPARED, RESUMED, SAMPLES, exact
+from .two_processes import CAPTURED, COMPARED, RESUMED, SAMPLES, exact
 
 LIMIT = 120
 
@@ -140,6 +141,24 @@ def check_resumed(job: str, launch: Launch) -> None:
 @pytest.mark.parametrize("method", RESUMED["quick"])
 def test_two_processes_resume_bit_for_bit(method: str, launch: Launch) -> None:
     check_resumed(f"resume {method}", launch)
+
+
+@pytest.mark.parametrize("method", CAPTURED)
+def test_two_processes_replay_what_they_exchange(method: str, launch: Launch) -> None:
+    (replays, told), (other, _) = launch.report(f"captured {method}")
+    # Of 11 updates of an epoch, the first one and the last one run as they are written; eleven warm up.
+    assert (replays, other, told) == (2 * (11 - 2) - 11, 2 * (11 - 2) - 11, [])
+    runs = launch.top / "runs"
+    eager, replayed = (left(runs / f"captured {method}-{which}") for which in ("eager", "replayed"))
+    assert eager == replayed
+    assert launch.report(f"captured {method} weights agree") == [True, True]
+
+
+def test_what_one_process_cannot_capture_none_replays(launch: Launch) -> None:
+    (replays, told), (other, _) = launch.report("refused")
+    assert (replays, other) == (0, 0)
+    why = "another process cannot capture them"
+    assert told == [f"updates run without a CUDA graph, with the same results but slower: {why}"]
 
 
 @pytest.mark.slow

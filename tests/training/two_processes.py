@@ -19,6 +19,7 @@ import torch
 
 import robustplug
 from robustplug.core.state import PerSample
+from robustplug.devices.graphs import Uncapturable
 from robustplug.devices.processes import Processes
 from robustplug.runs.heads import names
 from robustplug.subjects.assemble import Parts
@@ -29,7 +30,9 @@ from robustplug.training.session import Session
 from robustplug.training.train import Training
 from robustplug.training.validate import validate
 
+from .capturing import Told, capturing, replays
 from .learned import DRAWS, LEARNED
+from .recording import Recordings
 from .runs import merged, offered, timeless, tiny
 
 COMPARED = ("erm", "pgd-at", "trades", "cat", "learned", "data")
@@ -46,6 +49,7 @@ DATA = {
     "optimizer": {"use": "torch:SGD", "lr": 0.02, "momentum": 0.9},
     "schedule": {"use": "torch:OneCycleLR"},
 }
+CAPTURED = ("pgd-at", "cat", "learned")
 RESUMED = {"quick": ("free-at", "cat"), "slow": ("fast-at", "erm", "pgd-at", "trades")}
 SAMPLES = 200
 RANK = int(os.environ.get("RANK", 0))
@@ -184,6 +188,33 @@ def jobs(runs: Path, spy: Spy, part: str) -> dict[str, Callable[[], Any]]:
         robustplug.train(resume=runs / "stopped-killed")
         return kind
 
+    def captured(method: str) -> list[Any]:
+        # The processes get 7 and 6 rows of each batch.
+        recipe = noisy("erm" if method == "learned" else method, batch_size=13)
+        recipe["method"]["use"], before = method, len(DRAWS)
+        robustplug.train(recipe, out=runs / f"captured {method}-eager")
+        told = Told()
+        with capturing() as made:
+            robustplug.train(recipe, out=runs / f"captured {method}-replayed", reporter=told)
+        del DRAWS[before:]
+        return [replays(made), told.slower]
+
+    def refused() -> list[Any]:
+        """Train captured, where the second process cannot capture."""
+        capture = Recordings.capture
+
+        def fails(self: Recordings, function: Callable[[], Any]) -> Any:
+            found = capture(self, function)
+            if RANK == 1:
+                raise Uncapturable("no memory")
+            return found
+
+        told = Told()
+        with capturing() as made, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Recordings, "capture", fails)
+            robustplug.train(noisy("erm", batch_size=13), out=runs / "refused", reporter=told)
+        return [replays(made), told.slower]
+
     def averaged() -> None:
         recipe = noisy("erm", ema_decay=0.5)
         robustplug.train(recipe, out=runs / "averaged-whole")
@@ -193,6 +224,8 @@ def jobs(runs: Path, spy: Spy, part: str) -> dict[str, Callable[[], Any]]:
     work: dict[str, Callable[[], Any]] = {}
     if part == "quick":
         work = {each: partial(compare, each) for each in COMPARED}
+        work |= {f"captured {each}": partial(captured, each) for each in CAPTURED}
+        work["refused"] = refused
     work |= {f"resume {each}": partial(resume, each) for each in RESUMED[part]}
     return work if part == "quick" else {**work, "stop": stop, "averaged": averaged}
 

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from ...core.types import Batch, Pass, Progress
 
 
+# Calls work that a graph of an update cannot hold.
+Between = Callable[[Callable[[], None]], None]
+
+
+def at_once(work: Callable[[], None]) -> None:
+    """Call work where it stands."""
+    work()
+
+
 @dataclass(frozen=True)
 class Update:
     """Hold what distinguishes an update from the others of its run.
