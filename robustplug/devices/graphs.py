@@ -89,12 +89,24 @@ class Parts:
 
 
 @functools.cache
-def capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream on which functions are captured on a device.
-
-    Whatever keeps the nodes that accumulate gradients, such as DistributedDataParallel, is made there, too.
-    """
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def capturing_on(device: torch.device) -> Iterator[None]:
+    """Run a block on the stream on which functions are captured; what comes before and after it waits for it.
+
+    Autograd ties parameters to the stream on which they are first used, as DistributedDataParallel does when
+    it is made: so both happen here.
+    """
+    own, outside = _stream_of(device), torch.cuda.current_stream(device)
+    own.wait_stream(outside)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        outside.wait_stream(own)
 
 
 @dataclass
@@ -110,21 +122,13 @@ class CudaGraphs:
     generators: Sequence[torch.Generator]
 
     def __post_init__(self) -> None:
-        self._stream = capture_stream(self.device)
         self._pool: Any = torch.cuda.graph_pool_handle()
         self._needed = 0
         self._parts, self._open = Parts(), contextlib.ExitStack()
 
-    @contextlib.contextmanager
-    def stream(self) -> Iterator[None]:
-        """Run a block on the stream of the captures, to which autograd ties parameters that it uses there."""
-        outside = torch.cuda.current_stream(self.device)
-        self._stream.wait_stream(outside)
-        try:
-            with torch.cuda.stream(self._stream):
-                yield
-        finally:
-            outside.wait_stream(self._stream)
+    def stream(self) -> contextlib.AbstractContextManager[None]:
+        """Run a block on the stream of the captures."""
+        return capturing_on(self.device)
 
     @contextlib.contextmanager
     def observed(self) -> Iterator[list[str]]:
@@ -205,7 +209,8 @@ class CudaGraphs:
         for generator in self.generators:
             graph.register_generator_state(generator)
         # Other threads may prepare batches meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        stream = _stream_of(self.device)
+        with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
             yield
         parts.graphs.append(graph)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RunError
+from .graphs import capturing_on
 from .precision import float32_products, set_float32_products
 
 if TYPE_CHECKING:
@@ -104,9 +106,16 @@ class Processes:
         """Return the main process's strings on every process."""
         return self.gather_lines(lines if self.main else [])
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the module for training: it autocasts and averages gradients."""
-        with warnings.catch_warnings():
+    def wrap(self, model: nn.Module, captured: bool = False) -> nn.Module:
+        """Return the module for training: it autocasts and averages gradients.
+
+        Args:
+            model: the module.
+            captured: whether graphs hold the averaging. Its streams are those of its construction.
+        """
+        several = captured and self.world > 1 and self.device.type == "cuda"
+        stream = capturing_on(self.device) if several else contextlib.nullcontext()
+        with stream, warnings.catch_warnings():
             # torch 2.15 renamed broadcast_buffers; Accelerate still uses the old name.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             wrapped: nn.Module = self.accelerator.prepare_model(model)
@@ -172,12 +181,13 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def start(device: str, precision: str) -> Processes:
+def start(device: str, precision: str, captured: bool = False) -> Processes:
     """Set up Accelerate for a run.
 
     Args:
         device: "auto", "cpu", "cuda" or "mps".
         precision: "float32" or "bfloat16".
+        captured: whether graphs shall hold what several processes exchange.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState, PartialState
@@ -192,6 +202,8 @@ def start(device: str, precision: str) -> Processes:
     # broadcast in between would change under the graph.
     handler = DistributedDataParallelKwargs(broadcast_buffers=False)
     mixed = "bf16" if precision == "bfloat16" else "no"
+    if captured:  # torch's notes on CUDA graphs ask for it, before the processes meet
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
     return Processes(Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[handler]))
 
 

@@ -104,7 +104,9 @@ class Training:
     ) -> None:
         self.folder, self.resume, self.observers = folder, resume, tuple(observers)
         self.reporter: Reporter = reporter or Silent()
-        self.processes: Processes = start(recipe.train.device, "float32")
+        self.processes: Processes = start(
+            recipe.train.device, "float32", "capture" in (recipe.train.fast or "")
+        )
         if not self.processes.main:
             self.reporter = Silent()
         self.parts: Parts = assemble(recipe, self.processes.device)
@@ -233,7 +235,7 @@ class Training:
         rule = averaging_of(parts.method, train.ema_decay)
         self.processes = processes = start(train.device, precision)
         inside = {id(parameter) for parameter in parts.model.parameters()}
-        wrapped = processes.wrap(parts.model)
+        wrapped = processes.wrap(parts.model, "capture" in fast)
         loop = (Fitting if by_itself else Loop)(
             parts.model,
             wrapped,

@@ -5,12 +5,22 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from robustplug.devices.graphs import CudaGraphs, Uncapturable, graphs_on, short
+from robustplug.devices.graphs import (
+    CudaGraphs,
+    Parts,
+    Uncapturable,
+    _stream_of,
+    graphs_on,
+    short,
+    uncapturable_exchange,
+)
+from robustplug.devices.processes import Processes
 from robustplug.training.running.pending import Pending
 
 SYNC = "called a synchronizing CUDA operation (Triggered internally at CUDAFunctions.cpp:112.)"
@@ -42,6 +52,9 @@ class Fake:
             if self.ends_with:
                 raise RuntimeError(self.ends_with)
 
+    def replay(self) -> None:
+        self.calls.append("replay")
+
     def set_sync_debug_mode(self, mode: Any) -> None:
         self.mode = mode
 
@@ -49,6 +62,7 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     made = Fake()
+    _stream_of.cache_clear()
     replaced = {
         "Stream": lambda device: made,
         "CUDAGraph": lambda: made,
@@ -98,7 +112,8 @@ def test_a_function_is_captured_with_its_generators_which_stay_as_they_were(
         return "outcome"
 
     graph, outcome = graphs.capture(function)
-    assert graph is fake  # type: ignore[comparison-overlap]
+    assert isinstance(graph, Parts)
+    assert graph.graphs == [fake]
     assert outcome == "outcome"
     assert fake.calls == ["register", "begin", "end"]
     assert torch.equal(own.get_state(), before[0])
@@ -125,6 +140,89 @@ def test_a_block_is_between_two_waits(fake: Fake, graphs: CudaGraphs) -> None:
         assert fake.calls == ["wait"]
         raise KeyError
     assert fake.calls == ["wait", "wait"]
+
+
+def test_work_between_two_parts_of_a_graph_is_called_by_each_replay(fake: Fake, graphs: CudaGraphs) -> None:
+    fake.free = 1000
+
+    def function() -> int:
+        fake.calls.append("first")
+        graphs.between(lambda: fake.calls.append("work"))
+        fake.calls.append("second")
+        return 7
+
+    graph, outcome = graphs.capture(function)
+    assert outcome == 7
+    part = ["register", "begin"]
+    assert fake.calls == [*part, "first", "end", *part, "second", "end"]
+    fake.calls.clear()
+    graph.replay()
+    graph.replay()
+    assert fake.calls == ["replay", "work", "replay"] * 2
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_error_in_a_part_ends_that_part_and_leaves_the_next_capture_alone(
+    after: bool, fake: Fake, graphs: CudaGraphs
+) -> None:
+    fake.free = 1000
+
+    def function() -> None:
+        if after:
+            graphs.between(lambda: None)
+        raise ValueError("a row was chosen by a mask")
+
+    with pytest.raises(ValueError, match="a row was chosen"):
+        graphs.capture(function)
+    assert fake.calls.count("begin") == fake.calls.count("end") == 1 + after
+    fake.calls.clear()
+    graph, _ = graphs.capture(lambda: None)
+    graph.replay()
+    assert fake.calls == ["register", "begin", "end", "replay"]
+
+
+def test_work_of_an_observed_block_may_wait_unobserved(fake: Fake, graphs: CudaGraphs) -> None:
+    modes = []
+
+    def work() -> None:
+        modes.append(fake.mode)
+        raise KeyError
+
+    with graphs.observed():
+        with pytest.raises(KeyError):
+            graphs.unobserved(work)
+        modes.append(fake.mode)
+    assert modes == ["default", "warn"]
+
+
+def test_what_averages_gradients_in_graphs_is_made_on_their_stream(fake: Fake) -> None:
+    accelerator: Any = SimpleNamespace(
+        prepare_model=lambda model: fake.calls.append("made"), num_processes=2, device=torch.device("cuda")
+    )
+    processes = Processes(accelerator)
+    processes.wrap(torch.nn.Identity())
+    assert fake.calls == ["made"]
+    processes.wrap(torch.nn.Identity(), captured=True)
+    assert fake.calls[1:] == ["wait", "made", "wait"]
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "version", "why"),
+    [
+        ("cuda", "nccl", (2, 9, 6), None),
+        ("cuda", "nccl", (2, 27, 3), None),
+        ("cuda", "nccl", (2, 8, 4), "what NCCL 2.8.4 exchanges cannot be captured: that needs NCCL 2.9.6"),
+        ("cuda", "gloo", (2, 27, 3), "the processes exchange gradients by gloo"),
+        ("cpu", "gloo", (), "the processes exchange gradients by gloo"),
+    ],
+)
+def test_graphs_hold_what_nccl_exchanges(
+    device: str, backend: str, version: Any, why: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda group: backend)
+    monkeypatch.setattr("torch.cuda.nccl.version", lambda: version)
+    found = uncapturable_exchange(torch.device(device))
+    assert found == why or (why is not None and found is not None and found.startswith(why))
 
 
 def test_waits_for_the_device_are_noted_and_other_warnings_passed_on(fake: Fake, graphs: CudaGraphs) -> None:
