@@ -88,7 +88,7 @@ def attacked(table: Mapping[str, Any], seed: int, folder: Path) -> dict[str, dic
         suite = located(bundled_suites()[table["suite"]].read_text(encoding="utf-8"), folder)
         robustplug.evaluate(
             folder / table["model"],
-            suite=suite | {"row": [row for row in suite["row"] if row["label"] in table["rows"]]},
+            suite=suite | {"row": rows_of(table, suite)},
             samples=table["samples"],
             batch_size=table["batch"],
             seed=seed,
@@ -97,6 +97,17 @@ def attacked(table: Mapping[str, Any], seed: int, folder: Path) -> dict[str, dic
         print(f"seed {seed}: attacked for {table['name']}", flush=True)
     found = {row["name"]: row_of(row) for row in json.loads(kept.read_text(encoding="utf-8"))["attacks"]}
     return {label: found[label] for label in table["rows"]}
+
+
+def rows_of(table: Mapping[str, Any], suite: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a suite that a table shows, with the plan's changes of the options that they set."""
+    changes: Mapping[str, Any] = table.get("attack", {})
+    found = []
+    for row in suite["row"]:
+        if row["label"] in table["rows"]:
+            new = {name: value for name, value in changes.items() if name in row["attack"]}
+            found.append(row | {"attack": row["attack"] | new})
+    return found
 
 
 def row_of(row: Mapping[str, Any]) -> dict[str, Any]:
