@@ -66,7 +66,10 @@ def _lengths(vectors: Tensor) -> Tensor:
 
 
 class AtShifted:
-    """g∘f: the logits at shifted embeddings, with one dropout for all outputs of an update, as in the authors' code."""
+    """g∘f: the logits at shifted embeddings, with one dropout for all outputs of an update.
+
+    So does the authors' code (`dp_masks`).
+    """
 
     # A text is read on the CPU.
     needs_sync = True
