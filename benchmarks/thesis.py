@@ -1,4 +1,4 @@
-"""Make the tables of Seq2Sick and AdvAgent: train their models with several seeds, and attack them.
+"""Make the tables of Seq2Sick, AdvAgent and texts: train models with several seeds, and attack them.
 
     ROBUSTPLUG_DATA=data python benchmarks/thesis.py negotiation --out studies/negotiation --write
     ROBUSTPLUG_DATA=data python benchmarks/thesis.py translation --out studies/translation --seeds 0 1 2
@@ -88,15 +88,31 @@ def attacked(table: Mapping[str, Any], seed: int, folder: Path) -> dict[str, dic
         suite = located(bundled_suites()[table["suite"]].read_text(encoding="utf-8"), folder)
         robustplug.evaluate(
             folder / table["model"],
-            suite=suite | {"row": [row for row in suite["row"] if row["label"] in table["rows"]]},
+            suite=suite | {"row": rows_of(table, suite)},
             samples=table["samples"],
             batch_size=table["batch"],
             seed=seed,
             out=out,
         )
         print(f"seed {seed}: attacked for {table['name']}", flush=True)
-    found = {row["name"]: row_of(row) for row in json.loads(kept.read_text(encoding="utf-8"))["attacks"]}
-    return {label: found[label] for label in table["rows"]}
+    rows = {row["name"]: row for row in json.loads(kept.read_text(encoding="utf-8"))["attacks"]}
+    found = {label: row_of(rows[label]) for label in table["rows"]}
+    if "accuracy %" in table.get("columns", ()):
+        for label, each in found.items():
+            share = rows[label]["accuracy"]
+            each["measures"]["accuracy %"] = None if share is None else 100 * share
+    return found
+
+
+def rows_of(table: Mapping[str, Any], suite: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a suite that a table shows, with the plan's changes of the options that they set."""
+    changes: Mapping[str, Any] = table.get("attack", {})
+    found = []
+    for row in suite["row"]:
+        if row["label"] in table["rows"]:
+            new = {name: value for name, value in changes.items() if name in row["attack"]}
+            found.append(row | {"attack": row["attack"] | new})
+    return found
 
 
 def row_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +133,8 @@ def idle(rows: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) 
         least = plain[number]["forwards"] if plain else 1.0
         if not row["failed"] and row["forwards"] <= least:
             return "it asked the model no more than without an attack"
-        changed = row["measures"].get("words changed")
+        measures = row["measures"]
+        changed = measures.get("words changed", measures.get("words changed %"))
         if changed is not None and not changed > 0:
             return "it changed no word"
     return ""

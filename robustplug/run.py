@@ -62,7 +62,8 @@ def train(
         model: an nn.Module, of which a copy is trained, or a function that makes one (with the argument
             `info`, a TaskInfo, if it has one), in the place of the recipe's model.
         data: training samples in the place of the recipe's task: a pair (inputs, labels) of arrays, a torch
-            Dataset or DataLoader, a Hugging Face Dataset, an iterable of batches, or a Task.
+            Dataset or DataLoader, a Hugging Face Dataset, an iterable of batches, or a Task. A Hugging Face
+            Dataset or DatasetDict of texts is read by the recipe's task if it reads texts, or by "text".
         validation: share of `data` held out for validation, stratified by class, or a set of its own.
             Checkpoints are selected on it.
         test: the same for the final evaluation; None to evaluate on the validation samples.

@@ -32,7 +32,7 @@ SHIFT = "shift"
 
 
 def start(there: Tensor, width: int, scale: float, rng: torch.Generator) -> Tensor:
-    """Return δ₀ of Algorithm 1: scale/√(size of the text) · U(−1, 1) at each token, (N, S, d).
+    """Return δ₀: scale/√(size of the text) · U(−1, 1) at each token, (N, S, d).
 
     Args:
         there: which places hold a token, bool (N, S).
@@ -48,7 +48,7 @@ def start(there: Tensor, width: int, scale: float, rng: torch.Generator) -> Tens
 def ascended(shift: Tensor, gradient: Tensor, step_size: float, largest: float) -> Tensor:
     """Return Π(δ + α·g/‖g‖): a step of one length for each text, and back into the ball of radius ε.
 
-    Norms are those of whole texts, as in Algorithm 1.
+    Norms are those of whole texts.
 
     Args:
         shift, gradient: δ and g, (N, S, d).
@@ -66,7 +66,10 @@ def _lengths(vectors: Tensor) -> Tensor:
 
 
 class AtShifted:
-    """g∘f: the logits at shifted embeddings, with the same dropout for all outputs of an update (§3.3)."""
+    """g∘f: the logits at shifted embeddings, with one dropout for all outputs of an update.
+
+    So does the authors' code (`dp_masks`).
+    """
 
     # A text is read on the CPU.
     needs_sync = True
@@ -128,7 +131,7 @@ def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 
 class FreeLb(Method[FreeLbOptions]):
-    """min E[1/K Σ_t max L(f(X + δ_t), y)], the maxima over growing balls (§3.2), by Algorithm 1.
+    """min E[1/K Σ_t max L(f(X + δ_t), y)], the maxima over growing balls, as the authors' code does.
 
     `trained` are the parameters that the updates train, `shift` the last δ of the last update, (N, S, d).
     """
@@ -154,7 +157,7 @@ class FreeLb(Method[FreeLbOptions]):
         return super().setup(model, task)
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the texts with a random shift, where the ascent starts: Algorithm 1, δ₀."""
+        """Return the texts with a random shift, where the ascent starts: δ₀."""
         model: Any = step.model
         shift = start(model.there(point.x), model.width, self.options.start, step.rng).requires_grad_()
         return [View.of(point, "adv", info={**point.info, SHIFT: shift})]

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..core.protocols import DescribedVicinity, Stating
-from ..core.task import quantities_of
+from ..core.task import quantities_of, score_name
 from ..core.types import AttackResult, Result, TaskInfo
 from ..errors import RunError
 from ..plugin.host import registry
@@ -161,6 +161,7 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             "evaluation": evaluation_digest(parts.recipe, subject.data),
         },
         "samples_digest": evaluation.samples_digest,
+        **({} if (score := score_name(parts.task)) == "accuracy" else {"score": score}),
         **({} if not said else {"quantities": [asdict(each) for each in said]}),
         **({} if size == options.batch_size else {"batch_size": size}),
         **evaluation.classes,

@@ -28,7 +28,8 @@ FORMAT, UNSEALED = 3, 2
 def result_to_json(result: Result, history: Sequence[EpochReport] = ()) -> dict[str, Any]:
     """Return a result as JSON; `right`, one bit for each sample in order, is encoded in base64.
 
-    Sample i is bit i % 8 of byte i // 8, counted from the highest bit.
+    Sample i is bit i % 8 of byte i // 8, counted from the highest bit. Rows whose score is no accuracy say
+    what it is; see `StoredRow`.
     """
     body = asdict(replace(result, examples=None, texts={}))
     del body["examples"], body["texts"]
@@ -37,6 +38,8 @@ def result_to_json(result: Result, history: Sequence[EpochReport] = ()) -> dict[
         if row["certified"] is not None:
             radii = np.array(row["certified"]["radii"], dtype="<f8").tobytes()
             row["certified"]["radii"] = base64.b64encode(radii).decode()
+        if "score" in result.meta:
+            row["score"], row["share"] = result.meta["score"], row.pop("accuracy")
     return {"format": FORMAT, **body, "history": [asdict(report) for report in history]}
 
 

@@ -78,7 +78,11 @@ class StoredCertified(Strict):
 
 
 class StoredRow(Strict):
-    """One row of an evaluation; results of earlier versions lack the numbers by class."""
+    """One row of an evaluation; results of earlier versions lack the numbers by class.
+
+    Where the score is no accuracy, a row has its name, `score`, and the share of samples with it, `share`, in
+    the place of `accuracy`; earlier versions wrote `accuracy` there, too.
+    """
 
     name: str
     options: Table
@@ -102,6 +106,17 @@ class StoredRow(Strict):
     prepared: Count = 0
     bound: Literal["upper", "lower", "none"] = "upper"
     certified: StoredCertified | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def scored(cls, row: Any) -> Any:
+        """Read `share` as `accuracy`."""
+        if not isinstance(row, Mapping) or "share" not in row or "accuracy" in row:
+            return row
+        if not isinstance(row.get("score"), str) or not row["score"]:
+            raise ValueError("a row with a share does not say what it is the share of")
+        kept = {key: value for key, value in row.items() if key not in ("score", "share")}
+        return kept | {"accuracy": row["share"]}
 
     def bits(self, samples: int) -> bytes:
         """Return `right`, one bit for each sample.
@@ -237,6 +252,7 @@ class StoredMeta(Open):
     recipe_hash: str = ""
     samples_digest: str | None = None
     suite: str | None = None
+    score: str = "accuracy"
     seconds: Amount = 0.0
     input_range: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = None
     input_shape: list[Count] | None = None

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import RunError
+from ..files.given import held
 from ..plugin.component import Component
+from ..plugin.host import registry
 from ..recipe.toml.files import copy_tables, find_recipe, open_tables
+from .data.brought import of_texts
 from .data.splits import training_task
 from .given import is_task, model_component, task_component
 from .opening import Reference
@@ -32,7 +35,8 @@ class Brought:
 
     Attributes:
         task, model: components named "given"; None where the recipe's own are used.
-        tables: the tables of a recipe that name them.
+        tables: the tables of a recipe that name them. Without `task`, that of the task has options of one
+            that reads a data set of texts itself.
         notes: notes for the reader.
     """
 
@@ -61,8 +65,11 @@ class Brought:
         notes: list[str] = []
         task_part = model_part = None
         if data is not None:
+            task = None
             if is_task(data):
                 task = data
+            elif of_texts(data, columns):
+                tables["task"] = _options_of_texts(data, validation, test, columns)
             else:
                 try:
                     task, notes = training_task(
@@ -70,10 +77,11 @@ class Brought:
                     )
                 except (TypeError, ValueError) as error:
                     raise RunError(f"the data cannot be used: {error}") from error
-            task_part, tables["task"] = task_component(task)
-            if "test" not in task.info.sizes:
-                notes.append(OPTIMISTIC)
-                tables["evaluate"] = {"split": "validation"}
+            if task is not None:
+                task_part, tables["task"] = task_component(task)
+                if "test" not in task.info.sizes:
+                    notes.append(OPTIMISTIC)
+                    tables["evaluate"] = {"split": "validation"}
         if model is not None:
             model_part, tables["model"] = model_component(model)
         return cls(task_part, model_part, tables, notes)
@@ -89,6 +97,7 @@ class Brought:
 
         Raises:
             RecipeError: the recipe cannot be read.
+            RunError: no task reads what is brought.
         """
         if not self.tables and threat is None:
             return recipe
@@ -97,9 +106,38 @@ class Brought:
         else:
             tables = copy_tables(open_tables(find_recipe(recipe))[0])
         for name, table in self.tables.items():
+            if name == "task" and self.task is None:
+                table = {**_reader_of_texts(tables.get(name, {})), **table}
             tables[name] = {**tables.get(name, {}), **table} if name == "evaluate" else dict(table)
         if threat is not None:
             tables["method"] = {**tables.get("method", {}), "vicinity": as_table(threat)}
         if "task" in self.tables:
             tables["name"] = f"{tables.get('method', {}).get('use', 'run')}-given"
         return tables
+
+
+def _options_of_texts(data: Any, validation: Any, test: Any, columns: Sequence[str] | None) -> dict[str, Any]:
+    """Return the options by which a task of texts reads data sets and shares; see `run.train`."""
+    splits = dict(data) if isinstance(data, Mapping) else {"train": data}
+    options: dict[str, Any] = {}
+    for split, given in (("validation", validation), ("test", test)):
+        if of_texts(given, columns):
+            splits[split] = given
+        elif given is not None and not isinstance(data, Mapping):
+            options[split] = given
+    names = zip(("text", "label"), columns or (), strict=False)
+    return {**options, **dict(names), "data": held(splits)}
+
+
+def _reader_of_texts(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the table of the recipe's task if it reads data sets of texts, else one of a task that does."""
+
+    def reads(component: Component) -> bool:
+        return component.modality == "text" and "data" in getattr(
+            component.options, "__dataclass_fields__", {}
+        )
+
+    able = {each.name: each for each in registry().by_kind()["task"] if reads(each)}
+    if not able:
+        raise RunError('the data are texts, which no task reads: pip install "robustplug[text]"')
+    return table if table.get("use") in able else {"use": next(iter(able))}

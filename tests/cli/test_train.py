@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustplug.builtin.perturbations.pgd import Pgd
+from robustplug.errors import Refused
+
 from .conftest import Invoke, run_cli
 
 TINY = [
@@ -105,6 +108,28 @@ def test_a_finished_run_is_not_resumed(run: Run, cli: Invoke) -> None:
         assert result.exit_code == 2
         assert "is finished" in result.output
         assert "robustplug evaluate" in result.output
+
+
+def test_a_run_in_which_no_attack_could_be_run_ends_with_one_sentence(
+    run: Run, cli: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise Refused("there is nothing to climb")
+
+    monkeypatch.setattr(Pgd, "__call__", refused)
+    sets = [text for text in SETS if "method.perturbation" not in text and "validate.attack" not in text]
+    sets = [text for at, text in enumerate(sets) if sets[at : at + 2] != ["--set", "--set"]]
+    more = ("--set", 'validate.attack={use="none"}', "--out", "no-attack")
+    result = cli("train", "--recipe", "erm", *sets, *more)
+    assert result.exit_code == 2
+    assert (
+        result.output.strip().splitlines()[-1]
+        == "no attack states a number: pgd (steps=2): there is nothing to climb"
+    )
+    # The training was not in vain.
+    assert (Path("no-attack") / "model.safetensors").is_file()
+    rows = json.loads((Path("no-attack") / "result.json").read_text())["attacks"]
+    assert [bool(row["skipped"]) for row in rows] == [False, True, True]
 
 
 def test_evaluate_repeats_the_result(run: Run, cli: Invoke, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from robustplug.files.seals import sealed
 from robustplug.report.material import read_material
 from robustplug.report.pages.compared import comparison_notes
 from robustplug.report.tables.comparison import compare
-from robustplug.runs.folder import write_json
+from robustplug.runs.folder import json_text, write_json
 from robustplug.runs.result_file import (
     note_in_result,
     read_result,
@@ -164,6 +164,28 @@ def test_a_sound_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     found = read_result(tmp_path / "mine.json")
     assert found.sealed
     assert str(found.result) == str(rich())
+
+
+def test_rows_say_what_their_share_is_the_share_of() -> None:
+    known = rich()
+    known = replace(known, meta={**known.meta, "score": "success"})
+    body = json.loads(json_text(result_to_json(known)))
+    rows = body["attacks"]
+    assert [(each["score"], each["share"]) for each in rows] == [
+        ("success", 0.9),
+        ("success", 0.5),
+        ("success", None),
+    ]
+    assert not any("accuracy" in each for each in rows)
+    assert str(result_from_json(body)) == str(known)
+    # Earlier versions called every share an accuracy.
+    for each in rows:
+        each["accuracy"] = each.pop("share")
+        del each["score"]
+    assert str(result_from_json(body)) == str(known)
+    rows[0]["share"] = rows[0].pop("accuracy")
+    with pytest.raises(ValueError, match="does not say what it is the share of"):
+        result_from_json(body)
 
 
 FILES: dict[str, Callable[[Path], object]] = {

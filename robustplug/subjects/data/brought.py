@@ -67,6 +67,22 @@ def is_hugging_face(data: Any) -> bool:
     return type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "column_names")
 
 
+def of_texts(data: Any, columns: Sequence[str] | None = None) -> bool:
+    """Return whether this is a data set of Hugging Face, or a mapping of its splits, whose inputs are texts.
+
+    Args:
+        data: what somebody brings.
+        columns: names of the input and the label column; None for the usual names, or else for all columns.
+    """
+    first = next(iter(data.values()), None) if isinstance(data, Mapping) else data
+    if not is_hugging_face(first):
+        return False
+    known = {name.lower(): feature for name, feature in first.features.items()}
+    names = columns[:1] if columns else [name for name in USUAL["input"] if name in known] or list(known)
+    kinds = [str(getattr(known.get(name.lower()), "dtype", "")).lower() for name in names]
+    return any("string" in kind for kind in kinds) and not any("image" in kind for kind in kinds)
+
+
 def _array(value: Any) -> bool:
     """Return whether this is an array or nested sequences of numbers, and not a batch (inputs, labels)."""
     if isinstance(value, Tensor | np.ndarray):

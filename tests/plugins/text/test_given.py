@@ -86,6 +86,50 @@ def test_a_given_task_is_trained_on(tmp_path: Path) -> None:
     assert not run.result.attacks[1].skipped
 
 
+QUICK = {
+    "model": {"use": "word-cnn", "width": 4, "filters": 3},
+    "method": {"use": "erm"},
+    "train": {"epochs": 1, "batch_size": 42, "select": "last"},
+    "validate": {"attack": {"use": "none"}},
+    "evaluate": {"samples": 4, "attack": [{"use": "textfooler", "candidates": 2}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "shape"),
+    [
+        ({"use": "text", "split_seed": 3}, "one set"),
+        ({"use": "digits"}, "several sets"),
+        (None, "splits"),
+    ],
+)
+def test_a_data_set_of_texts_is_trained_on_as_texts(task: Any, shape: str, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def made(count: int) -> Any:
+        rows = [
+            (f"a {('bad', 'good')[number % 2]} film number {number}", number % 2) for number in range(count)
+        ]
+        labels = datasets.ClassLabel(names=["neg", "pos"])
+        features = datasets.Features({"said": datasets.Value("string"), "stars": labels})
+        return datasets.Dataset.from_list([{"said": s, "stars": n} for s, n in rows], features)
+
+    recipe = {**QUICK, **({} if task is None else {"task": task})}
+    given: dict[str, Any] = {"data": made(40), "validation": 0.2, "test": 0.1}
+    if shape == "several sets":
+        given = {"data": made(40), "validation": made(8), "test": made(4)}
+    elif shape == "splits":
+        given = {"data": datasets.DatasetDict({"train": made(40), "dev": made(8), "test": made(4)})}
+    run = robustplug.train(recipe, columns=("said", "stars"), out=tmp_path / "run", **given)
+    train = 28 if shape == "one set" else 40
+    assert run.parts.task.info.sizes == {"train": train, "validation": 8, "test": 4}
+    assert isinstance(run.parts.task, TextTask)
+    assert run.parts.task.info.class_names == ("neg", "pos")
+    assert run.parts.recipe.task.options.split_seed == (3 if task and task["use"] == "text" else 0)
+    assert run.result.threat["use"] == "word-substitution"
+    assert not run.result.attacks[1].skipped
+
+
 @pytest.mark.parametrize(
     ("threat", "text"),
     [
