@@ -62,7 +62,7 @@ def networks_of(method: Use, path: KeyPath = ("method",)) -> Iterator[tuple[KeyP
 
 
 def starts_of(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
-    """Yield what a resolved recipe takes from elsewhere, with key paths: each `from`, and each `RunFolder`."""
+    """Yield what a resolved recipe takes from elsewhere, with its key path: each `from` and `RunFolder`."""
     if recipe.model is not None:
         yield from _starts(recipe.model, ("model",))
     yield from _starts(recipe.method, ("method",))
