@@ -101,6 +101,10 @@ def paced(method: Mapping[str, Any], made_for: int, epochs: int) -> dict[str, An
         # A radius of CAT takes at least two visits to its largest value, and a weight is at most 1.
         most = float(Fraction(str(method["vicinity"]["eps"]))) / 2 if method["use"] == "cat" else 1.0
         changed[speed] = min(most, method[speed] * made_for / epochs)
+    attack = method.get("perturbation", {})
+    if "milestones" in attack:
+        stretched = [round(each * epochs / made_for) for each in attack["milestones"]]
+        changed["perturbation"] = {**attack, "milestones": stretched}
     return changed
 
 

@@ -4,7 +4,8 @@
     python benchmarks/modern.py --write         # write the files
 
 A method gets the number of epochs that is closest to the budget, and what its recipe spreads over epochs is
-spread over these. Then `benchmarks/methods.py --study FILE` runs a study and stores its numbers.
+spread over these. Then `benchmarks/methods.py --study FILE` runs a study and stores its numbers. The row
+`trades-extra` reads the file that its task names, which `benchmarks/generated.py` makes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "n-fgsm": ("n-fgsm", {}, {}),
     "swa": ("swa", {}, {}),
     "gairat": ("gairat", {}, {}),
+    "fat": ("fat", {}, {}),
     "trades-ema": ("trades", {}, {"ema_decay": 0.995}),
+    "trades-extra": ("trades", {}, {}),
     "awp-pgd-at": ("awp", {"inner": "pgd-at"}, {}),
     "ard": ("rslad", {"teacher": {"use": "MODEL", "from": "cell:recipe=trades"}, "variant": "ard"}, {}),
     "adaad": ("rslad", {"teacher": {"use": "MODEL", "from": "cell:recipe=trades"}, "variant": "adaad"}, {}),
@@ -54,7 +57,9 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "sprout": ("sprout", {}, {}),
 }
 # Passes of an epoch, where they depend on what the model withstands: as measured on the digits.
-MEASURED = {"iaat": 46.4, "gairat": 22}
+MEASURED = {"iaat": 46.4, "gairat": 22, "fat": 18.6}
+# Share of extra samples in each batch of a row: its epochs have n / (1 − share) rows.
+EXTRA = {"trades-extra": 0.5}
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Plan:
         test: number of test samples; None for all.
         lr: learning rate.
         optimizer: more options of SGD.
+        augment: random changes of all training inputs in rows with extra samples, in the place of the task's.
     """
 
     head: str
@@ -84,6 +90,7 @@ class Plan:
     validate: int = 250
     lr: float = 0.03
     optimizer: Mapping[str, Any] | None = None
+    augment: Sequence[Mapping[str, Any]] = ()
 
 
 def relative(table: Any) -> Any:
@@ -118,8 +125,28 @@ def method_for(row: str, plan: Plan) -> tuple[dict[str, Any], int]:
     return method, made_for
 
 
+def task_for(row: str, plan: Plan) -> Mapping[str, Any]:
+    """Return the table of a row's task under a plan."""
+    if row not in EXTRA:
+        return plan.task
+    name = plan.task["use"]
+    return {
+        "use": "mix",
+        "share": EXTRA[row],
+        "teacher": "cell:recipe=erm",
+        "base": {**plan.task, **({"augment": False} if plan.augment else {})},
+        "extra": {"use": "arrays", "path": f"generated-{name}.npz", "validation": 0, "test": 0},
+    }
+
+
 def passes_of_epoch(row: str, method: Mapping[str, Any]) -> float:
-    """Return the forwards plus backwards of a sample in an epoch."""
+    """Return the forwards plus backwards of an epoch for each sample that is not an extra one."""
+    if row in EXTRA:
+        return _passes_of_row(row, method) / (1 - EXTRA[row])
+    return _passes_of_row(row, method)
+
+
+def _passes_of_row(row: str, method: Mapping[str, Any]) -> float:
     if row in MEASURED:
         return MEASURED[row]
 
@@ -138,11 +165,22 @@ def case_of(row: str, plan: Plan) -> dict[str, Any]:
     """Return the case of a row."""
     method, made_for = method_for(row, plan)
     each = passes_of_epoch(row, method)
-    epochs = plan.epochs or max(1, round((plan.budget or 0) / each))
+    epochs = _epochs(row, plan, each)
     print(f"{row:20} {epochs:4} epochs, {epochs * each:6.0f} passes", flush=True)
-    train = {"epochs": epochs, **ROWS[row][2]}
-    settings = {"method": paced(method, made_for, epochs), "train": train, "validate": {"every": epochs}}
+    augment = {"augment": [dict(each) for each in plan.augment]} if row in EXTRA and plan.augment else {}
+    settings = {
+        "task": task_for(row, plan),
+        "method": paced(method, made_for, epochs),
+        "train": {"epochs": epochs, **ROWS[row][2], **augment},
+        "validate": {"every": epochs},
+    }
     return {"label": row, "set": settings}
+
+
+def _epochs(row: str, plan: Plan, each: float) -> int:
+    if plan.epochs is not None:
+        return round(plan.epochs * (1 - EXTRA.get(row, 0.0)))
+    return max(1, round((plan.budget or 0) / each))
 
 
 # Milliseconds of a forward or a backward of 128 samples by ResNet-18: a step of PGD-AT(10) takes 22 of them.
@@ -156,7 +194,8 @@ ATTACK = 100 * 2 + 9 * 100 * 2 + 9 * 100 * 2 + 5000
 
 def hours(plan: Plan) -> dict[str, float]:
     """Return the hours of a study's training on a GPU, by how an update is run, and of its attacks."""
-    passes = sum((plan.epochs or 0) * passes_of_epoch(row, method_for(row, plan)[0]) for row in ROWS)
+    each = {row: passes_of_epoch(row, method_for(row, plan)[0]) for row in ROWS}
+    passes = sum(_epochs(row, plan, each[row]) * each[row] for row in ROWS)
     runs = len(plan.seeds)
     found = {way: runs * passes * UPDATES * each / 3.6e6 for way, each in PER_PASS.items()}
     batches = (plan.test or 10_000) / 128
@@ -187,7 +226,6 @@ def study_of(name: str, plan: Plan) -> str:
         "seeds": list(plan.seeds),
         **audited,
         "set": {
-            "task": plan.task,
             "model": plan.model,
             "optimizer": {"use": "sgd", "lr": plan.lr, **(plan.optimizer or {})},
             "schedule": {"use": "cosine"},
@@ -209,7 +247,8 @@ WRITTEN = "Written by benchmarks/modern.py, which says how the epochs follow fro
 PLANS: dict[str, Plan] = {
     "modern": Plan(
         "The methods of today at one cost, on scikit-learn's digits: some two hours of one core.\n"
-        f"{WRITTEN}about 330 passes per sample.",
+        f"{WRITTEN}about 330 passes per sample.\n"
+        "Before: python benchmarks/generated.py --task digits --out generated-digits.npz",
         {"use": "digits"},
         {"use": "small-cnn", "width": 16},
         0.1,
@@ -218,7 +257,8 @@ PLANS: dict[str, Plan] = {
     ),
     "modern-mnist": Plan(
         "The methods of today at one cost, on 1,000 images of MNIST: an evening on two cores.\n"
-        f"{WRITTEN}about 330 passes per sample.",
+        f"{WRITTEN}about 330 passes per sample.\n"
+        "Before: python benchmarks/generated.py --task mnist --train-samples 1000 --out generated-mnist.npz",
         {"use": "mnist", "train_samples": 1000},
         {"use": "small-cnn", "width": 8},
         0.1,
@@ -227,7 +267,9 @@ PLANS: dict[str, Plan] = {
     ),
     "modern-cifar10-subset": Plan(
         "The methods of today at one cost, on 2,000 images of CIFAR-10: an evening on two cores.\n"
-        f"{WRITTEN}about 330 passes per sample.",
+        f"{WRITTEN}about 330 passes per sample.\n"
+        "Before: python benchmarks/generated.py --task cifar10 --train-samples 2000 \\\n"
+        "    --out generated-cifar10.npz",
         {"use": "cifar10", "train_samples": 2000, "augment": False},
         {"use": "small-cnn", "width": 8},
         "8/255",
@@ -236,7 +278,8 @@ PLANS: dict[str, Plan] = {
     ),
     "modern-cifar10": Plan(
         "The methods of today on CIFAR-10, for one GPU: ResNet-18, 30 epochs of each.\n"
-        "Written by benchmarks/modern.py.",
+        "Written by benchmarks/modern.py. The row trades-extra needs a file of generated images, see\n"
+        "recipes/trades-extra-cifar10.toml, as generated-cifar10.npz; half of each batch is from there.",
         {"use": "cifar10"},
         {"use": "resnet18"},
         "8/255",
@@ -246,6 +289,10 @@ PLANS: dict[str, Plan] = {
         validate=1000,
         lr=0.1,
         optimizer={"momentum": 0.9, "weight_decay": 5e-4},
+        augment=(
+            {"use": "torchvision:RandomCrop", "size": 32, "padding": 4},
+            {"use": "torchvision:RandomHorizontalFlip"},
+        ),
     ),
 }
 

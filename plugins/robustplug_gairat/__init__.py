@@ -69,10 +69,13 @@ class GairatOptions(WrapperOptions):
     """Options of `gairat`.
 
     Attributes:
+        weights: function from κ/K to weights; "tanh" is the default of the authors' code.
         shift: λ, which makes the weights of samples more equal the larger it is; −1 in the authors' code.
+            "discrete" has none.
         warmup: number of first epochs in which all weights are 1; half of the run in the authors' code.
     """
 
+    weights: Literal["tanh", "sigmoid", "discrete"] = "tanh"
     shift: Real = -1.0
     warmup: Natural = 0
 

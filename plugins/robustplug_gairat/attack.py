@@ -14,6 +14,8 @@ from . import EarlyStoppedOptions
 
 WITHSTOOD = "withstood"
 """Key of a view's info: κ/K, the share of the steps at whose start a sample is classified rightly, (N,)."""
+STEPS = "steps"
+"""Key of a view's info: K, the largest number of steps, (N,)."""
 
 
 def countdown(right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +48,7 @@ class EarlyStopped:
         self.options, self.own_loss = options, loss
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view with the perturbed x, and κ/K as "withstood" in its info."""
+        """Return the view with the perturbed x, and κ/K as "withstood" and K as "steps" in its info."""
         options, radius = self.options, step.radii(view, vicinity)
         size = 2.5 * radius / options.steps
         if options.step_size is not None:
@@ -77,7 +79,8 @@ class EarlyStopped:
                 reached[rows] = x
         share = withstood / options.steps
         step.log(WITHSTOOD, share)
-        return view.replace(x=reached, info={**view.info, WITHSTOOD: share})
+        most = torch.full_like(share, options.steps)
+        return view.replace(x=reached, info={**view.info, WITHSTOOD: share, STEPS: most})
 
     def _tau(self, step: Step) -> int:
         tau, milestones = self.options.tau, self.options.milestones

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,19 +11,27 @@ from torch import Tensor
 from robustplug.api import Batch, Step, View, Wrapper
 
 from . import GairatOptions
-from .attack import WITHSTOOD
+from .attack import STEPS, WITHSTOOD
 
 
-def geometry_weights(withstood: Tensor, shift: float) -> Tensor:
-    """Return ω = (1 + tanh(λ + 5 · (1 − 2κ/K))) / 2 of each sample, (N,), in (0, 1), not normalised.
+def geometry_weights(
+    withstood: Tensor, steps: Tensor, shift: float, function: Literal["tanh", "sigmoid", "discrete"]
+) -> Tensor:
+    """Return ω of each sample, (N,), in (0, 1], not normalised, as `GAIR` of the authors' code.
 
-    As "Tanh" in `GAIR` of the authors' code.
+    With z = λ + 5 · (1 − 2κ/K): "tanh" is (1 + tanh z) / 2, "sigmoid" is 1 / (1 + e⁻ᶻ), and "discrete" is
+    1 − κ / (K + 1).
 
     Args:
         withstood: κ/K, (N,), in [0, 1].
+        steps: K, (N,).
         shift: λ.
+        function: which function.
     """
-    return (1 + torch.tanh(shift + 5 * (1 - 2 * withstood))) / 2
+    if function == "discrete":
+        return 1 - withstood * steps / (steps + 1)
+    z = shift + 5 * (1 - 2 * withstood)
+    return torch.sigmoid(z) if function == "sigmoid" else (1 + torch.tanh(z)) / 2
 
 
 class Gairat(Wrapper[GairatOptions]):
@@ -39,7 +48,9 @@ class Gairat(Wrapper[GairatOptions]):
         return [self._weighed(step, view) if WITHSTOOD in view.info else view for view in views]
 
     def _weighed(self, step: Step, view: View) -> View:
-        weights = geometry_weights(view.info[WITHSTOOD], self.options.shift)
+        weights = geometry_weights(
+            view.info[WITHSTOOD], view.info[STEPS], self.options.shift, self.options.weights
+        )
         mean = weights.mean()
         step.average([mean])
         weights = weights / mean

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from .options import Rest
+from .options import OfRun, Rest
 from .traits import NO_TRAITS, Traits
 
 Kind = Literal[
@@ -242,6 +242,19 @@ def rest_name(options: type[Any]) -> str | None:
         if any(isinstance(note, Rest) for note in getattr(hint, "__metadata__", ())):
             return name
     return None
+
+
+@_once_for_each
+def run_folders(options: type[Any]) -> tuple[str, ...]:
+    """List the fields of an options dataclass that name the folder of a run (see `options.RunFolder`)."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    return tuple(name for name, hint in hints.items() if _is_run_folder(hint))
+
+
+def _is_run_folder(hint: Any) -> bool:
+    if typing.get_origin(hint) in (UnionType, typing.Union):
+        return any(_is_run_folder(arg) for arg in get_args(hint))
+    return any(isinstance(note, OfRun) for note in getattr(hint, "__metadata__", ()))
 
 
 @_once_for_each

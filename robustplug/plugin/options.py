@@ -100,6 +100,16 @@ class Rest:
         return "Rest()"
 
 
+class OfRun:
+    """Mark an option as the folder of a finished run; see `RunFolder`."""
+
+    def __repr__(self) -> str:
+        return "OfRun()"
+
+
+RunFolder = Annotated[str, OfRun()]
+"""The folder of a finished run, such as a teacher's. It is looked for when a recipe that is to be trained is
+read; in a study it may also be a cell, as `from` may: "cell:method=TRADES"."""
 Real = Annotated[float, Finite(), FractionText()]
 """Any finite number; recipes may write a fraction."""
 NonNegative = Annotated[float, Bounds(ge=0), Finite(), FractionText()]

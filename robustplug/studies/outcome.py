@@ -14,7 +14,7 @@ from ..recipe.errors import RecipeError
 from ..recipe.load import read_suite
 from ..recipe.study import run_name
 from ..recipe.toml.cells import in_order
-from ..recipe.toml.started import models_of, starting_from
+from ..recipe.toml.started import starting_from, starts_of
 from ..recipe.write import digest, options_to_mapping, use_to_mapping
 from ..runs.choose import differences, stored_recipe
 from ..runs.folder import holds_run, is_finished
@@ -101,7 +101,7 @@ def runs_of(study: Study, folder: Path) -> list[Run]:
 
 def _where_it_was(run: Run, stored: Recipe) -> Run:
     """Return a run whose recipe starts from where its stored recipe does, if the study's folder was moved."""
-    kept = [Path(model.start) for _, model in models_of(stored) if model.start is not None]
+    kept = [Path(start) for _, start in starts_of(stored)]
     starts = {
         start: str(next((place for place in kept if place.parts[-2:] == need.parts[-2:]), need))
         for start, need in run.needs.items()

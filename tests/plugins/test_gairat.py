@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -140,26 +140,41 @@ def test_noise_of_a_sample_does_not_depend_on_who_has_stopped() -> None:
     assert not torch.equal(alone.x[odd], together.x[odd])
 
 
-def weights_by_hand(kappa: list[int], steps: int, shift: float) -> list[float]:
-    raw = [(math.tanh(shift + (steps / 2 - each) * 5 / (steps / 2)) + 1) / 2 for each in kappa]
+Function = Literal["tanh", "sigmoid", "discrete"]
+
+
+def weights_by_hand(kappa: list[int], steps: int, shift: float, function: Function = "tanh") -> list[float]:
+    """Return the weights of `GAIR`, from its formulas, sample by sample."""
+    raw = []
+    for each in kappa:
+        z = shift + (steps / 2 - each) * 5 / (steps / 2)
+        tanh, sigmoid = (math.tanh(z) + 1) / 2, 1 / (1 + math.exp(-z))
+        raw.append({"tanh": tanh, "sigmoid": sigmoid, "discrete": (steps + 1 - each) / (steps + 1)}[function])
     return [value * len(raw) / sum(raw) for value in raw]
 
 
-def test_weights_are_those_of_the_transcription() -> None:
+@pytest.mark.parametrize("function", get_args(Function))
+def test_weights_are_those_of_the_transcription(function: Function) -> None:
     kappa = [0, 2, 5, 10]
-    found = geometry_weights(torch.tensor(kappa) / 10, -1.0)
-    torch.testing.assert_close(found / found.mean(), torch.tensor(weights_by_hand(kappa, 10, -1.0)))
+    found = geometry_weights(torch.tensor(kappa) / 10, torch.full((4,), 10.0), -1.0, function)
+    torch.testing.assert_close(found / found.mean(), torch.tensor(weights_by_hand(kappa, 10, -1.0, function)))
     assert (found[:-1] > found[1:]).all()
+    # No two functions weigh alike.
+    others = [weights_by_hand(kappa, 10, -1.0, each) for each in get_args(Function) if each != function]
+    assert all(abs(other[2] - float(found[2] / found.mean())) > 0.02 for other in others)
 
 
-@pytest.mark.parametrize("inner", ["pgd-at", "trades", "mart"])
-def test_views_of_the_attack_are_weighed_and_others_are_not(inner: str) -> None:
+@pytest.mark.parametrize(
+    ("inner", "function"),
+    [("pgd-at", "discrete"), ("pgd-at", "tanh"), ("trades", "sigmoid"), ("mart", "tanh")],
+)
+def test_views_of_the_attack_are_weighed_and_others_are_not(inner: str, function: Function) -> None:
     options = {
         "use": inner,
         "vicinity": {"use": "linf", "eps": 0.04},
         "perturbation": friendly(4, 4, start="uniform", step_size=0.02),
     }
-    made = bench("gairat", {"shift": -0.5, "inner": options})
+    made = bench("gairat", {"shift": -0.5, "weights": function, "inner": options})
     step = made.step(half_right(made))
     views = made.views(step)
     plain = bench(inner, {key: value for key, value in options.items() if key != "use"})
@@ -169,7 +184,7 @@ def test_views_of_the_attack_are_weighed_and_others_are_not(inner: str) -> None:
             assert weight == factor
             continue
         kappa = (view.info[WITHSTOOD] * 4).round().int().tolist()
-        expected = torch.tensor(weights_by_hand(kappa, 4, -0.5))
+        expected = torch.tensor(weights_by_hand(kappa, 4, -0.5, function))
         assert len(set(kappa)) > 1
         assert isinstance(weight, Tensor)
         expected = expected * (factor(step, view) if callable(factor) else factor)

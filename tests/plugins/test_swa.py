@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.core.method import Averaging
+from robustplug.core.types import Progress
 from robustplug.errors import RunError
 from robustplug.recipe.errors import RecipeError
 from robustplug.training.loop import Loop
 from robustplug.training.running.average import Average
 from robustplug.training.running.update import Outcome, Update
 from robustplug.training.session import Session
+from robustplug_robmask.masks import MaskedNorm
 
 from ..training.runs import merged, newest, tiny
 from ..training.test_resume import check_resume
@@ -199,6 +201,58 @@ def test_layers_that_no_input_reaches_keep_their_statistics() -> None:
     assert kept.spare.running_mean is not None
     assert torch.equal(kept.spare.running_mean, torch.full((3,), 7.0))
     torch.testing.assert_close(kept.norm.running_mean, model.linear(x).detach().mean(0))
+
+
+class Others(nn.Module):
+    """A network with statistics that are no BatchNorm's: masks, an instance norm, buffers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masked = MaskedNorm(nn.BatchNorm2d(2), 2, separate=True)
+        self.instance = nn.InstanceNorm2d(2, track_running_stats=True)
+        self.norm = nn.BatchNorm2d(2)
+        self.register_buffer("share", torch.zeros(2))
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.get_buffer("share").add_(1)
+            self.get_buffer("seen").add_(3)
+        found: Tensor = self.norm(self.instance(self.masked(x)))
+        return found
+
+
+@pytest.mark.parametrize(("decay", "late"), [(None, 0.5), (0.75, 0.25)])
+def test_statistics_of_other_layers_are_averaged_like_the_weights(decay: float | None, late: float) -> None:
+    model = Others()
+    average = Average(Averaging(decay=decay), model)
+    x = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    states = []
+    for number in range(2):
+        model(x + number)
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        if decay is None:
+            average.after_epoch(model, number)
+        else:
+            average.after_update(model, Progress(number, 2), number)
+    kept = average.kept.module
+    before = {name: value.clone() for name, value in kept.state_dict().items()}
+    others = [name for name in before if name.startswith(("masked", "instance", "share", "seen"))]
+    assert {"masked.mean", "masked.variance", "masked.batches", "instance.running_var"} < set(others)
+    for name in others:
+        first, last = (state[name] for state in states)
+        # Counts have no mean: they are those of the last weights.
+        whole = not first.is_floating_point()
+        expected = last if whole else (1 - late) * first + late * last
+        torch.testing.assert_close(before[name], expected)
+    # The basis of the mask that was on has moved, and so has its average; the other basis has not.
+    assert not torch.equal(before["masked.mean"][0], before["masked.mean"][1])
+    assert torch.equal(before["masked.mean"][1], torch.zeros(2))
+    average.estimate([x, x + 5])
+    after = kept.state_dict()
+    assert not torch.equal(after["norm.running_mean"], before["norm.running_mean"])
+    for name in others:
+        assert torch.equal(after[name], before[name]), name
 
 
 @pytest.mark.parametrize(

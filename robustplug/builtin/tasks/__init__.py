@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ...api import Bounds, Component, Count, Finite, FractionText, Real, Use
+from ...api import Bounds, Component, Count, Finite, FractionText, Real, RunFolder, Use
 
 Share = Annotated[float, Bounds(gt=0, lt=1), Finite(), FractionText()]
 """A fraction above 0 and below 1."""
@@ -225,7 +225,7 @@ class MixOptions:
     base: Annotated[Use, "task"]
     extra: Annotated[Use, "task"]
     share: Share = 0.5
-    teacher: str | None = None
+    teacher: RunFolder | None = None
     score_extra: bool = False
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from ...plugin.registry import did_you_mean
 from ..errors import Finding, KeyPath
 from ..options import Recipe
-from .started import models_of
+from .started import starts_of
 
 PREFIX = "cell:"
 
@@ -57,7 +57,7 @@ def cell_of(start: str, axes: Sequence[str], labels: Sequence[str], names: Mappi
 def cells_needed(
     axes: Sequence[str], cells: Sequence[Labelled]
 ) -> tuple[list[dict[str, int]], list[tuple[int, Finding]]]:
-    """Return for each cell the numbers of those that it starts from, by `from`.
+    """Return for each cell the numbers of those that it starts from, by `from` or as a run folder.
 
     Args:
         axes: names of the axes.
@@ -72,18 +72,18 @@ def cells_needed(
     places: list[dict[str, KeyPath]] = [{} for _ in cells]
     findings: list[tuple[int, Finding]] = []
     for number, cell in enumerate(cells):
-        for path, model in models_of(cell.recipe):
-            if model.start is None or not is_cell(model.start):
+        for place, start in starts_of(cell.recipe):
+            if not is_cell(start):
                 continue
-            place, found = (*path, "from"), cell_of(model.start, axes, cell.labels, names)
+            found = cell_of(start, axes, cell.labels, names)
             if found is None:
-                text = model.start.removeprefix(PREFIX)
+                text = start.removeprefix(PREFIX)
                 close = did_you_mean(text, names)
                 hint = f'did you mean "{PREFIX}{close}"?' if close else f"known: {', '.join(names)}"
                 findings.append((number, Finding(place, f'"{text}" is no cell of this study', hint)))
             else:
-                needed[number][model.start] = found
-                places[number][model.start] = place
+                needed[number][start] = found
+                places[number][start] = place
     for number, starts in enumerate(needed):
         for start, other in starts.items():
             if number in _all_needed(other, needed):

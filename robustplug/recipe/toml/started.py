@@ -1,4 +1,4 @@
-"""Models that start from given weights: of a run, which says what they are, of a file or of a library."""
+"""What a recipe takes from elsewhere: the weights of its models, and other runs that it names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files.reading import is_file, is_folder
-from ...plugin.component import Use, slots
+from ...plugin.component import Use, run_folders, slots
 from ...plugin.registry import Registry
 from ..errors import Finding, KeyPath
 from ..messages import show
@@ -61,15 +61,39 @@ def networks_of(method: Use, path: KeyPath = ("method",)) -> Iterator[tuple[KeyP
             yield from networks_of(value, (*path, slot.name))
 
 
-def models_of(recipe: Recipe) -> Iterator[tuple[KeyPath, Use]]:
-    """Yield the model of a resolved recipe, if it names one, and the networks of its method."""
+def starts_of(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what a resolved recipe takes from elsewhere, with its key path: each `from` and `RunFolder`."""
     if recipe.model is not None:
-        yield ("model",), recipe.model
-    yield from networks_of(recipe.method)
+        yield from _starts(recipe.model, ("model",))
+    yield from _starts(recipe.method, ("method",))
+    yield from _starts(recipe.task, ("task",))
+
+
+def _starts(use: Use, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if use.start is not None:
+        yield (*path, "from"), use.start
+    yield from _folders(use, path)
+    for place, inner in _inside(use):
+        yield from _starts(inner, (*path, *place))
+
+
+def _folders(use: Use, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    for name in run_folders(type(use.options)):
+        if getattr(use.options, name) is not None:
+            yield (*path, name), getattr(use.options, name)
+
+
+def _inside(use: Use) -> Iterator[tuple[KeyPath, Use]]:
+    """Yield the components in the slots of a resolved one, with their places."""
+    for slot in slots(type(use.options)).values():
+        value = getattr(use.options, slot.name)
+        for number, each in enumerate(value if isinstance(value, tuple) else (value,)):
+            if isinstance(each, Use):
+                yield ((slot.name, number) if slot.many else (slot.name,)), each
 
 
 def starting_from(recipe: Recipe, starts: Mapping[str, str]) -> Recipe:
-    """Return a resolved recipe whose models start from other places.
+    """Return a resolved recipe that takes from other places what `starts_of` lists.
 
     Args:
         recipe: a recipe.
@@ -77,35 +101,44 @@ def starting_from(recipe: Recipe, starts: Mapping[str, str]) -> Recipe:
     """
 
     def moved(use: Use) -> Use:
-        inner = {
-            slot.name: moved(value)
-            for slot in slots(type(use.options)).values()
-            if slot.kind in ("model", "method") and isinstance(value := getattr(use.options, slot.name), Use)
-        }
-        options = dataclasses.replace(use.options, **inner) if inner else use.options
+        changed: dict[str, Any] = {name[-1]: starts.get(old, old) for name, old in _folders(use, ())}
+        for slot in slots(type(use.options)).values():
+            value = getattr(use.options, slot.name)
+            if isinstance(value, Use):
+                changed[slot.name] = moved(value)
+            elif isinstance(value, tuple):
+                changed[slot.name] = tuple(map(moved, value))
+        options = dataclasses.replace(use.options, **changed) if changed else use.options
         start = use.start if use.start is None else starts.get(use.start, use.start)
         return dataclasses.replace(use, options=options, start=start)
 
+    if not any(old in starts for _, old in starts_of(recipe)):
+        return recipe
     model = None if recipe.model is None else moved(recipe.model)
-    return dataclasses.replace(recipe, model=model, method=moved(recipe.method))
+    return dataclasses.replace(recipe, model=model, method=moved(recipe.method), task=moved(recipe.task))
 
 
 def missing_weights(
     recipe: Recipe, registry: Registry, later: Callable[[str], bool] = lambda start: False
 ) -> Iterator[Finding]:
-    """Yield a finding for every model of a resolved recipe whose initial weights do not exist.
+    """Yield a finding for all that a resolved recipe takes from elsewhere and that does not exist.
 
     Args:
         recipe: a recipe.
         registry: the available components.
-        later: whether the weights of a `from` are made before they are needed.
+        later: whether what a `from` or a run folder states is made before it is needed.
     """
-    for path, model in models_of(recipe):
+    models = [] if recipe.model is None else [(("model",), recipe.model)]
+    for path, model in (*models, *networks_of(recipe.method)):
         if model.start is not None and later(model.start):
             continue
         found = _cannot_start(path, model, registry)
         if found is not None:
             yield found
+    known = {(*path, "from") for path, _ in (*models, *networks_of(recipe.method))}
+    for path, start in starts_of(recipe):
+        if path not in known and not later(start) and not is_file(Path(start) / "model.safetensors"):
+            yield Finding(path, f"{start} is not the folder of a finished run", "train it first")
 
 
 def _cannot_start(place: KeyPath, model: Use, registry: Registry) -> Finding | None:

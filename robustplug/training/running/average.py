@@ -100,7 +100,7 @@ class Average:
 
         Statistics that belong to the weights of the run do not fit their average. Layers that are in eval
         mode in training keep theirs, and so do those that these inputs do not reach; torch's `update_bn`
-        would reset both. Nothing is read if there is no such layer.
+        would reset both. All other buffers stay averages, too. Nothing is read if there is no such layer.
 
         Args:
             inputs: batches of training inputs.
@@ -113,7 +113,9 @@ class Average:
         if not layers:
             return 0
         rows = 0
-        with self._as_in_training(), _restarted(layers), torch.no_grad():
+        counted = {id(value) for layer in layers for value in layer.buffers()}
+        others = [value for value in self.kept.module.buffers() if id(value) not in counted]
+        with self._as_in_training(), _restarted(layers), _left_alone(others), torch.no_grad():
             for x in inputs:
                 call(self.kept.module, x)
                 rows += len(x)
@@ -137,6 +139,17 @@ class Average:
         own = torch.stack([parameter.detach().float().norm() for _, parameter in pairs]).norm()
         apart = torch.stack([(mean - parameter).detach().float().norm() for mean, parameter in pairs]).norm()
         return apart / own if self.begun else torch.zeros_like(own)
+
+
+@contextlib.contextmanager
+def _left_alone(values: list[Tensor]) -> Iterator[None]:
+    """Put back the values of buffers after a block."""
+    before = [value.clone() for value in values]
+    try:
+        yield
+    finally:
+        for value, old in zip(values, before, strict=True):
+            value.copy_(old)
 
 
 @contextlib.contextmanager
