@@ -37,6 +37,8 @@ class Awp(Wrapper[AwpOptions]):
     update.
     """
 
+    whole_batch = "awp moves the weights along the gradient of the whole batch"
+
     @contextlib.contextmanager
     def around_loss(self, step: Step, views: Sequence[View]) -> Iterator[None]:
         """Move the weights for the loss and its gradient, from the warm-up's end on."""

@@ -91,6 +91,8 @@ class MixedLoss:
 
     def __init__(self, options: CatLossOptions) -> None:
         self.kappa, self.margin_weight = options.kappa, options.margin_weight
+        if self.margin_weight == "radius-sum":
+            self.whole_batch = 'margin_weight = "radius-sum" adds up over the whole batch'
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return the loss of each sample, (N,)."""

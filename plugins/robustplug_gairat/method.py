@@ -40,6 +40,8 @@ class Gairat(Wrapper[GairatOptions]):
     The views of the inner method that its attack made have these weights, on top of their own.
     """
 
+    whole_batch = "gairat divides the weights by their mean over the whole batch"
+
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the views of the inner method, those that carry κ/K with other weights."""
         views = self.inner.views(step, point)

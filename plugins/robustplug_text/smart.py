@@ -117,7 +117,7 @@ class Smart(Method[SmartOptions]):
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         """Move the copy: θ̃ ← β · θ̃ + (1 − β) · θ, as `EMA.update` of the authors' code."""
-        if not self.options.proximal:
+        if not self.options.proximal or not step.closes:
             return
         with torch.no_grad():
             pairs = list(zip(self.earlier.parameters(), step.model.parameters(), strict=True))

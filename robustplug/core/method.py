@@ -43,6 +43,20 @@ def needs_sync(method: Method[Any]) -> bool:
     Any component may have an attribute `needs_sync`; without one it does not wait. Such a method is run
     eagerly: a CUDA graph holds no value that the host reads, and no shape that depends on data.
     """
+    return any(getattr(part, "needs_sync", False) for part in _held(method))
+
+
+def whole_batch(method: Method[Any]) -> str:
+    """Return why an update cannot be computed in micro-batches; "" if it can.
+
+    Any component may have an attribute `whole_batch`, which says that; without one it can.
+    """
+    found = (str(getattr(part, "whole_batch", "")) for part in _held(method))
+    return next(filter(None, found), "")
+
+
+def _held(method: Method[Any]) -> Iterator[Any]:
+    """Yield a method, and all components that it holds."""
     seen: set[int] = set()
     left: list[Any] = [method]
     while left:
@@ -50,15 +64,14 @@ def needs_sync(method: Method[Any]) -> bool:
         if id(part) in seen:
             continue
         seen.add(id(part))
-        if getattr(part, "needs_sync", False):
-            return True
         if isinstance(part, list | tuple):
             left += part
-        elif isinstance(part, Method) or (
+            continue
+        yield part
+        if isinstance(part, Method) or (
             not isinstance(part, nn.Module | type) and (callable(part) or hasattr(part, "sample"))
         ):
             left += getattr(part, "__dict__", {}).values()
-    return False
 
 
 def same_kind(x: Any, origin: Tensor) -> bool:
@@ -111,6 +124,8 @@ class Method(Generic[Options]):
     """Whether an update must wait for the device; such updates are never captured in a CUDA graph."""
     second_order: bool = False
     """Whether the loss contains input gradients with a graph, which a compiled model does not have."""
+    whole_batch: str = ""
+    """What an update does that needs all rows of its batch at once; "" if micro-batches do the same."""
 
     def __init__(
         self,
@@ -166,7 +181,11 @@ class Method(Generic[Options]):
         return contextlib.nullcontext()
 
     def after_backward(self, step: Step, views: Sequence[View]) -> None:
-        """Act after the backward pass and before the optimiser update."""
+        """Act after the backward pass and before the optimiser update.
+
+        With `train.micro_batch`, this and `after_step` are called for each micro-batch, after the backward
+        pass and the update of the whole batch; `step.closes` marks the last call.
+        """
 
     def after_step(self, step: Step, views: Sequence[View]) -> None:
         """Act after the optimiser update; write per-sample memory here."""

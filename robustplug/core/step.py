@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,45 +20,10 @@ from .state import MethodState
 from .types import Batch, Pass, Progress, View
 
 if TYPE_CHECKING:
+    from .calling.needs import Bounded, Iterating, Slots
     from .task import Task
 
 NO_GRADIENTS = "the model has no gradients: only black-box attacks can be run on it"
-
-
-class Slots(Protocol):
-    """What a Step needs from a method: the three slots between a view and its loss."""
-
-    @property
-    def label_map(self) -> Callable[[Step, View], Any]:
-        """Return h."""
-        ...
-
-    @property
-    def output_map(self) -> Callable[[Step, View], Any]:
-        """Return g∘f."""
-        ...
-
-    @property
-    def loss(self) -> Callable[[Step, View, Any, Any], Tensor]:
-        """Return the per-sample loss."""
-        ...
-
-
-class Iterating(Protocol):
-    """What runs the iterations of an attack; see `Step.iterate`."""
-
-    def run(self, step: Step, iteration: Callable[..., Any], view: View, state: Sequence[Any]) -> Any:
-        """Run one."""
-        ...
-
-
-class Bounded(Protocol):
-    """What a Step needs from a vicinity: the radius of views that have none of their own."""
-
-    @property
-    def eps(self) -> float:
-        """Return the radius."""
-        ...
 
 
 def unchanged(tensors: Sequence[Tensor]) -> None:
@@ -86,6 +51,8 @@ class Step:
         class_weights: a factor of each class's loss, (K,); None for none.
         average: replaces tensors by their means over all processes.
         iterations: what runs the iterations of an evaluation's attack; None to run them as they are written.
+        first_row: place of the batch's first row among those of this process; above 0 in later micro-batches.
+        closes: whether the batch is the last micro-batch of its update, or the only one.
     """
 
     model: nn.Module
@@ -103,6 +70,8 @@ class Step:
     class_weights: Tensor | None = None
     average: Callable[[Sequence[Tensor]], None] = unchanged
     iterations: Iterating | None = None
+    first_row: int = 0
+    closes: bool = True
     logged: dict[str, Tensor] = field(default_factory=dict)
     reported: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, Tensor] = field(default_factory=dict)
@@ -294,13 +263,13 @@ class Step:
         several processes, gradients are not averaged by themselves.
         """
         wrapped, self.wrapped = self.wrapped, None
-        self._forget()
+        self.forget()
         try:
             with values_kept(self.model.buffers()):
                 yield
         finally:
             self.wrapped = wrapped
-            self._forget()
+            self.forget()
 
     @contextlib.contextmanager
     def moved(self, moves: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
@@ -311,7 +280,7 @@ class Step:
         Args:
             moves: what to add, by parameter, of its shape.
         """
-        self._forget()
+        self.forget()
         try:
             with values_kept(moves):
                 with torch.no_grad():
@@ -319,9 +288,9 @@ class Step:
                         parameter.add_(move)
                 yield
         finally:
-            self._forget()
+            self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Forget the outputs that could be shared; their graphs will not go backwards any more."""
         self._cache.clear()
         self._graph_rows = 0

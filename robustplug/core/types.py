@@ -98,10 +98,10 @@ class View:
         return len(self.index)
 
 
-def take(tree: Any, keep: Tensor) -> Any:
+def take(tree: Any, keep: Tensor | slice) -> Any:
     """Select rows of every tensor in a tree of tensors, mappings, lists, tuples and named tuples.
 
-    Tensors without dimensions, numbers and strings stay unchanged.
+    Tensors without dimensions, numbers and strings stay unchanged. A slice selects without copying.
     """
     if hasattr(tree, "ndim") and hasattr(tree, "device"):
         return tree[keep] if tree.ndim else tree

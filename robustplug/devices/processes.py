@@ -126,6 +126,18 @@ class Processes:
         module: nn.Module = self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         return module
 
+    def synchronizing(self, wrapped: nn.Module | None, now: bool) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the gradients of a wrapped module are averaged, or only added up so far.
+
+        Args:
+            wrapped: the module, from `wrap`.
+            now: whether to average what was added up, with the gradient of the block.
+        """
+        if now or self.world == 1:
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[None] = self.accelerator.no_sync(wrapped)
+        return context
+
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Average the gradients of parameters that are not part of a wrapped module."""
         if self.world == 1 or not parameters:

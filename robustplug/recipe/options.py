@@ -95,6 +95,11 @@ class TrainOptions:
             "off" does neither; None or "auto" captures on CUDA, and compiles there where the run is long.
         deterministic: whether the same seed gives the same bits, with algorithms that may be slower; None
             for yes.
+        micro_batch: largest number of rows that a process computes at once; the gradients of all parts of a
+            batch make one update. None for all rows at once.
+        sync_batch_norm: whether BatchNorm takes its statistics from the rows of all processes; None for no.
+        checkpoint_activations: whether the blocks of the model compute their activations again in backward
+            passes instead of keeping them, which takes less memory and more time; None for no.
     """
 
     epochs: Count = 20
@@ -114,6 +119,9 @@ class TrainOptions:
     augment: Annotated[tuple[Use, ...] | None, "augmentation"] = None
     fast: Literal["auto", "off", "capture", "compile", "compile+capture"] | None = None
     deterministic: bool | None = None
+    micro_batch: Rows | None = None
+    sync_batch_norm: bool | None = None
+    checkpoint_activations: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from ..core.types import ParamGroup
     from ..subjects.assemble import Parts
 
-_SETTINGS = ("clip_grad_norm", "ema_decay", "checkpoint_batches", "class_weights")
+_SETTINGS = (
+    *("clip_grad_norm", "ema_decay", "checkpoint_batches", "class_weights"),
+    *("micro_batch", "sync_batch_norm", "checkpoint_activations"),
+)
 
 
 def refuse_what_has_no_effect(parts: Parts, groups: Sequence[ParamGroup], processes: int) -> None:

@@ -21,6 +21,7 @@ from ..core.types import Batch, Pass, Progress, View
 from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError
 from .optim import Optimizers, progress_at
+from .running.micro import divided, merged, micro_batches
 from .running.pending import Pending
 from .running.update import Between, Eager, Outcome, Runner, Update, at_once
 from .watch import Watch
@@ -196,6 +197,7 @@ class Loop:
         update: number of finished updates.
         means: means of the current epoch.
         class_weights: a factor of each class's loss, (K,); None for none.
+        micro_batch: largest number of rows that a process computes at once; None for all.
         runner: what runs the updates; each one as it is written, until another is set.
         generator: this process's generator, which is seeded for each update.
     """
@@ -216,6 +218,7 @@ class Loop:
     update: int = 0
     means: Means = field(default_factory=Means)
     class_weights: Tensor | None = None
+    micro_batch: int | None = None
     lr: float = 0.0
     watch: Watch = field(init=False)
     runner: Runner = field(init=False)
@@ -263,7 +266,8 @@ class Loop:
                 for pass_ in passes:
                     progress = self._progress(epoch, number, len(passes))
                     self.lr = self.optimizers.set_rates(progress)
-                    self._update(batch, pass_, progress, share, rows == batch_size, kept)
+                    parts = micro_batches(rows, self.processes.world, self.micro_batch)
+                    self._update(batch, pass_, progress, share, rows == batch_size, parts, kept)
                 after_batch(self._progress(epoch, number + 1, len(passes)))
         self.check_last_loss(kept)
         if self.average is not None:
@@ -280,10 +284,11 @@ class Loop:
         progress: Progress,
         share: float,
         whole: bool,
+        parts: int,
         kept: Callable[[], str],
     ) -> None:
         seed, last = derive(self.seed, "samples", self.update), progress.batch == progress.batches - 1
-        update = Update(batch, pass_, progress, share, seed, whole, last, self.watch.close)
+        update = Update(batch, pass_, progress, share, seed, whole, last, self.watch.close, parts)
         self.rng(self.update)
         # Dropout and similar layers can only draw from the global generator.
         own = derive(self.seed, "global", self.processes.rank, self.update)
@@ -308,29 +313,44 @@ class Loop:
         after: Callable[[object], None] = watch.after if watched else ignore
         if watched:
             watch.update(update.batch, update.progress)
-        step = Step(self.model, self.method, self.task, update.batch, self.generator, update.progress, pass_)
-        step.meter, step.wrapped, step.seed = self.meter, self.wrapped, update.seed
-        step.share, step.class_weights = update.share, self.class_weights
-        step.average = self.processes.average
+        steps: list[tuple[Step, Tensor, Sequence[View]]] = []
         self.optimizers.zero_grad()
         with self._updating(pass_):
-            total, views = differentiate(self.method, step, after)
+            for first_row, batch in divided(update.batch, update.parts):
+                step = self._step(update, batch, first_row)
+                with self.processes.synchronizing(self.wrapped, step.closes):
+                    total, views = differentiate(self.method, step, after)
+                if update.parts > 1:  # what the gradient did not need would stay in memory
+                    step.forget()
+                steps.append((step, total.detach(), views))
         if self.own and self.processes.world > 1:
             between(partial(self.processes.average_gradients, self.own))
-        self.method.after_backward(step, views)
+        for step, _, views in steps:
+            self.method.after_backward(step, views)
         after(self.method)
         (at_once if self.optimizers.in_graphs else between)(partial(self.optimizers.step, pass_.update))
-        self.method.after_step(step, views)
+        for step, _, views in steps:
+            self.method.after_step(step, views)
         if update.last:  # once in an epoch it costs nothing
             with torch.no_grad():
-                shown = self.task.mechanism(update.batch) if isinstance(self.task, ShowingTask) else NOTHING
-                for name, values in {**shown, **self.method.mechanism(step, views)}.items():
-                    step.log(f"{MECHANISM}/{name}", values)
+                for step, _, views in steps:
+                    shown = self.task.mechanism(step.batch) if isinstance(self.task, ShowingTask) else NOTHING
+                    for name, values in {**shown, **self.method.mechanism(step, views)}.items():
+                        step.log(f"{MECHANISM}/{name}", values)
         if watched:
             watch.done()
         if self.average is not None:
             self.average.after_update(self.model, update.progress, self.update)
-        return Outcome(total.detach(), step.logged, step.counted)
+        return merged([(len(step.batch), Outcome(t, step.logged, step.counted)) for step, t, _ in steps])
+
+    def _step(self, update: Update, batch: Batch, first_row: int) -> Step:
+        """Return the step of an update, or of one of its micro-batches."""
+        step = Step(self.model, self.method, self.task, batch, self.generator, update.progress, update.pass_)
+        step.meter, step.wrapped, step.seed = self.meter, self.wrapped, update.seed
+        step.share = update.share * len(batch) / len(update.batch) if update.parts > 1 else update.share
+        step.class_weights, step.average = self.class_weights, self.processes.average
+        step.first_row, step.closes = first_row, first_row + len(batch) == len(update.batch)
+        return step
 
     def rng(self, update: int) -> torch.Generator:
         """Return this process's generator, seeded for an update."""

@@ -7,23 +7,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from ..core.calling.operations import forward_operations
-from ..core.method import needs_sync
-from ..core.protocols import SelfTrained
-from ..core.random import derive, isolated
 from ..core.reporting import Reporter, Silent
 from ..core.task import notes_of, score_name
 from ..core.types import Cost, EpochReport, Progress, Result, RunInfo, View
 from ..devices.determinism import deterministic
-from ..devices.precision import choose_channels_last, choose_precision, fitting_threads
+from ..devices.precision import fitting_threads
 from ..devices.processes import Processes, start
 from ..devices.signals import StopRequest, stop_requests
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted
 from ..evaluation.judge import refuse_illegal
 from ..evaluation.kept.journal import discard
 from ..evaluation.results import Asked, evaluate_subject
@@ -34,23 +30,19 @@ from ..runs.heads import names
 from ..runs.lock import locked
 from ..runs.result_file import result_to_json, seal_result
 from ..runs.stored import EXTENDED
-from ..subjects.assemble import Parts, assemble, build_part
+from ..subjects.assemble import Parts, assemble
 from ..subjects.starting import load_networks, load_start
 from ..subjects.subject import Subject
-from ..subjects.tuning import grouped
 from ..subjects.wrapping import under_test
 from .data import TrainingData
 from .extend import check_extension, extend, note_on_extension
 from .failures import Place, explained
-from .fast import Fast, choose_fast, compiling_pays, runner_for
-from .fitting import Fitting, refuse_what_has_no_effect
-from .loop import Loop, check_schedule, mechanism_of
-from .optim import Optimizers
-from .running.average import Average, averaging_of
+from .loop import mechanism_of
+from .making import make_session
+from .running.layers import undress
 from .session import Session
 from .store import Store
 from .validate import collapsed, rounding, selection_score, validate
-from .watch import untouched
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
@@ -193,6 +185,8 @@ class Training:
         self.store.restore_selected(session)
         if session.loop.wrapped is not None:
             self.processes.unwrap(session.loop.wrapped)
+        undress(session.loop.model)
+        undress(session.weights())
         exported = method.export(session.weights()).eval()
         training = self._training_cost(session)
         training |= rounding(self.parts, exported, self.processes, self.reporter.warn)
@@ -207,73 +201,9 @@ class Training:
         return Trained(self.folder, exported, result, history, self.processes.main, self.parts)
 
     def _session(self) -> Session:
-        """Choose precision and layout, set up the method, and build the session."""
-        parts, processes = self.parts, self.processes
-        x = self.data.first().x
-        train = parts.recipe.train
-        channels_last = choose_channels_last(train.channels_last, x)
-        if channels_last:
-            parts.model.to(memory_format=torch.channels_last)
-            x = x.contiguous(memory_format=torch.channels_last)
-        with isolated(derive(parts.recipe.seed, "precision"), processes.device):
-            model = parts.model
-            chosen_type = choose_precision(train.precision, model, x, lambda: forward_operations(model, x))
-            half = chosen_type == "bfloat16"
-        precision: Literal["float32", "bfloat16"] = "bfloat16" if processes.from_main(half) else "float32"
-        fast = self._fast(x)
-        chosen = dataclasses.replace(train, precision=precision, channels_last=channels_last, fast=fast)
-        parts.recipe = dataclasses.replace(parts.recipe, train=chosen)
-        with untouched(parts.method):
-            groups = parts.set_up(processes.device)
-        by_itself = isinstance(parts.model, SelfTrained)
-        if by_itself:
-            refuse_what_has_no_effect(parts, groups, processes.world)
-            groups = []
-        schedule = build_part(parts.recipe.schedule, "schedule", "schedule")
-        own = [] if by_itself else grouped(parts.model, parts.recipe.optimizer.more)
-        optimizers = Optimizers(groups, parts.recipe.optimizer, schedule, train.clip_grad_norm, own)
-        rule = averaging_of(parts.method, train.ema_decay)
-        self.processes = processes = start(train.device, precision)
-        inside = {id(parameter) for parameter in parts.model.parameters()}
-        wrapped = processes.wrap(parts.model, "capture" in fast)
-        loop = (Fitting if by_itself else Loop)(
-            parts.model,
-            wrapped,
-            parts.method,
-            parts.task,
-            optimizers,
-            processes,
-            parts.recipe.seed,
-            train.epochs,
-            self.data.count,
-            channels_last,
-            None if rule is None else Average(rule, parts.model),
-            [parameter for parameter in optimizers.parameters() if id(parameter) not in inside],
-            class_weights=self.data.class_weights,
-        )
-        if not loop.batches:
-            raise RunError("the training split has fewer samples than there are processes")
-        if not by_itself:
-            check_schedule(loop)
-            if processes.device.type == "cuda":
-                optimizers.rates_on(processes.device, torch.float32)
-            loop.runner = runner_for(loop, fast, x, self.reporter.warn)
-        manifest = self.store.manifest
-        earlier = frozenset[str]() if manifest is None else manifest.recipes
-        return Session(loop, self.store.digest_for(parts.recipe), earlier=earlier)
-
-    def _fast(self, x: Any) -> Fast:
-        """Choose how updates run."""
-        parts, train = self.parts, self.parts.recipe.train
-        if isinstance(parts.model, SelfTrained):
-            return "off" if train.fast is None or train.fast == "auto" else train.fast
-
-        def pays() -> bool:
-            batches = train.epochs * self.data.count
-            return compiling_pays(parts.model, x, parts.method, batches, parts.recipe.seed)
-
-        device, world = self.processes.device, self.processes.world
-        return choose_fast(train.fast, device, world, needs_sync(parts.method), pays)
+        session = make_session(self.parts, self.data, self.processes, self.store, self.reporter.warn)
+        self.processes = session.loop.processes
+        return session
 
     def _progress(self, session: Session) -> Progress:
         recipe = self.parts.recipe

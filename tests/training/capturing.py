@@ -18,7 +18,7 @@ from robustplug.core.reporting import Silent
 from robustplug.core.step import Step
 from robustplug.core.types import Batch, Pass, Progress, View
 from robustplug.plugin.component import Component, MethodOptions
-from robustplug.training import fast, train
+from robustplug.training import fast, making
 from robustplug.training.optim import Optimizers
 
 from .recording import Recordings
@@ -56,7 +56,7 @@ def capturing() -> Iterator[list[Recordings]]:
         monkeypatch.setattr(fast, "graphs_on", graphs_on)
         monkeypatch.setattr(fast, "uncapturable_exchange", lambda device: None)
         monkeypatch.setattr(torch.nn.functional, "one_hot", one_hot)
-        monkeypatch.setattr(train, "choose_fast", lambda *_: "capture")
+        monkeypatch.setattr(making, "choose_fast", lambda *_: "capture")
         monkeypatch.setattr(Optimizers, "__init__", with_tensors)
         yield made
 

@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_is_found_in_the_update_that_had_it(tmp_path: 
             pytest.raises(RunError) as found,
         ):
             if name == "eager":
-                monkeypatch.setattr("robustplug.training.train.choose_fast", lambda *_: "off")
+                monkeypatch.setattr("robustplug.training.making.choose_fast", lambda *_: "off")
             robustplug.train(recipe, out=tmp_path / name)
         said.append(re.sub(r"\(.*?\)", "", str(found.value)))
     assert said[0] == said[1]

@@ -163,8 +163,8 @@ def test_a_compiled_model_is_captured(compiling: Compiling, tmp_path: Path) -> N
         return runners[-1]
 
     with capturing() as made, pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("robustplug.training.train.choose_fast", lambda *_: "compile+capture")
-        monkeypatch.setattr("robustplug.training.train.runner_for", made_runner)
+        monkeypatch.setattr("robustplug.training.making.choose_fast", lambda *_: "compile+capture")
+        monkeypatch.setattr("robustplug.training.making.runner_for", made_runner)
         robustplug.train(small("erm"), out=tmp_path / "both")
     robustplug.train(small("erm"), out=tmp_path / "plain")
     (runner,) = runners

@@ -26,7 +26,10 @@ LIMIT = 500
 
 def train_alone(top: Path) -> dict[str, Trained]:
     with offered("method", LEARNED):
-        return {method: robustplug.train(exact(method), out=top / "alone" / method) for method in COMPARED}
+        return {
+            method: robustplug.train(exact(method, together=False), out=top / "alone" / method)
+            for method in COMPARED
+        }
 
 
 class Launch:

@@ -35,7 +35,7 @@ from .learned import DRAWS, LEARNED
 from .recording import Recordings
 from .runs import merged, offered, timeless, tiny
 
-COMPARED = ("erm", "pgd-at", "trades", "cat", "learned", "data")
+COMPARED = ("erm", "pgd-at", "trades", "cat", "learned", "data", "parts", "norms")
 # Stands for erm with everything that changes which samples come, what they look like and what they weigh.
 DATA = {
     "train": {
@@ -50,6 +50,8 @@ DATA = {
     "schedule": {"use": "torch:OneCycleLR"},
 }
 CAPTURED = ("pgd-at", "cat", "learned")
+# Changed by these names: the data; micro-batches; BatchNorm over all processes, under an attack with it.
+VARIANTS = {"data": "erm", "parts": "free-at", "norms": "pgd-at"}
 RESUMED = {"quick": ("free-at", "cat"), "slow": ("fast-at", "erm", "pgd-at", "trades")}
 SAMPLES = 200
 RANK = int(os.environ.get("RANK", 0))
@@ -61,17 +63,27 @@ class Killed(BaseException):
     """Stands for a process that dies."""
 
 
-def exact(method: str) -> dict[str, Any]:
-    """Return a recipe in which nothing depends on the number of processes; the last batch is ragged."""
-    recipe = tiny() if method in ("learned", "data") else tiny(method)
-    recipe["method"]["use"] = "erm" if method == "data" else method
-    model = {"batchnorm": False}
+def exact(method: str, together: bool = True) -> dict[str, Any]:
+    """Return a recipe in which nothing depends on the number of processes; the last batch is ragged.
+
+    Args:
+        method: a method, or one of VARIANTS.
+        together: whether it is for two processes; one alone computes batches as a whole.
+    """
+    recipe = tiny() if method in ("learned", *VARIANTS) else tiny(method)
+    recipe["method"]["use"] = VARIANTS.get(method, method)
+    model = {"batchnorm": method == "norms"}
     recipe = merged(recipe, {"model": model, "train": {"batch_size": 30}, "optimizer": {"lr": 0.02}})
     if method == "data":
         recipe = merged({**recipe, "optimizer": {}}, DATA)
     recipe["evaluate"] = {"batch_size": 16, "samples": SAMPLES, "attack": [{"use": "fgsm"}]}
-    if method in ("pgd-at", "trades", "cat"):
+    if method in ("pgd-at", "trades", "cat", "norms"):
         recipe["method"]["perturbation"] = {"steps": 2, "start": "zero"}
+    if method == "norms":
+        recipe["method"]["perturbation"] |= {"batchnorm": "train"}
+        recipe["train"]["sync_batch_norm"] = True
+    if method == "parts" and together:
+        recipe["train"]["micro_batch"] = 4
     if method == "trades":
         # At the sample itself the gradient of its own divergence is nothing but rounding.
         recipe["method"]["perturbation"]["loss"] = {"use": "ce"}

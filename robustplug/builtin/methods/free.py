@@ -33,8 +33,8 @@ class Free(Method[FreeOptions]):
         if delta is None:
             return [view.replace(x=point.x.detach().clone())]
         x = torch.zeros_like(point.x)
-        rows = min(len(x), len(delta))
-        x[:rows] = delta[:rows]
+        own = delta[step.first_row : step.first_row + len(x)]
+        x[: len(own)] = own
         x = self.vicinity.project(point.x + x, point.x, step.radii(view, self.vicinity))
         return [view.replace(x=x)]
 
@@ -45,11 +45,14 @@ class Free(Method[FreeOptions]):
         size = (self.options.step_ratio * radius).view(-1, *(1,) * (view.x.dim() - 1))
         x = view.x.detach()
         x = self.vicinity.project(x + size * self.vicinity.steepest(view.x.grad), view.origin, radius)
-        kept = self.state.get_local("delta")
-        if kept is None or len(kept) < len(x):
-            kept = torch.zeros_like(x)
+        kept, end = self.state.get_local("delta"), step.first_row + len(x)
+        if kept is None or len(kept) < end:
+            wider = torch.zeros((end, *x.shape[1:]), dtype=x.dtype, device=x.device)
+            kept = wider if kept is None or not step.first_row else torch.cat([kept, wider[len(kept) :]])
             self.state.set_local("delta", kept)
-        kept[: len(x)] = x - view.origin  # in place: a captured update reads the same tensor again
+        kept[step.first_row : end] = (
+            x - view.origin
+        )  # in place: a captured update reads the same tensor again
 
     def cost(self) -> Cost:
         """Count m forwards and backwards: the attack is free."""

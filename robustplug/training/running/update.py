@@ -35,6 +35,7 @@ class Update:
         whole: whether the global batch has as many rows as the recipe states.
         last: whether the batch is the last one of its epoch: then the method is asked for its mechanism.
         inspected: whether the components are watched closely, as in the first update of an epoch.
+        parts: number of micro-batches into which the batch is divided.
     """
 
     batch: Batch
@@ -45,6 +46,7 @@ class Update:
     whole: bool = True
     last: bool = False
     inspected: bool = False
+    parts: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""Make the session of a run: choose what is "auto", set up the method, and build the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from ..core.calling.operations import forward_operations
+from ..core.method import needs_sync
+from ..core.protocols import SelfTrained
+from ..core.random import derive, isolated
+from ..devices.precision import choose_channels_last, choose_precision
+from ..devices.processes import start
+from ..errors import RunError
+from ..subjects.assemble import build_part
+from ..subjects.tuning import grouped
+from .fast import Fast, choose_fast, compiling_pays, runner_for
+from .fitting import Fitting, refuse_what_has_no_effect
+from .loop import Loop, check_schedule
+from .optim import Optimizers
+from .running.average import Average, averaging_of
+from .running.layers import recompute, synchronise
+from .running.micro import first_part, refuse_whole_batch
+from .session import Session
+from .watch import untouched
+
+if TYPE_CHECKING:
+    from ..devices.processes import Processes
+    from ..subjects.assemble import Parts
+    from .data import TrainingData
+    from .store import Store
+
+
+def make_session(
+    parts: Parts, data: TrainingData, processes: Processes, store: Store, tell: Callable[[str], None]
+) -> Session:
+    """Return the session of a run at its start; the recipe of its parts gets what was chosen for "auto".
+
+    Args:
+        parts: the parts of the run.
+        data: serves its batches.
+        processes: those that were started for the assembly; the session has others, of the chosen precision.
+        store: the run's folder, which knows the recipes that the run had before.
+        tell: called with a sentence on what cannot be done.
+
+    Raises:
+        RecipeError: a setting does not fit the model, the method or the optimizer.
+        RunError: there are fewer samples than processes.
+    """
+    x = data.first().x
+    train = parts.recipe.train
+    channels_last = choose_channels_last(train.channels_last, x)
+    if channels_last:
+        parts.model.to(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
+    part = first_part(x, train.micro_batch)
+    with isolated(derive(parts.recipe.seed, "precision"), processes.device):
+        model = parts.model
+        chosen_type = choose_precision(train.precision, model, part, lambda: forward_operations(model, part))
+        half = chosen_type == "bfloat16"
+    precision: Literal["float32", "bfloat16"] = "bfloat16" if processes.from_main(half) else "float32"
+    fast = _fast(parts, data, processes, x)
+    chosen = dataclasses.replace(train, precision=precision, channels_last=channels_last, fast=fast)
+    parts.recipe = dataclasses.replace(parts.recipe, train=chosen)
+    with untouched(parts.method):
+        groups = parts.set_up(processes.device)
+    by_itself = isinstance(parts.model, SelfTrained)
+    if by_itself:
+        refuse_what_has_no_effect(parts, groups, processes.world)
+        groups = []
+    elif train.micro_batch is not None:
+        refuse_whole_batch(parts.method)
+    schedule = build_part(parts.recipe.schedule, "schedule", "schedule")
+    own = [] if by_itself else grouped(parts.model, parts.recipe.optimizer.more)
+    optimizers = Optimizers(groups, parts.recipe.optimizer, schedule, train.clip_grad_norm, own)
+    rule = averaging_of(parts.method, train.ema_decay)
+    processes = start(train.device, precision)
+    inside = {id(parameter) for parameter in parts.model.parameters()}
+    wrapped = processes.wrap(parts.model, "capture" in fast)
+    if train.sync_batch_norm and processes.world > 1:
+        synchronise(parts.model)
+    if train.checkpoint_activations:
+        recompute(parts.model)
+    loop = (Fitting if by_itself else Loop)(
+        parts.model,
+        wrapped,
+        parts.method,
+        parts.task,
+        optimizers,
+        processes,
+        parts.recipe.seed,
+        train.epochs,
+        data.count,
+        channels_last,
+        None if rule is None else Average(rule, parts.model),
+        [parameter for parameter in optimizers.parameters() if id(parameter) not in inside],
+        class_weights=data.class_weights,
+        micro_batch=train.micro_batch,
+    )
+    if not loop.batches:
+        raise RunError("the training split has fewer samples than there are processes")
+    if not by_itself:
+        check_schedule(loop)
+        if processes.device.type == "cuda":
+            optimizers.rates_on(processes.device, torch.float32)
+        loop.runner = runner_for(loop, fast, part, tell)
+    earlier = frozenset[str]() if store.manifest is None else store.manifest.recipes
+    return Session(loop, store.digest_for(parts.recipe), earlier=earlier)
+
+
+def _fast(parts: Parts, data: TrainingData, processes: Processes, x: Any) -> Fast:
+    """Choose how updates run."""
+    train = parts.recipe.train
+    if isinstance(parts.model, SelfTrained):
+        return "off" if train.fast is None or train.fast == "auto" else train.fast
+
+    def pays() -> bool:
+        batches = train.epochs * data.count
+        return compiling_pays(parts.model, x, parts.method, batches, parts.recipe.seed)
+
+    return choose_fast(train.fast, processes.device, processes.world, needs_sync(parts.method), pays)
