@@ -2,9 +2,9 @@
 
     python -m benchmarks.scaling --json benchmarks/scaling.json
 
-Updates of PGD adversarial training on the digits are timed with one and with two processes of one thread each:
-with the same batch (strong scaling), and with the same rows for each process (weak scaling). Two cores share
-a memory and its bandwidth, and their exchange is over the loopback of one machine: that says what the code
+Updates of PGD adversarial training on the digits are timed with one and with two processes of one thread
+each: with the same batch (strong scaling), and with the same rows for each (weak scaling). Two cores share a
+memory and its bandwidth, and their exchange is over the loopback of one machine: that says what the code
 costs, and nothing of a network. What 8, 64 and 512 devices would do is a prediction of the model alone, from
 the measured update and links that are assumed. The machine should do nothing else; it takes some minutes.
 """
@@ -190,7 +190,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         rest = f"{1000 * weak['seconds']:.1f} ms, {weak['efficiency']:.0%}"
         yield f"| {each['devices']} (predicted) | {own} | {rest} |"
     yield ""
-    yield f"The model breaks the batch of {ROWS[1]} at {found['breaks']['devices']} devices: {found['breaks']['why']}."
+    at, why = found["breaks"]["devices"], found["breaks"]["why"]
+    yield f"With a batch of {ROWS[1]}, more devices are wasted from {at} on: {why}."
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Asked:
 
     nodes: int = 1
     gpus: int = 1
-    links: Links = Links()
+    links: Links = field(default_factory=Links)
     faster: float = 1.0
     efficiency: float = 0.9
     price: float | None = None
@@ -220,8 +220,8 @@ def _words(recipe: Recipe, asked: Asked, found: Measured, at: Prediction) -> lis
     if at.devices > 1:
         words.append(
             f"Assumed: {links.within / 1e9:g} GB/s between the devices of a node, {links.between / 1e9:g} "
-            f"GB/s between nodes, {links.latency * 1e6:g} µs for a message. An update exchanges its gradients "
-            f"once, {found.parameters / 1e6:.1f} MB in {unmeasured:.3f} s, and does not compute meanwhile; "
+            f"GB/s between nodes, {links.latency * 1e6:g} µs for a message. An update exchanges its "
+            f"gradients once, {found.parameters / 1e6:.1f} MB in {unmeasured:.2g} s, and does not compute meanwhile; "
             "attacks exchange nothing."
         )
     if asked.stand_in is not None:

@@ -126,9 +126,7 @@ def breaks(cost: UpdateCost, rows: int, gpus: int, links: Links) -> tuple[int, s
         each = min(gpus, devices)
         found = predict(cost, rows, max(1, devices // each), each, links)
         if found.efficiency < 0.5:
-            why = (
-                "the exchange of gradients" if found.exchange > cost.fixed else "the fixed part of an update"
-            )
-            return devices, f"{why} takes more time than the rows"
+            parts = {"the exchange of gradients": found.exchange, "the fixed part of an update": cost.fixed}
+            return devices, f"{max(parts, key=lambda name: parts[name])} takes more time than the rows"
         devices *= 2
     return rows + 1, "a device has no row left"
