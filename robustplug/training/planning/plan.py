@@ -221,8 +221,8 @@ def _words(recipe: Recipe, asked: Asked, found: Measured, at: Prediction) -> lis
         words.append(
             f"Assumed: {links.within / 1e9:g} GB/s between the devices of a node, {links.between / 1e9:g} "
             f"GB/s between nodes, {links.latency * 1e6:g} µs for a message. An update exchanges its "
-            f"gradients once, {found.parameters / 1e6:.1f} MB in {unmeasured:.2g} s, and does not compute meanwhile; "
-            "attacks exchange nothing."
+            f"gradients once, {found.parameters / 1e6:.1f} MB in {unmeasured:.2g} s, and does not compute "
+            "meanwhile; attacks exchange nothing."
         )
     if asked.stand_in is not None:
         words.append("The data are random numbers that stand in for those of the task: reading is not seen.")
