@@ -42,7 +42,7 @@ from .recipe.errors import RecipeError
 
 if TYPE_CHECKING:
     from .cli.echo import echo
-    from .cli.evaluation.options import evaluate_and_show, model_options, result_folder
+    from .cli.evaluation.options import evaluate_and_show, model_options, result_folder, sharing_options
     from .core.batches import balanced_order, endless_order, epoch_batches, index_batches, to_device
     from .core.calling.gradients import finite, to_unit
     from .core.calling.meter import Meter
@@ -131,7 +131,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "cli.echo": ("echo",),
-    "cli.evaluation.options": ("evaluate_and_show", "model_options", "result_folder"),
+    "cli.evaluation.options": ("evaluate_and_show", "model_options", "result_folder", "sharing_options"),
     "core.batches": ("balanced_order", "endless_order", "epoch_batches", "index_batches", "to_device"),
     "core.ensemble": ("Ensemble",),
     "core.calling.gradients": ("finite", "to_unit"),
@@ -373,6 +373,7 @@ __all__ = [
     "scaled_step",
     "sealed",
     "self_trained",
+    "sharing_options",
     "stratified_split",
     "stream",
     "take",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -12,13 +11,10 @@ from .exports.export import export as export
 from .plugin.build import build as build_resolved
 from .plugin.component import Kind, Use
 from .recipe.convert import resolve
-from .recipe.load import read_suite
-from .recipe.write import use_to_mapping
 from .studies.studied import Studied as Studied
 from .subjects.opening import Opening, Reference, gives_back, opens, rows_asked_for, unaffected
-from .subjects.subject import open_sources
 from .subjects.target import Model
-from .subjects.wrapping import open_tested, referred
+from .subjects.wrapping import open_tested
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -136,6 +132,8 @@ def evaluate(
     images: Literal["png"] | None = None,
     name: str = "",
     out: str | Path | None = None,
+    processes: int | None = None,
+    launcher: Reference | None = None,
     **opening: Unpack[Opening],
 ) -> Result:
     """Evaluate a run folder, a model file, a module or a function under attacks.
@@ -159,33 +157,27 @@ def evaluate(
         name: name of the result; "" for that of the suite, or "evaluation".
         out: folder for NAME.json and for the journal from which a killed evaluation resumes; None for
             neither.
+        processes: number of processes or jobs that share the batches, with the same result; None for one.
+        launcher: who carries them out: "slurm" or {"use": "slurm", "gpus": 1}; None for `local`, processes of
+            this machine. Overrides "launcher.KEY=VALUE" change its options.
         opening: how the model and its data are opened; see `Opening`.
 
     Raises:
         RecipeError: an attack, the suite, the vicinity or the task is invalid.
         RunError: the model cannot be read, or the device is not available.
     """
-    from .evaluation.audit.preparation import adapted
-    from .evaluation.results import Asked, evaluate_and_write
-    from .evaluation.summary import read_reference
+    from .evaluation.commands.evaluate import evaluate_model
+    from .runs.result_file import result_from_json
+    from .studies.sharing import share, sharing_of
 
-    suite, chosen = rows_asked_for(suite, attacks)
-    subject = open_tested(model, opening, chosen)
-    if measurements is None and chosen is not None:
-        measurements = ()
-    asked = Asked(
-        suite=None if suite is None else read_suite(suite, use_to_mapping(subject.parts.threat)),
-        sources=open_sources(sources, subject),
-        reference=None if reference is None else read_reference(reference),
-        keep_examples=keep_examples or images is not None,
-        pictures=images is not None,
-        name=name,
-        measurements=None if measurements is None else [referred(m, "measurement") for m in measurements],
-    )
-    with subject.computing():
-        if asked.suite is not None and asked.suite.adaptive:
-            subject, asked = adapted(subject, asked)
-        return evaluate_and_write(subject, asked, None if out is None else Path(out))
+    suite, attacks = rows_asked_for(suite, attacks)
+    asked: dict[str, Any] = {"suite": suite, "attacks": attacks, "measurements": measurements}
+    asked |= {"sources": sources, "reference": reference, "name": name}
+    sharing, opening["overrides"] = sharing_of(launcher, processes, opening.get("overrides") or ())
+    asked |= {"keep_examples": keep_examples or images is not None, "images": images}
+    if sharing is None:
+        return evaluate_model(model, opening, out, **asked)
+    return result_from_json(share(sharing, "evaluate", model, opening, asked, out))
 
 
 @opens
@@ -226,6 +218,8 @@ def audit(
     sources: Sequence[str | Path] = (),
     out: str | Path | None = None,
     budget: float | None = None,
+    processes: int | None = None,
+    launcher: Reference | None = None,
     **opening: Unpack[Opening],
 ) -> Audit:
     """Audit a model for gradient masking: is its robustness real?
@@ -236,24 +230,22 @@ def audit(
         out: folder for audit.json and the journal of an unfinished audit; None for neither. The audit of a
             run folder is also added to its result.json.
         budget: minutes after which no further attack goes on; checks whose attack is missing are "not run".
+        processes, launcher: as for `evaluate`.
         opening: how the model and its data are opened; see `Opening`.
 
     Raises:
         RecipeError: the vicinity or the task is invalid.
         RunError: the model cannot be read, or the device is not available.
     """
-    from .evaluation.audit.audit import NAME, audit_subject
-    from .evaluation.results import Asked
-    from .runs.result_file import note_in_result
+    from .evaluation.audit.audit import Audit
+    from .evaluation.commands.audit import audit_model
+    from .studies.sharing import share, sharing_of
 
-    deadline = None if budget is None else time.monotonic() + 60 * budget
-    subject = open_tested(model, opening)
-    asked = Asked(sources=open_sources(sources, subject), deadline=deadline)
-    with subject.computing():
-        found = audit_subject(subject, asked, None if out is None else Path(out))
-    if subject.folder is not None and out is not None and subject.processes.main:
-        note_in_result(subject.folder, NAME, found.to_json())
-    return found
+    sharing, opening["overrides"] = sharing_of(launcher, processes, opening.get("overrides") or ())
+    if sharing is None:
+        return audit_model(model, opening, out, sources=sources, budget=budget)
+    asked = {"sources": sources, "budget": budget}
+    return Audit.from_json(share(sharing, "audit", model, opening, asked, out))
 
 
 @opens

@@ -23,8 +23,10 @@ from .errors import Interrupted, RunError
 from .files.reading import Unreadable, read_bytes
 from .runs.lock import locked
 from .studies.launchers.jobs import messages_file
-from .studies.messages import Messages, Part, Relay
-from .studies.work import Commands, Job, carry_out
+from .studies.messages import Messages, Relay
+from .studies.messages import Part as PartDone
+from .studies.parts import Part, parse_job
+from .studies.work import Commands, carry_out
 
 # Bytes of a job, and of the path of one.
 _LONGEST, _LONGEST_PATH = 16 * 2**20, 2**16
@@ -72,17 +74,20 @@ def _do(file: Path) -> str:
                 lines.write(line.encode())
 
         relay = Relay(write, _PAUSE)
-        done = {message.name for message in said if isinstance(message, Part)}
+        done = {message.name for message in said if isinstance(message, PartDone)}
         try:
             try:
-                job = Job.parse(read_bytes(file, _LONGEST))
+                job = parse_job(read_bytes(file, _LONGEST))
                 os.chdir(job.directory or ".")
                 if said:
                     _wait_for(Path(job.folder))
             except (Unreadable, OSError) as error:
                 relay.send("failed", reason=_not_there(file, error), details="")
                 return "failed"
-            failure = carry_out(job, _COMMANDS, relay, done, lambda part: relay.send("part", name=part))
+            if isinstance(job, Part):
+                failure = job.carry_out(relay)
+            else:
+                failure = carry_out(job, _COMMANDS, relay, done, lambda part: relay.send("part", name=part))
         except (Interrupted, KeyboardInterrupt):
             relay.send("stopped")
             return "stopped"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
+import re
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _SPACE = "robustplug"
 # Seconds to wait for the actor, whose node may have died.
 _PATIENCE = 30.0
+# The line of a traceback that names the exception.
+_ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt): ")
 # Seconds that the address of a cluster has to answer; Ray itself tries for minutes.
 _ANSWER = 10.0
 
@@ -31,6 +35,36 @@ def refuse_silent(address: str | None) -> None:
     host, _, port = (address or "").rpartition(":")
     if "/" not in host and host and port.isdigit():
         socket.create_connection((host, int(port)), _ANSWER).close()
+
+
+def refuse_too_large(asked: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuse a run that no node has enough for: it would wait for ever, as a run takes place on one node.
+
+    Args:
+        asked: amounts that a run asks for, by resource.
+        nodes: what each node of the cluster has.
+
+    Raises:
+        RunError: no node has all of it.
+    """
+    if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
+        return
+    most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in asked}
+    lacking = [name for name, amount in asked.items() if amount > most[name]]
+    if lacking:
+        said = ", ".join(
+            f"{_shown(name, asked[name])}, and has {_shown(name, most[name])}" for name in lacking
+        )
+        why = f"a run asks for {said} on a node at most"
+    else:
+        why = (
+            f"a run asks for {', '.join(itertools.starmap(_shown, asked.items()))}, and no node has all of it"
+        )
+    raise RunError(f"the Ray cluster of {len(nodes)} nodes cannot take a run: {why}; change [launcher]")
+
+
+def _shown(name: str, amount: float) -> str:
+    return f"{amount / 2**30:.3g} GB of memory" if name == "memory" else f"{amount:g} {name}"
 
 
 class RayCluster:
@@ -69,17 +103,19 @@ class RayCluster:
                     f"cannot use the Ray cluster {where}: {' '.join(str(error).split())}; start it with `ray "
                     "start --head`, or give another launcher.address"
                 ) from error
-        there = ray.cluster_resources()
         asked = {"CPU": options.cpus, "GPU": options.gpus, **options.resources}
-        lacking = [name for name, amount in asked.items() if amount > there.get(name, 0)]
-        if lacking:
+        if options.memory is not None:
+            asked["memory"] = options.memory * 2**30
+        asked = {name: amount for name, amount in asked.items() if amount > 0}
+        nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        try:
+            refuse_too_large(asked, nodes)
+        except RunError:
             self.close()
-            raise RunError(
-                f"the Ray cluster has not enough {', '.join(lacking)} for a run: it has "
-                f"{ ({name: there.get(name, 0) for name in lacking}) }; change [launcher]"
-            )
-        room = [there[name] / amount for name, amount in asked.items() if amount > 0]
-        self.places = max(1, int(min([options.at_a_time, *room])))
+            raise
+        # Of each node, how many runs it has room for.
+        room = [min(int(node.get(name, 0) / each) for name, each in asked.items()) for node in nodes if asked]
+        self.places = max(1, min(options.at_a_time, sum(room))) if asked else options.at_a_time
         self._known: dict[str, JobState] = {}
         # An actor that is not detached lives as long as its handle.
         self._handles: list[Any] = []
@@ -108,12 +144,25 @@ class RayCluster:
         return [f"{name}/{number}" for number in range(len(jobs))]
 
     def states(self, numbers: Sequence[str]) -> Mapping[str, JobState]:
-        """Return the state of each job, as its actor says."""
+        """Return the state of each job, as its actor says.
+
+        Raises:
+            RunError: the actor cannot be made.
+        """
         found: dict[str, JobState] = {}
         for name in dict.fromkeys(number.partition("/")[0] for number in numbers):
             own = [number for number in numbers if number.partition("/")[0] == name]
             try:
                 said = self._ask(name)
+            except (
+                self._ray.exceptions.ActorDiedError,
+                self._ray.exceptions.RuntimeEnvSetupError,
+            ) as error:
+                # One whose node died is made anew elsewhere, and is no error.
+                raise RunError(
+                    f"Ray cannot make the actor that starts the runs: {cause_of(error)}; install robustplug "
+                    "and its plugins on every node, at the same path, or ship them with launcher.runtime_env"
+                ) from error
             except ValueError:  # there is no such actor, or not any more
                 known = {number: self._known.get(number, JobState("ended")) for number in own}
                 found |= {n: each if each.name == "ended" else JobState("ended") for n, each in known.items()}
@@ -149,3 +198,10 @@ class RayCluster:
         """Leave the cluster; a local one ends, and its runs with it."""
         if self._connected:
             self._ray.shutdown()
+
+
+def cause_of(error: Exception) -> str:
+    """Return in a line what Ray says of an error, without the traceback that it repeats."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if _ERROR.match(line)]
+    return (named[-1:] or lines[:1] or [type(error).__name__])[0]

@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from robustplug.api import certified_figure, echo, evaluate_and_show, model_options, result_folder
+from robustplug.api import (
+    certified_figure,
+    echo,
+    evaluate_and_show,
+    model_options,
+    result_folder,
+    sharing_options,
+)
 
 from .measurement import ACCURACY
 
@@ -32,6 +39,7 @@ _CERTIFICATE = "randomised-smoothing"
 )
 @click.option("--batch", type=click.IntRange(min=1), help="Draws in one call of the model.")
 @click.option("--samples", type=click.IntRange(min=1), help="Number of samples, from the start of the split.")
+@sharing_options
 @model_options
 def certify(
     model: str,

@@ -33,6 +33,7 @@ MODULES = {
     "evaluate": "evaluation.evaluate",
     "export": "models.export",
     "new-plugin": "new_plugin",
+    "plan": "plan",
     "plugins": "listings",
     "recipes": "recipes",
     "report": "report",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,8 @@ from .precision import float32_products, set_float32_products
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+_TYPES = {"q": torch.int64, "d": torch.float64}
 
 
 class Memory(Protocol):
@@ -77,6 +80,13 @@ class Processes:
         padded[: len(rows)] = rows
         parts = self.accelerator.gather(padded).split(max(counts))
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def gather_numbers(self, values: array[int] | array[float]) -> Tensor:
+        """Concatenate numbers over processes: (N,) on the CPU, int64 for an array "q", float64 for "d"."""
+        dtype = _TYPES[values.typecode]
+        # A copy: an array that lends its memory cannot grow.
+        own = torch.frombuffer(values, dtype=dtype).clone() if values else torch.empty(0, dtype=dtype)
+        return own if self.world == 1 else self.gather(own.to(self.device)).cpu()
 
     def total(self, values: list[float]) -> list[float]:
         """Add up numbers over processes."""

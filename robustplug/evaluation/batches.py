@@ -36,7 +36,8 @@ def rows_of_batch(setting: Setting, split: Split, rows: int, samples: int | None
         samples: number of samples, taken from the start of the split; None for all.
     """
     device, size = setting.processes.device, setting.task.info.sizes[split]
-    if device.type != "cuda" or setting.processes.world > 1 or rows != DEFAULT:
+    alone = setting.processes.world == 1 and setting.share is None
+    if device.type != "cuda" or not alone or rows != DEFAULT:
         return rows
     batch = next(
         iter(setting.task.batches(split, Feed(batch_size=rows, samples=samples, device=str(device))))

@@ -33,7 +33,7 @@ from .kept.texts import write_texts
 from .measuring.bounds import both_sides, contradiction_text, contradictions
 from .readable import readable
 from .rows import chain_of_attacks, measurement_rows, suite_attacks
-from .setting import Attack
+from .setting import Attack, Share
 from .summary import ReferenceErrors, corruption_summary, worst_cases
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Asked:
         name: name of such attacks, in results.
         deadline: moment of `time.monotonic` after which no further attack starts; None for none.
         measurements: what to measure after the attacks; None for what the recipe says, if its attacks run.
+        share: the part of this process; None for the whole evaluation.
     """
 
     suite: Suite | None = None
@@ -73,6 +74,7 @@ class Asked:
     name: str = ""
     deadline: float | None = None
     measurements: Sequence[Use] | None = None
+    share: Share | None = None
 
     @property
     def title(self) -> str:
@@ -110,6 +112,7 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
         subject.processes,
         subject.reporter,
         asked.journal,
+        asked.share,
         identity,
         capture=recipe.train.fast in (None, "auto", "capture", "compile+capture"),
     )
@@ -208,7 +211,7 @@ def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Resu
         return evaluate_subject(subject, asked)
     name = asked.title or "evaluation"
     # Without a module there are no weights by which a journal could identify the model.
-    if subject.description.get("kind") not in ("classifier", "callable"):
+    if asked.share is None and subject.description.get("kind") not in ("classifier", "callable"):
         asked = replace(asked, journal=out / f"{name}.journal")
     with contextlib.ExitStack() as stack:
         if subject.processes.main:

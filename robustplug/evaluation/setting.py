@@ -75,6 +75,27 @@ class Attack:
         return self.perturbation or self.measurement or self.shift
 
 
+@dataclass(frozen=True)
+class Share:
+    """Say which part of an evaluation a process has: of each row the batches `number`, `number` + `of`, ….
+
+    The batches, their numbers and so their random numbers are those of one process, whoever attacks them.
+
+    Attributes:
+        number: number of the part, from 0.
+        of: number of parts.
+        folder: folder of the journals, which all processes see.
+    """
+
+    number: int
+    of: int
+    folder: Path
+
+    def path(self, number: int) -> Path:
+        """Return the journal of a part."""
+        return self.folder / f"share-{number}.journal"
+
+
 QUERIES = "queries"
 """Key of a view's info: how often an attack asked the model about each sample, int64 (N,)."""
 
@@ -103,6 +124,7 @@ class Setting:
         table: table of the recipe that states the batch size, for errors.
         losses: whether to measure the loss of each sample, too.
         journal: file that records the progress, so that a killed evaluation can resume; None for none.
+        share: the part of this process, if several share the evaluation through files; None for all of it.
         identity: the evaluation that the journal's records belong to; another identity starts anew.
         samples_digest: digest of the indices and labels of the samples in the last run.
         keeper: collects the adversarial examples; None to drop them.
@@ -121,6 +143,7 @@ class Setting:
     processes: Processes
     reporter: Reporter = field(default_factory=Silent)
     journal: Path | None = None
+    share: Share | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     table: str = "evaluate"
     losses: bool = False

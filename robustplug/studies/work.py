@@ -68,6 +68,12 @@ class Failure:
     reason: str
     details: str
 
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Return what an exception says."""
+        reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+        return cls(reason, "".join(traceback.format_exception(error)))
+
 
 TRAINED, EVALUATED, AUDITED = "training", "suite", "audit"
 
@@ -112,6 +118,5 @@ def carry_out(
     except BaseException as error:
         if ends_program(error):
             raise
-        reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-        return Failure(reason, "".join(traceback.format_exception(error)))
+        return Failure.of(error)
     return None

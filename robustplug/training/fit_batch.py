@@ -82,10 +82,10 @@ def with_fitting_batch(recipe: Recipe, reporter: Reporter, resume: bool = False)
     del known
 
     def need(rows: int) -> float | None:
-        before = _memory("VmRSS", reset=True) if cpu else 0.0
+        before = process_memory("VmRSS", reset=True) if cpu else 0.0
         if not _fits(_with_rows(recipe, rows)):
             return None
-        return _memory("VmHWM") - before if cpu else 0.0
+        return process_memory("VmHWM") - before if cpu else 0.0
 
     best = largest_fitting(sizes, need, free_memory() * _SHARE)
     if best is None:
@@ -121,12 +121,12 @@ def _fits(recipe: Recipe) -> bool:
 
 def _peak_is_known() -> bool:
     try:
-        return _memory("VmHWM", reset=True) > 0
+        return process_memory("VmHWM", reset=True) > 0
     except OSError:
         return False
 
 
-def _memory(name: str, reset: bool = False) -> float:
+def process_memory(name: str, reset: bool = False) -> float:
     """Return the memory of this process in bytes, VmRSS, or its highest since a reset, VmHWM; 0 off Linux.
 
     Raises:

@@ -84,6 +84,34 @@ def assert_conforms(launcher: str) -> None:
     assert [each for each in outcomes if each.skipped or not each.passed] == []
 
 
+def assert_shares(folder: Path, *options: str) -> None:
+    """Evaluate a model in two jobs of a launcher, and compare the rows with those of one process."""
+    from safetensors.torch import save_file
+
+    import robustplug
+
+    info = robustplug.build("task", "digits").info
+    network = robustplug.build("model", "small-cnn", width=2, info=info)
+    save_file(network.state_dict(), folder / "net.safetensors")
+    words = ["evaluate", "net.safetensors", "--task", "digits", "--model", "small-cnn", "--device", "cpu"]
+    words += ["--set", "model.width=2", "--set", "evaluate.samples=60", "--set", "evaluate.batch_size=8"]
+    rows = []
+    for name, more in (("alone", ()), ("shared", ("--processes", "2", *options))):
+        done = subprocess.run(
+            [sys.executable, "-m", "robustplug", *words, "--out", name, *more],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        rows.append(timeless(json.loads((folder / name / "evaluation.json").read_text())["attacks"]))
+    assert rows[0] == rows[1]
+    assert [path.name for path in (folder / "shared").glob("*-shares")] == []
+
+
 def until(true: Callable[[], object], what: str, seconds: float = 240.0) -> None:
     """Wait until something is true."""
     end = time.monotonic() + seconds

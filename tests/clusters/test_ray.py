@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from .common import assert_conforms, assert_equal, command, epochs_done, paused, run, starts, write_study
+from .common import (
+    assert_conforms,
+    assert_equal,
+    assert_shares,
+    command,
+    epochs_done,
+    paused,
+    run,
+    starts,
+    write_study,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -92,12 +102,45 @@ def test_a_submit_that_fails_says_why_and_leaves_nothing(cluster: Any, tmp_path:
     file = write_study(tmp_path, [0, 1], 1)
     done = run(file, "ray", *ray_options(cluster), "--set", "launcher.resources.absent=1")
     assert done.returncode == 2
-    assert "absent for a run: it has" in done.stderr
+    assert "cannot take a run: a run asks for 1 absent, and has 0 absent on a node" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "ray" / "runs").exists()
     done = run(file, "ray", "--launcher", "ray", "--set", "launcher.address=127.0.0.1:1")
     assert done.returncode == 2
     assert "cannot use the Ray cluster 127.0.0.1:1" in done.stderr
+
+
+def test_amounts_that_no_node_has_are_refused_at_once(cluster: Any, tmp_path: Path) -> None:
+    cluster.add_node(**NODE)
+    file = write_study(tmp_path, [0], 1)
+    for option, why in (
+        ("cpus=2", "asks for 2 CPU, and has 1 CPU on a node"),
+        ("gpus=1", "asks for 1 GPU, and has 0 GPU on a node"),
+        ("memory=100000", "GB of memory on a node"),
+    ):
+        done = run(file, "ray", *ray_options(cluster), "--set", f"launcher.{option}")
+        assert done.returncode == 2
+        assert why in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_actor_that_cannot_be_made_is_one_sentence(cluster: Any, tmp_path: Path) -> None:
+    cluster.add_node(**NODE)
+    file = write_study(tmp_path, [0], 1)
+    # The nodes find another package of this name, which is no plugin.
+    (tmp_path / "shadow" / "robustplug_ray").mkdir(parents=True)
+    (tmp_path / "shadow" / "robustplug_ray" / "__init__.py").write_text("")
+    shadow = f'launcher.runtime_env={{ env_vars = {{ PYTHONPATH = "{tmp_path / "shadow"}" }} }}'
+    done = run(file, "ray", *ray_options(cluster), "--set", shadow)
+    assert done.returncode == 2, done.stderr
+    assert "Ray cannot make the actor that starts the runs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_evaluation_is_shared_by_jobs(cluster: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        cluster.add_node(**NODE)
+    assert_shares(tmp_path, *ray_options(cluster))
 
 
 def test_it_conforms() -> None:

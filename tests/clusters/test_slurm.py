@@ -15,6 +15,7 @@ import pytest
 from .common import (
     assert_conforms,
     assert_equal,
+    assert_shares,
     command,
     epochs_done,
     paused,
@@ -130,6 +131,10 @@ def test_a_submit_that_fails_says_why_and_leaves_nothing(cluster: Path, tmp_path
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "slurm" / "runs").exists()
     assert not said("squeue", "--noheader")
+
+
+def test_an_evaluation_is_shared_by_jobs(cluster: Path, tmp_path: Path) -> None:
+    assert_shares(tmp_path, *SLURM)
 
 
 def test_it_conforms(cluster: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.core.random import isolated
 from robustplug.core.types import Feed
-from robustplug.evaluation.evaluate import LOST
+from robustplug.evaluation.running.row import LOST
 
 SAMPLES = 100
 # About twice the deviation of a difference of two accuracies of 50 %.

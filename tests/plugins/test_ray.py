@@ -42,7 +42,12 @@ class FakeRay(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("ray")
-        self.exceptions = SimpleNamespace(RayError=OSError, TaskCancelledError=InterruptedError)
+        self.exceptions = SimpleNamespace(
+            RayError=OSError,
+            TaskCancelledError=InterruptedError,
+            ActorDiedError=ChildProcessError,
+            RuntimeEnvSetupError=PermissionError,
+        )
         self.pool, self.actors, self.asked = ThreadPoolExecutor(4), dict[str, Handle](), list[Any]()
         self.up, self.current = False, threading.local()
 
@@ -57,8 +62,10 @@ class FakeRay(ModuleType):
     def shutdown(self) -> None:
         self.up = False
 
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": 3.0, "GPU": 1.0}
+    def nodes(self) -> list[dict[str, Any]]:
+        dead = {"Alive": False, "Resources": {"GPU": 64.0, "a100": 9.0}}
+        one = {"CPU": 2.0, "GPU": 1.0, "memory": 4.0 * 2**30}
+        return [dead, *({"Alive": True, "Resources": each} for each in (one, {"CPU": 5.0}))]
 
     def remote(self, target: Any) -> Any:
         def options(**chosen: Any) -> Any:
@@ -178,8 +185,14 @@ def test_what_waits_is_withdrawn(ray: Any, tmp_path: Path) -> None:
             RayOptions(address="nowhere"),
             "cannot use the Ray cluster nowhere: no cluster at nowhere; start",
         ),
-        (RayOptions(resources={"a100": 2.0}), "has not enough a100 for a run: it has {'a100': 0}"),
-        (RayOptions(gpus=4), "has not enough GPU"),
+        (
+            RayOptions(resources={"a100": 2.0}),
+            "of 2 nodes cannot take a run: a run asks for 2 a100, and has 0 a100 on a node at most; change",
+        ),
+        (RayOptions(gpus=2), "a run asks for 2 GPU, and has 1 GPU on a node at most"),
+        (RayOptions(cpus=6), "a run asks for 6 CPU, and has 5 CPU on a node at most"),
+        (RayOptions(memory=16), "asks for 16 GB of memory, and has 4 GB of memory on a node at most"),
+        (RayOptions(cpus=5, gpus=0.5), "asks for 5 CPU, 0.5 GPU, and no node has all of it; change"),
     ],
 )
 def test_a_cluster_that_does_not_fit_is_refused(
@@ -189,3 +202,28 @@ def test_a_cluster_that_does_not_fit_is_refused(
         opened(options, tmp_path)
     assert why in str(error.value)
     assert not ray.up
+
+
+def test_an_actor_that_cannot_be_made_is_one_sentence(ray: Any, tmp_path: Path) -> None:
+    launcher = opened(OPTIONS, tmp_path)
+    numbers = launcher.submit([tmp_path / "a.json"])
+    said = (
+        "The actor died because of an error raised in its creation task, \x1b[36mray::Queue\n"
+        "  File \"work.py\", line 13, in <module>\nModuleNotFoundError: No module named 'robustplug_ray'"
+    )
+
+    def dead(name: str, namespace: str) -> Any:
+        raise ChildProcessError(said)
+
+    ray.get_actor = dead
+    with pytest.raises(RunError) as error:
+        launcher.states(numbers)
+    cause = "ModuleNotFoundError: No module named 'robustplug_ray'; "
+    assert str(error.value).startswith(f"Ray cannot make the actor that starts the runs: {cause}")
+    assert "\n" not in str(error.value)
+    (tmp_path / "go").touch()
+
+
+def test_places_are_those_of_the_nodes(ray: Any, tmp_path: Path) -> None:
+    assert opened(RayOptions(address="auto", cpus=2), tmp_path).places == 3
+    assert opened(RayOptions(address="auto", cpus=1, gpus=0.5), tmp_path).places == 2

@@ -179,5 +179,7 @@ def test_a_whole_evaluation(tmp_path: Path) -> None:
     assert attacked_.accuracy < clean.accuracy - 0.2
     # It has no weights by which notes of an unfinished evaluation could be told from another's.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robustplug.evaluation.evaluate.Journal.open", lambda *_: pytest.fail("it took notes"))
+        patch.setattr(
+            "robustplug.evaluation.kept.journal.Journal.open", lambda *_: pytest.fail("it took notes")
+        )
         robustplug.evaluate(fitted, task="digits", attacks=[], samples=2, out=tmp_path)

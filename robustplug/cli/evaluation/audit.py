@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..ranks import first_process
-from .options import model_options, refuse_empty, result_folder
+from .options import model_options, refuse_empty, result_folder, sharing_options
 
 
 @click.command()
@@ -23,6 +23,7 @@ from .options import model_options, refuse_empty, result_folder
     metavar="MINUTES",
     help="Let no attack go on after this time; checks without their attack are not run.",
 )
+@sharing_options
 @model_options
 def audit(
     model: str,

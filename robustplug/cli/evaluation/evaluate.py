@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import evaluate_and_show, model_options
+from .options import evaluate_and_show, model_options, sharing_options
 
 
 @click.command()
@@ -26,6 +26,7 @@ from .options import evaluate_and_show, model_options
     type=click.IntRange(min=1),
     help="Bound on the requests to a language model; the same as --set model.max_queries=N.",
 )
+@sharing_options
 @model_options
 def evaluate(
     model: str,
@@ -48,6 +49,7 @@ def evaluate(
     \b
     robustplug evaluate runs/cat-digits --suite standard
     robustplug evaluate net.onnx --task digits --suite quick
+    robustplug evaluate runs/cat-digits --suite standard --processes 8 --launcher slurm --set launcher.gpus=1
     """
     if max_queries is not None:
         overrides = (*overrides, f"model.max_queries={max_queries}")

@@ -52,11 +52,24 @@ _MODEL_OPTIONS = (
     ),
     click.option("--quiet", "-q", is_flag=True, help="Print only the result."),
 )
+_SHARING_OPTIONS = (
+    click.option(
+        "--processes", type=click.IntRange(min=1), help="Number of processes or jobs that share the samples."
+    ),
+    click.option("--launcher", metavar="NAME", help="Where they take place: local, slurm or ray."),
+)
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for opening a model and writing its result."""
     for option in reversed(_MODEL_OPTIONS):
+        command = option(command)
+    return command
+
+
+def sharing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for sharing an evaluation among processes or jobs."""
+    for option in reversed(_SHARING_OPTIONS):
         command = option(command)
     return command
 

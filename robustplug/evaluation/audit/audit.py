@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.types import Cost, Result
-from ...runs.result_file import read_evaluations, result_to_json, write_result
+from ...runs.result_file import read_evaluations, result_from_json, result_to_json, write_result
 from ..results import Asked, evaluate_and_write
 from ..setting import Attack
 from . import verdicts
@@ -52,6 +52,12 @@ class Audit:
             "accuracy": self.accuracy,
             "findings": [asdict(finding) for finding in self.findings],
         }
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Audit:
+        """Return the audit of the content of an audit.json."""
+        said = {**body[NAME], "findings": tuple(Finding(**each) for each in body[NAME]["findings"])}
+        return cls(**said, result=result_from_json(body))
 
 
 def audit_subject(subject: Subject, asked: Asked, out: Path | None) -> Audit:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ...runs.folder import write_atomic, writing
-from .records import Chunk, Records, decode, encode, first_line, linked, misfit, read_records
+from .records import Chunk, Place, Records, decode, encode, first_line, linked, misfit, read_records
+from .tail import Spot, Tail
 
 if TYPE_CHECKING:
-    from ...core.types import Batch, Feed, Split
+    from ...core.types import Batch
     from ...devices.processes import Processes
-    from ..setting import Attack, Setting
 
+# Attacks the batches of a row whose numbers are wanted, and records the outcomes.
+Again = Callable[[Callable[[int], bool]], None]
 # Part of every evaluation's identity: records of an earlier version lack what this one needs.
 JOURNAL_FORMAT = 4
 
@@ -25,9 +27,19 @@ JOURNAL_FORMAT = 4
 class Quiet:
     """Record nothing."""
 
+    alone = True
+
     def chunk(self, attack: int, number: int, batch: Batch, classes: int | None) -> Chunk | None:
         """Return None."""
         return None
+
+    def mine(self, number: int) -> bool:
+        """Return True: nobody else attacks a batch of this process."""
+        return True
+
+    def shared(self, attack: int, again: Again) -> Iterator[Chunk]:
+        """Yield nothing: no outcome is with others."""
+        yield from ()
 
     def add(self, attack: int, number: int, chunk: Chunk) -> None:
         """Ignore it."""
@@ -40,7 +52,7 @@ class Quiet:
 
 
 @dataclass
-class Journal:
+class Journal(Quiet):
     """A file of JSON lines: its identity first, then a line for each batch of each process.
 
     Each line carries a digest of its own and a digest that follows from the line before, so that changed,
@@ -51,14 +63,14 @@ class Journal:
     Attributes:
         processes: the processes that share the evaluation.
         key: digest of what distinguishes this evaluation from others.
-        chunks: known outcomes, by process, attack and batch.
+        chunks: known outcomes, by process, attack and batch, or where they are in the file.
         file: the open file on the main process; None on the others.
         warn: receives a sentence on each problem.
     """
 
     processes: Processes
     key: str
-    chunks: dict[tuple[int, int, int], Chunk]
+    chunks: Mapping[Place, Chunk | Spot]
     file: TextIO | None
     warn: Callable[[str], None]
     _last: str = ""
@@ -88,10 +100,14 @@ class Journal:
             with writing(f"the journal in {path.parent}", "Choose another folder with --out."):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = _opened(path, key, found)
-        known = [decode(text, key) for text in processes.lines_from_main(found.records)]
-        journal = cls(processes, key, {each.place: each.chunk() for each in known}, file, warn)
-        journal._last = found.last
-        return journal
+        known: Mapping[Place, Chunk | Spot]
+        if processes.world == 1:
+            # They stay on the disk until they are asked for.
+            known = dict(Tail(path, key).news()) if found.records else {}
+        else:
+            records = (decode(text, key) for text in processes.lines_from_main(found.records))
+            known = {each.place: each.chunk() for each in records if each.process == processes.rank}
+        return cls(processes, key, known, file, warn, found.last)
 
     def chunk(self, attack: int, number: int, batch: Batch, classes: int | None) -> Chunk | None:
         """Return the outcome of this process's attack on a batch, or None if it is to be attacked.
@@ -102,6 +118,8 @@ class Journal:
             classes: number of classes of the task, if it has any.
         """
         found = self.chunks.get((self.processes.rank, attack, number))
+        if isinstance(found, Spot):
+            found = found.read(self.key)
         problem = "" if found is None else misfit(found, batch.index.tolist(), classes)
         if not problem:
             return found
@@ -150,26 +168,3 @@ def _opened(path: Path, key: str, found: Records) -> TextIO:
         lines, found.last = linked(found.records, last)
         write_atomic(path, "".join([head, *lines]).encode())
     return path.open("a", encoding="utf-8")
-
-
-def journal_of(setting: Setting, split: Split, rows: Sequence[Attack], feed: Feed) -> Journal | Quiet:
-    """Open the journal of an evaluation, if it has one.
-
-    Args:
-        setting: the evaluation.
-        split: the split of its samples.
-        rows: its attacks, in order.
-        feed: its batches.
-    """
-    if setting.journal is None:
-        return Quiet()
-    said = [(r.label, dict(r.options), dict(r.threat), dict(r.shift_options), r.chain) for r in rows]
-    identity = {
-        **setting.identity,
-        "journal": JOURNAL_FORMAT,
-        "split": split,
-        "seed": setting.seed,
-        "rows": said,
-        "feed": asdict(feed),
-    }
-    return Journal.open(setting.journal, identity, setting.processes, setting.reporter.warn)

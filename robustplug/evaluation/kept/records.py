@@ -15,7 +15,9 @@ from ...runs.result_types import Amount, Count
 from ...text.records import TextRecord
 
 # Characters of a line that the program never writes.
-_LONGEST = 64 * 2**20
+LONGEST = 64 * 2**20
+# Numbers of process, attack and batch.
+Place = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,20 @@ class Chunk:
     prepared: int = 0
 
 
-class _Line(Strict):
+class Line(Strict):
     """A line: a record, a digest of it, and a digest of that and of all lines before."""
 
     record: dict[str, Any]
     own: str
     chain: str
+
+    def decoded(self, key: str) -> Record:
+        """Return the record of an evaluation.
+
+        Raises:
+            Unreadable: the record was changed, belongs to another evaluation, or is out of range.
+        """
+        return decode(f"{self.own} {json.dumps(self.record)}", key)
 
 
 class Record(Strict):
@@ -76,7 +86,7 @@ class Record(Strict):
     prepared: Count
 
     @property
-    def place(self) -> tuple[int, int, int]:
+    def place(self) -> Place:
         """Return the numbers of process, attack and batch."""
         return self.process, self.attack, self.batch
 
@@ -168,10 +178,10 @@ def read_records(path: Path, key: str) -> Records:
                 break  # cut off when the process was killed
             try:
                 if number == 1:
-                    found.last = _head(line, key)
+                    found.last = read_head(line, key)
                 else:
                     _take(found, line, key)
-            except _Foreign as error:
+            except Foreign as error:
                 return Records(problems=[str(error)])
             except Unreadable as error:
                 bad.append(f"line {number} {error}")
@@ -188,25 +198,31 @@ def read_records(path: Path, key: str) -> Records:
     return found
 
 
-class _Foreign(Exception):
+class Foreign(Exception):
     """A journal belongs to another evaluation; the message is a clause that follows its name."""
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     with open_file(path) as file:
-        while line := file.readline(_LONGEST):
-            if len(line) == _LONGEST:
-                raise Unreadable(f"has a line of more than {_LONGEST} bytes")
+        while line := file.readline(LONGEST):
+            if len(line) == LONGEST:
+                raise Unreadable(f"has a line of more than {LONGEST} bytes")
             yield line
 
 
-def _head(line: bytes, key: str) -> str:
+def read_head(line: bytes, key: str) -> str:
+    """Return the digest that the second line of a journal follows from.
+
+    Raises:
+        Foreign: the journal is not of this evaluation.
+        Unreadable: it is no such line.
+    """
     body = parse_json(line)
     if isinstance(body, dict) and body.keys() == {"evaluation"}:
-        raise _Foreign("was written by an earlier version: it is not used, and the evaluation starts anew")
+        raise Foreign("was written by an earlier version: it is not used, and the evaluation starts anew")
     _, belongs = opened(body)
     if belongs != {"evaluation": key}:
-        raise _Foreign(
+        raise Foreign(
             "belongs to another evaluation (other weights, data, attacks or options): it is not used, and "
             "this one starts anew"
         )
@@ -219,13 +235,30 @@ def _take(found: Records, line: bytes, key: str) -> None:
     Raises:
         Unreadable: the record is damaged, or does not follow the line before.
     """
-    body = parsed(_Line, parse_json(line))
-    text = f"{body.own} {json.dumps(body.record)}"
+    body = read_line(line)
     before, found.last = found.last, body.chain
-    if body.chain != _follows(before, body.own):
+    check_line(body, before, key)
+    found.records.append(f"{body.own} {json.dumps(body.record)}")
+
+
+def read_line(line: bytes) -> Line:
+    """Return what a line of a journal says.
+
+    Raises:
+        Unreadable: it is no such line.
+    """
+    return parsed(Line, parse_json(line))
+
+
+def check_line(line: Line, before: str, key: str) -> Record:
+    """Return the record of a line.
+
+    Raises:
+        Unreadable: the record is damaged, or does not follow the line before.
+    """
+    if line.chain != _follows(before, line.own):
         raise Unreadable("does not follow the line before it: a line was changed, moved or removed")
-    decode(text, key)
-    found.records.append(text)
+    return line.decoded(key)
 
 
 def misfit(chunk: Chunk, index: Sequence[int], classes: int | None) -> str:

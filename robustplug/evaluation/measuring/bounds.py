@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...core.types import AttackResult
-
-if TYPE_CHECKING:
-    from ...devices.processes import Processes
-    from ..kept.records import Chunk
 
 # For each sample that a row broke, by its index: the L∞ and the L2 distance of the input that did.
 Reached = Mapping[int, tuple[float, float]]
@@ -18,18 +14,6 @@ Reached = Mapping[int, tuple[float, float]]
 # Rounding of a projected float32 input, in proportion to the range of the inputs; what `contains` tolerates.
 _ROUNDING = 1e-6
 _NORMS = ("inf", "2")
-
-
-def reached(chunks: Sequence[Chunk], processes: Processes) -> Reached:
-    """Return how far the inputs are that broke a sample; nothing for a task without classes."""
-    own = []
-    for chunk in chunks:
-        right = set(chunk.right)
-        broken = [index for index in chunk.index if index not in right]
-        if len(broken) == len(chunk.distances):
-            own += [[index, *pair] for index, pair in zip(broken, chunk.distances, strict=True)]
-    lines = processes.gather_lines([json.dumps(each) for each in own])
-    return {index: (linf, l2) for index, linf, l2 in map(json.loads, lines)}
 
 
 def both_sides(rows: Sequence[AttackResult]) -> list[dict[str, Any]]:

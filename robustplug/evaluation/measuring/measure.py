@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +25,6 @@ from ..setting import Attack, Setting, plain_objective
 if TYPE_CHECKING:
     from ...core.task import Task
     from ...devices.processes import Processes
-    from ..kept.records import Chunk
 
 # The radii themselves, -1 where a sample is not certified at all; a mean counts those as 0.
 _RADIUS = f"_{CERTIFIED_RADIUS}"
@@ -123,16 +123,19 @@ def quantities(task: Task, measurement: Measurement | None) -> list[Quantity]:
 
 
 def means(
-    evaluation: Setting, chunks: Sequence[Chunk], measurement: Measurement | None
+    evaluation: Setting, own: Mapping[str, array[float]], measurement: Measurement | None
 ) -> dict[str, Measure]:
-    """Return the means of all measures of a row over its samples, and what the task makes of them."""
+    """Return the means of all measures of a row over its samples, and what the task makes of them.
+
+    Args:
+        evaluation: the evaluation.
+        own: the measures of the samples of this process, by name.
+        measurement: what the row measured; None for an attack.
+    """
     processes, task = evaluation.processes, evaluation.task
     found = {}
-    names = [name for chunk in chunks for name in chunk.measures]
-    for name in dict.fromkeys(processes.gather_lines(names)):
-        own = [value for chunk in chunks for value in chunk.measures.get(name, ())]
-        values = torch.tensor(own, dtype=torch.float64, device=processes.device)
-        found[name] = processes.gather(values).cpu()
+    for name in dict.fromkeys(processes.gather_lines([*own])):
+        found[name] = processes.gather_numbers(own.get(name, array("d")))
     shares = {quantity.name for quantity in quantities(task, measurement) if quantity.share}
     reported = {
         name: share_of(values) if name in shares else mean_of(values)
@@ -145,8 +148,8 @@ def means(
 
 def certified(
     measurement: Measurement | None,
-    chunks: Sequence[Chunk],
-    order: Sequence[int],
+    measures: Mapping[str, array[float]],
+    order: array[int],
     size: int,
     processes: Processes,
 ) -> dict[str, Any]:
@@ -154,8 +157,8 @@ def certified(
 
     Args:
         measurement: what the row measured; None for an attack.
-        chunks: the outcomes of this process.
-        order: index of each of their samples.
+        measures: the measures of the samples of this process, by name.
+        order: index of each of these samples.
         size: number of all samples.
         processes: the processes that share the evaluation.
     """
@@ -163,11 +166,9 @@ def certified(
         return {}
     if not isinstance(measurement, Certificate):
         return {"bound": "none"}
-    own = [value for chunk in chunks for value in chunk.measures.get(_RADIUS, ())]
-    index = processes.gather(torch.tensor(list(order), dtype=torch.int64, device=processes.device)).cpu()
-    values = processes.gather(torch.tensor(own, dtype=torch.float64, device=processes.device)).cpu()
     radii = torch.full((size,), -1.0, dtype=torch.float64)
-    radii[index] = values
+    own = measures.get(_RADIUS, array("d"))
+    radii[processes.gather_numbers(order)] = processes.gather_numbers(own)
     said = Certified(
         f"{measurement.norm:g}", tuple(radii.tolist()), measurement.confidence, measurement.about
     )

@@ -69,12 +69,20 @@ class JobFiles:
         Raises:
             RunError: the file cannot be written.
         """
+        return self.write_text(run, json.dumps(asdict(job)))
+
+    def write_text(self, run: str, job: str) -> Path:
+        """Write a job that is JSON already; see `write`.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
         file = self.folder / f"{run}.json"
         with writing(f"the job {file}"):
             self.folder.mkdir(parents=True, exist_ok=True)
             messages_file(file).unlink(missing_ok=True)
             # Not as if it had to outlive a crash: the command that submits it writes it anew.
-            file.write_text(json.dumps(asdict(job)), encoding="utf-8")
+            file.write_text(job, encoding="utf-8")
         return file
 
     def messages(self, run: str) -> Messages:

@@ -1,0 +1,1 @@
+"""A row of an evaluation while it runs, and what its batches hold."""
