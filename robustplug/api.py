@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         OutputMap,
         Perturbation,
         PortionedMeasurement,
+        ProportionalVicinity,
         Rate,
         Schedule,
         SelfTrained,
@@ -143,8 +144,8 @@ _LAZY = {
     "core.protocols": (
         *("CERTIFIED_RADIUS", "AimingPerturbation", "Augmentation", "BoundedVicinity", "Certificate"),
         *("LabelMap", "LearnedSlot", "Loss", "Measurement", "OutputMap", "Perturbation"),
-        *("PortionedMeasurement", "Rate", "Schedule", "SelfTrained", "SparseVicinity"),
-        *("UpdateSchedule", "Vicinity", "rate_at"),
+        *("PortionedMeasurement", "ProportionalVicinity", "Rate", "Schedule", "SelfTrained"),
+        *("SparseVicinity", "UpdateSchedule", "Vicinity", "rate_at"),
     ),
     "core.random": (
         "beta",
@@ -263,6 +264,7 @@ __all__ = [
     "PoolingTask",
     "PortionedMeasurement",
     "Positive",
+    "ProportionalVicinity",
     "Progress",
     "Quantity",
     "Rate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustplug.api import TaskInfo, finite, uniform_like
+from robustplug.api import TaskInfo, finite, to_unit, uniform_like
 
 from .features import TableOptions
 from .nearest import TOLERANCE, Ranged, nearest
@@ -238,6 +238,11 @@ class Table(Ranged):
         """Return a change of cost 1 along a share (N,) of the columns, those that ascend the fastest."""
         slope = self._slopes(gradient)
         return self._priced(slope, largest(slope, share), gradient)
+
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return by how much each column ascends for its cost; the largest is a change of cost 1."""
+        slope = self._slopes(gradient)
+        return self._priced(slope, to_unit(slope), gradient)
 
     def _priced(self, slope: Tensor, signs: Tensor, like: Tensor) -> Tensor:
         # More columns than were asked for may share the smallest slope.
