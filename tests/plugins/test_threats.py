@@ -377,7 +377,10 @@ def test_pgd_goes_on_with_the_next_value_where_one_has_no_room_left(name: str, e
     low, high = torch.zeros(8), torch.ones(8)
     vicinity, origin = built(name, low, high, **options), torch.rand(6, 8, generator=rng)
     step, view = table_step(origin * HIGH)
-    step.evaluating, step.model = evaluating, linear(torch.linspace(-1, 1, 8)[torch.randperm(8, generator=rng)])
+    step.evaluating, step.model = (
+        evaluating,
+        linear(torch.linspace(-1, 1, 8)[torch.randperm(8, generator=rng)]),
+    )
     # A constant label that the attack cannot beat keeps every sample in the batch.
     view = view.replace(x=origin, origin=origin, y=torch.zeros(6, dtype=torch.int64))
     step.task.score = lambda view, output: torch.ones(len(output), dtype=torch.bool)

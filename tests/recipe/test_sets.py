@@ -228,3 +228,41 @@ def test_a_trained_patch_is_evaluated_in_the_patch(corner: None, tmp_path: Path)
         )
         assert result.threat["use"] == name
         assert [row.broken for row in result.attacks[1:]] == [broken, 0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "overrides", "place", "said"),
+    [
+        (['use = "mask"', "box = [4, 4, 5, 2]", 'inner = "linf"'], [], "r.toml:7", "reaches beyond images"),
+        (
+            ['use = "linf"', "eps = 8"],
+            [],
+            "r.toml:7",
+            'every input is legal; 8/255 may be meant: eps = "8/255"',
+        ),
+        (
+            ['use = "l1"'],
+            ["evaluate.vicinity.eps=65"],
+            "--set evaluate.vicinity.eps=65",
+            "every input is legal",
+        ),
+        (
+            ['use = "mask"', "frame = 2", 'inner = { use = "l2", eps = 9 }'],
+            [],
+            "r.toml:7",
+            "every input is legal",
+        ),
+        (['use = "scaled"', "scales = [1, 2]"], [], "r.toml:7", "do not fit inputs"),
+    ],
+)
+def test_sets_in_wrong_units_or_shapes_are_found_before_the_training_with_their_line(
+    tmp_path: Path, lines: list[str], overrides: list[str], place: str, said: str
+) -> None:
+    file = tmp_path / "r.toml"
+    start = ["[task]", 'use = "digits"', "", "[method]", 'use = "erm"', "", "[evaluate.vicinity]"]
+    file.write_text("\n".join([*start, *lines]), encoding="utf-8")
+    with pytest.raises(RecipeError, match=said) as caught:
+        robustplug.train(file, out=tmp_path / "run", overrides=overrides)
+    assert place in str(caught.value)
+    assert "evaluate.vicinity" in str(caught.value)
+    assert not (tmp_path / "run").exists()
