@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         OutputMap,
         Perturbation,
         PortionedMeasurement,
+        ProportionalVicinity,
         Rate,
         Schedule,
         SelfTrained,
@@ -144,8 +145,8 @@ _LAZY = {
     "core.protocols": (
         *("CERTIFIED_RADIUS", "AimingPerturbation", "Augmentation", "BoundedVicinity", "Certificate"),
         *("LabelMap", "LearnedSlot", "Loss", "Measurement", "OutputMap", "Perturbation"),
-        *("PortionedMeasurement", "Rate", "Schedule", "SelfTrained", "SparseVicinity"),
-        *("UpdateSchedule", "Vicinity", "rate_at"),
+        *("PortionedMeasurement", "ProportionalVicinity", "Rate", "Schedule", "SelfTrained"),
+        *("SparseVicinity", "UpdateSchedule", "Vicinity", "rate_at"),
     ),
     "core.random": (
         "beta",
@@ -265,6 +266,7 @@ __all__ = [
     "PortionedMeasurement",
     "Positive",
     "Progress",
+    "ProportionalVicinity",
     "Quantity",
     "Rate",
     "Real",

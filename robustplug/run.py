@@ -83,6 +83,8 @@ def train(
         Interrupted: Ctrl-C or SIGTERM was received; a checkpoint was written.
     """
     from .plugin.host import check_observers, registered
+    from .recipe.errors import RecipeError
+    from .recipe.load import located
     from .runs.choose import choose_run
     from .subjects.brought import Brought
     from .training.train import Training
@@ -102,7 +104,12 @@ def train(
             from .training.fit_batch import with_fitting_batch
 
             chosen = with_fitting_batch(chosen, reporter, resume is not False)
-        return Training(chosen, folder, resume is not False, reporter, observers).run()
+        try:
+            return Training(chosen, folder, resume is not False, reporter, observers).run()
+        except RecipeError as error:
+            if tables is None:
+                raise
+            raise located(error, tables, overrides) from error
 
 
 def build(kind: Kind, name: str, /, **options: Any) -> Any:

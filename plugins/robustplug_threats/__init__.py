@@ -79,6 +79,21 @@ class UnionOptions:
 
 
 @dataclass(frozen=True)
+class IntersectionOptions:
+    """Options of `intersection`.
+
+    Attributes:
+        parts: the vicinities, at least two.
+    """
+
+    parts: Annotated[tuple[Use, ...], "vicinity"]
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2:
+            raise ValueError("parts: name at least two vicinities")
+
+
+@dataclass(frozen=True)
 class L0Options:
     """Options of `l0`.
 
@@ -128,6 +143,18 @@ class GreedyOptions:
 
 
 _PLAIN = frozenset({"plain"})
+_IN_PART = {"coordinates": "its perturbations are not legal in part"}
+
+
+def _counts(part: Use) -> bool:
+    """Return whether a vicinity, or one inside it, counts changed pixels."""
+    inside = (getattr(part.options, "inner", None), *getattr(part.options, "parts", ()))
+    return part.name in ("l0", "patch") or any(_counts(each) for each in inside if each is not None)
+
+
+def _intersection_traits(options: IntersectionOptions) -> Traits:
+    counted = {"discrete"} if any(_counts(part) for part in options.parts) else set()
+    return Traits(gives=_PLAIN | {"coordinates"} | counted, needs=_IN_PART)
 
 
 @hookimpl
@@ -149,7 +176,7 @@ def robustplug_vicinities() -> Iterable[Component]:
         trial={"box": [0, 1, 4, 3], "inner": {"use": "linf", "eps": 0.3}},
         traits=Traits(
             gives=_PLAIN | {"restricts", "coordinates"},
-            needs={"coordinates": "its perturbations are not legal in part"},
+            needs=_IN_PART,
         ),
     )
     yield Component(
@@ -159,6 +186,14 @@ def robustplug_vicinities() -> Iterable[Component]:
         "what is legal in at least one of several vicinities",
         trial={"parts": [{"use": "linf", "eps": 0.1}, {"use": "l1", "eps": 0.3}]},
         traits=Traits(gives=_PLAIN),
+    )
+    yield Component(
+        "intersection",
+        f"{_HERE}.intersections:Intersection",
+        IntersectionOptions,
+        "what is legal in each of several vicinities",
+        trial={"parts": [{"use": "linf", "eps": 0.1}, {"use": "l2", "eps": 0.5}]},
+        traits=_intersection_traits,
     )
     few = Traits(gives=_PLAIN | {"coordinates", "discrete", "few-pixels"})
     yield Component("l0", f"{_HERE}.pixels:L0", L0Options, "a number of pixels or features", traits=few)

@@ -15,6 +15,7 @@ from torch import Tensor
 from robustplug.api import (
     Batch,
     BoundedVicinity,
+    ProportionalVicinity,
     SparseVicinity,
     Step,
     TaskInfo,
@@ -191,6 +192,14 @@ class SparseMask(Mask):
         assert isinstance(self.inner, SparseVicinity)
         free = self.free(gradient)
         return self.inner.sparse(torch.where(free, gradient, 0.0), share) * free
+
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return the gradient along what may change, in units of the inner vicinity if it has some."""
+        free = self.free(gradient)
+        inside = torch.where(free, gradient, 0.0)
+        if isinstance(self.inner, ProportionalVicinity):
+            return self.inner.proportional(inside) * free
+        return self.inner.steepest(inside) * free
 
 
 def build(options: MaskOptions, *, inner: Vicinity) -> Mask:

@@ -14,6 +14,16 @@ TOLERANCE = 1e-6
 _HALVINGS = 40
 
 
+def rounding(dtype: torch.dtype) -> float:
+    """Return the rounding error of one subtraction in [0, 1]."""
+    return max(TOLERANCE, torch.finfo(dtype).eps)
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Return numbers of half precision as float32, and others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def column(values: Tensor, x: Tensor) -> Tensor:
     """Reshape (N,) to (N, 1, …) so that it broadcasts over the rows of x."""
     return values.view(-1, *(1,) * (x.dim() - 1))

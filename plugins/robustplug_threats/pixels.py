@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustplug.api import Refused, finite, uniform_like
+from robustplug.api import Refused, finite, to_unit, uniform_like
 
 from . import L0Options, PatchOptions
 from .nearest import Ranged
@@ -55,6 +55,11 @@ class L0(Ranged):
         part = chosen / chosen.sum(1, keepdim=True).clamp_min(1)
         part = part.view(len(slope), *((1, *slope.shape[2:]) if slope.dim() > 2 else (-1,)))
         return slope.sign() * part * (high - low)
+
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return the gradient, its largest value that of the valid range."""
+        low, high = self.sides(gradient)
+        return to_unit(gradient) * (high - low)
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
         """Draw pixels, and new values for them."""

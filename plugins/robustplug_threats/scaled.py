@@ -10,7 +10,7 @@ from torch import Tensor
 from robustplug.api import TaskInfo, finite, normal_like, to_unit, uniform_like
 
 from . import ScaledOptions
-from .nearest import TOLERANCE, Ranged, column, nearest
+from .nearest import Ranged, at_least_single, column, nearest, rounding
 
 ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 
@@ -72,6 +72,7 @@ class Scaled(Ranged):
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return the nearest legal point (N, …), in origin's dtype."""
+        dtype, x, origin = origin.dtype, at_least_single(x), at_least_single(origin)
         scales = self.over(origin).expand_as(origin)
         free = scales > 0
         low, high = self.sides(origin)
@@ -84,22 +85,24 @@ class Scaled(Ranged):
         inside = (size <= bound).all(1) & (torch.linalg.vector_norm(size, ord=self.order, dim=1) <= radius)
         target = self.clipped(origin + moved.sign() * found.view_as(origin) * scales)
         kept = torch.where(free, x, origin)
-        return torch.where(column(inside, x), kept, torch.where(free, target, origin)).to(origin.dtype)
+        return torch.where(column(inside, x), kept, torch.where(free, target, origin)).to(dtype)
 
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return for each sample whether it is legal: bool (N,)."""
+        blur, in_range = rounding(x.dtype), self.in_range(x)
+        x, origin = at_least_single(x), at_least_single(origin)
         values = self.measured(x - origin)
         scales = self.over(x).expand_as(x).flatten(1)
         # A value has the rounding error of one subtraction, in multiples of its scale.
         low, high = (side.expand_as(x).flatten(1) for side in self.sides(x))
         reach = torch.stack([low.abs(), high.abs(), high - low]).amax(0)
-        slack = torch.where(scales > 0, reach * TOLERANCE / scales.clamp_min(1e-30), 0.0)
+        slack = torch.where(scales > 0, reach * blur / scales.clamp_min(1e-30), 0.0)
         if self.order == math.inf:
             fits = (values.abs() <= radius[:, None] * (1 + 1e-5) + slack).all(1)
         else:
             size = (values.abs() - slack).clamp_min(0)
             fits = torch.linalg.vector_norm(size, ord=self.order, dim=1) <= radius * (1 + 1e-5)
-        return fits & self.in_range(x)
+        return fits & in_range
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Return the direction with norm 1, in multiples of the scales, that ascends the fastest."""
@@ -147,6 +150,11 @@ class SparseScaled(Scaled):
         """Return a direction of unit size along a share (N,) of the values, those that ascend the fastest."""
         scales = self.over(gradient)
         return largest(finite(gradient) * scales, share) * scales
+
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return the gradient in the scales, its largest value of one scale."""
+        scales = self.over(gradient)
+        return to_unit(finite(gradient) * scales) * scales
 
 
 def largest(slope: Tensor, share: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustplug.api import TaskInfo, finite, uniform_like
+from robustplug.api import TaskInfo, finite, to_unit, uniform_like
 
 from .features import TableOptions
 from .nearest import TOLERANCE, Ranged, nearest
@@ -45,9 +45,9 @@ class Table(Ranged):
             ValueError: there are fewer columns.
         """
         if info.shape is not None:
-            self._rules(torch.zeros(1, *info.shape).flatten(1))
+            self.bounds_of_columns(torch.zeros(1, *info.shape).flatten(1))
 
-    def _rules(self, x: Tensor) -> dict[str, Tensor]:
+    def bounds_of_columns(self, x: Tensor) -> dict[str, Tensor]:
         """Return cost, step and largest changes of each column, (D,) each, for rows (N, D).
 
         Raises:
@@ -80,7 +80,7 @@ class Table(Ranged):
 
     def _rooms(self, origin: Tensor) -> tuple[Tensor, Tensor]:
         """Return by how much each value of rows (N, D) may fall and rise, without the budget."""
-        rules, wide = self._rules(origin), origin
+        rules, wide = self.bounds_of_columns(origin), origin
         low, high = (
             side.expand(1, side.shape[1]) if side.dim() > 1 else side for side in self._flat_sides(wide)
         )
@@ -114,7 +114,7 @@ class Table(Ranged):
 
     def _stepped(self, moved: Tensor, share: Tensor) -> Tensor:
         """Return a share of the changes, in whole steps; categories change while more than half is left."""
-        step = self._rules(moved)["step"]
+        step = self.bounds_of_columns(moved)["step"]
         part = moved * share[:, None]
         whole = (part / step.clamp_min(1e-30) + _CLOSE * part.sign()).trunc() * step
         result = torch.where(step > 0, whole, part)
@@ -147,7 +147,7 @@ class Table(Ranged):
 
     def _changes(self, delta: Tensor, start: Tensor, budget: Tensor) -> Tensor:
         """Return the nearest changes within rooms and budget, in whole steps where there are steps."""
-        rules = self._rules(start)
+        rules = self.bounds_of_columns(start)
         cost, step = rules["cost"], rules["step"]
         down, up = self._rooms(start)
         room = torch.where(delta < 0, down, up)
@@ -179,7 +179,7 @@ class Table(Ranged):
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return for each row whether it is legal: bool (N,)."""
         rows, start = x.flatten(1), origin.flatten(1)
-        rules, delta = self._rules(start), rows - start
+        rules, delta = self.bounds_of_columns(start), rows - start
         low, high = self._flat_sides(rows)
         # Of each column: one with a wide range must not widen the others.
         slack = (TOLERANCE * torch.stack([low.abs(), high.abs(), high - low]).amax(0)).expand_as(rows[:1])
@@ -215,7 +215,7 @@ class Table(Ranged):
     def _slopes(self, gradient: Tensor) -> Tensor:
         """Return by how much each column (N, D) raises a linear function at a cost of 1."""
         flat = finite(gradient).flatten(1).clone()
-        rules = self._rules(flat)
+        rules = self.bounds_of_columns(flat)
         for part in self.options.sums:
             weights = torch.tensor(
                 part.weights or (1.0,) * len(part.of), device=flat.device, dtype=flat.dtype
@@ -239,9 +239,14 @@ class Table(Ranged):
         slope = self._slopes(gradient)
         return self._priced(slope, largest(slope, share), gradient)
 
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return by how much each column ascends for its cost; the largest is a change of cost 1."""
+        slope = self._slopes(gradient)
+        return self._priced(slope, to_unit(slope), gradient)
+
     def _priced(self, slope: Tensor, signs: Tensor, like: Tensor) -> Tensor:
         # More columns than were asked for may share the smallest slope.
-        return (signs / self._rules(slope)["cost"]).view_as(like)
+        return (signs / self.bounds_of_columns(slope)["cost"]).view_as(like)
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
         """Draw changes of a few columns and other categories, and project them."""
@@ -249,7 +254,7 @@ class Table(Ranged):
         chosen = uniform_like(origin, rng).flatten(1).abs()
         start = origin.flatten(1)
         down, up = self._rooms(start)
-        most = radius[:, None].to(start.dtype) / self._rules(start)["cost"]
+        most = radius[:, None].to(start.dtype) / self.bounds_of_columns(start)["cost"]
         size = torch.where(drawn < 0, down, up).minimum(most)
         # The smaller the drawn number, the fewer columns change.
         some = chosen <= chosen.gather(1, chosen.argmin(1, keepdim=True)) + drawn.abs()

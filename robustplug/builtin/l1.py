@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..api import finite, uniform_like
+from ..api import finite, to_unit, uniform_like
 from .vicinities import Ball, at_least_single, per_sample
 
 if TYPE_CHECKING:
@@ -102,6 +102,10 @@ class L1(Ball):
     def sparse(self, gradient: Tensor, share: Tensor) -> Tensor:
         """Return a direction of unit size along a share (N,) of the values, the largest."""
         return top_share(gradient, share)
+
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return the gradient over its largest absolute value; 0 where it is no finite number."""
+        return to_unit(gradient)
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
         """Draw uniformly from the ball of the given radii, then project to the valid range."""

@@ -70,6 +70,15 @@ class SparseVicinity(Protocol):
 
 
 @runtime_checkable
+class ProportionalVicinity(Protocol):
+    """A vicinity in which attacks of several steps follow the gradient, not the steepest direction."""
+
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return the gradient in the set's own units, (N, …), its largest value of unit size, 0 for 0."""
+        ...
+
+
+@runtime_checkable
 class DescribedVicinity(Protocol):
     """A vicinity that says in its own units what is legal, such as which patch or which features."""
 

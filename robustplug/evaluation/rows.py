@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -199,7 +200,13 @@ def _scaled(vicinity: Use, scale: float, key: str) -> Use:
     if not hasattr(vicinity.options, "eps"):
         message = f"{vicinity.name} has no eps to scale"
         raise RecipeError([Problem(f"{key}.scale", message)], "suite")
-    return Use(vicinity.name, dataclasses.replace(vicinity.options, eps=vicinity.options.eps * scale))
+    eps = vicinity.options.eps
+    # A number of pixels stays a whole one.
+    size = math.floor(eps * scale + 1e-9) if isinstance(eps, int) else eps * scale
+    if eps and not size:
+        why = f"leaves nothing of eps = {eps} of {vicinity.name}: whole numbers are rounded down"
+        raise RecipeError([Problem(f"{key}.scale", why)], "suite")
+    return Use(vicinity.name, dataclasses.replace(vicinity.options, eps=size))
 
 
 def _built(reference: Use, key: str, kind: Kind = "perturbation") -> Any:

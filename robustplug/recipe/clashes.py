@@ -195,18 +195,37 @@ def misfits(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
             yield Finding(path, why)
     yield from mismatched(own, ("method", "vicinity"), registry)
     if asked is not None:
-        yield from mismatched(asked, ("evaluate", "vicinity"), registry)
+        yield from unfit_threat(asked, ("evaluate", "vicinity"), registry)
+
+
+def unfit_threat(vicinity: Use, path: KeyPath, registry: Registry) -> Iterator[Finding]:
+    """Yield a finding for a resolved vicinity that is no threat model of an evaluation."""
+    if _draws(vicinity, registry) and (legal := threat_in(vicinity, registry)) != vicinity:
+        message = f'vicinity "{vicinity.name}" draws samples, and an evaluation attacks those of the task'
+        hint = f'name what is legal around them instead, "{legal.name}"; a shift is a row of a suite'
+        yield Finding(path, message, hint)
+    yield from mismatched(vicinity, path, registry)
 
 
 def mismatched(vicinity: Use, path: KeyPath, registry: Registry) -> Iterator[Finding]:
     """Yield a finding for every vicinity inside a resolved one that the outer one cannot work with."""
     component = registry.get("vicinity", vicinity.name)
     for place, inner in _inside(vicinity, component, "vicinity"):
-        if why := _barred("vicinity", vicinity, inner, registry):
+        why = _barred("vicinity", vicinity, inner, registry)
+        if not why and len(place) > 1 and _draws(inner, registry):
+            why = "it draws samples, and of several vicinities none may"
+        if why:
             yield Finding(
                 (*path, *place), f'vicinity "{vicinity.name}" does not go around "{inner.name}": {why}'
             )
         yield from mismatched(inner, (*path, *place), registry)
+
+
+def _draws(vicinity: Use, registry: Registry) -> bool:
+    """Return whether a resolved vicinity, or one inside it, draws samples other than those of the task."""
+    component = registry.get("vicinity", vicinity.name)
+    own = "plain" not in traits_of("vicinity", vicinity, registry).gives
+    return own or any(_draws(inner, registry) for _, inner in _inside(vicinity, component, "vicinity"))
 
 
 def _rows_only(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[Finding]:
@@ -236,10 +255,13 @@ def _parts(
         traits = Traits(gives=traits.gives if targets == "rows" else frozenset())
     yield _Part(path, kind, reference.name, traits, targets)
     for slot in slots(component.options).values():
-        inner = getattr(reference.options, slot.name)
-        if isinstance(inner, Use) and (kind == "method" or slot.kind == kind):
-            within = slot.targets if kind == "loss" else None
-            yield from _parts(inner, slot.kind, (*path, slot.name), registry, within)
+        # Within a perturbation, several are an ensemble, which speaks for its parts.
+        if kind not in ("method", slot.kind) or (slot.many and kind == "perturbation"):
+            continue
+        within = slot.targets if kind == "loss" else None
+        for place, inner in _inside(reference, component, slot.kind):
+            if place[0] == slot.name:
+                yield from _parts(inner, slot.kind, (*path, *place), registry, within)
 
 
 def traits_of(kind: Kind, reference: Use, registry: Registry) -> Traits:

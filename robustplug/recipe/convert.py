@@ -19,7 +19,7 @@ from ..plugin.component import Component, Kind, Slot, Use
 from ..plugin.culprit import one_line
 from ..plugin.host import registry as installed
 from ..plugin.registry import DuplicateComponent, Registry, UnknownComponent, did_you_mean
-from .clashes import clashes, misfits, mismatched, model_clashes, strangers
+from .clashes import clashes, misfits, model_clashes, strangers, unfit_threat
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .layers import ABSENT, inherited_options, layered, split_name, with_defaults_of_task
 from .messages import explain, grouped, show, table_hint, table_text
@@ -73,7 +73,7 @@ def convert_suite(
     suite = reader.options(Suite, {**data, **({"row": spread_out} if rows else {})}, {}, ())
     for number, row in enumerate(() if suite is None else suite.row):
         if row.vicinity is not None:
-            reader.findings += mismatched(row.vicinity, ("row", number, "vicinity"), reader.registry)
+            reader.findings += unfit_threat(row.vicinity, ("row", number, "vicinity"), reader.registry)
     findings = [item._replace(path=at_its_source(item.path, origins, rows)) for item in reader.findings]
     return (None if findings else suite), list(dict.fromkeys(findings))
 

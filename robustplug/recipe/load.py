@@ -161,6 +161,28 @@ def finish(
     return result
 
 
+def located(
+    error: RecipeError, source: str | Path | Mapping[str, Any], overrides: Sequence[str]
+) -> RecipeError:
+    """Return an error that was found when parts of a recipe were built, with its lines or overrides."""
+    data, lines, path = (
+        (copy_tables(source), dict, "recipe")
+        if isinstance(source, Mapping)
+        else open_tables(find_recipe(source))
+    )
+    changed = [(apply_override(data, override), override) for override in overrides]
+    known: Mapping[KeyPath, int] = lines()
+
+    def placed(problem: Problem) -> Problem:
+        if problem.line is not None or problem.override is not None:
+            return problem
+        parts = [int(part) if part.isdecimal() else part for part in problem.key.split(".")]
+        return _located(Finding(tuple(parts), problem.message, problem.hint), known, changed)
+
+    problems = [placed(problem) for problem in error.problems]
+    return error if problems == error.problems else RecipeError(problems, path)
+
+
 def unwritable(value: Any, path: KeyPath = ()) -> Iterator[Finding]:
     """Find texts that no file can hold: bytes of a command line that are not UTF-8, and the character 0."""
     items: Iterable[tuple[str | int, Any]] = ()

@@ -130,27 +130,33 @@ def bounded(vicinity: Any, key: str, info: TaskInfo) -> Any:
     return vicinity
 
 
-def note_on_radius(vicinity: Vicinity, info: TaskInfo) -> str:
+def note_on_radius(vicinity: Vicinity, key: str, info: TaskInfo) -> str:
     """Return a note if a radius is so large that it is probably in other units; "" otherwise.
 
-    An L∞ radius above a quarter of the range of the inputs, or an L2 radius above a quarter of its diameter.
+    An L∞, L2 or L1 radius above a quarter of the largest distance between inputs.
+
+    Raises:
+        RecipeError: it is above that distance, so that every input is legal.
     """
-    if info.shape is None or vicinity.norm not in (2.0, math.inf):
+    inner = getattr(vicinity, "inner", None)
+    if inner is not None and vicinity.norm is None:
+        return note_on_radius(inner, key, info)
+    if info.shape is None or vicinity.norm not in (1.0, 2.0, math.inf):
         return ""
     low, high = (torch.as_tensor(side, dtype=torch.float64) for side in info.bounds)
-    width = float((high - low).max())
-    reach = width if vicinity.norm == math.inf else width * math.sqrt(math.prod(info.shape))
-    if vicinity.eps <= reach / 4:
+    width, eps = float((high - low).max()), float(vicinity.eps)
+    reach = width if vicinity.norm == math.inf else width * math.prod(info.shape) ** (1 / vicinity.norm)
+    if eps <= reach / 4:
         return ""
     unit = tuple(info.bounds) == (0.0, 1.0)
-    meant = (
-        f'; {vicinity.eps:g}/255 may be meant: eps = "{vicinity.eps:g}/255"'
-        if unit and vicinity.eps >= 1
-        else ""
-    )
+    meant = f'; {eps:g}/255 may be meant: eps = "{eps:g}/255"' if unit and eps >= 1 else ""
+    sides = f"which range from {float(low.min()):g} to {float(high.max()):g}"
+    if eps > reach * (1 + 1e-6):
+        why = f"eps = {eps:g} is more than the largest distance between inputs, {sides}: every input is legal"
+        raise RecipeError([Problem(key, f"{why}{meant}", None, None)], "recipe")
     return (
-        f"eps = {vicinity.eps:g} is more than a quarter of the largest distance between inputs, which range "
-        f"from {float(low.min()):g} to {float(high.max()):g}; this is no small perturbation{meant}"
+        f"eps = {eps:g} is more than a quarter of the largest distance between inputs, {sides}; "
+        f"this is no small perturbation{meant}"
     )
 
 
@@ -250,7 +256,11 @@ def assemble(recipe: Recipe, device: torch.device) -> Parts:
         why = f'is "{split}", and this split of the task is empty: give it samples, or evaluate on another'
         raise RecipeError([Problem("evaluate.split", why, None, None)], "recipe")
     method = build_method(recipe, task.info)
-    bounded(method.vicinity, "method.vicinity", task.info)
+    note_on_radius(bounded(method.vicinity, "method.vicinity", task.info), "method.vicinity", task.info)
+    if recipe.evaluate.vicinity is not None:
+        # What does not fit the samples is not found after hours of training.
+        threat = build_vicinity(recipe.evaluate.vicinity, "evaluate.vicinity", task.info)
+        note_on_radius(threat, "evaluate.vicinity", task.info)
     recipe = with_model(recipe, task)
     assert recipe.model is not None
     with isolated(derive(recipe.seed, "model")):

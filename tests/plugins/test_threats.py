@@ -367,6 +367,40 @@ def test_every_attack_stays_in_every_set(name: str) -> None:
             assert all(legal(x, o, 3.0) for x, o in zip(found, origin, strict=True))
 
 
+@pytest.mark.parametrize("evaluating", [False, True])
+@pytest.mark.parametrize("name", ["table", "l1"])
+def test_pgd_goes_on_with_the_next_value_where_one_has_no_room_left(name: str, evaluating: bool) -> None:
+    rng = stream(RNG, "rooms")
+    options: dict[str, Any] = {"eps": 2.5}
+    if name == "table":
+        options |= {"others": "any", "feature": [{"columns": [2], "most": 0.25}]}
+    low, high = torch.zeros(8), torch.ones(8)
+    vicinity, origin = built(name, low, high, **options), torch.rand(6, 8, generator=rng)
+    step, view = table_step(origin * HIGH)
+    step.evaluating, step.model = (
+        evaluating,
+        linear(torch.linspace(-1, 1, 8)[torch.randperm(8, generator=rng)]),
+    )
+    # A constant label that the attack cannot beat keeps every sample in the batch.
+    view = view.replace(x=origin, origin=origin, y=torch.zeros(6, dtype=torch.int64))
+    step.task.score = lambda view, output: torch.ones(len(output), dtype=torch.bool)
+    found = robustplug.build("perturbation", "pgd", steps=40, start="zero", keep="last")
+    weight: Any = step.model[1].weight.detach()[1]
+    x = found(step, view, vicinity).x
+    assert bool(vicinity.contains(x, origin, torch.full((6,), 2.5)).all())
+    if evaluating:
+        return  # what nothing fools stays where it was
+    reached = ((x - origin) * weight).sum(1)
+    for row in range(6):
+        room = torch.where(weight > 0, 1 - origin[row], origin[row])
+        if name == "table":
+            room[2] = room[2].clamp_max(0.25)
+        best = -linprog(
+            -weight.abs().numpy(), A_ub=np.ones((1, 8)), b_ub=[2.5], bounds=[(0, float(r)) for r in room]
+        ).fun
+        assert float(reached[row]) > 0.97 * best
+
+
 def linear(weight: Tensor) -> nn.Module:
     layer = nn.Linear(weight.numel(), 2, bias=False)
     layer.weight.data = torch.stack([torch.zeros_like(weight), weight])

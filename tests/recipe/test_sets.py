@@ -110,8 +110,9 @@ def test_what_restricts_is_the_threat_and_what_draws_is_not(corner: None) -> Non
 
 
 def test_an_explicit_threat_is_never_unwrapped(corner: None) -> None:
-    for name in ("corner", "gaussian"):
-        assert threat_of(recipe(evaluate={"vicinity": {"use": name}})).name == name
+    inside = {"use": "corner", "inner": {"use": "l2", "eps": 0.5}}
+    for table in ({"use": "corner"}, inside, {"use": "gaussian", "sigma": 0}):
+        assert threat_of(recipe(evaluate={"vicinity": table})).name == table["use"]
     trained = recipe(method={"use": "pgd-at", "vicinity": {"use": "corner"}})
     assert threat_of(trained).name == "corner"
     suite = read_suite(
@@ -156,7 +157,24 @@ def test_attacks_that_know_balls_alone_are_refused_when_the_recipe_is_read(attac
         with pytest.raises(RecipeError, match='cannot keep to vicinity "corner"'):
             recipe(**tables)
         recipe(**{**tables, "evaluate": {}, "method": {"use": "pgd-at"}})
-    recipe(evaluate={"vicinity": {"use": "gaussian"}, "attack": [table]})
+    recipe(method={"use": "pgd-at", "vicinity": {"use": "gaussian"}}, evaluate={"attack": [table]})
+
+
+@pytest.mark.parametrize("name", ["rotate", "gaussian", "mixup"])
+def test_what_draws_samples_is_no_threat_model(name: str) -> None:
+    said = rf'"{name}" draws samples(.|\n)*name what is legal around them instead, "linf"'
+    with pytest.raises(RecipeError, match=said):
+        recipe(evaluate={"vicinity": {"use": name}})
+    with pytest.raises(RecipeError, match=said):
+        read_suite({"name": "s", "row": [{"vicinity": {"use": name}}]}, {"use": "linf"})
+
+
+@pytest.mark.parametrize("inner", [{"use": "gaussian"}, {"use": "corner", "inner": {"use": "mixup"}}])
+def test_of_several_vicinities_none_draws(inner: dict[str, Any], corner: None) -> None:
+    table = {"use": "union", "parts": [{"use": "linf"}, inner]}
+    for tables in ({"evaluate": {"vicinity": table}}, {"method": {"use": "pgd-at", "vicinity": table}}):
+        with pytest.raises(RecipeError, match=r"vicinity\.parts(.|\n)*of several vicinities none may"):
+            recipe(**tables)
 
 
 def test_a_row_of_a_suite_is_skipped_with_the_reason(corner: None) -> None:
@@ -171,6 +189,21 @@ def test_a_scale_reaches_the_radius_inside(corner: None) -> None:
     (row,) = suite_attacks(suite, named("corner"), (), robustplug.build("task", "digits").info)
     assert row.vicinity is not None
     assert row.vicinity.eps == pytest.approx(0.6)
+
+
+def test_a_scaled_number_of_pixels_is_a_whole_one() -> None:
+    info = robustplug.build("task", "digits").info
+    for vicinity, scale, eps in (("l0", 0.75, 7), ("patch", 1.3, 6)):
+        threat = named(vicinity)
+        suite = read_suite(
+            {"name": "s", "row": [{"attack": {"use": "pgd"}, "scale": scale}]}, {"use": vicinity}
+        )
+        (row,) = suite_attacks(suite, threat, (), info)
+        assert row.vicinity is not None
+        assert row.vicinity.eps == row.threat["eps"] == eps
+    suite = read_suite({"name": "s", "row": [{"attack": {"use": "pgd"}, "scale": 0.1}]}, {"use": "patch"})
+    with pytest.raises(RecipeError, match="leaves nothing of eps = 5"):
+        suite_attacks(suite, named("patch"), (), info)
 
 
 def test_a_trained_patch_is_evaluated_in_the_patch(corner: None, tmp_path: Path) -> None:
@@ -195,3 +228,41 @@ def test_a_trained_patch_is_evaluated_in_the_patch(corner: None, tmp_path: Path)
         )
         assert result.threat["use"] == name
         assert [row.broken for row in result.attacks[1:]] == [broken, 0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "overrides", "place", "said"),
+    [
+        (['use = "mask"', "box = [4, 4, 5, 2]", 'inner = "linf"'], [], "r.toml:7", "reaches beyond images"),
+        (
+            ['use = "linf"', "eps = 8"],
+            [],
+            "r.toml:7",
+            'every input is legal; 8/255 may be meant: eps = "8/255"',
+        ),
+        (
+            ['use = "l1"'],
+            ["evaluate.vicinity.eps=65"],
+            "--set evaluate.vicinity.eps=65",
+            "every input is legal",
+        ),
+        (
+            ['use = "mask"', "frame = 2", 'inner = { use = "l2", eps = 9 }'],
+            [],
+            "r.toml:7",
+            "every input is legal",
+        ),
+        (['use = "scaled"', "scales = [1, 2]"], [], "r.toml:7", "do not fit inputs"),
+    ],
+)
+def test_sets_in_wrong_units_or_shapes_are_found_before_the_training_with_their_line(
+    tmp_path: Path, lines: list[str], overrides: list[str], place: str, said: str
+) -> None:
+    file = tmp_path / "r.toml"
+    start = ["[task]", 'use = "digits"', "", "[method]", 'use = "erm"', "", "[evaluate.vicinity]"]
+    file.write_text("\n".join([*start, *lines]), encoding="utf-8")
+    with pytest.raises(RecipeError, match=said) as caught:
+        robustplug.train(file, out=tmp_path / "run", overrides=overrides)
+    assert place in str(caught.value)
+    assert "evaluate.vicinity" in str(caught.value)
+    assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...api import Cost, take, to_unit
 from ..vicinities import per_sample
-from .pgd import Ascent, Best, ascend, bound
+from .pgd import Ascent, Best, ascend, bound, direction
 
 if TYPE_CHECKING:
     from ...api import Loss, Step, Vicinity, View
@@ -46,7 +46,7 @@ class MiFgsm:
         def climb(part: View, x: Tensor, target: Any, momentum: Tensor, near: Tensor) -> tuple[Any, ...]:
             gradient, output, _ = ascend(step, part, Ascent(losses, target), x)
             momentum = accumulate(momentum, gradient, options.decay)
-            moved = x + per_sample(near / options.steps, x) * vicinity.steepest(momentum)
+            moved = x + per_sample(near / options.steps, x) * direction(vicinity, momentum, options.steps)
             right = step.score(part, output) if step.evaluating else None
             return vicinity.project(moved, part.origin, near), momentum, right
 

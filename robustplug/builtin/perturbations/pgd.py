@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...api import Cost, Refused, normal_like, take
+from ...api import Cost, ProportionalVicinity, Refused, normal_like, take
 from ..vicinities import per_sample
 
 if TYPE_CHECKING:
@@ -60,6 +60,18 @@ def ascend(step: Step, view: View, ascent: Ascent, x: Tensor) -> tuple[Tensor, A
     return gradient, output, torch.where(losses.isnan(), -torch.inf, losses)
 
 
+def direction(vicinity: Vicinity, gradient: Tensor, steps: int) -> Tensor:
+    """Return the direction of one of several steps, or of a single one.
+
+    A single step takes the steepest direction. Several that each change one value alone, as the steepest ones
+    of an L1 ball do, would push the same value against the end of its range: they follow the gradient, with
+    which the projection onto the set always ascends a linear function.
+    """
+    if steps > 1 and isinstance(vicinity, ProportionalVicinity):
+        return vicinity.proportional(gradient)
+    return vicinity.steepest(gradient)
+
+
 def pgd(
     step: Step,
     view: View,
@@ -84,7 +96,7 @@ def pgd(
 
     def climb(part: View, x: Tensor, goal: Any, near: Tensor, size: Tensor) -> Tensor:
         gradient, _, _ = ascend(step, part, Ascent(losses, goal), x)
-        moved = x.detach() + per_sample(size, x) * vicinity.steepest(gradient)
+        moved = x.detach() + per_sample(size, x) * direction(vicinity, gradient, steps)
         return vicinity.project(moved, part.origin, near)
 
     for _ in range(steps):
@@ -161,7 +173,7 @@ def best_of_pgd(
 
     def climb(part: View, x: Tensor, goal: Any, near: Tensor, size: Tensor) -> tuple[Tensor, ...]:
         gradient, output, losses = ascend(step, part, Ascent(loss, goal), x)
-        moved = x.detach() + per_sample(size, x) * vicinity.steepest(gradient)
+        moved = x.detach() + per_sample(size, x) * direction(vicinity, gradient, steps)
         return losses, ~step.score(part, output), vicinity.project(moved, part.origin, near)
 
     def look(part: View, x: Tensor, goal: Any) -> tuple[Tensor, ...]:
