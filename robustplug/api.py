@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from .core.guards.libraries import attack_by_radius, guarded
     from .core.measures import Measure, Quantity, bootstrap_interval, wilson_interval
     from .core.method import Averaging, Method, Objective, Wrapper, prepare
-    from .core.modules import Normalized, evaluating, mlp, normalized
+    from .core.modules import Normalized, Weights, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
     from .core.protocols import (
         CERTIFIED_RADIUS,
@@ -92,7 +92,6 @@ if TYPE_CHECKING:
         Split,
         TaskInfo,
         View,
-        Weights,
         take,
     )
     from .evaluation.opened import OpenedEvaluation
@@ -101,7 +100,15 @@ if TYPE_CHECKING:
     from .plugin.signatures import check_arguments, scaled_step
     from .report.figures.batchnorm import batchnorm_figure
     from .report.figures.certified import certified_figure
-    from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
+    from .report.figures.charts import (
+        Line,
+        Panel,
+        bar_figure,
+        histogram_figure,
+        image_figure,
+        line_figure,
+        matrix_figure,
+    )
     from .run import open_evaluation
     from .runs.folder import json_text
     from .runs.result_file import note_in_result, write_result
@@ -110,6 +117,7 @@ if TYPE_CHECKING:
     from .studies.launchers.protocol import JobState, Launcher
     from .subjects.data.brought import find_column
     from .subjects.data.hub import load_data_set
+    from .subjects.data.memory import InMemory
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
     from .subjects.data.spool import memory_limit
     from .subjects.data.statistics import (
@@ -138,7 +146,7 @@ _LAZY = {
     "core.guards.libraries": ("attack_by_radius", "guarded"),
     "core.measures": ("Measure", "Quantity", "bootstrap_interval", "wilson_interval"),
     "core.method": ("Averaging", "Method", "Objective", "Wrapper", "prepare"),
-    "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
+    "core.modules": ("Normalized", "Weights", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
         *("CERTIFIED_RADIUS", "AimingPerturbation", "Augmentation", "BoundedVicinity", "Certificate"),
@@ -147,14 +155,7 @@ _LAZY = {
         *("UpdateSchedule", "Vicinity", "rate_at"),
     ),
     "core.random": (
-        "beta",
-        "derive",
-        "dirichlet",
-        "gamma",
-        "isolated",
-        "normal_like",
-        "stream",
-        "uniform_like",
+        *("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
     ),
     "core.reporting": ("result_numbers",),
     "core.state": ("MethodState", "PerSample"),
@@ -163,7 +164,7 @@ _LAZY = {
     "core.task": ("DescribedMeasures", "LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
     "core.types": (
         *("AttackResult", "Batch", "Cost", "EpochReport", "Feed", "ParamGroup", "Pass", "Progress"),
-        *("Result", "RunInfo", "Split", "TaskInfo", "View", "Weights", "take"),
+        *("Result", "RunInfo", "Split", "TaskInfo", "View", "take"),
     ),
     "evaluation.opened": ("OpenedEvaluation",),
     "evaluation.opened_run": ("open_run",),
@@ -172,12 +173,7 @@ _LAZY = {
     "report.figures.batchnorm": ("batchnorm_figure",),
     "report.figures.certified": ("certified_figure",),
     "report.figures.charts": (
-        "Line",
-        "Panel",
-        "histogram_figure",
-        "image_figure",
-        "line_figure",
-        "matrix_figure",
+        *("Line", "Panel", "bar_figure", "histogram_figure", "image_figure", "line_figure", "matrix_figure"),
     ),
     "run": ("open_evaluation",),
     "runs.folder": ("json_text",),
@@ -195,6 +191,7 @@ _LAZY = {
         "stratified_split",
         "unit_floats",
     ),
+    "subjects.data.memory": ("InMemory",),
     "subjects.data.task": ("ArrayTask",),
     "subjects.formats.published": ("published_state",),
     "subjects.formats.weights": ("weights_digest",),
@@ -230,6 +227,7 @@ __all__ = [
     "Feed",
     "Finite",
     "FractionText",
+    "InMemory",
     "JobState",
     "LabelMap",
     "LabelledTask",
@@ -300,6 +298,7 @@ __all__ = [
     "as_rows",
     "attack_by_radius",
     "balanced_order",
+    "bar_figure",
     "batchnorm_figure",
     "beta",
     "bootstrap_interval",

@@ -153,7 +153,7 @@ def default_model_fits(subject: Subject) -> None:
     batch = next(iter(task.batches("test", _feed(task, "test", batch_size=2))))
     with torch.no_grad():
         outputs = model(batch.x)
-    fits = task.info.classes is None or outputs.shape == (len(batch), task.info.classes)
+    fits = task.info.outputs is None or outputs.shape == (len(batch), task.info.outputs)
     shapes = [tuple(leaf.shape) for leaf in leaves(outputs)]
     require(fits, f"{task.default_model} returns outputs of shape {shapes}")
 
