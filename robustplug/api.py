@@ -13,6 +13,7 @@ from .errors import BrokenData, DataMissing, Refused, RunError
 from .files.bounds import check_size, check_zip
 from .files.folders import check_model_folder
 from .files.reading import Unreadable, is_file, is_folder, open_file, read_bytes, read_json
+from .files.tables import has_names, is_number, table_lines
 from .plugin.build import build
 from .plugin.component import Component, MethodOptions, NoOptions, Use, WrapperOptions, use
 from .plugin.foreign import Library, LibraryAttack, LibraryOptions, classes_in
@@ -326,12 +327,14 @@ __all__ = [
     "finite",
     "gamma",
     "guarded",
+    "has_names",
     "histogram_figure",
     "hookimpl",
     "image_figure",
     "index_batches",
     "is_file",
     "is_folder",
+    "is_number",
     "isolated",
     "job_ended",
     "json_text",
@@ -372,6 +375,7 @@ __all__ = [
     "self_trained",
     "stratified_split",
     "stream",
+    "table_lines",
     "take",
     "to_device",
     "to_unit",

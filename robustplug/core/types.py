@@ -253,7 +253,7 @@ class TaskInfo:
 
     @property
     def outputs(self) -> int | None:
-        """Return the number of values that a model returns for an input; None where there is no such number."""
+        """Return the number of values that a model returns for an input; None if it is not fixed."""
         return self.classes if self.output_size is None else self.output_size
 
     @property

@@ -76,9 +76,10 @@ class Component:
         modality: of a task, what its samples are; of a vicinity, what it perturbs: "numbers" (images and
             tables), "text", "dialogue" or a plugin's own. A recipe or a suite that puts a vicinity on samples
             of another modality is refused.
-        labels: of a task, what its labels are: "classes", "numbers", "label-sets", "pixels" or a plugin's own.
-        for_labels: of others, the labels that they are defined for; empty for any. A recipe that uses one with
-            other labels is refused.
+        labels: of a task, what its labels are: "classes", "numbers", "label-sets", "pixels" or a plugin's
+            own.
+        for_labels: of others, the labels that they are defined for; empty for any. A recipe that uses one
+            with other labels is refused.
         evaluate: of a task, defaults for the `evaluate` table of recipes: its `vicinity` also replaces a
             method's default that has another modality, and its `loss` one that is for other labels; `attack`
             holds only where a model has no recipe.
