@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustplug.api import Component, Traits, hookimpl
 
@@ -21,6 +21,11 @@ from .options import (
     TorchvisionSegmentationOptions,
     WorstOptions,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from robustplug.api import OpenedRun
 
 _HERE = "robustplug_tasks"
 _GU = "Gu et al. 2022, SegPGD, arXiv:2207.12391"
@@ -69,20 +74,20 @@ def robustplug_tasks() -> Iterable[Component]:
         evaluate=_LABELS,
     )
     yield Component(
-        "segmentation",
-        f"{_HERE}.segmentation:segmentation",
-        SegmentationOptions,
-        "a class for each pixel, from a .npz file of images and masks",
-        trial={"data": "./masks.npz"},
-        labels="pixels",
-        evaluate=_PIXELS,
-    )
-    yield Component(
         "shapes",
         f"{_HERE}.segmentation:shapes",
         ShapesOptions,
         "a class for each pixel of images with drawn circles, squares and crosses; nothing to download",
         trial={"samples": 60},
+        labels="pixels",
+        evaluate=_PIXELS,
+    )
+    yield Component(
+        "segmentation",
+        f"{_HERE}.segmentation:segmentation",
+        SegmentationOptions,
+        "a class for each pixel, from a .npz file of images and masks",
+        trial={"data": "./masks.npz"},
         labels="pixels",
         evaluate=_PIXELS,
     )
@@ -112,7 +117,8 @@ def robustplug_models() -> Iterable[Component]:
         "torchvision-segmentation",
         f"{_HERE}.segmentation:torchvision_segmentation",
         TorchvisionSegmentationOptions,
-        "a segmentation model of torchvision, for images with three channels",
+        "a segmentation model of torchvision, untrained",
+        trial={"name": "lraspp_mobilenet_v3_large"},
         for_labels=("pixels",),
     )
 
@@ -179,3 +185,21 @@ def robustplug_perturbations() -> Iterable[Component]:
         "towards training samples with other labels, from decisions only, in any set",
         trial={"queries": 6},
     )
+
+
+@hookimpl
+def robustplug_figures(run: OpenedRun, folder: Path) -> Iterable[tuple[str, str]]:
+    """Draw which columns of a table the attacks move, where that is cheap."""
+    from .encoding import TableInfo
+
+    if not isinstance(run.task.info, TableInfo) or any((run.folder / "figures").glob("moves-*.png")):
+        return ()
+    from robustplug.api import open_evaluation
+
+    from .moves import cheap, draw, found_moves
+
+    opened = open_evaluation(run.folder, device=run.device)
+    if not cheap(opened):
+        return [("which columns the attacks move", f"robustplug moves {run.folder}")]
+    draw(found_moves(opened), folder, run.name)
+    return ()

@@ -276,7 +276,7 @@ def small_fcn(options: FcnOptions, *, info: TaskInfo) -> nn.Module:
 
 
 class Dense(nn.Module):
-    """Return the logits of one of torchvision's segmentation models, which returns several outputs.
+    """Return the logits of one of torchvision's segmentation models; grey images become three equal channels.
 
     Args:
         network: the model.
@@ -288,7 +288,7 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, K, H, W)."""
-        found: Tensor = self.network(x)["out"]
+        found: Tensor = self.network(x.expand(-1, 3, -1, -1))["out"]
         return found
 
 
@@ -296,14 +296,14 @@ def torchvision_segmentation(options: TorchvisionSegmentationOptions, *, info: T
     """Build one of torchvision's segmentation models, untrained.
 
     Raises:
-        ValueError: the task is no segmentation of images with three channels.
+        ValueError: the task is no segmentation of images with one or three channels.
     """
     from torchvision.models import segmentation as models
 
     channels, classes = _classes(info, "torchvision-segmentation")
-    if channels != 3:
+    if channels not in (1, 3):
         raise ValueError(
-            f"torchvision-segmentation needs images with 3 channels, and the task has {channels}"
+            f"torchvision-segmentation needs images with 1 or 3 channels, and the task has {channels}"
         )
     network = getattr(models, options.name)(weights=None, weights_backbone=None, num_classes=classes)
     return normalized(Dense(network), info, True)
