@@ -13,6 +13,7 @@ from .errors import BrokenData, DataMissing, Refused, RunError
 from .files.bounds import check_size, check_zip
 from .files.folders import check_model_folder
 from .files.reading import Unreadable, is_file, is_folder, open_file, read_bytes, read_json
+from .files.tables import has_names, is_number, table_lines
 from .plugin.build import build
 from .plugin.component import Component, MethodOptions, NoOptions, Use, WrapperOptions, use
 from .plugin.foreign import Library, LibraryAttack, LibraryOptions, classes_in
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from .core.guards.libraries import attack_by_radius, guarded
     from .core.measures import Measure, Quantity, bootstrap_interval, wilson_interval
     from .core.method import Averaging, Method, Objective, Wrapper, prepare
-    from .core.modules import Normalized, evaluating, mlp, normalized
+    from .core.modules import Normalized, Weights, evaluating, mlp, normalized
     from .core.opened_run import OpenedRun
     from .core.protocols import (
         CERTIFIED_RADIUS,
@@ -94,7 +95,6 @@ if TYPE_CHECKING:
         Split,
         TaskInfo,
         View,
-        Weights,
         take,
     )
     from .evaluation.opened import OpenedEvaluation
@@ -103,7 +103,15 @@ if TYPE_CHECKING:
     from .plugin.signatures import check_arguments, scaled_step
     from .report.figures.batchnorm import batchnorm_figure
     from .report.figures.certified import certified_figure
-    from .report.figures.charts import Line, Panel, histogram_figure, image_figure, line_figure, matrix_figure
+    from .report.figures.charts import (
+        Line,
+        Panel,
+        bar_figure,
+        histogram_figure,
+        image_figure,
+        line_figure,
+        matrix_figure,
+    )
     from .run import open_evaluation
     from .runs.folder import json_text
     from .runs.result_file import note_in_result, write_result
@@ -112,6 +120,7 @@ if TYPE_CHECKING:
     from .studies.launchers.protocol import JobState, Launcher
     from .subjects.data.brought import find_column
     from .subjects.data.hub import load_data_set
+    from .subjects.data.memory import InMemory
     from .subjects.data.pictures import check_picture, picture_tensor, read_picture
     from .subjects.data.spool import memory_limit
     from .subjects.data.statistics import (
@@ -140,7 +149,7 @@ _LAZY = {
     "core.guards.libraries": ("attack_by_radius", "guarded"),
     "core.measures": ("Measure", "Quantity", "bootstrap_interval", "wilson_interval"),
     "core.method": ("Averaging", "Method", "Objective", "Wrapper", "prepare"),
-    "core.modules": ("Normalized", "evaluating", "mlp", "normalized"),
+    "core.modules": ("Normalized", "Weights", "evaluating", "mlp", "normalized"),
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
         *("CERTIFIED_RADIUS", "AimingPerturbation", "Augmentation", "BoundedVicinity", "Certificate"),
@@ -149,14 +158,7 @@ _LAZY = {
         *("SparseVicinity", "UpdateSchedule", "Vicinity", "rate_at"),
     ),
     "core.random": (
-        "beta",
-        "derive",
-        "dirichlet",
-        "gamma",
-        "isolated",
-        "normal_like",
-        "stream",
-        "uniform_like",
+        *("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
     ),
     "core.reporting": ("result_numbers",),
     "core.state": ("MethodState", "PerSample"),
@@ -165,7 +167,7 @@ _LAZY = {
     "core.task": ("DescribedMeasures", "LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
     "core.types": (
         *("AttackResult", "Batch", "Cost", "EpochReport", "Feed", "ParamGroup", "Pass", "Progress"),
-        *("Result", "RunInfo", "Split", "TaskInfo", "View", "Weights", "take"),
+        *("Result", "RunInfo", "Split", "TaskInfo", "View", "take"),
     ),
     "evaluation.opened": ("OpenedEvaluation",),
     "evaluation.opened_run": ("open_run",),
@@ -174,12 +176,7 @@ _LAZY = {
     "report.figures.batchnorm": ("batchnorm_figure",),
     "report.figures.certified": ("certified_figure",),
     "report.figures.charts": (
-        "Line",
-        "Panel",
-        "histogram_figure",
-        "image_figure",
-        "line_figure",
-        "matrix_figure",
+        *("Line", "Panel", "bar_figure", "histogram_figure", "image_figure", "line_figure", "matrix_figure"),
     ),
     "run": ("open_evaluation",),
     "runs.folder": ("json_text",),
@@ -197,6 +194,7 @@ _LAZY = {
         "stratified_split",
         "unit_floats",
     ),
+    "subjects.data.memory": ("InMemory",),
     "subjects.data.task": ("ArrayTask",),
     "subjects.formats.published": ("published_state",),
     "subjects.formats.weights": ("weights_digest",),
@@ -232,6 +230,7 @@ __all__ = [
     "Feed",
     "Finite",
     "FractionText",
+    "InMemory",
     "JobState",
     "LabelMap",
     "LabelledTask",
@@ -304,6 +303,7 @@ __all__ = [
     "as_rows",
     "attack_by_radius",
     "balanced_order",
+    "bar_figure",
     "batchnorm_figure",
     "beta",
     "bootstrap_interval",
@@ -331,12 +331,14 @@ __all__ = [
     "finite",
     "gamma",
     "guarded",
+    "has_names",
     "histogram_figure",
     "hookimpl",
     "image_figure",
     "index_batches",
     "is_file",
     "is_folder",
+    "is_number",
     "isolated",
     "job_ended",
     "json_text",
@@ -378,6 +380,7 @@ __all__ = [
     "sharing_options",
     "stratified_split",
     "stream",
+    "table_lines",
     "take",
     "to_device",
     "to_unit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from ..api import (
     Bounds,
@@ -230,6 +230,7 @@ def robustplug_label_maps() -> Iterable[Component]:
             frozenset({"from-labels", "rows"}),
             excludes={"ignores-target": "the loss ignores the smoothed label"},
         ),
+        for_labels=("classes",),
     )
 
 
@@ -246,9 +247,10 @@ def robustplug_losses() -> Iterable[Component]:
     ignores = Traits(gives=frozenset({"ignores-target"}))
     logits = Traits(excludes={"log-g": "the outputs are already log g; it would normalise them twice"})
     entropy = Traits(frozenset({"cross-entropy"}), excludes=logits.excludes)
-    yield Component("ce", f"{_HERE}.losses:CrossEntropy", summary="cross entropy", traits=entropy)
+    classes: Any = {"for_labels": ("classes",)}
+    yield Component("ce", f"{_HERE}.losses:CrossEntropy", summary="cross entropy", traits=entropy, **classes)
     yield Component(
-        "kl", f"{_HERE}.losses:KLDivergence", summary="Kullback-Leibler divergence", traits=logits
+        "kl", f"{_HERE}.losses:KLDivergence", summary="Kullback-Leibler divergence", traits=logits, **classes
     )
     yield Component(
         "margin",
@@ -257,6 +259,7 @@ def robustplug_losses() -> Iterable[Component]:
         "logit margin of the strongest wrong class",
         "Carlini & Wagner 2017, arXiv:1608.04644",
         traits=ignores,
+        **classes,
     )
     yield Component(
         "dlr",
@@ -264,6 +267,7 @@ def robustplug_losses() -> Iterable[Component]:
         summary="difference of logits ratio",
         paper="Croce & Hein 2020, arXiv:2003.01690",
         traits=ignores,
+        **classes,
     )
 
 

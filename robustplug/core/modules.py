@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from .calling.samples import apart
 from .types import TaskInfo
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Hold trained weights that a model's library offers.
+
+    Attributes:
+        state: tensors by name, as in the state dict of the network.
+        source: what they are, for the reader.
+        mean, std: normalisation that they need, for inputs in [0, 1]; empty if none, or if it is in there.
+    """
+
+    state: Mapping[str, Tensor]
+    source: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 class Normalized(nn.Module):

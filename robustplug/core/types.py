@@ -233,6 +233,7 @@ class TaskInfo:
         sizes: number of samples in each split; of "train", number of samples in an epoch.
         shape: shape of one input, for images (C, H, W); None when inputs have no fixed shape.
         classes, class_names: number of classes, None when the task is not a classification; their names.
+        output_size: number of values that a model returns for an input, if that is not the number of classes.
         mean, std: those of the training inputs per channel, for the model's normalisation layer.
         bounds: lowest and highest value of an input, numbers or one for each channel or feature; radii are
             in the same units.
@@ -248,27 +249,17 @@ class TaskInfo:
     std: tuple[float, ...] = ()
     bounds: tuple[float | Sequence[float], float | Sequence[float]] = (0.0, 1.0)
     pool: int | None = None
+    output_size: int | None = None
+
+    @property
+    def outputs(self) -> int | None:
+        """Return the number of values that a model returns for an input; None if it is not fixed."""
+        return self.classes if self.output_size is None else self.output_size
 
     @property
     def training_indices(self) -> int:
         """Return the number of training indices, which is the size of a memory for each training sample."""
         return self.sizes["train"] if self.pool is None else self.pool
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Hold trained weights that a model's library offers.
-
-    Attributes:
-        state: tensors by name, as in the state dict of the network.
-        source: what they are, for the reader.
-        mean, std: normalisation that they need, for inputs in [0, 1]; empty if none, or if it is in there.
-    """
-
-    state: Mapping[str, Tensor]
-    source: str
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ class Examples:
 
     Attributes:
         index: index of each sample within its split, int64 (M,).
-        label: its label, int64 (M,).
-        before, after: predicted class of the clean input and of the example, int64 (M,).
+        label: its label, int64 (M,); of a task without classes, as the task states it, (M, …).
+        before, after: predicted class of the clean input and of the example, int64 (M,); without classes, the
+            outputs (M, …).
         row: number of the row that broke the sample, int64 (M,), into `rows`.
         rows: names of the rows of the evaluation.
         origin: clean inputs (M, …).
@@ -92,10 +93,9 @@ class Examples:
         with writing(f"the pictures in {target}"):
             target.mkdir(parents=True, exist_ok=True)
             for at, pixels in enumerate(levels(self.x, self.origin, bounds)):
-                name = (
-                    f"{int(self.index[at]):06d}-label-{int(self.label[at])}-seen-as-{int(self.after[at])}"
-                    f"-row-{int(self.row[at])}.png"
-                )
+                named = self.label.dim() == self.after.dim() == 1
+                seen = f"-label-{int(self.label[at])}-seen-as-{int(self.after[at])}" if named else ""
+                name = f"{int(self.index[at]):06d}{seen}-row-{int(self.row[at])}.png"
                 shown = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
                 buffer = io.BytesIO()
                 Image.fromarray(shown.numpy()).save(buffer, "PNG")
@@ -154,22 +154,24 @@ class Keeper:
     """Collect examples while an evaluation runs, on the CPU.
 
     Attributes:
-        before: predicted class of each clean sample, by its index.
+        classes: number of classes; None without.
+        before: prediction for each clean sample, by its index.
         parts: what each batch of each row adds: its row, and index, label, after, origin and x.
     """
 
-    before: dict[int, int] = field(default_factory=dict)
+    classes: int | None = None
+    before: dict[int, Tensor] = field(default_factory=dict)
     parts: list[tuple[int, list[Tensor]]] = field(default_factory=list)
 
     def add(self, number: int, view: View, output: Any, right: Tensor) -> None:
         """Keep the examples that broke their sample; of the clean row, number 0, keep the predictions."""
-        after = output.argmax(1)
+        after = output if self.classes is None else output.argmax(1)
         if number == 0:
-            self.before.update(zip(view.index.tolist(), after.tolist(), strict=True))
+            self.before.update(zip(view.index.tolist(), after.detach().cpu(), strict=True))
             return
         wrong = ~right
         if bool(wrong.any()):
-            label = view.y if view.y.dim() == 1 else view.y.argmax(1)
+            label = view.y.argmax(1) if self.classes is not None and view.y.dim() > 1 else view.y
             kept = (view.index, label, after, view.origin, view.x)
             self.parts.append((number, [value[wrong].detach().cpu().clone() for value in kept]))
 
@@ -180,5 +182,7 @@ class Keeper:
         parts = sorted(self.parts, key=lambda part: part[0])
         index, label, after, origin, x = (torch.cat([part[at] for _, part in parts]) for at in range(5))
         row = torch.cat([torch.full((len(part[0]),), number) for number, part in parts])
-        before = torch.tensor([self.before.get(sample, -1) for sample in index.tolist()])
+        # Of a class, −1 is none.
+        none = torch.full_like(after[0], -1)
+        before = torch.stack([self.before.get(sample, none) for sample in index.tolist()])
         return Examples(index, label, before, after, row, tuple(rows), origin, x)

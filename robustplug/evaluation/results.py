@@ -149,7 +149,7 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         if subject.processes.world > 1:
             raise RunError("examples are kept in one process: leave out torchrun")
         # The journal does not hold the examples: a killed evaluation that keeps them starts anew.
-        evaluation.keeper, evaluation.journal = Keeper(), None
+        evaluation.keeper, evaluation.journal = Keeper(parts.task.info.classes), None
     evaluation.deadline = asked.deadline
     size = rows_of_batch(evaluation, options.split, options.batch_size, options.samples)
     rows = evaluation.run(options.split, attacks, size, options.samples)

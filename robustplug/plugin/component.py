@@ -76,8 +76,13 @@ class Component:
         modality: of a task, what its samples are; of a vicinity, what it perturbs: "numbers" (images and
             tables), "text", "dialogue" or a plugin's own. A recipe or a suite that puts a vicinity on samples
             of another modality is refused.
+        labels: of a task, what its labels are: "classes", "numbers", "label-sets", "pixels" or a plugin's
+            own.
+        for_labels: of others, the labels that they are defined for; empty for any. A recipe that uses one
+            with other labels is refused.
         evaluate: of a task, defaults for the `evaluate` table of recipes: its `vicinity` also replaces a
-            method's default that has another modality; `attack` holds only where a model has no recipe.
+            method's default that has another modality, and its `loss` one that is for other labels; `attack`
+            holds only where a model has no recipe.
         takes: of a loss, the targets that it is defined for: "numbers" (classes, int64 (N,)), "rows" (shares,
             float (N, K)) or "both". A recipe in which it would get others is refused, and the conformance kit
             tries it on these alone.
@@ -103,6 +108,8 @@ class Component:
     tasks: tuple[str, ...] = ()
     weights: str | Callable[..., Any] | None = None
     modality: str = "numbers"
+    labels: str = "classes"
+    for_labels: tuple[str, ...] = ()
     evaluate: Mapping[str, Any] = field(default_factory=dict)
     takes: Targets = "both"
     task_options: str | Callable[..., Any] | None = None

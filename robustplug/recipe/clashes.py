@@ -113,12 +113,16 @@ def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
         (("evaluate", "attack", n), "perturbation", use) for n, use in enumerate(recipe.evaluate.attack)
     ]
     named = [(path, kind, use.name) for path, kind, use in places if use is not None]
-    parts = _parts(recipe.method, "method", ("method",), registry)
+    parts = list(_parts(recipe.method, "method", ("method",), registry))
     named += [(part.path, part.kind, part.name) for part in parts]
+    samples = registry.get("task", recipe.task.name)
+    # A task that is given as an object may be any.
+    labels = None if recipe.task.name == GIVEN and not samples.tasks else samples.labels
     for path, kind, use in places:
         if use is not None:
-            yield from _rows_only(use, kind, path, registry)
-    samples = registry.get("task", recipe.task.name)
+            yield from _unfit_labels(use, kind, path, registry, labels)
+    for part in parts:
+        yield from _other_labels(registry.get(part.kind, part.name), part.kind, part.path, labels)
     for path, kind, name in named:
         tasks = registry.get(kind, name).tasks
         if tasks and {recipe.task.name, *samples.tasks}.isdisjoint(tasks):
@@ -228,9 +232,21 @@ def _draws(vicinity: Use, registry: Registry) -> bool:
     return own or any(_draws(inner, registry) for _, inner in _inside(vicinity, component, "vicinity"))
 
 
-def _rows_only(reference: Use, kind: Kind, path: KeyPath, registry: Registry) -> Iterator[Finding]:
-    """Yield a finding for every loss of an evaluation, which has class numbers, that takes only rows."""
+def _other_labels(component: Component, kind: Kind, path: KeyPath, labels: str | None) -> Iterator[Finding]:
+    """Yield a finding for a component that is defined for other labels than those of the task."""
+    own = component.for_labels
+    if own and labels is not None and labels not in own:
+        message = f'{kind.replace("_", " ")} "{component.name}" is for {" or ".join(own)}'
+        yield Finding(path, f"{message}, and the labels of the task are {labels}")
+
+
+def _unfit_labels(
+    reference: Use, kind: Kind, path: KeyPath, registry: Registry, labels: str | None
+) -> Iterator[Finding]:
+    """Yield a finding for every part of an evaluation that cannot take the labels of the task."""
     component = registry.get(kind, reference.name)
+    yield from _other_labels(component, kind, path, labels)
+    # Where there are classes, an evaluation has their numbers.
     if kind == "loss" and component.takes == "rows":
         yield Finding(
             path, f'loss "{component.name}" takes rows of shares, and labels are class numbers here'
@@ -238,7 +254,7 @@ def _rows_only(reference: Use, kind: Kind, path: KeyPath, registry: Registry) ->
     for slot in slots(component.options).values() if kind == "perturbation" else ():
         inner = getattr(reference.options, slot.name)
         if isinstance(inner, Use) and slot.kind in ("loss", "perturbation"):
-            yield from _rows_only(inner, slot.kind, (*path, slot.name), registry)
+            yield from _unfit_labels(inner, slot.kind, (*path, slot.name), registry, labels)
 
 
 def _parts(

@@ -51,7 +51,8 @@ def with_defaults_of_task(data: Mapping[str, Any], registry: Registry) -> Mappin
     """Return the tables of a recipe with the defaults of its task.
 
     The task's `evaluate` table, without its attacks, lies below that of the recipe. A method whose vicinity
-    is not stated, and by default of another modality than the task, has the task's.
+    is not stated, and by default of another modality than the task, has the task's; likewise one whose loss
+    is by default for other labels.
 
     Args:
         data: tables of a recipe; not changed.
@@ -65,14 +66,23 @@ def with_defaults_of_task(data: Mapping[str, Any], registry: Registry) -> Mappin
     if not isinstance(given, Mapping):
         return data
     filled = {**data, "evaluate": {**below, **given}}
-    method, threat = data.get("method"), below.get("vicinity")
-    if threat is not None and isinstance(method, Mapping) and "vicinity" not in method:
-        component = _component(registry, "method", method)
-        default = None if component is None else shape(component.options).defaults.get("vicinity")
-        own = _component(registry, "vicinity", default)
-        if own is not None and own.modality != task.modality:
-            filled["method"] = {**method, "vicinity": threat}
+    method = data.get("method")
+    component = _component(registry, "method", method)
+    if not isinstance(method, Mapping) or component is None:
+        return filled
+    slots: tuple[Kind, ...] = ("vicinity", "loss")
+    for slot in slots:
+        own = _component(registry, slot, shape(component.options).defaults.get(slot))
+        if slot in below and slot not in method and own is not None and _foreign(own, slot, task):
+            filled["method"] = {**filled["method"], slot: below[slot]}
     return filled
+
+
+def _foreign(component: Component, kind: Kind, task: Component) -> bool:
+    """Return whether a component is for samples of another modality, or for other labels."""
+    if kind == "vicinity":
+        return component.modality != task.modality
+    return bool(component.for_labels) and task.labels not in component.for_labels
 
 
 def default_attacks(task: Any, registry: Registry) -> list[Any] | None:

@@ -272,13 +272,13 @@ def assemble(recipe: Recipe, device: torch.device) -> Parts:
 
 
 def check_outputs(parts: Parts, device: torch.device) -> None:
-    """Run the model on two samples and compare its outputs with the task's classes.
+    """Run the model on two samples and compare its outputs with the classes, or the outputs, of the task.
 
     Raises:
         RecipeError: the model does not accept the task's inputs, or its outputs have the wrong shape.
     """
     info, name = parts.task.info, parts.recipe.model.name if parts.recipe.model else "model"
-    if info.classes is None:
+    if info.outputs is None:
         return
     feed = Feed(batch_size=2, samples=2, device=str(device))
     batch = next(iter(parts.task.batches("train", feed)), None)
@@ -290,11 +290,12 @@ def check_outputs(parts: Parts, device: torch.device) -> None:
     except (RuntimeError, ValueError) as error:
         why = f"{name} cannot take inputs of shape {tuple(batch.x.shape[1:])}: {str(error).splitlines()[0]}"
         raise RecipeError([Problem("model", why, None, None)], f'model "{name}"') from error
-    expected = (len(batch), info.classes)
+    expected = (len(batch), info.outputs)
     if not isinstance(output, Tensor) or tuple(output.shape) != expected:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        what = "outputs" if info.classes is None else "classes"
         why = (
-            f"{name} returns outputs of shape {shape} for {len(batch)} samples; the task has {info.classes} "
-            f"classes, so the shape must be {expected}"
+            f"{name} returns outputs of shape {shape} for {len(batch)} samples; the task has {info.outputs} "
+            f"{what}, so the shape must be {expected}"
         )
         raise RecipeError([Problem("model", why, None, None)], f'model "{name}"')

@@ -128,6 +128,7 @@ def task_component(task: Task) -> tuple[Component, Mapping[str, Any]]:
     kinds = {each.modality for each in kin}
     same = len(kinds) == 1 and all(each.evaluate == kin[0].evaluate for each in kin)
     more: dict[str, Any] = {"modality": kin[0].modality, "evaluate": kin[0].evaluate} if same else {}
+    more |= {"labels": kin[0].labels} if same and all(each.labels == kin[0].labels for each in kin) else {}
     more["tasks"] = tuple(each.name for each in kin) if same else ()
     component = as_component(task, lambda: task, digest, **more)
     return component, use_of(component, digest)

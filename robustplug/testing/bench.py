@@ -19,7 +19,7 @@ from ..core.random import derive, isolated, stream
 from ..core.step import Step
 from ..core.types import Batch, Feed, ParamGroup, Pass, Progress, TaskInfo, View
 from ..devices.processes import start
-from ..errors import Refused
+from ..errors import DataMissing, Refused
 from ..plugin.build import build
 from ..plugin.component import Component, Kind, MethodOptions, Use, slots
 from ..plugin.host import registry
@@ -87,17 +87,32 @@ class Subject:
         """Return the declaration of the component."""
         return registry().get(self.kind, self.name)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Return the tasks that the component is for; empty for any task with classes."""
+        component, known = self.component, registry().by_kind()["task"]
+        if component.tasks or not component.for_labels or "classes" in component.for_labels:
+            return component.tasks
+        return tuple(task.name for task in known if task.labels in component.for_labels)
+
     def own_task(self) -> Task | None:
-        """Build the component's first task from the task's trial options; None if it is for any task.
+        """Build the component's first task whose data is there, from trial options; None if it is for any.
 
         Raises:
             unittest.SkipTest: the data of the task is missing.
         """
-        if not self.component.tasks:
-            return None
-        name = self.component.tasks[0]
-        task: Task = build(resolve(Use(name, dict(registry().get("task", name).trial)), "task"), "task")
-        return task
+        missing = None
+        for name in self.tasks:
+            try:
+                task: Task = build(
+                    resolve(Use(name, dict(registry().get("task", name).trial)), "task"), "task"
+                )
+                return task
+            except DataMissing as error:
+                missing = missing or error
+        if missing is not None:
+            raise SkipTest(f"data is missing: {missing}")
+        return None
 
     @property
     def table(self) -> Mapping[str, Any]:

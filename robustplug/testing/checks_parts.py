@@ -153,7 +153,7 @@ def default_model_fits(subject: Subject) -> None:
     batch = next(iter(task.batches("test", _feed(task, "test", batch_size=2))))
     with torch.no_grad():
         outputs = model(batch.x)
-    fits = task.info.classes is None or outputs.shape == (len(batch), task.info.classes)
+    fits = task.info.outputs is None or outputs.shape == (len(batch), task.info.outputs)
     shapes = [tuple(leaf.shape) for leaf in leaves(outputs)]
     require(fits, f"{task.default_model} returns outputs of shape {shapes}")
 
@@ -215,7 +215,7 @@ def _images(size: int) -> Tensor:
 def model_gives_logits(subject: Subject) -> None:
     """Return finite outputs, for images logits (N, K), that do not depend on the batch in eval mode."""
     model, x = _trained_model(subject).eval(), _inputs(subject, 3)
-    images = not subject.component.tasks
+    images = not subject.tasks
     outputs = model(x.requires_grad_() if images else x)
     require(leaves(outputs), "the outputs contain no tensor")
     require(all(bool(leaf.isfinite().all()) for leaf in leaves(outputs)), "the outputs are not finite")

@@ -45,7 +45,7 @@ def radius_zero_changes_nothing(subject: Subject) -> None:
     """Leave samples of radius 0 exactly unchanged."""
     for eps in (None, 0.0):
         bench = Bench(subject, eps=eps)
-        measured = not subject.component.tasks or bench.method.vicinity.norm is not None
+        measured = not subject.tasks or bench.method.vicinity.norm is not None
         skip_unless(measured, "the vicinity has no norm")
         for step in bench.steps(1):
             for view in bench.update(step):

@@ -145,7 +145,7 @@ def all_checks(name: str, kind: Kind | None = None, options: Mapping[str, Any] |
     """
     subject = Subject(kind or find_kind(name), name, options)
     # A slot for special tasks works only in the methods made for it, which are checked themselves.
-    alone = registry().get(subject.kind, name).tasks and subject.kind in _SLOTS
+    alone = subject.tasks and subject.kind in _SLOTS
     functions = checks_component.CHECKS if alone else tuple(checks_for(subject.kind))
     return [Check(function, subject) for function in functions]
 

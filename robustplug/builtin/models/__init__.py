@@ -1,8 +1,8 @@
 """The built-in models: their names and options.
 
 Every factory is `factory(options, *, info: TaskInfo)` and returns an `nn.Module` that maps images
-(N, C, H, W), or for `mlp` also tables (N, F), to logits (N, info.classes). It raises ValueError if the task
-is not image classification or its images are too small for the architecture. Convolutions are initialised
+(N, C, H, W), or for `mlp` also tables (N, F), to logits (N, info.outputs). It raises ValueError if the
+task's inputs are no images or are too small for the architecture. Convolutions are initialised
 with Kaiming normal (fan_out), all other layers with torch's defaults. The random numbers come from torch's
 global generator, see `robustplug.core.random.isolated`.
 """

@@ -30,21 +30,23 @@ def image_task(info: TaskInfo, model: str, least: int = 1) -> ImageTask:
             still receives 2x2 pixels: on a single pixel it could not train with a batch of one.
 
     Raises:
-        ValueError: the shape is not (C, H, W), the number of classes is unknown, or the images are
+        ValueError: the shape is not (C, H, W), the number of outputs is unknown, or the images are
             too small.
     """
     if info.shape is None or len(info.shape) != 3:
         raise ValueError(
             f"{model} takes images of shape (C, H, W), but the task has inputs of shape {info.shape}"
         )
-    if info.classes is None:
-        raise ValueError(f"{model} is a classifier, but the task states no number of classes")
+    if info.outputs is None:
+        raise ValueError(
+            f"{model} returns a row of outputs, but the task states no number of classes or outputs"
+        )
     channels, height, width = info.shape
     if min(height, width) < least:
         raise ValueError(
             f"{model} needs images of at least {least}x{least} pixels, but the task has {height}x{width}"
         )
-    return ImageTask(channels, height, width, info.classes)
+    return ImageTask(channels, height, width, info.outputs)
 
 
 def in_front(network: nn.Module, info: TaskInfo, options: ImageModel) -> nn.Module:

@@ -46,12 +46,12 @@ def multilayer_perceptron(options: Mlp, *, info: TaskInfo) -> nn.Module:
     """Build hidden layers with an activation, and a linear layer on top.
 
     Raises:
-        ValueError: the task is not a classification of inputs of one shape.
+        ValueError: inputs have no fixed shape, or the number of outputs is unknown.
     """
-    if info.shape is None or info.classes is None:
+    if info.shape is None or info.outputs is None:
         raise ValueError(
-            f"mlp classifies inputs of one shape, but the task has inputs of shape {info.shape} and "
-            f"{info.classes} classes"
+            f"mlp takes inputs of one shape, but the task has inputs of shape {info.shape} and "
+            f"{info.outputs} classes or outputs"
         )
-    network = mlp(math.prod(info.shape), info.classes, options.hidden, options.activation, options.dropout)
+    network = mlp(math.prod(info.shape), info.outputs, options.hidden, options.activation, options.dropout)
     return in_front(network, info, options)

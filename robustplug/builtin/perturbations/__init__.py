@@ -87,6 +87,18 @@ class ApgdOptions:
 
 
 @dataclass(frozen=True)
+class ApgdOnLossOptions(ApgdOptions):
+    """Options of `apgd`.
+
+    Attributes:
+        steps, restarts: as in `apgd-ce`.
+        loss: loss against the true labels to maximise; None for that of the evaluation or the method.
+    """
+
+    loss: Use | None = None
+
+
+@dataclass(frozen=True)
 class TargetedApgdOptions:
     """Options of `apgd-t`.
 
@@ -186,6 +198,7 @@ _NEAREST = Traits(
     excludes={"l1-ball": "it measures distances in L∞ or L2"},
 )
 _AT_ORIGIN = frozenset({"starts-at-origin"})
+_CLASSES = ("classes",)
 
 
 def _momentum_traits(options: MomentumOptions) -> Traits:
@@ -237,12 +250,21 @@ PERTURBATIONS = (
         traits=_momentum_traits,
     ),
     Component(
+        "apgd",
+        f"{_HERE}.apgd:ApgdOnLoss",
+        ApgdOnLossOptions,
+        "Auto-PGD on the loss of the evaluation, for any task",
+        "Croce & Hein 2020, arXiv:2003.01690",
+        {"steps": 5},
+    ),
+    Component(
         "apgd-ce",
         f"{_HERE}.apgd:Apgd",
         ApgdOptions,
         "Auto-PGD on cross entropy",
         "Croce & Hein 2020, arXiv:2003.01690",
         {"steps": 5},
+        for_labels=_CLASSES,
     ),
     Component(
         "apgd-dlr",
@@ -251,6 +273,7 @@ PERTURBATIONS = (
         "Auto-PGD on the difference of logits ratio",
         "Croce & Hein 2020, arXiv:2003.01690",
         {"steps": 5},
+        for_labels=_CLASSES,
     ),
     Component(
         "apgd-t",
@@ -259,6 +282,7 @@ PERTURBATIONS = (
         "Auto-PGD towards each of the most likely wrong classes",
         "Croce & Hein 2020, arXiv:2003.01690",
         {"steps": 3, "targets": 2},
+        for_labels=_CLASSES,
     ),
     Component(
         "square",
@@ -268,6 +292,7 @@ PERTURBATIONS = (
         "Andriushchenko et al. 2020, arXiv:1912.00049",
         {"queries": 8},
         traits=_IN_BALLS,
+        for_labels=_CLASSES,
     ),
     Component(
         "deepfool",
@@ -277,6 +302,7 @@ PERTURBATIONS = (
         "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599",
         {"steps": 5},
         traits=_NEAREST,
+        for_labels=_CLASSES,
     ),
     Component(
         "cw-l2",
@@ -286,6 +312,7 @@ PERTURBATIONS = (
         "Carlini & Wagner 2017, arXiv:1608.04644",
         {"steps": 40, "search_steps": 2, "initial_c": 100.0, "lr": 0.05},
         traits=Traits(needs=_NEAREST.needs),
+        for_labels=_CLASSES,
     ),
     Component(
         "ensemble",

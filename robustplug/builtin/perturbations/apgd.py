@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...api import Cost, SparseVicinity, cross_entropy, dlr, normal_like, uniform_like
+from ...api import Cost, Refused, SparseVicinity, cross_entropy, dlr, normal_like, uniform_like
 from ..vicinities import per_sample
-from .pgd import Ascent, Best, ascend
+from .pgd import Ascent, Best, ascend, bound
 from .sparse_apgd import sparse_apgd
 
 if TYPE_CHECKING:
-    from ...api import Step, Vicinity, View
-    from . import ApgdOptions
+    from ...api import Loss, Step, Vicinity, View
+    from . import ApgdOnLossOptions, ApgdOptions
 
 MOMENTUM = 0.75
 # A step size is kept if more than this fraction of the steps since the last checkpoint raised the loss.
@@ -197,17 +197,23 @@ class Apgd:
     ) -> None:
         self.options, self.losses = options, losses
 
+    def objective(self, step: Step) -> Callable[[View, Any], Tensor]:
+        """Return the loss to maximise, (view, output) -> (N,).
+
+        Raises:
+            Refused: the task has no classes.
+        """
+        if step.task.info.classes is None:
+            raise Refused("it ascends a loss of classes, and the task has none: use apgd")
+        return lambda moved, output: self.losses(output, moved.y)
+
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view with the perturbed x.
 
         Raises:
             Refused: the inputs have no gradient, or the model has too few classes for the loss.
         """
-        radius = step.radii(view, vicinity)
-
-        def losses(moved: View, output: Tensor) -> Tensor:
-            return self.losses(output, moved.y)
-
+        radius, losses = step.radii(view, vicinity), self.objective(step)
         best = Best.at(view)
         with step.attack_mode():
             for _ in range(self.options.restarts):
@@ -222,6 +228,24 @@ class Apgd:
         """Count one forward and one backward for each step and for each start."""
         passes = self.options.restarts * (self.options.steps + 1)
         return Cost(passes, passes)
+
+
+class ApgdOnLoss(Apgd):
+    """Auto-PGD on the loss of the evaluation or the method, or on another one, against the true labels.
+
+    Args:
+        options: see ApgdOnLossOptions.
+        loss: the loss; None for that of the evaluation or the method.
+    """
+
+    def __init__(self, options: ApgdOnLossOptions, *, loss: Loss | None) -> None:
+        super().__init__(options)
+        self.own_loss = loss
+
+    def objective(self, step: Step) -> Callable[[View, Any], Tensor]:
+        """Return the loss to maximise, (view, output) -> (N,)."""
+        loss = step.loss if self.own_loss is None else bound(self.own_loss, step)
+        return lambda moved, output: loss(moved, output, moved.y)
 
 
 def apgd_dlr(options: ApgdOptions) -> Apgd:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ...core.batches import index_batches, to_device
-from ...core.types import Batch, Feed, Split, TaskInfo, View
-from .arrays import UNIT, Bounds, as_inputs, as_labels, checked_bounds, outside
-from .statistics import channel_statistics, classification_score, unit_floats
-
-# Changes the inputs (N, …) of a training batch: (inputs, feed, number of the batch) → inputs.
-Augment = Callable[[Tensor, Feed, int], Tensor]
+from ...core.types import Split, TaskInfo, View
+from .arrays import UNIT, Bounds, as_inputs, as_labels
+from .memory import Augment, InMemory
+from .statistics import classification_score
 
 
-class ArrayTask:
-    """Serve inputs and labels from memory.
-
-    The tensors stay on the CPU as they are; the first batch for another device copies the split there, once,
-    uint8 as uint8. Batches are indexed, augmented and converted to float32 on that device. uint8 inputs
-    become float32 in [0, 1], unless bounds say otherwise. A sample's index is its place within its split.
+class ArrayTask(InMemory):
+    """Classify inputs in memory.
 
     Args:
         data: inputs and labels of some splits; see `as_inputs` and `as_labels`. Training needs "train",
@@ -49,53 +41,23 @@ class ArrayTask:
         augmentation: Augment | None = None,
         bounds: Bounds = UNIT,
         notes: Sequence[str] = (),
+        info: type[TaskInfo] | partial[Any] = TaskInfo,
     ) -> None:
         self.notes = tuple(notes)
-        self._data: dict[Split, tuple[Tensor, Tensor]] = {}
+        found: dict[Split, tuple[Tensor, Tensor]] = {}
         for split, (inputs, labels) in data.items():
             x = as_inputs(inputs, f"the {split} inputs")
-            self._data[split] = x, as_labels(labels, len(x), f"the {split} labels")
-        if not self._data:
-            raise ValueError("there is no split")
-        first = next(iter(self._data.values()))[0]
-        shape = tuple(first.shape[1:])
-        self.bounds = checked_bounds(bounds, shape)
-        count = classes or len(class_names) or 1 + max(int(y.max()) for _, y in self._data.values())
-        for split, (x, y) in self._data.items():
-            if tuple(x.shape[1:]) != shape:
-                raise ValueError(f"the {split} inputs have the shape {tuple(x.shape[1:])}, others {shape}")
+            found[split] = x, as_labels(labels, len(x), f"the {split} labels")
+        count = classes or len(class_names) or 1 + max((int(y.max()) for _, y in found.values()), default=0)
+        described = partial(info, classes=count, class_names=tuple(class_names))
+        super().__init__(found, info=described, bounds=bounds, augmentation=augmentation)
+        for split, (_, y) in found.items():
             if int(y.max()) >= count:
                 raise ValueError(
                     f"the {split} labels must lie in 0 to {count - 1}: {int(y.min())} to {int(y.max())}"
                 )
-            why = outside(x, self.bounds)
-            if why:
-                raise ValueError(f"the {split} inputs: {why}")
-        mean, std = channel_statistics(
-            self._data["train"][0] if "train" in self._data else first, self.bounds
-        )
-        self.info = TaskInfo(
-            sizes={split: len(y) for split, (_, y) in self._data.items()},
-            shape=shape,
-            classes=count,
-            class_names=tuple(class_names),
-            mean=mean,
-            std=std,
-            bounds=self.bounds,
-        )
-        self.default_model = default_model or ("small-cnn" if len(shape) == 3 else "mlp")
-        self._augmentation = augmentation
-        self._copies: dict[tuple[Split, str], tuple[Tensor, Tensor]] = {}
-
-    def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
-        """Yield the batches of one epoch of a split, on `feed.device`; see `index_batches`."""
-        inputs, labels = self._on(split, feed.device)
-        for number, positions in enumerate(index_batches(len(labels), feed), feed.skip):
-            index = to_device(positions, feed.device)
-            x = inputs[index]
-            if feed.augment and self._augmentation is not None:
-                x = self._augmentation(x, feed, number)
-            yield Batch(unit_floats(x) if self.bounds == UNIT else x.float(), labels[index], index)
+        images = len(self.info.shape or ()) == 3
+        self.default_model = default_model or ("small-cnn" if images else "mlp")
 
     def score(self, view: View, output: Tensor) -> Tensor:
         """Return for each sample whether the largest output is at the label: bool (N,)."""
@@ -104,19 +66,3 @@ class ArrayTask:
     def labels(self, split: Split) -> Tensor:
         """Return the labels of a split, int64 (N,)."""
         return self._data[split][1]
-
-    def digest(self) -> str:
-        """Return the SHA-256 of all inputs, labels and bounds."""
-        found = hashlib.sha256(repr(self.bounds).encode())
-        for split, tensors in sorted(self._data.items()):
-            for tensor in tensors:
-                found.update(f"{split} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-                for part in torch.split(tensor, 4096):
-                    found.update(part.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
-
-    def _on(self, split: Split, device: str) -> tuple[Tensor, Tensor]:
-        if (split, device) not in self._copies:
-            inputs, labels = self._data[split]
-            self._copies[split, device] = inputs.to(device), labels.to(device)
-        return self._copies[split, device]

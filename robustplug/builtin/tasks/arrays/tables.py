@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from ....api import BrokenData, Unreadable, check_size, did_you_mean, find_column, open_file
+from ....api import (
+    BrokenData,
+    Unreadable,
+    check_size,
+    did_you_mean,
+    find_column,
+    has_names,
+    is_number,
+    open_file,
+    table_lines,
+)
 from .. import ArraysOptions
 from .files import Part, Parts, loaded
 
 _MEND = 'task.label = "NAME"'
-_DELIMITERS = ",;\t|"
-# Rows that are converted at a time, and characters that a line may have.
-_AT_ONCE, _LONGEST = 4096, 2**26
+# Rows that are converted at a time.
+_AT_ONCE = 4096
 # Bytes of a cell of a Parquet table in memory.
 _CELL = 8
 
@@ -44,10 +51,7 @@ def read_csv(file: Path, options: ArraysOptions) -> Parts:
 
 
 def _table(text: TextIO, file: Path, options: ArraysOptions) -> Part:
-    first = _line(text)
-    text.seek(0)
-    reader = csv.reader(iter(partial(_line, text), ""), delimiter=max(_DELIMITERS, key=first.count))
-    lines = ((reader.line_num, row) for row in reader if any(row))
+    lines = table_lines(text)
     head = list(islice(lines, 2))
     if not head:
         raise BrokenData(f"{file} is empty")
@@ -71,27 +75,6 @@ def _table(text: TextIO, file: Path, options: ArraysOptions) -> Part:
     if not x:
         raise BrokenData(f"{file} has names of columns, but no rows")
     return Part(np.concatenate(x), np.array(y), tuple(features))
-
-
-def _line(text: TextIO) -> str:
-    line = text.readline(_LONGEST + 1)
-    if len(line) > _LONGEST:
-        raise Unreadable(f"is no table: a line has more than {_LONGEST} characters")
-    return line
-
-
-def has_names(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Return whether the first row of a table holds names: its second has a number where this has a text."""
-    pairs = zip(first, second, strict=False)
-    return not any(map(is_number, first)) or any(is_number(b) and not is_number(a) for a, b in pairs)
-
-
-def is_number(cell: str) -> bool:
-    """Return whether a cell holds a finite number."""
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
 
 
 def columns_of(known: Sequence[str], file: Path, options: ArraysOptions) -> tuple[str, list[str]]:

@@ -1,0 +1,309 @@
+"""A class for each pixel: the task, its loss, and networks for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustplug.api import (
+    BrokenData,
+    DataMissing,
+    InMemory,
+    Measure,
+    Quantity,
+    Split,
+    TaskInfo,
+    Unreadable,
+    View,
+    check_zip,
+    normalized,
+    open_file,
+)
+
+from .options import FcnOptions, SegmentationOptions, ShapesOptions, TorchvisionSegmentationOptions
+from .shapes import KINDS, drawn, split_images
+
+IGNORED = 255
+"""Label of pixels that do not count."""
+
+
+@dataclass(frozen=True)
+class SegmentationInfo(TaskInfo):
+    """Describe a segmentation.
+
+    Attributes:
+        pixel_classes: number of classes of a pixel.
+        pixel_names: their names; empty for none.
+    """
+
+    pixel_classes: int = 0
+    pixel_names: tuple[str, ...] = ()
+
+
+def pixel_losses(output: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy of each pixel, (N, H, W); 0 for pixels that do not count.
+
+    Args:
+        output: logits (N, K, H, W).
+        labels: classes int64 (N, H, W), or 255.
+    """
+    return F.cross_entropy(output.float(), labels, ignore_index=IGNORED, reduction="none")
+
+
+def right_pixels(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which pixels are predicted correctly, and which count, bool (N, H, W) each."""
+    counts = labels != IGNORED
+    return (output.argmax(1) == labels) & counts, counts
+
+
+class SegmentationTask(InMemory):
+    """Classify each pixel; an image is right if a large enough share of its pixels is.
+
+    Args:
+        data: images (N, C, H, W) of some splits, and their pixel classes int64 (N, H, W), 255 for pixels that
+            do not count.
+        classes: number of classes; None for one more than the largest label.
+        names: names of the classes; empty for none.
+        bound: share of the pixels of an image that must be right, in (0, 1).
+        default_model: name of a model component.
+        more: as for `InMemory`.
+
+    Raises:
+        ValueError: as `InMemory`, or labels have another shape or other values.
+    """
+
+    score_name = "enough-pixels"
+
+    def __init__(
+        self,
+        data: Mapping[Split, Any],
+        *,
+        classes: int | None = None,
+        names: Sequence[str] = (),
+        bound: float = 0.8,
+        default_model: str = "small-fcn",
+        **more: Any,
+    ) -> None:
+        self.bound, self.default_model = bound, default_model
+        pairs = {split: (x, masks(y, np.shape(x), f"the {split} labels")) for split, (x, y) in data.items()}
+        largest = max(int(torch.where(y == IGNORED, 0, y).max()) for _, y in pairs.values())
+        self.classes = classes or len(names) or largest + 1
+        if largest >= self.classes:
+            raise ValueError(f"classes: there are {self.classes}, and a pixel has the class {largest}")
+        if names and len(names) != self.classes:
+            raise ValueError(f"class_names: {len(names)} names for {self.classes} classes")
+        info = partial(SegmentationInfo, pixel_classes=self.classes, pixel_names=tuple(names))
+        super().__init__(pairs, info=info, **more)
+
+    @property
+    def quantities(self) -> Sequence[Quantity]:
+        """Describe the measures."""
+        return (
+            Quantity("mIoU", "higher", headline=True),
+            Quantity("pixels", "higher", headline=True),
+            Quantity(self.enough, "higher", share=True, headline=True),
+        )
+
+    @property
+    def enough(self) -> str:
+        """Return the name of the share of images that are right."""
+        return f"% with {100 * self.bound:g} % of pixels"
+
+    def score(self, view: View, output: Tensor) -> Tensor:
+        """Return for each image whether enough of its pixels are predicted correctly: bool (N,)."""
+        return self.shares(view, output) >= self.bound
+
+    @staticmethod
+    def shares(view: View, output: Tensor) -> Tensor:
+        """Return the share of the pixels of each image that is predicted correctly, (N,)."""
+        right, counts = right_pixels(output, view.y)
+        return right.flatten(1).sum(1) / counts.flatten(1).sum(1).clamp_min(1)
+
+    def measure(self, view: View, output: Tensor) -> Mapping[str, Tensor]:
+        """Return the share of right pixels, whether it is enough (0 or 100), and counts for the mIoU."""
+        found = {"pixels": 100.0 * self.shares(view, output), self.enough: 100.0 * self.score(view, output)}
+        counts = (view.y != IGNORED).flatten(1)
+        cells = (
+            torch.where(counts, view.y.flatten(1), 0) * self.classes + output.argmax(1).flatten(1)
+        ).long()
+        table = torch.zeros(len(view), self.classes**2, device=output.device)
+        table.scatter_add_(1, cells, counts.float())
+        return found | {
+            f"_{at // self.classes} as {at % self.classes}": table[:, at] for at in range(table.shape[1])
+        }
+
+    def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
+        """Return the mean intersection over union of the classes, over the pixels of all images together."""
+        from sklearn.metrics import jaccard_score
+
+        names = [(a, b) for a in range(self.classes) for b in range(self.classes)]
+        table = [float(values[f"_{a} as {b}"].nansum()) for a, b in names]
+        count = int((~values["_0 as 0"].isnan()).sum())
+        pairs = [(*pair, pixels) for pair, pixels in zip(names, table, strict=True) if pixels]
+        if not pairs:
+            return {}
+        labels, found, pixels = zip(*pairs, strict=True)
+        # Classes that neither occur nor are predicted do not count.
+        score = jaccard_score(labels, found, average="macro", sample_weight=pixels, zero_division=0)
+        return {"mIoU": Measure(100 * float(score), math.nan, math.nan, count)}
+
+    def tell(self, view: View, output: Tensor) -> Sequence[str]:
+        """Return the share of right pixels of each image."""
+        return [f"{share:.1%} of the pixels right" for share in self.shares(view, output).tolist()]
+
+
+def masks(y: Any, inputs: Sequence[int], name: str) -> Tensor:
+    """Return pixel classes as int64 (N, H, W).
+
+    Raises:
+        ValueError: they have another shape than the images, or are no whole numbers of at least 0.
+    """
+    tensor = torch.as_tensor(np.asarray(y))
+    tensor = tensor[:, 0] if tensor.ndim == 4 and tensor.shape[1] == 1 else tensor
+    if tensor.ndim != 3 or tuple(tensor.shape[1:]) != tuple(inputs[-2:]) or len(tensor) != inputs[0]:
+        raise ValueError(
+            f"{name} have the shape {tuple(tensor.shape)}: give a class for each pixel of images "
+            f"{tuple(inputs)}, "
+            "(N, H, W)"
+        )
+    if (
+        not bool((tensor == tensor.round() if tensor.is_floating_point() else tensor >= 0).all())
+        or tensor.min() < 0
+    ):
+        raise ValueError(f"{name} are no class numbers from 0")
+    return tensor.long()
+
+
+def segmentation(options: SegmentationOptions) -> SegmentationTask:
+    """Build the task of images and masks in a file; see SegmentationOptions.
+
+    Raises:
+        DataMissing, BrokenData: there is no such file, or it cannot be read.
+        ValueError: its arrays do not fit.
+    """
+    file = Path(options.data).expanduser()
+    try:
+        with open_file(file):
+            check_zip(file)
+        with np.load(file, allow_pickle=False) as archive:
+            lacking = [name for name in ("x", "y") if name not in archive]
+            if lacking:
+                raise ValueError(f"data: {file} has no array {lacking[0]!r}; it has {', '.join(archive)}")
+            x, y = archive["x"], archive["y"]
+    except FileNotFoundError:
+        raise DataMissing(f"there is no file {file.absolute()}") from None
+    except Unreadable as error:
+        raise BrokenData(f"{file} {error}") from error
+    except (OSError, EOFError, KeyError, NotImplementedError) as error:
+        raise BrokenData(f"{file} cannot be read: {error}") from error
+    shares: dict[Split, float] = {"validation": options.validation, "test": options.test}
+    images, labels = torch.as_tensor(x), masks(y, x.shape, "the labels")
+    data = split_images(images, labels, shares, options.split_seed)
+    return SegmentationTask(data, classes=options.classes, names=options.class_names, bound=options.bound)
+
+
+def shapes(options: ShapesOptions) -> SegmentationTask:
+    """Build the task of drawn shapes; see ShapesOptions.
+
+    Raises:
+        ValueError: no images are left for training.
+    """
+    x, y, _ = drawn(options.samples, options.size, options.noise, options.split_seed)
+    shares: dict[Split, float] = {"validation": options.validation, "test": options.test}
+    data = split_images(x, y, shares, options.split_seed)
+    return SegmentationTask(data, names=("ground", *KINDS), bound=options.bound)
+
+
+def _classes(info: TaskInfo, model: str) -> tuple[int, int]:
+    """Return the channels of the images and the classes of their pixels.
+
+    Raises:
+        ValueError: the task is no segmentation of images.
+    """
+    if not isinstance(info, SegmentationInfo) or info.shape is None or len(info.shape) != 3:
+        raise ValueError(
+            f"{model} classifies pixels, and the task has none: use the task shapes or segmentation"
+        )
+    return info.shape[0], info.pixel_classes
+
+
+class SmallFcn(nn.Module):
+    """A fully convolutional network with one skip: full size, half size, and back.
+
+    Args:
+        channels: channels of the images.
+        classes: classes of a pixel.
+        width: channels of the first convolution.
+    """
+
+    def __init__(self, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.fine = _block(channels, width)
+        self.coarse = nn.Sequential(nn.MaxPool2d(2), _block(width, 2 * width), _block(2 * width, 2 * width))
+        self.head = nn.Sequential(_block(3 * width, width), nn.Conv2d(width, classes, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, K, H, W)."""
+        fine = self.fine(x)
+        coarse = F.interpolate(self.coarse(fine), size=fine.shape[2:], mode="nearest")
+        found: Tensor = self.head(torch.cat([fine, coarse], 1))
+        return found
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def small_fcn(options: FcnOptions, *, info: TaskInfo) -> nn.Module:
+    """Build a small fully convolutional network.
+
+    Raises:
+        ValueError: the task is no segmentation of images of at least 4x4.
+    """
+    channels, classes = _classes(info, "small-fcn")
+    if min((info.shape or (0,))[1:]) < 4:
+        raise ValueError(f"small-fcn needs images of at least 4x4 pixels, and the task has {info.shape}")
+    return normalized(SmallFcn(channels, classes, options.width), info, True)
+
+
+class Dense(nn.Module):
+    """Return the logits of one of torchvision's segmentation models; grey images become three equal channels.
+
+    Args:
+        network: the model.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, K, H, W)."""
+        found: Tensor = self.network(x.expand(-1, 3, -1, -1))["out"]
+        return found
+
+
+def torchvision_segmentation(options: TorchvisionSegmentationOptions, *, info: TaskInfo) -> nn.Module:
+    """Build one of torchvision's segmentation models, untrained.
+
+    Raises:
+        ValueError: the task is no segmentation of images with one or three channels.
+    """
+    from torchvision.models import segmentation as models
+
+    channels, classes = _classes(info, "torchvision-segmentation")
+    if channels not in (1, 3):
+        raise ValueError(
+            f"torchvision-segmentation needs images with 1 or 3 channels, and the task has {channels}"
+        )
+    network = getattr(models, options.name)(weights=None, weights_backbone=None, num_classes=classes)
+    return normalized(Dense(network), info, True)
