@@ -155,7 +155,8 @@ def evaluate(
         keep_examples: keep the adversarial examples in `result.examples`, and write them to
             examples.safetensors in `out`. Images are also checked after rounding to 8 bits.
         images: "png" to write the examples as pictures, too.
-        name: name of the result; "" for that of the suite, or "evaluation".
+        name: name of the result; "" for that of the suite, or "evaluation". A wrapper that is not the run's
+            own is added to it.
         out: folder for NAME.json and for the journal from which a killed evaluation resumes; None for
             neither.
         opening: how the model and its data are opened; see `Opening`.
@@ -250,7 +251,8 @@ def audit(
     asked = Asked(sources=open_sources(sources, subject), deadline=deadline)
     with subject.computing():
         found = audit_subject(subject, asked, None if out is None else Path(out))
-    if subject.folder is not None and out is not None and subject.processes.main:
+    noted = out is not None and found.result.meta["file"] == NAME
+    if subject.folder is not None and noted and subject.processes.main:
         note_in_result(subject.folder, NAME, found.to_json())
     return found
 

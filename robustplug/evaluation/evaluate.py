@@ -30,6 +30,7 @@ from .judge import judge
 from .kept.journal import Journal, Quiet, journal_of
 from .kept.records import Chunk
 from .kept.transfer import examples
+from .measuring.around import passes_of
 from .measuring.bounds import Reached, reached
 from .measuring.measure import certified, means, measure, portion
 from .setting import CLEAN, REJECTED, Attack, Setting
@@ -186,7 +187,7 @@ class _Row:
             )
         distances = torch.tensor([pair for chunk in chunks for pair in chunk.distances]).view(-1, 2)
         distances = processes.gather(distances.to(processes.device)).cpu()
-        count = int(held.sum())
+        count, passes = int(held.sum()), passes_of(self.evaluation.model)
         result = AttackResult(
             name=self.attack.label,
             options=self.attack.options,
@@ -194,8 +195,8 @@ class _Row:
             broken=int(sums[0]) - count,
             attempted=int(sums[0]),
             rejected=int(sums[1]),
-            forwards=(sums[2] + prepared) / size,
-            backwards=sums[3] / size,
+            forwards=passes * (sums[2] + prepared) / size,
+            backwards=passes * sums[3] / size,
             seconds=sum(chunk.seconds for chunk in chunks),
             threat=self.attack.threat,
             shift=self.attack.shift_options,
