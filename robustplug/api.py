@@ -143,8 +143,8 @@ _LAZY = {
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
         *("CERTIFIED_RADIUS", "AimingPerturbation", "Augmentation", "BoundedVicinity", "Certificate"),
-        *("DoubtingMeasurement", "LabelMap", "LearnedSlot", "Loss", "Measurement", "OutputMap", "Perturbation"),
-        *("PortionedMeasurement", "Rate", "Schedule", "SelfTrained", "SparseVicinity"),
+        *("DoubtingMeasurement", "LabelMap", "LearnedSlot", "Loss", "Measurement", "OutputMap"),
+        *("Perturbation", "PortionedMeasurement", "Rate", "Schedule", "SelfTrained", "SparseVicinity"),
         *("UpdateSchedule", "Vicinity", "rate_at"),
     ),
     "core.random": (

@@ -203,9 +203,7 @@ class CrownIbp(Ibp):
         own = beta * self._fused(graph, bounds, ball, y, margin)
         return own if beta == 1 else own + (1 - beta) * worst_case_loss(margin, y)
 
-    def _fused(
-        self, graph: Graph, bounds: Sequence[Bounds], ball: Ball, y: Tensor, margin: Tensor
-    ) -> Tensor:
+    def _fused(self, graph: Graph, bounds: Sequence[Bounds], ball: Ball, y: Tensor, margin: Tensor) -> Tensor:
         """Return a linear bound of log Σ_k exp(z_k − z_y), through lines above exp, (N,)."""
         unit = torch.eye(self.classes, dtype=ball.x.dtype, device=ball.x.device)
         apart = unit[None] - unit[y][:, None]

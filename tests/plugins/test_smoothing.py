@@ -299,9 +299,10 @@ def test_the_kind_of_the_noise_counts_as_its_size_does() -> None:
         return list(Smoothing(SmoothingOptions(**options)).doubts(trained, measures))
 
     assert doubts(sigma=0.25) == []
-    assert "with gaussian noise of sigma = 0.25, and votes under gaussian noise of sigma = 0.5" in doubts(
-        sigma=0.5
-    )[0]
+    assert (
+        "with gaussian noise of sigma = 0.25, and votes under gaussian noise of sigma = 0.5"
+        in doubts(sigma=0.5)[0]
+    )
     assert "votes under uniform noise of sigma = 0.25" in doubts(sigma=0.25, noise="uniform", norm="l1")[0]
 
 
