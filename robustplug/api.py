@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         Augmentation,
         BoundedVicinity,
         Certificate,
+        DoubtingMeasurement,
         LabelMap,
         LearnedSlot,
         Loss,
@@ -153,9 +154,9 @@ _LAZY = {
     "core.opened_run": ("OpenedRun",),
     "core.protocols": (
         *("CERTIFIED_RADIUS", "AimingPerturbation", "Augmentation", "BoundedVicinity", "Certificate"),
-        *("LabelMap", "LearnedSlot", "Loss", "Measurement", "OutputMap", "Perturbation"),
-        *("PortionedMeasurement", "ProportionalVicinity", "Rate", "Schedule", "SelfTrained"),
-        *("SparseVicinity", "UpdateSchedule", "Vicinity", "rate_at"),
+        *("DoubtingMeasurement", "LabelMap", "LearnedSlot", "Loss", "Measurement", "OutputMap"),
+        *("Perturbation", "PortionedMeasurement", "ProportionalVicinity", "Rate", "Schedule"),
+        *("SelfTrained", "SparseVicinity", "UpdateSchedule", "Vicinity", "rate_at"),
     ),
     "core.random": (
         *("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
@@ -225,6 +226,7 @@ __all__ = [
     "DataMissing",
     "Decay",
     "DescribedMeasures",
+    "DoubtingMeasurement",
     "Ensemble",
     "EpochReport",
     "Feed",

@@ -161,7 +161,8 @@ def evaluate(
         keep_examples: keep the adversarial examples in `result.examples`, and write them to
             examples.safetensors in `out`. Images are also checked after rounding to 8 bits.
         images: "png" to write the examples as pictures, too.
-        name: name of the result; "" for that of the suite, or "evaluation".
+        name: name of the result; "" for that of the suite, or "evaluation". A wrapper that is not the run's
+            own is added to it.
         out: folder for NAME.json and for the journal from which a killed evaluation resumes; None for
             neither.
         processes: number of processes or jobs that share the batches, with the same result; None for one.

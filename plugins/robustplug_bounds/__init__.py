@@ -12,8 +12,11 @@ from robustplug.api import (
     Natural,
     NonNegative,
     Positive,
+    Traits,
     UnitInterval,
+    Use,
     hookimpl,
+    use,
 )
 
 GOWAL = "Gowal et al. 2018, On the Effectiveness of Interval Bound Propagation, arXiv:1810.12715"
@@ -21,6 +24,11 @@ CROWN = "Zhang et al. 2018, Efficient Neural Network Robustness Certification, a
 CROWN_IBP = (
     "Zhang et al. 2020, Towards Stable and Efficient Training of Verifiably Robust Neural Networks, "
     "arXiv:1906.06316"
+)
+MUELLER = "Müller et al. 2023, Certified Training: Small Boxes are All You Need, arXiv:2210.04871"
+DE_PALMA = (
+    "De Palma et al. 2024, Expressive Losses for Verified Robustness via Convex Combinations, "
+    "arXiv:2305.13991"
 )
 
 Norm = Literal["linf", "l2"]
@@ -45,34 +53,132 @@ class BoundOptions:
 
 
 @dataclass(frozen=True)
-class IbpOptions(MethodOptions):
-    """Options of the method `ibp`: the slots, and the schedules.
+class BoundTrainingOptions(MethodOptions):
+    """Options of all methods that train for bounds: the slots, and the schedule.
 
     Attributes:
-        kappa: κ at the end, weight of the loss of the samples; 1 − κ is that of the bounds.
         ratio: radius of the bounds at the end, as a multiple of the threat model's.
         warmup: share of the run before the bounds count.
-        rampup: share of the run in which radius and 1 − κ rise from 0 to their ends.
+        rampup: share of the run in which the radius rises from 0 to its end.
+        ramp: how it rises: "linear", or "smoothed", slowly at first.
         init: "model" leaves the weights as they are; "ibp" draws them so that intervals keep their width.
+        regularisation: weight of the regularisation of the intervals, which falls to 0 as the radius rises.
+    """
+
+    ratio: Positive = 1.0
+    warmup: UnitInterval = 0.05
+    rampup: UnitInterval = 0.5
+    ramp: Literal["linear", "smoothed"] = "linear"
+    init: Literal["model", "ibp"] = "model"
+    regularisation: NonNegative = 0.0
+
+
+@dataclass(frozen=True)
+class IbpOptions(BoundTrainingOptions):
+    """Options of the method `ibp`.
+
+    Attributes:
+        kappa: κ at the end, weight of the loss of the samples; 1 − κ, which rises with the radius, is that of
+            the bounds.
+    """
+
+    ratio: Positive = 1.1
+    kappa: UnitInterval = 0.5
+
+
+@dataclass(frozen=True)
+class CrownIbpOptions(BoundTrainingOptions):
+    """Options of the method `crown-ibp`.
+
+    Attributes:
+        kappa: as for `ibp`.
+        beta: β at the end, weight of the linear bounds; 1 − β, which rises with the radius, is that of the
+            intervals.
+        fused: whether one linear function bounds the loss of a sample, which costs as much as one class.
     """
 
     kappa: UnitInterval = 0.5
-    ratio: Positive = 1.1
-    warmup: UnitInterval = 0.05
-    rampup: UnitInterval = 0.5
-    init: Literal["model", "ibp"] = "model"
+    beta: UnitInterval = 0.0
+    fused: bool = False
+
+
+@dataclass(frozen=True)
+class SabrOptions(BoundTrainingOptions):
+    """Options of the method `sabr`.
+
+    Attributes:
+        share: λ, radius of the small boxes as a share of the ball's.
+        kappa: κ, weight of the loss of the samples after the warm-up.
+    """
+
+    share: UnitInterval = 0.4
+    kappa: UnitInterval = 0.0
+    perturbation: Use = use("pgd", steps=8, step_ratio=0.5)
+
+
+@dataclass(frozen=True)
+class MtlIbpOptions(BoundTrainingOptions):
+    """Options of the method `mtl-ibp`.
+
+    Attributes:
+        alpha: α, weight of the loss of the bounds; 1 − α is that of the attacked samples.
+        attack_ratio: radius of the attack, as a multiple of that of the bounds.
+    """
+
+    ratio: Positive = 1.334
+    alpha: UnitInterval = 0.08
+    attack_ratio: Positive = 1.0
+    perturbation: Use = use("pgd", steps=1, step_ratio=10.0)
 
 
 @hookimpl
 def robustplug_methods() -> Iterable[Component]:
-    """Offer training for interval bounds."""
+    """Offer training for bounds."""
+    here, short = "robustplug_bounds.method", {"warmup": 0.0, "rampup": 0.2}
     yield Component(
         "ibp",
-        "robustplug_bounds.method:Ibp",
+        f"{here}:Ibp",
         IbpOptions,
         "the samples, and the worst logits that interval bounds allow",
         GOWAL,
-        {"warmup": 0.0, "rampup": 0.2},
+        short,
+    )
+    yield Component(
+        "crown-ibp",
+        f"{here}:CrownIbp",
+        CrownIbpOptions,
+        "the samples, and the worst logits by linear bounds, which give way to intervals",
+        CROWN_IBP,
+        {**short, "beta": 0.5},
+    )
+    yield Component(
+        "sabr",
+        f"{here}:Sabr",
+        SabrOptions,
+        "the worst logits in a small box around an adversarial example",
+        MUELLER,
+        {**short, "perturbation": {"steps": 2}},
+    )
+    yield Component(
+        "mtl-ibp",
+        f"{here}:MtlIbp",
+        MtlIbpOptions,
+        "adversarial examples, and the worst logits that interval bounds allow",
+        DE_PALMA,
+        short,
+    )
+
+
+@hookimpl
+def robustplug_output_maps() -> Iterable[Component]:
+    """Offer the worst logits, for methods with a radius of each sample."""
+    needs = {"radii": 'it bounds each sample within its own radius, which "cat" and "iaat" provide'}
+    yield Component(
+        "worst-logits",
+        "robustplug_bounds.method:WorstLogits",
+        summary="the worst logits that interval bounds of each sample's own radius allow",
+        paper=GOWAL,
+        traits=Traits(needs=needs),
     )
 
 

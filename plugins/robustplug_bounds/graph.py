@@ -8,8 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv1d_input, conv2d_input
 
 Map = Callable[..., Tensor]
+Back = Callable[[Tensor, tuple[int, ...]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Node:
         size: of an affine map, the sum of the sizes of all products, if it is more than |L| and the constant.
         function: name of an activation.
         slope: slope of a leaky ReLU below 0.
+        back: of an affine map of one input, from coefficients of outputs (M, …) and the shape of an input to
+            coefficients of the input; None to take the gradient.
         window: size, stride, padding and dilation of max pooling.
     """
 
@@ -40,6 +44,7 @@ class Node:
     size: Map | None = None
     function: str = ""
     slope: float = 0.0
+    back: Back | None = None
     window: tuple[Any, Any, Any, Any] = (2, 2, 0, 1)
 
 
@@ -73,12 +78,13 @@ def constant(node: Node, like: Sequence[Tensor]) -> Tensor:
 
 
 class Affine(NamedTuple):
-    """An affine map: itself, |L|, the number of products in a sum, and their sizes; see `Node`."""
+    """An affine map: itself, |L|, the number of products in a sum, their sizes, L backward; see `Node`."""
 
     apply: Map
     magnitude: Map
     terms: int
     size: Map | None = None
+    back: Back | None = None
 
 
 def linear(layer: nn.Linear) -> Affine:
@@ -90,7 +96,10 @@ def linear(layer: nn.Linear) -> Affine:
     def magnitude(x: Tensor) -> Tensor:
         return nn.functional.linear(x, layer.weight.abs())
 
-    return Affine(apply, magnitude, layer.in_features + 1)
+    def back(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return rows @ layer.weight
+
+    return Affine(apply, magnitude, layer.in_features + 1, None, back)
 
 
 def convolution(layer: nn.Conv1d | nn.Conv2d) -> Affine:
@@ -104,7 +113,14 @@ def convolution(layer: nn.Conv1d | nn.Conv2d) -> Affine:
         result: Tensor = layer._conv_forward(x, layer.weight.abs(), None)
         return result
 
-    return Affine(apply, magnitude, layer.weight[0].numel() + 1)
+    def back(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        given: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
+        inputs: Any = conv2d_input if isinstance(layer, nn.Conv2d) else conv1d_input
+        result: Tensor = inputs((len(rows), *shape), layer.weight, rows, *given)
+        return result
+
+    terms = layer.weight[0].numel() + 1
+    return Affine(apply, magnitude, terms, None, None if isinstance(layer.padding, str) else back)
 
 
 def batchnorm(layer: Any) -> Affine:
@@ -131,8 +147,11 @@ def batchnorm(layer: Any) -> Affine:
         total: Tensor = (x + layer.running_mean.abs().view(shape)) * factor.abs()
         return total if layer.bias is None else total + layer.bias.abs().view(shape)
 
+    def back(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return rows * scale(rows)[0]
+
     # Subtraction, division by a root, product and sum.
-    return Affine(apply, magnitude, 8, size)
+    return Affine(apply, magnitude, 8, size, back)
 
 
 def activation(function: str, slope: float = 0.0) -> Map:

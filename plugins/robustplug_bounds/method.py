@@ -1,71 +1,82 @@
-"""Training for interval bounds, Gowal et al. 2018 (arXiv:1810.12715)."""
+"""Training for bounds: IBP, CROWN-IBP, SABR and MTL-IBP."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import Batch, Cost, Method, ParamGroup, Progress, Refused, Step, Task, View
+from robustplug.api import Batch, Cost, Method, ParamGroup, Refused, Step, Task, View
 
-from . import IbpOptions
+from . import BoundTrainingOptions, CrownIbpOptions, IbpOptions, MtlIbpOptions, SabrOptions
 from .ball import Ball
 from .graph import Graph
-from .propagation import margins
+from .propagation import Bounds, intervals, lowest, margins_within
 from .reading import read_graph
+from .training import chords, keep_widths, ramp, small_box, width_penalty, worst_case_loss
+
+Options = TypeVar("Options", bound=BoundTrainingOptions)
 
 # An interval takes its centre and its radius through the network.
-_PASSES = Cost(2, 2)
+PASSES = Cost(2, 2)
+# Radius of the intervals that are regularised before there are any, as in the code of Shi et al. 2021.
+_LEAST = 1e-6
 
 
-def ramp(progress: Progress, warmup: float, rampup: float) -> float:
-    """Return how far a schedule has come: 0 in the warm-up, then linearly to 1.
+class Graphs:
+    """Read the graph of a model once, and again for another model or device."""
 
-    As `linear_schedule` of deepmind/interval-bound-propagation, for its number of steps as shares of the run.
+    def __init__(self) -> None:
+        self._known: tuple[nn.Module, torch.device, Graph] | None = None
 
-    Args:
-        progress: position in the training run.
-        warmup: share of the run before the ramp.
-        rampup: share of the run that the ramp takes.
+    def of(self, model: nn.Module, x: Tensor) -> Graph:
+        """Return the graph of a model, which follows its weights.
+
+        Args:
+            model: the model.
+            x: some inputs, (N, …).
+        """
+        known = self._known
+        if known is None or known[0] is not model or known[1] != x.device:
+            known = self._known = (model, x.device, read_graph(model, torch.cat([x[:1], x[:1]]), fixed=False))
+        return known[2]
+
+
+def norm_of(vicinity: Any) -> str:
+    """Return "linf" or "l2", the norm of a threat model.
+
+    Raises:
+        Refused: it is neither L∞ nor L2.
     """
-    share = progress.moment / progress.epochs - warmup
-    return float(share >= 0) if rampup == 0 else min(1.0, max(0.0, share / rampup))
+    if vicinity.norm not in (math.inf, 2.0):
+        raise Refused("interval bounds are for threat models of L∞ or L2, such as linf")
+    return "linf" if vicinity.norm == math.inf else "l2"
 
 
-def worst_case_loss(margin: Tensor, y: Tensor) -> Tensor:
-    """Return the cross entropy of the worst logits that bounds allow, (N,).
-
-    These are −m_k for class k, and 0 for the label: log-softmax does not change if the label's logit is
-    subtracted from all. They are the ẑ of Gowal et al. 2018, with the last layer and the margins as one.
+def interval_margins(step: Step, graph: Graph, ball: Ball, y: Tensor) -> tuple[list[Bounds], Tensor]:
+    """Return the intervals of all nodes and the bounds of the margins, (N, K), and count their passes.
 
     Args:
-        margin: lower bounds of the logit of the label less each logit, (N, K).
+        step: the current update.
+        graph: the network.
+        ball: the inputs.
         y: labels, int64 (N,).
     """
-    return nn.functional.cross_entropy(-margin, y, reduction="none")
+    bounds = intervals(graph, ball, exact=True)
+    step.meter.forwards += int(PASSES.forwards) * len(y)
+    if torch.is_grad_enabled():
+        step.meter.backwards += int(PASSES.backwards) * len(y)
+    return bounds, margins_within(graph, bounds, ball, y, through=False, exact=True)
 
 
-def keep_widths(model: nn.Module) -> None:
-    """Draw the weights of all linear maps but the last from N(0, 2π/n²), n inputs of a value, in place.
+class ForBounds(Method[Options]):
+    """Train on a view of the samples, and on one of the worst logits that bounds of radius ε allow.
 
-    So the mean width of an interval stays about the same in each layer with ReLU. As `ibp_init` of
-    shizhouxing/Fast-Certified-Robust-Training, Shi et al. 2021, without its factor for sums.
-
-    Args:
-        model: a network; the global generator draws.
-    """
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)]
-    for layer in layers[:-1]:
-        nn.init.normal_(layer.weight, 0.0, math.sqrt(2 * math.pi) / layer.weight[0].numel())
-
-
-class Ibp(Method[IbpOptions]):
-    """κ · ℓ(f(x), y) + (1 − κ) · ℓ(ẑ(x, ε), y): the samples, and the worst logits of interval bounds.
-
-    ε and 1 − κ rise linearly, from 0 to their last values, after a warm-up. The bounds are of the network in
-    eval mode: BatchNorm takes its running statistics, and dropout drops nothing.
+    ε rises from 0 to its last value after a warm-up. The bounds are of the network in eval mode: BatchNorm
+    takes its running statistics, and dropout drops nothing.
     """
 
     # Bounds of the inputs are read on the host.
@@ -80,63 +91,196 @@ class Ibp(Method[IbpOptions]):
         shape = task.info.shape
         if shape is None or task.info.classes is None:
             raise Refused("interval bounds are for classifiers of inputs of one shape")
-        if self.vicinity.norm not in (math.inf, 2.0):
-            raise Refused("interval bounds are for threat models of L∞ or L2, such as linf")
+        self.norm, self.classes = norm_of(self.vicinity), task.info.classes
         weight = next(model.parameters())
         read_graph(model, torch.zeros(2, *shape, dtype=weight.dtype, device=weight.device), fixed=False)
         if self.options.init == "ibp":
             keep_widths(model)
-        self._known: tuple[nn.Module, torch.device, Graph] | None = None
+        self._graphs = Graphs()
         return super().setup(model, task)
 
     def share(self, step: Step) -> float:
-        """Return how far ε and κ have come, from 0 to 1."""
-        return ramp(step.progress, self.options.warmup, self.options.rampup)
+        """Return how far ε has come, from 0 to 1."""
+        o = self.options
+        return ramp(step.progress, o.warmup, o.rampup, o.ramp == "smoothed")
 
-    def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the samples with weight κ, and their bounds with weight 1 − κ."""
-        share = self.share(step)
-        kappa = 1 - share * (1 - self.options.kappa)
-        clean = View.of(point, weight=kappa)
-        radius = share * self.options.ratio * step.radii(clean, self.vicinity)
-        bound = View.of(
-            point,
-            "bound",
-            weight=1 - kappa,
-            scored=False,
-            info={**point.info, "bound": radius},
-            penalty=self._bounded,
-        )
-        return [clean, bound]
+    def radii(self, step: Step, point: Batch) -> Tensor:
+        """Return the radius of the bounds of each sample, (N,)."""
+        return self.share(step) * self.options.ratio * step.radii(View.of(point), self.vicinity)
 
-    def _bounded(self, step: Step, view: View) -> Tensor:
-        """Return the loss of the worst logits, (N,), and count its passes."""
-        x: Tensor = view.x.detach().float()
-        graph = self._graph(step.model, x)
-        norm = "linf" if self.vicinity.norm == math.inf else "l2"
-        ball = Ball.around(x, view.info["bound"], norm, step.task.info.bounds, slack=False)
-        labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
-        found = margins(graph, ball, labels, "ibp", exact=True)
-        step.meter.forwards += int(_PASSES.forwards) * len(view)
-        if torch.is_grad_enabled():
-            step.meter.backwards += int(_PASSES.backwards) * len(view)
-        step.log("bound", (found.scatter(1, labels[:, None], torch.inf).amin(1) > 0).float())
-        return worst_case_loss(found, labels)
+    def bound_view(self, step: Step, start: View, weight: float, ball: Ball) -> View:
+        """Return the view of the worst logits in a ball around the samples.
 
-    def _graph(self, model: nn.Module, x: Tensor) -> Graph:
-        known = self._known
-        if known is None or known[0] is not model or known[1] != x.device:
-            known = self._known = (model, x.device, read_graph(model, torch.cat([x[:1], x[:1]]), fixed=False))
-        return known[2]
+        Args:
+            step: the current update.
+            start: the samples.
+            weight: weight of the loss of the bounds.
+            ball: the inputs that they are about.
+        """
+        intensity = self.options.regularisation * (1 - self.share(step))
+
+        def penalty(step: Step, view: View) -> Tensor:
+            y = view.y if view.y.dim() == 1 else view.y.argmax(1)
+            graph = self._graphs.of(step.model, ball.x)
+            bounds, found = interval_margins(step, graph, ball, y)
+            step.log("bound", (found.scatter(1, y[:, None], torch.inf).amin(1) > 0).float())
+            losses = self.losses(step, graph, bounds, ball, y, found)
+            if not intensity:
+                return losses
+            return weight * losses + intensity * width_penalty(graph, bounds)
+
+        info = {**start.info, "bound": ball.radius}
+        own = 1.0 if intensity else weight
+        return start.replace(role="bound", weight=own, scored=False, info=info, penalty=penalty)
+
+    def ball(self, step: Step, x: Tensor, radius: Tensor) -> Ball:
+        """Return the inputs around samples that the bounds are about."""
+        if self.options.regularisation and self.share(step) == 0:
+            radius = radius.clamp_min(_LEAST)
+        return Ball.around(x.detach().float(), radius, self.norm, step.task.info.bounds, slack=False)
+
+    def losses(
+        self, step: Step, graph: Graph, bounds: Sequence[Bounds], ball: Ball, y: Tensor, margin: Tensor
+    ) -> Tensor:
+        """Return the loss of the bounds, (N,).
+
+        Args:
+            step: the current update.
+            graph: the network.
+            bounds: intervals of all nodes.
+            ball: the inputs.
+            y: labels, int64 (N,).
+            margin: bounds of the margins by intervals, (N, K).
+        """
+        return worst_case_loss(margin, y)
 
     def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the radii that the bounds are about."""
         return {"bound": views[1].info["bound"]}
 
-    def cost(self) -> Cost:
-        """Count the samples, and their centres and radii."""
-        return self.loss_cost()
+    def loss_cost(self) -> Cost:
+        """Count the samples, and the centres and radii of their intervals."""
+        return Cost(1, 1) + PASSES
+
+
+class Ibp(ForBounds[IbpOptions]):
+    """κ · ℓ(f(x), y) + (1 − κ) · ℓ(ẑ(x, ε), y): the samples, and the worst logits of interval bounds.
+
+    1 − κ rises with ε, from 0 to its last value.
+    """
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the samples with weight κ, and their bounds with weight 1 − κ."""
+        kappa = 1 - self.share(step) * (1 - self.options.kappa)
+        clean = View.of(point)
+        ball = self.ball(step, clean.x, self.radii(step, point))
+        return [clean.replace(weight=kappa), self.bound_view(step, clean, 1 - kappa, ball)]
+
+
+class CrownIbp(Ibp):
+    """As `Ibp`, with β · linear bounds + (1 − β) · intervals: Zhang et al. 2020 (arXiv:1906.06316).
+
+    β falls from 1 to its last value as ε rises. With `fused`, one linear function bounds the loss of a
+    sample, in the place of one for each class.
+    """
+
+    options: CrownIbpOptions
+
+    def losses(
+        self, step: Step, graph: Graph, bounds: Sequence[Bounds], ball: Ball, y: Tensor, margin: Tensor
+    ) -> Tensor:
+        """Return the loss of the mixed bounds, (N,); without linear bounds once β is 0."""
+        beta = 1 - self.share(step) * (1 - self.options.beta)
+        if beta < 1e-5:
+            return worst_case_loss(margin, y)
+        rows = self.classes if not self.options.fused else 1
+        step.meter.forwards += rows * len(y)
+        if torch.is_grad_enabled():
+            step.meter.backwards += rows * len(y)
+        if not self.options.fused:
+            linear = margins_within(graph, bounds, ball, y, through=True, exact=True)
+            return worst_case_loss(beta * linear + (1 - beta) * margin, y)
+        own = beta * self._fused(graph, bounds, ball, y, margin)
+        return own if beta == 1 else own + (1 - beta) * worst_case_loss(margin, y)
+
+    def _fused(self, graph: Graph, bounds: Sequence[Bounds], ball: Ball, y: Tensor, margin: Tensor) -> Tensor:
+        """Return a linear bound of log Σ_k exp(z_k − z_y), through lines above exp, (N,)."""
+        unit = torch.eye(self.classes, dtype=ball.x.dtype, device=ball.x.device)
+        apart = unit[None] - unit[y][:, None]
+        last = len(graph.nodes) - 1
+        low = lowest(graph, bounds, ball, last, apart, through=False, exact=True)
+        slope, shift, most = chords(low, torch.maximum(-margin, low))
+        rows = (slope[:, :, None] * apart).sum(1, keepdim=True)
+        total = -lowest(graph, bounds, ball, last, -rows, exact=True)[:, 0] + shift.sum(1)
+        return total.clamp_min(1e-30).log() + most
 
     def loss_cost(self) -> Cost:
-        """Count the samples, and their centres and radii."""
-        return Cost(1, 1) + _PASSES
+        """Count a linear function of each class, besides the intervals; with `fused` a single one."""
+        rows = 1 if self.options.fused else self.classes
+        return super().loss_cost() + (rows, rows)
+
+
+class Sabr(ForBounds[SabrOptions]):
+    """ℓ(ẑ(x', λε), y): the worst logits of a small box around an attack's result, Müller et al. 2023.
+
+    The box lies within the ball of radius ε. Until ε rises, the samples themselves are trained on.
+    """
+
+    def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
+        """Check that the network can be bounded, in L∞.
+
+        Raises:
+            Refused: as in `ForBounds`, or the threat model is not L∞.
+        """
+        found = super().setup(model, task)
+        if self.norm != "linf":
+            raise Refused("sabr is for threat models of L∞: its boxes are no balls of L2")
+        return found
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the samples with weight κ, and the bounds of the small boxes with weight 1 − κ."""
+        kappa = self.options.kappa if self.share(step) else 1.0
+        radius = self.radii(step, point)
+        adv = self.perturbation(step, View.of(point, "adv", radius=radius), self.vicinity)
+        box = small_box(self.ball(step, adv.origin, radius), adv.x.detach().float(), self.options.share)
+        return [View.of(point, weight=kappa), self.bound_view(step, adv, 1 - kappa, box)]
+
+
+class MtlIbp(ForBounds[MtlIbpOptions]):
+    """(1 − α) · ℓ(f(x'), y) + α · ℓ(ẑ(x, ε), y): an attack and bounds, De Palma et al. 2024."""
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the attacked samples with weight 1 − α, and the bounds with weight α."""
+        o, radius = self.options, self.radii(step, point)
+        start = View.of(point, "adv", radius=o.attack_ratio * radius)
+        adv = self.perturbation(step, start, self.vicinity)
+        ball = self.ball(step, adv.origin, radius)
+        clean = View.of(point, radius=radius)
+        return [adv.replace(weight=1 - o.alpha), self.bound_view(step, clean, o.alpha, ball)]
+
+
+class WorstLogits:
+    """The worst logits within each view's own radius: the negative bounds of the margins, (N, K).
+
+    A view without a radius of its own has the outputs of the model. The ball is around the sample, whatever
+    a perturbation makes of it.
+    """
+
+    needs_sync = True
+
+    def __init__(self, options: object) -> None:
+        self._graphs = Graphs()
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return logits (N, K), 0 for the label.
+
+        Raises:
+            Refused: the network cannot be bounded, or the threat model is neither L∞ nor L2.
+        """
+        vicinity: Any = step.method.vicinity  # type: ignore[attr-defined]
+        if view.radius is None:
+            return step.forward(view.x)
+        y = view.y if view.y.dim() == 1 else view.y.argmax(1)
+        x: Tensor = view.origin.detach().float()
+        ball = Ball.around(x, view.radius, norm_of(vicinity), step.task.info.bounds, slack=False)
+        return -interval_margins(step, self._graphs.of(step.model, x), ball, y)[1]

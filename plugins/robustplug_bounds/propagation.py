@@ -138,6 +138,9 @@ def transposed(node: Node, rows: Tensor, shapes: Sequence[tuple[int, ...]]) -> l
     """
     assert node.apply is not None
     (count, apart), graph = rows.shape[:2], torch.is_grad_enabled()
+    if node.back is not None:
+        moved = node.back(rows.flatten(0, 1), shapes[0])
+        return [moved.view(count, apart, *shapes[0])]
     with torch.enable_grad():
         zeros = [rows.new_zeros(count * apart, *shape).requires_grad_() for shape in shapes]
         output = node.apply(*zeros)
@@ -210,8 +213,21 @@ def margins(graph: Graph, ball: Ball, y: Tensor, mode: str, exact: bool = False)
     Returns:
         The bounds; 0 for the label itself.
     """
+    bounds = linear_bounds(graph, ball, exact) if mode == "crown" else intervals(graph, ball, exact)
+    return margins_within(graph, bounds, ball, y, mode != "ibp", exact)
+
+
+def margins_within(
+    graph: Graph, bounds: Sequence[Bounds], ball: Ball, y: Tensor, through: bool, exact: bool = False
+) -> Tensor:
+    """Return what `margins` returns, from bounds of the nodes that are known already.
+
+    Args:
+        graph, ball, y: as for `margins`.
+        bounds: bounds of every node.
+        through, exact: as for `lowest`.
+    """
     classes = graph.nodes[-1].shape[-1]
     unit = torch.eye(classes, dtype=ball.x.dtype, device=ball.x.device)
     rows = unit[y][:, None] - unit[None]
-    bounds = linear_bounds(graph, ball, exact) if mode == "crown" else intervals(graph, ball, exact)
-    return lowest(graph, bounds, ball, len(graph.nodes) - 1, rows, mode != "ibp", exact)
+    return lowest(graph, bounds, ball, len(graph.nodes) - 1, rows, through, exact)

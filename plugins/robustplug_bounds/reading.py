@@ -221,7 +221,9 @@ class _Reader:
         value = of.apply(*(self.values[each.position] for each in inputs))
         at = tuple(each.position for each in inputs)
         shape = tuple(value.shape[1:])
-        return self._add(Node(name, "affine", at, of.apply, shape, of.magnitude, of.terms, of.size), value)
+        return self._add(
+            Node(name, "affine", at, of.apply, shape, of.magnitude, of.terms, of.size, back=of.back), value
+        )
 
     def _value(self, node: fx.Node, module: Any, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
         found = self._concretely(node, args, kwargs)

@@ -11,6 +11,7 @@ from robustplug.api import (
     Component,
     Count,
     MethodOptions,
+    Natural,
     NonNegative,
     Positive,
     Use,
@@ -127,6 +128,22 @@ class MacerOptions(UnderNoiseOptions):
     perturbation: Use = use("none")
 
 
+@dataclass(frozen=True)
+class SmoothMixOptions(UnderNoiseOptions):
+    """Options of `smooth-mix`.
+
+    Attributes:
+        weight: η, weight of the loss of the mixtures.
+        warmup: number of first epochs over which η rises to its value.
+    """
+
+    draws: Count = 4
+    weight: NonNegative = 5.0
+    warmup: Natural = 10
+    vicinity: Use = use("l2", eps=2.0)
+    perturbation: Use = use("pgd", steps=8, step_ratio=0.125, start="zero")
+
+
 @hookimpl
 def robustplug_output_maps() -> Iterable[Component]:
     """Offer the prediction under the noise of these methods, which their attacks ascend."""
@@ -167,6 +184,15 @@ def robustplug_methods() -> Iterable[Component]:
         "Zhai et al. 2020, MACER: Attack-free and Scalable Robust Training via Maximizing Certified Radius, "
         "arXiv:2001.02378",
         {"draws": 3},
+    )
+    yield Component(
+        "smooth-mix",
+        f"{here}:SmoothMix",
+        SmoothMixOptions,
+        "mixtures with adversarial examples of the smoothed classifier have uncertain labels",
+        "Jeong et al. 2021, SmoothMix: Training Confidence-calibrated Smoothed Classifiers for Certified "
+        "Robustness, arXiv:2111.09277",
+        {"draws": 2, "perturbation": {"steps": 2}},
     )
 
 

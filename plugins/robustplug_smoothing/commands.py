@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,6 @@ from robustplug.api import (
     result_folder,
     sharing_options,
 )
-
-from .measurement import ACCURACY
 
 NAME = "certify"
 _CERTIFICATE = "randomised-smoothing"
@@ -77,38 +73,23 @@ def certify(
     if batch is not None:
         table["batch"] = batch
     asked = {"attacks": [], "measurements": [table], "threat": {"use": norm, "eps": eps}, "samples": samples}
-    result = evaluate_and_show(model, out, json_file, quiet, NAME, **asked, **options)
+    if not quiet:
+        # Without a terminal there is no bar, and it can take hours.
+        echo(f"certifying {model}: {n0 + n:,} passes for each sample", err=True)
+    # Certificates of other noise or of another norm lie side by side.
+    name = f"{NAME}-{norm}-{noise}-{sigma:g}"
+    result = evaluate_and_show(model, out, json_file, quiet, name, **asked, **options)
     if result is None:
         return
     row = result.attacks[-1]
     if row.certified is None:
         return
-    for line in notes(row, sigma, _trained_with(Path(model))):
-        echo(line, err=True, colour="yellow")
     if max(row.certified.radii) > 0:
-        path = result_folder(model, out) / "figures" / f"{NAME}-{norm}.png"
+        path = result_folder(model, out) / "figures" / f"{result.meta['file']}.png"
         certified_figure(
             path, f"Certified accuracy, {result.meta['name']}", {row.name: row}, row.certified.norm
         )
         echo(str(path))
-
-
-def notes(row: Any, sigma: float, trained: list[float] | None) -> Iterator[str]:
-    """Yield a warning about a model that was not trained with the noise that it votes under.
-
-    Args:
-        row: the row of the certificate.
-        sigma: σ of the certificate.
-        trained: every σ of the recipe that trained the model; None if there is no recipe.
-    """
-    if trained is None or any(abs(each - sigma) <= 1e-9 for each in trained):
-        return
-    how = f"with sigma = {', '.join(f'{each:g}' for each in trained)}" if trained else "without such noise"
-    share = row.measures[ACCURACY].mean
-    yield (
-        f"the model was trained {how}, and votes under sigma = {sigma:g}: the smoothed model is right on "
-        f"{share:.1f} % of the samples; train one with this noise, for example by the method consistency"
-    )
 
 
 def _refuse_large(eps: float, **options: Any) -> None:
@@ -121,20 +102,3 @@ def _refuse_large(eps: float, **options: Any) -> None:
         refuse_large(eps, SmoothingOptions(**options), 1)
     except Refused as why:
         raise click.UsageError(f"{why}, or a smaller --radius") from None
-
-
-def _trained_with(folder: Path) -> list[float] | None:
-    """Return every sigma in the method of a run's recipe; None if there is no recipe."""
-    try:
-        recipe = tomllib.loads((folder / "recipe.toml").read_text())
-    except (OSError, ValueError):
-        return None
-    return list(_sigmas(recipe.get("method", {})))
-
-
-def _sigmas(table: Mapping[str, Any]) -> Iterator[float]:
-    for key, value in table.items():
-        if key == "sigma" and isinstance(value, int | float) and value > 0:
-            yield float(value)
-        elif isinstance(value, Mapping):
-            yield from _sigmas(value)

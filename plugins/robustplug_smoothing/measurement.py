@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from robustplug.api import CERTIFIED_RADIUS, Quantity, Refused, View
+from robustplug.api import CERTIFIED_RADIUS, Measure, Quantity, Refused, View
 
 from . import SmoothingOptions
 from .draws import rows_of_a_call, votes
@@ -50,6 +50,19 @@ class Smoothing:
         """Describe the accuracy of the smoothed model, and how often it abstains."""
         return Quantity(ACCURACY, "higher", share=True), Quantity(ABSTAINED, "lower", share=True)
 
+    def doubts(self, trained: Mapping[str, Any] | None, measures: Mapping[str, Measure]) -> Sequence[str]:
+        """Return a sentence about a model that was not trained with the noise that it votes under."""
+        known = None if trained is None else set(noise_of(trained))
+        own = self.options.noise, self.options.sigma
+        if known is None or any(noise == own[0] and math.isclose(s, own[1]) for noise, s in known):
+            return ()
+        said = ", ".join(f"{noise} noise of sigma = {sigma:g}" for noise, sigma in sorted(known))
+        return (
+            f"the model was trained {f'with {said}' if said else 'without noise'}, and votes under {own[0]} "
+            f"noise of sigma = {own[1]:g}: the smoothed model is right on {measures[ACCURACY].mean:.1f} % of "
+            "the samples; train one with this noise, for example by the method consistency",
+        )
+
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> Mapping[str, Tensor]:
         """Return the certified radii, and for each sample whether g is right, and whether it abstains.
 
@@ -87,6 +100,16 @@ class Smoothing:
             ACCURACY: 100.0 * right,
             ABSTAINED: 100.0 * abstained,
         }
+
+
+def noise_of(table: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the kind and the sigma of every noise in the table of a method, such as that of its vicinity."""
+    sigma = table.get("sigma")
+    if isinstance(sigma, int | float) and sigma > 0:
+        yield str(table.get("noise", "gaussian")), float(sigma)
+    for value in table.values():
+        if isinstance(value, Mapping):
+            yield from noise_of(value)
 
 
 def refuse_large(radius: float, options: SmoothingOptions, size: int) -> None:

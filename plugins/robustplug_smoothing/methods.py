@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustplug.api import Batch, Cost, Method, Step, View, normal_like
+from robustplug.api import Batch, Cost, Method, Step, View, normal_like, uniform_like
 
-from . import ConsistencyOptions, MacerOptions, UnderNoiseOptions
+from . import ConsistencyOptions, MacerOptions, SmoothMixOptions, UnderNoiseOptions
 
 Options = TypeVar("Options", bound=UnderNoiseOptions)
 
@@ -64,6 +64,25 @@ def radius_hinge(logits: Tensor, y: Tensor, beta: float, gamma: float) -> Tensor
     # Rows that do not count get a value whose derivative is finite, so that no 0 · ∞ arises.
     first, second = (torch.where(counts, value, 0.5) for value in (first, second))
     return torch.where(counts, gamma + torch.special.ndtri(second) - torch.special.ndtri(first), 0.0)
+
+
+def mixture_loss(logits: Tensor, clean: Tensor, mixed: Tensor, y: Tensor) -> Tensor:
+    """Return mean_k KL((1 − λ) p̄ + λ/K ‖ q_k) of samples that p̄ classifies rightly, and 0 of others, (N,).
+
+    p̄ is the mean prediction at the sample, and q_k that at the mixture under one draw. As in `train.py` of
+    jh-jeong/smoothmix, whose gradient goes through p̄, too.
+
+    Args:
+        logits: outputs at the mixtures, (N, m, K) for m draws.
+        clean: outputs at the samples, (N, m, K).
+        mixed: λ, share of the adversarial example in the mixture, (N,).
+        y: labels, int64 (N,).
+    """
+    mean, share = mean_probabilities(clean), mixed[:, None]
+    target = (1 - share) * mean + share / mean.shape[1]
+    logs = target.clamp_min(_LEAST).log()[:, None] - logits.log_softmax(2)
+    apart = (target[:, None] * logs).sum(2).mean(1)
+    return torch.where(mean.argmax(1) == y, apart, 0.0)
 
 
 def logits_under(step: Step, view: View, noise: Tensor) -> Tensor:
@@ -168,3 +187,34 @@ class Macer(UnderNoise[MacerOptions]):
         hinge = radius_hinge(logits, labels, self.options.beta, self.options.gamma)
         step.log("hinge", hinge)
         return -(rows * logs).sum(1) + self.options.weight * self.options.sigma / 2 * hinge
+
+
+class SmoothMix(UnderNoise[SmoothMixOptions]):
+    """The mean loss under noise, and that of mixtures with attacked samples: Jeong et al. 2021.
+
+    A mixture is (1 − λ) x + λ x', λ uniform on [0, 1/2]; its label is as much less certain than the mean
+    prediction at the sample.
+    """
+
+    def views(self, step: Step, point: Batch) -> Sequence[View]:
+        """Return the mixtures, with their noise and with λ."""
+        (adv,) = super().views(step, point)
+        x: Tensor = adv.origin
+        drawn = uniform_like(torch.empty(len(x), dtype=x.dtype, device=x.device), step.rng)
+        share = (drawn + 1) / 4
+        mixed = x + share.view(-1, *(1,) * (x.dim() - 1)) * (adv.x - x)
+        return [adv.replace(x=mixed.detach(), info={**adv.info, "mixed": share})]
+
+    def loss_under_noise(self, step: Step, view: View, logits: Tensor) -> Tensor:
+        """Return the mean loss at the samples, and η times that of the mixtures, (N,)."""
+        clean = logits_under(step, view.at_origin(), view.info["noise"])
+        labels = view.y if view.y.dim() == 1 else view.y.argmax(1)
+        more = mixture_loss(logits, clean, view.info["mixed"], labels)
+        step.log("mixture", more)
+        warmup = self.options.warmup
+        weight = self.options.weight * (min(1.0, (step.progress.epoch + 1) / warmup) if warmup else 1.0)
+        return self.plain_loss(step, view, clean) + weight * more
+
+    def loss_cost(self) -> Cost:
+        """Count the noisy copies of the samples, and of the mixtures."""
+        return Cost(2 * self.options.draws, 2 * self.options.draws)

@@ -34,7 +34,7 @@ class Smoothed(nn.Module):
         super().__init__()
         if info.shape is None:
             raise ValueError("the inputs have no fixed shape: only images and tables can be smoothed")
-        self.model, self.votes = model, options.votes
+        self.model, self.votes, self.passes_per_row = model, options.votes, options.draws
         # The engine seeds the global generator where it builds a wrapper.
         rng = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         noise = draw((options.draws, *info.shape), options.sigma, options.noise, rng)

@@ -1,4 +1,4 @@
-"""Gradient-boosted decision trees as a model: `use = "lightgbm"`."""
+"""Boosted decision trees as a model, `use = "lightgbm"`, and the exact robustness of ensembles of trees."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
-from robustplug.api import Bounds, Component, Positive, hookimpl, self_trained
+from robustplug.api import Bounds, Component, Count, NonNegative, Positive, hookimpl, self_trained
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,21 @@ class LightGbmOptions:
     learning_rate: Positive = 0.1
 
 
+@dataclass(frozen=True)
+class ExactTreesOptions:
+    """Options of `exact-trees`.
+
+    Attributes:
+        radii: further radii at which the certified accuracy is stated.
+        reach: largest radius of the search, as a multiple of the threat model's.
+        steps: boxes that the search for one sample looks at before it is cut short.
+    """
+
+    radii: tuple[NonNegative, ...] = ()
+    reach: Positive = 2.0
+    steps: Count = 20_000
+
+
 @hookimpl
 def robustplug_models() -> Iterable[Component]:
     """Offer boosted trees."""
@@ -35,4 +50,17 @@ def robustplug_models() -> Iterable[Component]:
         "Ke et al. 2017, LightGBM: A Highly Efficient Gradient Boosting Decision Tree, NeurIPS",
         {"trees": 5, "leaves": 4},
         traits=self_trained(),
+    )
+
+
+@hookimpl
+def robustplug_measurements() -> Iterable[Component]:
+    """Offer the exact robustness of ensembles of trees."""
+    yield Component(
+        "exact-trees",
+        "robustplug_trees.certificate:ExactTrees",
+        ExactTreesOptions,
+        "the nearest mistake of an ensemble of trees in L∞, by a search over boxes of leaves",
+        "Chen et al. 2019, Robustness Verification of Tree-based Models, arXiv:1906.03849",
+        {"steps": 50},
     )

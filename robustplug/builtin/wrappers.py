@@ -23,7 +23,7 @@ class Averaged(nn.Module):
 
     def __init__(self, *models: nn.Module) -> None:
         super().__init__()
-        self.models = nn.ModuleList(models)
+        self.models, self.passes_per_row = nn.ModuleList(models), len(models)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return log mean_m softmax(f_m(x)), (N, K)."""

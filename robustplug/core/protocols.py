@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from .measures import Measure
     from .state import MethodState
     from .step import Step
     from .task import Task
@@ -191,6 +192,20 @@ class PortionedMeasurement(Protocol):
     """
 
     portion: int
+
+
+@runtime_checkable
+class DoubtingMeasurement(Protocol):
+    """A measurement whose numbers mean little for some models; the result says so."""
+
+    def doubts(self, trained: Mapping[str, Any] | None, measures: Mapping[str, Measure]) -> Sequence[str]:
+        """Return sentences about a row; none for one that is as it should be.
+
+        Args:
+            trained: table of the method that trained the model, as in its recipe; None if it is not known.
+            measures: the measures of the row.
+        """
+        ...
 
 
 class LabelMap(Protocol):

@@ -30,7 +30,9 @@ from .examples import Examples, Keeper, refuse_other_examples
 from .judge import survivors
 from .kept.journal import discard
 from .kept.texts import write_texts
+from .measuring.around import file_name, lost_gradient
 from .measuring.bounds import both_sides, contradiction_text, contradictions
+from .measuring.measure import doubts
 from .readable import readable
 from .rows import chain_of_attacks, measurement_rows, suite_attacks
 from .setting import Attack, Share
@@ -144,6 +146,11 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
         measuring = options.measurement
     attacks = [*attacks, *measurement_rows(measuring or (), threat, "evaluate.measurement")]
     evaluation = prepare_evaluation(subject, asked)
+    # An audit, and a suite with `adaptive`, look at the gradients themselves.
+    if asked.attacks is None and any(attack.perturbation is not None for attack in attacks):
+        lost = lost_gradient(evaluation, subject)
+        if lost:
+            subject.reporter.warn(lost)
     examples = None
     if asked.keep_examples:
         if subject.processes.world > 1:
@@ -175,6 +182,7 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
             else {}
         ),
         **_both_sides(evaluation, rows),
+        **({"doubts": found} if (found := doubts(attacks, rows, _trained_by(subject))) else {}),
         # Both are summaries of accuracies.
         "worst_cases": [] if measured else worst_cases(rows),
         "corruptions": {} if measured else corruption_summary(rows, asked.reference),
@@ -202,14 +210,15 @@ def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Resu
 
     Args:
         subject, asked: as for `evaluate_subject`.
-        out: folder of NAME.json, where NAME is the name of the suite or "evaluation"; None for none.
+        out: folder of NAME.json, where NAME is the name of the suite or "evaluation", followed by the
+            wrapper if it is not the run's own; None for none.
 
     Raises:
         RunError: the folder cannot be written, or another process evaluates in it.
     """
     if out is None:
         return evaluate_subject(subject, asked)
-    name = asked.title or "evaluation"
+    name = file_name(asked.title, subject)
     # Without a module there are no weights by which a journal could identify the model.
     if asked.share is None and subject.description.get("kind") not in ("classifier", "callable"):
         asked = replace(asked, journal=out / f"{name}.journal")
@@ -222,6 +231,7 @@ def evaluate_and_write(subject: Subject, asked: Asked, out: Path | None) -> Resu
             if asked.keep_examples:
                 refuse_other_examples(out)
         result = evaluate_subject(subject, asked)
+        result = replace(result, meta={**result.meta, "file": name})
         if subject.processes.main:
             write_result(out / f"{name}.json", result_to_json(result), subject.folder)
             if result.examples is not None:
@@ -277,6 +287,11 @@ def _wrapper(recipe: Recipe) -> dict[str, Any]:
     """Return what stands around the model under test; nothing for the model itself."""
     around = recipe.evaluate.wrapper
     return {} if around is None else {"wrapper": use_to_mapping(around)}
+
+
+def _trained_by(subject: Subject) -> dict[str, Any] | None:
+    """Return the table of the method that trained the model of a run; None for other models."""
+    return None if subject.folder is None else use_to_mapping(subject.parts.recipe.method)
 
 
 def _both_sides(evaluation: Evaluation, rows: Sequence[AttackResult]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -255,8 +256,8 @@ def test_a_run_measures_what_its_recipe_says_and_comparisons_show_it(tmp_path: P
     assert "input gradient" in beside.heads
     assert all("input-gradient" not in [column.name for column in g.columns] for g in comparison.groups)
     robustplug.evaluate(folders[1], wrapper="ensemble", out=tmp_path / "other", attacks=["fgsm"])
-    (group,) = robustplug.compare([folders[0], tmp_path / "other" / "evaluation.json"]).groups
-    assert any("bit-depth in run-0; ensemble in evaluation" in note for note in group.notes)
+    (group,) = robustplug.compare([folders[0], tmp_path / "other" / "evaluation-ensemble.json"]).groups
+    assert any("bit-depth in run-0; ensemble in evaluation-ensemble" in note for note in group.notes)
     lines = {entry.name: entry.results for entry in comparison.groups[0].entries}
     assert [quantity.name for quantity in measured_beside(lines)] == ["loss", "input gradient"]
 
@@ -269,6 +270,38 @@ def test_the_model_under_test_is_the_wrapped_one() -> None:
     assert inside.attacks[0].right == tuple(right.tolist()) != plain.attacks[0].right
     # Its gradients are masked.
     assert row(inside, "input-gradient").measures["input gradient"].mean == 0
+
+
+def test_a_wrapper_that_takes_the_gradient_is_warned_about() -> None:
+    with pytest.warns(UserWarning, match="within the wrapper bit-depth, the outputs have no gradient"):
+        evaluated(wrapper={"use": "bit-depth", "bits": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluated()
+
+
+def test_evaluations_within_other_wrappers_lie_side_by_side(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    inside = {"use": "bit-depth", "bits": 4}
+    robustplug.train(tiny(train={"epochs": 1}, evaluate={"wrapper": inside, "samples": 8}), out=folder)
+    out = folder / "evaluations"
+    # A wrapper that the run states itself is not in the name: a study finds the file by its suite.
+    for wrapper in (None, inside, {**inside, "bits": 5}, {**inside, "bits": 2}):
+        robustplug.evaluate(folder, attacks=["fgsm"], out=out, wrapper=wrapper)
+    names = {"evaluation", "evaluation-bit-depth-bits=5", "evaluation-bit-depth-bits=2"}
+    assert {path.stem for path in out.glob("*.json")} == names
+    for name in names:
+        bits = int(name[-1]) if "=" in name else 4
+        assert read_json(out / f"{name}.json")["meta"]["wrapper"]["bits"] == bits
+
+
+def test_an_audit_within_a_wrapper_is_no_audit_of_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    robustplug.train(tiny(train={"epochs": 1}, evaluate={"samples": 8}), out=folder)
+    out = folder / "evaluations"
+    robustplug.audit(folder, out=out, wrapper={"use": "bit-depth", "bits": 2}, budget=1e-6)
+    assert {path.stem for path in out.glob("*.json")} == {"audit-bit-depth-bits=2"}
+    assert "audit" not in read_json(folder / "result.json")
 
 
 def test_figures_show_certified_accuracy_and_both_sides(tmp_path: Path, certificates: None) -> None:

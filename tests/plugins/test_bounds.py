@@ -20,10 +20,10 @@ from robustplug.testing import Bench, Subject, toy_plain
 from robustplug_bounds.ball import Ball
 from robustplug_bounds.graph import Graph
 from robustplug_bounds.measurement import checked_graph
-from robustplug_bounds.method import keep_widths, ramp, worst_case_loss
 from robustplug_bounds.propagation import intervals, linear_bounds, margins
 from robustplug_bounds.reading import read_graph
 from robustplug_bounds.relaxation import curved, pooled, rectified
+from robustplug_bounds.training import keep_widths, ramp, worst_case_loss
 
 MODES = ("ibp", "crown-ibp", "crown")
 

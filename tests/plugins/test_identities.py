@@ -15,6 +15,7 @@ from robustplug.testing import Bench, Subject, toy_plain
 PGD = {"use": "pgd", "steps": 2, "start": "zero"}
 STARTED = {**PGD, "start": "uniform"}
 FRIENDLY = {"use": "early-stopped", "steps": 2, "tau": 1, "step_size": 0.05}
+BOUNDED = {"warmup": 0, "rampup": 0, "ratio": 1}
 NETWORK = {"use": "small-cnn", "width": 2, "hidden": 4}
 
 
@@ -69,7 +70,42 @@ METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
         "smooth-adv",
         {"perturbation": {**PGD, "step_size": 0.1}},
     ),
+    (
+        "mixtures of no weight are noisy copies",
+        "smooth-mix",
+        {"draws": 2, "weight": 0, "perturbation": {"use": "none"}},
+        "smooth-adv",
+        {"draws": 2, "perturbation": {"use": "none"}},
+    ),
     ("interval bounds of no weight", "ibp", {"kappa": 1, "rampup": 0}, "erm", {}),
+    (
+        "CROWN-IBP without linear bounds is IBP",
+        "crown-ibp",
+        {"beta": 0, **BOUNDED},
+        "ibp",
+        BOUNDED,
+    ),
+    (
+        "SABR with boxes of the whole ball is IBP",
+        "sabr",
+        {"share": 1, "kappa": 0, "perturbation": PGD, **BOUNDED},
+        "ibp",
+        {"kappa": 0, **BOUNDED},
+    ),
+    (
+        "MTL-IBP with bounds alone is IBP",
+        "mtl-ibp",
+        {"alpha": 1, "perturbation": {"use": "none"}, **BOUNDED},
+        "ibp",
+        {"kappa": 0, **BOUNDED},
+    ),
+    (
+        "MTL-IBP without bounds is adversarial training",
+        "mtl-ibp",
+        {"alpha": 0, **BOUNDED, "vicinity": {"eps": 0.05}, "perturbation": {**PGD, "step_size": 0.02}},
+        "pgd-at",
+        {"vicinity": {"eps": 0.05}, "perturbation": {**PGD, "step_size": 0.02}},
+    ),
     (
         "AWP around TRADES with moves of no size",
         "awp",

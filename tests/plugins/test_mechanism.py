@@ -46,7 +46,11 @@ AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "smooth-adv": ({"perturbation": FAST}, {"moved", "noise"}),
     "consistency": ({}, {"noise"}),
     "macer": ({"draws": 3}, {"noise"}),
+    "smooth-mix": ({"draws": 2, "perturbation": FAST}, {"moved", "noise"}),
     "ibp": ({"warmup": 0.0, "rampup": 0.2}, {"bound"}),
+    "crown-ibp": ({"warmup": 0.0, "rampup": 0.2, "beta": 0.5}, {"bound"}),
+    "sabr": ({"warmup": 0.0, "rampup": 0.2, "perturbation": FAST}, {"bound"}),
+    "mtl-ibp": ({"warmup": 0.0, "rampup": 0.2}, {"bound"}),
 }
 IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("pgd-at", {"perturbation": FAST, "vicinity": {"use": "linf", "eps": 0.0}}, "moved"),
@@ -58,6 +62,8 @@ IDLE: list[tuple[str, dict[str, Any], str]] = [
     ("gairat", {"warmup": 9, "inner": {"use": "pgd-at", "perturbation": STOPPING}}, "spread"),
     ("mart", {"beta": 0, "perturbation": FAST}, "weight"),
     ("ibp", {"warmup": 1.0}, "bound"),
+    ("mtl-ibp", {"warmup": 1.0}, "bound"),
+    ("sabr", {"share": 0.0, "warmup": 0.0, "rampup": 0.0}, "bound"),
     ("gradalign", {"strength": 0, "inner": {"use": "fast-at"}}, "alignment"),
     ("dkl", {"loss": {"mse_weight": 0}, "perturbation": FAST}, "squares"),
     ("sprout", {"label_map": {"use": "dirichlet", "beta_lr": 1e-30}}, "beta"),

@@ -17,10 +17,10 @@ import robustplug
 from robustplug.core.types import AttackResult, Result, TaskInfo
 from robustplug.errors import Refused
 from robustplug.recipe.errors import RecipeError
-from robustplug_smoothing import SmoothedOptions
+from robustplug_smoothing import SmoothedOptions, SmoothingOptions
 from robustplug_smoothing.commands import NAME
 from robustplug_smoothing.draws import BLOCK, draw, votes
-from robustplug_smoothing.measurement import ABSTAINED, ACCURACY, Smoothing
+from robustplug_smoothing.measurement import ABSTAINED, ACCURACY, Smoothing, noise_of
 from robustplug_smoothing.radii import draws_for, largest_radius, lower_bound, radius_of
 from robustplug_smoothing.wrapper import Smoothed
 
@@ -261,13 +261,60 @@ def invoke(*words: str) -> Any:
 
 
 def test_the_command_certifies_a_run(run: Path) -> None:
-    few = ("--n", "200", "--samples", "30", "--sigma", "0.1", "--quiet")
-    result = invoke("certify", str(run), *few)
+    few = ("--n", "200", "--samples", "30")
+    result = invoke("certify", str(run), *few, "--sigma", "0.1")
     assert result.exit_code == 0, result.output
-    assert "≥" in result.output
-    assert "was trained without such noise, and votes under sigma = 0.1" in result.output
-    assert (run / "evaluations" / f"{NAME}.json").is_file()
-    assert (run / "evaluations" / "figures" / f"{NAME}-l2.png").is_file()
+    shown = " ".join(result.output.split())
+    assert shown.startswith(f"certifying {run}: 300 passes for each sample")
+    assert "≥" in shown
+    assert "was trained without noise, and votes under gaussian noise of sigma = 0.1" in shown
+    assert f"{NAME}-l2-gaussian-0.1.json" in shown
+    # Another noise, and another sigma, lie beside it.
+    for words in (("--sigma", "0.2"), ("--sigma", "0.1", "--noise", "uniform", "--norm", "l1")):
+        assert invoke("certify", str(run), *few, *words, "--quiet").exit_code == 0
+    files = {path.stem for path in (run / "evaluations").glob("*.json")}
+    ends = ("l2-gaussian-0.1", "l2-gaussian-0.2", "l1-uniform-0.1")
+    assert files == {f"{NAME}-{end}" for end in ends}
+    assert (run / "evaluations" / "figures" / f"{NAME}-l2-gaussian-0.1.png").is_file()
+
+
+def test_a_model_that_was_not_trained_with_the_noise_is_said_in_its_result(run: Path) -> None:
+    table = {"use": "randomised-smoothing", "sigma": 0.1, "n": 200}
+    threat = {"use": "l2", "eps": 0.05}
+    result = robustplug.evaluate(run, attacks=[], measurements=[table], threat=threat, samples=8)
+    (doubt,) = result.meta["doubts"]
+    share = f"{the_row(result).measures[ACCURACY].mean:.1f} %"
+    assert f"right on {share}" in doubt
+    # A module that was given has no recipe, so nothing is known of it.
+    assert "doubts" not in certified().meta
+
+
+def test_the_kind_of_the_noise_counts_as_its_size_does() -> None:
+    measures: Any = the_row(certified()).measures
+    trained = {"use": "erm", "vicinity": {"use": "gaussian", "sigma": 0.25, "inner": {"use": "l2"}}}
+    assert list(noise_of(trained)) == [("gaussian", 0.25)]
+    assert list(noise_of({"use": "macer", "sigma": 0.5, "vicinity": {"use": "l2"}})) == [("gaussian", 0.5)]
+
+    def doubts(**options: Any) -> list[str]:
+        return list(Smoothing(SmoothingOptions(**options)).doubts(trained, measures))
+
+    assert doubts(sigma=0.25) == []
+    assert (
+        "with gaussian noise of sigma = 0.25, and votes under gaussian noise of sigma = 0.5"
+        in doubts(sigma=0.5)[0]
+    )
+    assert "votes under uniform noise of sigma = 0.25" in doubts(sigma=0.25, noise="uniform", norm="l1")[0]
+
+
+def test_passes_of_the_smoothed_model_are_those_of_the_model() -> None:
+    given = {"data": data(), "threat": {"use": "l2", "eps": 0.05}, "device": "cpu", "attacks": ["fgsm"]}
+    found = {
+        draws: robustplug.evaluate(Linear(), wrapper={"use": "smoothed", "draws": draws}, **given)
+        for draws in (1, 5)
+    }
+    for one, five in zip(found[1].attacks, found[5].attacks, strict=True):
+        assert five.forwards == pytest.approx(5 * one.forwards, rel=0.5)
+    assert [found[draws].attacks[0].forwards for draws in (1, 5)] == [1, 5]
 
 
 @pytest.mark.parametrize(

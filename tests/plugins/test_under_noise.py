@@ -11,7 +11,13 @@ from torch import Tensor
 from torch.distributions.normal import Normal
 
 from robustplug.testing import Bench, Subject, toy_plain
-from robustplug_smoothing.methods import MeanUnderNoise, consistency, mean_probabilities, radius_hinge
+from robustplug_smoothing.methods import (
+    MeanUnderNoise,
+    consistency,
+    mean_probabilities,
+    mixture_loss,
+    radius_hinge,
+)
 
 N, M, K = 40, 4, 5
 
@@ -76,6 +82,37 @@ def test_the_hinge_is_that_of_the_code_with_finite_gradients(scale: float, beta:
     # A step down the gradient widens the difference, unless no sample counts.
     if bool((found > 0).any()):
         assert float(radius_hinge(outputs - 1e-3 * gradient, y, beta, gamma).sum()) < float(found.sum())
+
+
+def test_the_loss_of_mixtures_is_that_of_the_code() -> None:
+    clean, mixed = logits(), logits().flip(0)
+    share = torch.rand(N, generator=torch.Generator().manual_seed(1)) / 2
+    y = clean.softmax(2).mean(1).argmax(1)
+    y[::4] = (y[::4] + 1) % K
+    # _mixup_data and the loss of train(), with the draws in chunks.
+    average = sum(F.softmax(each, dim=1) for each in clean.unbind(1)) / M
+    uniform = torch.eye(K).mean(0, keepdim=True)
+    target = (1 - share).view(-1, 1) * average + share.view(-1, 1) * uniform
+    parts = [
+        F.kl_div(F.log_softmax(each, dim=1), target, reduction="none").sum(1) for each in mixed.unbind(1)
+    ]
+    right = (torch.topk(average, 1)[1][:, 0] == y).float()
+    torch.testing.assert_close(mixture_loss(mixed, clean, share, y), right * torch.stack(parts).mean(0))
+
+
+def test_mixtures_lie_on_the_first_half_of_the_way_to_the_attacked_samples() -> None:
+    options = {
+        "vicinity": {"use": "l2", "eps": 1.0},
+        "perturbation": {"use": "pgd", "steps": 1, "step_ratio": 1.0, "start": "zero"},
+    }
+    bench = Bench(Subject("method", "smooth-mix", options), toy_plain)
+    (view,) = bench.views(bench.step(bench.batch()))
+    moved, share = (view.x - view.origin).flatten(1).norm(dim=1), view.info["mixed"]
+    assert bool(((share >= 0) & (share <= 0.5)).all())
+    assert len(set(share.tolist())) == len(view)
+    # The attack reaches the radius, but for what the valid range cuts off.
+    assert bool((moved <= share + 1e-5).all())
+    assert float(moved.sum()) > 0.5 * float(share.sum())
 
 
 @pytest.mark.parametrize("name", ["smooth-adv", "consistency", "macer"])

@@ -41,7 +41,6 @@ def audit(
     \b
     robustplug audit runs/cat-digits --source runs/erm-digits
     """
-    from ...evaluation.audit.audit import NAME
     from ...report.console import RichReporter
     from ...report.tables.results import audit_table, result_tables
     from ...report.terminal import Terminal
@@ -56,7 +55,8 @@ def audit(
     body = {**result_to_json(found.result), "audit": found.to_json()}
     console = Terminal()
     console.print(*result_tables(found.result, console.width), audit_table(body["audit"]), sep="\n")
-    console.print(f"Written to {folder / f'{NAME}.json'}", soft_wrap=True)
+    written = folder / f"{found.result.meta['file']}.json"
+    console.print(f"Written to {written}", soft_wrap=True)
     if json_file is not None:
         write_result(json_file, body)
     refuse_empty(found.result)

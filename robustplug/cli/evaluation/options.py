@@ -106,7 +106,7 @@ def evaluate_and_show(
         return None
     console = Terminal()
     console.print(*result_tables(result, console.width), sep="\n")
-    written = folder / f"{result.meta['suite'] or 'evaluation'}.json"
+    written = folder / f"{result.meta['file']}.json"
     console.print(f"Written to {written}", soft_wrap=True)
     if json_file is not None:
         write_result(json_file, result_to_json(result))

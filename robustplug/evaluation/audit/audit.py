@@ -93,7 +93,7 @@ def audit_subject(subject: Subject, asked: Asked, out: Path | None) -> Audit:
     found = Audit(letter, verdict, decided, accuracy, replace(result, meta=meta))
     if out is not None and subject.processes.main:
         body = {**result_to_json(found.result), NAME: found.to_json()}
-        write_result(out / f"{NAME}.json", body, subject.folder)
+        write_result(out / f"{result.meta['file']}.json", body, subject.folder)
     return found
 
 
@@ -108,8 +108,12 @@ def _elsewhere(folder: Path | None, result: Result) -> list[bool] | None:
         if name != NAME
         and (each := stored.result).meta.get("samples_digest") == key
         and each.threat == result.threat
+        and each.meta.get("wrapper") == result.meta.get("wrapper")
         for row in each.attacks
-        if not row.skipped and not row.shift and (row.threat or result.threat) == result.threat
+        if row.bound == "upper"
+        and not row.skipped
+        and not row.shift
+        and (row.threat or result.threat) == result.threat
     ]
     return [all(sample) for sample in zip(*found, strict=True)] if found else None
 

@@ -45,6 +45,7 @@ def audit_model(
     asked = Asked(sources=open_sources(sources, subject), deadline=deadline, share=share)
     with subject.computing():
         found = audit_subject(subject, asked, None if out is None else Path(out))
-    if share is None and subject.folder is not None and out is not None and subject.processes.main:
+    noted = share is None and out is not None and found.result.meta["file"] == NAME
+    if subject.folder is not None and noted and subject.processes.main:
         note_in_result(subject.folder, NAME, found.to_json())
     return found

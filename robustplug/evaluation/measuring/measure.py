@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,10 +13,16 @@ from ...core.calling.meter import Meter
 from ...core.guards.calls import compared
 from ...core.guards.values import copied
 from ...core.measures import Certified, Measure, Quantity, mean_of, share_of
-from ...core.protocols import CERTIFIED_RADIUS, Certificate, Measurement, PortionedMeasurement
+from ...core.protocols import (
+    CERTIFIED_RADIUS,
+    Certificate,
+    DoubtingMeasurement,
+    Measurement,
+    PortionedMeasurement,
+)
 from ...core.step import Step
 from ...core.task import DescribedMeasures, PoolingTask, quantities_of
-from ...core.types import Batch, View
+from ...core.types import AttackResult, Batch, View
 from ...errors import Refused
 from ...plugin.culprit import name_of
 from ..judge import Judged
@@ -110,6 +116,24 @@ def _levels(certificate: Certificate) -> dict[float, str]:
 def portion(measurement: Measurement | None, rows: int) -> int:
     """Return the number of samples of one call, at most that of a batch."""
     return min(rows, measurement.portion) if isinstance(measurement, PortionedMeasurement) else rows
+
+
+def doubts(
+    attacks: Sequence[Attack], rows: Sequence[AttackResult], trained: Mapping[str, Any] | None
+) -> list[str]:
+    """Return what the measurements of an evaluation say against their own numbers.
+
+    Args:
+        attacks: the rows but the clean one, as they were to be run.
+        rows: their results, the clean one first.
+        trained: table of the method that trained the model; None if it is not known.
+    """
+    return [
+        f"{row.name}: {doubt}"
+        for attack, row in zip(attacks, rows[1:], strict=True)
+        if isinstance(attack.measurement, DoubtingMeasurement) and not row.skipped
+        for doubt in attack.measurement.doubts(trained, row.measures)
+    ]
 
 
 def quantities(task: Task, measurement: Measurement | None) -> list[Quantity]:

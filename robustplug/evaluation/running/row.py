@@ -28,6 +28,7 @@ from ..classes import BINS, Standing, by_class, calibration_error
 from ..judge import judge
 from ..kept.records import Chunk
 from ..kept.transfer import examples
+from ..measuring.around import passes_of
 from ..measuring.measure import certified, means, measure, portion
 from ..setting import CLEAN, REJECTED, Attack, Setting
 from .outcomes import Outcomes
@@ -96,7 +97,7 @@ class Row:
                 f"{self.attack.label}: {measures[LOST].mean:.1%} of the values of input gradients were no "
                 "finite numbers, as the slope of a square root at 0 is none; they count as 0"
             )
-        count = int(held.sum())
+        count, passes = int(held.sum()), passes_of(self.evaluation.model)
         result = AttackResult(
             name=self.attack.label,
             options=self.attack.options,
@@ -104,8 +105,8 @@ class Row:
             broken=int(sums[0]) - count,
             attempted=int(sums[0]),
             rejected=int(sums[1]),
-            forwards=(sums[2] + prepared) / size,
-            backwards=sums[3] / size,
+            forwards=passes * (sums[2] + prepared) / size,
+            backwards=passes * sums[3] / size,
             seconds=outcomes.seconds,
             threat=self.attack.threat,
             shift=self.attack.shift_options,

@@ -20,7 +20,7 @@ from ..figures.certified import draw_certified
 from ..figures.classes import draw_classes
 from ..figures.drawn import draw_sweeps, draw_training, title_of
 from ..material import Material, flat, read_extra, read_material
-from ..tables.bounds import both_sides_lines, contradiction_lines
+from ..tables.bounds import both_sides_lines, contradiction_lines, doubt_lines
 from ..tables.classes import calibration_lines, class_samples, class_table
 from ..tables.markup import escape, pairs_html, table_html, text_html
 from ..tables.measures import measure_table, measured
@@ -277,7 +277,7 @@ def evaluation_html(result: Result, name: str) -> str:
         parts.append(table_html(others))
     parts += [f"<p>{text_html(line)}</p>\n" for line in worst_case_lines(result)]
     parts += [f"<p>{text_html(Text(line))}</p>\n" for line in both_sides_lines(result)]
-    doubts = [*contradiction_lines(result), *skipped_lines(result)]
+    doubts = [*contradiction_lines(result), *doubt_lines(result), *skipped_lines(result)]
     parts += [f'<p class="doubt">{text_html(line)}</p>\n' for line in doubts]
     parts += [_told(row) for row in result.attacks if row.example]
     return "".join(parts)

@@ -38,6 +38,11 @@ def contradiction_lines(result: Result) -> list[str]:
     return [*map(contradiction_text, found[:_SHOWN]), *more]
 
 
+def doubt_lines(result: Result) -> list[str]:
+    """Return what the measurements of an evaluation say against their own numbers."""
+    return [str(line) for line in result.meta.get("doubts") or ()]
+
+
 def _share(share: float, samples: int) -> str:
     low, high = wilson_interval(round(share * samples), samples)
     return f"{share:.1%} ({low * 100:.0f}–{high * 100:.0f})"

@@ -12,7 +12,7 @@ from rich.text import Text
 from ...core.measures import wilson_interval
 from ...core.reporting import headlines
 from ...core.types import AttackResult, Result
-from .bounds import both_sides_lines, contradiction_lines
+from .bounds import both_sides_lines, contradiction_lines, doubt_lines
 from .classes import class_lines
 from .measures import measure_table, measured
 from .sheets import parted
@@ -49,7 +49,8 @@ def result_tables(result: Result, width: int) -> list[Table | Text]:
     parts += [Text(line, style="bold red") for line in contradiction_lines(result)]
     parts += [Text(line) for line in class_lines(result)]
     parts += [Text(text) for text in examples(result)]
-    return [*parts, *(Text(line, style="yellow") for line in skipped_lines(result))]
+    doubts = [*doubt_lines(result), *skipped_lines(result)]
+    return [*parts, *(Text(line, style="yellow") for line in doubts)]
 
 
 def skipped_lines(result: Result) -> list[str]:

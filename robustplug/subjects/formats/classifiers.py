@@ -57,11 +57,25 @@ def open_classifier(source: Any, shape: Shape) -> Opened:
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
 
-    def call(x: Tensor) -> Any:
-        data = flat(x)
-        return predict(data) if rows is None else decided(rows(data), predict(data))
+    return Opened(Classifier(source, predict, rows), "classifier", name, notes=notes)
 
-    return Opened(call, "classifier", name, notes=notes)
+
+class Classifier:
+    """A fitted classifier as a function from images to scores, or to class indices without any.
+
+    Args:
+        source: the classifier, for measurements that look into it.
+        predict: function from rows of features to classes.
+        rows: function from rows of features to scores; None without any.
+    """
+
+    def __init__(self, source: Any, predict: Rows, rows: Rows | None) -> None:
+        self.source, self.predict, self.rows = source, predict, rows
+
+    def __call__(self, x: Tensor) -> Any:
+        """Return scores (N, K), or classes (N,)."""
+        data = flat(x)
+        return self.predict(data) if self.rows is None else decided(self.rows(data), self.predict(data))
 
 
 def class_numbers(classes: Any, name: str, count: int) -> list[int]:
