@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
+from robustplug.builtin.perturbations import apgd, sparse_apgd
 from robustplug.core.replaying.iterations import Iterations
 from robustplug.core.types import AttackResult, Batch, View
 from robustplug.devices.processes import start
@@ -48,6 +49,7 @@ HARD_LABEL: dict[str, dict[str, Any]] = {
     "zoo": {"queries": 60, "coordinates": 8, "lr": 0.1},
     "nes": {"queries": 60, "directions": 10},
 }
+RADII = {**EPS, "l1": 4.0}
 # Rows of a whole batch, and of the batches that are attacked: the last ones are ragged.
 MOST, ROWS = 12, (12, 12, 12, 12, 7, 5)
 
@@ -143,7 +145,7 @@ def attacked(
 ) -> Run:
     """Attack batches of several sizes; `how` is "plain", "padded" or "captured"."""
     x, y = digits()
-    ball, attack = robustplug.build("vicinity", norm, eps=EPS[norm]), build(name, options)
+    ball, attack = robustplug.build("vicinity", norm, eps=RADII[norm]), build(name, options)
     run, at = Run(), 1400
     recordings = Recordings([])
     iterations = Iterations(recordings if how == "captured" else None, MOST, run.told.append)
@@ -154,7 +156,7 @@ def attacked(
         step = step_of(model, batch, seed=number)
         step.iterations = None if how == "plain" else iterations
         # Some rows are done at once, and others last.
-        radius = torch.linspace(0.0, 1.5 * EPS[norm], rows)
+        radius = torch.linspace(0.0, 1.5 * RADII[norm], rows)
         view = View.of(batch, "adv", radius=radius)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(number)
@@ -182,6 +184,25 @@ def test_every_attack_gives_the_same_bits(name: str, norm: str, plain_net: nn.Mo
     assert captured.moved > 0
     assert not captured.told
     assert captured.replays >= captured.graphs > 0
+
+
+@pytest.mark.parametrize(("norm", "track"), [("linf", apgd._Track), ("l1", sparse_apgd._Track)])
+def test_graphs_hold_how_apgd_adapts_its_steps(
+    norm: str, track: Any, plain_net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, look_back = list[int](), track.look_back
+
+    def counting(self: Any, *given: Tensor) -> None:
+        calls.append(len(self.x))
+        look_back(self, *given)
+
+    monkeypatch.setattr(track, "look_back", counting)
+    padded = attacked(plain_net, "apgd-ce", {"steps": 40}, norm, "padded")
+    written = len(calls)
+    calls.clear()
+    captured = attacked(plain_net, "apgd-ce", {"steps": 40}, norm, "captured")
+    assert captured.equals(padded)
+    assert 0 < len(calls) < written / 2  # the others were replayed
 
 
 @pytest.mark.table

@@ -106,8 +106,12 @@ class _Track:
         self.best_gradient = torch.where(rows, gradient, self.best_gradient)
         self.best_loss = torch.where(better, loss, self.best_loss)
 
-    def look_back(self, gap: int) -> None:
-        """Halve step sizes that were too large; those samples continue from their best iterate."""
+    def look_back(self, gap: Tensor) -> None:
+        """Halve step sizes that were too large; those samples continue from their best iterate.
+
+        Args:
+            gap: number of steps since the last look back, a scalar.
+        """
         too_few = self.rises <= RHO * gap
         stuck = ~self.reduced & (self.checked_loss >= self.best_loss)
         halve = too_few | stuck
@@ -155,8 +159,10 @@ def apgd(
         gradient, output, loss = ascend(step, part, ascent, x)
         return gradient, loss, ~step.score(part, output)
 
-    def climb(part: View, near: Tensor, state: dict[str, Tensor]) -> tuple[Any, ...]:
+    def climb(part: View, near: Tensor, state: dict[str, Tensor], gap: Tensor | None) -> tuple[Any, ...]:
         track = _Track(**state)
+        if gap is not None:
+            track.look_back(gap)
         track.move(part.origin, vicinity, near, first)
         gradient, loss, fooled = begin(part, track.x)
         track.note(gradient, loss)
@@ -167,8 +173,11 @@ def apgd(
     track = _Track.start(x, gradient, loss, 2 * radius)
     for number in range(steps + 1):
         if number:
-            first = number == 1
-            state, loss, fooled = step.iterate(climb, view, radius, vars(track))
+            first, gap = number == 1, None
+            if number - 1 in looks:
+                # A tensor, as one graph of the iteration shall serve all gaps.
+                gap, last = radius.new_full((), number - 1 - last), number - 1
+            state, loss, fooled = step.iterate(climb, view, radius, vars(track), gap)
             track = _Track(**state)
         # Positions, not a mask: each selection by a mask would wait for the device.
         left = (~fooled).nonzero()[:, 0] if step.evaluating else rows
@@ -179,9 +188,6 @@ def apgd(
             view, rows, radius, track = view.rows(left), rows[left], radius[left], track.rows(left)
             if not len(rows):
                 return
-        if number in looks:
-            track.look_back(number - last)
-            last = number
 
 
 class Apgd:

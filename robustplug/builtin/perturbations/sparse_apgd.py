@@ -118,13 +118,15 @@ def sparse_apgd(
 
     def climb(part: View, near: Tensor, state: dict[str, Tensor]) -> tuple[Any, ...]:
         track = _Track(**state)
+        if look:
+            track.look_back(part.origin, near)
         moved = track.x + per_sample(track.size, track.x) * sparse.sparse(track.gradient, track.share)
         track.x = whole.project(moved, part.origin, near)
         gradient, loss, fooled = begin(part, track.x)
         track.note(gradient, loss)
         return vars(track), loss, fooled
 
-    plan = stages(steps)
+    plan, look = stages(steps), False
     at = view.origin.detach() + normal_like(view.origin, step.rng)
     for stage, (factor, count) in enumerate(plan):
         near, last = factor * radius, stage == len(plan) - 1
@@ -136,6 +138,7 @@ def sparse_apgd(
         gap = max(int(GAP * count), 1)
         for number in range(count + 1):
             if number:
+                look = number > 1 and (number - 1) % gap == 0
                 state, loss, fooled = step.iterate(climb, view, near, vars(track))
                 track = _Track(**state)
             # Positions, not a mask: each selection by a mask would wait for the device.
@@ -147,6 +150,4 @@ def sparse_apgd(
                 view, rows, near, track = view.rows(left), rows[left], near[left], track.rows(left)
                 if not len(rows):
                     return
-            if number and number % gap == 0:
-                track.look_back(view.origin, near)
         at = track.best_x
