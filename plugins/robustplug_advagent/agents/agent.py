@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from robustplug.api import Refused, TaskInfo, open_model
 
@@ -93,14 +94,35 @@ class Agent(nn.Module):
         return self._read_all(x, sizes)
 
     def decision(self, x: Tensor) -> Tensor:
-        """Return the logits (N, 6, 8) of the outcomes after whole dialogues, without those of the words."""
-        sizes = lengths(x)
-        order = sizes.argsort()
-        decided = [
-            self._choice(*self._read(x[rows], sizes[rows]), sizes[rows].clamp_min(1))
-            for rows in torch.split(order, GROUP)
-        ]
-        return torch.cat(decided)[order.argsort()]
+        """Return the logits (N, 6, 8) of the outcomes after whole dialogues, without those of the words.
+
+        Dropout is not applied. Padding takes no work; the backward pass of packed dialogues is slow on CPUs.
+        """
+        sizes = lengths(x).clamp_min(1)
+        order = sizes.argsort(descending=True)
+        sizes, goal = sizes[order], self.goal(x[order])
+        words = known(x[order, HEAD : HEAD + int(sizes[0])])
+        if not words.shape[1]:
+            words = x.new_full((len(x), 1), PAD)
+        steps = torch.arange(words.shape[1], device=x.device)
+        there = steps[:, None] < sizes
+        # The words of all dialogues as a PackedSequence has them: first words, then second words, and so on.
+        place, row = there.nonzero().unbind(1)
+        counts = there.sum(1)
+        before = counts.cumsum(0) - counts
+        turned = before[sizes[row] - 1 - place] + row
+        packs = counts.cpu()
+        embedded = self.embedding(words[row, place])
+        hidden = _packed(self.reader, torch.cat([embedded, goal[row]], 1), packs)
+        seen = torch.cat([hidden, embedded], 1)
+        back = _packed(self.returning, seen[turned], packs)[turned]
+        attended = torch.cat([_packed(self.onward, seen, packs), back], 1)
+        scores = seen.new_full(words.shape, -torch.inf)
+        scores[row, place] = self.attention(attended)[:, 0]
+        shares = scores.softmax(1)[row, place]
+        pooled = attended.new_zeros(len(x), attended.shape[1]).index_add_(0, row, shares[:, None] * attended)
+        outcomes: Tensor = self.outcomes(self.decider[1](self.decider[0](torch.cat([pooled, goal], 1))))
+        return outcomes.view(-1, 6, OUTCOMES)[order.argsort()]
 
     def next_words(self, x: Tensor) -> Tensor:
         """Return the logits (N, T, V) of the word after each word of (N, 12 + T), without a decision."""
@@ -157,6 +179,12 @@ class Agent(nn.Module):
 def _places(values: Tensor, places: Tensor) -> Tensor:
     """Return values (N, T, D), gathered at the places of each row, (N, T)."""
     return values.gather(1, places[..., None].expand(-1, -1, values.shape[2]))
+
+
+def _packed(gru: nn.GRU, inputs: Tensor, counts: Tensor) -> Tensor:
+    """Return the states of a GRU for packed inputs; counts are the numbers of rows at each place."""
+    states: Tensor = gru(PackedSequence(inputs, counts))[0].data
+    return states
 
 
 def gru_weights(gru: nn.GRU) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,7 +12,8 @@ from robustplug.api import Step, stream
 
 from ..dialogues.layout import CLAIM, COUNTS, HEAD, MOST, PAD, THEM, YOU, swapped
 from ..dialogues.scenarios import WALK_AWAY, decide, pieces
-from .voice import Memory, Speaker, Utterance, ending
+from .streams import streamed
+from .voice import Memory, Speaker, Utterance, Voice, ending
 
 NOTHING = MOST + 1
 """Claim, for each item, of a side that agrees on nothing."""
@@ -33,7 +34,7 @@ class Talk:
         words: words so far, padded: (N, T).
         sizes: number of words of each dialogue, (N,).
         open: whether neither side has said <selection> yet, bool (N,).
-        heard: state of both sides.
+        heard: state of both sides; not kept for agents that `play` lets negotiate by themselves.
         forced: whether the next turn must be <selection>, bool (N,).
         asked: number of turns that the target was asked for; those that the rules said for it do not count.
     """
@@ -129,6 +130,10 @@ def play(
         say: replacement for what the adversary would say; None for no replacement.
     """
     talk = Talk(scenarios, (target, adversary))
+    if say is None and isinstance(target, Voice) and isinstance(adversary, Voice):
+        talk.words, talk.sizes, talk.asked = streamed(scenarios, target, adversary, first, noise)
+        talk.open[:] = False
+        return talk
     turns = noise.shape[1]
     for turn in range(turns):
         talk.turn = turn

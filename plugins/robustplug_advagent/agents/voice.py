@@ -164,6 +164,8 @@ class Voice:
         self._goal, self._hidden = inputs[:, size:].T, hidden.T
         self._out = (agent.embedding.weight @ agent.decoder.weight).T
         self._out_bias = agent.embedding.weight @ agent.decoder.bias
+        # With these biases, forbidden words need no masks: of a word in a turn, and of its first.
+        self._allowed = torch.stack([forbidden(self._out_bias, first) for first in (False, True)])
 
     @torch.no_grad()
     def begin(self, x: Tensor) -> Heard:
@@ -174,10 +176,12 @@ class Voice:
     @torch.no_grad()
     def after(self, heard: Heard, words: Tensor) -> Heard:
         """Return the state after one more word (N,)."""
-        r, z, n = (self._table[words] + heard.gates).chunk(3, 1)
-        hr, hz, hn = torch.addmm(self._hidden_bias, heard.hidden, self._hidden).chunk(3, 1)
-        new = torch.tanh(n + torch.sigmoid(r + hr) * hn)
-        return heard._replace(hidden=torch.lerp(new, heard.hidden, torch.sigmoid(z + hz)))
+        size = heard.hidden.shape[1]
+        new = self._table[words] + heard.gates
+        own = torch.addmm(self._hidden_bias, heard.hidden, self._hidden)
+        both = (new[:, : 2 * size] + own[:, : 2 * size]).sigmoid_()
+        hidden = torch.addcmul(new[:, 2 * size :], both[:, :size], own[:, 2 * size :]).tanh_()
+        return heard._replace(hidden=hidden.lerp_(heard.hidden, both[:, size:]))
 
     def trace(self, heard: Heard, words: Tensor) -> Tensor:
         """Return the reader's states (N, L, H) after each of the next words (N, L)."""
@@ -204,6 +208,18 @@ class Voice:
         """Return the logits (N, V) of the next word, forbidden words included."""
         return torch.addmm(self._out_bias, heard.hidden, self._out)
 
+    @torch.no_grad()
+    def word(self, heard: Heard, noise: Tensor, first: Tensor) -> Tensor:
+        """Draw one word for each dialogue, int64 (N,).
+
+        Args:
+            heard: the state in N dialogues.
+            noise: random numbers in [0, 1), (N,).
+            first: whether the word is the first of its turn, bool (N,).
+        """
+        logits = torch.addmm(self._allowed[first.long()], heard.hidden, self._out)
+        return draw(logits, noise, self.temperature)
+
     def speak(self, heard: Heard, noise: Tensor, may_end: bool = True) -> Utterance:
         """Draw a turn for each dialogue; each word has its own noise, so dialogues are independent."""
         return self._speak(heard, noise.shape[1], noise, may_end)
@@ -219,7 +235,7 @@ class Voice:
         rows = torch.arange(count, device=device)
         heard = self.after(heard, torch.full_like(sizes, YOU))
         for place in range(most):
-            logits = forbidden(self.next_word(heard), place == 0)
+            logits = torch.addmm(self._allowed[int(place == 0)], heard.hidden, self._out)
             if place == 0 and not may_end:
                 logits[:, SELECTION] = -torch.inf
             word = logits.argmax(1) if noise is None else draw(logits, noise[rows, place], self.temperature)
