@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .run import attack, audit, build, compare, evaluate, export, study, train
+    from .run import attack, audit, build, compare, evaluate, export, study, train, tune
 
-__all__ = ["attack", "audit", "build", "compare", "evaluate", "export", "study", "train"]
+__all__ = ["attack", "audit", "build", "compare", "evaluate", "export", "study", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from .core.types import Result
     from .evaluation.audit.audit import Audit
     from .evaluation.opened import OpenedEvaluation
-    from .report.pages.computed import LeftOut, Reported
+    from .report.pages.computed import Reported
     from .report.tables.comparison import Comparison
     from .studies.study import StudyReporter
+    from .studies.tuning.kept import Trial
+    from .studies.tuning.tuned import Tuned
     from .subjects.data.arrays import Bounds
     from .training.train import Trained
 
@@ -328,8 +330,37 @@ def study(
     return Studied.of(folder, result)
 
 
+def tune(
+    source: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    done: Callable[[Trial], None] = lambda trial: None,
+) -> Tuned:
+    """Search a method's options for clean and robust accuracy, and write the page report/index.html.
+
+    Args:
+        source: TOML file, or a mapping with the same tables.
+        out: folder of the tuning; None for tunings/NAME. The same call resumes.
+        reporter: receives the progress of each trial's training; None for no output.
+        done: receives each trial that ends.
+
+    Raises:
+        RecipeError: the tuning has problems; the error lists all of them, and no trial was started.
+        RunError: Optuna is missing, the budget or the folder does not fit, or no trial can be trained.
+        Interrupted: Ctrl-C or SIGTERM was received; the same call resumes.
+    """
+    from .studies.tuning.tuned import carried_out
+    from .studies.work import Commands
+
+    commands = Commands(train, evaluate, audit)
+    tuned = carried_out(source, None if out is None else Path(out), commands, reporter, done)
+    report(tuned.folder)
+    return tuned
+
+
 def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
-    """Compare run folders, the cells of study folders, and JSON files of evaluations.
+    """Compare run folders, the cells of study folders, finalists of tunings, and JSON files of evaluations.
 
     Args:
         paths: the folders and files; the result lists those that cannot be read, and the reasons.
@@ -349,35 +380,22 @@ def report(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Reported:
-    """Write a self-contained HTML page about a run or a study, with its figures as PNG and SVG.
+    """Write a self-contained HTML page about a run, a study or a tuning, with its figures as PNG and SVG.
 
     Args:
-        folder: run folder or study folder.
+        folder: folder of a run, a study or a tuning.
         out: folder for index.html and figures/; None for report/ in `folder`.
         samples: number of samples for accuracy against eps, steps and restarts, without a time limit; None
             for measurements of a few seconds.
-        compute: compute what a run folder lacks; nothing is computed for a study.
+        compute: compute what a run folder lacks; nothing is computed for the others.
         device: "auto", "cpu", "cuda" or "mps".
         reporter: receives progress.
 
     Raises:
-        RunError: the folder holds neither a run nor a study, or the page cannot be written.
+        RunError: the folder holds none of them, or the page cannot be written.
     """
-    from .core.reporting import Warns
-    from .report.pages.computed import Commands, Reported
-    from .report.pages.run_page import PAGE, run_report
-    from .report.pages.study_page import study_report
-    from .runs.folder import REPORT, holds_run, write_atomic, writing
+    from .report.pages.computed import Commands
+    from .report.pages.written import write_page
 
-    folder = Path(folder)
-    target = folder / REPORT if out is None else Path(out)
-    left_out: list[LeftOut] = []
-    if holds_run(folder):
-        commands = Commands(evaluate, open_evaluation)
-        text, left_out = run_report(folder, target, commands, samples, compute, device, reporter or Warns())
-    else:
-        text = study_report(folder, target)
-    with writing(f"the page in {target}"):
-        target.mkdir(parents=True, exist_ok=True)
-        write_atomic(target / PAGE, text.encode())
-    return Reported(target / PAGE, left_out)
+    places, commands = (Path(folder), None if out is None else Path(out)), Commands(evaluate, open_evaluation)
+    return write_page(*places, commands, samples, compute, device, reporter or Warns())

@@ -27,9 +27,10 @@ def compare(
     """Compare runs and studies.
 
     The tables show accuracies, or the measures that the task is read by, with intervals, the Pareto front,
-    and the cost of training. RUN is a run folder, a study folder, or the JSON file of an evaluation. Results
-    on different samples or under different attacks are not compared; notes list the differences. Inputs that
-    cannot be read are listed and left out (exit code 1; 2 if nothing is left).
+    and the cost of training. RUN is a run folder, a study folder, the folder of a tuning, of which the
+    finalists are compared, or the JSON file of an evaluation. Results on different samples or under different
+    attacks are not compared; notes list the differences. Inputs that cannot be read are listed and left out
+    (exit code 1; 2 if nothing is left).
 
     \b
     robustplug compare runs/cat-digits runs/trades-digits

@@ -11,7 +11,7 @@ from .ranks import first_process
 
 
 @click.command()
-@click.argument("folder", metavar="RUN|STUDY", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN|STUDY|TUNING", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the page.")
 @click.option(
     "--samples",
@@ -26,7 +26,7 @@ from .ranks import first_process
 def report(
     folder: Path, out: Path | None, samples: int | None, saved: bool, device: str, quiet: bool
 ) -> None:
-    """Write one HTML page about a run or a study.
+    """Write one HTML page about a run, a study or a tuning.
 
     The page contains tables, figures, audit, recipe and environment. It needs no network and no other
     files. Accuracy against eps, steps and restarts, the loss around samples and adversarial examples are

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .echo import echo
 
 if TYPE_CHECKING:
-    from ..recipe.options import Recipe
-    from ..studies.tuning.trial import Trial
+    from ..studies.tuning.kept import Trial
 
 
 @click.command()
@@ -30,27 +28,9 @@ def tune(file: Path, out: Path | None, quiet: bool) -> None:
     \b
     robustplug tune mine.toml
     """
-    from ..core.reporting import Silent
-    from ..errors import RunError
-    from ..report.pages.run_page import PAGE
-    from ..report.pages.tuning_page import finalists_table, tuning_report
+    from ..report.pages.tuning_page import finalists_table
     from ..report.terminal import Terminal
-    from ..run import audit, evaluate, train
-    from ..runs.folder import REPORT, write_atomic, writing
-    from ..studies.tuning.options import read_tuning
-    from ..studies.tuning.search import TUNINGS, run_tuning
-    from ..studies.work import Commands
-    from ..subjects.assemble import build_method, build_part
-
-    tuning = read_tuning(file)
-    if find_spec("optuna") is None:
-        raise RunError('tuning needs Optuna: pip install "robustplug[tune]"')
-    folder = TUNINGS / tuning.name if out is None else out
-    info = build_part(tuning.recipe.task, "task", "task").info
-
-    def passes_of_epoch(recipe: Recipe) -> float:
-        cost: Any = build_method(recipe, info).cost()
-        return float(cost.forwards + cost.backwards)
+    from ..run import tune as search
 
     def done(trial: Trial) -> None:
         if not quiet:
@@ -59,12 +39,7 @@ def tune(file: Path, out: Path | None, quiet: bool) -> None:
             values = ", ".join(f"{key} = {value}" for key, value in trial.values.items())
             echo(f"trial {trial.number}: {trial.status}, {values}: {reached}".removesuffix(": "))
 
-    commands = Commands(train, evaluate, audit)
-    body = run_tuning(tuning, folder, commands, passes_of_epoch, Silent(), done)
-    text, target = tuning_report(folder, body), folder / REPORT
-    with writing(f"the page in {target}"):
-        target.mkdir(parents=True, exist_ok=True)
-        write_atomic(target / PAGE, text.encode())
+    tuned = search(file, out=out, done=done)
     console = Terminal()
-    console.print(finalists_table(body))
-    console.print(f"Everything is in {folder}", soft_wrap=True)
+    console.print(finalists_table(tuned.result))
+    console.print(f"Everything is in {tuned.folder}", soft_wrap=True)

@@ -101,7 +101,7 @@ def starting_from(recipe: Recipe, starts: Mapping[str, str]) -> Recipe:
     """
 
     def moved(use: Use) -> Use:
-        changed: dict[str, Any] = {name[-1]: starts.get(old, old) for name, old in _folders(use, ())}
+        changed: dict[str, Any] = {str(name[-1]): starts.get(old, old) for name, old in _folders(use, ())}
         for slot in slots(type(use.options)).values():
             value = getattr(use.options, slot.name)
             if isinstance(value, Use):

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...runs.folder import REPORT
+from ...studies.tuning.stored import read_tuning_body
 from ..figures.charts import bar_figure
 from ..figures.plots import Point, trade_off_figure
 from ..tables.markup import escape, table_html
@@ -18,18 +19,18 @@ from .page import Section, figures_html, page, read_picture, refuse_other_page
 from .run_page import BESIDE, FIGURES, PAGE, facts_html
 
 
-def tuning_report(folder: Path, body: Mapping[str, Any]) -> str:
-    """Return the page of a tuning; write its figures to report/figures.
+def tuning_report(folder: Path, out: Path) -> str:
+    """Return the page of a tuning; write its figures beside it.
 
     Args:
         folder: folder of the tuning.
-        body: content of its result.json.
+        out: folder of the report.
 
     Raises:
-        RunError: a figure cannot be written, or there is another page.
+        RunError: the folder contains no tuning, a figure cannot be written, or there is another page.
     """
-    out = folder / REPORT
-    refuse_other_page(out / PAGE, None)
+    body, problems = read_tuning_body(folder)
+    refuse_other_page(out / PAGE, None if out == folder / REPORT else out / FIGURES)
     title = f"Tuning {body['name']}"
     front = out / FIGURES / "front.png"
     points = [
@@ -57,6 +58,7 @@ def tuning_report(folder: Path, body: Mapping[str, Any]) -> str:
         Section("The front", figures_html(pictures)),
         Section("What mattered", figures_html(mattered) or few),
         Section("Trials", table_html(trials_table(body))),
+        Section("Could not be read", "".join(f'<p class="doubt">{escape(each)}</p>\n' for each in problems)),
     ]
     return page(title, _lead(body), sections, BESIDE)
 

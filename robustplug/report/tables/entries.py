@@ -16,6 +16,8 @@ from ...files.reading import Unreadable, is_file, is_folder, read_bytes
 from ...runs.folder import RECIPE, RESULT, holds_run
 from ...runs.result_file import Stored, evaluation_file, read_result
 from ...studies.stored import read_stored_study
+from ...studies.tuning.stored import holds_tuning
+from ...studies.tuning.tuned import read_tuned
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def _read(path: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
         yield Entry(path.stem, path, (stored.result,), {}, _grades(stored), () if stored.sealed else (path,))
     elif holds_run(path):
         yield _of_run(path, suite)
+    elif holds_tuning(path):
+        yield from _of_tuning(path, suite, left_out)
     elif is_file(path / RESULT):
         yield from _of_study(path, suite, left_out)
     elif not os.path.exists(path):  # noqa: PTH110, which takes names that are too long
@@ -136,6 +140,19 @@ def _of_study(folder: Path, suite: str, left_out: dict[str, str]) -> Iterator[En
             grades = tuple(grade for seed in seeds for grade in seed.grades)
             unsealed = tuple(path for seed in seeds for path in seed.unsealed)
             yield Entry(name, folder, results, seeds[0].data, grades, unsealed)
+
+
+def _of_tuning(folder: Path, suite: str, left_out: dict[str, str]) -> Iterator[Entry]:
+    """Yield the finalists, or of a tuning that is not finished the trials of its front."""
+    try:
+        tuned = read_tuned(folder)
+    except RunError as error:
+        raise Unusable(str(error).removeprefix(str(folder)).lstrip(" /")) from error
+    for trial in tuned.finalists or tuned.front:
+        try:
+            yield replace(_of_run(trial.folder, suite), name=f"trial {trial.number}", folder=folder)
+        except Unusable as reason:
+            left_out[str(trial.folder)] = str(reason)
 
 
 def _stored(path: Path, run: Path | None = None) -> Stored:

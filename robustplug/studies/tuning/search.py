@@ -23,16 +23,17 @@ from ...runs.lock import locked
 from ...runs.result_file import evaluation_file, read_result, seal_result
 from ..work import Commands
 from .front import front
+from .kept import TRIALS, Trial, tried_again
 from .options import Tuning
 from .space import Choices, value_at
-from .trial import Trial, carry_out
+from .trial import carry_out
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-FORMAT, TUNINGS, TRIALS = 1, Path("tunings"), "trials"
+FORMAT, TUNINGS = 1, Path("tunings")
 # The finalists' evaluation, a suite of one row.
 FINAL = {"name": "tuned", "row": [{"attack": {"use": "autoattack"}}]}
 # After so many trials in a row that cannot be trained, the search ends.
@@ -135,7 +136,9 @@ def run_tuning(
     """Search until the budget is used, then attack the finalists on the test split.
 
     The first trial has the base recipe's own values. Trials of an earlier, stopped process are taken from
-    their run folders: Optuna is asked for them again, with the same seed, and told what they reached.
+    their run folders: Optuna is asked for them again, with the same seed, and told what they reached. The
+    last ones that failed are tried again; a failed one with others after it stays as it is, as they were
+    proposed after its failure.
 
     Args:
         tuning: what is searched.
@@ -162,6 +165,7 @@ def run_tuning(
         study.enqueue_trial(own)
     trials: list[Trial] = []
     with locked(folder), _resumable():
+        again = tried_again(folder)
         while True:
             asked = study.ask(ranges)
             number, values = len(trials), {key: asked.params[key] for key in ranges}
@@ -181,7 +185,9 @@ def run_tuning(
                 if not budget.allows(recipe.train.epochs * each_epoch):
                     break
                 known = 0.0 if math.isnan(each_epoch) else each_epoch
-                trial = carry_out(number, values, recipe, known, place, trials, commands, reporter)
+                trial = carry_out(
+                    number, values, recipe, known, place, trials, commands, reporter, number >= again
+                )
             trials.append(trial)
             budget.take(trial)
             if trial.point is not None:

@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...core.reporting import Reporter
 from ...core.types import EpochReport, Progress, RunInfo
 from ...errors import RunError
-from ...files.reading import Unreadable
+from ...files.reading import Unreadable, is_file
+from ...recipe.errors import RecipeError
 from ...recipe.options import Recipe
 from ...recipe.write import recipe_to_mapping
 from ...runs.choose import differences, stored_recipe
-from ...runs.folder import RESULT, holds_run, put_aside, writing
+from ...runs.folder import RESULT, holds_run, is_finished, put_aside, writing
 from ...runs.history import read_reports
 from ...runs.result_file import read_result
 from ...runs.stored import open_stored
 from ..work import Commands
 from .front import Point, is_hopeless
-
-Status = Literal["finished", "stopped early", "failed"]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Hold a trial that has ended.
-
-    Attributes:
-        number: number of the trial, from 0.
-        values: values of the searched options, by dotted key.
-        status: how it ended.
-        course: (clean, robust) validation accuracy by number of epochs.
-        selected: number of epochs at the checkpoint that `train.select` chose; None for none.
-        epochs: epochs that were trained.
-        passes: forward and backward passes of a training sample; 0 if unknown.
-        seconds: training time.
-        reason: why it failed.
-    """
-
-    number: int
-    values: Mapping[str, Any]
-    status: Status
-    course: Mapping[int, Point] = field(default_factory=dict)
-    selected: int | None = None
-    epochs: int = 0
-    passes: float = 0.0
-    seconds: float = 0.0
-    reason: str = ""
-
-    @property
-    def point(self) -> Point | None:
-        """Return the accuracies of the selected checkpoint; None for a trial that did not finish."""
-        return None if self.status != "finished" or self.selected is None else self.course[self.selected]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the trial as JSON."""
-        point = self.point
-        return {
-            "number": self.number,
-            "values": dict(self.values),
-            "status": self.status,
-            "clean": None if point is None else point[0],
-            "robust": None if point is None else point[1],
-            "epochs": self.epochs,
-            "passes": self.passes,
-            "seconds": self.seconds,
-            "reason": self.reason,
-        }
+from .kept import FAILURE, Status, Trial, read_failure, write_failure
 
 
 class _Stopped(Exception):
@@ -136,6 +89,7 @@ def carry_out(
     earlier: Sequence[Trial],
     commands: Commands,
     reporter: Reporter,
+    again: bool,
 ) -> Trial:
     """Train a trial, or take it from its folder, which is checked as every run folder is.
 
@@ -148,33 +102,48 @@ def carry_out(
         earlier: the trials before, which decide whether it is stopped early.
         commands: the functions that train and evaluate.
         reporter: receives progress.
+        again: whether to train it once more if it failed.
 
     Raises:
-        RunError: the folder holds another run.
+        RunError: the folder holds another run, or it cannot be written that the trial failed.
         Interrupted, KeyboardInterrupt: a stop signal was received.
     """
     held = holds_run(folder)
-    if held and (changed := differences(recipe, stored_recipe(folder))):
+    changed = differences(recipe, stored_recipe(folder)) if held else []
+    failed = None if again or is_finished(folder) else read_failure(folder, number, values)
+    if changed and again and is_file(folder / FAILURE) and not is_finished(folder):
+        # An earlier one that failed has not failed this time, and so another one is proposed here.
+        with writing(f"in {folder.parent}"):
+            put_aside(folder, "failed")
+        held, changed = False, []
+    if changed:
         raise RunError(
-            f"{folder} was made with other options ({'; '.join(changed)}), or by another version of Optuna: "
-            "start the tuning anew with another --out"
+            f"{folder} was made with other options ({'; '.join(changed)}): an earlier trial has ended in "
+            "another way since then, or Optuna is of another version. Delete this folder and those after it, "
+            "or start the tuning anew with another --out"
         )
-    watch, status, reason = Watch(reporter, recipe.train.epochs, earlier), "finished", ""
+    if failed is not None:
+        return failed
+    with writing(f"in the run folder {folder}"):
+        (folder / FAILURE).unlink(missing_ok=True)
+    watch, reason, details = Watch(reporter, recipe.train.epochs, earlier), "", ""
+    status: Status = "finished"
     reports: Sequence[EpochReport] | None = _finished(folder, reporter)
     if reports is None:
         try:
             commands.train(recipe_to_mapping(recipe), out=folder, resume=held, reporter=watch)
         except _Stopped:
             status = "stopped early"
-        except RunError as error:
+        except (RunError, RecipeError) as error:
             status, reason = "failed", str(error)
+            details = "".join(traceback.format_exception(error))
         reports = watch.reports
     course = {r.epoch + 1: point for r in reports if (point := _point(r.validation)) is not None}
     best = [r.epoch + 1 for r in reports if r.best and r.epoch + 1 in course]
-    return Trial(
+    trial = Trial(
         number,
         values,
-        status,  # type: ignore[arg-type]
+        status,
         course,
         next(reversed(best or list(course)), None),
         len(reports),
@@ -182,6 +151,9 @@ def carry_out(
         sum(r.seconds for r in reports),
         reason,
     )
+    if status == "failed":
+        write_failure(folder, trial, details)
+    return trial
 
 
 def _finished(folder: Path, reporter: Reporter) -> list[EpochReport] | None:

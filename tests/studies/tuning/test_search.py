@@ -13,11 +13,11 @@ import pytest
 from robustplug.core.reporting import Silent
 from robustplug.errors import Interrupted, RunError
 from robustplug.report.pages.tuning_page import tuning_report
-from robustplug.run import audit, evaluate, train
+from robustplug.run import audit, compare, evaluate, train
 from robustplug.studies.tuning import search
 from robustplug.studies.tuning.front import front, is_hopeless
+from robustplug.studies.tuning.kept import Trial
 from robustplug.studies.tuning.options import Tuning, read_tuning
-from robustplug.studies.tuning.trial import Trial
 from robustplug.studies.work import Commands
 
 from ...training.runs import timeless
@@ -102,7 +102,7 @@ def test_the_page_shows_the_front_and_what_mattered(tmp_path: Path, monkeypatch:
     assert max(shares, key=shares.__getitem__) == "method.beta"
     assert sum(shares.values()) == pytest.approx(1)
     assert [each["number"] for each in body["finalists"]][:2] == body["front"][:2]
-    text = tuning_report(tmp_path / "t", body)
+    text = tuning_report(tmp_path / "t", tmp_path / "t" / "report")
     for said in ("The front", "What mattered", "Finalists", "Trials", "method.beta", "12"):
         assert said in text
 
@@ -183,6 +183,13 @@ def test_a_killed_trial_is_trained_on_with_the_same_bits(
     found = go(tmp_path / "killed", Silent())
     assert len(found["trials"]) == 2
     assert timeless(found) == timeless(whole)
+    (group,) = compare([tmp_path / "killed"], "tuned").groups
+    assert [entry.name for entry in group.entries] == [
+        f"trial {each['number']}" for each in found["finalists"]
+    ]
+    assert [value.mean for value in group.columns[-1].values if value] == [
+        each["autoattack"] for each in found["finalists"]
+    ]
     for trial in ("0000", "0001"):
         names = [tmp_path / each / "trials" / trial / "model.safetensors" for each in ("whole", "killed")]
         assert names[0].read_bytes() == names[1].read_bytes()
