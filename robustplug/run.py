@@ -86,7 +86,7 @@ def train(
         Interrupted: Ctrl-C or SIGTERM was received; a checkpoint was written.
     """
     from .plugin.host import check_observers, registered
-    from .runs.choose import choose_run
+    from .runs.choose import begun_run, choose_run
     from .subjects.brought import Brought
     from .training.train import Training
 
@@ -97,6 +97,8 @@ def train(
     overrides = [*(f"{key}={value}" for key, value in given.items() if value is not None), *overrides]
     with unaffected(), registered("task", brought.task), registered("model", brought.model):
         tables = None if recipe is None else brought.into(recipe, threat)
+        if resume is False:
+            resume = begun_run(tables, overrides, out) or False
         chosen, folder = choose_run(tables, overrides, out, resume, longer)
         reporter = reporter or Warns()
         for note in brought.notes:

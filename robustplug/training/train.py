@@ -42,7 +42,7 @@ from .making import make_session
 from .running.layers import undress
 from .session import Session
 from .store import Store
-from .validate import collapsed, rounding, selection_score, validate
+from .validate import agreement, collapsed, rounding, selection_score, validate
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
@@ -173,7 +173,8 @@ class Training:
             if before is not None:
                 self.reporter.warn(note_on_extension(recipe, session, before))
             self._pass_on_warnings()
-        with stop_requests() as stop:
+        behind = bool(recipe.train.background_checkpoints)
+        with stop_requests() as stop, self.store.behind(behind):
             while session.epoch < recipe.train.epochs:
                 if recipe.train.stop_on_collapse and collapsed(session.decisive()):
                     break
@@ -188,6 +189,7 @@ class Training:
         exported = method.export(session.weights()).eval()
         training = self._training_cost(session)
         training |= rounding(self.parts, exported, self.processes, self.reporter.warn)
+        training |= agreement(self.parts, exported, self.processes, self.reporter.warn)
         journal = self.folder / JOURNAL
         asked = Asked(journal=journal, training=training)
         subject = under_test(Subject(self.parts, exported, self.processes, self.reporter))
