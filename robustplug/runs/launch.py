@@ -24,8 +24,9 @@ def launch() -> str:
 
 
 def restarted() -> bool:
-    """Return whether torchrun has started this process in the place of one that died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    """Return whether this process stands for one that died, or its job was queued again by Slurm."""
+    counts = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return any(count not in ("", "0") for count in counts)
 
 
 def began(folder: Path) -> bool:

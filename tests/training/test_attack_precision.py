@@ -16,12 +16,14 @@ from robustplug.devices.precision import HALVES, HalfPrecision
 from robustplug.recipe.errors import RecipeError
 from robustplug.training.loop import Loop
 
+from .capturing import Told
 from .runs import outcome, tiny
 
 RECIPE = tiny(
     "pgd-at",
     train={"epochs": 1, "batch_size": 16},
     task={"validation": 400, "test": 1300},
+    method={"vicinity": {"use": "linf", "eps": 0.1}},
     optimizer={"lr": 0.1},
     validate={"samples": 400, "attack": {"use": "pgd", "steps": 5}},
     evaluate={"samples": 8},
@@ -79,6 +81,16 @@ def test_attacks_find_what_they_find_in_float32(name: str, tmp_path: Path) -> No
         trained = robustplug.train(recipe, out=tmp_path / "run")
     assert types == {("attack", HALVES[name]), ("update", torch.float32)}
     assert trained.result.meta["training"]["attack_agreement"][name] >= 0.99
+
+
+def test_attacks_that_find_less_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
+    monkeypatch.setattr(precision, "LOSS_SCALE", 1e30)  # overflows, and an attack without gradients stays
+    recipe = {**RECIPE, "train": {**RECIPE["train"], "attack_precision": "float16"}}
+    trained = robustplug.train(recipe, out=tmp_path / "run", reporter=told)
+    (share,) = trained.result.meta["training"]["attack_agreement"].values()
+    assert share < 0.99
+    assert any("float16 agree with those in float32" in message for message in told.messages)
 
 
 def test_float32_is_the_default(tmp_path: Path) -> None:
