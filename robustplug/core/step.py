@@ -109,8 +109,8 @@ class Step:
                 if known.x is x and known[1:] == key[1:] and written == writes_into(output):
                     return output
         grad = torch.is_grad_enabled()
-        attacked = module is self.model and self._attack and self.attacked is not None
-        output = call(self.attacked if attacked else module, x)
+        attacked = self.attacked if self._attack and module is self.model else None
+        output = call(module if attacked is None else attacked, x)
         if torch.is_grad_enabled() != grad:
             torch.set_grad_enabled(grad)
         if self._twin is not None and self._twin[0] is x:

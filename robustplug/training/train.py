@@ -39,7 +39,7 @@ from .extend import check_extension, extend, note_on_extension
 from .failures import Place, explained
 from .loop import mechanism_of
 from .making import make_session
-from .running.layers import undress
+from .running.layers import plain, undress
 from .session import Session
 from .store import Store
 from .validate import agreement, collapsed, rounding, selection_score, validate
@@ -255,7 +255,8 @@ class Training:
         flat = self.processes.total([number for pair in totals.values() for number in pair])
         sums = {key: flat[2 * n : 2 * n + 2] for n, key in enumerate(totals)}
         train = {key: total / rows for key, (total, rows) in sums.items() if rows}
-        validation = validate(self.parts, session, self.processes, self._kept)
+        with plain(loop.model, session.weights()):
+            validation = validate(self.parts, session, self.processes, self._kept)
         session.epoch, session.batch = session.epoch + 1, 0
         loop.means = type(loop.means)()
         score = selection_score(recipe.train.select, session.epoch, validation)

@@ -70,7 +70,7 @@ def test_attacks_find_what_they_find_in_float32(name: str, tmp_path: Path) -> No
         layer = next(part for part in self.model.modules() if isinstance(part, nn.Conv2d))
 
         def note(part: nn.Module, _: Any, output: Tensor) -> None:
-            types.add(("update" if part.weight.requires_grad else "attack", output.dtype))  # type: ignore[union-attr]
+            types.add(("update" if part.weight.requires_grad else "attack", output.dtype))
 
         with layer.register_forward_hook(note):
             return compute(self, *args, **options)

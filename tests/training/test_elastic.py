@@ -129,6 +129,7 @@ def close(folder: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(LIMIT)
 def test_four_then_two_then_four_processes_train_what_one_trains(tmp_path: Path) -> None:
     for world, count in ((4, "3"), (2, "4"), (4, "all")):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -159,6 +160,7 @@ def child(process: subprocess.Popen[bytes]) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(LIMIT)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 def test_two_nodes_go_on_after_a_worker_was_killed(tmp_path: Path) -> None:
     settings: Any = exact("pgd-at")

@@ -42,7 +42,20 @@ def undress(model: nn.Module) -> None:
     """Give all parts of a model the classes back that they had."""
     for part in model.modules():
         while isinstance(part, Dressed):
-            part.__class__ = part.plain
+            part.__class__ = part.plain  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def plain(*models: nn.Module) -> Iterator[None]:
+    """Give all parts of models their own classes back for a block, in which processes go their own ways."""
+    worn = [(part, type(part)) for model in models for part in model.modules() if isinstance(part, Dressed)]
+    for model in models:
+        undress(model)
+    try:
+        yield
+    finally:
+        for part, kind in worn:
+            part.__class__ = kind
 
 
 class _Sum(torch.autograd.Function):
@@ -55,13 +68,13 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return total_of(gradient.contiguous())
 
 
 def total_of(own: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes, differentiable any number of times."""
-    total: Tensor = _Sum.apply(own)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(own)
     return total
 
 
