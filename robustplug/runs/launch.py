@@ -31,13 +31,14 @@ def restarted() -> bool:
 
 def began(folder: Path) -> bool:
     """Return whether a run was begun by processes of this launch that were started before these."""
-    if not restarted() or not holds_run(folder):
+    own = launch()
+    if not own or not restarted() or not holds_run(folder):
         return False
     try:
         body = read_json(folder / ENVIRONMENT)
     except (OSError, Unreadable):
         return False
-    return isinstance(body, dict) and _same(str(body.get(LAUNCH, "")), launch())
+    return isinstance(body, dict) and _same(str(body.get(LAUNCH, "")), own)
 
 
 def _same(one: str, other: str) -> bool:

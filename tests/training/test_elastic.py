@@ -105,8 +105,9 @@ def test_only_the_own_launch_goes_on_by_itself(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(RunError, match="already contains a run"):
         robustplug.train(settings, out=folder)
     monkeypatch.undo()
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert not began(folder), "torchrun did not start it"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert robustplug.train(settings, out=folder).result.attacks
     assert len(read_json(folder / "result.json")["history"]) == 2
 
