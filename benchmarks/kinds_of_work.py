@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 PREPARED = "prepared"
@@ -12,6 +12,7 @@ SMALL = ("train.checkpoint_batches=2", "validate.samples=32", "evaluate.samples=
 SIZES = ("width=4", "hidden=16")
 DIGITS = ("task.validation=100", "task.test=1100", *(f"model.{size}" for size in SIZES))
 ATTACKS = 'evaluate.attack=[{use="pgd", steps=5}, {use="pgd", steps=5, loss={use="margin"}}]'
+BEHIND = ("train.background_checkpoints=true", "train.checkpoint_batches=1")
 TALKS = (
     "task.dialogues=64",
     "task.scenarios=24",
@@ -148,6 +149,10 @@ def works() -> list[Work]:
         training("hat", (*DIGITS, ATTACKS, *(f"method.helper.{size}" for size in SIZES)), [plain]),
         training("rslad", (*DIGITS, ATTACKS, *(f"method.teacher.{size}" for size in SIZES)), [robust]),
         *(training(around, (*DIGITS, ATTACKS, "method.warmup=2")) for around in ("swa", "gairat")),
+        replace(
+            training("erm", (*DIGITS, ATTACKS, *BEHIND)),
+            kind="checkpoints behind the training",
+        ),
         training("ibp", (*DIGITS[:2], "model.hidden=[16]", ATTACKS)),
         training("pretrain", (*DIGITS, ATTACKS), out=pretrained),
         training("fine-tune", (*DIGITS, ATTACKS), [pretrained]),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .run import attack, audit, build, compare, evaluate, export, study, train, tune
+    from .report.tables.comparison import compare
+    from .run import attack, audit, build, evaluate, export, study, train, tune
 
 __all__ = ["attack", "audit", "build", "compare", "evaluate", "export", "study", "train", "tune"]
 
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
         return version("robustplug")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "compare":
+        from .report.tables.comparison import compare
+
+        return compare
     from . import run
 
     return getattr(run, name)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .evaluation.audit.audit import Audit
     from .evaluation.opened import OpenedEvaluation
     from .report.pages.computed import Reported
-    from .report.tables.comparison import Comparison
     from .studies.study import StudyReporter
     from .studies.tuning.kept import Trial
     from .studies.tuning.tuned import Tuned
@@ -87,7 +86,7 @@ def train(
     from .plugin.host import check_observers, registered
     from .recipe.errors import RecipeError
     from .recipe.load import located
-    from .runs.choose import choose_run
+    from .runs.choose import begun_run, choose_run
     from .subjects.brought import Brought
     from .training.train import Training
 
@@ -98,6 +97,8 @@ def train(
     overrides = [*(f"{key}={value}" for key, value in given.items() if value is not None), *overrides]
     with unaffected(), registered("task", brought.task), registered("model", brought.model):
         tables = None if recipe is None else brought.into(recipe, threat)
+        if resume is False:
+            resume = begun_run(tables, overrides, out) or False
         chosen, folder = choose_run(tables, overrides, out, resume, longer)
         reporter = reporter or Warns()
         for note in brought.notes:
@@ -357,18 +358,6 @@ def tune(
     tuned = carried_out(source, None if out is None else Path(out), commands, reporter, done)
     report(tuned.folder)
     return tuned
-
-
-def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
-    """Compare run folders, the cells of study folders, finalists of tunings, and JSON files of evaluations.
-
-    Args:
-        paths: the folders and files; the result lists those that cannot be read, and the reasons.
-        suite: name of a suite: compare its evaluations instead of the runs' own.
-    """
-    from .report.tables.comparison import compare as compare_runs
-
-    return compare_runs(paths, suite)
 
 
 def report(

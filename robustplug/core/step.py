@@ -52,6 +52,8 @@ class Step:
         average: replaces tensors by their means over all processes.
         iterations: what runs the iterations of an evaluation's attack; None to run them as they are written.
         first_row: place of the batch's first row among those of this process; above 0 in later micro-batches.
+        attacked: what attacks call in the place of the model, such as the model in another precision; None
+            for the model itself.
         closes: whether the batch is the last micro-batch of its update, or the only one.
     """
 
@@ -70,6 +72,7 @@ class Step:
     class_weights: Tensor | None = None
     average: Callable[[Sequence[Tensor]], None] = unchanged
     iterations: Iterating | None = None
+    attacked: nn.Module | None = None
     first_row: int = 0
     closes: bool = True
     logged: dict[str, Tensor] = field(default_factory=dict)
@@ -106,7 +109,8 @@ class Step:
                 if known.x is x and known[1:] == key[1:] and written == writes_into(output):
                     return output
         grad = torch.is_grad_enabled()
-        output = call(module, x)
+        attacked = self.attacked if self._attack and module is self.model else None
+        output = call(module if attacked is None else attacked, x)
         if torch.is_grad_enabled() != grad:
             torch.set_grad_enabled(grad)
         if self._twin is not None and self._twin[0] is x:

@@ -100,6 +100,10 @@ class TrainOptions:
         sync_batch_norm: whether BatchNorm takes its statistics from the rows of all processes; None for no.
         checkpoint_activations: whether the blocks of the model compute their activations again in backward
             passes instead of keeping them, which takes less memory and more time; None for no.
+        attack_precision: numerical precision of the model within the attacks of training, whose steps are
+            float32; None for that of the training.
+        background_checkpoints: whether checkpoints are written behind the training, from copies of the
+            weights; None for no.
     """
 
     epochs: Count = 20
@@ -122,6 +126,8 @@ class TrainOptions:
     micro_batch: Rows | None = None
     sync_batch_norm: bool | None = None
     checkpoint_activations: bool | None = None
+    attack_precision: Literal["float32", "bfloat16", "float16"] | None = None
+    background_checkpoints: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,18 @@ from ..recipe.load import read_recipe, recipe_from_mapping
 from ..recipe.options import Recipe
 from ..recipe.toml.overrides import parse_value
 from ..recipe.write import recipe_to_mapping
-from .folder import CHECKPOINTS, ENVIRONMENT, MANIFEST, RECIPE, is_finished, latest_folder, new_folder
+from .folder import (
+    CHECKPOINTS,
+    ENVIRONMENT,
+    MANIFEST,
+    RECIPE,
+    is_finished,
+    latest_folder,
+    new_folder,
+    numbered,
+)
 from .heads import names
+from .launch import began, restarted
 from .stored import open_stored, with_epochs
 
 RUNS = Path("runs")
@@ -115,6 +125,20 @@ def choose_run(
             "to continue with that one, or start a new run with --out:\n  " + "\n  ".join(changed)
         )
     return stored if epochs is None else with_epochs(stored, epochs), folder
+
+
+def begun_run(
+    recipe: str | Path | Mapping[str, Any] | None, overrides: Sequence[str], out: str | Path | None
+) -> Path | None:
+    """Return the unfinished run that this launch has begun, if its processes were started again; see `began`.
+
+    Args:
+        recipe, overrides, out: as for `choose_run`, of a new run.
+    """
+    if recipe is None or not restarted():
+        return None
+    known = numbered(RUNS, as_recipe(recipe, overrides).name) if out is None else [Path(out)]
+    return next((folder for folder in known[-1:] if began(folder) and not is_finished(folder)), None)
 
 
 def stored_recipe(folder: Path) -> Recipe:

@@ -61,7 +61,11 @@ class TrainingData:
     @property
     def count(self) -> int:
         """Return the number of global batches of an epoch."""
-        return epoch_batches(self.size, self.feed(0, 0))
+        return self.count_with(self.processes.world)
+
+    def count_with(self, world: int) -> int:
+        """Return the number of global batches of an epoch with another number of processes."""
+        return epoch_batches(self.size, replace(self.feed(0, 0), world=world))
 
     def feed(self, epoch: int, skip: int) -> Feed:
         """Return the feed of an epoch, without its first batches."""

@@ -70,6 +70,10 @@ def with_fitting_batch(recipe: Recipe, reporter: Reporter, resume: bool = False)
     """
     if resume:
         raise RunError("a resumed run keeps its batch size: leave out --fit-batch")
+    if recipe.train.micro_batch is not None:
+        raise RunError(
+            "--fit-batch has no effect with train.micro_batch, with which any batch fits: choose one"
+        )
     known = Training(recipe, Path())
     if known.processes.world > 1:
         raise RunError("--fit-batch runs in one process: find the size there, then set train.batch_size")

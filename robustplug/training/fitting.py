@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = (
     *("clip_grad_norm", "ema_decay", "checkpoint_batches", "class_weights"),
-    *("micro_batch", "sync_batch_norm", "checkpoint_activations"),
+    *("micro_batch", "sync_batch_norm", "checkpoint_activations", "attack_precision"),
 )
 
 

@@ -197,6 +197,7 @@ class Loop:
         update: number of finished updates.
         means: means of the current epoch.
         class_weights: a factor of each class's loss, (K,); None for none.
+        attacked: what attacks call in the place of the model; None for the model itself.
         micro_batch: largest number of rows that a process computes at once; None for all.
         runner: what runs the updates; each one as it is written, until another is set.
         generator: this process's generator, which is seeded for each update.
@@ -218,6 +219,7 @@ class Loop:
     update: int = 0
     means: Means = field(default_factory=Means)
     class_weights: Tensor | None = None
+    attacked: nn.Module | None = None
     micro_batch: int | None = None
     lr: float = 0.0
     watch: Watch = field(init=False)
@@ -349,6 +351,7 @@ class Loop:
         step.meter, step.wrapped, step.seed = self.meter, self.wrapped, update.seed
         step.share = update.share * len(batch) / len(update.batch) if update.parts > 1 else update.share
         step.class_weights, step.average = self.class_weights, self.processes.average
+        step.attacked = self.attacked
         step.first_row, step.closes = first_row, first_row + len(batch) == len(update.batch)
         return step
 

@@ -12,9 +12,10 @@ from ..core.calling.operations import forward_operations
 from ..core.method import needs_sync
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
-from ..devices.precision import choose_channels_last, choose_precision
+from ..devices.precision import HALVES, HalfPrecision, choose_channels_last, choose_precision
 from ..devices.processes import start
 from ..errors import RunError
+from ..recipe.errors import Problem, RecipeError
 from ..subjects.assemble import build_part
 from ..subjects.tuning import grouped
 from .fast import Fast, choose_fast, compiling_pays, runner_for
@@ -28,6 +29,8 @@ from .session import Session
 from .watch import untouched
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ..devices.processes import Processes
     from ..subjects.assemble import Parts
     from .data import TrainingData
@@ -57,9 +60,12 @@ def make_session(
         parts.model.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
     part = first_part(x, train.micro_batch)
+    asked = train.precision
+    if asked == "auto" and train.attack_precision in HALVES:
+        asked = "float32"  # attacks alone are in half precision
     with isolated(derive(parts.recipe.seed, "precision"), processes.device):
         model = parts.model
-        chosen_type = choose_precision(train.precision, model, part, lambda: forward_operations(model, part))
+        chosen_type = choose_precision(asked, model, part, lambda: forward_operations(model, part))
         half = chosen_type == "bfloat16"
     precision: Literal["float32", "bfloat16"] = "bfloat16" if processes.from_main(half) else "float32"
     fast = _fast(parts, data, processes, x)
@@ -99,6 +105,7 @@ def make_session(
         [parameter for parameter in optimizers.parameters() if id(parameter) not in inside],
         class_weights=data.class_weights,
         micro_batch=train.micro_batch,
+        attacked=_attacked(parts.model, train.attack_precision, precision),
     )
     if not loop.batches:
         raise RunError("the training split has fewer samples than there are processes")
@@ -108,7 +115,22 @@ def make_session(
             optimizers.rates_on(processes.device, torch.float32)
         loop.runner = runner_for(loop, fast, part, tell)
     earlier = frozenset[str]() if store.manifest is None else store.manifest.recipes
-    return Session(loop, store.digest_for(parts.recipe), earlier=earlier)
+    digest = store.digest_for(parts.recipe)
+    return Session(loop, digest, earlier=earlier, batches_with=data.count_with)
+
+
+def _attacked(model: nn.Module, option: str | None, precision: str) -> nn.Module | None:
+    """Return what attacks call in the place of the model.
+
+    Raises:
+        RecipeError: the model computes in half precision itself.
+    """
+    if option is None or option not in HALVES:
+        return None
+    if precision == "bfloat16":
+        why = f'= "{option}" has no effect with train.precision = "bfloat16", in which attacks are, too'
+        raise RecipeError([Problem("train.attack_precision", f"{why}: leave one of them out")], "recipe")
+    return HalfPrecision(model, HALVES[option])
 
 
 def _fast(parts: Parts, data: TrainingData, processes: Processes, x: Any) -> Fast:

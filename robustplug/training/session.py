@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def dealt(parts: Sequence[Tensor], rank: int, world: int) -> Tensor:
+    """Return the rows of a process of a tensor with a row for each row of its batches.
+
+    Args:
+        parts: the tensors of the processes that saved them. Row i of process r of w belongs to row r + i·w of
+            the global batch.
+        rank, world: the process, and the number of processes now.
+    """
+    if len(parts) == world or not parts[0].dim():
+        return parts[rank if len(parts) == world else 0]
+    places = [(row, number) for number, part in enumerate(parts) for row in range(len(part))]
+    starts = [sum(map(len, parts[:number])) for number in range(len(parts))]
+    chosen = [starts[number] + row for row, number in sorted(places)[rank::world]]
+    return torch.cat(list(parts))[torch.tensor(chosen, dtype=torch.int64)]
+
+
+def pooled(parts: Sequence[Tensor], rank: int, world: int) -> Tensor:
+    """Return a process's running statistics: its own, or with another number of processes the mean of all."""
+    if len(parts) == world:
+        return parts[rank]
+    return torch.stack(list(parts)).mean(0) if parts[0].is_floating_point() else parts[0]
+
+
 @dataclass
 class Session:
     """Hold everything that changes during training.
@@ -34,6 +57,7 @@ class Session:
         best: name of the best checkpoint so far and its score.
         score: score of the checkpoint at the end of the last epoch; None if it was not measured.
         earlier: hashes of the recipes that the run had before it was extended; their checkpoints continue.
+        batches_with: returns the number of batches of an epoch with a number of processes.
     """
 
     loop: Loop
@@ -45,6 +69,7 @@ class Session:
     score: float | None = None
     clock: Clock = field(default_factory=Clock)
     earlier: frozenset[str] = frozenset()
+    batches_with: Callable[[int], int] = lambda world: 0
     _peak: EpochReport | None = field(default=None, init=False)
     _seen: int = field(default=0, init=False)
 
@@ -121,16 +146,18 @@ class Session:
         loop.means.add({f"{MECHANISM}/average": average.distance(loop.model)}, 1)
 
     def check_world(self, checkpoint: Checkpoint) -> None:
-        """Refuse a checkpoint of another number of processes.
+        """Refuse a number of processes with which an epoch would have other batches than the run has.
 
         Raises:
-            RunError: it is of another number.
+            RunError: it is such a number.
         """
         there, here = checkpoint.meta["world"], self.loop.processes.world
-        if there != here:
+        before = self.loop.batches if there == here else self.batches_with(there)
+        if before != self.loop.batches:
             raise RunError(
-                f"the run was trained by {there} processes and can only be resumed by the same number, not "
-                f"by {here}"
+                f"{there} processes have {before} batches an epoch, and {here} would have "
+                f"{self.loop.batches}, since a last batch with fewer rows than processes is left out: resume "
+                f"the run with {there} processes"
             )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -165,27 +192,36 @@ class Session:
             load_part(checkpoint, part, module)
 
     def _local(self) -> dict[str, Tensor]:
-        """Return the tensors that differ between processes: the method's local ones, running statistics."""
+        """Return the tensors that differ between processes: the method's local ones, running statistics.
+
+        The memories of samples, which may be large, are the same on all processes after each update.
+        """
         tensors = {f"method/{key}": value for key, value in self.loop.method.state.local().items()}
         if self.loop.processes.world > 1:
-            for part, module in self._modules().items():
-                tensors |= {f"{part}/{key}": value for key, value in module.named_buffers()}
+            same = {id(memory.values) for memory in self.loop.method.state.memories()}
+            tensors |= {name: value for name, value in self._buffers().items() if id(value) not in same}
         return tensors
+
+    def _buffers(self) -> dict[str, Tensor]:
+        return {
+            f"{part}/{key}": value
+            for part, module in self._modules().items()
+            for key, value in module.named_buffers()
+        }
 
     def _restore_local(self, checkpoint: Checkpoint) -> None:
         """Restore this process's part of the tensors that differ between processes."""
-        rank, device = self.loop.processes.rank, self.loop.processes.device
-        own = self._local()
+        processes, buffers = self.loop.processes, self._buffers()
         for name, shapes in checkpoint.meta["local"].items():
-            sizes = [math.prod(shape) for shape in shapes]
-            parts = torch.split(checkpoint.tensors[f"local/{name}"], sizes)
-            mine = parts[rank].reshape(shapes[rank]).to(device)
+            flat = torch.split(checkpoint.tensors[f"local/{name}"], [math.prod(shape) for shape in shapes])
+            parts = [values.reshape(shape) for values, shape in zip(flat, shapes, strict=True)]
             part, _, key = name.partition("/")
             if part == "method":
-                self.loop.method.state.set_local(key, mine)
+                mine = dealt(parts, processes.rank, processes.world)
+                self.loop.method.state.set_local(key, mine.to(processes.device))
             else:
                 with torch.no_grad():
-                    own[name].copy_(mine)
+                    buffers[name].copy_(pooled(parts, processes.rank, processes.world))
 
     def _modules(self) -> dict[str, nn.Module]:
         loop = self.loop

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -36,6 +38,7 @@ from ..runs.history import append_report, read_reports, write_reports
 from ..runs.lock import Held
 from ..runs.manifest import Manifest, digest_of, write_manifest
 from ..runs.stored import EXTENDED, Stored, new_manifest, open_stored
+from .running.behind import Behind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +67,7 @@ class Store:
     stored: Stored | None = None
     manifest: Manifest | None = None
     written: list[str] = field(default_factory=list)
+    _behind: Behind | None = field(default=None, init=False)
 
     @property
     def checkpoints(self) -> Path:
@@ -201,7 +205,7 @@ class Store:
         if self.held is not None:
             # A kill may have come before they were pruned, and after the last one nothing else does it.
             with writing(f"in {self.checkpoints}"):
-                self._prune(session)
+                checkpoint.prune(self.checkpoints, self.written, self._keep(session))
         self.rewrite(session)
 
     def _restore_newest(self, session: Session) -> Checkpoint:
@@ -226,6 +230,12 @@ class Store:
             raise RunError(checkpoint.none_left(self.checkpoints, problems))
         for problem in problems:
             self.reporter.warn(f"{problem}; resuming from {found.name}")
+        there, here = found.meta["world"], session.loop.processes.world
+        if there != here:
+            self.reporter.warn(
+                f"the run goes on with {here} processes instead of {there}: on the same batches, but with "
+                "other rounding, and other noise"
+            )
         # What is newer cannot be used: it is put aside when its name is written again.
         self.written = [*takewhile(lambda name: name != found.name, usable), found.name]
         return found
@@ -266,16 +276,47 @@ class Store:
         with writing(f"the report of an epoch in {self.folder}", self.kept()):
             append_report(self.folder, self.manifest.run, report)
 
+    @contextlib.contextmanager
+    def behind(self, really: bool) -> Iterator[None]:
+        """Write the checkpoints of a block in a thread; at the block's end all are written.
+
+        Args:
+            really: whether to do so; else `save` returns when the checkpoint is written.
+
+        Raises:
+            RunError: the last one cannot be written.
+        """
+        self._behind = Behind() if really else None
+        try:
+            yield
+        finally:
+            behind, self._behind = self._behind, None
+            if behind is not None:
+                behind.wait()
+
     def save(self, session: Session, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Write a checkpoint, and delete those that are not needed any more.
 
+        Args:
+            session: the session; only its name for the checkpoint and the best one so far are read.
+            tensors, meta: the checkpoint; nothing else may change them.
+
         Raises:
-            RunError: it cannot be written, or the folder is not that of the run any more.
+            RunError: it cannot be written, or the folder is not that of the run any more. Behind the
+                training, that is said of the checkpoint before.
         """
+        write = functools.partial(self._write, session.name, self._keep(session), tensors, meta)
+        if self._behind is None:
+            write()
+        else:
+            self._behind.start(write)
+
+    def _write(
+        self, name: str, keep: set[str], tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
+    ) -> None:
         assert self.manifest is not None
         self.check()
         self._refuse_link()
-        name = session.name
         with writing(f"a checkpoint in {self.checkpoints}", self.kept()):
             if name not in self.written and (self.checkpoints / f"{name}.json").exists():
                 # Damaged, or of another run.
@@ -284,11 +325,10 @@ class Store:
             checkpoint.save(self.checkpoints, name, tensors, meta, self.manifest.run)
             if name not in self.written:
                 self.written.append(name)
-            self._prune(session)
+            checkpoint.prune(self.checkpoints, self.written, keep)
 
-    def _prune(self, session: Session) -> None:
-        keep = {session.best[0]} if session.best else set[str]()
-        checkpoint.prune(self.checkpoints, self.written, keep)
+    def _keep(self, session: Session) -> set[str]:
+        return {session.best[0]} if session.best else set()
 
     def restore_selected(self, session: Session) -> None:
         """Restore the weights of the selected checkpoint, or of another where it cannot be used any more.

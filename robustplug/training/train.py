@@ -39,10 +39,10 @@ from .extend import check_extension, extend, note_on_extension
 from .failures import Place, explained
 from .loop import mechanism_of
 from .making import make_session
-from .running.layers import undress
+from .running.layers import plain, undress
 from .session import Session
 from .store import Store
-from .validate import collapsed, rounding, selection_score, validate
+from .validate import agreement, collapsed, rounding, selection_score, validate
 
 if TYPE_CHECKING:
     from ..recipe.options import Recipe
@@ -175,7 +175,8 @@ class Training:
             if before is not None:
                 self.reporter.warn(note_on_extension(recipe, session, before))
             self._pass_on_warnings()
-        with stop_requests() as stop:
+        behind = bool(recipe.train.background_checkpoints)
+        with stop_requests() as stop, self.store.behind(behind):
             while session.epoch < recipe.train.epochs:
                 if recipe.train.stop_on_collapse and collapsed(session.decisive()):
                     break
@@ -190,6 +191,7 @@ class Training:
         exported = method.export(session.weights()).eval()
         training = self._training_cost(session)
         training |= rounding(self.parts, exported, self.processes, self.reporter.warn)
+        training |= agreement(self.parts, exported, self.processes, self.reporter.warn)
         journal = self.folder / JOURNAL
         asked = Asked(journal=journal, training=training)
         subject = under_test(Subject(self.parts, exported, self.processes, self.reporter))
@@ -255,7 +257,8 @@ class Training:
         flat = self.processes.total([number for pair in totals.values() for number in pair])
         sums = {key: flat[2 * n : 2 * n + 2] for n, key in enumerate(totals)}
         train = {key: total / rows for key, (total, rows) in sums.items() if rows}
-        validation = validate(self.parts, session, self.processes, self._kept)
+        with plain(loop.model, session.weights()):
+            validation = validate(self.parts, session, self.processes, self._kept)
         session.epoch, session.batch = session.epoch + 1, 0
         loop.means = type(loop.means)()
         score = selection_score(recipe.train.select, session.epoch, validation)

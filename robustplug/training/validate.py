@@ -11,6 +11,7 @@ from torch import nn
 from ..core.random import derive
 from ..core.task import score_name
 from ..core.types import EpochReport
+from ..devices.precision import HALVES, HalfPrecision
 from ..errors import RunError
 from ..evaluation.evaluate import Evaluation
 from ..evaluation.readable import readable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Wong et al. 2020 stop Fast AT when the robust accuracy of an epoch falls by more than 0.2.
 DROP = 0.2
+# Share of samples on which attacks in half precision must agree with those in float32.
+AGREES = 0.99
 # Clean validation accuracy that training in bfloat16 may cost.
 POINT = 0.01
 
@@ -108,26 +111,6 @@ def collapsed(history: Sequence[EpochReport]) -> bool:
     return fell > DROP and last.train["accuracy/adv"] > best.train["accuracy/adv"]
 
 
-class Rounded(nn.Module):
-    """Compute a model in bfloat16, where autocasting does, as training does.
-
-    Args:
-        model: the model.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Any) -> Any:
-        """Return the model's outputs, as float32."""
-        from accelerate.utils import convert_to_fp32
-
-        device = next((value.device.type for value in self.model.parameters()), "cpu")
-        with torch.autocast(device, torch.bfloat16):
-            return convert_to_fp32(self.model(x))
-
-
 def rounding(
     parts: Parts, exported: nn.Module, processes: Processes, warn: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -152,7 +135,7 @@ def rounding(
         name: Evaluation(module, *shared, table="validate")
         .run("validation", [], parts.recipe.validate.batch_size)[0]
         .accuracy
-        for name, module in {"float32": model, "bfloat16": Rounded(model)}.items()
+        for name, module in {"float32": model, "bfloat16": HalfPrecision(model, torch.bfloat16)}.items()
     }
     lost = found["float32"] - found["bfloat16"]
     if lost > POINT:
@@ -161,3 +144,47 @@ def rounding(
             f'{score_name(parts.task)} on the validation split: set train.precision = "float32"'
         )
     return {"validation_accuracy": found}
+
+
+def agreement(
+    parts: Parts, exported: nn.Module, processes: Processes, warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """Compare what the attack of validation finds in the precision of the training's attacks and in float32.
+
+    Args:
+        parts: the parts of the run.
+        exported: the module that the run leaves.
+        processes: the processes that share the batches.
+        warn: receives a warning if the attacks agree on less than 99 % of the samples.
+
+    Returns:
+        The share of samples with the same verdict, by precision, under "attack_agreement"; empty if attacks
+        were in float32, and without a validation split.
+    """
+    precision, options = parts.recipe.train.attack_precision, parts.recipe.validate
+    if precision is None or precision not in HALVES or not parts.task.info.sizes["validation"]:
+        return {}
+    model = readable(exported, parts.task, "validation", processes.device).model
+    loss = build_part(parts.recipe.evaluate.loss, "loss", "evaluate.loss")
+    shared = (parts.task, parts.method.vicinity, loss, parts.recipe.seed, processes)
+    attack = build_part(options.attack, "perturbation", "validate.attack")
+    dtype = HALVES[precision]
+    rows = [
+        Evaluation(model, *shared, table="validate").run(
+            "validation",
+            [Attack(options.attack.name, {}, attack, stand_in=stand_in, transfers=stand_in is not None)],
+            options.batch_size,
+            options.samples,
+        )[1]
+        for stand_in in (None, lambda model: HalfPrecision(model, dtype))
+    ]
+    if any(row.skipped or not row.right for row in rows):
+        return {}
+    same = sum(one == other for one, other in zip(rows[0].right, rows[1].right, strict=True))
+    share = same / len(rows[0].right)
+    if share < AGREES:
+        warn(
+            f"attacks in {precision} agree with those in float32 on {share:.1%} of the validation samples "
+            "only: leave out train.attack_precision"
+        )
+    return {"attack_agreement": {precision: share}}

@@ -94,6 +94,11 @@ def test_where_nothing_fits_nothing_is_started() -> None:
     assert not Path("run").exists()
 
 
+def test_any_batch_fits_in_parts() -> None:
+    with pytest.raises(RunError, match="no effect with train.micro_batch"):
+        robustplug.train(recipe(train={"micro_batch": 5}), out="run", fit_batch=True)
+
+
 def test_a_resumed_run_keeps_its_batch() -> None:
     robustplug.train(recipe(train={"epochs": 1}), out="run")
     with pytest.raises(RunError, match="--fit-batch"):

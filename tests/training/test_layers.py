@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.core.random import isolated
 from robustplug.recipe.errors import RecipeError
-from robustplug.training.running.layers import blocks_of, recompute, synchronise, undress
+from robustplug.training.running.layers import blocks_of, plain, recompute, synchronise, undress
 
 from .runs import outcome, tiny
 
@@ -27,7 +27,8 @@ class Block(nn.Module):
         self.factor: list[float] = [1.0]
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.factor[0] * self.drop(self.norm(self.conv(x)).relu()).tanh()
+        moved: Tensor = x + self.factor[0] * self.drop(self.norm(self.conv(x)).relu()).tanh()
+        return moved
 
 
 def network() -> nn.Sequential:
@@ -108,7 +109,7 @@ def test_a_copy_computes_with_its_own_weights() -> None:
 
 def test_blocks_are_the_outermost_parts_with_parts() -> None:
     model = network()
-    assert blocks_of(model) == list(model[1])
+    assert blocks_of(model) == list(model[1].children())
     with pytest.raises(RecipeError, match=r"checkpoint_activations[\s\S]* no blocks"):
         recompute(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
 
@@ -129,6 +130,15 @@ def test_a_run_has_the_same_bits(tmp_path: Path) -> None:
     assert found[0]["model"] == found[1]["model"]
     assert found[0]["checkpoint"] == found[1]["checkpoint"]
     assert found[0]["metrics"] == found[1]["metrics"]
+
+
+def test_layers_are_plain_for_a_block() -> None:
+    model = network()
+    recompute(model)
+    dressed = [type(part) for part in model.modules()]
+    with plain(model, model):
+        assert [type(part) for part in model.modules()] == [type(part) for part in network().modules()]
+    assert [type(part) for part in model.modules()] == dressed
 
 
 class OwnNorm(nn.BatchNorm2d):

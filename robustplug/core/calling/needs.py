@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..step import Step
     from ..types import View
 
 
@@ -16,17 +15,17 @@ class Slots(Protocol):
     """What a Step needs from a method: the three slots between a view and its loss."""
 
     @property
-    def label_map(self) -> Callable[[Step, View], Any]:
+    def label_map(self) -> Callable[[Any, View], Any]:
         """Return h."""
         ...
 
     @property
-    def output_map(self) -> Callable[[Step, View], Any]:
+    def output_map(self) -> Callable[[Any, View], Any]:
         """Return g∘f."""
         ...
 
     @property
-    def loss(self) -> Callable[[Step, View, Any, Any], Tensor]:
+    def loss(self) -> Callable[[Any, View, Any, Any], Tensor]:
         """Return the per-sample loss."""
         ...
 
@@ -34,7 +33,7 @@ class Slots(Protocol):
 class Iterating(Protocol):
     """What runs the iterations of an attack; see `Step.iterate`."""
 
-    def run(self, step: Step, iteration: Callable[..., Any], view: View, state: Sequence[Any]) -> Any:
+    def run(self, step: Any, iteration: Callable[..., Any], view: View, state: Sequence[Any]) -> Any:
         """Run one."""
         ...
 

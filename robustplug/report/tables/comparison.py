@@ -128,13 +128,13 @@ class Comparison:
 
 
 def compare(paths: Sequence[str | Path], suite: str = "") -> Comparison:
-    """Compare run folders, the cells of study folders, and JSON files of evaluations.
+    """Compare run folders, the cells of study folders, finalists of tunings, and JSON files of evaluations.
 
     Lines are compared only if they were evaluated on the same samples, and columns only if attack and
     threat model are the same. Notes list the differences.
 
     Args:
-        paths: folders and files.
+        paths: folders and files; the result lists those that cannot be read, and the reasons.
         suite: suite whose results to compare instead of the runs' own evaluations.
     """
     entries, left_out = read_entries(paths, suite)

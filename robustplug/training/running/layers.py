@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -43,7 +42,40 @@ def undress(model: nn.Module) -> None:
     """Give all parts of a model the classes back that they had."""
     for part in model.modules():
         while isinstance(part, Dressed):
-            part.__class__ = part.plain
+            part.__class__ = part.plain  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def plain(*models: nn.Module) -> Iterator[None]:
+    """Give all parts of models their own classes back for a block, in which processes go their own ways."""
+    worn = [(part, type(part)) for model in models for part in model.modules() if isinstance(part, Dressed)]
+    for model in models:
+        undress(model)
+    try:
+        yield
+    finally:
+        for part, kind in worn:
+            part.__class__ = kind
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return total_of(gradient.contiguous())
+
+
+def total_of(own: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes, differentiable any number of times."""
+    total: Tensor = _Sum.apply(own)
+    return total
 
 
 class Synchronised(Dressed, nn.SyncBatchNorm):
@@ -63,11 +95,11 @@ class Synchronised(Dressed, nn.SyncBatchNorm):
         x = input if input.dtype == torch.float64 else input.float()
         axes, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
         own = torch.cat([x.sum(axes), x.new_full((1,), x.numel() / x.shape[1])])
-        sums: Tensor = all_reduce(own)  # type: ignore[no-untyped-call]
+        sums = total_of(own)
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = x - mean.view(shape)
-        variance: Tensor = all_reduce(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
+        variance = total_of(centred.square().sum(axes)) / count
         if self.track_running_stats:
             self._track(mean.detach(), variance.detach() * count / (count - 1))
         result = centred * (variance + self.eps).rsqrt().view(shape)

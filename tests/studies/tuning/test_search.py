@@ -13,7 +13,8 @@ import pytest
 from robustplug.core.reporting import Silent
 from robustplug.errors import Interrupted, RunError
 from robustplug.report.pages.tuning_page import tuning_report
-from robustplug.run import audit, compare, evaluate, train
+from robustplug.report.tables.comparison import compare
+from robustplug.run import audit, evaluate, train
 from robustplug.studies.tuning import search
 from robustplug.studies.tuning.front import front, is_hopeless
 from robustplug.studies.tuning.kept import Trial

@@ -1,0 +1,192 @@
+"""A run goes on with another number of processes, and after torchrun has started them again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import robustplug
+from robustplug.errors import RunError
+from robustplug.recipe.load import recipe_from_mapping
+from robustplug.recipe.write import write_recipe
+from robustplug.runs import checkpoint
+from robustplug.runs.heads import names
+from robustplug.runs.launch import began, launch
+from robustplug.training.session import dealt, pooled
+
+from .capturing import Told
+from .elastic import METHODS, recipe, trained
+from .runs import newest, read_json, tiny
+from .test_killed import environment
+from .two_processes import exact
+
+LIMIT = 600
+
+
+def shares(rows: Tensor, world: int) -> list[Tensor]:
+    return [rows[rank::world] for rank in range(world)]
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 2), (2, 4), (4, 1), (1, 3), (3, 2)])
+def test_rows_of_batches_are_dealt_anew(before: int, after: int) -> None:
+    rows = torch.rand(11, 2)
+    found = [dealt(shares(rows, before), rank, after) for rank in range(after)]
+    for one, other in zip(found, shares(rows, after), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_same_processes_keep_what_they_had() -> None:
+    parts = [torch.rand(3), torch.rand(3)]
+    assert dealt(parts, 1, 2) is parts[1]
+    assert pooled(parts, 0, 2) is parts[0]
+    assert torch.equal(pooled(parts, 0, 3), (parts[0] + parts[1]) / 2)
+    assert int(pooled([torch.tensor(4), torch.tensor(5)], 0, 1)) == 4
+
+
+def test_a_run_of_two_processes_goes_on_in_one(tmp_path: Path) -> None:
+    """The checkpoint is one as two processes write it; what it would train is what one trains."""
+    folder = tmp_path / "free-at"
+    for name in ("whole", "free-at"):
+        trained(recipe("free-at"), tmp_path / name, None if name == "whole" else 3)
+    found = checkpoint.load(folder / "checkpoints", newest(folder))
+    tensors, meta = dict(found.tensors), {**found.meta, "world": 2}
+    (shape,) = meta["local"]["method/delta"]
+    parts = shares(tensors["local/method/delta"].reshape(shape), 2)
+    tensors["local/method/delta"] = torch.cat([part.reshape(-1) for part in parts])
+    meta["local"] = {"method/delta": [list(part.shape) for part in parts]}
+    run = read_json(folder / "manifest.json")["run"]
+    checkpoint.save(folder / "checkpoints", found.name, tensors, meta, run)
+    told = Told()
+    robustplug.train(resume=folder, reporter=told)
+    assert any("goes on with 1 processes instead of 2" in message for message in told.messages)
+    one, other = weights(folder), weights(tmp_path / "whole")
+    assert all(torch.equal(one[key], value) for key, value in other.items())
+
+
+def test_processes_that_would_change_the_batches_are_refused(tmp_path: Path) -> None:
+    # 133 rows: three are left for the last of 14 batches, which four processes would leave out.
+    settings = tiny("erm", train={"batch_size": 10, "checkpoint_batches": 1}, evaluate={"samples": 8})
+    trained(settings, tmp_path / "run", 2)
+    found = checkpoint.load(tmp_path / "run/checkpoints", newest(tmp_path / "run"))
+    run = read_json(tmp_path / "run/manifest.json")["run"]
+    meta = {**found.meta, "world": 4, "local": {}}
+    for name in names(tmp_path / "run/checkpoints"):
+        for suffix in ("json", "safetensors"):
+            (tmp_path / "run/checkpoints" / f"{name}.{suffix}").unlink()
+    checkpoint.save(tmp_path / "run/checkpoints", found.name, found.tensors, meta, run)
+    with pytest.raises(RunError, match="4 processes have 13 batches an epoch, and 1 would have 14"):
+        robustplug.train(resume=tmp_path / "run")
+
+
+def test_only_the_own_launch_goes_on_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    settings = tiny("erm", train={"checkpoint_batches": 1}, evaluate={"samples": 8}, validate={"samples": 8})
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert launch().endswith(f" {os.getppid()}")
+    trained(settings, folder, 2)
+    assert not began(folder), "nothing was started again"
+    with pytest.raises(RunError, match="already contains a run"):
+        robustplug.train(settings, out=folder)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert began(folder)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert not began(folder), "another launch"
+    with pytest.raises(RunError, match="already contains a run"):
+        robustplug.train(settings, out=folder)
+    monkeypatch.undo()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert not began(folder), "torchrun did not start it"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert robustplug.train(settings, out=folder).result.attacks
+    assert len(read_json(folder / "result.json")["history"]) == 2
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = load_file(folder / "checkpoints" / f"{newest(folder)}.safetensors")
+    return {key: value for key, value in tensors.items() if key.startswith(("model/", "state/", "optimizer"))}
+
+
+def close(folder: Path, other: Path) -> None:
+    """Require what runs on different numbers of processes leave to be equal up to rounding."""
+    one, two = weights(folder), weights(other)
+    assert one.keys() == two.keys()
+    for key, value in two.items():
+        assert (one[key].double() - value.double()).abs().max() <= 1e-5, key
+    histories = [read_json(each / "result.json")["history"] for each in (folder, other)]
+    for here, there in zip(*histories, strict=True):
+        assert here["train"] == pytest.approx(there["train"], abs=1e-4)
+        assert here["validation"] == pytest.approx(there["validation"], abs=2 / 32)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT)
+def test_four_then_two_then_four_processes_train_what_one_trains(tmp_path: Path) -> None:
+    for world, count in ((4, "3"), (2, "4"), (4, "all")):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(world), "-m", f"{__package__}.elastic", str(tmp_path), count]
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+        assert done.returncode == 0, done.stderr[-6000:]
+    for method in METHODS:
+        robustplug.train(recipe(method), out=tmp_path / "alone" / method)
+        close(tmp_path / method, tmp_path / "alone" / method)
+        processes = read_json(tmp_path / method / "checkpoints" / f"{newest(tmp_path / method)}.json")
+        assert processes["meta"]["world"] == 4
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def child(process: subprocess.Popen[bytes]) -> int:
+    """Return the worker of an agent."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in children if b"robustplug" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return int(workers[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_two_nodes_go_on_after_a_worker_was_killed(tmp_path: Path) -> None:
+    settings: Any = exact("pgd-at")
+    settings["train"] |= {"batch_size": 10, "checkpoint_batches": 1, "epochs": 3}
+    (tmp_path / "mine.toml").write_text(write_recipe(recipe_from_mapping(settings)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "pair"]
+    command += ["--local-addr", "127.0.0.1", "--max-restarts", "1"]
+    command += ["-m", "robustplug", "train", "--recipe", "mine.toml", "--out", "run"]
+    with (tmp_path / "log").open("wb") as log:
+        agents = [
+            subprocess.Popen(command, env=environment(), cwd=tmp_path, stdout=log, stderr=log)
+            for _ in range(2)
+        ]
+        try:
+            deadline = time.monotonic() + LIMIT
+            while len(list((tmp_path / "run/checkpoints").glob("*.json"))) < 2:
+                assert time.monotonic() < deadline
+                assert all(agent.poll() is None for agent in agents), (tmp_path / "log").read_text()[-6000:]
+                time.sleep(0.01)
+            os.kill(child(agents[1]), signal.SIGKILL)
+            assert [agent.wait(LIMIT) for agent in agents] == [0, 0], (tmp_path / "log").read_text()[-6000:]
+        finally:
+            for agent in agents:
+                agent.kill()
+    robustplug.train(settings, out=tmp_path / "alone")
+    close(tmp_path / "run", tmp_path / "alone")
+    assert "resuming at epoch" in (tmp_path / "log").read_text()
