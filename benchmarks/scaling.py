@@ -36,7 +36,7 @@ from robustplug.training.planning.scaling import (
 
 RECIPE = "pgd-at"
 # The first epoch pays for what is made once.
-EPOCHS = 4
+EPOCHS = 3
 ROWS = (64, 128, 256)
 SETTINGS = (
     f"train.epochs={EPOCHS}",

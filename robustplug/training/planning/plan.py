@@ -217,6 +217,11 @@ def _words(recipe: Recipe, asked: Asked, found: Measured, at: Prediction) -> lis
         f"Assumed: a device computes {asked.faster:g} times as fast as that one, and "
         f"{asked.efficiency:.0%} of the speed is reached, for stragglers and the reading of data.",
     ]
+    if found.relabelled:
+        words.append(
+            "Assumed: the model is right about every clean sample. The passes of the method depend on that, "
+            "and those of a trained model will be fewer."
+        )
     if at.devices > 1:
         words.append(
             f"Assumed: {links.within / 1e9:g} GB/s between the devices of a node, {links.between / 1e9:g} "
