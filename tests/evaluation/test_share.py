@@ -122,6 +122,8 @@ def test_what_is_damaged_or_of_another_evaluation_is_done_again(tmp_path: Path) 
 class Endless:
     """A task of as many samples as one likes, which are made when they are asked for."""
 
+    default_model = "small-cnn"
+
     def __init__(self, samples: int) -> None:
         self.info = TaskInfo(sizes={"test": samples}, shape=(1, 16, 16), classes=2, mean=(0.5,), std=(0.5,))
 

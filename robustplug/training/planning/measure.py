@@ -71,8 +71,8 @@ def measure(recipe: Recipe, rows: int, seconds: float) -> Measured:
     Raises:
         RunError: the model learns by itself, or not even the smallest update fits into memory.
     """
-    rows = max(_FEWEST, rows)
-    small = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=rows))
+    train = dataclasses.replace(recipe.train, batch_size=max(_FEWEST, rows))
+    small = dataclasses.replace(recipe, train=train)
     training = Training(small, Path())
     if isinstance(training.parts.model, SelfTrained):
         raise RunError("the model learns by itself, from all samples at once: there are no updates to plan")
@@ -84,7 +84,8 @@ def measure(recipe: Recipe, rows: int, seconds: float) -> Measured:
 
     def update(epoch: int, count: int) -> tuple[float, float, tuple[float, float]]:
         """Return the seconds, the bytes and the passes of a row of an update."""
-        part = Batch(take(batch.x, slice(count)), take(batch.y, slice(count)), batch.index[:count])
+        rows = torch.arange(count, device=batch.index.device)
+        part = Batch(take(batch.x, rows), take(batch.y, rows), batch.index[rows])
         if relabelled:
             with torch.no_grad(), evaluating(training.parts.model):
                 part = dataclasses.replace(part, y=training.parts.model(part.x).argmax(1))
