@@ -36,7 +36,7 @@ from robustplug.training.planning.scaling import (
 
 RECIPE = "pgd-at"
 # The first epoch pays for what is made once.
-EPOCHS = 4
+EPOCHS = 3
 ROWS = (64, 128, 256)
 SETTINGS = (
     f"train.epochs={EPOCHS}",
@@ -70,7 +70,7 @@ def update_seconds(processes: int, rows: int) -> float:
         sets = [word for each in (*SETTINGS, f"train.batch_size={rows}") for word in ("--set", each)]
         launch(processes, "robustplug", "train", "--recipe", RECIPE, "--out", str(out), "--quiet", *sets)
         epochs = [json.loads(line)["seconds"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return statistics.median(epochs[1:]) / updates_of(rows)
+    return float(statistics.median(epochs[1:])) / updates_of(rows)
 
 
 def updates_of(rows: int) -> int:

@@ -33,7 +33,7 @@ MODULES = {
     "evaluate": "evaluation.evaluate",
     "export": "models.export",
     "new-plugin": "new_plugin",
-    "plan": "plan",
+    "plan": "models.plan",
     "plugins": "listings",
     "recipes": "recipes",
     "report": "report",

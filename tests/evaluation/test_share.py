@@ -122,6 +122,8 @@ def test_what_is_damaged_or_of_another_evaluation_is_done_again(tmp_path: Path) 
 class Endless:
     """A task of as many samples as one likes, which are made when they are asked for."""
 
+    default_model = "small-cnn"
+
     def __init__(self, samples: int) -> None:
         self.info = TaskInfo(sizes={"test": samples}, shape=(1, 16, 16), classes=2, mean=(0.5,), std=(0.5,))
 
@@ -203,6 +205,7 @@ def test_a_part_is_a_job() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
 def test_two_processes_say_what_one_says(command: str, tmp_path: Path) -> None:
     from safetensors.torch import save_file
@@ -220,6 +223,7 @@ def test_two_processes_say_what_one_says(command: str, tmp_path: Path) -> None:
         both = robustplug.evaluate(model, attacks=attacks, out=tmp_path / "both", processes=2, **more)
         assert plain(both.attacks) == plain(alone.attacks)
     else:
+        more["samples"] = 8
         first = robustplug.audit(model, out=tmp_path / "alone", **more)
         second = robustplug.audit(model, out=tmp_path / "both", processes=2, **more)
         assert plain(second.result.attacks) == plain(first.result.attacks)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from robustplug.core.reporting import Silent
 from robustplug.core.types import Feed, View
+from robustplug.errors import Refused
 from robustplug.evaluation.kept.transfer import Transferred, examples
 from robustplug.evaluation.setting import Attack
 from robustplug.files.seals import sealed
@@ -63,7 +64,7 @@ def transferred(folder: Path, seed: int = 0) -> tuple[Transferred, int, list[str
 
 
 def parts(found: Transferred) -> list[list[float]]:
-    return [part.flatten().tolist() for part in found.examples]
+    return [found.part(number)[1].flatten().tolist() for number in range(len(found.files))]
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +218,11 @@ def test_another_seed_has_its_own_examples(stored: Any, tmp_path: Path) -> None:
     assert calls > 1
     assert warnings == []
     assert parts(found) != stored[1]
+
+
+def test_examples_stay_on_the_disk_and_must_stay_as_they_are(tmp_path: Path) -> None:
+    found, _, _ = transferred(tmp_path)
+    path, _ = found.files[1]
+    path.write_bytes(found.files[0][0].read_bytes())
+    with pytest.raises(Refused, match="were changed while the row ran"):
+        found.part(1)

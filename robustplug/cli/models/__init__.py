@@ -1,1 +1,1 @@
-"""Commands about the model of a run: export."""
+"""Commands about a model: what its training takes, and its export."""

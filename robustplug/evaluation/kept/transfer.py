@@ -33,25 +33,51 @@ _LARGEST = 64 * 2**30
 
 
 class Transferred:
-    """Return existing examples by the index of each sample.
+    """Return existing examples by the index of each sample; they stay on the disk, however many there are.
 
     Args:
-        parts: (index, x) of each file with examples.
+        parts: index, examples and file of each batch.
     """
 
-    def __init__(self, parts: Iterator[tuple[Tensor, Tensor]]) -> None:
-        self.examples: list[Tensor] = []
-        self.place: dict[int, tuple[int, int]] = {}
-        for index, x in parts:
-            for row, sample in enumerate(index.tolist()):
-                self.place[sample] = (len(self.examples), row)
-            self.examples.append(x)
+    def __init__(self, parts: Iterator[tuple[Tensor, Tensor, Path]]) -> None:
+        self.files: list[tuple[Path, str]] = []
+        self._places: dict[int, int] = {}
+        self._newest: tuple[int, Tensor, dict[int, int]] | None = None
+        for index, x, path in parts:
+            self._places.update(dict.fromkeys(index.tolist(), len(self.files)))
+            self.files.append((path, _digest(index, x)))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
-        """Return the view, moved to the examples of its samples."""
-        places = [self.place[sample] for sample in view.index.tolist()]
-        x = torch.stack([self.examples[part][row] for part, row in places])
-        return view.replace(x=x.to(view.x.device, view.x.dtype))
+        """Return the view, moved to the examples of its samples.
+
+        Raises:
+            Refused: a file was changed since it was read and checked.
+        """
+        found = [self._example(sample) for sample in view.index.tolist()]
+        return view.replace(x=torch.stack(found).to(view.x.device, view.x.dtype))
+
+    def _example(self, sample: int) -> Tensor:
+        number = self._places[sample]
+        if self._newest is None or self._newest[0] != number:
+            index, x = self.part(number)
+            self._newest = number, x, {each: row for row, each in enumerate(index.tolist())}
+        _, x, rows = self._newest
+        return x[rows[sample]]
+
+    def part(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return index and examples of a batch.
+
+        Raises:
+            Refused: its file was changed since it was read and checked.
+        """
+        path, digest = self.files[number]
+        try:
+            _, index, x = _read(path)
+            if _digest(index, x) == digest:
+                return index, x
+        except (FileNotFoundError, Unreadable):
+            pass
+        raise Refused(f"the examples {path} were changed while the row ran: evaluate again")
 
     def cost(self, target: Cost) -> Cost:
         """Return no cost: the examples already exist."""
@@ -126,8 +152,8 @@ class _Maker:
     folder: Path
     key: str
 
-    def parts(self, split: Split, feed: Feed) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield index and examples of each batch of this process."""
+    def parts(self, split: Split, feed: Feed) -> Iterator[tuple[Tensor, Tensor, Path]]:
+        """Yield index, examples and file of each batch of this process."""
         evaluation = self.evaluation
         size = min(evaluation.task.info.sizes[split], feed.samples or evaluation.task.info.sizes[split])
         done = 0
@@ -141,7 +167,7 @@ class _Maker:
                 if evaluation.processes.main:
                     label = f"{self.attack.label}: making examples"
                     evaluation.reporter.attack(label, min(done * feed.world, size), size)
-                yield part
+                yield *part, self._path(number)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}-{self.evaluation.processes.rank}.safetensors"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...core.modules import evaluating
 from ...core.protocols import SelfTrained
 from ...core.types import Batch, take
 from ...errors import RunError, out_of_memory
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # BatchNorm needs two rows.
 _FEWEST = 2
+# Epochs whose passes differ by less count as the same: passes may depend on the data.
+_SAME = 0.1
 # Part of the time for updates of growing size; the rest is for counting the passes of other epochs.
 _TIMED = 0.6
 
@@ -42,6 +45,7 @@ class Measured:
         memories: bytes of per-sample memories for each training sample.
         checkpoint: bytes of a checkpoint without these.
         samples: training samples of the task.
+        relabelled: whether the labels were what the model said, as the passes depend on whether it is right.
     """
 
     device: str
@@ -53,6 +57,7 @@ class Measured:
     memories: int
     checkpoint: int
     samples: int
+    relabelled: bool = False
 
 
 def measure(recipe: Recipe, rows: int, seconds: float) -> Measured:
@@ -66,18 +71,24 @@ def measure(recipe: Recipe, rows: int, seconds: float) -> Measured:
     Raises:
         RunError: the model learns by itself, or not even the smallest update fits into memory.
     """
-    rows = max(_FEWEST, rows)
-    small = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, batch_size=rows))
+    train = dataclasses.replace(recipe.train, batch_size=max(_FEWEST, rows))
+    small = dataclasses.replace(recipe, train=train)
     training = Training(small, Path())
     if isinstance(training.parts.model, SelfTrained):
         raise RunError("the model learns by itself, from all samples at once: there are no updates to plan")
     session, size = training._session(), training.data.size
     batch = training.data.first()
+    # An untrained model is wrong, and methods that choose samples by that would spend next to nothing.
+    relabelled = not training.parts.method.cost().known and training.parts.task.info.classes is not None
     last, cuda = recipe.train.epochs - 1, training.processes.device.type == "cuda"
 
     def update(epoch: int, count: int) -> tuple[float, float, tuple[float, float]]:
         """Return the seconds, the bytes and the passes of a row of an update."""
-        part = Batch(take(batch.x, slice(count)), take(batch.y, slice(count)), batch.index[:count])
+        rows = torch.arange(count, device=batch.index.device)
+        part = Batch(take(batch.x, rows), take(batch.y, rows), batch.index[rows])
+        if relabelled:
+            with torch.no_grad(), evaluating(training.parts.model):
+                part = dataclasses.replace(part, y=training.parts.model(part.x).argmax(1))
         loop = session.loop
         before = loop.meter.forwards, loop.meter.backwards
         held = _used(cuda)
@@ -92,17 +103,17 @@ def measure(recipe: Recipe, rows: int, seconds: float) -> Measured:
 
     began = time.perf_counter()
     times, bytes_, passes = dict[int, float](), dict[int, float](), dict[int, tuple[float, float]]()
-    update(last, min(_FEWEST, len(batch)))  # the first one makes the optimizer's state
     count = min(_FEWEST, len(batch))
-    while True:
+    # The first one makes the optimizer's state as well; it counts only where there is no time for a second.
+    times[count], bytes_[count], passes[last] = update(last, count)
+    while time.perf_counter() - began + 2.5 * times[max(times)] <= _TIMED * seconds:
         try:
             times[count], bytes_[count], passes[last] = update(last, count)
         except Exception as error:
-            if not out_of_memory(error) or not times:
+            if not out_of_memory(error):
                 raise
             break
-        spent = time.perf_counter() - began
-        if count == len(batch) or spent + 2.5 * times[count] > _TIMED * seconds:
+        if count == len(batch):
             break
         count = min(2 * count, len(batch))
     few = min(times)
@@ -110,20 +121,27 @@ def measure(recipe: Recipe, rows: int, seconds: float) -> Measured:
     def left() -> bool:
         return time.perf_counter() - began + times[few] < seconds
 
-    if last:
+    if last and left():
         passes[0] = update(0, few)[2]
     # Where the cost changes between the first and the last epoch, find when, as long as there is time.
-    low, high = 0, last
-    while passes[low] != passes[high] and high - low > 1 and left():
+    low, high = (0 if 0 in passes else last), last
+    while abs(_change(passes[low], passes[high])) > _SAME and high - low > 1 and left():
         middle = (low + high) // 2
         passes[middle] = update(middle, few)[2]
-        low, high = (middle, high) if passes[middle] == passes[low] else (low, middle)
+        nearer = abs(_change(passes[low], passes[middle])) < abs(_change(passes[middle], passes[high]))
+        low, high = (middle, high) if nearer else (low, middle)
     found = _sizes(session, size)
     most, fewest = max(bytes_), min(bytes_)
     slope = (bytes_[most] - bytes_[fewest]) / (most - fewest) if most > fewest else 0.0
     row = slope if slope > 0 else bytes_[most] / most
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
-    return Measured(name, times, passes, row=row, samples=size, **found)
+    return Measured(name, times, passes, row=row, samples=size, relabelled=relabelled, **found)
+
+
+def _change(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Return by which part of the greater of two epochs their passes differ."""
+    first, second = sum(one), sum(other)
+    return (second - first) / max(first, second)
 
 
 def _sizes(session: Session, samples: int) -> dict[str, int]:

@@ -15,7 +15,7 @@ import torch
 from ...core.types import Cost
 from ...errors import RunError
 from ...plugin.host import registered
-from ...recipe.load import read_recipe
+from ...recipe.load import read_recipe, recipe_from_mapping
 from ...recipe.options import Recipe
 from ...subjects.assemble import build_part
 from ...subjects.brought import Brought
@@ -74,7 +74,11 @@ def plan(source: str | Path | Mapping[str, Any], overrides: Sequence[str], asked
         y = torch.arange(_STAND_INS) % classes
         brought = Brought.of(None, (x, y), (x[:2], y[:2]), None, None, None, classes)
     with registered("task", brought.task):
-        recipe = read_recipe(brought.into(source, None), overrides)
+        chosen = brought.into(source, None)
+        if isinstance(chosen, Mapping):
+            recipe = recipe_from_mapping(chosen, overrides)
+        else:
+            recipe = read_recipe(chosen, overrides)
         devices, batch = asked.nodes * asked.gpus, recipe.train.batch_size
         if batch < devices:
             raise RunError(
@@ -85,7 +89,8 @@ def plan(source: str | Path | Mapping[str, Any], overrides: Sequence[str], asked
         validating = _validation(recipe)
     if asked.stand_in is not None:
         found = dataclasses.replace(found, samples=asked.stand_in[2])
-    return _planned(recipe, asked, found, validating)
+    name = recipe.name if isinstance(source, Mapping) else Path(source).stem
+    return _planned(name, recipe, asked, found, validating)
 
 
 def _validation(recipe: Recipe) -> Cost:
@@ -103,7 +108,7 @@ def cost_of(found: Measured, faster: float = 1.0) -> UpdateCost:
     return UpdateCost(fixed / faster, row / faster, found.parameters, memory)
 
 
-def _planned(recipe: Recipe, asked: Asked, found: Measured, validating: Cost) -> dict[str, Any]:
+def _planned(name: str, recipe: Recipe, asked: Asked, found: Measured, validating: Cost) -> dict[str, Any]:
     train, last = recipe.train, recipe.train.epochs - 1
     batches = math.ceil(found.samples / train.batch_size)
     cost, passes = cost_of(found, asked.faster), _by_epoch(found.passes, train.epochs)
@@ -125,7 +130,7 @@ def _planned(recipe: Recipe, asked: Asked, found: Measured, validating: Cost) ->
     memories = found.memories * found.samples
     limit, why = breaks(cost, train.batch_size, asked.gpus, asked.links)
     return {
-        "recipe": recipe.name,
+        "recipe": name,
         "nodes": asked.nodes,
         "gpus": asked.gpus,
         "rows": int(at.rows),
@@ -217,6 +222,11 @@ def _words(recipe: Recipe, asked: Asked, found: Measured, at: Prediction) -> lis
         f"Assumed: a device computes {asked.faster:g} times as fast as that one, and "
         f"{asked.efficiency:.0%} of the speed is reached, for stragglers and the reading of data.",
     ]
+    if found.relabelled:
+        words.append(
+            "Assumed: the model is right about every clean sample. The passes of the method depend on that, "
+            "and those of a trained model will be fewer."
+        )
     if at.devices > 1:
         words.append(
             f"Assumed: {links.within / 1e9:g} GB/s between the devices of a node, {links.between / 1e9:g} "

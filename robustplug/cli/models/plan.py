@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .echo import echo
+from ..echo import echo
 
 _COUNT, _ABOVE = click.IntRange(min=1), click.FloatRange(min=0, min_open=True)
 
@@ -64,10 +64,10 @@ def plan(
     \b
     robustplug plan iaat-imagenet --nodes 8 --gpus 8 --shape 3,224,224
     """
-    from ..runs.folder import write_json, writing
-    from ..training.planning.plan import Asked
-    from ..training.planning.plan import plan as make_plan
-    from ..training.planning.scaling import Links
+    from ...runs.folder import write_json, writing
+    from ...training.planning.plan import Asked
+    from ...training.planning.plan import plan as make_plan
+    from ...training.planning.scaling import Links
 
     links = Links(within * 1e9, between * 1e9)
     stand_in = None if shape is None else (shape, classes, samples)

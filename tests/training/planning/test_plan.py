@@ -1,0 +1,150 @@
+"""`robustplug plan`: what is measured here, what is arithmetic, and what it says of both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import robustplug
+from robustplug.core.types import Cost
+from robustplug.errors import RunError
+from robustplug.training.planning.measure import Measured
+from robustplug.training.planning.plan import Asked, _by_epoch, cost_of, plan
+from robustplug.training.planning.scaling import Links
+from tests.cli.conftest import run_cli
+
+TINY = ["model.width=2", "method.perturbation.steps=3", "train.batch_size=8", "validate.samples=10"]
+
+
+@pytest.fixture(scope="module")
+def planned() -> dict[str, Any]:
+    asked = Asked(nodes=2, gpus=2, price=3.0, seconds=3.0, links=Links(1e9, 1e8, 1e-5))
+    return plan("pgd-at", [*TINY, "train.device=cpu"], asked)
+
+
+def test_passes_and_updates_are_those_of_the_recipe(planned: dict[str, Any]) -> None:
+    info = robustplug.build("task", "digits").info
+    cost = robustplug.build("method", "pgd-at", perturbation={"use": "pgd", "steps": 3}).cost()
+    assert cost == Cost(4, 4)
+    passes = planned["passes"]
+    assert (passes["forwards_per_sample"], passes["backwards_per_sample"]) == tuple(cost)
+    assert passes["total"] == 8 * info.sizes["train"] * planned["epochs"]
+    assert planned["updates"] == -(-info.sizes["train"] // 8) * planned["epochs"]
+    assert (planned["batch_size"], planned["rows"]) == (8, 2)
+
+
+def test_hours_memory_and_cost_follow_from_what_is_measured(planned: dict[str, Any]) -> None:
+    network = robustplug.build("model", "small-cnn", width=2, info=robustplug.build("task", "digits").info)
+    weights = sum(each.numel() * 4 for each in network.parameters())
+    assert planned["measured"]["gradient_bytes"] == weights
+    # Weights, gradients and momentum; a checkpoint has no gradients.
+    assert 3 * weights <= planned["memory"]["state"] < 3 * weights + 2000
+    assert 2 * weights <= planned["checkpoint_bytes"] < 2 * weights + 4000
+    update = planned["update"]
+    measured, rows = planned["measured"], planned["rows"]
+    assert update["computing"] == pytest.approx(measured["fixed"] + rows * measured["row"])
+    assert update["seconds"] == pytest.approx(update["computing"] + update["exchange"])
+    hours = planned["hours"]
+    assert hours["training"] == pytest.approx(planned["updates"] * update["seconds"] / 0.9 / 3600)
+    assert planned["device_hours"] == pytest.approx(4 * hours["total"])
+    assert planned["cost"] == pytest.approx(3.0 * planned["device_hours"])
+    said = " ".join(planned["how"])
+    assert "Measured here" in said
+    assert "Assumed: 1 GB/s between the devices of a node, 0.1 GB/s between nodes" in said
+    assert json.loads(json.dumps(planned)) == planned
+
+
+def test_between_two_epochs_of_other_cost_the_greater_counts() -> None:
+    cheap, dear = (31.0, 31.0), (53.0, 51.0)
+    assert _by_epoch({0: cheap, 3: cheap, 6: dear, 8: dear}, 9) == [cheap] * 4 + [dear] * 5
+    assert _by_epoch({8: dear}, 9) == [dear] * 9
+
+
+def test_a_warm_up_is_found() -> None:
+    found = plan("iaat", [*TINY, "method.warmup=5", "train.epochs=12", "train.device=cpu"], Asked(seconds=60))
+    tried = {int(epoch): tuple(each) for epoch, each in found["measured"]["passes"].items()}
+    # A clean forward, three steps and the update; then two candidates of three steps and a look come first.
+    assert tried[0] == tried[4] == (5.0, 4.0)
+    assert tried[11][0] >= 5.0 + 4.0
+    assert tried[5][1] >= 4.0 + 3.0
+    assert "right about every clean sample" in " ".join(found["how"])
+
+
+def test_a_faster_device_and_a_memory_are_taken_into_account() -> None:
+    found = Measured("CPU", {2: 1.0, 4: 1.5}, {0: (1, 1)}, 8, 8, 1.0, 4, 8, 100)
+    cost = cost_of(found, faster=2.0)
+    assert (cost.fixed, cost.row, cost.gradients, cost.memory) == (0.25, 0.125, 8, 12.0)
+
+
+def test_the_command_says_what_is_measured_and_what_is_assumed(tmp_path: Path) -> None:
+    words = [word for each in TINY for word in ("--set", each)]
+    done = run_cli("plan", "pgd-at", "--seconds", "1", "--json", str(tmp_path / "plan.json"), *words)
+    assert done.exit_code == 0, done.output
+    for text in ("Measured here, on a", "Assumed: a device computes", "checkpoint", "same batch"):
+        assert text in done.output
+    assert " cost " not in done.output
+    assert json.loads((tmp_path / "plan.json").read_text())["cost"] is None
+
+
+def test_more_devices_than_rows_are_refused() -> None:
+    with pytest.raises(RunError, match="a batch of 8 rows is less than one for each of 16 devices"):
+        plan("pgd-at", TINY, Asked(nodes=2, gpus=8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 100 images in the layout of ImageNet, ten classes of random pixels."""
+    root, rng = tmp_path_factory.mktemp("imagenet"), np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 2)):
+        for label in range(10):
+            place = root / split / f"n{label:08d}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["pgd-at-imagenet", "iaat-imagenet"])
+def test_a_recipe_for_imagenet_makes_an_update_and_is_evaluated(
+    name: str, folder: Path, tmp_path: Path
+) -> None:
+    small = [
+        f"task.root={folder}",
+        "task.size=32",
+        "task.workers=0",
+        "task.validation=0.2",
+        "train.epochs=1",
+        "train.batch_size=64",
+        "train.device=cpu",
+        "method.perturbation.steps=2",
+        "method.vicinity.eps=4/255",
+        "validate.samples=4",
+        "validate.attack.steps=1",
+        "evaluate.samples=4",
+        "evaluate.attack.0.steps=2",
+    ]
+    if name == "iaat-imagenet":
+        small += ["method.warmup=0", "method.selection.steps=1"]
+    trained = robustplug.train(name, overrides=small, out=tmp_path / name)
+    assert len(trained.history) == 1
+    assert [row.skipped for row in trained.result.attacks] == ["", ""]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_imagenet_is_planned_without_its_data() -> None:
+    asked = Asked(nodes=16, gpus=8, seconds=1.0, stand_in=((3, 64, 64), 1000, 1_281_167))
+    found = plan("iaat-imagenet", ["train.device=cpu"], asked)
+    assert (found["rows"], found["updates"]) == (32, 313 * 110)
+    assert 90e6 < found["measured"]["gradient_bytes"] < 110e6, "25.6 million weights"
+    # A radius for each image, and 32 snapshots of all.
+    assert found["checkpoint_bytes"] > 200e6 + 33 * 4 * 1_281_167
+    assert "stand in" in " ".join(found["how"])
