@@ -233,4 +233,5 @@ def robustplug_perturbations() -> Iterable[Component]:
         GreedyOptions,
         "the best change of one value at a time, from logits only",
         trial={"rounds": 2, "candidates": 4},
+        traits=Traits(excludes={"parameters": "it moves the values of inputs: use grid or worst-of-k"}),
     )

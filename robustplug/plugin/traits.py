@@ -24,6 +24,8 @@ TRAITS: Mapping[str, str] = {
     "discrete": "a point on the way to a legal one need not be legal: whole numbers, numbers of pixels",
     "few-pixels": "legal are any values of some pixels, or of a square of them",
     "parameters": "legal are images of parameters, such as angles; gradients of the inputs lead to none",
+    "whole-parameters": "those parameters are whole numbers, without gradients",
+    "over-parameters": "the perturbation runs the attacks inside it on the parameters, which form a box",
     "moves": "samples are moved or drawn; given by every perturbation and vicinity that declares no other",
     "draws-labels": "the label map draws a label at random",
     "ignores-target": "the loss uses the true label, whatever the label map returns",
@@ -44,7 +46,9 @@ TRAITS: Mapping[str, str] = {
 }
 """The traits that the components of robustplug use; a plugin may add its own."""
 
-SETS = frozenset({"norm-ball", "l1-ball", "coordinates", "discrete", "few-pixels", "parameters"})
+SETS = frozenset(
+    {"norm-ball", "l1-ball", "coordinates", "discrete", "few-pixels", "parameters", "whole-parameters"}
+)
 """Traits of a set of legal perturbations. Attacks, and vicinities around another, need or exclude them of the
 vicinity that they are used with, in training and in every evaluation, and of nothing else."""
 

@@ -16,6 +16,8 @@ from .options import Recipe
 _STILL: dict[Kind, str] = {"perturbation": "stays", "vicinity": "plain"}
 # Traits of what makes the targets of a loss rows of shares.
 _ROWS = frozenset({"rows", "mixtures", "mixed-views", "predictions", "clean-outputs"})
+# Traits of the set that parameters form.
+_BOX = frozenset({"plain", "coordinates"})
 _TARGETS = {"numbers": "class numbers", "rows": "rows of shares"}
 
 
@@ -155,21 +157,25 @@ def threat_in(vicinity: Use, registry: Registry) -> Use:
 
 def misfit(attack: Use, vicinity: Use, registry: Registry) -> str:
     """Return why a resolved attack cannot keep to the legal perturbations of a vicinity; "" if it can."""
-    component = registry.get("perturbation", attack.name)
-    if why := _barred("perturbation", attack, vicinity, registry):
-        threat = threat_in(vicinity, registry).name
-        return f'perturbation "{attack.name}" cannot keep to vicinity "{threat}": {why}'
-    inner = [each for _, each in _inside(attack, component, "perturbation")]
-    return next((why for each in inner if (why := misfit(each, vicinity, registry))), "")
-
-
-def _barred(kind: Kind, reference: Use, vicinity: Use, registry: Registry) -> str:
-    """Return the reason of the first trait of a set that a component lacks or excludes; "" if none."""
     threat = threat_in(vicinity, registry)
-    own = traits_of("vicinity", threat, registry).gives
-    traits = traits_of(kind, reference, registry)
-    lacking = [why for trait, why in traits.needs.items() if trait in SETS and trait not in own]
-    barred = [why for trait, why in traits.excludes.items() if trait in SETS and trait in own]
+    gives = traits_of("vicinity", threat, registry).gives
+    return _misfit(attack, gives, f'vicinity "{threat.name}"', registry)
+
+
+def _misfit(attack: Use, gives: frozenset[str], where: str, registry: Registry) -> str:
+    component, traits = registry.get("perturbation", attack.name), traits_of("perturbation", attack, registry)
+    if why := _lacking(traits, gives):
+        return f'perturbation "{attack.name}" cannot keep to {where}: {why}'
+    if "over-parameters" in traits.gives:
+        gives, where = _BOX, f"the parameters of {where}"
+    inner = [each for _, each in _inside(attack, component, "perturbation")]
+    return next((why for each in inner if (why := _misfit(each, gives, where, registry))), "")
+
+
+def _lacking(traits: Traits, gives: frozenset[str]) -> str:
+    """Return the reason of the first trait of a set that a component lacks or excludes; "" if none."""
+    lacking = [why for trait, why in traits.needs.items() if trait in SETS and trait not in gives]
+    barred = [why for trait, why in traits.excludes.items() if trait in SETS and trait in gives]
     return next(iter(lacking + barred), "")
 
 
@@ -215,7 +221,8 @@ def mismatched(vicinity: Use, path: KeyPath, registry: Registry) -> Iterator[Fin
     """Yield a finding for every vicinity inside a resolved one that the outer one cannot work with."""
     component = registry.get("vicinity", vicinity.name)
     for place, inner in _inside(vicinity, component, "vicinity"):
-        why = _barred("vicinity", vicinity, inner, registry)
+        gives = traits_of("vicinity", threat_in(inner, registry), registry).gives
+        why = _lacking(traits_of("vicinity", vicinity, registry), gives)
         if not why and len(place) > 1 and _draws(inner, registry):
             why = "it draws samples, and of several vicinities none may"
         if why:

@@ -140,7 +140,7 @@ def note_on_radius(vicinity: Vicinity, key: str, info: TaskInfo) -> str:
     """
     inner = getattr(vicinity, "inner", None)
     if inner is not None and vicinity.norm is None:
-        return note_on_radius(inner, key, info)
+        return note_on_radius(inner, f"{key}.inner", info)
     if info.shape is None or vicinity.norm not in (1.0, 2.0, math.inf):
         return ""
     low, high = (torch.as_tensor(side, dtype=torch.float64) for side in info.bounds)
@@ -153,7 +153,7 @@ def note_on_radius(vicinity: Vicinity, key: str, info: TaskInfo) -> str:
     sides = f"which range from {float(low.min()):g} to {float(high.max()):g}"
     if eps > reach * (1 + 1e-6):
         why = f"eps = {eps:g} is more than the largest distance between inputs, {sides}: every input is legal"
-        raise RecipeError([Problem(key, f"{why}{meant}", None, None)], "recipe")
+        raise RecipeError([Problem(f"{key}.eps", f"{why}{meant}", None, None)], "recipe")
     return (
         f"eps = {eps:g} is more than a quarter of the largest distance between inputs, {sides}; "
         f"this is no small perturbation{meant}"

@@ -233,7 +233,12 @@ def test_a_trained_patch_is_evaluated_in_the_patch(corner: None, tmp_path: Path)
 @pytest.mark.parametrize(
     ("lines", "overrides", "place", "said"),
     [
-        (['use = "mask"', "box = [4, 4, 5, 2]", 'inner = "linf"'], [], "r.toml:7", "reaches beyond images"),
+        (
+            ['use = "mask"', "box = [4, 4, 5, 2]", 'inner = { use = "linf" }'],
+            [],
+            "r.toml:7",
+            "reaches beyond images",
+        ),
         (
             ['use = "linf"', "eps = 8"],
             [],

@@ -201,18 +201,27 @@ _AT_ORIGIN = frozenset({"starts-at-origin"})
 _CLASSES = ("classes",)
 
 
+_VALUES = {
+    "parameters": "it moves the values of inputs: put it into in-parameters, or use grid or worst-of-k"
+}
+_MOVES_VALUES = Traits(excludes=_VALUES)
+
+
 def _momentum_traits(options: MomentumOptions) -> Traits:
-    return Traits(gives=_AT_ORIGIN if options.loss is None else frozenset())
+    return Traits(gives=_AT_ORIGIN if options.loss is None else frozenset(), excludes=_VALUES)
 
 
 def _fgsm_traits(options: FgsmOptions) -> Traits:
-    return Traits(gives=_AT_ORIGIN if options.start == "zero" and options.loss is None else frozenset())
+    first = options.start == "zero" and options.loss is None
+    return Traits(gives=_AT_ORIGIN if first else frozenset(), excludes=_VALUES)
 
 
 def _pgd_traits(options: PgdOptions) -> Traits:
     if options.target != "none":
-        return Traits(excludes={"mixtures": "a targeted attack needs one label, and a mixture has several"})
-    return Traits(gives=_AT_ORIGIN if options.start == "zero" and options.loss is None else frozenset())
+        why = "a targeted attack needs one label, and a mixture has several"
+        return Traits(excludes={"mixtures": why, **_VALUES})
+    first = options.start == "zero" and options.loss is None
+    return Traits(gives=_AT_ORIGIN if first else frozenset(), excludes=_VALUES)
 
 
 PERTURBATIONS = (
@@ -265,6 +274,7 @@ PERTURBATIONS = (
         "Croce & Hein 2020, arXiv:2003.01690",
         {"steps": 5},
         for_labels=_CLASSES,
+        traits=_MOVES_VALUES,
     ),
     Component(
         "apgd-dlr",
@@ -274,6 +284,7 @@ PERTURBATIONS = (
         "Croce & Hein 2020, arXiv:2003.01690",
         {"steps": 5},
         for_labels=_CLASSES,
+        traits=_MOVES_VALUES,
     ),
     Component(
         "apgd-t",
@@ -283,6 +294,7 @@ PERTURBATIONS = (
         "Croce & Hein 2020, arXiv:2003.01690",
         {"steps": 3, "targets": 2},
         for_labels=_CLASSES,
+        traits=_MOVES_VALUES,
     ),
     Component(
         "square",
