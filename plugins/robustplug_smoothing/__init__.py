@@ -164,6 +164,7 @@ class DenoiserOptions(MethodOptions):
     depth: Annotated[int, Bounds(ge=2, le=100)] = 17
     width: Size = 64
     vicinity: Use = use("l2", eps=0.25)
+    output_map: Use = use("behind-denoiser")
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,12 @@ def robustplug_output_maps() -> Iterable[Component]:
         "robustplug_smoothing.methods:MeanUnderNoise",
         summary="the mean of the predictions under the noise of a view",
         paper="Salman et al. 2019, arXiv:1906.04584",
+    )
+    yield Component(
+        "behind-denoiser",
+        "robustplug_smoothing.denoising:BehindDenoiser",
+        summary="the outputs behind the denoiser that the method trains",
+        paper=SALMAN_2020,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,18 @@ def denoised(options: DenoisedOptions, *, model: nn.Module, info: TaskInfo) -> n
     return Denoised(found.denoiser, model)
 
 
+class BehindDenoiser:
+    """g∘f: the model behind the denoiser of the method; the model alone for other methods."""
+
+    def __init__(self, options: object) -> None:
+        pass
+
+    def __call__(self, step: Step, view: View) -> Any:
+        """Return logits (N, K)."""
+        denoiser = getattr(step.method, "denoiser", None)
+        return step.forward(view.x if denoiser is None else step.forward(view.x, module=denoiser))
+
+
 class Denoiser(Method[DenoiserOptions]):
     """Train a denoiser in front of the model, which stays as it is: Salman et al. 2020.
 
@@ -120,22 +133,24 @@ class Denoiser(Method[DenoiserOptions]):
         return (Pass("denoiser", frozenset({"denoiser"})),)
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the noisy samples."""
+        """Return the samples with their noise."""
         noise = self.options.sigma * normal_like(point.x, step.rng)
-        return [View.of(point, "noisy", scored=False).replace(x=point.x + noise, penalty=self._loss)]
+        return [View.of(point, "noisy", info={**point.info, "noise": noise}, penalty=self._loss)]
 
     def _loss(self, step: Step, view: View) -> Tensor:
-        clean: Tensor = step.forward(view.x, module=self.denoiser)
+        noisy = view.replace(x=view.x + view.info["noise"])
         if self.options.objective == "mse":
-            return (clean - view.origin).square().flatten(1).mean(1)
+            clean: Tensor = step.forward(noisy.x, module=self.denoiser)
+            return (clean - view.x).square().flatten(1).mean(1)
         with torch.no_grad():
-            target = step.forward(view.origin).argmax(1)
-        return cross_entropy(step.forward(clean), target)
+            target = step.forward(view.x).argmax(1)
+        return cross_entropy(step.output(noisy), target)
 
     def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the largest change of a value by the denoiser."""
         (view,) = views
-        return {"denoised": (self.denoiser(view.x) - view.x).abs().flatten(1).amax(1)}
+        noisy = view.x + view.info["noise"]
+        return {"denoised": (self.denoiser(noisy) - noisy).abs().flatten(1).amax(1)}
 
     def export(self, model: nn.Module) -> nn.Module:
         """Return the model behind the denoiser."""

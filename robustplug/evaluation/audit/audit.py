@@ -105,7 +105,9 @@ def _elsewhere(folder: Path | None, result: Result) -> list[bool] | None:
         and each.meta.get("wrapper") == result.meta.get("wrapper")
         for row in each.attacks
         if row.bound == "upper"
-        and not row.skipped and not row.shift and (row.threat or result.threat) == result.threat
+        and not row.skipped
+        and not row.shift
+        and (row.threat or result.threat) == result.threat
     ]
     return [all(sample) for sample in zip(*found, strict=True)] if found else None
 
