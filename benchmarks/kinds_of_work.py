@@ -90,6 +90,7 @@ ON_DIGITS = (
     ),
     *("mixup", "n-fgsm", "pgd-at", "robmask", "sprout-official", "sprout-pgd", "sprout"),
     *("stability-product", "stability", "trades-mixup", "fat", "smooth-adv", "consistency", "macer"),
+    "smooth-mix",
 )
 
 
@@ -148,7 +149,11 @@ def works() -> list[Work]:
         training("hat", (*DIGITS, ATTACKS, *(f"method.helper.{size}" for size in SIZES)), [plain]),
         training("rslad", (*DIGITS, ATTACKS, *(f"method.teacher.{size}" for size in SIZES)), [robust]),
         *(training(around, (*DIGITS, ATTACKS, "method.warmup=2")) for around in ("swa", "gairat")),
-        training("ibp", (*DIGITS[:2], "model.hidden=[16]", ATTACKS)),
+        *(
+            training(name, (*DIGITS[:2], "model.hidden=[16]", ATTACKS))
+            for name in ("ibp", "crown-ibp", "sabr", "mtl-ibp")
+        ),
+        training("denoiser", (*DIGITS, ATTACKS, "method.width=4"), [plain]),
         training("pretrain", (*DIGITS, ATTACKS), out=pretrained),
         training("fine-tune", (*DIGITS, ATTACKS), [pretrained]),
         training(
