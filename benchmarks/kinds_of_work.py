@@ -91,6 +91,7 @@ ON_DIGITS = (
     ),
     *("mixup", "n-fgsm", "pgd-at", "robmask", "sprout-official", "sprout-pgd", "sprout"),
     *("stability-product", "stability", "trades-mixup", "fat", "smooth-adv", "consistency", "macer"),
+    "smooth-mix",
 )
 
 
@@ -153,7 +154,11 @@ def works() -> list[Work]:
             training("erm", (*DIGITS, ATTACKS, *BEHIND)),
             kind="checkpoints behind the training",
         ),
-        training("ibp", (*DIGITS[:2], "model.hidden=[16]", ATTACKS)),
+        *(
+            training(name, (*DIGITS[:2], "model.hidden=[16]", ATTACKS))
+            for name in ("ibp", "crown-ibp", "sabr", "mtl-ibp")
+        ),
+        training("denoiser", (*DIGITS, ATTACKS, "method.width=4"), [plain]),
         training("pretrain", (*DIGITS, ATTACKS), out=pretrained),
         training("fine-tune", (*DIGITS, ATTACKS), [pretrained]),
         training(

@@ -24,6 +24,8 @@ from robustplug.api import Batch
 from robustplug.devices.processes import Processes, start
 
 TRADES = {"perturbation": {"steps": 10}}
+# Past the warm-up, so that every part of the loss has a weight.
+BOUNDED = {"warmup": 0.0, "rampup": 0.0}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "erm": ("erm", {}),
     "sprout": ("sprout", {}),
@@ -33,6 +35,9 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "fast-trades": ("trades", {"perturbation": {"steps": 1, "start": "uniform"}}),
     "advprop": ("advprop", {}),
     "robmask": ("robmask", {}),
+    "ibp": ("ibp", BOUNDED),
+    "crown-ibp": ("crown-ibp", {**BOUNDED, "beta": 0.5}),
+    "crown-ibp-fused": ("crown-ibp", {**BOUNDED, "beta": 0.5, "fused": True}),
 }
 BY_HAND = "trades-by-hand"
 PAIRS = (
@@ -44,6 +49,9 @@ PAIRS = (
     f"fast-trades/{BY_HAND}",
     f"trades/{BY_HAND}",
     "robmask/advprop",
+    "ibp/erm",
+    "crown-ibp/erm",
+    "crown-ibp-fused/erm",
 )
 
 

@@ -14,6 +14,7 @@ from robustplug.api import (
     Natural,
     NonNegative,
     Positive,
+    Size,
     Use,
     hookimpl,
     use,
@@ -21,6 +22,9 @@ from robustplug.api import (
 
 COHEN = "Cohen et al. 2019, Certified Adversarial Robustness via Randomized Smoothing, arXiv:1902.02918"
 YANG = "Yang et al. 2020, Randomized Smoothing of All Shapes and Sizes, arXiv:2002.08118"
+SALMAN_2020 = (
+    "Salman et al. 2020, Denoised Smoothing: A Provable Defense for Pretrained Classifiers, arXiv:2003.01908"
+)
 
 Noise = Literal["gaussian", "uniform"]
 Norm = Literal["l2", "linf", "l1"]
@@ -144,6 +148,36 @@ class SmoothMixOptions(UnderNoiseOptions):
     perturbation: Use = use("pgd", steps=8, step_ratio=0.125, start="zero")
 
 
+@dataclass(frozen=True)
+class DenoiserOptions(MethodOptions):
+    """Options of `denoiser`.
+
+    Attributes:
+        sigma: σ, standard deviation of the Gaussian noise.
+        objective: "mse", the distance from the clean image, or "stability", the model's own prediction at it.
+        depth: number of convolutions of the denoiser.
+        width: channels between them.
+    """
+
+    sigma: Positive = 0.25
+    objective: Literal["mse", "stability"] = "mse"
+    depth: Annotated[int, Bounds(ge=2, le=100)] = 17
+    width: Size = 64
+    vicinity: Use = use("l2", eps=0.25)
+    output_map: Use = use("behind-denoiser")
+
+
+@dataclass(frozen=True)
+class DenoisedOptions:
+    """Options of the wrapper `denoised`.
+
+    Attributes:
+        run: folder of a run of the method `denoiser`, on images of the same channels.
+    """
+
+    run: str = ""
+
+
 @hookimpl
 def robustplug_output_maps() -> Iterable[Component]:
     """Offer the prediction under the noise of these methods, which their attacks ascend."""
@@ -152,6 +186,12 @@ def robustplug_output_maps() -> Iterable[Component]:
         "robustplug_smoothing.methods:MeanUnderNoise",
         summary="the mean of the predictions under the noise of a view",
         paper="Salman et al. 2019, arXiv:1906.04584",
+    )
+    yield Component(
+        "behind-denoiser",
+        "robustplug_smoothing.denoising:BehindDenoiser",
+        summary="the outputs behind the denoiser that the method trains",
+        paper=SALMAN_2020,
     )
 
 
@@ -194,6 +234,14 @@ def robustplug_methods() -> Iterable[Component]:
         "Robustness, arXiv:2111.09277",
         {"draws": 2, "perturbation": {"steps": 2}},
     )
+    yield Component(
+        "denoiser",
+        "robustplug_smoothing.denoising:Denoiser",
+        DenoiserOptions,
+        "a denoiser in front of a model that stays as it is",
+        SALMAN_2020,
+        {"depth": 2, "width": 2},
+    )
 
 
 @hookimpl
@@ -219,4 +267,11 @@ def robustplug_wrappers() -> Iterable[Component]:
         "the mean of the model's probabilities under noise",
         COHEN,
         {"draws": 8},
+    )
+    yield Component(
+        "denoised",
+        "robustplug_smoothing.denoising:denoised",
+        DenoisedOptions,
+        "the model behind the denoiser of a run",
+        SALMAN_2020,
     )

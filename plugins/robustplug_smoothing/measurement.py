@@ -44,6 +44,9 @@ class Smoothing:
         self.radii: Sequence[float] = options.radii
         self.confidence = 1 - options.alpha
         self.about = f"the model smoothed with {options.noise} noise (sigma = {options.sigma:g})"
+        if options.noise == "gaussian" and options.norm != "l2":
+            # Said, so that nobody takes the radius for one of a noise that is made for this norm.
+            self.about += f", and the {options.norm} ball within its certified L2 ball"
 
     @property
     def quantities(self) -> Sequence[Quantity]:

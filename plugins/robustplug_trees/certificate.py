@@ -104,8 +104,8 @@ def ensemble_in(model: nn.Module) -> tuple[Any, list[int] | None]:
             found = booster, None
         elif type(module).__name__ not in _PLAIN:
             raise Refused(
-                f"{type(module).__name__} is no ensemble of trees, or stands around one: it is about classifiers "
-                'of scikit-learn that are given as they are, and the model "lightgbm"'
+                f"{type(module).__name__} is no ensemble of trees, or stands around one: give a classifier "
+                'of scikit-learn as it is, or a run of the model "lightgbm"'
             )
         if source is not None:
             found = source, [int(each) for each in source.classes_]

@@ -252,7 +252,8 @@ def loss_cost_is_as_declared(subject: Subject) -> None:
     views = views_of(bench.method, step)
     step.meter, rows = Meter(), len(step.batch)
     with bench.optimizers.updating(step.pass_.update), step.rehearsal():
-        learned = [weight for weight in bench.model.parameters() if weight.requires_grad]
+        held = (*bench.model.parameters(), *bench.method.state.parameters())
+        learned = [weight for weight in held if weight.requires_grad]
         step.weight_gradients(step.total(views), learned)
     spent, declared = Cost(step.meter.forwards / rows, step.meter.backwards / rows), bench.method.loss_cost()
     require(

@@ -64,9 +64,9 @@ def test_a_dry_run_fills_every_section(tmp_path: Path) -> None:
     assert "errors" not in found
     names = {name for name in registry().names("method") if not registry().get("method", name).tasks}
     assert set(found["methods"]) == set(found["passes"]) == set(found["bits"])
-    certified = {"consistency", "ibp", "macer", "smooth-adv"}
+    certified = {"consistency", "crown-ibp", "ibp", "macer", "mtl-ibp", "sabr", "smooth-adv", "smooth-mix"}
     around = {"awp", "ema", "gairat", "gradalign", "swa"}
-    assert names - set(found["methods"]) == {"hat", "rslad"} | certified | around
+    assert names - set(found["methods"]) == {"denoiser", "hat", "rslad"} | certified | around
     for name, passes in found["passes"].items():
         if name != "iaat":  # the rows that it attacks depend on the data
             assert passes["declared"] == passes["ours"], name

@@ -11,8 +11,10 @@ from robustplug.testing.kit import all_checks
 # The reference code has no options to make it short, and gives a sample back that it does not break; the
 # smallest of torchvision's segmentation models has 3 million parameters.
 LONG = {"autoattack", "torchvision-segmentation"}
-# Installed apart from the others; see pyproject.toml.
-APART = {"torchattacks"}
+# Installed apart from the others, and the module that they need; see pyproject.toml.
+APART = {"torchattacks": "torchattacks"}
+# They need a run, which their own tests make.
+OF_A_RUN = {"denoised": "test_denoising.py"}
 # The tests of clusters run them, too.
 _JOBS = ("launcher_carries_out_jobs", "launcher_ends_what_is_cancelled")
 NEEDS_A_CLUSTER = {"ray": _JOBS, "slurm": _JOBS}
@@ -23,8 +25,10 @@ EXPECTED = {("autoattack", "ascends_a_linear_model"), ("n-fgsm", "ascends_a_line
 def marks(component: str, check: str) -> list[pytest.MarkDecorator]:
     found = [pytest.mark.slow] if component in LONG or check in NEEDS_A_CLUSTER.get(component, ()) else []
     if component in APART:
-        missing = importlib.util.find_spec(component) is None
-        found.append(pytest.mark.skipif(missing, reason=f"{component} is not installed"))
+        missing = importlib.util.find_spec(APART[component]) is None
+        found.append(pytest.mark.skipif(missing, reason=f"{APART[component]} is not installed"))
+    if component in OF_A_RUN:
+        found.append(pytest.mark.skip(reason=f"it needs a run: see {OF_A_RUN[component]}"))
     return [*found, pytest.mark.xfail(strict=True)] if (component, check) in EXPECTED else found
 
 

@@ -102,9 +102,9 @@ METHODS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
     (
         "MTL-IBP without bounds is adversarial training",
         "mtl-ibp",
-        {"alpha": 0, **BOUNDED, "vicinity": {"eps": 0.05}, "perturbation": {**PGD, "step_size": 0.02}},
+        {"alpha": 0, **BOUNDED, "vicinity": {"eps": 0.05}, "perturbation": {**PGD, "step_ratio": 0.4}},
         "pgd-at",
-        {"vicinity": {"eps": 0.05}, "perturbation": {**PGD, "step_size": 0.02}},
+        {"vicinity": {"eps": 0.05}, "perturbation": {**PGD, "step_ratio": 0.4}},
     ),
     (
         "AWP around TRADES with moves of no size",

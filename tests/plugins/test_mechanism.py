@@ -47,6 +47,7 @@ AT_WORK: dict[str, tuple[dict[str, Any], set[str]]] = {
     "consistency": ({}, {"noise"}),
     "macer": ({"draws": 3}, {"noise"}),
     "smooth-mix": ({"draws": 2, "perturbation": FAST}, {"moved", "noise"}),
+    "denoiser": ({"depth": 2, "width": 2}, {"denoised"}),
     "ibp": ({"warmup": 0.0, "rampup": 0.2}, {"bound"}),
     "crown-ibp": ({"warmup": 0.0, "rampup": 0.2, "beta": 0.5}, {"bound"}),
     "sabr": ({"warmup": 0.0, "rampup": 0.2, "perturbation": FAST}, {"bound"}),

@@ -208,6 +208,20 @@ def test_wrong_uses_say_what_to_do(changes: dict[str, Any], reason: str) -> None
     assert reason in row.skipped
 
 
+def test_a_radius_in_another_norm_says_that_it_is_that_of_the_l2_ball() -> None:
+    x, _ = data()
+    for kind, divided in (("l1", 1.0), ("linf", 2.0)):
+        changes = {"norm": kind, "threat": {"use": kind, "eps": 0.01}}
+        own, plain = the_row(certified(**changes)).certified, the_row(certified()).certified
+        assert own is not None
+        assert plain is not None
+        assert f"the {kind} ball within its certified L2 ball" in own.about
+        assert "ball" not in plain.about
+        expected = [max(each, -1.0) if each < 0 else each / divided for each in plain.radii]
+        assert list(own.radii) == pytest.approx(expected)
+    assert x[0].numel() == 4  # the root of which divides the radius in L∞
+
+
 def test_a_model_in_training_mode_and_uniform_noise_in_l2_are_refused() -> None:
     with pytest.raises(RecipeError, match="certifies l1 alone"):
         certified(noise="uniform")
