@@ -258,6 +258,7 @@ class Training:
             if processes.device.type == "cuda":
                 optimizers.rates_on(processes.device, torch.float32)
             loop.runner = runner_for(loop, fast, x, self.reporter.warn)
+            loop.ready = self.data.ready if "capture" in fast else None
         manifest = self.store.manifest
         earlier = frozenset[str]() if manifest is None else manifest.recipes
         return Session(loop, self.store.digest_for(parts.recipe), earlier=earlier)
@@ -310,7 +311,7 @@ class Training:
                 loop.check_last_loss(self._kept)
                 self._save(session)
 
-        batches = self.data.batches(session.epoch, session.batch)
+        batches = self.data.batches(session.epoch, session.batch, raw=loop.ready is not None)
         size, rows = self.data.size, recipe.train.batch_size
         loop.epoch(session.epoch, session.batch, batches, rows, size, after_batch, self._kept)
         self._close_epoch(session, began)
