@@ -1,4 +1,4 @@
-"""Two processes with a GPU each replay what they exchange, and give the bits of updates that are not captured."""
+"""Two processes with a GPU each replay what they exchange, with the bits of updates that are not captured."""
 
 from __future__ import annotations
 
