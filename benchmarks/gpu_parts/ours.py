@@ -127,6 +127,7 @@ class Ours:
                 recipe_from_mapping(recipe), Path(), reporter=noting(self.notes)
             )
         self.loop: Loop = self.training._session().loop
+        self._raw = self.loop.ready is not None
         self._static = [self.training.data.first()] * batches
 
     def epoch(self, data: bool = False, after: Callable[[int], None] = lambda batch: None) -> None:
@@ -137,7 +138,7 @@ class Ours:
                 the device already.
             after: called after each update with the number of updates of the epoch so far.
         """
-        batches = self.training.data.batches(0) if data else self._static
+        batches = self.training.data.batches(0, raw=self._raw) if data else self._static
         with self.machine.deterministic():
             self.loop.epoch(
                 0, 0, batches, self.rows, self.size, lambda progress: after(progress.batch), lambda: ""

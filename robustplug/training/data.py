@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from ..core.task import LabelledTask
 from ..core.types import Batch, Feed
 from ..recipe.errors import Problem, RecipeError
 from ..subjects.assemble import build_part, endless
+from ..subjects.data.task import ArrayTask
 
 if TYPE_CHECKING:
     from ..core.protocols import Augmentation
@@ -85,14 +86,30 @@ class TrainingData:
             else balanced_order(labels, self.task.info.classes or 0, seed, epoch),
         )
 
-    def batches(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+    @property
+    def ready(self) -> Callable[[Batch], Batch] | None:
+        """Return what augments and converts raw batches within an update; None where only the task does."""
+        # A class that is derived from it may change the batches that it serves.
+        if type(self.task) is ArrayTask and not self.augmentations:
+            return self.task.ready
+        return None
+
+    def batches(self, epoch: int, skip: int = 0, raw: bool = False) -> Iterator[Batch]:
         """Yield the batches of an epoch, without its first ones.
 
         The augmentation of a row depends on the seed of the run, the epoch, the batch and the row's place in
         the global batch.
+
+        Args:
+            epoch: number of the epoch.
+            skip: number of batches to leave out.
+            raw: whether `ready` is still to be called on them.
         """
         self._first = None
-        yield from self._served(epoch, skip)
+        if raw and isinstance(self.task, ArrayTask):
+            yield from self.task.raw_batches("train", self.feed(epoch, skip))
+        else:
+            yield from self._served(epoch, skip)
 
     def first(self) -> Batch:
         """Return the first batch, which is kept until an epoch starts: decoding it may take long."""

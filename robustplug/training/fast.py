@@ -121,6 +121,8 @@ def runner_for(loop: Loop, fast: Fast, x: object, tell: Callable[[str], None]) -
             (lambda own: not processes.any(not own)) if several else None,
         )
         never = uncapturable_exchange(device) if several else None
+        if several and loop.task.info.shape is None:
+            never = "processes must replay together, and their batches may differ in shape"
         if needs_sync(loop.method):
             never = "the method, or a component of it, declares that it waits for the device (needs_sync)"
         runner = Captured(whole, graphs, tell, never)

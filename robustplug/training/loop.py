@@ -200,6 +200,7 @@ class Loop:
         attacked: what attacks call in the place of the model; None for the model itself.
         micro_batch: largest number of rows that a process computes at once; None for all.
         runner: what runs the updates; each one as it is written, until another is set.
+        ready: augments and converts a batch as a part of its update; None for batches that are ready.
         generator: this process's generator, which is seeded for each update.
     """
 
@@ -222,6 +223,7 @@ class Loop:
     attacked: nn.Module | None = None
     micro_batch: int | None = None
     lr: float = 0.0
+    ready: Callable[[Batch], Batch] | None = None
     watch: Watch = field(init=False)
     runner: Runner = field(init=False)
     generator: torch.Generator = field(init=False)
@@ -262,8 +264,7 @@ class Loop:
             for number, batch in enumerate(batches, start=first):
                 rows = min(batch_size, sample_count - number * batch_size)
                 share = len(batch) * self.processes.world / rows
-                if self.channels_last:
-                    batch = replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
+                batch = batch if self.ready is not None else self._laid_out(batch)
                 passes = self.optimizers.complete(self.method.passes(self._progress(epoch, number, 1)))
                 for pass_ in passes:
                     progress = self._progress(epoch, number, len(passes))
@@ -274,6 +275,11 @@ class Loop:
         self.check_last_loss(kept)
         if self.average is not None:
             self.average.after_epoch(self.model, epoch)
+
+    def _laid_out(self, batch: Batch) -> Batch:
+        if not self.channels_last:
+            return batch
+        return replace(batch, x=batch.x.contiguous(memory_format=torch.channels_last))
 
     def _progress(self, epoch: int, batch: int, passes: int) -> Progress:
         updates = self.epochs * self.batches * passes
@@ -311,6 +317,8 @@ class Loop:
             watched: whether to check what the components change.
             between: calls what a graph of the update cannot hold.
         """
+        if self.ready is not None:
+            update = replace(update, batch=self._laid_out(self.ready(update.batch)))
         watch, pass_ = self.watch, update.pass_
         after: Callable[[object], None] = watch.after if watched else ignore
         if watched:

@@ -114,6 +114,7 @@ def make_session(
         if processes.device.type == "cuda":
             optimizers.rates_on(processes.device, torch.float32)
         loop.runner = runner_for(loop, fast, part, tell)
+        loop.ready = data.ready if "capture" in fast else None
     earlier = frozenset[str]() if store.manifest is None else store.manifest.recipes
     digest = store.digest_for(parts.recipe)
     return Session(loop, digest, earlier=earlier, batches_with=data.count_with)

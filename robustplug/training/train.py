@@ -242,7 +242,7 @@ class Training:
                 loop.check_last_loss(self._kept)
                 self._save(session)
 
-        batches = self.data.batches(session.epoch, session.batch)
+        batches = self.data.batches(session.epoch, session.batch, raw=loop.ready is not None)
         size, rows = self.data.size, recipe.train.batch_size
         loop.epoch(session.epoch, session.batch, batches, rows, size, after_batch, self._kept)
         self._close_epoch(session, began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -29,6 +30,21 @@ def test_the_option_runs_the_marked_tests_alone_and_without_workers() -> None:
     )
     found = [line for line in done.stdout.splitlines() if "::" in line]
     assert found, done.stdout + done.stderr
-    files = ("tests/gpu/test_training.py", "tests/gpu/test_data.py", "tests/gpu/test_attacks.py")
-    assert all(line.startswith(files) for line in found)
+    files = [f"tests/gpu/test_{name}.py" for name in ("training", "data", "attacks", "processes")]
+    assert all(line.startswith(tuple(files)) for line in found)
     assert "worker" not in done.stdout
+
+
+def test_no_test_starts_a_process_with_an_environment_that_shows_it_a_gpu() -> None:
+    """Environments are made from the present one, in which there is none."""
+    found, given = 0, []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        own = [word.value for call in calls for word in call.keywords if word.arg == "env"]
+        found += len(own)
+        made_here = "os.environ" in text or "import environment" in text or "self.variables" in text
+        given += [path.name for value in own if isinstance(value, ast.Dict) and None not in value.keys]
+        given += [path.name] * (bool(own) and not made_here)
+    assert found > 5
+    assert given == []

@@ -9,7 +9,7 @@ import pytest
 
 import robustplug
 
-from ..training.runs import outcome, tiny
+from ..training.runs import merged, outcome, tiny
 
 pytestmark = pytest.mark.gpu
 
@@ -40,6 +40,26 @@ def trained(folder: Path, method: str, **train: Any) -> dict[str, Any]:
 def test_captured_updates_change_no_bit(tmp_path: Path, method: str) -> None:
     eager = trained(tmp_path / "eager", method, fast="off")
     assert trained(tmp_path / "captured", method, fast="capture") == eager
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"schedule": {"use": "torch:OneCycleLR"}},
+        {"optimizer": {"use": "torch:Adagrad", "lr": 0.01}, "schedule": {"use": "cosine"}},
+        {"optimizer": {"use": "adamw", "lr": 0.01}, "schedule": {"use": "torch:OneCycleLR"}},
+        {"task": {"augment": True}},
+    ],
+    ids=["momentum", "adagrad", "beta", "augmented"],
+)
+def test_every_optimizer_and_the_augmentation_change_no_bit(tmp_path: Path, tables: dict[str, Any]) -> None:
+    found = []
+    for fast in ("off", "capture"):
+        train = {"device": "cuda", "batch_size": 16, "fast": fast}
+        recipe = tiny("pgd-at", train=train) | {k: v for k, v in tables.items() if k != "task"}
+        robustplug.train(merged(recipe, {"task": tables.get("task", {})}), out=tmp_path / fast)
+        found.append({name: outcome(tmp_path / fast)[name] for name in LEFT})
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("method", ["iaat", "robmask", "advprop", "interpolated"])

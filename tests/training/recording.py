@@ -56,7 +56,7 @@ def at(tensor: Tensor) -> int:
 def finish(result: Any) -> None:
     """Wait for what processes exchange: on a GPU, the stream would."""
     for leaf in pytree.tree_leaves(result):
-        if isinstance(leaf, torch.ScriptObject) and "Work" in str(leaf._type()):  # type: ignore[attr-defined]
+        if isinstance(leaf, torch.ScriptObject) and "Work" in str(leaf._type()):
             _C._distributed_c10d.Work.unbox(leaf).wait()
 
 

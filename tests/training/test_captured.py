@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import robustplug
+from robustplug.builtin.tasks import augment
 from robustplug.errors import RunError
 from robustplug.plugin.component import Component, NoOptions
 from robustplug.plugin.host import registry
@@ -96,6 +97,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_every_setting_gives_the_same_bits_captured(variant: str, tmp_path: Path) -> None:
     made, told = compared(small("pgd-at", **VARIANTS[variant]), tmp_path)
     assert (replays(made), told.slower) == (REPLAYS, [])
+
+
+def test_graphs_hold_the_augmentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cropped, crop = list[int](), augment.random_crop
+
+    def counting(x: torch.Tensor, *given: Any) -> torch.Tensor:
+        cropped.append(len(x))
+        return crop(x, *given)
+
+    monkeypatch.setattr(augment, "random_crop", counting)
+    made, told = compared(small("pgd-at", task={"augment": True}), tmp_path)
+    assert (replays(made), told.slower) == (REPLAYS, [])
+    # Both runs look at a first batch. Of the 16 whole batches of two epochs, one crops all by Python, and the
+    # other the two first ones, three to warm up, and one while it is captured.
+    assert cropped.count(16) == (1 + 16) + (1 + 2 + 3 + 1)
 
 
 def test_an_average_that_begins_after_a_warm_up_is_in_the_graphs_from_then_on(tmp_path: Path) -> None:

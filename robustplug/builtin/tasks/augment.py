@@ -55,12 +55,19 @@ class Augmentation:
             feed: feed with the seed, epoch, batch size and rank.
             number: number of the batch in its epoch.
         """
+        return self.apply(x, to_device(self.draw(feed, number, len(x)), x.device))
+
+    def draw(self, feed: Feed, number: int, rows: int) -> Tensor:
+        """Draw what happens to each of this process's rows: first row and column, and 1 to mirror, (N, 3)."""
         rng = stream(feed.seed, "augment", feed.epoch, number)
         # Drawn for a full global batch, so that a smaller last batch or another rank changes no draw.
         shifts = torch.randint(2 * self.pad + 1, (2, feed.batch_size), generator=rng)
-        mirrored = torch.randint(2, (feed.batch_size,), generator=rng).bool()
-        mine = torch.arange(feed.batch_size)[feed.rank :: feed.world][: len(x)]
-        if self.pad:
-            top, left = to_device(shifts[:, mine], x.device)
-            x = random_crop(x, self.pad, top, left)
-        return random_flip(x, to_device(mirrored[mine], x.device)) if self.flip else x
+        mirrored = torch.randint(2, (1, feed.batch_size), generator=rng)
+        mine = torch.arange(feed.batch_size)[feed.rank :: feed.world][:rows]
+        return torch.cat([shifts, mirrored])[:, mine].T
+
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Change images (N, C, H, W) as it was drawn; the host does not wait for their device."""
+        top, left, mirrored = drawn.unbind(1)
+        x = random_crop(x, self.pad, top, left) if self.pad else x
+        return random_flip(x, mirrored.bool()) if self.flip else x

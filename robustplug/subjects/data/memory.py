@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,21 @@ from .statistics import channel_statistics, unit_floats
 
 # Changes the inputs (N, …) of a training batch: (inputs, feed, number of the batch) → inputs.
 Augment = Callable[[Tensor, Feed, int], Tensor]
+# What was drawn for the samples of a raw batch, in its info.
+DRAWN = "drawn"
+
+
+@runtime_checkable
+class DrawnAugment(Protocol):
+    """An `Augment` that draws apart from the work of the device."""
+
+    def draw(self, feed: Feed, number: int, rows: int) -> Tensor:
+        """Draw for the rows of a batch, (N, …) on the CPU."""
+        ...
+
+    def apply(self, x: Tensor, drawn: Tensor) -> Tensor:
+        """Return the inputs changed as it was drawn."""
+        ...
 
 
 class InMemory:
@@ -78,13 +93,27 @@ class InMemory:
 
     def batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
         """Yield the batches of one epoch of a split, on `feed.device`; see `index_batches`."""
+        return map(self.ready, self.raw_batches(split, feed))
+
+    def raw_batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        """Yield the same batches as they are kept, on `feed.device`, with what was drawn for each sample."""
         inputs, labels = self._on(split, feed.device)
+        augmentation = self._augmentation if feed.augment else None
         for number, positions in enumerate(index_batches(len(labels), feed), feed.skip):
             index = to_device(positions, feed.device)
-            x = inputs[index]
-            if feed.augment and self._augmentation is not None:
-                x = self._augmentation(x, feed, number)
-            yield Batch(unit_floats(x) if self.bounds == UNIT else x.float(), labels[index], index)
+            x, info = inputs[index], dict[str, Tensor]()
+            if isinstance(augmentation, DrawnAugment):
+                info[DRAWN] = to_device(augmentation.draw(feed, number, len(x)), feed.device)
+            elif augmentation is not None:
+                x = augmentation(x, feed, number)
+            yield Batch(x, labels[index], index, info)
+
+    def ready(self, batch: Batch) -> Batch:
+        """Return a raw batch augmented and in float32, which is work of its device alone."""
+        x, drawn = batch.x, batch.info.get(DRAWN)
+        if drawn is not None and isinstance(self._augmentation, DrawnAugment):
+            x = self._augmentation.apply(x, drawn)
+        return Batch(unit_floats(x) if self.bounds == UNIT else x.float(), batch.y, batch.index)
 
     def digest(self) -> str:
         """Return the SHA-256 of all inputs, labels and bounds."""

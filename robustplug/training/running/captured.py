@@ -152,8 +152,6 @@ class Captured:
         seen = self._seen.setdefault(update.pass_, _Seen())
         if self._never is not None:
             self._refuse(seen, self._never)
-        elif self._whole.agreed is not None and update.batch.info:
-            self._refuse(seen, "batches of several processes may be of different kinds")
         if seen.refused:
             return self._whole.compute(update)
         if update.inspected or update.last:
