@@ -111,10 +111,11 @@ def test_a_killed_command_does_not_make_a_table_again(
     monkeypatch.setattr(robustplug, "evaluate", never)
     monkeypatch.setattr(robustplug, "train", never)
     thesis.train({"train": [{"recipe": "m"}]}, 0, tmp_path)
-    kept = {"failed": "", **passes, "measures": {"success %": 60.0, "words changed": None}}
+    measured = {"success %": 60.0, "words changed": None}
+    kept = {"failed": "", **passes, "measures": measured}
     assert thesis.attacked(table, 0, tmp_path) == {"1-keyword": kept}
     shown = thesis.attacked({**table, "columns": {"accuracy %": 1}}, 0, tmp_path)["1-keyword"]
-    assert shown["measures"] == {**kept["measures"], "accuracy %": 40.0}
+    assert shown["measures"] == {**measured, "accuracy %": 40.0}
     training["mechanism"]["moved"] = 0.0
     finished.write_text(json.dumps({"meta": {"training": training}}), encoding="utf-8")
     with pytest.raises(SystemExit, match="m was not at work: moved did not move"):
