@@ -56,6 +56,19 @@ def test_agents_are_those_of_the_same_seed() -> None:
     }
 
 
+def test_a_plan_changes_the_options_that_a_row_sets() -> None:
+    rows = [
+        {"label": "a", "attack": {"use": "rl-attack", "epochs": 6}},
+        {"label": "b", "attack": {"use": "reactive-attack"}},
+        {"label": "c", "attack": {"use": "rl-attack", "epochs": 6}},
+    ]
+    assert thesis.rows_of({"rows": ["a", "b"], "attack": {"epochs": 1}}, {"row": rows}) == [
+        {"label": "a", "attack": {"use": "rl-attack", "epochs": 1}},
+        rows[1],
+    ]
+    assert thesis.rows_of({"rows": ["c"]}, {"row": rows}) == [rows[2]]
+
+
 def test_a_table_has_means_and_deviations_over_seeds() -> None:
     lines = thesis.lines_of(TABLE, seeds(row(60.0), row(70.0), row(80.0)))
     assert lines[-1] == "| attack | 70.0 ± 10.0 | 9 ± 0 | 0 of 3 |"
@@ -84,7 +97,7 @@ def test_a_killed_command_does_not_make_a_table_again(
     table = {"name": "t", "suite": "seq2sick", "rows": ["1-keyword"], "model": "m", "samples": 1, "batch": 1}
     means = {"success %": {"mean": 60.0, "count": 4}, "words changed": {"mean": None, "count": 0}}
     passes = {"forwards": 9.0, "backwards": 8.0, "prepared": 0}
-    rows = [{"name": "1-keyword", "skipped": "", **passes, "measures": means}]
+    rows = [{"name": "1-keyword", "skipped": "", "accuracy": 0.4, **passes, "measures": means}]
     (tmp_path / "evaluated-t").mkdir()
     (tmp_path / "evaluated-t" / "seq2sick.json").write_text(json.dumps({"attacks": rows}), encoding="utf-8")
     (tmp_path / "m").mkdir()
@@ -98,8 +111,11 @@ def test_a_killed_command_does_not_make_a_table_again(
     monkeypatch.setattr(robustplug, "evaluate", never)
     monkeypatch.setattr(robustplug, "train", never)
     thesis.train({"train": [{"recipe": "m"}]}, 0, tmp_path)
-    kept = {"failed": "", **passes, "measures": {"success %": 60.0, "words changed": None}}
+    measured = {"success %": 60.0, "words changed": None}
+    kept = {"failed": "", **passes, "measures": measured}
     assert thesis.attacked(table, 0, tmp_path) == {"1-keyword": kept}
+    shown = thesis.attacked({**table, "columns": {"accuracy %": 1}}, 0, tmp_path)["1-keyword"]
+    assert shown["measures"] == {**measured, "accuracy %": 40.0}
     training["mechanism"]["moved"] = 0.0
     finished.write_text(json.dumps({"meta": {"training": training}}), encoding="utf-8")
     with pytest.raises(SystemExit, match="m was not at work: moved did not move"):

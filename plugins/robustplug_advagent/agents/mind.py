@@ -128,16 +128,19 @@ class Mind:
         before = memory.sizes[owner]
         length = int(before.max())
         # Continuations of one dialogue share its tensors without copies.
-        shared = owner[:1] if len(owner) and bool((owner == owner[0]).all()) else owner
-        hidden = self.voice.trace(memory.heard.rows(owner), tail)
-
-        def onward(place: int) -> Tensor:
-            return self._onward.gates(hidden[:, place], tail[:, place])
+        alike = _alike(owner, tail)
+        shared = owner[:1] if alike else owner
+        hidden = self._trace(memory, owner, tail, alike)
 
         def returning(place: int) -> Tensor:
             return self._returning.gates(hidden[:, place], tail[:, place])
 
-        front = self._onward.run(onward, tail.shape[1], memory.last[owner])
+        def onward(rows: slice, places: slice, state: Tensor) -> Tensor:
+            seen, words = hidden[rows, places], tail[rows, places]
+            gates = self._onward.gates
+            return self._onward.run(lambda at: gates(seen[:, at], words[:, at]), words.shape[1], state)
+
+        front = _once(onward, memory.last[owner], alike, tail.shape[1])
         # From the back: first the continuation, then the dialogue before it.
         state = torch.zeros_like(front[:, 0])
         new, state = self._returning.run_back(returning, sizes, state, tail.shape[1])
@@ -169,9 +172,45 @@ class Mind:
         return self.voice.reply(self._after(memory, owner, tail, sizes), most)
 
     def _after(self, memory: Shared, owner: Tensor, tail: Tensor, sizes: Tensor) -> Heard:
-        heard = memory.heard.rows(owner)
         rows = torch.arange(len(owner), device=owner.device)
-        return heard._replace(hidden=self.voice.trace(heard, tail)[rows, sizes - 1])
+        states = self._trace(memory, owner, tail, _alike(owner, tail))
+        return memory.heard.rows(owner)._replace(hidden=states[rows, sizes - 1])
+
+    def _trace(self, memory: Shared, owner: Tensor, tail: Tensor, alike: int) -> Tensor:
+        """Return the reader's states (C, L, H) after each word of continuations, the first `alike` equal."""
+        heard = memory.heard.rows(owner)
+
+        def read(rows: slice, places: slice, state: Tensor) -> Tensor:
+            return self.voice.trace(Heard(state, heard.gates[rows]), tail[rows, places])
+
+        return _once(read, heard.hidden, alike, tail.shape[1])
+
+
+def _alike(owner: Tensor, tail: Tensor) -> int:
+    """Return how many first words all continuations have in common; 0 if they are of several dialogues.
+
+    Candidates for one place differ from there on only, so that the states before are computed once.
+    """
+    if len(owner) < 2 or not bool((owner == owner[0]).all()):
+        return 0
+    return int((tail == tail[:1]).all(0).long().cumprod(0).sum())
+
+
+def _once(run: Callable[[slice, slice, Tensor], Tensor], state: Tensor, alike: int, length: int) -> Tensor:
+    """Return the states (C, L, A) of a GRU, those that all rows have in common computed once.
+
+    Args:
+        run: function from rows, places and the state before them, (C, A), to the states there.
+        state: initial state, (C, A); equal rows if `alike` is above 0.
+        alike: number of first places whose inputs are equal in all rows.
+        length: number of places, L.
+    """
+    if not alike:
+        return run(slice(None), slice(None), state)
+    first = run(slice(1), slice(alike), state[:1]).expand(len(state), -1, -1)
+    if alike == length:
+        return first
+    return torch.cat([first, run(slice(None), slice(alike, None), first[:, -1])], 1)
 
 
 def _pooled(weights: Tensor, states: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def of_texts(data: Any, columns: Sequence[str] | None = None) -> bool:
         data: what somebody brings.
         columns: names of the input and the label column; None for the usual names, or else for all columns.
     """
-    first = next(iter(data.values()), None) if isinstance(data, Mapping) else data
+    first: Any = next(iter(data.values()), None) if isinstance(data, Mapping) else data
     if not is_hugging_face(first):
         return False
     known = {name.lower(): feature for name, feature in first.features.items()}

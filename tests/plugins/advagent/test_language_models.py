@@ -418,6 +418,9 @@ def test_one_command_evaluates_a_language_model(
     assert result.exit_code == 0, result.output
     row_found = json.loads(Path("found.json").read_text(encoding="utf-8"))["attacks"][1]
     assert row_found["attempted"] == 3
+    assert row_found["score"] == "success"
+    assert 0 <= row_found["share"] <= 1
+    assert "accuracy" not in row_found
     stopped = CliRunner().invoke(main, [*command, "--max-queries", "4", "--out", "other"])
     assert "bound of 4 requests is spent" in " ".join(stopped.output.split())
 

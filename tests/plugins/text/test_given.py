@@ -121,6 +121,7 @@ def test_a_data_set_of_texts_is_trained_on_as_texts(task: Any, shape: str, tmp_p
     elif shape == "splits":
         given = {"data": datasets.DatasetDict({"train": made(40), "dev": made(8), "test": made(4)})}
     run = robustplug.train(recipe, columns=("said", "stars"), out=tmp_path / "run", **given)
+    assert run.parts is not None
     train = 28 if shape == "one set" else 40
     assert run.parts.task.info.sizes == {"train": train, "validation": 8, "test": 4}
     assert isinstance(run.parts.task, TextTask)
