@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import robustplug
-from robustplug.api import Feed, Refused
+from robustplug.api import Feed
 from robustplug.builtin.tasks.mix import MixedTask
 from robustplug.plugin.build import build
 from robustplug.plugin.component import Use
@@ -147,9 +147,9 @@ def test_a_run_labels_the_extra_samples(generated: tuple[Tensor, Tensor], tmp_pa
     (tmp_path / "teacher" / WEIGHTS).unlink()
     again = robustplug.evaluate(tmp_path / "run")
     assert again.attacks[0].accuracy == run.result.attacks[0].accuracy
-    with pytest.raises(Refused, match="contains no finished run"):
+    with pytest.raises(RecipeError, match="is not the folder of a finished run"):
         robustplug.train(recipe, out=tmp_path / "second")
-    assert not (tmp_path / "second" / "checkpoints").exists()
+    assert not (tmp_path / "second").exists()
 
 
 def test_the_recipe_for_generated_images_trains(generated: tuple[Tensor, Tensor], tmp_path: Path) -> None:
