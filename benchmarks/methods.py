@@ -201,10 +201,17 @@ def row_of(name: str, folders: Mapping[int, Path]) -> Row:
         epochs = training["epochs"]
         recipe = recipe or (folder / "recipe.toml").read_text(encoding="utf-8")
         shares = [100 * row["accuracy"] for row in result["attacks"]]
-        passes = (epochs * training["forwards_per_sample"], epochs * training["backwards_per_sample"])
+        rows = epochs / (1 - extra_share(recipe))
+        passes = (rows * training["forwards_per_sample"], rows * training["backwards_per_sample"])
         grade = result.get("audit", {}).get("grade", "")
         seeds[seed] = Seed((shares[0], shares[1], shares[-1]), training["mechanism"], passes, grade)
     return Row(name, recipe, epochs, seeds)
+
+
+def extra_share(recipe: str) -> float:
+    """Return the share of extra samples in the batches of a recipe: an epoch has n / (1 − share) rows."""
+    task = tomllib.loads(recipe)["task"]
+    return float(task.get("share", 0.5)) if task["use"] == "mix" else 0.0
 
 
 def rows_of(folder: Path, studied: Mapping[str, Any], partial: bool = False) -> list[Row]:
@@ -282,12 +289,13 @@ def described(options: argparse.Namespace, rows: Sequence[Row]) -> tuple[str, st
         f"{min(passes):.0f} to {max(passes):.0f} passes per training sample, "
         f"seeds {seeds[0]} to {seeds[-1]}, the last checkpoint, {test}. "
     )
-    starts = [(row.name, re.search(r'from = ".*recipe-(.+)_seed-', row.recipe)) for row in rows]
+    starts = [(row.name, re.search(r'(?:from|teacher) = ".*recipe-(.+)_seed-', row.recipe)) for row in rows]
     taught = "; ".join(f"`{name}` from `{match[1]}`" for name, match in starts if match)
     text += f"Passes of a second network's own training are not counted: {taught}. " if taught else ""
     if any(seed.audit for row in rows for seed in row.seeds.values()):
-        text += "Audit: number of seeds and their [grade](evaluation.md#the-audit)."
-    return title, f"{text.strip()} What the papers claim is on the cards of the plugins."
+        text += "Audit: number of seeds and their [grade](evaluation.md#the-audit). "
+    text += "The last column is what the authors state, clean and robust, for CIFAR-10 at ε of about 8/255, "
+    return title, text + "by a network and an attack of their own; the cards of the plugins say where."
 
 
 def studied(options: argparse.Namespace) -> list[Row]:

@@ -30,10 +30,13 @@ import robustplug
 
 TOP = Path(__file__).resolve().parents[1]
 NUMBERS, PAGE = TOP / "benchmarks" / "results.json", TOP / "docs" / "results.md"
+CLAIMS = TOP / "benchmarks" / "claims.toml"
 # A card names the rows that it shows.
 SHOWN = re.compile(r"(<!-- results: (.+?) -->\n).*?(<!-- end -->)", re.S)
 # The run of a study whose one axis is the recipe.
 RUN = re.compile(r"recipe-(.+)_seed-\d+")
+# Keys that may name such a run.
+STARTS = ("from", "teacher")
 # A seed whose last accuracy is so many points below the median of its row has failed.
 FAILED = 10.0
 CONFIDENCE = 0.99
@@ -147,11 +150,27 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
+def claims() -> dict[str, dict[str, Any]]:
+    """Return what the authors of methods state, by name of the row."""
+    return tomllib.loads(CLAIMS.read_text(encoding="utf-8"))
+
+
+def claim(name: str) -> str:
+    """Return what the authors of a row's method state, as the cell of a table; "–" if nothing is known."""
+    found = claims().get(name)
+    if found is None:
+        return "–"
+    return f"{found['clean']:.2f} / {found['robust']:.2f} {found['attack']}; {found['model']}"
+
+
 def table(section: Section) -> list[str]:
-    """Return the rows as a Markdown table; a row whose method was not at work is refused."""
+    """Return the rows as a Markdown table; a row whose method was not at work is refused.
+
+    A table with a baseline also has what the authors state.
+    """
     audited = any(seed.audit for row in section.rows for seed in row.seeds.values())
     heads = ["recipe", *section.columns, "worst seed", "failed", "at work", "epochs", "forwards", "backwards"]
-    heads += ["audit"] * audited
+    heads += ["audit"] * audited + ["the authors, CIFAR-10"] * bool(section.baseline)
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in section.rows:
         if row.idle:
@@ -170,6 +189,7 @@ def table(section: Section) -> list[str]:
                 str(row.epochs),
                 *(f"{each:.0f}" for each in passes),
                 *([verdicts(seeds)] * audited),
+                *([claim(row.name)] * bool(section.baseline)),
             ]
         lines.append(f"| `{row.name}` | {' | '.join(cells)} |")
     return lines
@@ -227,24 +247,49 @@ def page(sections: Sequence[Section]) -> str:
 
 
 def card(text: str, sections: Sequence[Section]) -> str:
-    """Return a card with the rows that it names, from the first table that has all of them.
+    """Return a card with the rows that it names, from the tables that have all of them.
 
-    Raises:
-        StopIteration: no table has them.
+    Of the tables without a baseline, the first one has them; those with one follow, each with a sentence on
+    how the first row compares with the baseline.
     """
 
     def shown(match: re.Match[str]) -> str:
         names = match[2].split()
-        tables = [({row.name: row for row in section.rows}, section.columns) for section in sections]
-        rows, columns = next(each for each in tables if each[0].keys() >= set(names))
-        lines = [f"| recipe | {' | '.join(columns)} | worst seed |", "|---|---:|---:|---:|---:|"]
-        for name in names:
-            row = rows[name]
-            cells = [*(spread(row.column(number)) for number in range(3)), f"{min(row.column(-1)):.1f}"]
-            lines.append(f"| `{name}` | {' | '.join(cells)} |")
-        return f"{match[1]}\n{chr(10).join(lines)}\n\n{match[3]}"
+        fitting = [each for each in sections if {row.name for row in each.rows} >= set(names)]
+        plain = [each for each in fitting if not each.baseline][:1]
+        blocks = ["\n".join(_rows(names, each)) for each in plain]
+        for each in (each for each in fitting if each.baseline):
+            rows = {row.name: row for row in each.rows}
+            seeds = len(rows[names[0]].seeds)
+            blocks.append(f"At one cost ({each.title}), mean and standard deviation of {seeds} seeds:")
+            blocks.append("\n".join(_rows(names, each)))
+            if names[0] != each.baseline and each.baseline in rows:
+                blocks.append(_judged(rows[names[0]], rows[each.baseline], each))
+        inside = "\n\n".join(blocks) or "Not measured yet."
+        return f"{match[1]}\n{inside}\n\n{match[3]}"
 
     return SHOWN.sub(shown, text)
+
+
+def _rows(names: Sequence[str], section: Section) -> list[str]:
+    rows = {row.name: row for row in section.rows}
+    lines = [f"| recipe | {' | '.join(section.columns)} | worst seed |", "|---|---:|---:|---:|---:|"]
+    for name in names:
+        row = rows[name]
+        cells = [*(spread(row.column(number)) for number in range(3)), f"{min(row.column(-1)):.1f}"]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines
+
+
+def _judged(row: Row, base: Row, section: Section) -> str:
+    """Say how a row compares with the baseline at the same cost."""
+    if row.idle:
+        return f"`{row.name}` was not at work: {', '.join(row.idle)} did not move."
+    mean, low, high = difference(row, base)
+    found = {"beats": low > 0, "falls below": high < 0, "is not told apart from": True}
+    kind = next(kind for kind, holds in found.items() if holds)
+    numbers = f"{mean:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}".replace("-", "−")
+    return f"Under {section.columns[-1]}, `{row.name}` {kind} `{base.name}`: {numbers}."
 
 
 def made(sections: Sequence[Section]) -> dict[Path, str]:
@@ -281,7 +326,7 @@ def made_again(row: Row, number: int, folder: Path, rows: Sequence[Row]) -> robu
 
     def begin(table: dict[str, Any]) -> None:
         for key, value in table.items():
-            named = RUN.fullmatch(Path(value).name) if key == "from" else None
+            named = RUN.fullmatch(Path(value).name) if key in STARTS and isinstance(value, str) else None
             if isinstance(value, dict):
                 begin(value)
             elif named is not None:

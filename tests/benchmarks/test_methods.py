@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import methods
+import modern
 import pytest
 import results
 
@@ -21,6 +22,9 @@ def test_a_schedule_takes_the_same_share_of_other_epochs() -> None:
     cat, made_for = methods.method_of("cat", "1/10")
     assert methods.paced(cat, made_for, 10)["eta"] == pytest.approx(0.0375)
     assert methods.paced(cat, made_for, 3)["eta"] == pytest.approx(0.05)
+    fat, made_for = methods.method_of("fat", 0.1)
+    assert fat["perturbation"]["milestones"] == [10, 19]
+    assert methods.paced(fat, made_for, 50)["perturbation"]["milestones"] == [20, 38]
     trades, made_for = methods.method_of("trades", 0.1)
     assert methods.paced(trades, made_for, 3) == trades
 
@@ -116,6 +120,47 @@ def test_a_card_shows_the_rows_that_it_names() -> None:
     assert "| `cat` | 98.0 ± 0.0 | 80.0 ± 0.0 | 71.0 ± 1.4 | 70.0 |\n\n<!-- end -->\nafter" in made
     assert results.card(made, [found]) == made
     assert results.card("no table", []) == "no table"
+    assert "Not measured yet." in results.card(text, [])
+
+
+def test_a_card_says_how_its_method_compares_at_one_cost() -> None:
+    rows = {"awp": seeds(70, 71, 72.5), "hat": seeds(60, 61, 62), "trades": seeds(70, 71, 72)}
+    plain = section(awp=seeds(1, 2), hat=seeds(1, 2), trades=seeds(1, 2))
+    study = dataclasses.replace(section(**rows), title="digits", baseline="trades")
+    text = "<!-- results: {} -->\n<!-- end -->\n"
+    made = results.card(text.format("hat trades"), [plain, study])
+    assert made.index("| 1.5 ± 0.7 |") < made.index(
+        "At one cost (digits), mean and standard deviation of 3 seeds:"
+    )
+    assert "`hat` falls below `trades`: −10.0 points, 95 % interval −10.0 to −10.0." in made
+    assert "`awp` is not told apart from `trades`: +0.2 points" in results.card(
+        text.format("awp"), [dataclasses.replace(study, rows=study.rows)]
+    )
+    assert "points" not in results.card(text.format("trades"), [study])
+    idle = dataclasses.replace(section(trades=seeds(1, 2), iaat=seeds(3, 4, radius=0.0)), baseline="trades")
+    assert "`iaat` was not at work: radius did not move." in results.card(text.format("iaat"), [idle])
+
+
+def test_what_the_authors_state_is_in_the_file_that_is_named() -> None:
+    for name, found in results.claims().items():
+        text = (results.TOP / found["source"]).read_text(encoding="utf-8")
+        for number in (found["clean"], found["robust"]):
+            assert f"{number:.2f}" in text, (name, number)
+        assert name in modern.ROWS
+    study = dataclasses.replace(section(trades=seeds(70, 71), erm=seeds(1, 2)), baseline="trades")
+    head, _, first, second = results.table(study)
+    assert head.endswith("| the authors, CIFAR-10 |")
+    assert first.endswith("| 84.92 / 53.18 AutoAttack; WRN-34-10 |")
+    assert second.endswith("| – |")
+
+
+def test_passes_of_an_epoch_with_extra_samples_are_those_for_each_other_sample() -> None:
+    assert methods.extra_share('task = { use = "mix", share = 0.75 }') == 0.75
+    assert methods.extra_share('task = { use = "digits" }') == 0
+    (extra,) = modern.EXTRA.values()
+    method = modern.method_for("trades-extra", modern.PLANS["modern"])[0]
+    both = [modern.passes_of_epoch(row, method) for row in ("trades-extra", "trades")]
+    assert both[0] * (1 - extra) == both[1]
 
 
 def test_another_seed_lies_in_the_interval() -> None:

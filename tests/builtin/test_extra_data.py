@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import tarfile
 import tomllib
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import robustplug
-from robustplug.api import Feed, Refused
+from robustplug.api import Feed
 from robustplug.builtin.tasks.mix import MixedTask
 from robustplug.plugin.build import build
 from robustplug.plugin.component import Use
@@ -29,17 +30,7 @@ from ..training.runs import TASK, merged, tiny
 from ..training.test_resume import check_resume
 
 COUNT, SHARE = 90, 0.7
-
-
-def smote(x: Tensor, y: Tensor, count: int, rng: torch.Generator, near: int = 5) -> tuple[Tensor, Tensor]:
-    """Draw samples between one of x and one of the nearest others of its class (Chawla et al. 2002)."""
-    chosen = torch.randint(len(x), (count,), generator=rng)
-    apart = torch.cdist(x.flatten(1)[chosen], x.flatten(1))
-    apart[(y[chosen][:, None] != y) | (torch.arange(len(x)) == chosen[:, None])] = torch.inf
-    others = apart.topk(near, largest=False).indices
-    other = others[torch.arange(count), torch.randint(near, (count,), generator=rng)]
-    between = torch.rand(count, 1, 1, 1, generator=rng)
-    return x[chosen] + between * (x[other] - x[chosen]), y[chosen]
+smote: Callable[..., tuple[Tensor, Tensor]] = importlib.import_module("benchmarks.generated").smote
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -156,9 +147,9 @@ def test_a_run_labels_the_extra_samples(generated: tuple[Tensor, Tensor], tmp_pa
     (tmp_path / "teacher" / WEIGHTS).unlink()
     again = robustplug.evaluate(tmp_path / "run")
     assert again.attacks[0].accuracy == run.result.attacks[0].accuracy
-    with pytest.raises(Refused, match="contains no finished run"):
+    with pytest.raises(RecipeError, match="is not the folder of a finished run"):
         robustplug.train(recipe, out=tmp_path / "second")
-    assert not (tmp_path / "second" / "checkpoints").exists()
+    assert not (tmp_path / "second").exists()
 
 
 def test_the_recipe_for_generated_images_trains(generated: tuple[Tensor, Tensor], tmp_path: Path) -> None:

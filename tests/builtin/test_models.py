@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+import robustplug
 from robustplug.builtin.models import MODELS, SmallCnn, WideResNet
 from robustplug.core.modules import Normalized
 from robustplug.core.random import isolated, stream
 from robustplug.core.types import TaskInfo
+from robustplug.recipe.toml.files import bundled_recipes
 
 COMPONENTS = {component.name: component for component in MODELS}
 CIFAR = TaskInfo({}, shape=(3, 32, 32), classes=10)
@@ -353,3 +357,14 @@ def test_an_activation_that_does_not_exist_is_named() -> None:
 
     with pytest.raises(ValueError, match='activation "swish" is none of relu, gelu, tanh, silu'):
         mlp(3, 2, activation="swish")
+
+
+@pytest.mark.slow
+def test_the_recipe_of_the_vit_learns_to_withstand_attacks(tmp_path: Path) -> None:
+    attack = {"evaluate": {"attack": [{"use": "pgd", "steps": 50, "restarts": 5}]}}
+    recipe = tomllib.loads(bundled_recipes()["vit"].read_text(encoding="utf-8")) | attack
+    robust = robustplug.train(recipe, out=tmp_path / "vit").result
+    plainly = {**recipe, "method": {"use": "erm", "vicinity": recipe["method"]["vicinity"]}}
+    plain = robustplug.train(plainly, out=tmp_path / "plain").result
+    assert robust.attacks[0].accuracy >= 0.9
+    assert robust.attacks[-1].accuracy >= plain.attacks[-1].accuracy + 0.4

@@ -204,7 +204,12 @@ def test_weights_go_both_ways_with_equal_logits(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("depth", "width", "activation", "count"),
-    [(28, 10, "relu", 36_479_194), (28, 10, "silu", 36_479_194), (34, 10, "relu", 46_160_474)],
+    [
+        (28, 10, "relu", 36_479_194),
+        (28, 10, "silu", 36_479_194),
+        (34, 10, "relu", 46_160_474),
+        (70, 16, "silu", 266_796_506),
+    ],
 )
 def test_the_sizes_of_the_published_networks(depth: int, width: int, activation: str, count: int) -> None:
     with torch.device("meta"):

@@ -18,7 +18,9 @@ BLOCKS = list(code_blocks(ROOT / "docs" / "training.md"))
 def test_a_table_can_be_read(block: Block) -> None:
     tables = tomllib.loads(block.text)
     assert block.language == "toml"
-    recipe = recipe_from_mapping({"task": {"use": "digits"}, "method": {"use": "erm"}, **tables})
+    # The runs that a table names are the reader's.
+    whole = {"task": {"use": "digits"}, "method": {"use": "erm"}, **tables}
+    recipe = recipe_from_mapping(whole, starts=False)
     for name in tables:
         assert getattr(recipe, name) is not None
 

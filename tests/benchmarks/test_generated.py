@@ -1,0 +1,42 @@
+"""Generated samples lie between training samples of a class, and the same seed gives the same."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import generated
+import numpy as np
+import pytest
+import torch
+
+
+def test_a_sample_is_between_two_neighbours_of_its_class() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.rand(60, 1, 2, 2, generator=rng), torch.arange(60) % 3
+    made, labels = generated.smote(x, y, 50, rng, near=3)
+    assert made.shape == (50, 1, 2, 2)
+    for point, label in zip(made.flatten(1), labels, strict=True):
+        own = x[y == label].flatten(1)
+        apart = torch.cdist(own, own)
+        # On a segment, the distances to both ends add up to its length.
+        to = torch.cdist(point[None], own, compute_mode="donot_use_mm_for_euclid_dist")[0]
+        between = to[:, None] + to[None] - torch.cdist(own, own, compute_mode="donot_use_mm_for_euclid_dist")
+        between.fill_diagonal_(1)
+        first, second = divmod(int(between.argmin()), len(own))
+        assert float(between.min()) < 1e-5
+        rank = min(int((apart[at] < apart[at, to_]).sum()) for at, to_ in ((first, second), (second, first)))
+        assert rank <= 3
+
+
+def test_the_file_is_made_of_training_samples_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        arguments = ["--task", "digits", "--count", "40", "--out", str(tmp_path / f"{name}.npz")]
+        monkeypatch.setattr(sys, "argv", ["generated.py", *arguments])
+        generated.main()
+    first, second = (np.load(tmp_path / f"{name}.npz") for name in ("a", "b"))
+    assert np.array_equal(first["image"], second["image"])
+    assert first["image"].shape == (40, 1, 8, 8)
+    assert first["label"].dtype == np.int64
+    x, _ = generated.training_samples({"use": "digits"})
+    assert len(x) == 1797 - 360 - 180
