@@ -25,7 +25,7 @@ from .folder import (
     numbered,
 )
 from .heads import names
-from .launch import began, restarted
+from .launch import agent, began
 from .stored import open_stored, with_epochs
 
 RUNS = Path("runs")
@@ -130,15 +130,22 @@ def choose_run(
 def begun_run(
     recipe: str | Path | Mapping[str, Any] | None, overrides: Sequence[str], out: str | Path | None
 ) -> Path | None:
-    """Return the unfinished run that this launch has begun, if its processes were started again; see `began`.
+    """Return the unfinished run that this launch has begun before; None without one, see `began`.
+
+    All processes must call it: the first one decides.
 
     Args:
         recipe, overrides, out: as for `choose_run`, of a new run.
     """
-    if recipe is None or not restarted():
+    if recipe is None or not agent():
         return None
-    known = numbered(RUNS, as_recipe(recipe, overrides).name) if out is None else [Path(out)]
-    return next((folder for folder in known[-1:] if began(folder) and not is_finished(folder)), None)
+    from ..devices.processes import start
+
+    asked = as_recipe(recipe, overrides)
+    known = numbered(RUNS, asked.name) if out is None else [Path(out)]
+    found = [str(folder) for folder in known[-1:] if began(folder) and not is_finished(folder)]
+    agreed = start(asked.train.device, "float32").lines_from_main(found)
+    return Path(agreed[0]) if agreed else None
 
 
 def stored_recipe(folder: Path) -> Recipe:

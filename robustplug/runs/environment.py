@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..plugin.host import host
-from .launch import LAUNCH, launch
 
 if TYPE_CHECKING:
     from ..devices.processes import Processes
@@ -37,7 +36,7 @@ def _git_commit() -> str | None:
 def describe_environment(processes: Processes) -> dict[str, Any]:
     """Return versions, plugins, device and the git commit of the working folder, as JSON."""
     device = processes.device
-    device_name = (
+    name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else platform.processor() or platform.machine()
@@ -48,9 +47,8 @@ def describe_environment(processes: Processes) -> dict[str, Any]:
         "packages": {package: _version(package) for package in PACKAGES},
         "plugins": {r.name: f"{r.distribution} {r.version}" for r in host().reports if r.status == "loaded"},
         "device": device.type,
-        "device_name": device_name,
+        "device_name": name,
         "processes": processes.world,
         "threads": torch.get_num_threads(),
         "git": _git_commit(),
-        **({LAUNCH: name} if (name := launch()) else {}),
     }

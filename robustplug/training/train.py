@@ -27,6 +27,7 @@ from ..plugin.host import host
 from ..runs.environment import describe_environment
 from ..runs.folder import JOURNAL, holds_run, refuse_occupied
 from ..runs.heads import names
+from ..runs.launch import LAUNCH, agent
 from ..runs.lock import locked
 from ..runs.result_file import result_to_json, seal_result
 from ..runs.stored import EXTENDED
@@ -162,12 +163,14 @@ class Training:
             observers=self.observers,
             score=score_name(self.parts.task),
         )
+        agents = sorted(set(self.processes.gather_lines([agent()])) - {""})
         before = None
         if self.resume:
             self._restore(session, restorable)
             before = extend(self.store, recipe) if self.processes.main else None
         elif self.processes.main:
-            start = {} if self._start is None else {"started_from": self._start}
+            start: dict[str, Any] = {} if self._start is None else {"started_from": self._start}
+            start |= {LAUNCH: agents} if agents else {}
             self.store.begin(recipe, describe_environment(self.processes) | start)
         if self.processes.main:
             host().run_start(self.info)

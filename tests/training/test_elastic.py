@@ -22,7 +22,7 @@ from robustplug.recipe.load import recipe_from_mapping
 from robustplug.recipe.write import write_recipe
 from robustplug.runs import checkpoint
 from robustplug.runs.heads import names
-from robustplug.runs.launch import began, launch
+from robustplug.runs.launch import agent, began
 from robustplug.training.session import dealt, pooled
 
 from .capturing import Told
@@ -93,23 +93,36 @@ def test_only_the_own_launch_goes_on_by_itself(tmp_path: Path, monkeypatch: pyte
     folder = tmp_path / "run"
     settings = tiny("erm", train={"checkpoint_batches": 1}, evaluate={"samples": 8}, validate={"samples": 8})
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    assert launch().endswith(f" {os.getppid()}")
     trained(settings, folder, 2)
-    assert not began(folder), "nothing was started again"
-    with pytest.raises(RunError, match="already contains a run"):
-        robustplug.train(settings, out=folder)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert began(folder)
+    assert read_json(folder / "environment.json")["launch"] == [agent()]
+    assert agent().endswith(f" {os.getppid()}")
+    assert began(folder), "the same agent has started its workers again"
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    assert not began(folder), "another launch"
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not began(folder), "another launch without a name"
     with pytest.raises(RunError, match="already contains a run"):
         robustplug.train(settings, out=folder)
     monkeypatch.undo()
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert not began(folder), "torchrun did not start it"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert robustplug.train(settings, out=folder).result.attacks
     assert len(read_json(folder / "result.json")["history"]) == 2
+    assert began(folder)
+    with pytest.raises(RunError, match="already contains a run"):
+        robustplug.train(settings, out=folder)
+
+
+def test_a_job_that_is_queued_again_goes_on_by_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "4711")
+    trained(tiny("erm", train={"checkpoint_batches": 1}), tmp_path / "run", 1)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    assert not began(tmp_path / "run"), "a launch of the same name, for the first time"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert began(tmp_path / "run")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "4712")
+    assert not began(tmp_path / "run")
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -169,13 +182,12 @@ def test_two_nodes_go_on_after_a_worker_was_killed(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(write_recipe(recipe_from_mapping(settings)))
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "pair"]
-    command += ["--local-addr", "127.0.0.1", "--max-restarts", "1"]
+    command += ["--local-addr", "127.0.0.1", "--max-restarts", "3"]
     command += ["-m", "robustplug", "train", "--recipe", "mine.toml", "--out", "run"]
+    # Else workers may read from the agents' store where those that died have listened.
+    own = {**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     with (tmp_path / "log").open("wb") as log:
-        agents = [
-            subprocess.Popen(command, env=environment(), cwd=tmp_path, stdout=log, stderr=log)
-            for _ in range(2)
-        ]
+        agents = [subprocess.Popen(command, env=own, cwd=tmp_path, stdout=log, stderr=log) for _ in range(2)]
         try:
             deadline = time.monotonic() + LIMIT
             while len(list((tmp_path / "run/checkpoints").glob("*.json"))) < 2:
@@ -189,4 +201,6 @@ def test_two_nodes_go_on_after_a_worker_was_killed(tmp_path: Path) -> None:
                 agent.kill()
     robustplug.train(settings, out=tmp_path / "alone")
     close(tmp_path / "run", tmp_path / "alone")
-    assert "resuming at epoch" in (tmp_path / "log").read_text()
+    said = (tmp_path / "log").read_text()
+    assert "resuming at epoch" in said
+    assert "already contains" not in said
