@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import scaling
 
 import robustplug
-from benchmarks import scaling
+from robustplug.plugin.build import build
+from robustplug.recipe.load import read_recipe
 
 
 def found(**seconds: float) -> dict[str, Any]:
