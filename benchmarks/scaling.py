@@ -1,6 +1,6 @@
 """Measure how training scales on the cores of this machine, and compare with the model that `plan` uses.
 
-    python -m benchmarks.scaling --json benchmarks/scaling.json
+    python -m benchmarks.scaling --write
 
 Updates of PGD adversarial training on the digits are timed with one and with two processes of one thread
 each: with the same batch (strong scaling), and with the same rows for each (weak scaling). Two cores share a
@@ -47,6 +47,8 @@ SETTINGS = (
     "evaluate.attack=[]",
 )
 DEVICES = (8, 64, 512)
+NUMBERS, PAGE = Path(__file__).with_name("scaling.json"), Path(__file__).parents[1] / "docs" / "clusters.md"
+BEGIN, END = "<!-- scaling -->\n", "<!-- end -->"
 
 
 def launch(processes: int, *module: str) -> subprocess.CompletedProcess[str]:
@@ -198,15 +200,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=2, help="times that each case is measured")
     parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--write", action="store_true", help="write scaling.json, and the table of the docs")
     parser.add_argument("--exchange", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.exchange is not None:
         exchange(options.exchange)
         return
     found = judged(measured(options.repeats))
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-    print("\n".join(lines(found)))
+    table = "\n".join(lines(found))
+    for file in [options.json] * (options.json is not None) + [NUMBERS] * options.write:
+        file.write_text(json.dumps(found, indent=2) + "\n")
+    if options.write:
+        text = PAGE.read_text()
+        begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+        PAGE.write_text(f"{text[:begin]}{table}\n{text[end:]}")
+    print(table)
 
 
 if __name__ == "__main__":

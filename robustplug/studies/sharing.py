@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -130,6 +131,8 @@ def share(
             what is asked for needs one process.
         Interrupted: Ctrl-C or SIGTERM was received; the same call goes on.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError("processes and launcher are for a command of one process: leave out torchrun")
     if not isinstance(model, str | Path):
         raise RunError(
             f"a {type(model).__name__} cannot be sent to other processes: give a run folder or a file, or "
@@ -243,7 +246,9 @@ class _Parts:
             self.failures[number] = failure.reason
             return
         found = sorted(self._place(number).glob("*.json"))
-        if found and self.finished is None:
+        if not found:
+            self.failures[number] = f"{self._place(number)} holds no result"
+        elif self.finished is None:
             self.finished = found[0]
             self.unsent.clear()
             others = [each for n, each in self.numbers.items() if n != number and n not in self.failures]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from robustplug.evaluation.evaluate import Evaluation
 from robustplug.evaluation.kept import share as shares
 from robustplug.evaluation.setting import Attack, Share
 from robustplug.recipe.errors import RecipeError
+from robustplug.runs.lock import holder
 from robustplug.studies.parts import Part, parse_job
 from robustplug.studies.sharing import sharing_of
 
@@ -68,13 +72,8 @@ def test_each_part_attacks_its_own_batches_and_reads_those_of_the_others(
     monkeypatch.setattr(shares, "PATIENCE", 60.0)
     found, turn = dict[int, Any](), threading.Lock()
 
-    class Alone(Noisy):
-        """Attack in one thread at a time: random numbers of the process are put back after an attack."""
-
-        def __call__(self, step: Any, view: View, vicinity: Any) -> View:
-            return super().__call__(step, view, vicinity)
-
-    # Two threads, as two processes: one of them computes while the other waits for its journal.
+    # Two threads, as two processes: one computes while the other waits, as random numbers of the process are
+    # put back after an attack.
     original = shares.SharedJournal.shared
 
     def waiting(self: Any, attack: int, again: Any) -> Iterator[Any]:
@@ -89,7 +88,7 @@ def test_each_part_attacks_its_own_batches_and_reads_those_of_the_others(
 
     def work(number: int) -> None:
         with turn:
-            found[number] = plain(rows(shared(tmp_path, number), Alone(), batch_size=2))
+            found[number] = plain(rows(shared(tmp_path, number), Noisy(), batch_size=2))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
     for thread in threads:
@@ -204,19 +203,23 @@ def test_a_part_is_a_job() -> None:
     assert parse_job(part.model_dump_json().encode()) == part
 
 
+def network_of(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Write a small network, and return its file and how it is opened."""
+    from safetensors.torch import save_file
+
+    info = robustplug.build("task", "digits").info
+    network = robustplug.build("model", "small-cnn", width=2, info=info)
+    save_file(network.state_dict(), folder / "net.safetensors")
+    more: dict[str, Any] = {"task": "digits", "architecture": {"use": "small-cnn", "width": 2}}
+    more |= {"samples": 48, "batch_size": 8, "device": "cpu", "threat": {"use": "linf", "eps": 0.1}}
+    return folder / "net.safetensors", more
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
 def test_two_processes_say_what_one_says(command: str, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    architecture = {"use": "small-cnn", "width": 2}
-    info = TaskInfo(sizes={"test": 1}, shape=(1, 8, 8), classes=10, mean=(0.5,), std=(0.5,))
-    network = robustplug.build("model", "small-cnn", width=2, info=info)
-    model = tmp_path / "net.safetensors"
-    save_file(network.state_dict(), model)
-    more: dict[str, Any] = {"task": "digits", "architecture": architecture, "samples": 48}
-    more |= {"batch_size": 8, "device": "cpu", "threat": {"use": "linf", "eps": 0.1}}
+    model, more = network_of(tmp_path)
     if command == "evaluate":
         attacks = [{"use": "pgd", "steps": 5, "restarts": 2}, {"use": "square", "queries": 50}]
         alone = robustplug.evaluate(model, attacks=attacks, out=tmp_path / "alone", **more)
@@ -231,3 +234,27 @@ def test_two_processes_say_what_one_says(command: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "both").iterdir()) == sorted(
         path.name for path in (tmp_path / "alone").iterdir()
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_part_whose_process_is_killed_changes_no_row(tmp_path: Path) -> None:
+    model, more = network_of(tmp_path)
+    attacks = [{"use": "pgd", "steps": 400}, {"use": "pgd", "steps": 100, "restarts": 2}]
+    alone = robustplug.evaluate(model, attacks=attacks, **more)
+    out, found = tmp_path / "both", list[Any]()
+    shares = out / "evaluation-shares"
+
+    def work() -> None:
+        found.append(robustplug.evaluate(model, attacks=attacks, out=out, processes=2, **more))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    until = time.monotonic() + 600
+    while not any(len(each.read_bytes().splitlines()) > 2 for each in shares.glob("share-0.journal")):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.kill(int(holder(shares / "part-0" / ".lock")["pid"]), signal.SIGKILL)
+    thread.join(600)
+    assert plain(found[0].attacks) == plain(alone.attacks)
+    assert not shares.exists()

@@ -77,7 +77,8 @@ class Row:
                     raise RunError(str(why)) from why
                 reason = str(why)
             except BaseException as error:  # one attack must not affect the results of the others
-                if ends_program(error):
+                # A part that lacks memory must not go on without the row, which others may finish.
+                if ends_program(error) or (self.evaluation.share is not None and out_of_memory(error)):
                     raise
                 reason = self._failure(error)
                 self.evaluation.reporter.warn(f"{self.attack.label} failed: {reason}")

@@ -15,6 +15,8 @@ import torch
 from ...core.modules import evaluating
 from ...core.protocols import SelfTrained
 from ...core.types import Batch, take
+from ...devices.determinism import deterministic
+from ...devices.precision import fitting_threads
 from ...errors import RunError, out_of_memory
 from ..fit_batch import process_memory
 from ..train import Training
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # BatchNorm needs two rows.
 _FEWEST = 2
+# Factor of the learning rate while updates are measured.
+_RATE = 1e-6
 # Epochs whose passes differ by less count as the same: passes may depend on the data.
 _SAME = 0.1
 # Part of the time for updates of growing size; the rest is for counting the passes of other epochs.
@@ -72,15 +76,38 @@ def measure(recipe: Recipe, rows: int, seconds: float) -> Measured:
         RunError: the model learns by itself, or not even the smallest update fits into memory.
     """
     train = dataclasses.replace(recipe.train, batch_size=max(_FEWEST, rows))
-    small = dataclasses.replace(recipe, train=train)
-    training = Training(small, Path())
+    training = Training(_harmless(dataclasses.replace(recipe, train=train)), Path())
     if isinstance(training.parts.model, SelfTrained):
         raise RunError("the model learns by itself, from all samples at once: there are no updates to plan")
+    x = training.data.first().x
+    try:
+        with fitting_threads(x), deterministic(train.deterministic is not False):
+            return _measured(training, recipe.train.epochs - 1, seconds)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise RunError(
+            f"not even an update of {_FEWEST} rows fits into memory here: plan on a larger machine, or take "
+            "smaller inputs with --shape"
+        ) from error
+
+
+def _harmless(recipe: Recipe) -> Recipe:
+    """Return a recipe whose updates hardly change the model: few rows at the rate of many would diverge."""
+    options = recipe.optimizer.options
+    if not isinstance(getattr(options, "lr", None), float):
+        return recipe
+    slow = dataclasses.replace(recipe.optimizer, options=dataclasses.replace(options, lr=_RATE * options.lr))
+    return dataclasses.replace(recipe, optimizer=slow)
+
+
+def _measured(training: Training, last: int, seconds: float) -> Measured:
+    """Measure updates of a training, of which `last` is the last epoch."""
     session, size = training._session(), training.data.size
     batch = training.data.first()
     # An untrained model is wrong, and methods that choose samples by that would spend next to nothing.
     relabelled = not training.parts.method.cost().known and training.parts.task.info.classes is not None
-    last, cuda = recipe.train.epochs - 1, training.processes.device.type == "cuda"
+    cuda = training.processes.device.type == "cuda"
 
     def update(epoch: int, count: int) -> tuple[float, float, tuple[float, float]]:
         """Return the seconds, the bytes and the passes of a row of an update."""
