@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .core.batches import balanced_order, endless_order, epoch_batches, index_batches, to_device
     from .core.calling.gradients import finite, to_unit
     from .core.calling.meter import Meter
+    from .core.calling.stand_ins import Averaged, Passed
     from .core.ensemble import Ensemble
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guards.libraries import attack_by_radius, guarded
@@ -148,19 +149,13 @@ _LAZY = {
         *("SparseVicinity", "UpdateSchedule", "Vicinity", "rate_at"),
     ),
     "core.random": (
-        "beta",
-        "derive",
-        "dirichlet",
-        "gamma",
-        "isolated",
-        "normal_like",
-        "stream",
-        "uniform_like",
+        *("beta", "derive", "dirichlet", "gamma", "isolated", "normal_like", "stream", "uniform_like"),
     ),
     "core.reporting": ("result_numbers",),
     "core.state": ("MethodState", "PerSample"),
     "core.step": ("Step",),
     "core.calling.meter": ("Meter",),
+    "core.calling.stand_ins": ("Averaged", "Passed"),
     "core.task": ("DescribedMeasures", "LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
     "core.types": (
         *("AttackResult", "Batch", "Cost", "EpochReport", "Feed", "ParamGroup", "Pass", "Progress"),
@@ -214,6 +209,7 @@ __all__ = [
     "ArrayTask",
     "AttackResult",
     "Augmentation",
+    "Averaged",
     "Averaging",
     "Batch",
     "BoundedVicinity",
@@ -259,6 +255,7 @@ __all__ = [
     "Panel",
     "ParamGroup",
     "Pass",
+    "Passed",
     "PerSample",
     "Perturbation",
     "PoolingTask",
