@@ -67,7 +67,7 @@ def test_a_mean_over_draws_finds_slopes_that_one_draw_hides() -> None:
 def test_the_mean_is_that_of_the_audit() -> None:
     from robustplug.evaluation.audit import preparation
 
-    assert preparation.Averaged is Averaged
+    assert vars(preparation)["Averaged"] is Averaged
     with isolated(1):
         model = Averaged(Shaky(WEIGHT, 1.0), 3)
         found = model(torch.full((2, SIZE), 0.7))
@@ -91,13 +91,14 @@ def test_gradients_go_past_a_part_that_has_none() -> None:
 
 
 def test_outputs_are_those_of_the_model_and_hooks_are_gone() -> None:
-    model = nn.Sequential(nn.Sequential(Rounding(3)), nn.Linear(SIZE, 2))
+    part, head = Rounding(3), nn.Linear(SIZE, 2)
+    model = nn.Sequential(nn.Sequential(part), head)
     x = torch.rand(4, SIZE, generator=stream(0, "x")).requires_grad_()
     passed = Passed(model, "0.0")
     assert torch.allclose(passed(x), model(x))
     (gradient,) = torch.autograd.grad(passed(x)[:, 0].sum(), x)
-    assert torch.allclose(gradient, model[1].weight[0].expand(4, -1))
-    assert not model[0][0]._forward_hooks
+    assert torch.allclose(gradient, head.weight[0].expand(4, -1))
+    assert not part._forward_hooks
 
 
 @pytest.mark.parametrize(
