@@ -29,19 +29,15 @@ class Eot:
         attack: the attack.
     """
 
+    # Each call has a stand-in of its own.
+    needs_sync = True
+
     def __init__(self, options: EotOptions, *, attack: Perturbation) -> None:
         self.draws, self.attack = options.draws, attack
-        self.needs_sync = bool(getattr(attack, "needs_sync", False))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view that the attack finds."""
-        meter = step.meter
-        before = meter.forwards, meter.backwards
-        found = self.attack(_on(step, Averaged(step.model, self.draws)), view, vicinity)
-        # A pass of the mean is one for each draw.
-        meter.forwards += (self.draws - 1) * (meter.forwards - before[0])
-        meter.backwards += (self.draws - 1) * (meter.backwards - before[1])
-        return found
+        return self.attack(_on(step, Averaged(step.model, self.draws)), view, vicinity)
 
     def cost(self, target: Cost) -> Cost:
         """Return the cost of the attack for each draw."""
@@ -59,9 +55,11 @@ class Bpda:
         attack: the attack.
     """
 
+    # Each call has a stand-in of its own.
+    needs_sync = True
+
     def __init__(self, options: BpdaOptions, *, attack: Perturbation) -> None:
         self.part, self.attack = options.part, attack
-        self.needs_sync = bool(getattr(attack, "needs_sync", False))
 
     def __call__(self, step: Step, view: View, vicinity: Vicinity) -> View:
         """Return the view that the attack finds.

@@ -53,6 +53,11 @@ class Averaged(nn.Module):
         return total / self.draws
 
 
+def passes(module: nn.Module) -> int:
+    """Return the number of passes through the model that one through its stand-in takes."""
+    return module.draws if isinstance(module, Averaged) else 1
+
+
 class Passed(nn.Module):
     """A model in which one part has the gradient of the identity; its outputs are those of the model.
 
