@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .core.batches import balanced_order, endless_order, epoch_batches, index_batches, to_device
     from .core.calling.gradients import finite, to_unit
     from .core.calling.meter import Meter
+    from .core.calling.stand_ins import Averaged, Passed
     from .core.ensemble import Ensemble
     from .core.functional import as_rows, cross_entropy, dlr, kl_divergence, margin
     from .core.guards.libraries import attack_by_radius, guarded
@@ -165,6 +166,7 @@ _LAZY = {
     "core.state": ("MethodState", "PerSample"),
     "core.step": ("Step",),
     "core.calling.meter": ("Meter",),
+    "core.calling.stand_ins": ("Averaged", "Passed"),
     "core.task": ("DescribedMeasures", "LabelledTask", "MeasuringTask", "PoolingTask", "Task"),
     "core.types": (
         *("AttackResult", "Batch", "Cost", "EpochReport", "Feed", "ParamGroup", "Pass", "Progress"),
@@ -214,6 +216,7 @@ __all__ = [
     "ArrayTask",
     "AttackResult",
     "Augmentation",
+    "Averaged",
     "Averaging",
     "Batch",
     "BoundedVicinity",
@@ -261,6 +264,7 @@ __all__ = [
     "Panel",
     "ParamGroup",
     "Pass",
+    "Passed",
     "PerSample",
     "Perturbation",
     "PoolingTask",

@@ -44,11 +44,28 @@ def ensemble(options: EnsembleOptions, *, model: nn.Module, info: TaskInfo) -> n
     return Averaged(model, *others)
 
 
+class Rounding(nn.Module):
+    """Round values between 0 and 1 to multiples of a fraction; the gradient is 0.
+
+    Args:
+        steps: number of these fractions from 0 to 1.
+    """
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the rounded values."""
+        return (x * self.steps).round() / self.steps
+
+
 class BitDepth(nn.Module):
     """Round inputs to few bits before the model sees them; the gradient of the rounding is 0.
 
     Xu et al. 2018, Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks,
-    arXiv:1704.01155. Attacks see a masked gradient; an audit, or a suite with `adaptive`, goes around it.
+    arXiv:1704.01155. Attacks see a masked gradient; an audit, a suite with `adaptive`, or `bpda` around an
+    attack, with part = "rounding", goes around it.
 
     Args:
         options: the number of bits.
@@ -58,7 +75,7 @@ class BitDepth(nn.Module):
 
     def __init__(self, options: BitDepthOptions, *, model: nn.Module, info: TaskInfo) -> None:
         super().__init__()
-        self.model, self.steps = model, 2**options.bits - 1
+        self.model, self.rounding = model, Rounding(2**options.bits - 1)
         low, high = (torch.as_tensor(side, dtype=torch.float32) for side in info.bounds)
         self.low, self.width = nn.Buffer(low, persistent=False), nn.Buffer(high - low, persistent=False)
 
@@ -67,6 +84,5 @@ class BitDepth(nn.Module):
         low, width = (
             side.view(1, -1, *(1,) * (x.dim() - 2)) if side.dim() else side for side in (self.low, self.width)
         )
-        rounded = ((x - low) / width * self.steps).round() / self.steps
-        outputs: Tensor = self.model(rounded * width + low)
+        outputs: Tensor = self.model(self.rounding((x - low) / width) * width + low)
         return outputs

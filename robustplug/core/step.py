@@ -15,6 +15,7 @@ from .calling.gradients import finite
 from .calling.inputs import Shared, call, writes_into
 from .calling.meter import Meter
 from .calling.restored import BatchNormMode, frozen, values_kept
+from .calling.stand_ins import passes
 from .functional import factors, failure
 from .state import MethodState
 from .types import Batch, Pass, Progress, View
@@ -115,7 +116,7 @@ class Step:
             torch.set_grad_enabled(grad)
         if self._twin is not None and self._twin[0] is x:
             self.offer(self._twin[1], output.detach(), variant)
-        rows = len(x)
+        rows = len(x) * passes(module)
         self.meter.forwards += rows
         # A model that this pass does not update has no graph, so its backward costs nothing.
         graph = output.requires_grad if isinstance(output, Tensor) else torch.is_grad_enabled()
@@ -221,13 +222,13 @@ class Step:
         """
         if not total.requires_grad:
             raise Refused(NO_GRADIENTS)
-        self.meter.backwards += len(x) + self._other_rows
+        self.meter.backwards += len(x) * passes(self.model) + self._other_rows
         self._other_rows = 0
         (result,) = torch.autograd.grad(
             total, x, retain_graph=retain or graph, create_graph=graph, allow_unused=True
         )
         if graph:
-            self._graph_rows += len(x)
+            self._graph_rows += len(x) * passes(self.model)
         if result is None:
             raise Refused(NO_GRADIENTS)
         if self.evaluating:

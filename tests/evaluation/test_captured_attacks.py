@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.builtin.perturbations import apgd, sparse_apgd
+from robustplug.core.calling.stand_ins import Averaged
 from robustplug.core.replaying.iterations import Iterations
 from robustplug.core.types import AttackResult, Batch, View
 from robustplug.devices.processes import start
 from robustplug.evaluation import setting
-from robustplug.evaluation.audit.stand_ins import Averaged, Borrowed, Bridge, Bridged, Rescaled
+from robustplug.evaluation.audit.stand_ins import Borrowed, Bridge, Bridged, Rescaled
 from robustplug.evaluation.evaluate import Evaluation
 from robustplug.evaluation.readable import readable
 from robustplug.evaluation.setting import Attack

@@ -11,20 +11,13 @@ from scipy import stats
 from torch import Tensor, nn
 
 import robustplug
+from robustplug.core.calling.stand_ins import Averaged, link
 from robustplug.core.functional import margin
 from robustplug.core.types import Batch
 from robustplug.evaluation.audit.binarisation import power, readout
 from robustplug.evaluation.audit.chance import interval, p_fewer, p_more
 from robustplug.evaluation.audit.inspection import Inspection, input_gradient, inspect, squeezed
-from robustplug.evaluation.audit.stand_ins import (
-    Averaged,
-    Borrowed,
-    Bridge,
-    Bridged,
-    Rescaled,
-    find_bridge,
-    link,
-)
+from robustplug.evaluation.audit.stand_ins import Borrowed, Bridge, Bridged, Rescaled, find_bridge
 from robustplug.evaluation.audit.substitute import train_substitute
 
 from .masks import MASKS, Function, digits, thermometer, trained

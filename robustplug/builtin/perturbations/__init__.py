@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ...api import Bounds, Component, Count, NonNegative, Positive, Traits, UnitInterval, Use
+from ...api import Bounds, Component, Count, NonNegative, Positive, Traits, UnitInterval, Use, use
 
 Start = Literal["zero", "uniform", "normal"]
 
@@ -188,6 +188,34 @@ class EnsembleOptions:
             raise ValueError("attacks must name at least one attack")
 
 
+@dataclass(frozen=True)
+class EotOptions:
+    """Options of `eot`.
+
+    Attributes:
+        attack: attack on the mean output.
+        draws: number of outputs that are averaged in each pass.
+    """
+
+    attack: Annotated[Use, "perturbation"] = use("pgd", steps=40)
+    draws: Count = 10
+
+
+@dataclass(frozen=True)
+class BpdaOptions:
+    """Options of `bpda`.
+
+    Attributes:
+        part: name of the part of the model without a useful gradient, such as "rounding" or "model.1".
+        differentiable_as: function whose gradient the part gets.
+        attack: attack that follows these gradients.
+    """
+
+    part: str
+    differentiable_as: Literal["identity"] = "identity"
+    attack: Annotated[Use, "perturbation"] = use("pgd", steps=40)
+
+
 _HERE = "robustplug.builtin.perturbations"
 _PGD = f"{_HERE}.pgd"
 
@@ -201,6 +229,7 @@ _AT_ORIGIN = frozenset({"starts-at-origin"})
 _CLASSES = ("classes",)
 
 
+_OBFUSCATED = "Athalye et al. 2018, Obfuscated Gradients Give a False Sense of Security, arXiv:1802.00420"
 _VALUES = {
     "parameters": "it moves the values of inputs: put it into in-parameters, or use grid or worst-of-k"
 }
@@ -333,5 +362,21 @@ PERTURBATIONS = (
         "several attacks in turn, each on the samples that are still classified correctly",
         "",
         {"attacks": [{"use": "fgsm"}, {"use": "noise"}]},
+    ),
+    Component(
+        "eot",
+        f"{_HERE}.adaptive:Eot",
+        EotOptions,
+        "another attack on the mean of several outputs of a random model",
+        _OBFUSCATED,
+        {"draws": 2, "attack": {"use": "pgd", "steps": 3}},
+    ),
+    Component(
+        "bpda",
+        f"{_HERE}.adaptive:Bpda",
+        BpdaOptions,
+        "another attack, with the gradient of the identity for a part of the model",
+        _OBFUSCATED,
+        {"part": "1", "attack": {"use": "pgd", "steps": 3}},
     ),
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ...core.calling.stand_ins import Averaged
 from ...core.types import Batch, Feed
 from ...recipe.write import use_to_mapping
 from ..results import Asked, prepare_evaluation
@@ -19,7 +20,6 @@ from .binarisation import Power
 from .binarisation import power as measure_power
 from .inspection import Inspection, input_gradient, inspect
 from .rows import adaptive, attacks_of, blind, reach, white_box
-from .stand_ins import Averaged
 from .substitute import train_substitute
 
 if TYPE_CHECKING:

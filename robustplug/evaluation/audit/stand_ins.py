@@ -1,8 +1,7 @@
 """Modules that compute what a model computes, with gradients that an optimiser can follow.
 
 An attack runs on a stand-in; its examples are judged on the model itself. Athalye et al. 2018
-(arXiv:1802.00420): straight-through and smooth stand-ins are their BPDA (§4.1), averages over draws their
-EOT (§4.2).
+(arXiv:1802.00420): straight-through and smooth stand-ins are their BPDA (§4.1).
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ...core.calling.stand_ins import link, straight_through
 
 # Number of layers, from the front, that may be the first with a useful gradient.
 TRIED = 24
@@ -33,25 +34,6 @@ class Bridge:
 
     def __bool__(self) -> bool:
         return bool(self.entry or self.exit)
-
-
-def link(x: Tensor, z: Tensor) -> Tensor | None:
-    """Return x in the shape of z, for z that is made of x value by value; None if the shapes do not allow it.
-
-    A z with several channels for each of x (a thermometer code) receives each value as often, channels of one
-    value side by side.
-    """
-    if z.numel() == x.numel():
-        return x.reshape(z.shape)
-    if x.dim() < 2 or z.dim() != x.dim() or z.shape[0] != x.shape[0] or z.shape[2:] != x.shape[2:]:
-        return None
-    times, rest = divmod(z.shape[1], x.shape[1])
-    return None if rest or times < 1 else x.repeat_interleave(times, 1)
-
-
-def straight_through(value: Tensor, path: Tensor) -> Tensor:
-    """Return `value`, with the gradient of `path`."""
-    return value.detach() + (path - path.detach())
 
 
 class Bridged(nn.Module):
@@ -179,26 +161,6 @@ class Borrowed(nn.Module):
         with torch.no_grad():
             output: Tensor = self.model(x)
         return straight_through(output, self.substitute(x)) if torch.is_grad_enabled() else output
-
-
-class Averaged(nn.Module):
-    """The mean of a random model's outputs over several draws, with the gradient of the mean (EOT).
-
-    Args:
-        model: a model whose outputs are random.
-        draws: number of draws.
-    """
-
-    def __init__(self, model: nn.Module, draws: int) -> None:
-        super().__init__()
-        self.model, self.draws = model, draws
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the mean outputs."""
-        total: Tensor = self.model(x)
-        for _ in range(self.draws - 1):
-            total = total + self.model(x)
-        return total / self.draws
 
 
 class Rescaled(nn.Module):
