@@ -125,7 +125,8 @@ class OrdinalTask(ArrayTask):
     def steps(view: View, output: Tensor) -> Tensor:
         """Return by how many steps each prediction is off, int64 (N,)."""
         labels = view.y.argmax(1) if view.y.ndim == 2 else view.y
-        return (output.argmax(1) - labels).abs()
+        off: Tensor = output.argmax(1) - labels
+        return off.abs()
 
 
 def ordinal(options: OrdinalOptions, sheet: Sheet | None = None) -> OrdinalTask:
