@@ -94,6 +94,8 @@ class OrdinalTask(ArrayTask):
         within: number of steps by which a prediction may be off.
     """
 
+    like = "ordinal"
+
     def __init__(
         self, data: Mapping[Split, Any], class_names: Sequence[str], within: int = 0, **more: Any
     ) -> None:

@@ -32,6 +32,8 @@ class MultiLabelTask(InMemory):
         ValueError: as `InMemory`, or labels have another shape or other values, or there is no such label.
     """
 
+    like = "multi-label"
+
     def __init__(
         self,
         data: Mapping[Split, Any],

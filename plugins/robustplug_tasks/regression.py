@@ -36,6 +36,7 @@ class RegressionTask(InMemory):
         ValueError: as `InMemory`, or the bound is not above 0, or the labels are no finite numbers (N,).
     """
 
+    like = "regression"
     score_name = "within-bound"
 
     def __init__(

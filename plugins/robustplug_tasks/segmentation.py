@@ -80,6 +80,7 @@ class SegmentationTask(InMemory):
         ValueError: as `InMemory`, or labels have another shape or other values.
     """
 
+    like = "shapes"
     score_name = "enough-pixels"
 
     def __init__(

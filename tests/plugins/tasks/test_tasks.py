@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import robustplug
-from robustplug.api import Batch, TaskInfo, View
+from robustplug.api import Batch, RecipeError, TaskInfo, View
 from robustplug.core.random import stream
 from robustplug.run import report
 from robustplug_tasks.attacks import segpgd_weights
@@ -235,3 +235,20 @@ def test_apgd_on_the_loss_of_the_evaluation_reaches_the_optimum_of_a_linear_mode
     clean = (model(x)[:, 0] - y).abs()
     assert torch.allclose(error, clean + 0.1 * weights.abs().sum(), atol=1e-4)
     assert step.evaluating
+
+
+def test_a_task_that_is_an_object_has_the_defaults_of_its_component() -> None:
+    x = torch.rand(20, 3, generator=stream(0, "given"))
+    weights = torch.tensor([[1.0, -2.0, 0.5]])
+    task = RegressionTask({"test": (x, (x @ weights.T)[:, 0])}, bound=0.2)
+    model = torch.nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(weights)
+    result = robustplug.evaluate(model, data=task, threat={"use": "linf", "eps": 0.1}, attacks=["apgd"])
+    clean, attacked = result.attacks
+    assert clean.accuracy == 1
+    assert clean.measures["MAE"].mean == pytest.approx(0, abs=1e-6)
+    # The largest error is 0.35 inside the range of the inputs, and at least 0.2 near most of its edges.
+    assert attacked.accuracy < 0.5
+    with pytest.raises(RecipeError, match="labels of the task are numbers"):
+        robustplug.evaluate(model, data=task, threat={"use": "linf", "eps": 0.1}, attacks=["apgd-ce"])
