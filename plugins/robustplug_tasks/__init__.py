@@ -106,7 +106,7 @@ def robustplug_models() -> Iterable[Component]:
     )
     yield Component(
         "small-fcn",
-        f"{_HERE}.segmentation:small_fcn",
+        f"{_HERE}.networks:small_fcn",
         FcnOptions,
         "small fully convolutional network for pixels, for images of at least 4x4",
         "after Long et al. 2015, Fully Convolutional Networks for Semantic Segmentation, arXiv:1411.4038",
@@ -115,7 +115,7 @@ def robustplug_models() -> Iterable[Component]:
     )
     yield Component(
         "torchvision-segmentation",
-        f"{_HERE}.segmentation:torchvision_segmentation",
+        f"{_HERE}.networks:torchvision_segmentation",
         TorchvisionSegmentationOptions,
         "a segmentation model of torchvision, untrained",
         trial={"name": "lraspp_mobilenet_v3_large"},

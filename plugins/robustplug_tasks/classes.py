@@ -94,6 +94,8 @@ class OrdinalTask(ArrayTask):
         within: number of steps by which a prediction may be off.
     """
 
+    like = "ordinal"
+
     def __init__(
         self, data: Mapping[Split, Any], class_names: Sequence[str], within: int = 0, **more: Any
     ) -> None:
@@ -125,7 +127,8 @@ class OrdinalTask(ArrayTask):
     def steps(view: View, output: Tensor) -> Tensor:
         """Return by how many steps each prediction is off, int64 (N,)."""
         labels = view.y.argmax(1) if view.y.ndim == 2 else view.y
-        return (output.argmax(1) - labels).abs()
+        off: Tensor = output.argmax(1) - labels
+        return off.abs()
 
 
 def ordinal(options: OrdinalOptions, sheet: Sheet | None = None) -> OrdinalTask:

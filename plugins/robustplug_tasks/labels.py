@@ -32,6 +32,8 @@ class MultiLabelTask(InMemory):
         ValueError: as `InMemory`, or labels have another shape or other values, or there is no such label.
     """
 
+    like = "multi-label"
+
     def __init__(
         self,
         data: Mapping[Split, Any],
@@ -66,7 +68,8 @@ class MultiLabelTask(InMemory):
 
     def right(self, view: View, output: Tensor) -> Tensor:
         """Return for each label of each sample whether it is predicted correctly: bool (N, L)."""
-        return (output > 0) == (view.y > 0.5)
+        there: Tensor = view.y > 0.5
+        return (output > 0) == there
 
     def score(self, view: View, output: Tensor) -> Tensor:
         """Return for each sample whether all its labels are correct, or the one that counts: bool (N,)."""

@@ -68,7 +68,8 @@ class Absolute:
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return |f(x) − y| of each sample."""
-        return (predictions(output).float() - target).abs()
+        error: Tensor = predictions(output).float() - target
+        return error.abs()
 
 
 class Squared:
@@ -79,7 +80,8 @@ class Squared:
 
     def __call__(self, step: Step, view: View, output: Any, target: Any) -> Tensor:
         """Return (f(x) − y)² of each sample."""
-        return (predictions(output).float() - target).square()
+        error: Tensor = predictions(output).float() - target
+        return error.square()
 
 
 class BinaryCrossEntropy:
@@ -142,5 +144,5 @@ class PixelCrossEntropy:
             raise Refused(
                 f"a segmentation needs logits (N, K, H, W), and the model returns {tuple(output.shape)}"
             )
-        counts = (target != IGNORED).flatten(1).sum(1).clamp_min(1)
+        counts: Tensor = (target != IGNORED).flatten(1).sum(1).clamp_min(1)
         return pixel_losses(output, target).flatten(1).sum(1) / counts

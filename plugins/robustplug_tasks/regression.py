@@ -36,6 +36,7 @@ class RegressionTask(InMemory):
         ValueError: as `InMemory`, or the bound is not above 0, or the labels are no finite numbers (N,).
     """
 
+    like = "regression"
     score_name = "within-bound"
 
     def __init__(
@@ -71,7 +72,8 @@ class RegressionTask(InMemory):
 
     def score(self, view: View, output: Tensor) -> Tensor:
         """Return for each sample whether its prediction is off by at most the bound: bool (N,)."""
-        return (predictions(output) - view.y).abs() <= self.bound
+        error: Tensor = predictions(output) - view.y
+        return error.abs() <= self.bound
 
     def measure(self, view: View, output: Tensor) -> Mapping[str, Tensor]:
         """Return whether each prediction is within the bound (0 or 100), and its absolute error."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +21,12 @@ def standing_batches(batches: Iterable[Batch], standing: Tensor) -> Iterator[Bat
 
 
 def sample_lines(batch: Batch) -> list[str]:
-    """Return a line that identifies each sample: its index, and its label if that is a number."""
-    numbers = batch.y.tolist() if isinstance(batch.y, Tensor) else [None] * len(batch)
+    """Return a line that identifies each sample: its index, and its label; of a mask, the digest."""
+    numbers: list[Any] = [None] * len(batch)
+    if isinstance(batch.y, Tensor):
+        masks = batch.y.dim() > 2
+        rows = [sha256(row.numpy().tobytes()).hexdigest() for row in batch.y.cpu()] if masks else None
+        numbers = batch.y.tolist() if rows is None else rows
     return [json.dumps(pair) for pair in zip(batch.index.tolist(), numbers, strict=True)]
 
 

@@ -123,7 +123,13 @@ def _row_attacks(
         yield _measurement_of(row, row.measurement, vicinity, threat, key, info)
         return
     none = row.attack.name == "none"
-    wrong = "" if none else _misfit(vicinity, threat) or misfit(row.attack, vicinity, registry())
+    wrong = (
+        ""
+        if none
+        else _misfit(vicinity, threat)
+        or misfit(row.attack, vicinity, registry())
+        or _without_classes(row.attack, "perturbation", info)
+    )
     parts = [] if none and row.shift else [row.label or use_label(row.attack, "perturbation", row.shown)]
     if row.shift is not None:
         parts.insert(0, row.label if none and row.label else use_label(row.shift, "vicinity", row.shown))
@@ -175,6 +181,20 @@ def _measurement_of(
     built = build_vicinity(vicinity, f"{key}.vicinity", info)
     attack = Attack(label, {}, None, built, use_to_mapping(vicinity), refused=_misfit(vicinity, threat))
     return attack if attack.refused else _measuring(attack, reference, f"{key}.measurement")
+
+
+def _without_classes(reference: Use, kind: Kind, info: TaskInfo) -> str:
+    """Return why an attack, or a loss in it, cannot be used on a task without classes; "" if it can."""
+    component = registry().get(kind, reference.name)
+    if info.classes is None and component.for_labels == ("classes",):
+        return f'{kind} "{reference.name}" is for classes, and the task has none'
+    inner = [
+        (slot.kind, getattr(reference.options, slot.name))
+        for slot in slots(component.options).values()
+        if slot.kind in ("loss", "perturbation") and not slot.many
+    ]
+    parts = [_without_classes(each, own, info) for own, each in inner if isinstance(each, Use)]
+    return next(filter(None, parts), "")
 
 
 def _misfit(vicinity: Use, threat: Use) -> str:

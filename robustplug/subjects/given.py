@@ -120,11 +120,13 @@ def use_of(component: Component, digest: str) -> Mapping[str, Any]:
 def task_component(task: Task) -> tuple[Component, Mapping[str, Any]]:
     """Return the component of a task object, and the table that refers to it.
 
-    Samples and threat model are of the kind that the tasks have which it may be; see `relatives`.
+    Samples, labels and threat model are of the kind that the tasks have which it may be: those that
+    `relatives` finds, or the one among them whose name the object states, as `like`.
     """
     made = getattr(task, "digest", None)
     digest = str(made()) if callable(made) else f"{type(task).__module__}.{type(task).__qualname__}"
     kin = relatives(task, "task")
+    kin = [each for each in kin if each.name == getattr(task, "like", None)] or kin
     kinds = {each.modality for each in kin}
     same = len(kinds) == 1 and all(each.evaluate == kin[0].evaluate for each in kin)
     more: dict[str, Any] = {"modality": kin[0].modality, "evaluate": kin[0].evaluate} if same else {}

@@ -335,8 +335,8 @@ def test_an_mlp_takes_tables_and_images() -> None:
 
 
 @pytest.mark.parametrize("info", [TaskInfo({}, shape=None, classes=3), TaskInfo({}, shape=(5,))])
-def test_an_mlp_needs_one_shape_and_classes(info: TaskInfo) -> None:
-    with pytest.raises(ValueError, match="mlp classifies inputs of one shape"):
+def test_an_mlp_needs_one_shape_and_a_number_of_outputs(info: TaskInfo) -> None:
+    with pytest.raises(ValueError, match="mlp takes inputs of one shape"):
         make("mlp", info)
 
 
