@@ -87,17 +87,16 @@ class IbpOptions(BoundTrainingOptions):
 
 
 @dataclass(frozen=True)
-class CrownIbpOptions(BoundTrainingOptions):
+class CrownIbpOptions(IbpOptions):
     """Options of the method `crown-ibp`.
 
     Attributes:
-        kappa: as for `ibp`.
         beta: β at the end, weight of the linear bounds; 1 − β, which rises with the radius, is that of the
             intervals.
         fused: whether one linear function bounds the loss of a sample, which costs as much as one class.
     """
 
-    kappa: UnitInterval = 0.5
+    ratio: Positive = 1.0
     beta: UnitInterval = 0.0
     fused: bool = False
 

@@ -42,9 +42,9 @@ class Node:
     magnitude: Map | None = None
     terms: int = 1
     size: Map | None = None
+    back: Back | None = None
     function: str = ""
     slope: float = 0.0
-    back: Back | None = None
     window: tuple[Any, Any, Any, Any] = (2, 2, 0, 1)
 
 

@@ -19,6 +19,7 @@ from .reading import read_graph
 from .training import chords, keep_widths, ramp, small_box, width_penalty, worst_case_loss
 
 Options = TypeVar("Options", bound=BoundTrainingOptions)
+Mixed = TypeVar("Mixed", bound=IbpOptions)
 
 # An interval takes its centre and its radius through the network.
 PASSES = Cost(2, 2)
@@ -163,11 +164,8 @@ class ForBounds(Method[Options]):
         return Cost(1, 1) + PASSES
 
 
-class Ibp(ForBounds[IbpOptions]):
-    """κ · ℓ(f(x), y) + (1 − κ) · ℓ(ẑ(x, ε), y): the samples, and the worst logits of interval bounds.
-
-    1 − κ rises with ε, from 0 to its last value.
-    """
+class WithSamples(ForBounds[Mixed]):
+    """κ · ℓ(f(x), y) + (1 − κ) · ℓ(ẑ(x, ε), y), where 1 − κ rises with ε, from 0 to its last value."""
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
         """Return the samples with weight κ, and their bounds with weight 1 − κ."""
@@ -177,14 +175,16 @@ class Ibp(ForBounds[IbpOptions]):
         return [clean.replace(weight=kappa), self.bound_view(step, clean, 1 - kappa, ball)]
 
 
-class CrownIbp(Ibp):
+class Ibp(WithSamples[IbpOptions]):
+    """The samples, and the worst logits of interval bounds: Gowal et al. 2018 (arXiv:1810.12715)."""
+
+
+class CrownIbp(WithSamples[CrownIbpOptions]):
     """As `Ibp`, with β · linear bounds + (1 − β) · intervals: Zhang et al. 2020 (arXiv:1906.06316).
 
     β falls from 1 to its last value as ε rises. With `fused`, one linear function bounds the loss of a
     sample, in the place of one for each class.
     """
-
-    options: CrownIbpOptions
 
     def losses(
         self, step: Step, graph: Graph, bounds: Sequence[Bounds], ball: Ball, y: Tensor, margin: Tensor

@@ -221,9 +221,7 @@ class _Reader:
         value = of.apply(*(self.values[each.position] for each in inputs))
         at = tuple(each.position for each in inputs)
         shape = tuple(value.shape[1:])
-        return self._add(
-            Node(name, "affine", at, of.apply, shape, of.magnitude, of.terms, of.size, back=of.back), value
-        )
+        return self._add(Node(name, "affine", at, of.apply, shape, *of[1:]), value)
 
     def _value(self, node: fx.Node, module: Any, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
         found = self._concretely(node, args, kwargs)

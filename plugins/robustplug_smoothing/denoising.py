@@ -141,10 +141,12 @@ class Denoiser(Method[DenoiserOptions]):
         noisy = view.replace(x=view.x + view.info["noise"])
         if self.options.objective == "mse":
             clean: Tensor = step.forward(noisy.x, module=self.denoiser)
-            return (clean - view.x).square().flatten(1).mean(1)
+            squares: Tensor = (clean - view.x).square()
+            return squares.flatten(1).mean(1)
         with torch.no_grad():
             target = step.forward(view.x).argmax(1)
-        return cross_entropy(step.output(noisy), target)
+        losses: Tensor = cross_entropy(step.output(noisy), target)
+        return losses
 
     def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the largest change of a value by the denoiser."""

@@ -65,7 +65,7 @@ class Forest:
         return total
 
 
-def read_forest(model: Any, x: Numbers) -> Forest:
+def read_forest(model: Any, x: NDArray[Any]) -> Forest:
     """Read a fitted ensemble, and compare its scores with those of its leaves.
 
     Args:

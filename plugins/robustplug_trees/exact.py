@@ -8,6 +8,7 @@ Classifiers, solve the same problem by mixed-integer programming.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,9 +81,9 @@ class _Search:
         high = np.minimum(high, np.nextafter(self.x + self.best, np.inf))
         total = 0.0
         for lows, highs, values in self.trees[number:]:
-            inside = ((np.maximum(lows, low) < np.minimum(highs, high)).all(1)).nonzero()[0]
+            inside = np.flatnonzero((np.maximum(lows, low) < np.minimum(highs, high)).all(1))
             if not len(inside):
-                return np.inf
+                return math.inf
             total += float(values[inside].min())
         return total
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import robustplug
 from robustplug.core.types import AttackResult, Result
+from robustplug.evaluation.audit.audit import _elsewhere
 from robustplug.plugin.component import Component, Kind, NoOptions
 from robustplug.recipe.errors import RecipeError
 from robustplug.report.figures.certified import certified_accuracy, draw_certified
@@ -302,6 +303,21 @@ def test_an_audit_within_a_wrapper_is_no_audit_of_the_run(tmp_path: Path) -> Non
     robustplug.audit(folder, out=out, wrapper={"use": "bit-depth", "bits": 2}, budget=1e-6)
     assert {path.stem for path in out.glob("*.json")} == {"audit-bit-depth-bits=2"}
     assert "audit" not in read_json(folder / "result.json")
+
+
+def test_an_audit_counts_neither_certificates_nor_what_breaks_within_a_wrapper(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    robustplug.train(tiny(evaluate={"samples": 24}), out=folder)
+    out = folder / "evaluations"
+    plain = robustplug.evaluate(folder, attacks=[], out=out)
+    expected = [all(row.right[at] for row in plain.attacks) for at in range(24)]
+    assert _elsewhere(folder, plain) == expected
+    robustplug.evaluate(folder, attacks=[], measurements=["ibp"], name="bounds", out=out)
+    # So much noise that its votes are wrong without any attack.
+    around = {"use": "smoothed", "sigma": 100.0, "draws": 2}
+    inside = robustplug.evaluate(folder, attacks=["fgsm"], wrapper=around, out=out)
+    assert any(good and not row.right[at] for row in inside.attacks for at, good in enumerate(expected))
+    assert _elsewhere(folder, plain) == expected
 
 
 def test_figures_show_certified_accuracy_and_both_sides(tmp_path: Path, certificates: None) -> None:

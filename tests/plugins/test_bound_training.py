@@ -198,8 +198,8 @@ def test_the_smoothed_schedule_is_that_of_the_code() -> None:
         if step <= init:
             return 0.0
         if step < mid:
-            return alpha * float(step - init) ** 4.0
-        return min(1.0, value + (1 - value) * (step - mid) / (final - mid))
+            return float(alpha * float(step - init) ** 4.0)
+        return float(min(1.0, value + (1 - value) * (step - mid) / (final - mid)))
 
     for step in (0, 20, 21, 30, 44, 45, 80, 120, 199):
         progress = Progress(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_a_run_holds_the_model_behind_its_denoiser_and_is_a_wrapper_for_others(t
     for key, value in open_run(plain).model.state_dict().items():
         assert torch.equal(value, run.model.model.state_dict()[key])
     # Around the classifier that it was trained with, the wrapper is the run's own model.
-    given = {"attacks": ["fgsm"], "threat": {"use": "l2", "eps": 0.25}, "samples": 24}
+    given: dict[str, Any] = {"attacks": ["fgsm"], "threat": {"use": "l2", "eps": 0.25}, "samples": 24}
     own = robustplug.evaluate(folder, **given)
     inside = robustplug.evaluate(plain, wrapper={"use": "denoised", "run": str(folder)}, **given)
     assert [row.right for row in own.attacks] == [row.right for row in inside.attacks]

@@ -211,7 +211,7 @@ def test_wrong_uses_say_what_to_do(changes: dict[str, Any], reason: str) -> None
 def test_a_radius_in_another_norm_says_that_it_is_that_of_the_l2_ball() -> None:
     x, _ = data()
     for kind, divided in (("l1", 1.0), ("linf", 2.0)):
-        changes = {"norm": kind, "threat": {"use": kind, "eps": 0.01}}
+        changes: dict[str, Any] = {"norm": kind, "threat": {"use": kind, "eps": 0.01}}
         own, plain = the_row(certified(**changes)).certified, the_row(certified()).certified
         assert own is not None
         assert plain is not None
@@ -321,7 +321,12 @@ def test_the_kind_of_the_noise_counts_as_its_size_does() -> None:
 
 
 def test_passes_of_the_smoothed_model_are_those_of_the_model() -> None:
-    given = {"data": data(), "threat": {"use": "l2", "eps": 0.05}, "device": "cpu", "attacks": ["fgsm"]}
+    given: dict[str, Any] = {
+        "data": data(),
+        "threat": {"use": "l2", "eps": 0.05},
+        "device": "cpu",
+        "attacks": ["fgsm"],
+    }
     found = {
         draws: robustplug.evaluate(Linear(), wrapper={"use": "smoothed", "draws": draws}, **given)
         for draws in (1, 5)

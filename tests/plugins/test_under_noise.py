@@ -90,7 +90,7 @@ def test_the_loss_of_mixtures_is_that_of_the_code() -> None:
     y = clean.softmax(2).mean(1).argmax(1)
     y[::4] = (y[::4] + 1) % K
     # _mixup_data and the loss of train(), with the draws in chunks.
-    average = sum(F.softmax(each, dim=1) for each in clean.unbind(1)) / M
+    average = torch.stack([F.softmax(each, dim=1) for each in clean.unbind(1)]).sum(0) / M
     uniform = torch.eye(K).mean(0, keepdim=True)
     target = (1 - share).view(-1, 1) * average + share.view(-1, 1) * uniform
     parts = [

@@ -128,12 +128,12 @@ def doubts(
         rows: their results, the clean one first.
         trained: table of the method that trained the model; None if it is not known.
     """
-    return [
-        f"{row.name}: {doubt}"
-        for attack, row in zip(attacks, rows[1:], strict=True)
-        if isinstance(attack.measurement, DoubtingMeasurement) and not row.skipped
-        for doubt in attack.measurement.doubts(trained, row.measures)
-    ]
+    found: list[str] = []
+    for attack, row in zip(attacks, rows[1:], strict=True):
+        measurement = attack.measurement
+        if isinstance(measurement, DoubtingMeasurement) and not row.skipped:
+            found += [f"{row.name}: {doubt}" for doubt in measurement.doubts(trained, row.measures)]
+    return found
 
 
 def quantities(task: Task, measurement: Measurement | None) -> list[Quantity]:
