@@ -18,9 +18,8 @@ from ..core.random import derive, isolated, other_generators
 from ..core.step import Step
 from ..core.task import ShowingTask, score_name
 from ..core.types import Batch, Pass, Progress, View
-from ..errors import Refused, RunError
-from ..recipe.errors import Problem, RecipeError
-from .optim import Optimizers, progress_at
+from ..errors import RunError
+from .optim import Optimizers
 from .running.micro import divided, merged, micro_batches
 from .running.pending import Pending
 from .running.update import Between, Eager, Outcome, Runner, Update, at_once
@@ -166,18 +165,6 @@ def check_finite(total: float, where: str, index: Tensor, kept: str, mend: str =
             f"the loss is {total} at {where} (samples {ids}{', …' if len(index) > 8 else ''}). {kept} "
             f"{mend}Lower optimizer.lr, or set train.clip_grad_norm."
         )
-
-
-def check_schedule(loop: Loop) -> None:
-    """Refuse a schedule that does not fit the optimizer, before anything is trained.
-
-    Raises:
-        RecipeError: it does not fit.
-    """
-    try:
-        loop.optimizers.set_rates(progress_at(0, loop.epochs, loop.batches))
-    except Refused as reason:
-        raise RecipeError([Problem("schedule", str(reason), None, None)], "recipe") from reason
 
 
 @dataclass

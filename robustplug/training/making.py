@@ -14,14 +14,14 @@ from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
 from ..devices.precision import HALVES, HalfPrecision, choose_channels_last, choose_precision
 from ..devices.processes import start
-from ..errors import RunError
+from ..errors import Refused, RunError
 from ..recipe.errors import Problem, RecipeError
 from ..subjects.assemble import build_part
 from ..subjects.tuning import grouped
 from .fast import Fast, choose_fast, compiling_pays, runner_for
 from .fitting import Fitting, refuse_what_has_no_effect
-from .loop import Loop, check_schedule
-from .optim import Optimizers
+from .loop import Loop
+from .optim import Optimizers, progress_at
 from .running.average import Average, averaging_of
 from .running.layers import recompute, synchronise
 from .running.micro import first_part, refuse_whole_batch
@@ -110,7 +110,7 @@ def make_session(
     if not loop.batches:
         raise RunError("the training split has fewer samples than there are processes")
     if not by_itself:
-        check_schedule(loop)
+        _check_schedule(loop)
         if processes.device.type == "cuda":
             optimizers.rates_on(processes.device, torch.float32)
         loop.runner = runner_for(loop, fast, part, tell)
@@ -132,6 +132,18 @@ def _attacked(model: nn.Module, option: str | None, precision: str) -> nn.Module
         why = f'= "{option}" has no effect with train.precision = "bfloat16", in which attacks are, too'
         raise RecipeError([Problem("train.attack_precision", f"{why}: leave one of them out")], "recipe")
     return HalfPrecision(model, HALVES[option])
+
+
+def _check_schedule(loop: Loop) -> None:
+    """Refuse a schedule that does not fit the optimizer, before anything is trained.
+
+    Raises:
+        RecipeError: it does not fit.
+    """
+    try:
+        loop.optimizers.set_rates(progress_at(0, loop.epochs, loop.batches))
+    except Refused as reason:
+        raise RecipeError([Problem("schedule", str(reason), None, None)], "recipe") from reason
 
 
 def _fast(parts: Parts, data: TrainingData, processes: Processes, x: Any) -> Fast:
