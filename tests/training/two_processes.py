@@ -49,7 +49,7 @@ DATA = {
     "optimizer": {"use": "torch:SGD", "lr": 0.02, "momentum": 0.9},
     "schedule": {"use": "torch:OneCycleLR"},
 }
-CAPTURED = ("pgd-at", "cat", "learned")
+CAPTURED = ("cat", "learned")
 RESUMED = {"quick": ("free-at", "cat"), "slow": ("fast-at", "erm", "pgd-at", "trades")}
 SAMPLES = 200
 RANK = int(os.environ.get("RANK", 0))
