@@ -21,7 +21,7 @@ from .test_captured import left
 from .test_killed import environment
 from .two_processes import CAPTURED, COMPARED, RESUMED, SAMPLES, exact
 
-LIMIT = 500
+LIMIT = 240
 
 
 def train_alone(top: Path) -> dict[str, Trained]:

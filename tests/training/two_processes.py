@@ -49,7 +49,7 @@ DATA = {
     "optimizer": {"use": "torch:SGD", "lr": 0.02, "momentum": 0.9},
     "schedule": {"use": "torch:OneCycleLR"},
 }
-CAPTURED = ("pgd-at", "cat", "learned")
+CAPTURED = ("cat", "learned")
 # Changed by these names: the data; micro-batches; BatchNorm over all processes, under an attack with it.
 VARIANTS = {"data": "erm", "parts": "free-at", "norms": "pgd-at"}
 RESUMED = {"quick": ("free-at", "cat"), "slow": ("fast-at", "erm", "pgd-at", "trades")}
