@@ -224,6 +224,7 @@ def test_moves_are_told_in_the_units_of_the_columns(tmp_path: Path) -> None:
     assert (job.column, job.rows, job.sentence()) == ("job", 1, "mostly cook → driver")
 
 
+@pytest.mark.slow
 def test_attacks_on_a_run_of_a_table_are_told(tmp_path: Path) -> None:
     from robustplug.api import open_evaluation
     from robustplug_tasks.moves import cheap, draw, found_moves

@@ -166,7 +166,14 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "regression",
+        "shapes",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ordinal", "multi-label")),
+    ],
+)
 def test_runs_rows_and_pages_work(name: str, tmp_path: Path) -> None:
     pixels = name in ("shapes", "multi-label")
     vicinity = {"use": "linf", "eps": 0.1} if pixels else {"use": "scaled", "scales": "std", "eps": 0.2}
