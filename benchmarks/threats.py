@@ -124,7 +124,7 @@ def _steps(name: str, steps: int, **options: Any) -> dict[str, Any]:
 
 MIDDLE = torch.zeros(1, 8, 8)
 MIDDLE[:, 2:6, 2:6] = 1
-QUIET = {"verbose": False}
+QUIET: dict[str, Any] = {"verbose": False}
 
 ROWS: dict[str, Row] = {
     "linf": Row(
