@@ -124,7 +124,7 @@ def _steps(name: str, steps: int, **options: Any) -> dict[str, Any]:
 
 MIDDLE = torch.zeros(1, 8, 8)
 MIDDLE[:, 2:6, 2:6] = 1
-QUIET = {"verbose": False}
+QUIET: dict[str, Any] = {"verbose": False}
 
 ROWS: dict[str, Row] = {
     "linf": Row(
@@ -335,8 +335,8 @@ def page(found: Mapping[str, Measured], seeds: int, count: int) -> str:
     lines = [
         "# Attacks in each threat model, beside those of other libraries",
         "",
-        "Accuracy of networks on the digits, trained with PGD in L∞, under the best attack of each side: mean "
-        f"of {seeds} seeds, {count} test samples. Made by `python benchmarks/threats.py`.",
+        "Accuracy of networks on the digits, trained with PGD in L∞, under the best attack of each side: "
+        f"mean of {seeds} seeds, {count} test samples. Made by `python benchmarks/threats.py`.",
         "",
         "| threat model | ours | accuracy | passes | other | accuracy | passes |",
         "|---|---|---|---|---|---|---|",
@@ -358,7 +358,9 @@ def weaker(found: Mapping[str, Measured]) -> list[str]:
     """Return the threat models in which another library's best attack is better than ours."""
     pairs = {name: (_best(row.ours), _best(row.others)) for name, row in found.items()}
     return [
-        name for name, (own, other) in pairs.items() if (own and other and own[1] > other[1] + SLACK) or not own
+        name
+        for name, (own, other) in pairs.items()
+        if own is None or (other is not None and own[1] > other[1] + SLACK)
     ]
 
 

@@ -1,0 +1,37 @@
+"""The comparison of attacks in each threat model: its tables, its verdict, and what it asks for."""
+
+from __future__ import annotations
+
+import pytest
+from threats import ROWS, Measured, page, weaker
+
+from robustplug.api import Cost, Use, build
+from robustplug.plugin.host import registry
+from robustplug.recipe.clashes import misfit
+from robustplug.recipe.convert import resolve
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_our_attacks_keep_to_the_threat_model_and_to_the_passes(name: str) -> None:
+    row = ROWS[name]
+    threat = resolve(Use(row.threat["use"], {k: v for k, v in row.threat.items() if k != "use"}), "vicinity")
+    for table in row.ours:
+        attack = resolve(Use(table["use"], {k: v for k, v in table.items() if k != "use"}), "perturbation")
+        assert misfit(attack, threat, registry()) == ""
+        cost = build(attack, "perturbation").cost(Cost(0, 0))
+        assert not cost.known or cost.forwards <= row.passes
+
+
+def test_the_page_shows_the_best_of_each_side_and_what_failed() -> None:
+    found = {
+        "linf": Measured({"a": [0.5, 0.4], "b": [0.6, 0.6]}, {"c": [0.5, 0.5]}, {"a": 99, "b": 9, "c": 100}),
+        "patch": Measured({"a": [0.2]}, {}, {"a": 7}, {"d": "ImportError: no d"}),
+    }
+    text = page(found, 2, 10)
+    assert "| linf | a | 45.0% | 99 | c | 50.0% | 100 |" in text
+    assert "| patch | a | 20.0% | 7 | none |  |  |" in text
+    assert "- patch, d: ImportError: no d" in text
+    assert weaker(found) == []
+    found["linf"].others["c"] = [0.4, 0.4]
+    assert weaker(found) == ["linf"]
+    assert weaker({"l1": Measured({}, {"c": [0.1]})}) == ["l1"]
