@@ -242,7 +242,7 @@ def test_a_trained_patch_is_evaluated_in_the_patch(corner: None, tmp_path: Path)
         (
             ['use = "linf"', "eps = 8"],
             [],
-            "r.toml:7",
+            "r.toml:9: evaluate.vicinity.eps",
             'every input is legal; 8/255 may be meant: eps = "8/255"',
         ),
         (
@@ -254,7 +254,7 @@ def test_a_trained_patch_is_evaluated_in_the_patch(corner: None, tmp_path: Path)
         (
             ['use = "mask"', "frame = 2", 'inner = { use = "l2", eps = 9 }'],
             [],
-            "r.toml:7",
+            "r.toml:10: evaluate.vicinity.inner.eps",
             "every input is legal",
         ),
         (['use = "scaled"', "scales = [1, 2]"], [], "r.toml:7", "do not fit inputs"),
