@@ -35,7 +35,12 @@ KINDS: dict[Kind, str] = {
     "schedule": "Schedules",
     "augmentation": "Augmentations",
 }
-PYTHON = ("train", "evaluate", "audit", "build", "study", "compare", "report")
+PYTHON = (
+    *(f"robustplug.run.{name}" for name in ("train", "evaluate", "audit", "build", "study", "tune")),
+    "robustplug.report.tables.comparison.compare",
+    "robustplug.run.report",
+    "robustplug.subjects.opening.Opening",
+)
 _LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?!https?:|#|mailto:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -137,8 +142,7 @@ def made_pages() -> dict[str, str]:
         pages[target] = moved(path.read_text(encoding="utf-8"), source, target)
     for kind, title in KINDS.items():
         pages[f"components/{kind.replace('_', '-')}.md"] = component_page(kind, title)
-    entries = [*(f"robustplug.run.{name}" for name in PYTHON), "robustplug.subjects.opening.Opening"]
-    pages["reference/python.md"] = reference_page("The Python API", entries)
+    pages["reference/python.md"] = reference_page("The Python API", PYTHON)
     for room, names in sorted(api_names().items()):
         pages[f"reference/{room}.md"] = reference_page(f"robustplug.api: {room}", names)
     return pages
