@@ -159,6 +159,10 @@ def works() -> list[Work]:
             for name in ("ibp", "crown-ibp", "sabr", "mtl-ibp")
         ),
         training("denoiser", (*DIGITS, ATTACKS, "method.width=4"), [plain]),
+        training(
+            "vit",
+            (*DIGITS[:2], "model.dim=8", "model.depth=1", "method.perturbation.milestones=[1, 2]", ATTACKS),
+        ),
         training("pretrain", (*DIGITS, ATTACKS), out=pretrained),
         training("fine-tune", (*DIGITS, ATTACKS), [pretrained]),
         training(

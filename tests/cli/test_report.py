@@ -139,6 +139,7 @@ def test_what_was_measured_is_kept_and_not_measured_again(
     assert names == OWN | {"beta"}
 
 
+@pytest.mark.slow
 def test_what_takes_long_is_left_out_and_how_to_get_it_is_said(run: Path, tmp_path: Path) -> None:
     slow = tmp_path / "slow"
     shutil.copytree(run, slow, ignore=shutil.ignore_patterns("report"))

@@ -102,6 +102,7 @@ def test_the_installed_example_is_listed(installed: Run) -> None:
     assert "ALP: adversarial logit pairing" in shown
 
 
+@pytest.mark.slow
 def test_the_installed_example_trains(installed: Run) -> None:
     output = installed("robustplug", "train", "--recipe", "alp", "--out", "trained")
     folder = Path(installed("python", "-c", "import os; print(os.getcwd())").strip()) / "trained"

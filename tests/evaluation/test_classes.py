@@ -196,7 +196,7 @@ def test_a_killed_evaluation_resumes_to_the_same_numbers_by_class(stop_at: int, 
 
 def test_a_journal_of_an_earlier_version_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "j"
-    monkeypatch.setattr("robustplug.evaluation.kept.journal.JOURNAL_FORMAT", 1)
+    monkeypatch.setattr("robustplug.evaluation.kept.share.JOURNAL_FORMAT", 1)
     dataclasses.replace(evaluation(), journal=path).run("test", [Attack("n", {}, Noisy())], 4)
     monkeypatch.undo()
     seen: list[Any] = []

@@ -59,7 +59,7 @@ def exported(run: Path) -> Export:
     return export
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", [*QUICK, pytest.param("onnx", marks=pytest.mark.slow)])
 def test_the_file_evaluated_again_has_the_accuracy_of_the_run(to: str, exported: Export, run: Path) -> None:
     found = exported(to)
     assert found.path == run / "exported" / f"tiny{FORMATS[to]}"
@@ -143,9 +143,9 @@ def test_a_damaged_statement_is_none(text: str, exported: Export, tmp_path: Path
 def test_a_statement_of_a_component_that_is_not_installed(exported: Export, tmp_path: Path) -> None:
     folder = shutil.copytree(exported("huggingface").path, tmp_path / "folder")
     config = json.loads((folder / "config.json").read_text())
-    config["robustplug"]["model"]["use"] = "small-cmn"
+    config["robustplug"]["model"]["use"] = "smal-cnn"
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Exception, match='no model is named "small-cmn". Did you mean "small-cnn"'):
+    with pytest.raises(Exception, match='no model is named "smal-cnn". Did you mean "small-cnn"'):
         robustplug.evaluate(folder, task="digits")
 
 

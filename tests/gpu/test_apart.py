@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -18,6 +20,7 @@ def test_tests_and_the_processes_that_they_start_see_no_gpu() -> None:
     assert shown.strip() == "0"
 
 
+@pytest.mark.slow
 def test_the_option_runs_the_marked_tests_alone_and_without_workers() -> None:
     command = [sys.executable, "-m", "pytest", "--gpu", "--collect-only", "-q"]
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}

@@ -99,6 +99,7 @@ def test_a_custom_version(model: nn.Module, batch: Batch) -> None:
     check(ours(model, "linf", version="custom", attacks=attacks), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_no_forward_more_than_by_hand(model: nn.Module, batch: Batch) -> None:
     rows = 0

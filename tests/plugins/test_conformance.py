@@ -11,6 +11,12 @@ from robustplug.testing.kit import all_checks
 # The reference code has no options to make it short, and gives a sample back that it does not break; the
 # smallest of torchvision's segmentation models has 3 million parameters.
 LONG = {"autoattack", "torchvision-segmentation"}
+# A check of these takes seconds: dialogues, texts, transformed images and large networks. Their own tests are
+# in the default run.
+LONG |= {"hardening", "rl-attack", "self-play", "smart", "freelb", "docstrings", "lightgbm", "timm"}
+LONG |= {"blur", "colour", "jpeg", "spatial", "densenet121"}
+# What they train is a method around the component, so they are quick for methods alone.
+TRAININGS = {"resume_is_bitwise", "state_round_trips", "same_seed_gives_the_same_bits"}
 # Installed apart from the others, and the module that they need; see pyproject.toml.
 APART = {"torchattacks": "torchattacks"}
 # They need a run, which their own tests make.
@@ -23,8 +29,9 @@ NEEDS_A_CLUSTER = {"ray": _JOBS, "slurm": _JOBS}
 EXPECTED = {(name, "ascends_a_linear_model") for name in ("autoattack", "n-fgsm", "bpda", "universal")}
 
 
-def marks(component: str, check: str) -> list[pytest.MarkDecorator]:
-    found = [pytest.mark.slow] if component in LONG or check in NEEDS_A_CLUSTER.get(component, ()) else []
+def marks(kind: str, component: str, check: str) -> list[pytest.MarkDecorator]:
+    long = component in LONG or (check in TRAININGS and kind != "method")
+    found = [pytest.mark.slow] if long or check in NEEDS_A_CLUSTER.get(component, ()) else []
     if component in APART:
         missing = importlib.util.find_spec(APART[component]) is None
         found.append(pytest.mark.skipif(missing, reason=f"{APART[component]} is not installed"))
@@ -37,7 +44,7 @@ EVERY_CHECK = [
     pytest.param(
         check,
         id=f"{kind}-{component.name}-{check.name}",
-        marks=marks(component.name, check.name),
+        marks=marks(kind, component.name, check.name),
     )
     for kind, components in registry().by_kind().items()
     for component in components

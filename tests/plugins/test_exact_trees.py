@@ -171,6 +171,7 @@ def evaluated(model: Any, **changes: Any) -> Any:
     return robustplug.evaluate(model, **given | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["forest", "boosted", "histogram"])
 def test_the_true_number_stands_below_a_decision_based_attack(name: str) -> None:
     result = evaluated(fitted(name))

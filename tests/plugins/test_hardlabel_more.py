@@ -116,6 +116,7 @@ def test_the_smooth_objective_is_for_linf() -> None:
 # --- targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sign-opt", "opt", "svm-opt", "zo-sign-sgd"])
 def test_targeted_attacks_reach_their_class_from_images_of_it(name: str) -> None:
     step, view, vicinity = make_step()
@@ -414,6 +415,7 @@ def test_grids_end_with_the_budget() -> None:
     assert {500, 1000, 2000} <= set(grid(4000))
 
 
+@pytest.mark.slow
 def test_the_command_writes_draws_and_prints_curves(tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
     robustplug.train(

@@ -231,6 +231,7 @@ def test_history_keeps_evenly_spaced_snapshots() -> None:
     assert values[:, 0].tolist() == [1 / 16, 5 / 16, 9 / 16]
 
 
+@pytest.mark.slow
 def test_the_radii_are_drawn_and_kept(tmp_path: Path) -> None:
     recipe = {
         "name": "tiny",

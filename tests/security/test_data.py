@@ -98,7 +98,7 @@ def test_what_is_no_file_inside_a_folder_is_refused(kind: str, tmp_path: Path) -
 
 
 def test_an_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_LONGEST", 10_000)
+    monkeypatch.setattr("robustplug.files.tables._LONGEST", 10_000)
     (tmp_path / "a.csv").write_text("x,y\n1,0\n" + "1," * 10_000)
     arrays(tmp_path / "a.csv")
     (tmp_path / "b.csv").write_text("1," * 10_000)

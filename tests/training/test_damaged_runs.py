@@ -229,6 +229,7 @@ def test_checkpoints_behind_a_link_are_left_alone(run: Path, tmp_path: Path) -> 
     assert {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_other_writers_leave_files_of_somebody_else(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     (folder / "figures").mkdir(parents=True)

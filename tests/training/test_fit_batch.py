@@ -71,6 +71,7 @@ def exhausted(step: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+@pytest.mark.slow
 def test_a_run_trains_with_the_batch_that_fits_as_if_it_had_been_given(tmp_path: Path) -> None:
     raising.append(exhausted)
     reporter = Warned()

@@ -84,6 +84,7 @@ def resume(folder: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(runs: dict[str, Path]) -> None:
     folder = runs["killed"]
     assert not (folder / "result.json").exists()

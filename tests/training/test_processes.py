@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,11 @@ from .two_processes import CAPTURED, COMPARED, RESUMED, SAMPLES, exact
 LIMIT = 240
 
 
-def train_alone(top: Path) -> dict[str, Trained]:
+def train_alone(top: Path, methods: Sequence[str]) -> dict[str, Trained]:
     with offered("method", LEARNED):
         return {
             method: robustplug.train(exact(method, together=False), out=top / "alone" / method)
-            for method in COMPARED
+            for method in methods
         }
 
 
@@ -44,7 +46,7 @@ class Launch:
                 [*command, "-m", module, str(top), part], env=environment(), stdout=log, stderr=log
             )
             try:
-                self.alone = train_alone(top) if part == "quick" else {}
+                self.alone = train_alone(top, COMPARED[part])
                 process.wait(LIMIT)
             finally:
                 process.kill()
@@ -61,13 +63,20 @@ class Launch:
 
 
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    return Launch(tmp_path_factory.mktemp("quick"), "quick")
+def launches(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Launch]:
+    """Give the launch of a part, which is started when it is first asked for."""
+    return functools.cache(lambda part: Launch(tmp_path_factory.mktemp(part), part))
 
 
 @pytest.fixture(scope="module")
-def slow_launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    return Launch(tmp_path_factory.mktemp("slow"), "slow")
+def launch(launches: Callable[[str], Launch]) -> Launch:
+    return launches("quick")
+
+
+def by_part(names: Mapping[str, Sequence[str]], *more: str) -> Any:
+    """Return parameters, part and name, of which those of the slow part, and more, are slow."""
+    slow = [pytest.param("slow", name, marks=pytest.mark.slow) for name in (*names["slow"], *more)]
+    return [*(("quick", name) for name in names["quick"]), *slow]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -75,8 +84,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {key: value for key, value in tensors.items() if key.startswith(("model/", "state/"))}
 
 
-@pytest.mark.parametrize("method", COMPARED)
-def test_two_processes_train_the_weights_of_one(method: str, launch: Launch) -> None:
+@pytest.mark.parametrize(("part", "method"), by_part(COMPARED))
+def test_two_processes_train_the_weights_of_one(
+    part: str, method: str, launches: Callable[[str], Launch]
+) -> None:
+    launch = launches(part)
     launch.report(method)
     alone, together = weights(launch.top / "alone" / method), weights(launch.top / "runs" / method)
     assert alone.keys() == together.keys()
@@ -85,8 +97,11 @@ def test_two_processes_train_the_weights_of_one(method: str, launch: Launch) -> 
         assert difference <= 1e-5, f"{key}: {difference}"
 
 
-@pytest.mark.parametrize("method", COMPARED)
-def test_two_processes_evaluate_and_count_as_one(method: str, launch: Launch) -> None:
+@pytest.mark.parametrize(("part", "method"), by_part(COMPARED))
+def test_two_processes_evaluate_and_count_as_one(
+    part: str, method: str, launches: Callable[[str], Launch]
+) -> None:
+    launch = launches(part)
     first, second = launch.report(method)
     alone: Trained = launch.alone[method]
     assert (first.pop("main"), second.pop("main")) == (True, False)
@@ -131,9 +146,12 @@ def test_only_the_first_process_writes(launch: Launch) -> None:
     assert second == []
 
 
-def check_resumed(job: str, launch: Launch) -> None:
+@pytest.mark.parametrize(("part", "name"), by_part(RESUMED, "averaged"))
+def test_two_processes_resume_bit_for_bit(part: str, name: str, launches: Callable[[str], Launch]) -> None:
+    launch = launches(part)
+    job = name if name == "averaged" else f"resume {name}"
     launch.report(job)
-    runs, name = launch.top / "runs", job.removeprefix("resume ")
+    runs = launch.top / "runs"
     left, whole = outcome(runs / f"{name}-killed"), outcome(runs / f"{name}-whole")
     assert left["model"] == whole["model"]
     assert left["checkpoint"] == whole["checkpoint"]
@@ -141,13 +159,11 @@ def check_resumed(job: str, launch: Launch) -> None:
     assert launch.report(f"{job} weights agree") == [True, True]
 
 
-@pytest.mark.parametrize("method", RESUMED["quick"])
-def test_two_processes_resume_bit_for_bit(method: str, launch: Launch) -> None:
-    check_resumed(f"resume {method}", launch)
-
-
-@pytest.mark.parametrize("method", CAPTURED)
-def test_two_processes_replay_what_they_exchange(method: str, launch: Launch) -> None:
+@pytest.mark.parametrize(("part", "method"), by_part(CAPTURED))
+def test_two_processes_replay_what_they_exchange(
+    part: str, method: str, launches: Callable[[str], Launch]
+) -> None:
+    launch = launches(part)
     (replays, told), (other, _) = launch.report(f"captured {method}")
     # Of 11 updates of an epoch, the first one and the last one run as they are written; eleven warm up.
     assert (replays, other, told) == (2 * (11 - 2) - 11, 2 * (11 - 2) - 11, [])
@@ -165,14 +181,11 @@ def test_what_one_process_cannot_capture_none_replays(launch: Launch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", [*(f"resume {method}" for method in RESUMED["slow"]), "averaged"])
-def test_two_processes_resume_every_method_and_averaged_weights(job: str, slow_launch: Launch) -> None:
-    check_resumed(job, slow_launch)
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_process_stops_both_and_resuming_gives_the_same_bits(slow_launch: Launch) -> None:
-    assert slow_launch.report("stop") == ["Interrupted", "Interrupted"]
-    assert slow_launch.report("stopped")[0] == ["epoch-00000-batch-0000010"]
-    runs = slow_launch.top / "runs"
+def test_a_signal_to_one_process_stops_both_and_resuming_gives_the_same_bits(
+    launches: Callable[[str], Launch],
+) -> None:
+    launch = launches("slow")
+    assert launch.report("stop") == ["Interrupted", "Interrupted"]
+    assert launch.report("stopped")[0] == ["epoch-00000-batch-0000010"]
+    runs = launch.top / "runs"
     assert outcome(runs / "stopped-killed") == outcome(runs / "stopped-whole")

@@ -35,7 +35,11 @@ from .learned import DRAWS, LEARNED
 from .recording import Recordings
 from .runs import merged, offered, timeless, tiny
 
-COMPARED = ("erm", "pgd-at", "trades", "cat", "learned", "data", "parts", "norms")
+# By the part of the tests that waits for them.
+COMPARED = {
+    "quick": ("cat", "learned", "data", "parts", "norms"),
+    "slow": ("erm", "pgd-at", "trades"),
+}
 # Stands for erm with everything that changes which samples come, what they look like and what they weigh.
 DATA = {
     "train": {
@@ -49,10 +53,10 @@ DATA = {
     "optimizer": {"use": "torch:SGD", "lr": 0.02, "momentum": 0.9},
     "schedule": {"use": "torch:OneCycleLR"},
 }
-CAPTURED = ("cat", "learned")
+CAPTURED = {"quick": ("cat",), "slow": ("learned",)}
 # Changed by these names: the data; micro-batches; BatchNorm over all processes, under an attack with it.
 VARIANTS = {"data": "erm", "parts": "free-at", "norms": "pgd-at"}
-RESUMED = {"quick": ("free-at", "cat"), "slow": ("fast-at", "erm", "pgd-at", "trades")}
+RESUMED = {"quick": ("cat",), "slow": ("free-at", "fast-at", "erm", "pgd-at", "trades")}
 SAMPLES = 200
 RANK = int(os.environ.get("RANK", 0))
 
@@ -233,13 +237,10 @@ def jobs(runs: Path, spy: Spy, part: str) -> dict[str, Callable[[], Any]]:
         killed(recipe, runs / "averaged-killed", 6)
         robustplug.train(resume=runs / "averaged-killed")
 
-    work: dict[str, Callable[[], Any]] = {}
-    if part == "quick":
-        work = {each: partial(compare, each) for each in COMPARED}
-        work |= {f"captured {each}": partial(captured, each) for each in CAPTURED}
-        work["refused"] = refused
+    work: dict[str, Callable[[], Any]] = {each: partial(compare, each) for each in COMPARED[part]}
+    work |= {f"captured {each}": partial(captured, each) for each in CAPTURED[part]}
     work |= {f"resume {each}": partial(resume, each) for each in RESUMED[part]}
-    return work if part == "quick" else {**work, "stop": stop, "averaged": averaged}
+    return {**work, **({"refused": refused} if part == "quick" else {"stop": stop, "averaged": averaged})}
 
 
 def main() -> None:

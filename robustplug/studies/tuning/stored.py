@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from ...errors import RunError
-from ...files.reading import Unreadable, is_file
+from ...files.reading import Unreadable, is_file, is_folder
 from ...files.seals import parsed
 from ...runs.folder import RESULT, holds_run
 from ...runs.result_file import note_on_seals, read_sealed
@@ -78,7 +78,7 @@ class StoredTuning(Open):
 
 def holds_tuning(folder: Path) -> bool:
     """Return whether a folder is that of a tuning with a result, finished or not."""
-    return not holds_run(folder) and (folder / TRIALS).is_dir() and is_file(folder / RESULT)
+    return not holds_run(folder) and is_folder(folder / TRIALS) and is_file(folder / RESULT)
 
 
 def read_tuning_body(folder: Path) -> tuple[dict[str, Any], list[str]]:

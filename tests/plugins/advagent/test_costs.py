@@ -40,6 +40,7 @@ def rows(model: Any, attacks: Sequence[Mapping[str, Any]], **options: Any) -> li
     return [dataclasses.replace(row, seconds=0.0) for row in found]
 
 
+@pytest.mark.slow
 def test_no_result_depends_on_the_batch_size() -> None:
     agent = small_agent(5)
     expected = rows(agent, ATTACKS, batch_size=8)

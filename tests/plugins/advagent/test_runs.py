@@ -58,6 +58,7 @@ def learning(method: str, imitator: Path, **tables: Any) -> dict[str, Any]:
     return merged(recipe, tables)
 
 
+@pytest.mark.slow
 def test_an_imitator_learns_its_words_and_keeps_the_epoch_of_the_best_decisions(imitator: Path) -> None:
     history = [json.loads(line) for line in (imitator / "metrics.jsonl").read_text().splitlines()]
     assert history[-1]["train"]["loss"] < 0.8 * history[0]["train"]["loss"]
@@ -69,6 +70,7 @@ def test_an_imitator_learns_its_words_and_keeps_the_epoch_of_the_best_decisions(
     assert 1 < found["low"] < found["value"] < found["high"] < len(small_task().info.words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["hardening"])
 def test_learning_from_negotiations_survives_a_kill_bit_for_bit(
     method: str, imitator: Path, tmp_path: Path
