@@ -120,8 +120,10 @@ def make_session(
     return Session(loop, digest, earlier=earlier, batches_with=data.count_with)
 
 
-def _attacked(model: nn.Module, option: str | None, precision: str) -> nn.Module | None:
-    """Return what attacks call in the place of the model.
+def _attacked(
+    model: nn.Module, option: str | None, precision: str
+) -> Callable[[nn.Module], nn.Module] | None:
+    """Return what gives attacks the model, or a stand-in of it, in half precision.
 
     Raises:
         RecipeError: the model computes in half precision itself.
@@ -131,7 +133,7 @@ def _attacked(model: nn.Module, option: str | None, precision: str) -> nn.Module
     if precision == "bfloat16":
         why = f'= "{option}" has no effect with train.precision = "bfloat16", in which attacks are, too'
         raise RecipeError([Problem("train.attack_precision", f"{why}: leave one of them out")], "recipe")
-    return HalfPrecision(model, HALVES[option])
+    return HalfPrecision(model, HALVES[option]).around
 
 
 def _check_schedule(loop: Loop) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
+from robustplug.core.calling.stand_ins import Averaged
 from robustplug.core.random import isolated
 from robustplug.devices import precision
 from robustplug.devices.precision import HALVES, HalfPrecision
@@ -81,6 +82,22 @@ def test_attacks_find_what_they_find_in_float32(name: str, tmp_path: Path) -> No
         trained = robustplug.train(recipe, out=tmp_path / "run")
     assert types == {("attack", HALVES[name]), ("update", torch.float32)}
     assert trained.result.meta["training"]["attack_agreement"][name] >= 0.99
+
+
+def test_attacks_on_a_stand_in_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    types: list[torch.dtype] = []
+    forward = Averaged.forward
+
+    def noted(self: Averaged, x: Tensor) -> Tensor:
+        types.append(forward(self, x).dtype)
+        return forward(self, x)
+
+    monkeypatch.setattr(Averaged, "forward", noted)
+    recipe = {**RECIPE, "train": {**RECIPE["train"], "batch_size": 128, "attack_precision": "bfloat16"}}
+    recipe["method"] = {**RECIPE["method"], "perturbation": {"use": "eot", "attack": {"use": "fgsm"}}}
+    recipe["validate"] = {"samples": 8, "attack": {"use": "none"}}
+    robustplug.train(recipe, out=tmp_path / "run")
+    assert set(types) == {torch.bfloat16}
 
 
 def test_attacks_that_find_less_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

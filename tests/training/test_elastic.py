@@ -21,6 +21,7 @@ from robustplug.errors import RunError
 from robustplug.recipe.load import recipe_from_mapping
 from robustplug.recipe.write import write_recipe
 from robustplug.runs import checkpoint
+from robustplug.runs.choose import begun_run
 from robustplug.runs.heads import names
 from robustplug.runs.launch import agent, began
 from robustplug.training.session import dealt, pooled
@@ -123,6 +124,18 @@ def test_a_job_that_is_queued_again_goes_on_by_its_number(
     assert began(tmp_path / "run")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "4712")
     assert not began(tmp_path / "run")
+
+
+def test_processes_that_meet_to_look_for_a_run_are_ready_for_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    for fast, found in (("off", None), ("capture", "0")):
+        monkeypatch.setenv(key, "")  # so that it is put back afterwards
+        monkeypatch.delenv(key)
+        assert begun_run(tiny("erm", train={"fast": fast}), (), tmp_path / "run") is None
+        assert os.environ.get(key) == found
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
