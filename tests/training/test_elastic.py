@@ -20,7 +20,7 @@ import robustplug
 from robustplug.errors import RunError
 from robustplug.recipe.load import recipe_from_mapping
 from robustplug.recipe.write import write_recipe
-from robustplug.runs import checkpoint
+from robustplug.runs import checkpoint, launch
 from robustplug.runs.choose import begun_run
 from robustplug.runs.heads import names
 from robustplug.runs.launch import agent, began
@@ -97,6 +97,8 @@ def test_only_the_own_launch_goes_on_by_itself(tmp_path: Path, monkeypatch: pyte
     trained(settings, folder, 2)
     assert read_json(folder / "environment.json")["launch"] == [agent()]
     assert agent().endswith(f" {os.getppid()}")
+    assert not began(folder), "this process has begun it, and trains another one"
+    launch._HERE.clear()
     assert began(folder), "the same agent has started its workers again"
     monkeypatch.setattr(os, "getppid", lambda: 1)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
@@ -118,6 +120,7 @@ def test_a_job_that_is_queued_again_goes_on_by_its_number(
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "4711")
     trained(tiny("erm", train={"checkpoint_batches": 1}), tmp_path / "run", 1)
+    launch._HERE.clear()
     monkeypatch.setattr(os, "getppid", lambda: 1)
     assert not began(tmp_path / "run"), "a launch of the same name, for the first time"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
