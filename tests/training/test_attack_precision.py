@@ -96,8 +96,9 @@ def test_attacks_on_a_stand_in_call_it(tmp_path: Path, monkeypatch: pytest.Monke
     recipe = {**RECIPE, "train": {**RECIPE["train"], "batch_size": 128, "attack_precision": "bfloat16"}}
     recipe["method"] = {**RECIPE["method"], "perturbation": {"use": "eot", "attack": {"use": "fgsm"}}}
     recipe["validate"] = {"samples": 8, "attack": {"use": "none"}}
-    robustplug.train(recipe, out=tmp_path / "run")
+    trained = robustplug.train(recipe, out=tmp_path / "run")
     assert set(types) == {torch.bfloat16}
+    assert "attack_agreement" not in trained.result.meta["training"], "no attack was compared"
 
 
 def test_attacks_that_find_less_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
