@@ -19,17 +19,20 @@ from torch import Tensor
 import robustplug
 from robustplug.errors import RunError
 from robustplug.recipe.load import recipe_from_mapping
+from robustplug.recipe.options import Recipe
 from robustplug.recipe.write import write_recipe
 from robustplug.runs import checkpoint, launch
 from robustplug.runs.choose import begun_run
 from robustplug.runs.heads import names
 from robustplug.runs.launch import agent, began
+from robustplug.training import fit_batch
 from robustplug.training.session import dealt, pooled
 
 from .capturing import Told
 from .elastic import METHODS, recipe, trained
 from .runs import newest, read_json, tiny
 from .test_killed import environment
+from .test_resume import Killed, kill_after_save
 from .two_processes import exact
 
 LIMIT = 600
@@ -113,6 +116,26 @@ def test_only_the_own_launch_goes_on_by_itself(tmp_path: Path, monkeypatch: pyte
     assert began(folder)
     with pytest.raises(RunError, match="already contains a run"):
         robustplug.train(settings, out=folder)
+
+
+def test_a_run_whose_batch_was_found_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, found = tmp_path / "run", list[bool]()
+
+    def fitting(recipe: Recipe, reporter: Any, resume: bool = False) -> Recipe:
+        found.append(resume)
+        return fit_batch._with_rows(recipe, 66)
+
+    monkeypatch.setattr(fit_batch, "with_fitting_batch", fitting)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    settings = tiny("erm", train={"checkpoint_batches": 1}, evaluate={"samples": 8}, validate={"samples": 8})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_after_save(patch, 2)
+        robustplug.train(settings, out=folder, fit_batch=True)
+    launch._HERE.clear()
+    run = robustplug.train(settings, out=folder, fit_batch=True)
+    assert found == [False]
+    assert run.parts is not None
+    assert run.parts.recipe.train.batch_size == 66
 
 
 def test_a_job_that_is_queued_again_goes_on_by_its_number(
