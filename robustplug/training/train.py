@@ -289,6 +289,7 @@ class Training:
         return self.store.kept()
 
     def _save(self, session: Session) -> None:
+        self.store.wait()
         tensors, meta = session.capture()
         if self.processes.main:
             self.store.save(session, tensors, meta)
