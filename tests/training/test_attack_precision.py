@@ -124,3 +124,10 @@ def test_it_is_refused_where_everything_is_in_half_precision(tmp_path: Path) -> 
     train = {**RECIPE["train"], "attack_precision": "float16", "precision": "bfloat16"}
     with pytest.raises(RecipeError, match="no effect with train.precision"):
         robustplug.train({**RECIPE, "train": train}, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", ["erm", "free-at", "consistency"])
+def test_it_is_refused_where_nothing_is_attacked(method: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f'no effect: the method "{method}" attacks nothing'):
+        robustplug.train(tiny(method, train={"attack_precision": "float16"}), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "manifest.json").exists()
