@@ -97,9 +97,13 @@ def train(
     overrides = [*(f"{key}={value}" for key, value in given.items() if value is not None), *overrides]
     with unaffected(), registered("task", brought.task), registered("model", brought.model):
         tables = None if recipe is None else brought.into(recipe, threat)
-        if resume is False:
-            resume = begun_run(tables, overrides, out) or False
-        chosen, folder = choose_run(tables, overrides, out, resume, longer)
+        begun = begun_run(tables, overrides, out) if resume is False else None
+        if begun is not None and fit_batch:  # its batch size was found when it was begun
+            chosen, folder = choose_run(None, resume=begun)
+            resume, fit_batch = begun, False
+        else:
+            resume = begun or resume
+            chosen, folder = choose_run(tables, overrides, out, resume, longer)
         reporter = reporter or Warns()
         for note in brought.notes:
             reporter.warn(note)

@@ -98,6 +98,8 @@ class ForBounds(Method[Options]):
         if self.options.init == "ibp":
             keep_widths(model)
         self._graphs = Graphs()
+        if self.options.regularisation:
+            self.whole_batch = "the regularisation of the intervals compares means over the whole batch"
         return super().setup(model, task)
 
     def share(self, step: Step) -> float:

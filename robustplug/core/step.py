@@ -53,8 +53,8 @@ class Step:
         average: replaces tensors by their means over all processes.
         iterations: what runs the iterations of an evaluation's attack; None to run them as they are written.
         first_row: place of the batch's first row among those of this process; above 0 in later micro-batches.
-        attacked: what attacks call in the place of the model, such as the model in another precision; None
-            for the model itself.
+        attacked: returns what attacks call in the place of the model, such as it in another precision, or in
+            that of its stand-in; None for the model itself.
         closes: whether the batch is the last micro-batch of its update, or the only one.
     """
 
@@ -73,7 +73,7 @@ class Step:
     class_weights: Tensor | None = None
     average: Callable[[Sequence[Tensor]], None] = unchanged
     iterations: Iterating | None = None
-    attacked: nn.Module | None = None
+    attacked: Callable[[nn.Module], nn.Module] | None = None
     first_row: int = 0
     closes: bool = True
     logged: dict[str, Tensor] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class Step:
                     return output
         grad = torch.is_grad_enabled()
         attacked = self.attacked if self._attack and module is self.model else None
-        output = call(module if attacked is None else attacked, x)
+        output = call(module if attacked is None else attacked(module), x)
         if torch.is_grad_enabled() != grad:
             torch.set_grad_enabled(grad)
         if self._twin is not None and self._twin[0] is x:

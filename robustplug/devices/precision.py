@@ -62,6 +62,10 @@ class HalfPrecision(nn.Module):
             output = pytree.tree_map_only(Tensor, _single, self.model(x))
         return pytree.tree_map_only(Tensor, _scaled_up, output) if scales else output
 
+    def around(self, model: nn.Module) -> HalfPrecision:
+        """Return this module for its own model, and one of the same precision for another, a stand-in."""
+        return self if model is self.model else HalfPrecision(model, self.dtype)
+
 
 def _single(value: Tensor) -> Tensor:
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value

@@ -144,7 +144,8 @@ def begun_run(
     asked = as_recipe(recipe, overrides)
     known = numbered(RUNS, asked.name) if out is None else [Path(out)]
     found = [str(folder) for folder in known[-1:] if began(folder) and not is_finished(folder)]
-    agreed = start(asked.train.device, "float32").lines_from_main(found)
+    captured = "capture" in (asked.train.fast or "")  # the processes meet here for the first time
+    agreed = start(asked.train.device, "float32", captured).lines_from_main(found)
     return Path(agreed[0]) if agreed else None
 
 

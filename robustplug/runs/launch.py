@@ -11,6 +11,8 @@ from .folder import ENVIRONMENT, holds_run
 
 LAUNCH = "launch"
 """Key of the agents of torchrun that began a run, in its environment.json."""
+# Folders of the runs that this very process has begun.
+_HERE: set[Path] = set()
 
 
 def agent() -> str:
@@ -22,6 +24,11 @@ def agent() -> str:
     return "" if known is None else f"{known} {socket.gethostname()} {os.getppid()}"
 
 
+def begun_here(folder: Path) -> None:
+    """Note that this process begins a run: what it trains after a failure is another one."""
+    _HERE.add(folder.resolve())
+
+
 def began(folder: Path) -> bool:
     """Return whether a run was begun by processes of this launch that were started before these.
 
@@ -30,7 +37,7 @@ def began(folder: Path) -> bool:
     agents, and its number is the name of the launch.
     """
     own = agent()
-    if not own or not holds_run(folder):
+    if not own or folder.resolve() in _HERE or not holds_run(folder):
         return False
     try:
         body = read_json(folder / ENVIRONMENT)

@@ -184,7 +184,7 @@ class Loop:
         update: number of finished updates.
         means: means of the current epoch.
         class_weights: a factor of each class's loss, (K,); None for none.
-        attacked: what attacks call in the place of the model; None for the model itself.
+        attacked: returns what attacks call in the place of the model; None for the model itself.
         micro_batch: largest number of rows that a process computes at once; None for all.
         runner: what runs the updates; each one as it is written, until another is set.
         ready: augments and converts a batch as a part of its update; None for batches that are ready.
@@ -207,7 +207,7 @@ class Loop:
     update: int = 0
     means: Means = field(default_factory=Means)
     class_weights: Tensor | None = None
-    attacked: nn.Module | None = None
+    attacked: Callable[[nn.Module], nn.Module] | None = None
     micro_batch: int | None = None
     lr: float = 0.0
     ready: Callable[[Batch], Batch] | None = None

@@ -12,6 +12,7 @@ from ..core.calling.operations import forward_operations
 from ..core.method import needs_sync
 from ..core.protocols import SelfTrained
 from ..core.random import derive, isolated
+from ..core.types import Progress
 from ..devices.precision import HALVES, HalfPrecision, choose_channels_last, choose_precision
 from ..devices.processes import start
 from ..errors import Refused, RunError
@@ -105,7 +106,7 @@ def make_session(
         [parameter for parameter in optimizers.parameters() if id(parameter) not in inside],
         class_weights=data.class_weights,
         micro_batch=train.micro_batch,
-        attacked=_attacked(parts.model, train.attack_precision, precision),
+        attacked=_attacked(parts, train.attack_precision, precision),
     )
     if not loop.batches:
         raise RunError("the training split has fewer samples than there are processes")
@@ -120,18 +121,23 @@ def make_session(
     return Session(loop, digest, earlier=earlier, batches_with=data.count_with)
 
 
-def _attacked(model: nn.Module, option: str | None, precision: str) -> nn.Module | None:
-    """Return what attacks call in the place of the model.
+def _attacked(parts: Parts, option: str | None, precision: str) -> Callable[[nn.Module], nn.Module] | None:
+    """Return what gives attacks the model, or a stand-in of it, in half precision.
 
     Raises:
-        RecipeError: the model computes in half precision itself.
+        RecipeError: the model computes in half precision itself, or the method attacks nothing.
     """
     if option is None or option not in HALVES:
         return None
     if precision == "bfloat16":
         why = f'= "{option}" has no effect with train.precision = "bfloat16", in which attacks are, too'
         raise RecipeError([Problem("train.attack_precision", f"{why}: leave one of them out")], "recipe")
-    return HalfPrecision(model, HALVES[option])
+    cost, loss = parts.method.cost(), parts.method.loss_cost()
+    passes = len(parts.method.passes(Progress()))
+    if tuple(cost) == (passes * loss.forwards, passes * loss.backwards):
+        why = f'has no effect: the method "{parts.recipe.method.name}" attacks nothing; leave it out'
+        raise RecipeError([Problem("train.attack_precision", why)], "recipe")
+    return HalfPrecision(parts.model, HALVES[option]).around
 
 
 def _check_schedule(loop: Loop) -> None:

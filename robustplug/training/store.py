@@ -294,6 +294,15 @@ class Store:
             if behind is not None:
                 behind.wait()
 
+    def wait(self) -> None:
+        """Wait until the checkpoint before is written, so that no further copy of it is in memory.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if self._behind is not None:
+            self._behind.wait()
+
     def save(self, session: Session, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Write a checkpoint, and delete those that are not needed any more.
 

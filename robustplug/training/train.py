@@ -27,7 +27,7 @@ from ..plugin.host import host
 from ..runs.environment import describe_environment
 from ..runs.folder import JOURNAL, holds_run, refuse_occupied
 from ..runs.heads import names
-from ..runs.launch import LAUNCH, agent
+from ..runs.launch import LAUNCH, agent, begun_here
 from ..runs.lock import locked
 from ..runs.result_file import result_to_json, seal_result
 from ..runs.stored import EXTENDED
@@ -172,6 +172,7 @@ class Training:
             start: dict[str, Any] = {} if self._start is None else {"started_from": self._start}
             start |= {LAUNCH: agents} if agents else {}
             self.store.begin(recipe, describe_environment(self.processes) | start)
+            begun_here(self.folder)
         if self.processes.main:
             host().run_start(self.info)
             self.reporter.begin(self.info, self._progress(session))
@@ -288,6 +289,7 @@ class Training:
         return self.store.kept()
 
     def _save(self, session: Session) -> None:
+        self.store.wait()
         tensors, meta = session.capture()
         if self.processes.main:
             self.store.save(session, tensors, meta)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..core.random import derive
 from ..core.task import score_name
-from ..core.types import EpochReport
+from ..core.types import Cost, EpochReport
 from ..devices.precision import HALVES, HalfPrecision
 from ..errors import RunError
 from ..evaluation.evaluate import Evaluation
@@ -159,7 +159,7 @@ def agreement(
 
     Returns:
         The share of samples with the same verdict, by precision, under "attack_agreement"; empty if attacks
-        were in float32, and without a validation split.
+        were in float32, and without an attack in validation or a validation split.
     """
     precision, options = parts.recipe.train.attack_precision, parts.recipe.validate
     if precision is None or precision not in HALVES or not parts.task.info.sizes["validation"]:
@@ -168,6 +168,8 @@ def agreement(
     loss = build_part(parts.recipe.evaluate.loss, "loss", "evaluate.loss")
     shared = (parts.task, parts.method.vicinity, loss, parts.recipe.seed, processes)
     attack = build_part(options.attack, "perturbation", "validate.attack")
+    if not any(attack.cost(Cost(0, 0))):
+        return {}
     dtype = HALVES[precision]
     rows = [
         Evaluation(model, *shared, table="validate").run(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import robustplug
+from robustplug.core.calling.stand_ins import Averaged
 from robustplug.core.random import isolated
 from robustplug.devices import precision
 from robustplug.devices.precision import HALVES, HalfPrecision
@@ -83,6 +84,23 @@ def test_attacks_find_what_they_find_in_float32(name: str, tmp_path: Path) -> No
     assert trained.result.meta["training"]["attack_agreement"][name] >= 0.99
 
 
+def test_attacks_on_a_stand_in_call_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    types: list[torch.dtype] = []
+    forward = Averaged.forward
+
+    def noted(self: Averaged, x: Tensor) -> Tensor:
+        types.append(forward(self, x).dtype)
+        return forward(self, x)
+
+    monkeypatch.setattr(Averaged, "forward", noted)
+    recipe = {**RECIPE, "train": {**RECIPE["train"], "batch_size": 128, "attack_precision": "bfloat16"}}
+    recipe["method"] = {**RECIPE["method"], "perturbation": {"use": "eot", "attack": {"use": "fgsm"}}}
+    recipe["validate"] = {"samples": 8, "attack": {"use": "none"}}
+    trained = robustplug.train(recipe, out=tmp_path / "run")
+    assert set(types) == {torch.bfloat16}
+    assert "attack_agreement" not in trained.result.meta["training"], "no attack was compared"
+
+
 def test_attacks_that_find_less_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told()
     monkeypatch.setattr(precision, "LOSS_SCALE", 1e30)  # overflows, and an attack without gradients stays
@@ -106,3 +124,10 @@ def test_it_is_refused_where_everything_is_in_half_precision(tmp_path: Path) -> 
     train = {**RECIPE["train"], "attack_precision": "float16", "precision": "bfloat16"}
     with pytest.raises(RecipeError, match="no effect with train.precision"):
         robustplug.train({**RECIPE, "train": train}, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", ["erm", "free-at", "consistency"])
+def test_it_is_refused_where_nothing_is_attacked(method: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f'no effect: the method "{method}" attacks nothing'):
+        robustplug.train(tiny(method, train={"attack_precision": "float16"}), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "manifest.json").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from robustplug.errors import Interrupted, RunError
 from robustplug.runs import checkpoint
 from robustplug.training.loop import Loop
 from robustplug.training.running.behind import Behind
+from robustplug.training.session import Session
 
 from .runs import newest, outcome, tiny
 
@@ -83,6 +85,25 @@ def test_who_is_told_to_stop_has_written_its_checkpoint(tmp_path: Path) -> None:
         robustplug.train(recipe(**BEHIND), out=tmp_path / "run")
     assert newest(tmp_path / "run") == "epoch-00000-batch-0000002"
     assert not [thread for thread in threading.enumerate() if thread.name == "checkpoint"]
+
+
+def test_one_checkpoint_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    save, capture, going = checkpoint.save, Session.capture, list[bool]()
+
+    def slow(*args: Any) -> None:
+        time.sleep(0.2)
+        save(*args)
+
+    def noted(self: Session) -> Any:
+        going.append(any(thread.name == "checkpoint" for thread in threading.enumerate()))
+        return capture(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", slow)
+        patch.setattr(Session, "capture", noted)
+        robustplug.train(recipe(**BEHIND), out=tmp_path / "run")
+    assert len(going) == 4
+    assert not any(going)
 
 
 def test_work_is_done_in_order_and_a_failure_is_said_once() -> None:

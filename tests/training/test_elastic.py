@@ -19,16 +19,20 @@ from torch import Tensor
 import robustplug
 from robustplug.errors import RunError
 from robustplug.recipe.load import recipe_from_mapping
+from robustplug.recipe.options import Recipe
 from robustplug.recipe.write import write_recipe
-from robustplug.runs import checkpoint
+from robustplug.runs import checkpoint, launch
+from robustplug.runs.choose import begun_run
 from robustplug.runs.heads import names
 from robustplug.runs.launch import agent, began
+from robustplug.training import fit_batch
 from robustplug.training.session import dealt, pooled
 
 from .capturing import Told
 from .elastic import METHODS, recipe, trained
 from .runs import newest, read_json, tiny
 from .test_killed import environment
+from .test_resume import Killed, kill_after_save
 from .two_processes import exact
 
 LIMIT = 600
@@ -96,6 +100,8 @@ def test_only_the_own_launch_goes_on_by_itself(tmp_path: Path, monkeypatch: pyte
     trained(settings, folder, 2)
     assert read_json(folder / "environment.json")["launch"] == [agent()]
     assert agent().endswith(f" {os.getppid()}")
+    assert not began(folder), "this process has begun it, and trains another one"
+    launch._HERE.clear()
     assert began(folder), "the same agent has started its workers again"
     monkeypatch.setattr(os, "getppid", lambda: 1)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
@@ -112,17 +118,50 @@ def test_only_the_own_launch_goes_on_by_itself(tmp_path: Path, monkeypatch: pyte
         robustplug.train(settings, out=folder)
 
 
+def test_a_run_whose_batch_was_found_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, found = tmp_path / "run", list[bool]()
+
+    def fitting(recipe: Recipe, reporter: Any, resume: bool = False) -> Recipe:
+        found.append(resume)
+        return fit_batch._with_rows(recipe, 66)
+
+    monkeypatch.setattr(fit_batch, "with_fitting_batch", fitting)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    settings = tiny("erm", train={"checkpoint_batches": 1}, evaluate={"samples": 8}, validate={"samples": 8})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_after_save(patch, 2)
+        robustplug.train(settings, out=folder, fit_batch=True)
+    launch._HERE.clear()
+    run = robustplug.train(settings, out=folder, fit_batch=True)
+    assert found == [False]
+    assert run.parts is not None
+    assert run.parts.recipe.train.batch_size == 66
+
+
 def test_a_job_that_is_queued_again_goes_on_by_its_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "4711")
     trained(tiny("erm", train={"checkpoint_batches": 1}), tmp_path / "run", 1)
+    launch._HERE.clear()
     monkeypatch.setattr(os, "getppid", lambda: 1)
     assert not began(tmp_path / "run"), "a launch of the same name, for the first time"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert began(tmp_path / "run")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "4712")
     assert not began(tmp_path / "run")
+
+
+def test_processes_that_meet_to_look_for_a_run_are_ready_for_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    for fast, found in (("off", None), ("capture", "0")):
+        monkeypatch.setenv(key, "")  # so that it is put back afterwards
+        monkeypatch.delenv(key)
+        assert begun_run(tiny("erm", train={"fast": fast}), (), tmp_path / "run") is None
+        assert os.environ.get(key) == found
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

@@ -76,6 +76,27 @@ def test_what_is_computed_again_has_the_same_bits() -> None:
     assert [type(part) for part in other.modules()] == [type(part) for part in plain.modules()]
 
 
+def thrice(model: nn.Module) -> list[Tensor]:
+    """Take two gradients of one output, and that of the second, as gradient penalties do."""
+    x = torch.linspace(0, 1, 5 * 64).view(5, 1, 8, 8).requires_grad_()
+    with isolated(5):
+        output = model(x)
+        (first,) = torch.autograd.grad(output.square().sum(), x, retain_graph=True)
+        (second,) = torch.autograd.grad(output.sin().sum(), x, create_graph=True)
+        (output.mean() + second.square().sum()).backward()
+    return [first, second.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+def test_several_gradients_of_one_output_have_the_same_bits() -> None:
+    plain, other = network(), network()
+    recompute(other)
+    expected, found = thrice(plain), thrice(other)
+    assert len(expected) == len(found)
+    assert all(map(torch.equal, expected, found))
+    for one, two in zip(plain.buffers(), other.buffers(), strict=True):
+        assert torch.equal(one, two)
+
+
 def kept(model: nn.Module) -> int:
     """Return the number of values that a forward pass keeps for its backward pass."""
     count = 0

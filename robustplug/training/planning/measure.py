@@ -45,7 +45,7 @@ class Measured:
         passes: (forwards, backwards) of a row, by epoch; only epochs that were tried.
         parameters: bytes of the trained parameters, and so of their gradients.
         state: bytes of weights, gradients, buffers and the optimizer's state.
-        row: bytes that an update needs for each row; 0 where that cannot be measured.
+        row: bytes that an update needs for each row at once; 0 where that cannot be measured.
         memories: bytes of per-sample memories for each training sample.
         checkpoint: bytes of a checkpoint without these.
         samples: training samples of the task.
@@ -158,7 +158,10 @@ def _measured(training: Training, last: int, seconds: float) -> Measured:
         nearer = abs(_change(passes[low], passes[middle])) < abs(_change(passes[middle], passes[high]))
         low, high = (middle, high) if nearer else (low, middle)
     found = _sizes(session, size)
-    most, fewest = max(bytes_), min(bytes_)
+    # More rows than those of a micro-batch need no more memory.
+    micro = training.parts.recipe.train.micro_batch or max(bytes_)
+    fewest = min(bytes_)
+    most = max(rows for rows in bytes_ if rows <= max(micro, fewest))
     slope = (bytes_[most] - bytes_[fewest]) / (most - fewest) if most > fewest else 0.0
     row = slope if slope > 0 else bytes_[most] / most
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"

@@ -127,7 +127,7 @@ def _planned(name: str, recipe: Recipe, asked: Asked, found: Measured, validatin
     hours = {"training": training / 3600, "validation": None if math.isnan(validation) else validation / 3600}
     total = sum(value for value in hours.values() if value is not None)
     mean = [sum(each[side] for each in passes) / len(passes) for side in (0, 1)]
-    memories = found.memories * found.samples
+    memories, at_once = found.memories * found.samples, min(at.rows, train.micro_batch or at.rows)
     limit, why = breaks(cost, train.batch_size, asked.gpus, asked.links)
     return {
         "recipe": name,
@@ -148,7 +148,7 @@ def _planned(name: str, recipe: Recipe, asked: Asked, found: Measured, validatin
         "device_hours": total * at.devices,
         "cost": None if asked.price is None else total * at.devices * asked.price,
         "memory": {
-            "bytes": found.state + memories + found.row * at.rows if found.row else None,
+            "bytes": found.state + memories + found.row * at_once if found.row else None,
             "state": found.state + memories,
             "row": found.row or None,
         },
@@ -234,6 +234,8 @@ def _words(recipe: Recipe, asked: Asked, found: Measured, at: Prediction) -> lis
             f"gradients once, {found.parameters / 1e6:.1f} MB in {unmeasured:.2g} s, and does not compute "
             "meanwhile; attacks exchange nothing."
         )
+        if recipe.train.sync_batch_norm:
+            words.append("Not in it: what BatchNorm exchanges in every pass, in attacks with it, too.")
     if asked.stand_in is not None:
         words.append("The data are random numbers that stand in for those of the task: reading is not seen.")
     words.append("Not in it: the queue of the cluster, its failures, and the final evaluation.")

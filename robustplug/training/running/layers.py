@@ -148,7 +148,7 @@ class Recomputed(Dressed):
             super().forward,
             *args,
             use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), _as_before(switches)),
+            context_fn=lambda: (contextlib.nullcontext(), _AsBefore(switches)),
             **kwargs,
         )
 
@@ -164,23 +164,31 @@ def _switches(block: nn.Module) -> _Switches:
     }
 
 
-@contextlib.contextmanager
-def _as_before(switches: _Switches) -> Iterator[None]:
-    """Compute a block again as it was, without a trace in its running statistics."""
-    now = {
-        part: ({name: vars(part)[name] for name in old}, dict(part._buffers))
-        for part, old in switches.items()
-    }
-    try:
-        for part, old in switches.items():
+class _AsBefore:
+    """Compute a block again as it was, without a trace in its running statistics.
+
+    torch enters the same context for each gradient that is taken from one output.
+    """
+
+    def __init__(self, switches: _Switches) -> None:
+        self._switches, self._entered = switches, list[contextlib.ExitStack]()
+
+    def __enter__(self) -> None:
+        stack = contextlib.ExitStack()
+        for part, old in self._switches.items():
+            stack.callback(_put_back, part, {name: vars(part)[name] for name in old}, dict(part._buffers))
             vars(part).update(old)
             for name, value in part._buffers.items():
                 part._buffers[name] = None if value is None else value.clone()
-        yield
-    finally:
-        for part, (own, buffers) in now.items():
-            vars(part).update(own)
-            part._buffers.update(buffers)
+        self._entered.append(stack)
+
+    def __exit__(self, *_: object) -> None:
+        self._entered.pop().close()
+
+
+def _put_back(part: nn.Module, own: Mapping[str, Any], buffers: Mapping[str, Tensor | None]) -> None:
+    vars(part).update(own)
+    part._buffers.update(buffers)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

@@ -13,6 +13,7 @@ from PIL import Image
 import robustplug
 from robustplug.core.types import Cost
 from robustplug.errors import RunError
+from robustplug.training.planning import plan as planning
 from robustplug.training.planning.measure import Measured
 from robustplug.training.planning.plan import Asked, _by_epoch, cost_of, plan
 from robustplug.training.planning.scaling import Links
@@ -57,6 +58,17 @@ def test_hours_memory_and_cost_follow_from_what_is_measured(planned: dict[str, A
     assert "Measured here" in said
     assert "Assumed: 1 GB/s between the devices of a node, 0.1 GB/s between nodes" in said
     assert json.loads(json.dumps(planned)) == planned
+
+
+def test_memory_is_that_of_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Measured("CPU", {2: 1.0, 8: 2.0}, {0: (1, 1)}, 40, 100, 1000.0, 0, 50, 96)
+    monkeypatch.setattr(planning, "measure", lambda *_: found)
+    settings = ["train.batch_size=64", "train.sync_batch_norm=true", "train.micro_batch=4"]
+    whole, parts = (plan("erm", settings[:each], Asked(gpus=2)) for each in (1, 3))
+    assert whole["memory"]["bytes"] == 100 + 32 * 1000
+    assert parts["memory"]["bytes"] == 100 + 4 * 1000
+    assert "BatchNorm exchanges" in " ".join(parts["how"])
+    assert "BatchNorm" not in " ".join(whole["how"])
 
 
 def test_between_two_epochs_of_other_cost_the_greater_counts() -> None:
