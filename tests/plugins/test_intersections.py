@@ -149,10 +149,14 @@ def test_radii_of_samples_of_their_own_keep_the_ratio() -> None:
     assert torch.linalg.vector_norm(away, dim=1)[1:].min() > 0
 
 
+@pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("counted", ["l0", "patch"])
-def test_few_pixels_change_a_little(counted: str) -> None:
+def test_few_pixels_change_a_little(counted: str, nested: bool) -> None:
     rng = stream(7, "few", counted)
-    vicinity = robustplug.build("vicinity", "intersection", parts=[CUBE, {"use": counted, "eps": 2}])
+    parts: list[Any] = [CUBE, {"use": counted, "eps": 2}]
+    if nested:
+        parts = [{"use": "intersection", "parts": parts}, {"use": "l2", "eps": 9.0}]
+    vicinity = robustplug.build("vicinity", "intersection", parts=parts)
     origin, radius = torch.rand(9, 3, 5, 5, generator=rng), torch.full((9,), 0.3)
     far = origin + torch.randn(9, 3, 5, 5, generator=rng)
     for x in (vicinity.project(far, origin, radius), vicinity.random_point(origin, radius, rng)):
