@@ -76,8 +76,11 @@ class RegressionTask(InMemory):
         return error.abs() <= self.bound
 
     def measure(self, view: View, output: Tensor) -> Mapping[str, Tensor]:
-        """Return whether each prediction is within the bound (0 or 100), and its absolute error."""
-        found = predictions(output).float()
+        """Return whether each prediction is within the bound (0 or 100), and its absolute error.
+
+        A prediction that is no number is infinitely far off.
+        """
+        found = predictions(output).float().nan_to_num(torch.inf, torch.inf, -torch.inf)
         error = (found - view.y).abs()
         right = 100.0 * self.score(view, output)
         return {self.within: right, "MAE": error, "_number": view.y, "_prediction": found}
@@ -88,11 +91,13 @@ class RegressionTask(InMemory):
 
         numbers, found = values["_number"], values["_prediction"]
         known = ~(numbers.isnan() | found.isnan())
-        pair = numbers[known].numpy(), found[known].numpy()
+        pair = numbers[known].double().numpy(), found[known].double().numpy()
         count = len(pair[0])
         if count < 2:
             return {}
-        made = {"RMSE": root_mean_squared_error(*pair), "R²": r2_score(*pair)}
+        made = {"RMSE": math.inf, "R²": -math.inf}
+        if bool(found[known].isfinite().all()):
+            made = {"RMSE": root_mean_squared_error(*pair), "R²": r2_score(*pair)}
         return {name: Measure(float(value), math.nan, math.nan, count) for name, value in made.items()}
 
     def tell(self, view: View, output: Tensor) -> Sequence[str]:
