@@ -151,6 +151,33 @@ class Intersection:
         return self.project(result, origin, radius)
 
 
+class SparseIntersection(Intersection):
+    """An intersection whose steepest change is that of few values, over and over the same ones."""
+
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return the gradient, its largest value as large as that of the steepest change."""
+        largest = self.steepest(gradient).flatten(1).abs().amax(1)
+        return to_unit(gradient) * column(largest, gradient)
+
+
+def build(options: IntersectionOptions, *, parts: Sequence[Vicinity]) -> Intersection:
+    """Build the threat model.
+
+    Raises:
+        ValueError: its first radius is 0, or a part cannot be intersected.
+    """
+    return (SparseIntersection if any(map(_sparse, parts)) else Intersection)(options, parts=parts)
+
+
+def _sparse(part: Vicinity) -> bool:
+    """Return whether a part bounds an L1 norm, or counts values."""
+    if isinstance(part, Mask):
+        return _sparse(part.inner)
+    if isinstance(part, Scaled):
+        return part.order == 1
+    return part.norm == 1 or isinstance(part, L0 | Table | SparseIntersection)
+
+
 def _solvable(part: Vicinity) -> bool:
     if isinstance(part, Mask):
         return _solvable(part.inner)
