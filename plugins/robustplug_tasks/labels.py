@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustplug.api import InMemory, Measure, Quantity, Split, View, did_you_mean
+from robustplug.api import InMemory, Measure, Quantity, Refused, Split, View, did_you_mean
 
 from .classes import numbers_of
 from .encoding import TableInfo, read_table
@@ -70,7 +70,15 @@ class MultiLabelTask(InMemory):
         """Return for each label of each sample whether it is predicted correctly: bool (N, L).
 
         A logit that is no number predicts nothing, also not that a label is absent.
+
+        Raises:
+            Refused: the outputs are not one logit for each label.
         """
+        if output.shape != view.y.shape:
+            raise Refused(
+                f"{len(self.names)} labels need a logit each, (N, {len(self.names)}), and the model returns "
+                f"{tuple(output.shape)}"
+            )
         there: Tensor = view.y > 0.5
         return ((output > 0) == there) & ~output.isnan()
 

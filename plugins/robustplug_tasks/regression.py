@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import InMemory, Measure, Quantity, Split, TaskInfo, View, mlp, normalized
+from robustplug.api import InMemory, Measure, Quantity, Refused, Split, TaskInfo, View, mlp, normalized
 
 from .classes import numbers_of
 from .encoding import TableInfo, read_table
@@ -19,7 +19,15 @@ from .sheets import Sheet
 
 
 def predictions(output: Tensor) -> Tensor:
-    """Return the outputs of a regression as (N,), from (N,) or (N, 1)."""
+    """Return the outputs of a regression as (N,), from (N,) or (N, 1).
+
+    Raises:
+        Refused: they have another shape.
+    """
+    if output.ndim != 1 and tuple(output.shape[1:]) != (1,):
+        raise Refused(
+            f"a regression needs one number for each input, and the model returns {tuple(output.shape)}"
+        )
     return output[:, 0] if output.ndim == 2 else output
 
 

@@ -22,6 +22,7 @@ from robustplug.api import (
     InMemory,
     Measure,
     Quantity,
+    Refused,
     Split,
     TaskInfo,
     Unreadable,
@@ -64,7 +65,15 @@ def right_pixels(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return which pixels are predicted correctly, and which count, bool (N, H, W) each.
 
     A pixel with a logit that is no number is not.
+
+    Raises:
+        Refused: the outputs are no logits of the pixels.
     """
+    if output.ndim != 4 or output.shape[2:] != labels.shape[1:]:
+        raise Refused(
+            f"a segmentation needs logits (N, K, {', '.join(map(str, labels.shape[1:]))}), and the model "
+            f"returns {tuple(output.shape)}"
+        )
     counts = labels != IGNORED
     return (output.argmax(1) == labels) & counts & ~output.isnan().any(1), counts
 
@@ -129,10 +138,17 @@ class SegmentationTask(InMemory):
         """Return for each image whether enough of its pixels are predicted correctly: bool (N,)."""
         return self.shares(view, output) >= self.bound
 
-    @staticmethod
-    def shares(view: View, output: Tensor) -> Tensor:
-        """Return the share of the pixels of each image that is predicted correctly, (N,)."""
+    def shares(self, view: View, output: Tensor) -> Tensor:
+        """Return the share of the pixels of each image that is predicted correctly, (N,).
+
+        Raises:
+            Refused: as `right_pixels`, or the model has another number of classes.
+        """
         right, counts = right_pixels(output, view.y)
+        if output.shape[1] != self.classes:
+            raise Refused(
+                f"the model has {output.shape[1]} classes, and the task {self.classes}: set `classes`"
+            )
         return right.flatten(1).sum(1) / counts.flatten(1).sum(1).clamp_min(1)
 
     def measure(self, view: View, output: Tensor) -> Mapping[str, Tensor]:

@@ -225,7 +225,7 @@ def test_attacks_do_not_push_one_value_against_its_end(name: str, attack: str) -
     loss = robustplug.build("loss", "margin")
     plain = Objective(lambda step, view: view.y, lambda step, view: step.forward(view.x), loss)
     step = Step(Linear(weight), plain, ToyTask(classes=2), batch, stream(0, "attack"))
-    more = {"pgd": {"keep": "best"}, "transferable": {"diversity": 0, "kernel": 1}}.get(attack, {})
+    more: Any = {"pgd": {"keep": "best"}, "transferable": {"diversity": 0, "kernel": 1}}.get(attack, {})
     found = robustplug.build("perturbation", attack, steps=25, **more)(
         step, View.of(batch, "adv"), vicinity
     ).x

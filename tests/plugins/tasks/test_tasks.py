@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import robustplug
-from robustplug.api import Batch, BrokenData, RecipeError, TaskInfo, View
+from robustplug.api import Batch, BrokenData, RecipeError, Refused, TaskInfo, View
 from robustplug.core.random import stream
 from robustplug.run import report
 from robustplug_tasks.attacks import segpgd_weights
@@ -144,6 +144,32 @@ def test_outputs_that_are_no_numbers_are_wrong() -> None:
     output = torch.stack([torch.ones(2, 4, 4), torch.zeros(2, 4, 4)], 1)
     output[1] = nan
     assert pixels.score(view(torch.rand(2, 1, 4, 4), y), output).tolist() == [True, False]
+
+
+def test_outputs_of_another_shape_are_refused() -> None:
+    x, y, pixels = normal(3, 2), torch.zeros(3, 2), torch.zeros(3, 4, 4, dtype=torch.int64)
+    numbers = RegressionTask({"test": (x, y[:, 0])}, bound=0.5, bounds=(-9.0, 9.0))
+    with pytest.raises(Refused, match=r"one number for each input, and the model returns \(3, 2\)"):
+        numbers.score(view(x, y[:, 0]), torch.zeros(3, 2))
+    labels = MultiLabelTask({"test": (x, y)}, names=("a", "b"), bounds=(-9.0, 9.0))
+    with pytest.raises(Refused, match=r"2 labels need a logit each, .* the model returns \(3, 1\)"):
+        labels.score(view(x, y), torch.zeros(3, 1))
+    task, seen = SegmentationTask({"test": (torch.rand(3, 1, 4, 4), pixels)}, classes=2), view(x, pixels)
+    with pytest.raises(Refused, match=r"logits \(N, K, 4, 4\), and the model returns \(3, 2\)"):
+        task.score(seen, torch.zeros(3, 2))
+    with pytest.raises(Refused, match="the model has 5 classes, and the task 2"):
+        task.measure(seen, torch.zeros(3, 5, 4, 4))
+
+
+@pytest.mark.parametrize("target", ["random", "least-likely"])
+def test_a_target_needs_classes(target: str) -> None:
+    x, y = torch.rand(6, 3), torch.rand(6)
+    task = RegressionTask({"test": (x, y)}, bound=9.0)
+    attack = {"use": "pgd", "target": target, "steps": 1}
+    result = robustplug.evaluate(
+        torch.nn.Linear(3, 1), data=task, threat={"use": "linf", "eps": 0.1}, attacks=[attack]
+    )
+    assert result.attacks[1].skipped == "a targeted attack needs classes, and the task has none"
 
 
 @pytest.mark.parametrize(
