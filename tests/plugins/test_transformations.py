@@ -244,6 +244,16 @@ def test_attacks_and_sets_that_do_not_fit_are_refused(
         recipe_from_mapping({**BASE, "evaluate": {"vicinity": vicinity, "attack": [attack]}})
 
 
+def test_grey_images_have_no_saturation() -> None:
+    vicinity = {"use": "colour", "brightness": 0, "contrast": 0, "saturation": 0.5}
+    x = torch.rand(4, 1, 8, 8)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with pytest.raises(RecipeError, match="saturation: grey images have none"):
+        robustplug.evaluate(
+            model, data=(x, torch.tensor([0, 1, 0, 1])), threat=vicinity, attacks=[{"use": "worst-of-k"}]
+        )
+
+
 def test_a_run_is_trained_and_evaluated_in_transformed_images(tmp_path: Any) -> None:
     attack = {"use": "in-parameters", "attack": {"use": "pgd", "steps": 2}}
     recipe = {
