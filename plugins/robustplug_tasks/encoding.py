@@ -14,6 +14,9 @@ from robustplug.api import Split, TaskInfo, did_you_mean, is_number, stratified_
 from .options import SourceOptions
 from .sheets import Sheet, as_text, missing, read_sheet
 
+# Categories of a column.
+_MOST = 1000
+
 
 @dataclass(frozen=True)
 class Column:
@@ -180,6 +183,11 @@ def _categories(name: str, values: Sequence[Any], options: SourceOptions) -> tup
     found = tuple(sorted({as_text(value) for value in values}))
     if len(found) < 2:
         raise ValueError(f"features: the column {name!r} always holds {found[0]!r}; leave it out")
+    if len(found) > _MOST:
+        raise ValueError(
+            f"features: the column {name!r} has {len(found)} categories, too many for columns of 0 and 1; "
+            'leave it out: task.features = ["NAME", …]'
+        )
     return found
 
 

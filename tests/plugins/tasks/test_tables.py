@@ -91,6 +91,9 @@ def test_long_numbers_stay_apart_as_categories_and_classes() -> None:
 def test_columns_from_python_are_checked() -> None:
     with pytest.raises(ValueError, match="the column 'late' has 1 rows, and 'age' has 2"):
         from_frame({"age": [1.0, 2.0], "late": [0]})
+    names = from_frame({"name": [f"n{number}" for number in range(1001)], "late": [0] * 500 + [1] * 501})
+    with pytest.raises(ValueError, match="the column 'name' has 1001 categories, too many"):
+        table(SourceOptions(target="late"), names)
     sheet = from_frame({"age": ["1.5", "2"] * 9, "late": [0, 1] * 9})
     with pytest.raises(ValueError, match=r"integers: .* row 0: the column 'age' holds 1.5, no whole number"):
         table(SourceOptions(target="late", integers=("age",)), sheet)
