@@ -193,6 +193,7 @@ WIDE: dict[str, tuple[dict[str, Any], float, float]] = {
         4.0,
     ),
     "cube and pixels": ({"use": "intersection", "parts": [CUBE, {"use": "l0", "eps": 5}]}, 0.3, 1.5),
+    "union": ({"use": "union", "parts": [{"use": "l1", "eps": 4.0}, {"use": "linf", "eps": 0.01}]}, 1.0, 4.0),
     "masked": (
         {
             "use": "mask",
@@ -213,6 +214,7 @@ WIDE: dict[str, tuple[dict[str, Any], float, float]] = {
         ("ball and ball", "apgd"),
         ("cube and pixels", "mi-fgsm"),
         ("masked", "pgd"),
+        ("union", "apgd"),
     ],
 )
 def test_attacks_do_not_push_one_value_against_its_end(name: str, attack: str) -> None:
@@ -237,6 +239,16 @@ def test_attacks_do_not_push_one_value_against_its_end(name: str, attack: str) -
     best = (spent * weight.abs()[order]).sum(1)
     gained = ((found - x) * weight).sum(1)
     assert float((gained / best).min()) > 0.8
+
+
+@pytest.mark.parametrize("norm", ["l1", "scaled"])
+def test_a_point_that_rounds_onto_the_end_of_the_range_is_put_there(norm: str) -> None:
+    options = {"scales": [1.0, 1.0], "norm": "l1"} if norm == "scaled" else {}
+    vicinity = robustplug.build("vicinity", norm, eps=4.0, **options)
+    origin, radius = torch.tensor([[0.7, 0.4]]), torch.tensor([4.0])
+    found = vicinity.project(torch.tensor([[-7e-9, 0.5]]), origin, radius)
+    assert bool(vicinity.contains(found, origin, radius))
+    assert torch.equal(found, torch.tensor([[0.0, 0.5]]))
 
 
 def test_half_precision_keeps_to_the_parts() -> None:
