@@ -14,7 +14,7 @@ from robustplug.api import ArrayTask, Quantity, Split, View, is_number
 
 from .encoding import Table, TableInfo, read_table
 from .options import OrdinalOptions, SourceOptions
-from .sheets import Sheet, missing
+from .sheets import Sheet, as_text, missing
 
 
 def class_names(table: Table, order: Sequence[str] = ()) -> list[str]:
@@ -30,7 +30,7 @@ def class_names(table: Table, order: Sequence[str] = ()) -> list[str]:
         empty = next((row for row, value in enumerate(values) if missing(value)), None)
         if empty is not None:
             raise ValueError(f"target: {table.sheets[split].at(empty)}: the column {name!r} is empty")
-        found[split] = [label(value) for value in values]
+        found[split] = [as_text(value) for value in values]
     distinct = set(found["train"])
     if len(distinct) < 2:
         raise ValueError(
@@ -55,16 +55,11 @@ def class_names(table: Table, order: Sequence[str] = ()) -> list[str]:
     return names
 
 
-def label(value: Any) -> str:
-    """Return the name of a class as text; whole numbers have no decimals."""
-    return f"{value:g}" if isinstance(value, float) else str(value).strip()
-
-
 def class_numbers(table: Table, names: Sequence[str]) -> dict[Split, Tensor]:
     """Return the classes of the rows as numbers, int64 (N,), by split."""
     known = {name: number for number, name in enumerate(names)}
     return {
-        split: torch.tensor([known[label(value)] for value in targets[table.names[0]]])
+        split: torch.tensor([known[as_text(value)] for value in targets[table.names[0]]])
         for split, targets in table.targets.items()
     }
 

@@ -12,7 +12,10 @@ from torch import Tensor
 from robustplug.api import Split, TaskInfo, did_you_mean, is_number, stratified_split, stream
 
 from .options import SourceOptions
-from .sheets import Sheet, missing, read_sheet
+from .sheets import Sheet, as_text, missing, read_sheet
+
+# Categories of a column.
+_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -172,30 +175,29 @@ def read_table(options: SourceOptions, targets: Sequence[str] = (), sheet: Sheet
     return Table(x, wanted, sheets, (tuple(low), tuple(high)), tuple(columns), names, shares)
 
 
-def _text(value: Any) -> str:
-    return (
-        f"{value:g}" if isinstance(value, float | int) and not isinstance(value, bool) else str(value).strip()
-    )
-
-
 def _categories(name: str, values: Sequence[Any], options: SourceOptions) -> tuple[str, ...]:
     """Return the categories of a column, in order; none for numbers."""
     texts = [value for value in values if not is_number(str(value))]
     if name not in options.categorical and (len(texts) < len(values) or name in options.integers):
         return ()
-    found = tuple(sorted({_text(value) for value in values}))
+    found = tuple(sorted({as_text(value) for value in values}))
     if len(found) < 2:
         raise ValueError(f"features: the column {name!r} always holds {found[0]!r}; leave it out")
+    if len(found) > _MOST:
+        raise ValueError(
+            f"features: the column {name!r} has {len(found)} categories, too many for columns of 0 and 1; "
+            'leave it out: task.features = ["NAME", …]'
+        )
     return found
 
 
 def _one_hot(name: str, values: Sequence[Any], categories: Sequence[str], sheet: Sheet) -> Tensor:
     known = {category: at for at, category in enumerate(categories)}
-    numbers = [known.get(_text(value), -1) for value in values]
+    numbers = [known.get(as_text(value), -1) for value in values]
     if -1 in numbers:
         row = numbers.index(-1)
         raise ValueError(
-            f"features: {sheet.at(row)}: the column {name!r} holds {_text(values[row])!r}, which no "
+            f"features: {sheet.at(row)}: the column {name!r} holds {as_text(values[row])!r}, which no "
             "training row "
             f"has; they have {', '.join(categories[:12])}: leave the row out"
         )
@@ -212,7 +214,7 @@ def _numbers(name: str, values: Sequence[Any], sheet: Sheet, options: SourceOpti
             )
         if name in options.integers and float(value) != round(float(value)):
             raise ValueError(
-                f"integers: {sheet.at(row)}: the column {name!r} holds {value:g}, no whole number"
+                f"integers: {sheet.at(row)}: the column {name!r} holds {float(value):g}, no whole number"
             )
     return torch.tensor([float(value) for value in values], dtype=torch.float32)
 

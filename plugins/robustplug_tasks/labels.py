@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustplug.api import InMemory, Measure, Quantity, Split, View, did_you_mean
+from robustplug.api import InMemory, Measure, Quantity, Refused, Split, View, did_you_mean
 
 from .classes import numbers_of
 from .encoding import TableInfo, read_table
@@ -67,9 +67,20 @@ class MultiLabelTask(InMemory):
         )
 
     def right(self, view: View, output: Tensor) -> Tensor:
-        """Return for each label of each sample whether it is predicted correctly: bool (N, L)."""
+        """Return for each label of each sample whether it is predicted correctly: bool (N, L).
+
+        A logit that is no number predicts nothing, also not that a label is absent.
+
+        Raises:
+            Refused: the outputs are not one logit for each label.
+        """
+        if output.shape != view.y.shape:
+            raise Refused(
+                f"{len(self.names)} labels need a logit each, (N, {len(self.names)}), and the model returns "
+                f"{tuple(output.shape)}"
+            )
         there: Tensor = view.y > 0.5
-        return (output > 0) == there
+        return ((output > 0) == there) & ~output.isnan()
 
     def score(self, view: View, output: Tensor) -> Tensor:
         """Return for each sample whether all its labels are correct, or the one that counts: bool (N,)."""
@@ -77,13 +88,14 @@ class MultiLabelTask(InMemory):
         return right.all(1) if self.counting is None else right[:, self.counting]
 
     def measure(self, view: View, output: Tensor) -> Mapping[str, Tensor]:
-        """Return for each sample whether all labels and each of them are correct (0 or 100), and their "
-        "share."""
+        """Return for each sample whether all and each of its labels are right (0 or 100), and their share."""
         right = self.right(view, output)
+        # A logit that is no number is as wrong as can be.
+        logits = torch.where(output.isnan(), torch.inf * (1 - 2 * view.y), output.float())
         found = {"all labels": 100.0 * right.all(1), "labels": 100.0 * right.float().mean(1)}
         for number, name in enumerate(self.names):
             found[f"label {name}"] = 100.0 * right[:, number]
-            found[f"_label {name}"], found[f"_logit {name}"] = view.y[:, number], output[:, number].float()
+            found[f"_label {name}"], found[f"_logit {name}"] = view.y[:, number], logits[:, number]
         return found
 
     def pool(self, values: Mapping[str, Tensor]) -> Mapping[str, Measure]:
@@ -94,7 +106,8 @@ class MultiLabelTask(InMemory):
             torch.stack([values[f"_{what} {name}"] for name in self.names], 1) for what in ("label", "logit")
         )
         known = ~(labels.isnan() | logits.isnan()).any(1)
-        y, scores = labels[known].numpy(), logits[known].numpy()
+        # The area under the curve takes finite numbers.
+        y, scores = labels[known].numpy(), logits[known].nan_to_num().numpy()
         if not len(y):
             return {}
         found = {"F1": f1_score(y, scores > 0, average="macro", zero_division=0)}

@@ -1,5 +1,4 @@
-"""Which columns of a table adversaries move: how often, by how much, in which direction, in their own "
-"units."""
+"""Which columns of a table adversaries move: how often, in which direction and by how many of their units."""
 
 from __future__ import annotations
 
@@ -167,8 +166,7 @@ def cheap(opened: OpenedEvaluation) -> bool:
 
 
 def draw(found: Sequence[Moves], folder: Path, name: str) -> list[Path]:
-    """Draw a figure for each attack that broke rows: how often each column moves, and how; return the "
-    "files."""
+    """Draw how often each column moves, and how, for each attack that broke rows; return the files."""
     made = []
     for each in found:
         if not each.broken:

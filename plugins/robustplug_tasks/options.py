@@ -141,6 +141,8 @@ class MultiLabelOptions(SourceOptions):
             raise ValueError('target: this task has several labels: targets = ["NAME", …]')
         if self.data != "shapes" and len(self.targets) < 2:
             raise ValueError("targets: name at least two columns of labels")
+        if len(set(self.targets)) != len(self.targets):
+            raise ValueError("targets: name each column of labels once")
         both = set(self.targets) & set(self.features)
         if both:
             raise ValueError(f"features: {min(both)!r} is a label")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import InMemory, Measure, Quantity, Split, TaskInfo, View, mlp, normalized
+from robustplug.api import InMemory, Measure, Quantity, Refused, Split, TaskInfo, View, mlp, normalized
 
 from .classes import numbers_of
 from .encoding import TableInfo, read_table
@@ -19,7 +19,15 @@ from .sheets import Sheet
 
 
 def predictions(output: Tensor) -> Tensor:
-    """Return the outputs of a regression as (N,), from (N,) or (N, 1)."""
+    """Return the outputs of a regression as (N,), from (N,) or (N, 1).
+
+    Raises:
+        Refused: they have another shape.
+    """
+    if output.ndim != 1 and tuple(output.shape[1:]) != (1,):
+        raise Refused(
+            f"a regression needs one number for each input, and the model returns {tuple(output.shape)}"
+        )
     return output[:, 0] if output.ndim == 2 else output
 
 
@@ -76,8 +84,11 @@ class RegressionTask(InMemory):
         return error.abs() <= self.bound
 
     def measure(self, view: View, output: Tensor) -> Mapping[str, Tensor]:
-        """Return whether each prediction is within the bound (0 or 100), and its absolute error."""
-        found = predictions(output).float()
+        """Return whether each prediction is within the bound (0 or 100), and its absolute error.
+
+        A prediction that is no number is infinitely far off.
+        """
+        found = predictions(output).float().nan_to_num(torch.inf, torch.inf, -torch.inf)
         error = (found - view.y).abs()
         right = 100.0 * self.score(view, output)
         return {self.within: right, "MAE": error, "_number": view.y, "_prediction": found}
@@ -88,11 +99,13 @@ class RegressionTask(InMemory):
 
         numbers, found = values["_number"], values["_prediction"]
         known = ~(numbers.isnan() | found.isnan())
-        pair = numbers[known].numpy(), found[known].numpy()
+        pair = numbers[known].double().numpy(), found[known].double().numpy()
         count = len(pair[0])
         if count < 2:
             return {}
-        made = {"RMSE": root_mean_squared_error(*pair), "R²": r2_score(*pair)}
+        made = {"RMSE": math.inf, "R²": -math.inf}
+        if bool(found[known].isfinite().all()):
+            made = {"RMSE": root_mean_squared_error(*pair), "R²": r2_score(*pair)}
         return {name: Measure(float(value), math.nan, math.nan, count) for name, value in made.items()}
 
     def tell(self, view: View, output: Tensor) -> Sequence[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from robustplug.api import (
     InMemory,
     Measure,
     Quantity,
+    Refused,
     Split,
     TaskInfo,
     Unreadable,
@@ -59,9 +62,20 @@ def pixel_losses(output: Tensor, labels: Tensor) -> Tensor:
 
 
 def right_pixels(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which pixels are predicted correctly, and which count, bool (N, H, W) each."""
+    """Return which pixels are predicted correctly, and which count, bool (N, H, W) each.
+
+    A pixel with a logit that is no number is not.
+
+    Raises:
+        Refused: the outputs are no logits of the pixels.
+    """
+    if output.ndim != 4 or output.shape[2:] != labels.shape[1:]:
+        raise Refused(
+            f"a segmentation needs logits (N, K, {', '.join(map(str, labels.shape[1:]))}), and the model "
+            f"returns {tuple(output.shape)}"
+        )
     counts = labels != IGNORED
-    return (output.argmax(1) == labels) & counts, counts
+    return (output.argmax(1) == labels) & counts & ~output.isnan().any(1), counts
 
 
 class SegmentationTask(InMemory):
@@ -99,6 +113,8 @@ class SegmentationTask(InMemory):
         self.classes = classes or len(names) or largest + 1
         if largest >= self.classes:
             raise ValueError(f"classes: there are {self.classes}, and a pixel has the class {largest}")
+        if self.classes > IGNORED:
+            raise ValueError(f"a pixel has the class {largest}: classes are from 0 to {IGNORED - 1}")
         if names and len(names) != self.classes:
             raise ValueError(f"class_names: {len(names)} names for {self.classes} classes")
         info = partial(SegmentationInfo, pixel_classes=self.classes, pixel_names=tuple(names))
@@ -122,10 +138,17 @@ class SegmentationTask(InMemory):
         """Return for each image whether enough of its pixels are predicted correctly: bool (N,)."""
         return self.shares(view, output) >= self.bound
 
-    @staticmethod
-    def shares(view: View, output: Tensor) -> Tensor:
-        """Return the share of the pixels of each image that is predicted correctly, (N,)."""
+    def shares(self, view: View, output: Tensor) -> Tensor:
+        """Return the share of the pixels of each image that is predicted correctly, (N,).
+
+        Raises:
+            Refused: as `right_pixels`, or the model has another number of classes.
+        """
         right, counts = right_pixels(output, view.y)
+        if output.shape[1] != self.classes:
+            raise Refused(
+                f"the model has {output.shape[1]} classes, and the task {self.classes}: set `classes`"
+            )
         return right.flatten(1).sum(1) / counts.flatten(1).sum(1).clamp_min(1)
 
     def measure(self, view: View, output: Tensor) -> Mapping[str, Tensor]:
@@ -167,7 +190,11 @@ def masks(y: Any, inputs: Sequence[int], name: str) -> Tensor:
     Raises:
         ValueError: they have another shape than the images, or are no whole numbers of at least 0.
     """
-    tensor = torch.as_tensor(np.asarray(y))
+    array = np.asarray(y)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} have the type {array.dtype}: give a class number for each pixel")
+    # torch compares no unsigned numbers of several bytes.
+    tensor = torch.as_tensor(array.astype(np.int64) if array.dtype.kind == "u" else array)
     tensor = tensor[:, 0] if tensor.ndim == 4 and tensor.shape[1] == 1 else tensor
     if tensor.ndim != 3 or tuple(tensor.shape[1:]) != tuple(inputs[-2:]) or len(tensor) != inputs[0]:
         raise ValueError(
@@ -175,6 +202,8 @@ def masks(y: Any, inputs: Sequence[int], name: str) -> Tensor:
             f"{tuple(inputs)}, "
             "(N, H, W)"
         )
+    if not len(tensor):
+        raise ValueError(f"{name} are empty")
     if (
         not bool((tensor == tensor.round() if tensor.is_floating_point() else tensor >= 0).all())
         or tensor.min() < 0
@@ -199,11 +228,13 @@ def segmentation(options: SegmentationOptions) -> SegmentationTask:
             if lacking:
                 raise ValueError(f"data: {file} has no array {lacking[0]!r}; it has {', '.join(archive)}")
             x, y = archive["x"], archive["y"]
+            if x.dtype.kind not in "biuf":
+                raise ValueError(f"data: the array x of {file} has the type {x.dtype}: give numbers")
     except FileNotFoundError:
         raise DataMissing(f"there is no file {file.absolute()}") from None
     except Unreadable as error:
         raise BrokenData(f"{file} {error}") from error
-    except (OSError, EOFError, KeyError, NotImplementedError) as error:
+    except (OSError, EOFError, KeyError, NotImplementedError, BadZipFile, zlib.error) as error:
         raise BrokenData(f"{file} cannot be read: {error}") from error
     shares: dict[Split, float] = {"validation": options.validation, "test": options.test}
     images, labels = torch.as_tensor(x), masks(y, x.shape, "the labels")

@@ -70,11 +70,18 @@ def missing(value: Any) -> bool:
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
+def as_text(value: Any) -> str:
+    """Return a class or category as text, other ones as another text; whole numbers have no decimals."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
 def from_frame(frame: Any, source: str = "the data frame") -> Sheet:
     """Return a pandas DataFrame, or a mapping from names to columns, as a sheet.
 
     Raises:
-        ValueError: a name of a column occurs twice, or there are no rows.
+        ValueError: a name of a column occurs twice, columns differ in length, or there are no rows.
     """
     names = [str(name) for name in (frame.columns if hasattr(frame, "columns") else frame)]
     keys = list(frame.columns if hasattr(frame, "columns") else frame)
@@ -84,6 +91,10 @@ def from_frame(frame: Any, source: str = "the data frame") -> Sheet:
         name: values.tolist() if hasattr(values := frame[key], "tolist") else list(values)
         for name, key in zip(names, keys, strict=True)
     }
+    lengths = {len(values): name for name, values in made.items()}
+    if len(lengths) > 1:
+        (few, one), (many, other) = sorted(lengths.items())[:2]
+        raise ValueError(f"{source}: the column {one!r} has {few} rows, and {other!r} has {many}")
     return _with_rows(Sheet(source, made))
 
 

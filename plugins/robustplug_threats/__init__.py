@@ -189,7 +189,7 @@ def robustplug_vicinities() -> Iterable[Component]:
     )
     yield Component(
         "intersection",
-        f"{_HERE}.intersections:Intersection",
+        f"{_HERE}.intersections:build",
         IntersectionOptions,
         "what is legal in each of several vicinities",
         trial={"parts": [{"use": "linf", "eps": 0.1}, {"use": "l2", "eps": 0.5}]},

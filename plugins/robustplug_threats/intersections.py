@@ -119,8 +119,8 @@ class Intersection:
         low, high = _sides(self.low, self.high, origin)
         found = (origin + delta.to(origin.dtype)).clamp(low, high)
         for part, size in self._each(radius):
-            for counted in _counted(part):
-                found = counted.project(found, origin, size)
+            for counted, own in _counted(part, size):
+                found = counted.project(found, origin, own)
         # Rounding of a change must not make a value of its own change.
         found = torch.where(delta == 0, origin, found)
         return torch.where(column(inside, x), x, found).to(dtype)
@@ -135,8 +135,8 @@ class Intersection:
         one = torch.ones(len(slope), device=slope.device)
         legal = self.legal(torch.zeros_like(slope), one, ranged=False)
         found = nearest_change(_FAR * slope.flatten(1), legal).view_as(slope).to(slope.dtype)
-        for part in self.parts:
-            for counted in _counted(part):
+        for part, size in self._each(one):
+            for counted, _ in _counted(part, size):
                 # The pixels are those of the own radius; `found` need not be in the valid range.
                 found = torch.where(counted.steepest(slope * found.abs()) != 0, found, 0.0)
         return found
@@ -151,6 +151,33 @@ class Intersection:
         return self.project(result, origin, radius)
 
 
+class SparseIntersection(Intersection):
+    """An intersection whose steepest change is that of few values, over and over the same ones."""
+
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return the gradient, its largest value as large as that of the steepest change."""
+        largest = self.steepest(gradient).flatten(1).abs().amax(1)
+        return to_unit(gradient) * column(largest, gradient)
+
+
+def build(options: IntersectionOptions, *, parts: Sequence[Vicinity]) -> Intersection:
+    """Build the threat model.
+
+    Raises:
+        ValueError: its first radius is 0, or a part cannot be intersected.
+    """
+    return (SparseIntersection if any(map(_sparse, parts)) else Intersection)(options, parts=parts)
+
+
+def _sparse(part: Vicinity) -> bool:
+    """Return whether a part bounds an L1 norm, or counts values."""
+    if isinstance(part, Mask):
+        return _sparse(part.inner)
+    if isinstance(part, Scaled):
+        return part.order == 1
+    return part.norm == 1 or isinstance(part, L0 | Table | SparseIntersection)
+
+
 def _solvable(part: Vicinity) -> bool:
     if isinstance(part, Mask):
         return _solvable(part.inner)
@@ -160,12 +187,15 @@ def _solvable(part: Vicinity) -> bool:
     return part.norm is not None or isinstance(part, Scaled | L0 | Patch | Intersection)
 
 
-def _counted(part: Vicinity) -> Iterator[L0 | Patch]:
-    """Yield the parts that count changed pixels."""
+def _counted(part: Vicinity, radius: Tensor) -> Iterator[tuple[L0 | Patch, Tensor]]:
+    """Yield the parts that count changed pixels, also inside of others, with their radii."""
     if isinstance(part, L0 | Patch):
-        yield part
+        yield part, radius
     elif isinstance(part, Mask):
-        yield from _counted(part.inner)
+        yield from _counted(part.inner, radius)
+    elif isinstance(part, Intersection):
+        for inside, size in part._each(radius):
+            yield from _counted(inside, size)
 
 
 def _changes(part: Vicinity, origin: Tensor, radius: Tensor) -> Separable:

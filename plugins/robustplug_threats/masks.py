@@ -184,14 +184,8 @@ class Mask:
         return self.project(self.inner.random_point(origin, radius, rng), origin, radius)
 
 
-class SparseMask(Mask):
-    """A mask in a vicinity with sparse steps."""
-
-    def sparse(self, gradient: Tensor, share: Tensor) -> Tensor:
-        """Return a sparse direction of the inner vicinity along what may change."""
-        assert isinstance(self.inner, SparseVicinity)
-        free = self.free(gradient)
-        return self.inner.sparse(torch.where(free, gradient, 0.0), share) * free
+class ProportionalMask(Mask):
+    """A mask in a vicinity in which attacks of several steps follow the gradient."""
 
     def proportional(self, gradient: Tensor) -> Tensor:
         """Return the gradient along what may change, in units of the inner vicinity if it has some."""
@@ -202,10 +196,22 @@ class SparseMask(Mask):
         return self.inner.steepest(inside) * free
 
 
+class SparseMask(ProportionalMask):
+    """A mask in a vicinity with sparse steps."""
+
+    def sparse(self, gradient: Tensor, share: Tensor) -> Tensor:
+        """Return a sparse direction of the inner vicinity along what may change."""
+        assert isinstance(self.inner, SparseVicinity)
+        free = self.free(gradient)
+        return self.inner.sparse(torch.where(free, gradient, 0.0), share) * free
+
+
 def build(options: MaskOptions, *, inner: Vicinity) -> Mask:
     """Build the threat model.
 
     Raises:
         ValueError: the file of the mask cannot be read.
     """
-    return (SparseMask if isinstance(inner, SparseVicinity) else Mask)(options, inner)
+    if isinstance(inner, SparseVicinity):
+        return SparseMask(options, inner)
+    return (ProportionalMask if isinstance(inner, ProportionalVicinity) else Mask)(options, inner)

@@ -82,7 +82,9 @@ class Scaled(Ranged):
             torch.where(free, each / scales.clamp_min(1e-30), 0.0).flatten(1) for each in (moved.abs(), room)
         )
         found = nearest(size, bound, radius.to(size.dtype), self.order)
-        inside = (size <= bound).all(1) & (torch.linalg.vector_norm(size, ord=self.order, dim=1) <= radius)
+        # A change may fit by rounding where its point is beyond the range.
+        inside = self.in_range(x) & (size <= bound).all(1)
+        inside &= torch.linalg.vector_norm(size, ord=self.order, dim=1) <= radius
         target = self.clipped(origin + moved.sign() * found.view_as(origin) * scales)
         kept = torch.where(free, x, origin)
         return torch.where(column(inside, x), kept, torch.where(free, target, origin)).to(dtype)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, BoundedVicinity, Step, TaskInfo, Vicinity
+from robustplug.api import Batch, BoundedVicinity, ProportionalVicinity, Step, TaskInfo, Vicinity
 
 from .nearest import column
 
@@ -76,12 +76,25 @@ class Union:
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Return the part's direction that ascends the fastest, for a radius of 1 of the first."""
-        best = torch.zeros_like(gradient)
-        for part, ratio in zip(self.parts, self.ratios, strict=True):
+        return self._fastest(gradient, [part.steepest for part in self.parts])
+
+    def proportional(self, gradient: Tensor) -> Tensor:
+        """Return the direction of several steps in the part whose steepest one ascends the fastest."""
+        ahead = [
+            part.proportional if isinstance(part, ProportionalVicinity) else part.steepest
+            for part in self.parts
+        ]
+        return self._fastest(gradient, ahead)
+
+    def _fastest(self, gradient: Tensor, ahead: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+        """Return what `ahead` gives for the part whose steepest direction ascends the fastest."""
+        found, most = torch.zeros_like(gradient), torch.zeros(len(gradient), device=gradient.device)
+        for part, ratio, direction in zip(self.parts, self.ratios, ahead, strict=True):
             step = ratio * part.steepest(gradient)
-            rises = [(gradient.nan_to_num(0.0, 0.0, 0.0) * each).flatten(1).sum(1) for each in (step, best)]
-            best = torch.where(column(rises[0] > rises[1], gradient), step, best)
-        return best
+            rise = (gradient.nan_to_num(0.0, 0.0, 0.0) * step).flatten(1).sum(1)
+            found = torch.where(column(rise > most, gradient), ratio * direction(gradient), found)
+            most = most.maximum(rise)
+        return found
 
     def random_point(self, origin: Tensor, radius: Tensor, rng: torch.Generator) -> Tensor:
         """Draw a part for each sample, and a point of it."""

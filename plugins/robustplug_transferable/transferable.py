@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustplug.api import Cost, Refused, open_model, to_unit
+from robustplug.api import Cost, ProportionalVicinity, Refused, open_model, to_unit
 
 if TYPE_CHECKING:
     from robustplug.api import Step, Vicinity, View
@@ -122,7 +122,12 @@ class Transferable:
                 gradient = to_unit(gradient)
                 mean = gradient.abs().flatten(1).mean(1).clamp_min(1e-12).view(rows)
                 momentum = o.decay * momentum + gradient / mean
-                moved = x + (radius / o.steps).view(rows) * vicinity.steepest(momentum)
+                ahead = (
+                    vicinity.proportional(momentum)
+                    if o.steps > 1 and isinstance(vicinity, ProportionalVicinity)
+                    else vicinity.steepest(momentum)
+                )
+                moved = x + (radius / o.steps).view(rows) * ahead
                 x = vicinity.project(moved, view.origin, radius).detach()
         # A pass of the mean is one of each model.
         meter.forwards += (times - 1) * (meter.forwards - before[0])
@@ -138,7 +143,7 @@ class Transferable:
             self._mean = MeanLogits(
                 *(open_model(folder, step.task.info, device) for folder in self.options.models)
             ).eval()
-        return dataclasses.replace(step, model=self._mean, wrapped=None, iterations=None)
+        return dataclasses.replace(step, model=self._mean, wrapped=None, attacked=None, iterations=None)
 
     def cost(self, target: Cost) -> Cost:
         """Count a forward and a backward of each model for each step."""

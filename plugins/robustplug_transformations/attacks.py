@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, Cost, Refused
+from robustplug.api import Batch, Cost, Refused, take
 
 from .sets import Transformed
 
@@ -148,7 +149,7 @@ def _worst(step: Step, view: View, images: Transformed, tried: Iterable[Tensor])
             part = view.rows(rows)
             moved = part.replace(x=images.render(part.origin, theta[rows]))
             output = step.output(moved)
-            loss = step.loss(moved, output, _rows(target, rows))
+            loss = step.loss(moved, output, take(target, rows))
             wrong = ~step.score(moved, output)
             better = (loss > highest[rows]) | (wrong if step.evaluating else torch.zeros_like(wrong))
             best[rows] = torch.where(better[:, None], theta[rows], best[rows])
@@ -157,10 +158,6 @@ def _worst(step: Step, view: View, images: Transformed, tried: Iterable[Tensor])
             if not len(rows):
                 break
     return best
-
-
-def _rows(target: Any, rows: Tensor) -> Any:
-    return target[rows] if isinstance(target, Tensor) and target.dim() else target
 
 
 class Grid:
@@ -179,6 +176,10 @@ class Grid:
         """Return the view at the worst images."""
         images, radius = _set_of(vicinity), step.radii(view, vicinity)
         tried = images.grid(radius, self.options.points)
+        if not step.evaluating:
+            # A grid of an even number of values leaves it out; an evaluation has seen it.
+            still = torch.zeros(len(view), len(images.names), device=view.origin.device)
+            tried = itertools.chain([still], tried)
         return _shown(step, view, images, _worst(step, view, images, tried))
 
     def cost(self, target: Cost) -> Cost:

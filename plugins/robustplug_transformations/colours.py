@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustplug.api import TaskInfo
+
 from . import BlurOptions, ColourOptions, JpegOptions
 from .sets import Transformed
 
@@ -29,6 +31,15 @@ class Colour(Transformed):
         }
         used = {name: size for name, size in parts.items() if size > 0}
         super().__init__(options.eps, list(used), list(used.values()), one_sided=False)
+
+    def inform(self, info: TaskInfo) -> None:
+        """Check that images can change.
+
+        Raises:
+            ValueError: they are grey, and only their saturation may change.
+        """
+        if info.shape is not None and info.shape[0] == 1 and self.names == ("saturation (relative)",):
+            raise ValueError("saturation: grey images have none, so nothing may change")
 
     def transformed(self, origin: Tensor, theta: Tensor) -> Tensor:
         """Return the changed images (N, C, H, W)."""

@@ -80,7 +80,8 @@ class L1(Ball):
         low, high = (self._clip(start + side * torch.inf).sub_(start) for side in (-1, 1))
         room = torch.where(delta < 0, -low.flatten(1), high.flatten(1)).clamp_min(0)
         found = shrunk(delta.abs(), room, radius.to(delta.dtype))
-        inside = (delta.abs() <= room).all(1) & (delta.abs().sum(1) <= radius)
+        # A change may fit by rounding where its point is beyond the range.
+        inside = (delta.abs() <= room).all(1) & (delta.abs().sum(1) <= radius) & self._in_range(x)
         moved = self._clip(start + (delta.sign() * found).view(start.shape))
         # A point inside stays bit-identical.
         return torch.where(per_sample(inside, start), at_least_single(x), moved).to(origin.dtype)

@@ -16,6 +16,7 @@ from robustplug.core.random import isolated, stream
 from robustplug.core.step import Step
 from robustplug.core.types import Batch, View
 from robustplug.testing.toys import ToyTask
+from robustplug_transferable.transferable import MeanLogits
 
 COUNT, SIZE = 16, 12
 
@@ -62,6 +63,45 @@ def test_a_mean_over_draws_finds_slopes_that_one_draw_hides() -> None:
     assert step.meter.forwards == step.meter.backwards == 400 * COUNT
     cost = robustplug.build("perturbation", "eot", draws=5, attack={**PGD, "steps": 3}).cost
     assert tuple(cost(robustplug.api.Cost(1, 0))) == (20, 15)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("eot", {"draws": 7}), ("bpda", {"part": "rounding"}), ("transferable", {})]
+)
+def test_a_model_in_half_precision_does_not_take_the_place_of_a_stand_in(
+    name: str, options: dict[str, Any]
+) -> None:
+    class Rounded(Shaky):
+        def __init__(self) -> None:
+            super().__init__(WEIGHT, 0.0)
+            self.rounding = Rounding(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(self.rounding(x))
+
+    model, other = Rounded(), Rounded()
+    x = torch.full((COUNT, SIZE), 0.5)
+    batch = Batch(x, torch.zeros(COUNT, dtype=torch.int64), torch.arange(COUNT))
+    loss = robustplug.build("loss", "margin")
+    plain = Objective(lambda step, view: view.y, lambda step, view: step.forward(view.x), loss)
+    step = Step(model, plain, ToyTask(classes=2), batch, stream(0, "attack"), attacked=other)
+    if name == "transferable":
+        attack = robustplug.build("perturbation", name, diversity=0, kernel=1, models=("a run",))
+        attack._mean = MeanLogits(model)
+    else:
+        attack = robustplug.build("perturbation", name, attack=PGD, **options)
+    attack(step, View.of(batch, "adv"), robustplug.build("vicinity", "linf", eps=0.1))
+    assert other.calls == 0
+    assert model.calls > 0
+
+
+def test_draws_within_other_stand_ins_count() -> None:
+    model = nn.Sequential(nn.Flatten(), Shaky(WEIGHT, 1.0))
+    inside = {"use": "bpda", "part": "0", "attack": PGD}
+    _, step = attacked(model, "eot", draws=5, attack=inside)
+    assert step.meter.forwards == step.meter.backwards == 5 * COUNT
+    _, step = attacked(model, "eot", draws=5, attack={"use": "eot", "draws": 2, "attack": PGD})
+    assert step.meter.forwards == step.meter.backwards == 10 * COUNT
 
 
 def test_the_mean_is_that_of_the_audit() -> None:

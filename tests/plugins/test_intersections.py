@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog, minimize
-from torch import Tensor
+from torch import Tensor, nn
 
 import robustplug
+from robustplug.core.method import Objective
 from robustplug.core.random import stream
+from robustplug.core.step import Step
+from robustplug.core.types import Batch, View
 from robustplug.recipe.convert import resolve
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import recipe_from_mapping
 from robustplug.subjects.assemble import build_vicinity
+from robustplug.testing.toys import ToyTask
 
 from .test_threats import boxes, built
 
@@ -149,10 +153,14 @@ def test_radii_of_samples_of_their_own_keep_the_ratio() -> None:
     assert torch.linalg.vector_norm(away, dim=1)[1:].min() > 0
 
 
+@pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("counted", ["l0", "patch"])
-def test_few_pixels_change_a_little(counted: str) -> None:
+def test_few_pixels_change_a_little(counted: str, nested: bool) -> None:
     rng = stream(7, "few", counted)
-    vicinity = robustplug.build("vicinity", "intersection", parts=[CUBE, {"use": counted, "eps": 2}])
+    parts: list[Any] = [CUBE, {"use": counted, "eps": 2}]
+    if nested:
+        parts = [{"use": "intersection", "parts": parts}, {"use": "l2", "eps": 9.0}]
+    vicinity = robustplug.build("vicinity", "intersection", parts=parts)
     origin, radius = torch.rand(9, 3, 5, 5, generator=rng), torch.full((9,), 0.3)
     far = origin + torch.randn(9, 3, 5, 5, generator=rng)
     for x in (vicinity.project(far, origin, radius), vicinity.random_point(origin, radius, rng)):
@@ -163,6 +171,84 @@ def test_few_pixels_change_a_little(counted: str) -> None:
     step = vicinity.steepest(torch.randn(9, 3, 5, 5, generator=rng))
     assert bool(((step != 0).any(1).flatten(1).sum(1) > 0).all())
     assert bool(((step != 0).any(1).flatten(1).sum(1) <= 4).all())
+
+
+class Linear(nn.Module):
+    """Says 1 in proportion to a weighted sum."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = (x * self.weight).sum(1)
+        return torch.stack([-score, score], 1)
+
+
+WIDE: dict[str, tuple[dict[str, Any], float, float]] = {
+    "ball": ({"use": "l1", "eps": 4.0}, 1.0, 4.0),
+    "ball and ball": (
+        {"use": "intersection", "parts": [{"use": "l1", "eps": 4.0}, BALL | {"eps": 50}]},
+        1,
+        4.0,
+    ),
+    "cube and pixels": ({"use": "intersection", "parts": [CUBE, {"use": "l0", "eps": 5}]}, 0.3, 1.5),
+    "union": ({"use": "union", "parts": [{"use": "l1", "eps": 4.0}, {"use": "linf", "eps": 0.01}]}, 1.0, 4.0),
+    "masked": (
+        {
+            "use": "mask",
+            "columns": list(range(30)),
+            "inner": {"use": "intersection", "parts": [{"use": "l1", "eps": 4.0}, BALL | {"eps": 50}]},
+        },
+        1.0,
+        4.0,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "attack"),
+    [
+        ("ball", "transferable"),
+        ("ball and ball", "pgd"),
+        ("ball and ball", "apgd"),
+        ("cube and pixels", "mi-fgsm"),
+        ("masked", "pgd"),
+        ("union", "apgd"),
+    ],
+)
+def test_attacks_do_not_push_one_value_against_its_end(name: str, attack: str) -> None:
+    part, most, budget = WIDE[name]
+    rng = stream(7, "wide")
+    weight, x = torch.randn(30, generator=rng), 0.3 + 0.4 * torch.rand(8, 30, generator=rng)
+    options = dict(part)
+    vicinity = robustplug.build("vicinity", options.pop("use"), **options)
+    batch = Batch(x, torch.zeros(8, dtype=torch.int64), torch.arange(8))
+    loss = robustplug.build("loss", "margin")
+    plain = Objective(lambda step, view: view.y, lambda step, view: step.forward(view.x), loss)
+    step = Step(Linear(weight), plain, ToyTask(classes=2), batch, stream(0, "attack"))
+    more: Any = {"pgd": {"keep": "best"}, "transferable": {"diversity": 0, "kernel": 1}}.get(attack, {})
+    found = robustplug.build("perturbation", attack, steps=25, **more)(
+        step, View.of(batch, "adv"), vicinity
+    ).x
+    assert bool(vicinity.contains(found, x, torch.full((8,), float(vicinity.eps))).all())
+    # The best of a linear model spends the budget on the largest weights first.
+    order = weight.abs().argsort(descending=True)
+    room = torch.where(weight > 0, 1 - x, x)[:, order].clamp_max(most)
+    spent = room.minimum((budget - room.cumsum(1) + room).clamp_min(0))
+    best = (spent * weight.abs()[order]).sum(1)
+    gained = ((found - x) * weight).sum(1)
+    assert float((gained / best).min()) > 0.8
+
+
+@pytest.mark.parametrize("norm", ["l1", "scaled"])
+def test_a_point_that_rounds_onto_the_end_of_the_range_is_put_there(norm: str) -> None:
+    options = {"scales": [1.0, 1.0], "norm": "l1"} if norm == "scaled" else {}
+    vicinity = robustplug.build("vicinity", norm, eps=4.0, **options)
+    origin, radius = torch.tensor([[0.7, 0.4]]), torch.tensor([4.0])
+    found = vicinity.project(torch.tensor([[-7e-9, 0.5]]), origin, radius)
+    assert bool(vicinity.contains(found, origin, radius))
+    assert torch.equal(found, torch.tensor([[0.0, 0.5]]))
 
 
 def test_half_precision_keeps_to_the_parts() -> None:

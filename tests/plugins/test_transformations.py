@@ -181,6 +181,42 @@ def test_the_grid_has_every_combination() -> None:
     assert [float(theta[0, 0]) for theta in blur.grid(torch.full((1,), 0.5), 3)] == [0, 0.25, 0.5]
 
 
+def test_a_grid_without_the_middle_is_never_better_than_no_change() -> None:
+    class Grey(nn.Module):
+        """Says 0 the less, the nearer the mean is to a half."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            away = (x.flatten(1).mean(1) - 0.5).abs()
+            return torch.stack([10 * away, torch.zeros_like(away)], 1)
+
+    step, view = upright(evaluating=False)
+    step.model, view = Grey(), view.replace(x=view.x * 0 + 0.5, origin=view.x * 0 + 0.5)
+    vicinity = robustplug.build("vicinity", "colour", brightness=0.2, contrast=0.0)
+    found = robustplug.build("perturbation", "grid", points=2)(step, view, vicinity)
+    assert torch.equal(found.x, view.origin)
+
+
+@pytest.mark.parametrize(("attack", "options"), [("grid", {"points": 3}), ("worst-of-k", {"k": 8})])
+def test_targets_of_several_tensors_follow_the_samples_that_are_left(
+    attack: str, options: dict[str, Any]
+) -> None:
+    step, view = upright()
+    view = view.replace(x=(half := view.x * torch.tensor([1.0, 1, 0, 0]).view(-1, 1, 1, 1)), origin=half)
+    seen = []
+
+    def loss(step: Step, view: View, output: Tensor, target: Any) -> Tensor:
+        seen.append(len(target["label"]))
+        return nn.functional.cross_entropy(output, target["label"], reduction="none")
+
+    step.method = Objective(
+        lambda step, view: {"label": view.y}, lambda step, view: step.forward(view.x), loss
+    )
+    vicinity = robustplug.build("vicinity", "spatial", degrees=40, shift=0.05)
+    robustplug.build("perturbation", attack, **options)(step, view, vicinity)
+    assert seen[0] == 4
+    assert seen[-1] == 2
+
+
 BASE: dict[str, Any] = {"task": {"use": "digits"}, "method": {"use": "erm"}}
 
 
@@ -206,6 +242,16 @@ def test_attacks_and_sets_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=said):
         recipe_from_mapping({**BASE, "evaluate": {"vicinity": vicinity, "attack": [attack]}})
+
+
+def test_grey_images_have_no_saturation() -> None:
+    vicinity = {"use": "colour", "brightness": 0, "contrast": 0, "saturation": 0.5}
+    x = torch.rand(4, 1, 8, 8)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    with pytest.raises(RecipeError, match="saturation: grey images have none"):
+        robustplug.evaluate(
+            model, data=(x, torch.tensor([0, 1, 0, 1])), threat=vicinity, attacks=[{"use": "worst-of-k"}]
+        )
 
 
 def test_a_run_is_trained_and_evaluated_in_transformed_images(tmp_path: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...api import Cost, Refused, SparseVicinity, cross_entropy, dlr, normal_like, uniform_like
 from ..vicinities import per_sample
-from .pgd import Ascent, Best, ascend, bound
+from .pgd import Ascent, Best, ascend, bound, direction
 from .sparse_apgd import sparse_apgd
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class _Track:
     def move(self, origin: Tensor, vicinity: Vicinity, radius: Tensor, first: bool) -> None:
         """Take a step along the steepest direction, with momentum."""
         size, weight = per_sample(self.size, self.x), 1.0 if first else MOMENTUM
-        z = vicinity.project(self.x + size * vicinity.steepest(self.gradient), origin, radius)
+        ahead = direction(vicinity, self.gradient, 2)  # one of several steps
+        z = vicinity.project(self.x + size * ahead, origin, radius)
         moved = self.x + weight * (z - self.x) + (1 - weight) * (self.x - self.before)
         self.before, self.x = self.x, vicinity.project(moved, origin, radius)
 

@@ -279,12 +279,15 @@ def target_classes(step: Step, view: View, rule: str) -> Tensor:
         step: step that provides the clean outputs and the generator.
         view: view with labels int64 (N,) or rows (N, K).
         rule: "random", "runner-up" (the most likely wrong class) or "least-likely".
+
+    Raises:
+        Refused: the task has no classes.
     """
+    classes = step.task.info.classes
+    if classes is None:
+        raise Refused("a targeted attack needs classes, and the task has none")
     labels: Tensor = view.y if view.y.dim() == 1 else view.y.argmax(1)
     if rule == "random":
-        classes = step.task.info.classes
-        if classes is None:
-            raise ValueError("a targeted attack needs a classification task")
         shift = torch.randint(1, classes, labels.shape, generator=step.rng, device=labels.device)
         return (labels + shift) % classes
     with torch.no_grad():

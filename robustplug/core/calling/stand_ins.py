@@ -55,7 +55,9 @@ class Averaged(nn.Module):
 
 def passes(module: nn.Module) -> int:
     """Return the number of passes through the model that one through its stand-in takes."""
-    return module.draws if isinstance(module, Averaged) else 1
+    if isinstance(module, Averaged):
+        return module.draws * passes(module.model)
+    return passes(module.model) if isinstance(module, Passed) else 1
 
 
 class Passed(nn.Module):

@@ -80,6 +80,25 @@ def test_a_data_frame_is_a_table(tmp_path: Path) -> None:
         from_frame(pandas.DataFrame([[1, 2]], columns=["a", "a"]))
 
 
+def test_long_numbers_stay_apart_as_categories_and_classes() -> None:
+    columns = {"code": [1234567.0, 1234568.0, 0.25] * 10, "late": [2000001.0, 2000002, 0.12345678] * 10}
+    task = table(SourceOptions(target="late", categorical=("code",)), from_frame(columns))
+    assert isinstance(task.info, TableInfo)
+    assert task.info.columns[0].categories == ("0.25", "1234567", "1234568")
+    assert task.info.class_names == ("0.12345678", "2000001", "2000002")
+
+
+def test_columns_from_python_are_checked() -> None:
+    with pytest.raises(ValueError, match="the column 'late' has 1 rows, and 'age' has 2"):
+        from_frame({"age": [1.0, 2.0], "late": [0]})
+    names = from_frame({"name": [f"n{number}" for number in range(1001)], "late": [0] * 500 + [1] * 501})
+    with pytest.raises(ValueError, match="the column 'name' has 1001 categories, too many"):
+        table(SourceOptions(target="late"), names)
+    sheet = from_frame({"age": ["1.5", "2"] * 9, "late": [0, 1] * 9})
+    with pytest.raises(ValueError, match=r"integers: .* row 0: the column 'age' holds 1.5, no whole number"):
+        table(SourceOptions(target="late", integers=("age",)), sheet)
+
+
 @pytest.mark.parametrize(
     ("changes", "more", "message"),
     [
@@ -135,6 +154,7 @@ def test_a_category_that_training_rows_lack_is_refused(tmp_path: Path) -> None:
         (lambda: OrdinalOptions(cuts=(1.0,), order=("a", "b")), "give one of them"),
         (lambda: MultiLabelOptions(data="a.csv"), "at least two columns"),
         (lambda: MultiLabelOptions(target="a"), "several labels"),
+        (lambda: MultiLabelOptions(data="a.csv", targets=("a", "a")), "each column of labels once"),
     ],
 )
 def test_contradictory_options_are_refused(made: Any, message: str) -> None:

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 import robustplug
-from robustplug.api import Batch, RecipeError, TaskInfo, View
+from robustplug.api import Batch, BrokenData, RecipeError, Refused, TaskInfo, View
 from robustplug.core.random import stream
 from robustplug.run import report
 from robustplug_tasks.attacks import segpgd_weights
 from robustplug_tasks.classes import OrdinalTask
 from robustplug_tasks.labels import MultiLabelTask
 from robustplug_tasks.losses import beyond, label_margin, steps
+from robustplug_tasks.options import SegmentationOptions
 from robustplug_tasks.regression import RegressionTask
-from robustplug_tasks.segmentation import SegmentationTask, pixel_losses
+from robustplug_tasks.segmentation import SegmentationTask, pixel_losses, segmentation
 from robustplug_tasks.shapes import drawn
 
 
@@ -117,6 +118,91 @@ def test_segmentation_counts_pixels() -> None:
         SegmentationTask({"test": (x, y[:, :3])})
     with pytest.raises(ValueError, match="classes: there are 1, and a pixel has the class 1"):
         SegmentationTask({"test": (x, y)}, classes=1)
+
+
+def test_outputs_that_are_no_numbers_are_wrong() -> None:
+    x, nan, inf = normal(3, 2), float("nan"), float("inf")
+    numbers = RegressionTask({"test": (x, torch.zeros(3))}, bound=0.5, bounds=(-9.0, 9.0))
+    output, seen = torch.tensor([[0.0], [nan], [-inf]]), view(x, torch.zeros(3))
+    assert numbers.score(seen, output).tolist() == [True, False, False]
+    found = numbers.measure(seen, output)
+    assert found["MAE"].tolist() == [0, inf, inf]
+    pooled = numbers.pool(found)
+    assert (pooled["RMSE"].mean, pooled["R²"].mean, pooled["RMSE"].count) == (inf, -inf, 3)
+
+    y = torch.tensor([[0.0, 1], [1, 0], [0, 0]])
+    labels = MultiLabelTask({"test": (x, y)}, names=("a", "b"), bounds=(-9.0, 9.0))
+    output = torch.tensor([[-1.0, inf], [2, -1], [nan, nan]])
+    assert labels.score(view(x, y), output).tolist() == [True, True, False]
+    scores = labels.pool(labels.measure(view(x, y), output))
+    # Of each label one is there and is found, and one of two that are absent is taken as there.
+    assert scores["F1"].mean == pytest.approx(100 * 2 / 3)
+    assert scores["AUROC"].mean == pytest.approx(100 * (0.5 + 0.75) / 2)
+
+    y = torch.zeros(2, 4, 4, dtype=torch.int64)
+    pixels = SegmentationTask({"test": (torch.rand(2, 1, 4, 4), y)}, classes=2)
+    output = torch.stack([torch.ones(2, 4, 4), torch.zeros(2, 4, 4)], 1)
+    output[1] = nan
+    assert pixels.score(view(torch.rand(2, 1, 4, 4), y), output).tolist() == [True, False]
+
+
+def test_outputs_of_another_shape_are_refused() -> None:
+    x, y, pixels = normal(3, 2), torch.zeros(3, 2), torch.zeros(3, 4, 4, dtype=torch.int64)
+    numbers = RegressionTask({"test": (x, y[:, 0])}, bound=0.5, bounds=(-9.0, 9.0))
+    with pytest.raises(Refused, match=r"one number for each input, and the model returns \(3, 2\)"):
+        numbers.score(view(x, y[:, 0]), torch.zeros(3, 2))
+    labels = MultiLabelTask({"test": (x, y)}, names=("a", "b"), bounds=(-9.0, 9.0))
+    with pytest.raises(Refused, match=r"2 labels need a logit each, .* the model returns \(3, 1\)"):
+        labels.score(view(x, y), torch.zeros(3, 1))
+    task, seen = SegmentationTask({"test": (torch.rand(3, 1, 4, 4), pixels)}, classes=2), view(x, pixels)
+    with pytest.raises(Refused, match=r"logits \(N, K, 4, 4\), and the model returns \(3, 2\)"):
+        task.score(seen, torch.zeros(3, 2))
+    with pytest.raises(Refused, match="the model has 5 classes, and the task 2"):
+        task.measure(seen, torch.zeros(3, 5, 4, 4))
+
+
+@pytest.mark.parametrize("target", ["random", "least-likely"])
+def test_a_target_needs_classes(target: str) -> None:
+    x, y = torch.rand(6, 3), torch.rand(6)
+    task = RegressionTask({"test": (x, y)}, bound=9.0)
+    attack = {"use": "pgd", "target": target, "steps": 1}
+    result = robustplug.evaluate(
+        torch.nn.Linear(3, 1), data=task, threat={"use": "linf", "eps": 0.1}, attacks=[attack]
+    )
+    assert result.attacks[1].skipped == "a targeted attack needs classes, and the task has none"
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((9, 1, 4, 4)), np.full((9, 4, 4), "a"), "the type <U1: give a class number"),
+        (np.full((9, 1, 4, 4), "a"), np.zeros((9, 4, 4)), "the type <U1: give numbers"),
+        (np.zeros((0, 1, 4, 4)), np.zeros((0, 4, 4)), "the labels are empty"),
+        (
+            np.zeros((9, 1, 4, 4)),
+            np.full((9, 4, 4), 300, np.uint16),
+            "the class 300: classes are from 0 to 254",
+        ),
+    ],
+)
+def test_arrays_that_are_no_images_and_classes_are_named(
+    x: Any, y: Any, message: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    with pytest.raises(ValueError, match=message):
+        segmentation(SegmentationOptions(data=str(tmp_path / "a.npz")))
+
+
+def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez_compressed(
+        file, x=np.random.default_rng(0).random((9, 1, 4, 4)), y=np.zeros((9, 4, 4), np.int64)
+    )
+    found = bytearray(file.read_bytes())
+    found[200:300] = bytes(100)
+    file.write_bytes(found)
+    with pytest.raises(BrokenData, match=r"a\.npz cannot be read"):
+        segmentation(SegmentationOptions(data=str(file)))
 
 
 def test_segpgd_turns_from_right_pixels_to_all() -> None:
