@@ -83,6 +83,11 @@ class ForBounds(Method[Options]):
     # Bounds of the inputs are read on the host.
     needs_sync = True
 
+    def __init__(self, options: Options, **slots: Any) -> None:
+        super().__init__(options, **slots)
+        if options.regularisation:
+            self.whole_batch = "regularisation compares means over the whole batch"
+
     def setup(self, model: nn.Module, task: Task) -> Sequence[ParamGroup]:
         """Check that the network can be bounded.
 
