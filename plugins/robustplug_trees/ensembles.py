@@ -122,7 +122,8 @@ def _in_leaves(trees: Sequence[Tree], x: NDArray[Any]) -> NDArray[Any]:
         np.nextafter(ends[chosen].astype(np.float32), np.float32(to))
         for ends, to in ((low, np.inf), (high, -np.inf))
     ]
-    return np.maximum(np.minimum(x, inside[1]), inside[0]).astype(x.dtype)
+    found: NDArray[Any] = np.maximum(np.minimum(x, inside[1]), inside[0]).astype(x.dtype)
+    return found
 
 
 def _columns(scores: Numbers) -> Numbers:
