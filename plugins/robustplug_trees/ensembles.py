@@ -21,7 +21,7 @@ _KNOWN = (
 # How far the sum of the leaves and the ensemble's own scores may be apart, relative to the largest score.
 _AGREES = 1e-5
 # About how many leaves they are compared in, besides those of the inputs.
-_COMPARED = 64
+_COMPARED = 16
 
 
 @dataclass(frozen=True)
