@@ -34,6 +34,8 @@ NUMBERS = TOP / "benchmarks" / "certificates.json"
 CARDS = [TOP / "plugins" / name / "README.md" for name in ("robustplug_bounds", "robustplug_smoothing")]
 # A card names the table that it shows.
 SHOWN = re.compile(r"(<!-- certificates: (\S+) -->\n).*?(<!-- end -->)", re.S)
+# Fewer seeds make no table.
+FEWEST = 3
 SIGMA, DRAWS, VOTED = 0.25, 10_000, 100
 RADII = (0.125, 0.25, 0.5)
 PGD = {"use": "pgd", "steps": 50, "restarts": 5}
@@ -178,6 +180,8 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="+", help="only these rows")
     parser.add_argument("--write", action="store_true", help="store the numbers, and write the cards")
     options = parser.parse_args(given)
+    if options.write and (options.rows or len(set(options.seeds)) < FEWEST):
+        parser.error(f"--write stores whole tables of at least {FEWEST} seeds: leave out --rows")
 
     tables: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     # All rows of one seed come first: an interruption leaves a whole table of fewer seeds.

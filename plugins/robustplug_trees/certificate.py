@@ -14,7 +14,7 @@ from robustplug.api import CERTIFIED_RADIUS, Quantity, Refused, View
 
 from . import ExactTreesOptions
 from .ensembles import Forest, Numbers, read_forest
-from .exact import nearest_mistake
+from .exact import EQUAL, nearest_mistake
 
 if TYPE_CHECKING:
     from robustplug.api import Step, Vicinity
@@ -72,6 +72,8 @@ class ExactTrees:
         bounds = tuple(_flat_bound(side, x) for side in step.task.info.bounds)
         reach = max(float(np.abs(side).max()) for side in bounds)
         limit = max([0.0, *self.options.radii])
+        # Scores that differ by less may be one number to the model, and the order of the classes decides.
+        equal = max(EQUAL, 2 * torch.finfo(outputs.dtype).eps)
         found = torch.full((3, len(rows)), torch.nan, dtype=torch.float64)
         for at, (row, label) in enumerate(zip(rows, labels, strict=True)):
             if not right[at]:
@@ -80,7 +82,7 @@ class ExactTrees:
             # A little beyond, so that the radii that are asked for can be certified in full.
             furthest = max(limit, self.options.reach * eps[at]) * (1 + 2 * _RELATIVE) + 3 * _ABSOLUTE * reach
             own = nearest_mistake(
-                forest, row, columns.index(label), furthest, (bounds[0], bounds[1]), self.options.steps
+                forest, row, columns.index(label), furthest, (bounds[0], bounds[1]), self.options.steps, equal
             )
             radius = max(0.0, (own.distance - _ABSOLUTE * reach) / (1 + _RELATIVE))
             found[0, at], found[2, at] = radius, 100.0 * own.exact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ _KNOWN = (
 )
 # How far the sum of the leaves and the ensemble's own scores may be apart, relative to the largest score.
 _AGREES = 1e-5
+# About how many leaves they are compared in, besides those of the inputs.
+_COMPARED = 16
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def read_forest(model: Any, x: NDArray[Any]) -> Forest:
 
     Args:
         model: a tree or an ensemble of scikit-learn, or a booster of LightGBM.
-        x: some inputs (N, d), at which they are compared.
+        x: some inputs (N, d), at which they are compared, as they are at inputs of other leaves.
 
     Raises:
         Refused: it is none of these, or has what boxes do not describe, such as categories.
@@ -80,27 +83,47 @@ def read_forest(model: Any, x: NDArray[Any]) -> Forest:
         trees, own = list(_lightgbm(model)), lambda rows: model.predict(rows, raw_score=True)
     elif hasattr(model, "_predictors"):
         trees, own = list(_histograms(model)), model.decision_function
-    elif hasattr(model, "estimators_") and hasattr(model, "decision_function"):
+    elif hasattr(getattr(model, "estimators_", None), "shape") and hasattr(model, "decision_function"):
         trees, own = list(_boosted(model)), model.decision_function
     elif hasattr(model, "tree_"):
         trees, own = [_shares(model, 1)], model.predict_proba
-    elif hasattr(model, "estimators_") and all(hasattr(each, "tree_") for each in model.estimators_):
+    elif all(hasattr(each, "tree_") for each in getattr(model, "estimators_", (None,))):
         trees, own = (
             [_shares(each, len(model.estimators_)) for each in model.estimators_],
             model.predict_proba,
         )
     else:
         raise Refused(f"{type(model).__name__} is no ensemble that can be read: {_KNOWN}")
+    if {each.low.shape[1] for each in trees} <= {x.shape[1]}:
+        x = np.concatenate([x, _in_leaves(trees, x[0])])
     expected = _columns(np.asarray(own(x), dtype=np.float64))
-    bare = Forest(trees, np.zeros(expected.shape[1]))
-    found = bare.scores(x)
-    constant = (expected - found).mean(0)
-    if np.abs(found + constant - expected).max() > _AGREES * max(1.0, float(np.abs(expected).max())):
+    apart, constant = math.inf, np.zeros(expected.shape[1])
+    if {(each.low.shape[1], each.values.shape[1]) for each in trees} <= {(x.shape[1], expected.shape[1])}:
+        found = Forest(trees, constant).scores(x)
+        constant = (expected - found).mean(0)
+        apart = float(np.abs(found + constant - expected).max())
+    if not apart <= _AGREES * max(1.0, float(np.abs(expected).max())):
         raise Refused(
             f"the leaves of {type(model).__name__} do not add up to its scores: it starts from another "
-            "model, or does more than sum its trees"
+            "model, or does more than sum trees that see all features"
         )
     return Forest(trees, constant)
+
+
+def _in_leaves(trees: Sequence[Tree], x: NDArray[Any]) -> NDArray[Any]:
+    """Return inputs (N, d) in leaves of all trees, near to an input (d,).
+
+    At a single input, any difference looks like a constant. Of large ensembles, only some leaves are taken.
+    """
+    low, high = (np.concatenate(ends) for ends in zip(*((t.low, t.high) for t in trees), strict=True))
+    chosen = slice(None, None, max(1, len(low) // _COMPARED))
+    # Within the box for float32, too, whose rounding could cross a threshold.
+    inside = [
+        np.nextafter(ends[chosen].astype(np.float32), np.float32(to))
+        for ends, to in ((low, np.inf), (high, -np.inf))
+    ]
+    found: NDArray[Any] = np.maximum(np.minimum(x, inside[1]), inside[0]).astype(x.dtype)
+    return found
 
 
 def _columns(scores: Numbers) -> Numbers:

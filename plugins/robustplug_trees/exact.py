@@ -18,8 +18,8 @@ from .ensembles import Forest, Numbers, Tree
 
 # The search goes into as many calls as there are trees.
 _DEEPEST = 400
-# A score that is larger by so little counts as equal: sums of floats depend on their order.
-_EQUAL = 1e-9
+# A score that is larger by so little of the largest possible one counts as equal: sums depend on their order.
+EQUAL = 1e-9
 
 
 class Nearest(NamedTuple):
@@ -89,7 +89,13 @@ class _Search:
 
 
 def nearest_mistake(
-    forest: Forest, x: Numbers, y: int, limit: float, bounds: tuple[Numbers, Numbers], steps: int
+    forest: Forest,
+    x: Numbers,
+    y: int,
+    limit: float,
+    bounds: tuple[Numbers, Numbers],
+    steps: int,
+    equal: float = EQUAL,
 ) -> Nearest:
     """Return the distance in L∞ of the nearest input that is not classified as y, or ties with another class.
 
@@ -100,6 +106,7 @@ def nearest_mistake(
         limit: largest distance to search in.
         bounds: lowest and highest values of an input, (d,) each.
         steps: boxes to look at before the search is cut short.
+        equal: share of the largest possible score up to which two scores count as equal.
     """
     best, exact, found = limit, True, False
     steps = steps if len(forest.trees) <= _DEEPEST else 0
@@ -112,10 +119,8 @@ def nearest_mistake(
         trees = [each for each in trees if bool((each[2] != 0).any())]
         # Trees that decide the most come first.
         trees.sort(key=lambda each: float(each[2].min() - each[2].max()))
-        constant = float(forest.constant[y] - forest.constant[other])
-        scale = abs(constant) + sum(float(np.abs(each[2]).max()) for each in trees)
         search = _Search(trees, x, best, steps)
-        start = constant - _EQUAL * scale
+        start = _start(forest, y, other, equal)
         if start + search.least(0, low, high) <= 0:
             search.go(0, low, high, start, 0.0)
         steps = search.left
@@ -126,14 +131,25 @@ def nearest_mistake(
             break
     if exact:
         return Nearest(best, True, found)
-    return Nearest(_surely(forest, x, y, best, (low, high)), False, found)
+    return Nearest(_surely(forest, x, y, best, (low, high), equal), False, found)
 
 
 def _between(tree: Tree, y: int, other: int) -> tuple[Numbers, Numbers, Numbers]:
     return tree.low, tree.high, tree.values[:, y] - tree.values[:, other]
 
 
-def _surely(forest: Forest, x: Numbers, y: int, limit: float, box: tuple[Numbers, Numbers]) -> float:
+def _start(forest: Forest, y: int, other: int, equal: float) -> float:
+    """Return the margin between two classes without any leaf, less what counts as equal."""
+    pair = [y, other]
+    largest = np.abs(forest.constant[pair]) + sum(
+        np.abs(tree.values[:, pair]).max(0) for tree in forest.trees
+    )
+    return float(forest.constant[y] - forest.constant[other] - equal * largest.max())
+
+
+def _surely(
+    forest: Forest, x: Numbers, y: int, limit: float, box: tuple[Numbers, Numbers], equal: float
+) -> float:
     """Return a distance within which the least leaves of all trees together leave y the largest score."""
 
     def holds(radius: float) -> bool:
@@ -142,13 +158,11 @@ def _surely(forest: Forest, x: Numbers, y: int, limit: float, box: tuple[Numbers
         for other in range(len(forest.constant)):
             if other == y:
                 continue
-            total = float(forest.constant[y] - forest.constant[other])
-            scale = abs(total)
+            total = _start(forest, y, other, equal)
             for lows, highs, values in (_between(tree, y, other) for tree in forest.trees):
                 inside = (np.maximum(lows, low) < np.minimum(highs, high)).all(1)
                 total += float(values[inside].min())
-                scale += float(np.abs(values).max())
-            if total <= _EQUAL * scale:
+            if total <= 0:
                 return False
         return True
 

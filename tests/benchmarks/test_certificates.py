@@ -40,3 +40,12 @@ def test_a_table_has_means_and_deviations_over_the_seeds() -> None:
 def test_a_run_whose_bounds_contradict_each_other_gives_no_number(tmp_path: object) -> None:
     with pytest.raises(SystemExit, match="contradict each other"):
         certificates.refuse_contradictions({"meta": {"contradictions": [{}]}}, tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("words", [["--rows", "ibp"], ["--seeds", "0", "1"], ["--seeds", "0", "0", "0"]])
+def test_a_part_of_a_table_is_not_stored(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "recipes", lambda data: iter(()))
+    monkeypatch.setattr(certificates.Path, "write_text", None)
+    with pytest.raises(SystemExit) as stopped:
+        certificates.main(["--out", "nowhere", "--write", *words])
+    assert stopped.value.code == 2

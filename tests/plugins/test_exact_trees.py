@@ -11,10 +11,13 @@ import pytest
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
     ExtraTreesClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
+    VotingClassifier,
 )
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -23,6 +26,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 import robustplug
 from robustplug.errors import Refused
+from robustplug_trees import LightGbmOptions
+from robustplug_trees.booster import BoostedTrees
 from robustplug_trees.certificate import DECIDED, DISTANCE
 from robustplug_trees.ensembles import Forest, read_forest
 from robustplug_trees.exact import nearest_mistake
@@ -161,6 +166,17 @@ def test_what_is_no_ensemble_is_refused() -> None:
         read_forest(started, X)
 
 
+def test_what_does_not_sum_its_trees_is_refused_also_by_a_single_input() -> None:
+    trees = [("deep", DecisionTreeClassifier(max_depth=4)), ("flat", DecisionTreeClassifier(max_depth=1))]
+    for model in (
+        AdaBoostClassifier(n_estimators=2),
+        BaggingClassifier(DecisionTreeClassifier(max_depth=2), 3, max_features=2),
+        VotingClassifier(trees, voting="soft", weights=[3, 1]),
+    ):
+        with pytest.raises(Refused, match="do not add up to its scores"):
+            read_forest(model.fit(X, Y), X[:1])
+
+
 def evaluated(model: Any, **changes: Any) -> Any:
     given: dict[str, Any] = {
         "data": (X[:24], Y[:24]),
@@ -210,3 +226,21 @@ def test_the_model_lightgbm_is_read() -> None:
         y = int(forest.scores(x[None]).argmax())
         found = nearest_mistake(forest, x, y, 2.0, WHOLE, 10**6)
         assert found.distance == pytest.approx(min(brute_force(forest, x, y), 2.0), abs=1e-12)
+
+
+def test_scores_that_are_one_number_in_float32_are_a_mistake() -> None:
+    library = pytest.importorskip("lightgbm")
+    x, y = np.array([[0.25]] * 9 + [[0.75]] * 9, dtype=np.float32), np.array([1] * 9 + [0] * 9)
+    options = {"objective": "multiclass", "num_class": 2, "num_leaves": 2, "min_data_in_leaf": 1}
+    data = library.Dataset(x, y)
+    lines = library.train(options | {"verbosity": -1}, data, num_boost_round=1).model_to_string().split("\n")
+    # On the right, class 1 is ahead by less than float32 holds, so that class 0 is the first of two.
+    leaves = iter(["0 10", "5 10.0000004"])
+    lines = [f"leaf_value={next(leaves)}" if line.startswith("leaf_value=") else line for line in lines]
+    text = "\n".join(line for line in lines if not line.startswith("tree_sizes"))
+    model = BoostedTrees(LightGbmOptions(), 1, 2).eval()
+    model.set_extra_state(torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8))
+    assert model(torch.tensor([[0.25], [0.75]])).argmax(1).tolist() == [1, 0]
+    result = evaluated(model, data=(x[:2], y[:2]), threat={"use": "linf", "eps": 0.4})
+    assert "contradictions" not in result.meta
+    assert result.attacks[-1].certified.radii == pytest.approx([0.25] * 2, abs=1e-4)

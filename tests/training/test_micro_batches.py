@@ -110,7 +110,7 @@ def test_running_statistics_are_those_of_the_parts(tmp_path: Path) -> None:
             {"use": "cat", "loss": {"use": "cat", "margin_weight": "radius-sum"}},
             "adds up over the whole batch",
         ),
-        ({"use": "ibp", "regularisation": 0.5, "warmup": 0, "rampup": 1}, "means over the whole batch"),
+        ({"use": "ibp", "regularisation": 0.5}, "compares means over the whole batch"),
     ],
 )
 def test_what_needs_the_whole_batch_is_refused(method: Any, why: str, tmp_path: Path) -> None:
