@@ -195,6 +195,13 @@ def test_runs_rows_and_pages_work(name: str, tmp_path: Path) -> None:
     better = name in ("multi-label", "shapes")
     gap = clean.measures[quantity].mean - worst.measures[quantity].mean
     assert gap >= 0 if better else gap <= 0
+    # A suite's loss is for classes, if it states none: the attack ascends that of the evaluation.
+    suite = {"name": "s", "row": [{"attack": {"use": "pgd", "steps": 3}}]}
+    rows = robustplug.evaluate(run.folder, suite=suite).attacks
+    if name != "ordinal":
+        alone = robustplug.evaluate(run.folder, attacks=[{"use": "pgd", "steps": 3}]).attacks
+        assert rows[1].right == alone[1].right
+    assert not rows[1].skipped
     kept = robustplug.evaluate(run.folder, keep_examples=True).examples
     assert kept is None or kept.label.shape[0] == len(kept)
     page = report(run.folder, compute=False).page.read_text()
