@@ -212,7 +212,8 @@ class Voting(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(torch.cat([x, x, x])).view(3, len(x), -1).mean(0)
+        outputs: Tensor = self.model(torch.cat([x, x, x]))
+        return outputs.view(3, len(x), -1).mean(0)
 
 
 def test_the_power_of_attacks_on_a_model_of_many_rows_for_a_sample(plain_net: nn.Module) -> None:
