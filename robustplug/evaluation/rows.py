@@ -204,13 +204,13 @@ def _without_classes(reference: Use, kind: Kind, info: TaskInfo) -> str:
     component = registry().get(kind, reference.name)
     if info.classes is None and component.for_labels == ("classes",):
         return f'{kind} "{reference.name}" is for classes, and the task has none'
-    inner = [
-        (slot.kind, getattr(reference.options, slot.name))
-        for slot in slots(component.options).values()
-        if slot.kind in ("loss", "perturbation") and not slot.many
-    ]
-    parts = [_without_classes(each, own, info) for own, each in inner if isinstance(each, Use)]
-    return next(filter(None, parts), "")
+    for slot in slots(component.options).values():
+        value = getattr(reference.options, slot.name)
+        for each in value if isinstance(value, tuple) else (value,):
+            other = not isinstance(each, Use) or slot.kind not in ("loss", "perturbation")
+            if not other and (why := _without_classes(each, slot.kind, info)):
+                return why
+    return ""
 
 
 def unfit_loss(loss: Use, task: Use, info: TaskInfo) -> bool:
