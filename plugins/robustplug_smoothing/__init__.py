@@ -14,6 +14,7 @@ from robustplug.api import (
     Natural,
     NonNegative,
     Positive,
+    RunFolder,
     Size,
     Use,
     hookimpl,
@@ -175,7 +176,7 @@ class DenoisedOptions:
         run: folder of a run of the method `denoiser`, on images of the same channels.
     """
 
-    run: str = ""
+    run: RunFolder
 
 
 @hookimpl

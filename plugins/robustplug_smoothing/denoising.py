@@ -76,10 +76,8 @@ def denoised(options: DenoisedOptions, *, model: nn.Module, info: TaskInfo) -> n
     """Return the model behind the denoiser of a run of `denoiser`.
 
     Raises:
-        ValueError: no run is named, it holds no denoiser, or one for other images.
+        ValueError: there is no such run, it holds no denoiser, or one for other images.
     """
-    if not options.run:
-        raise ValueError('run: name a run of the method "denoiser", run = "runs/…"')
     try:
         found = open_run(options.run).model
     except RunError as why:

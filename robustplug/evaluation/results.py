@@ -34,7 +34,7 @@ from .measuring.around import file_name, lost_gradient
 from .measuring.bounds import both_sides, contradiction_text, contradictions
 from .measuring.measure import doubts
 from .readable import readable
-from .rows import chain_of_attacks, measurement_rows, suite_attacks
+from .rows import chain_of_attacks, measurement_rows, suite_attacks, unfit_loss
 from .setting import Attack, Share
 from .summary import ReferenceErrors, corruption_summary, worst_cases
 
@@ -88,7 +88,10 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
     """Return the evaluation of a model in its threat model."""
     parts, recipe, options = subject.parts, subject.parts.recipe, subject.parts.recipe.evaluate
     vicinity = build_vicinity(parts.threat, "evaluate.vicinity", parts.task.info)
-    loss = asked.suite.loss if asked.suite is not None else options.loss
+    loss = options.loss
+    # A suite's own is for classes, if it states none.
+    if asked.suite is not None and not unfit_loss(asked.suite.loss, recipe.task, parts.task.info):
+        loss = asked.suite.loss
     identity = {
         "weights": weights_digest(subject.exported),
         "model": dict(subject.description),

@@ -118,7 +118,14 @@ def suite_attacks(suite: Suite, threat: Use, sources: Sequence[Source], info: Ta
 def _row_attacks(
     row: SuiteRow, key: str, threat: Use, sources: Sequence[Source], info: TaskInfo
 ) -> Iterator[Attack]:
-    vicinity = _scaled(row.vicinity or threat, row.scale, key)
+    try:
+        vicinity = _scaled(row.vicinity or threat, row.scale, key)
+    except RecipeError as error:
+        if row.vicinity not in (None, threat):
+            raise
+        # The threat model is the evaluation's: the suite's other rows hold in it.
+        yield _unscaled(row, threat, error.problems[0].message)
+        return
     if row.measurement is not None:
         yield _measurement_of(row, row.measurement, vicinity, threat, key, info)
         return
@@ -164,6 +171,15 @@ def _row_attacks(
         yield from _spread(attack, built)
 
 
+def _unscaled(row: SuiteRow, threat: Use, why: str) -> Attack:
+    """Return a row that is not run, as the evaluation's vicinity cannot be scaled."""
+    measured = row.measurement is not None
+    part = row.attack if row.measurement is None else row.measurement
+    label = row.label or use_label(part, "measurement" if measured else "perturbation", row.shown)
+    label = f"{label} · scale={row.scale:g}"
+    return Attack(label, {}, None, threat=use_to_mapping(threat), chain=row.chain or "", refused=why)
+
+
 def _measurement_of(
     row: SuiteRow, reference: Use, vicinity: Use, threat: Use, key: str, info: TaskInfo
 ) -> Attack:
@@ -188,13 +204,19 @@ def _without_classes(reference: Use, kind: Kind, info: TaskInfo) -> str:
     component = registry().get(kind, reference.name)
     if info.classes is None and component.for_labels == ("classes",):
         return f'{kind} "{reference.name}" is for classes, and the task has none'
-    inner = [
-        (slot.kind, getattr(reference.options, slot.name))
-        for slot in slots(component.options).values()
-        if slot.kind in ("loss", "perturbation") and not slot.many
-    ]
-    parts = [_without_classes(each, own, info) for own, each in inner if isinstance(each, Use)]
-    return next(filter(None, parts), "")
+    for slot in slots(component.options).values():
+        value = getattr(reference.options, slot.name)
+        for each in value if isinstance(value, tuple) else (value,):
+            other = not isinstance(each, Use) or slot.kind not in ("loss", "perturbation")
+            if not other and (why := _without_classes(each, slot.kind, info)):
+                return why
+    return ""
+
+
+def unfit_loss(loss: Use, task: Use, info: TaskInfo) -> bool:
+    """Return whether a resolved loss is for other labels than those of a task."""
+    labels, own = registry().get("task", task.name).labels, registry().get("loss", loss.name).for_labels
+    return bool(own) and (labels not in own or (info.classes is None and own == ("classes",)))
 
 
 def _misfit(vicinity: Use, threat: Use) -> str:

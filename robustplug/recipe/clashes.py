@@ -259,9 +259,11 @@ def _unfit_labels(
             path, f'loss "{component.name}" takes rows of shares, and labels are class numbers here'
         )
     for slot in slots(component.options).values() if kind == "perturbation" else ():
-        inner = getattr(reference.options, slot.name)
-        if isinstance(inner, Use) and slot.kind in ("loss", "perturbation"):
-            yield from _unfit_labels(inner, slot.kind, (*path, slot.name), registry, labels)
+        value = getattr(reference.options, slot.name)
+        for number, inner in enumerate(value if isinstance(value, tuple) else (value,)):
+            if isinstance(inner, Use) and slot.kind in ("loss", "perturbation"):
+                place = (*path, slot.name, number) if slot.many else (*path, slot.name)
+                yield from _unfit_labels(inner, slot.kind, place, registry, labels)
 
 
 def _parts(

@@ -53,7 +53,8 @@ class Suite:
         schema: format of the suite.
         name: name in results.
         summary: one line for listings.
-        loss: loss that attacks ascend unless they have a loss of their own.
+        loss: loss that attacks ascend unless they have a loss of their own; where it is for other labels than
+            those of the task, they ascend that of the evaluation.
         row: rows in the order in which they are run.
         adaptive: whether to inspect the model first, and to continue the last chain with the attacks that it
             needs: averages over draws (EOT), stand-ins for parts without a gradient (BPDA), a substitute.

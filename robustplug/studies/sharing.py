@@ -14,7 +14,8 @@ from typing import Any
 from ..core.reporting import Reporter, Silent, Warns
 from ..errors import Interrupted, RunError
 from ..evaluation.audit.audit import NAME as AUDIT
-from ..files.reading import Unreadable
+from ..files.reading import Unreadable, read_bytes
+from ..files.seals import digest
 from ..plugin.component import Use
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
@@ -151,7 +152,7 @@ def share(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             stack.enter_context(locked(out, f".{name}.lock"))
-            folder = out / f"{name}-shares"
+            folder = out / f"{name}-shares-{_digest(command, str(model), plain)}"
         running = _Parts(sharing, command, str(model), plain, folder, _Together(reporter))
         found = running.run()
         run = Path(model) if holds_run(Path(model)) else None
@@ -167,7 +168,7 @@ def share(
                 if texts.exists():
                     shutil.rmtree(out / texts.name, ignore_errors=True)
                     shutil.move(texts, out / texts.name)
-            if run is not None and AUDIT in body:
+            if run is not None and found.stem == AUDIT:
                 note_in_result(run, AUDIT, body[AUDIT])
             shutil.rmtree(folder, ignore_errors=True)
     return body
@@ -220,7 +221,8 @@ class _Parts:
         if self.finished is None:
             said = [reason.partition("; the same command")[0] for reason in self.failures.values()]
             reasons = dict.fromkeys(said)
-            raise RunError(f"no part was done: {'; '.join(reasons)}; {_AGAIN}")
+            kept = f"; {_AGAIN}" if any(self.folder.glob("*.journal")) else ""
+            raise RunError(f"no part was done: {'; '.join(reasons)}{kept}")
         return self.finished
 
     def _part(self, number: int, count: int) -> Part:
@@ -269,6 +271,16 @@ def _resumable(lasting: bool) -> Iterator[None]:
         raise Interrupted(on, stop.exit_code) from stop
     except KeyboardInterrupt as stop:
         raise Interrupted(on, 130) from stop
+
+
+def _digest(command: Command, model: str, plain: tuple[dict[str, Any], dict[str, Any]]) -> str:
+    """Return a digest of what is asked for: of another command no part is followed, and no result taken."""
+    suite, rows = plain[1].get("suite"), ""
+    if isinstance(suite, str):
+        # The parts say what is wrong with a file that cannot be read.
+        with contextlib.suppress(FileNotFoundError, Unreadable):
+            rows = read_bytes(Path(suite)).hex()
+    return digest([command, model, plain, rows, str(Path.cwd())])[:8]
 
 
 def _name(command: Command, arguments: Mapping[str, Any]) -> str:

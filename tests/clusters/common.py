@@ -109,7 +109,7 @@ def assert_shares(folder: Path, *options: str) -> None:
         assert done.returncode == 0, done.stderr
         rows.append(timeless(json.loads((folder / name / "evaluation.json").read_text())["attacks"]))
     assert rows[0] == rows[1]
-    assert [path.name for path in (folder / "shared").glob("*-shares")] == []
+    assert [path.name for path in (folder / "shared").glob("*-shares-*")] == []
 
 
 def until(true: Callable[[], object], what: str, seconds: float = 240.0) -> None:

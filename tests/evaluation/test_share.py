@@ -26,6 +26,7 @@ from robustplug.evaluation.kept import share as shares
 from robustplug.evaluation.setting import Attack, Share
 from robustplug.recipe.errors import RecipeError
 from robustplug.runs.lock import holder
+from robustplug.studies import sharing
 from robustplug.studies.parts import Part, parse_job
 from robustplug.studies.sharing import sharing_of
 
@@ -188,6 +189,45 @@ def test_what_cannot_be_sent_elsewhere_is_refused(tmp_path: Path) -> None:
         robustplug.audit(tmp_path, budget=1.0, processes=2)
 
 
+def test_another_command_neither_follows_parts_nor_takes_their_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = list[Path]()
+
+    def run(parts: Any) -> Path:
+        folders.append(parts.folder)
+        raise RunError("no part was done")
+
+    monkeypatch.setattr(sharing._Parts, "run", run)
+    suite = tmp_path / "mine.toml"
+
+    def folder(rows: str = "a", **changes: Any) -> Path:
+        suite.write_text(rows)
+        with pytest.raises(RunError, match="no part was done"):
+            robustplug.evaluate(tmp_path, out=tmp_path, **{"suite": suite, "processes": 2, **changes})
+        return folders[-1]
+
+    assert folder() == folder() == folder(processes=3)
+    assert len({folder(), folder("b"), folder(samples=3), folder(suite=tmp_path / "x" / "mine.toml")}) == 4
+    assert {each.name[:12] for each in folders} == {"mine-shares-"}
+
+
+@pytest.mark.parametrize(("file", "noted"), [("audit.json", True), ("audit-smoothed.json", False)])
+def test_the_audit_of_a_wrapped_model_is_not_noted_in_the_run(
+    file: str, noted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = list[Any]()
+    monkeypatch.setattr(sharing._Parts, "run", lambda parts: parts.folder / "part-0" / file)
+    monkeypatch.setattr(sharing, "holds_run", lambda folder: True)
+    monkeypatch.setattr(sharing, "read_sealed", lambda path, run: ({"audit": {}}, True))
+    monkeypatch.setattr(sharing, "write_result", lambda *given: None)
+    monkeypatch.setattr(sharing, "note_in_result", lambda *given: notes.append(given))
+    who, _ = sharing_of(None, 2, [])
+    assert who is not None
+    sharing.share(who, "audit", tmp_path, {}, {}, tmp_path / "out")
+    assert bool(notes) is noted
+
+
 def test_a_part_is_a_job() -> None:
     part = Part(
         command="evaluate",
@@ -243,7 +283,7 @@ def test_a_part_whose_process_is_killed_changes_no_row(tmp_path: Path) -> None:
     attacks = [{"use": "pgd", "steps": 400}, {"use": "pgd", "steps": 100, "restarts": 2}]
     alone = robustplug.evaluate(model, attacks=attacks, **more)
     out, found = tmp_path / "both", list[Any]()
-    shares = out / "evaluation-shares"
+    shares = "evaluation-shares-*"
 
     def work() -> None:
         found.append(robustplug.evaluate(model, attacks=attacks, out=out, processes=2, **more))
@@ -251,10 +291,11 @@ def test_a_part_whose_process_is_killed_changes_no_row(tmp_path: Path) -> None:
     thread = threading.Thread(target=work)
     thread.start()
     until = time.monotonic() + 600
-    while not any(len(each.read_bytes().splitlines()) > 2 for each in shares.glob("share-0.journal")):
+    while not any(len(each.read_bytes().splitlines()) > 2 for each in out.glob(f"{shares}/share-0.journal")):
         assert time.monotonic() < until
         time.sleep(0.05)
-    os.kill(int(holder(shares / "part-0" / ".lock")["pid"]), signal.SIGKILL)
+    (lock,) = out.glob(f"{shares}/part-0/.lock")
+    os.kill(int(holder(lock)["pid"]), signal.SIGKILL)
     thread.join(600)
     assert plain(found[0].attacks) == plain(alone.attacks)
-    assert not shares.exists()
+    assert not [*out.glob(shares)]

@@ -72,5 +72,5 @@ def test_a_run_holds_the_model_behind_its_denoiser_and_is_a_wrapper_for_others(t
     assert [row.right for row in own.attacks] == [row.right for row in inside.attacks]
     with pytest.raises(RecipeError, match="holds no denoiser"):
         robustplug.evaluate(plain, wrapper={"use": "denoised", "run": str(plain)}, **given)
-    with pytest.raises(RecipeError, match="name a run of the method"):
+    with pytest.raises(RecipeError, match="is missing, and has no default"):
         robustplug.evaluate(plain, wrapper="denoised", **given)

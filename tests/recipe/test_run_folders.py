@@ -57,6 +57,21 @@ def test_a_missing_teacher_of_extra_data_is_an_error_with_its_line(tmp_path: Pat
     assert read_recipe(tmp_path / "mine.toml", starts=False).task.options.teacher == "runs/nowhere"
 
 
+def test_one_of_the_wrapper_of_the_evaluation_is_found_before_training() -> None:
+    around = {"use": "denoised", "run": "runs/nowhere"}
+    table: dict[str, Any] = {"task": {"use": "digits"}, "method": {"use": "erm"}}
+    table["evaluate"] = {"wrapper": around}
+    with pytest.raises(RecipeError, match="runs/nowhere is not the folder of a finished run") as error:
+        recipe_from_mapping(table)
+    assert [problem.key for problem in error.value.problems] == ["evaluate.wrapper.run"]
+    recipe = recipe_from_mapping(table, starts=False)
+    moved = dict(starts_of(starting_from(recipe, {"runs/nowhere": "c"})))
+    assert moved == {("evaluate", "wrapper", "run"): "c"}
+    del around["run"]
+    with pytest.raises(RecipeError, match="run"):
+        recipe_from_mapping(table)
+
+
 def test_one_in_a_slot_within_a_slot_is_found(tmp_path: Path) -> None:
     register("loss", Component("asking", lambda options, inner: None, Asking))
     inner = {"use": "asking", "first": "a", "second": "b"}

@@ -201,9 +201,15 @@ def test_a_scaled_number_of_pixels_is_a_whole_one() -> None:
         (row,) = suite_attacks(suite, threat, (), info)
         assert row.vicinity is not None
         assert row.vicinity.eps == row.threat["eps"] == eps
-    suite = read_suite({"name": "s", "row": [{"attack": {"use": "pgd"}, "scale": 0.1}]}, {"use": "patch"})
-    with pytest.raises(RecipeError, match="leaves nothing of eps = 5"):
-        suite_attacks(suite, named("patch"), (), info)
+    rows: list[dict[str, Any]] = [{"attack": {"use": "pgd"}}, {"attack": {"use": "pgd"}, "scale": 0.1}]
+    suite = read_suite({"name": "s", "row": rows}, {"use": "patch"})
+    whole, none = suite_attacks(suite, named("patch"), (), info)
+    assert not whole.refused
+    assert none.label == "pgd · scale=0.1"
+    assert none.refused == "leaves nothing of eps = 5 of patch: whole numbers are rounded down"
+    rows[1]["vicinity"] = {"use": "patch", "eps": 4}
+    with pytest.raises(RecipeError, match="leaves nothing of eps = 4"):
+        suite_attacks(read_suite({"name": "s", "row": rows}, {"use": "patch"}), named("patch"), (), info)
 
 
 def test_a_trained_patch_is_evaluated_in_the_patch(corner: None, tmp_path: Path) -> None:

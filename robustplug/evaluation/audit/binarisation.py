@@ -53,19 +53,21 @@ def features_of(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
         model: the model.
         x: some inputs, to see which layers a forward pass calls.
     """
-    called: list[str] = []
+    called: list[tuple[str, int]] = []
     linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     with contextlib.ExitStack() as stack:
         for name, layer in linear.items():
 
-            def note(_: nn.Module, __: Any, ___: Any, name: str = name) -> None:
-                called.append(name)
+            def note(_: nn.Module, __: Any, made: Tensor, name: str = name) -> None:
+                called.append((name, len(made)))
 
             stack.callback(layer.register_forward_hook(note).remove)
         with torch.no_grad():
             output = model(x[:2])
-    # A layer that is called several times has several inputs of equal standing.
-    last = called[-1] if called and called.count(called[-1]) == 1 else ""
+    last, rows = called[-1] if called else ("", 0)
+    # A layer that is called several times, or on many rows for each sample, has inputs of equal standing.
+    if [name for name, _ in called].count(last) != 1 or rows != len(output):
+        last = ""
     if not last or linear[last].out_features != output.shape[1]:
         return lambda inputs: model(inputs).float()
 

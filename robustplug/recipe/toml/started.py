@@ -67,6 +67,8 @@ def starts_of(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
         yield from _starts(recipe.model, ("model",))
     yield from _starts(recipe.method, ("method",))
     yield from _starts(recipe.task, ("task",))
+    if recipe.evaluate.wrapper is not None:
+        yield from _starts(recipe.evaluate.wrapper, ("evaluate", "wrapper"))
 
 
 def _starts(use: Use, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -115,7 +117,10 @@ def starting_from(recipe: Recipe, starts: Mapping[str, str]) -> Recipe:
     if not any(old in starts for _, old in starts_of(recipe)):
         return recipe
     model = None if recipe.model is None else moved(recipe.model)
-    return dataclasses.replace(recipe, model=model, method=moved(recipe.method), task=moved(recipe.task))
+    around = recipe.evaluate.wrapper
+    evaluate = dataclasses.replace(recipe.evaluate, wrapper=None if around is None else moved(around))
+    parts: dict[str, Any] = {"model": model, "method": moved(recipe.method), "task": moved(recipe.task)}
+    return dataclasses.replace(recipe, evaluate=evaluate, **parts)
 
 
 def missing_weights(

@@ -14,6 +14,8 @@ from torch import Tensor
 import robustplug
 from robustplug.api import Batch, BrokenData, RecipeError, Refused, TaskInfo, View
 from robustplug.core.random import stream
+from robustplug.evaluation.rows import suite_attacks
+from robustplug.recipe.load import read_suite, recipe_from_mapping
 from robustplug.run import report
 from robustplug_tasks.attacks import segpgd_weights
 from robustplug_tasks.classes import OrdinalTask
@@ -281,10 +283,31 @@ def test_runs_rows_and_pages_work(name: str, tmp_path: Path) -> None:
     better = name in ("multi-label", "shapes")
     gap = clean.measures[quantity].mean - worst.measures[quantity].mean
     assert gap >= 0 if better else gap <= 0
+    # A suite's loss is for classes, if it states none: the attack ascends that of the evaluation.
+    suite = {"name": "s", "row": [{"attack": {"use": "pgd", "steps": 3}}]}
+    rows = robustplug.evaluate(run.folder, suite=suite).attacks
+    if name != "ordinal":
+        alone = robustplug.evaluate(run.folder, attacks=[{"use": "pgd", "steps": 3}]).attacks
+        assert rows[1].right == alone[1].right
+    assert not rows[1].skipped
     kept = robustplug.evaluate(run.folder, keep_examples=True).examples
     assert kept is None or kept.label.shape[0] == len(kept)
     page = report(run.folder, compute=False).page.read_text()
     assert quantity in page
+
+
+def test_an_attack_of_classes_in_an_ensemble_is_found() -> None:
+    both = {"use": "ensemble", "attacks": [{"use": "pgd"}, {"use": "square"}]}
+    table = {**SMALL["multi-label"], "method": {"use": "pgd-at", "vicinity": {"use": "linf", "eps": 0.1}}}
+    recipe = recipe_from_mapping({**table, "evaluate": {"attack": [{"use": "pgd"}]}})
+    with pytest.raises(RecipeError, match='"square" is for classes') as error:
+        recipe_from_mapping({**table, "evaluate": {"attack": [both]}})
+    assert [problem.key for problem in error.value.problems] == ["evaluate.attack.0.attacks.1"]
+    threat = recipe.method.options.vicinity
+    suite = read_suite({"name": "s", "row": [{"attack": both}]}, {"use": "linf", "eps": 0.1})
+    info = TaskInfo(sizes={"test": 4}, shape=(1, 8, 8), classes=None, mean=(0.5,), std=(0.5,))
+    (row,) = suite_attacks(suite, threat, (), info)
+    assert row.refused == 'perturbation "square" is for classes, and the task has none'
 
 
 def test_an_audit_says_which_checks_need_classes(tmp_path: Path) -> None:

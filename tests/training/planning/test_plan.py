@@ -103,6 +103,23 @@ def test_the_command_says_what_is_measured_and_what_is_assumed(tmp_path: Path) -
     assert json.loads((tmp_path / "plan.json").read_text())["cost"] is None
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--faster", "inf"),
+        ("--price", "nan"),
+        ("--reached", "nan"),
+        ("--shape", "3,99999999999999999999"),
+        ("--shape", "9" * 5000),
+        ("--shape", "3,0"),
+    ],
+)
+def test_absurd_numbers_are_refused(words: tuple[str, str]) -> None:
+    done = run_cli("plan", "pgd-at", *words)
+    assert done.exit_code == 2, done.output
+    assert words[0] in done.output
+
+
 def test_more_devices_than_rows_are_refused() -> None:
     with pytest.raises(RunError, match="a batch of 8 rows is less than one for each of 16 devices"):
         plan("pgd-at", TINY, Asked(nodes=2, gpus=8))
