@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import certificates
 import pytest
@@ -45,7 +46,7 @@ def test_a_run_whose_bounds_contradict_each_other_gives_no_number(tmp_path: obje
 @pytest.mark.parametrize("words", [["--rows", "ibp"], ["--seeds", "0", "1"], ["--seeds", "0", "0", "0"]])
 def test_a_part_of_a_table_is_not_stored(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certificates, "recipes", lambda data: iter(()))
-    monkeypatch.setattr(certificates.Path, "write_text", None)
+    monkeypatch.setattr(Path, "write_text", None)
     with pytest.raises(SystemExit) as stopped:
         certificates.main(["--out", "nowhere", "--write", *words])
     assert stopped.value.code == 2
