@@ -130,6 +130,11 @@ class MtlIbpOptions(BoundTrainingOptions):
     perturbation: Use = use("pgd", steps=1, step_ratio=10.0)
 
 
+def _traits(options: BoundTrainingOptions) -> Traits:
+    anew = 'it draws the weights anew: set method.init = "model"'
+    return Traits(excludes={"trained": anew} if options.init == "ibp" else {})
+
+
 @hookimpl
 def robustplug_methods() -> Iterable[Component]:
     """Offer training for bounds."""
@@ -141,6 +146,7 @@ def robustplug_methods() -> Iterable[Component]:
         "the samples, and the worst logits that interval bounds allow",
         GOWAL,
         short,
+        traits=_traits,
     )
     yield Component(
         "crown-ibp",
@@ -149,6 +155,7 @@ def robustplug_methods() -> Iterable[Component]:
         "the samples, and the worst logits by linear bounds, which give way to intervals",
         CROWN_IBP,
         {**short, "beta": 0.5},
+        traits=_traits,
     )
     yield Component(
         "sabr",
@@ -157,6 +164,7 @@ def robustplug_methods() -> Iterable[Component]:
         "the worst logits in a small box around an adversarial example",
         MUELLER,
         {**short, "perturbation": {"steps": 2}},
+        traits=_traits,
     )
     yield Component(
         "mtl-ibp",
@@ -165,6 +173,7 @@ def robustplug_methods() -> Iterable[Component]:
         "adversarial examples, and the worst logits that interval bounds allow",
         DE_PALMA,
         short,
+        traits=_traits,
     )
 
 

@@ -43,9 +43,11 @@ TRAITS: Mapping[str, str] = {
     "from-labels": "the label map uses the labels alone",
     "cross-entropy": "the loss is the cross entropy",
     "own-outputs": "the output map returns the model's own outputs",
+    "trained": "the model starts from trained weights",
 }
 """The traits that the components of robustplug use; a plugin may add its own."""
 
+TRAINED = "trained"
 SETS = frozenset(
     {"norm-ball", "l1-ball", "coordinates", "discrete", "few-pixels", "parameters", "whole-parameters"}
 )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..plugin.component import Component, Kind, MethodOptions, Use, WrapperOptions, slot_of, slots
 from ..plugin.registry import GIVEN, Registry
-from ..plugin.traits import SETS, Traits
+from ..plugin.traits import SETS, TRAINED, Traits
 from .errors import Finding, KeyPath
 from .options import Recipe
 
@@ -82,11 +82,17 @@ def _place_for(part: _Part, method: Use, registry: Registry) -> str | None:
 def model_clashes(model: Use, method: Use, registry: Registry) -> Iterator[Finding]:
     """Yield a finding for every trait that a model needs and its method lacks, and for every clash.
 
+    A model that starts from trained weights has the trait `trained`.
+
     Paths start at the recipe. Only the slots themselves are checked, not the components inside them.
     """
     own = _Part(("model",), "model", model.name, traits_of("model", model, registry))
-    parts = _parts(method, "method", (), registry)
+    parts = list(_parts(method, "method", (), registry))
     yield from _clashes(own, [part for part in parts if len(part.path) <= 1], set())
+    for part in parts:
+        reason = part.traits.excludes.get(TRAINED)
+        if model.start is not None and reason:
+            yield Finding(("model", "from"), f"{part} cannot be mixed with trained weights: {reason}")
 
 
 def _clashes(

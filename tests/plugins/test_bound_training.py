@@ -14,6 +14,8 @@ from torch import Tensor, nn
 import robustplug
 from robustplug.core.types import Progress
 from robustplug.errors import Refused
+from robustplug.recipe.errors import RecipeError
+from robustplug.recipe.load import read_recipe
 from robustplug.testing import Bench, Subject, toy_plain
 from robustplug_bounds.ball import Ball
 from robustplug_bounds.graph import Graph
@@ -295,8 +297,6 @@ def test_cat_grows_the_radius_of_each_sample_until_its_bounds_fail() -> None:
 
 
 def test_worst_logits_need_a_method_with_radii() -> None:
-    from robustplug.recipe.errors import RecipeError
-
     with pytest.raises(RecipeError, match="within its own radius"):
         robustplug.train(tiny("pgd-at", method={"output_map": {"use": "worst-logits"}}))
 
@@ -308,6 +308,17 @@ def test_the_recipes_train_and_certify(name: str, tmp_path: Path) -> None:
     rows = {row.name: row for row in trained.result.attacks}
     assert {row.bound for row in rows.values()} == {"upper", "lower"}
     assert "contradictions" not in trained.result.meta
+
+
+def test_weights_that_are_drawn_anew_are_no_trained_ones(tmp_path: Path) -> None:
+    trained = robustplug.train({**tiny(), "method": {"use": "erm"}}, out=tmp_path / "run")
+    with pytest.raises(
+        RecipeError, match=r'"ibp" cannot be mixed with trained weights: .*method.init = "model"'
+    ):
+        read_recipe("ibp", [f"model.from={trained.folder}"])
+    started = read_recipe("ibp", [f"model.from={trained.folder}", "method.init=model"])
+    assert started.model is not None
+    assert started.model.start is not None
 
 
 def test_bounds_of_a_graph_are_named_tuples() -> None:
