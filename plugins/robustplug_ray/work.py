@@ -16,6 +16,8 @@ from robustplug.api import WorkerProcess, job_ended
 # Seconds that an actor without work stays, to be asked how the jobs ended.
 _STAYS = 600.0
 _PAUSE = 0.2
+# Seconds in which Ray notices that a node is gone, and ends its tasks, which are then started again elsewhere.
+_NODE_GOES = 5.0
 
 
 class Queue:
@@ -99,5 +101,8 @@ def do_job(job: str, queue: Any, number: int) -> None:
         worker.end()
         return
     if not answer:
+        # A worker that dies alone is a failure of its run. One that dies with its node is not: this process
+        # may live a little longer, and must not answer.
+        time.sleep(_NODE_GOES)
         raise RuntimeError(worker.death()[0])
     worker.end()

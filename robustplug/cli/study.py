@@ -91,6 +91,13 @@ def study(
         )
     console.print(*study_tables(studied.result, console.width), sep="\n")
     console.print(f"Everything is in {studied.folder}", soft_wrap=True)
+    left = [run for cell in studied.result["cells"] for run in cell["runs"] if run["status"] != "finished"]
+    if what == "follow" and len(left) > len(studied.failed):
+        console.print(
+            f"{len(left) - len(studied.failed)} of the runs are not finished, and their jobs have ended: "
+            "the same command without --follow goes on with them"
+        )
+        ctx.exit(1)
     if studied.failed:
         ctx.exit(1)
 
