@@ -16,7 +16,7 @@ from robustplug.api import WorkerProcess, job_ended
 # Seconds that an actor without work stays, to be asked how the jobs ended.
 _STAYS = 600.0
 _PAUSE = 0.2
-# Seconds in which Ray notices that a node is gone, and ends its tasks, which are then started again elsewhere.
+# Seconds in which Ray notices that a node is gone, and ends its tasks; they start again elsewhere.
 _NODE_GOES = 5.0
 
 
