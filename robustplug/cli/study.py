@@ -94,8 +94,8 @@ def study(
     left = [run for cell in studied.result["cells"] for run in cell["runs"] if run["status"] != "finished"]
     if what == "follow" and len(left) > len(studied.failed):
         console.print(
-            f"{len(left) - len(studied.failed)} of the runs are not finished, and their jobs have ended: "
-            "the same command without --follow goes on with them"
+            f"Runs that are not finished, though their jobs have ended: {len(left) - len(studied.failed)}. "
+            "The same command without --follow goes on with them"
         )
         ctx.exit(1)
     if studied.failed:

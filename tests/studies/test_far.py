@@ -126,6 +126,18 @@ def test_the_terminal_can_be_closed(study: Path, monkeypatch: pytest.MonkeyPatch
     assert len((folder / "jobs" / "submitted.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_job_that_is_gone_without_a_word_leaves_its_run_unfinished(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted(study, monkeypatch)
+    monkeypatch.setattr(Far, "done", ["far-seed-0"])
+    monkeypatch.setattr(Far, "works", True)
+    result = run_cli("study", study, "--follow")
+    assert statuses(study.parent / "studies" / "mine") == ["not started", "finished"]
+    assert result.exit_code == 1
+    assert "Runs that are not finished, though their jobs have ended: 1." in result.output.replace("\n", " ")
+
+
 def test_what_is_queued_can_be_ended_and_given_elsewhere(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
