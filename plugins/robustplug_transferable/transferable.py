@@ -143,7 +143,7 @@ class Transferable:
             self._mean = MeanLogits(
                 *(open_model(folder, step.task.info, device) for folder in self.options.models)
             ).eval()
-        return dataclasses.replace(step, model=self._mean, wrapped=None, attacked=None, iterations=None)
+        return dataclasses.replace(step, model=self._mean, wrapped=None, iterations=None)
 
     def cost(self, target: Cost) -> Cost:
         """Count a forward and a backward of each model for each step."""

@@ -12,6 +12,7 @@ from ..core.protocols import Stating
 from ..errors import Refused
 from ..plugin.component import Kind, Use, slots
 from ..plugin.host import registry
+from ..plugin.registry import GIVEN
 from ..recipe.clashes import misfit, threat_in
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
@@ -215,8 +216,10 @@ def _without_classes(reference: Use, kind: Kind, info: TaskInfo) -> str:
 
 def unfit_loss(loss: Use, task: Use, info: TaskInfo) -> bool:
     """Return whether a resolved loss is for other labels than those of a task."""
-    labels, own = registry().get("task", task.name).labels, registry().get("loss", loss.name).for_labels
-    return bool(own) and (labels not in own or (info.classes is None and own == ("classes",)))
+    own = registry().get("loss", loss.name).for_labels
+    # A task that is given as an object may have any labels.
+    stranger = task.name != GIVEN and registry().get("task", task.name).labels not in own
+    return bool(own) and (stranger or (info.classes is None and own == ("classes",)))
 
 
 def _misfit(vicinity: Use, threat: Use) -> str:

@@ -66,10 +66,15 @@ def test_a_mean_over_draws_finds_slopes_that_one_draw_hides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("eot", {"draws": 7}), ("bpda", {"part": "rounding"}), ("transferable", {})]
+    ("name", "options", "stand_in"),
+    [
+        ("eot", {"draws": 7}, Averaged),
+        ("bpda", {"part": "rounding"}, Passed),
+        ("transferable", {}, MeanLogits),
+    ],
 )
 def test_a_model_in_half_precision_does_not_take_the_place_of_a_stand_in(
-    name: str, options: dict[str, Any]
+    name: str, options: dict[str, Any], stand_in: type[nn.Module]
 ) -> None:
     class Rounded(Shaky):
         def __init__(self) -> None:
@@ -79,19 +84,24 @@ def test_a_model_in_half_precision_does_not_take_the_place_of_a_stand_in(
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(self.rounding(x))
 
-    model, other = Rounded(), Rounded()
+    model, seen = Rounded(), list[nn.Module]()
+
+    def noted(module: nn.Module) -> nn.Module:
+        seen.append(module)
+        return module
+
     x = torch.full((COUNT, SIZE), 0.5)
     batch = Batch(x, torch.zeros(COUNT, dtype=torch.int64), torch.arange(COUNT))
     loss = robustplug.build("loss", "margin")
     plain = Objective(lambda step, view: view.y, lambda step, view: step.forward(view.x), loss)
-    step = Step(model, plain, ToyTask(classes=2), batch, stream(0, "attack"), attacked=other)
+    step = Step(model, plain, ToyTask(classes=2), batch, stream(0, "attack"), attacked=noted)
     if name == "transferable":
         attack = robustplug.build("perturbation", name, diversity=0, kernel=1, models=("a run",))
         attack._mean = MeanLogits(model)
     else:
         attack = robustplug.build("perturbation", name, attack=PGD, **options)
     attack(step, View.of(batch, "adv"), robustplug.build("vicinity", "linf", eps=0.1))
-    assert other.calls == 0
+    assert {type(module) for module in seen} == {stand_in}
     assert model.calls > 0
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from robustplug.api import Component, RecipeError, RunFolder, Use, register
+from robustplug.api import Component, RecipeError, RunFolder, Use
 from robustplug.plugin.component import run_folders
 from robustplug.recipe.load import read_recipe, recipe_from_mapping
 from robustplug.recipe.study import read_study
@@ -16,6 +16,7 @@ from robustplug.recipe.toml.started import starting_from, starts_of
 from robustplug.studies.outcome import runs_of
 
 from ..cli.conftest import run_cli
+from ..training.runs import offered
 
 MIX = """schema = 1
 name = "mixed"
@@ -73,23 +74,23 @@ def test_one_of_the_wrapper_of_the_evaluation_is_found_before_training() -> None
 
 
 def test_one_in_a_slot_within_a_slot_is_found(tmp_path: Path) -> None:
-    register("loss", Component("asking", lambda options, inner: None, Asking))
-    inner = {"use": "asking", "first": "a", "second": "b"}
-    table: dict[str, Any] = {
-        "task": {"use": "digits"},
-        "method": {"use": "erm", "loss": {"use": "asking", "first": str(tmp_path), "inner": inner}},
-    }
-    with pytest.raises(RecipeError) as error:
-        recipe_from_mapping(table)
-    assert [problem.key for problem in error.value.problems] == [
-        "method.loss.first",
-        "method.loss.inner.first",
-        "method.loss.inner.second",
-    ]
-    recipe = recipe_from_mapping(table, starts=False)
-    moved = dict(starts_of(starting_from(recipe, {"b": "c"})))
-    assert moved[("method", "loss", "inner", "second")] == "c"
-    assert moved[("method", "loss", "inner", "first")] == "a"
+    with offered("loss", Component("asking", lambda options, inner: None, Asking)):
+        inner = {"use": "asking", "first": "a", "second": "b"}
+        table: dict[str, Any] = {
+            "task": {"use": "digits"},
+            "method": {"use": "erm", "loss": {"use": "asking", "first": str(tmp_path), "inner": inner}},
+        }
+        with pytest.raises(RecipeError) as error:
+            recipe_from_mapping(table)
+        assert [problem.key for problem in error.value.problems] == [
+            "method.loss.first",
+            "method.loss.inner.first",
+            "method.loss.inner.second",
+        ]
+        recipe = recipe_from_mapping(table, starts=False)
+        moved = dict(starts_of(starting_from(recipe, {"b": "c"})))
+        assert moved[("method", "loss", "inner", "second")] == "c"
+        assert moved[("method", "loss", "inner", "first")] == "a"
 
 
 def test_the_teacher_of_extra_data_may_be_a_cell_of_a_study(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _on(step: Step, model: nn.Module) -> Step:
     """Return a step whose model is a stand-in; its iterations run as they are written, in full precision."""
-    return dataclasses.replace(step, model=model, wrapped=None, attacked=None, iterations=None)
+    return dataclasses.replace(step, model=model, wrapped=None, iterations=None)
 
 
 class Eot:
