@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from step_cost import RandomImages, make_model, our_step, paired
+from step_cost import RandomImages, Work, make_model, our_step, paired, repeated
 from torch import Tensor, nn
 
 from robustplug.api import Batch
@@ -105,11 +105,11 @@ def main() -> None:
     print(json.dumps(rows))
 
 
-def step_of(name: str, model_name: str, task: RandomImages, processes: Processes) -> Callable[[], None]:
-    """Return the update of a method on a model of its own."""
+def step_of(name: str, model_name: str, task: RandomImages, processes: Processes) -> Work:
+    """Return the updates of a method on a model of its own."""
     model = make_model(model_name, task, processes.device, channels_last=True)
     if name == BY_HAND:
-        return trades_by_hand(model, task.batch)
+        return repeated(trades_by_hand(model, task.batch))
     return our_step(*METHODS[name], model, task, processes, channels_last=True)
 
 

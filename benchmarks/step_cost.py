@@ -3,15 +3,17 @@
     python benchmarks/step_cost.py                      # ratios of this package
     python benchmarks/step_cost.py --peers              # also against torchattacks and ART
 
-Each step and its bare passes run in turn, on the same model, batch, precision and layout. Two ratios are
-reported: the median over the pairs, and that of the fastest runs, which other load on the machine disturbs
-less. `--peers` needs `pip install -e ".[benchmark]"`.
+Epochs of our updates and as many bare passes run in turn, on the same model, batch, precision and layout; an
+epoch has as many updates as take `--seconds`, so what is done once in an epoch counts as little as in a short
+real one. Two ratios are reported: the median over the pairs, and that of the fastest runs, which other load
+on the machine disturbs less. `--peers` needs `pip install -e ".[benchmark]"`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +32,8 @@ from robustplug.training.loop import Loop
 from robustplug.training.optim import Optimizers
 
 STEPS = 10
+# Does a number of updates.
+Work = Callable[[int], None]
 METHODS: dict[str, dict[str, Any]] = {
     "erm": {},
     "pgd-at": {"perturbation": {"steps": STEPS}},
@@ -78,21 +82,37 @@ def our_step(
     task: RandomImages,
     processes: Processes,
     channels_last: bool,
-) -> Callable[[], None]:
-    """Return the engine's update on one batch."""
+) -> Work:
+    """Return the engine's updates on one batch, as an epoch of so many."""
     method = robustplug.build("method", name, **options)
     groups = prepare(method, model, task)
     method.state.to(processes.device)
     optimizer = resolve(Use("sgd", {"lr": 1e-4}), "optimizer")
     optimizers = Optimizers(groups, optimizer, robustplug.build("schedule", "constant"))
     wrapped = processes.wrap(model)
-    loop = Loop(model, wrapped, method, task, optimizers, processes, 0, 1, 1, channels_last, None, [])
     rows = len(task.batch)
-    return lambda: loop.epoch(0, 0, [task.batch], rows, rows, lambda progress: None, lambda: "")
+
+    def epoch(updates: int) -> None:
+        loop = Loop(
+            model, wrapped, method, task, optimizers, processes, 0, 1, updates, channels_last, None, []
+        )
+        loop.epoch(0, 0, [task.batch] * updates, rows, rows * updates, lambda progress: None, lambda: "")
+
+    return epoch
+
+
+def repeated(step: Callable[[], None]) -> Work:
+    """Return a piece of work that is as many of these steps as asked."""
+
+    def work(updates: int) -> None:
+        for _ in range(updates):
+            step()
+
+    return work
 
 
 def bare_step(name: str, model: nn.Module, batch: Batch, autocast: Callable[[], Any]) -> Callable[[], None]:
-    """Return only the passes that the method needs, in its order and modes."""
+    """Return only the passes that an update needs, in its order and modes."""
     parameters = list(model.parameters())
     x, y = batch.x, batch.y
 
@@ -204,7 +224,7 @@ def art_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
 
 
 class Paired(NamedTuple):
-    """Median seconds of both, the median of the ratios, and the ratio of the fastest runs."""
+    """Median seconds of an update of both, the median of the ratios, and the ratio of the fastest runs."""
 
     ours: float
     other: float
@@ -216,21 +236,34 @@ class Paired(NamedTuple):
         return f"{times}, ratio {self.ratio:.3f}, of the fastest {self.fastest:.3f}"
 
 
-def paired(
-    first: Callable[[], None], second: Callable[[], None], rounds: int, device: torch.device
-) -> Paired:
-    """Time two pieces of work in turn, after one warm-up."""
+def paired(first: Work, second: Work, rounds: int, device: torch.device, least: float = 1.0) -> Paired:
+    """Time two pieces of work in turn, after a warm-up.
 
-    def seconds(work: Callable[[], None]) -> float:
+    Args:
+        first: our work.
+        second: the other work.
+        rounds: how often each is timed.
+        device: where they run.
+        least: about how many seconds of the second to time at once.
+    """
+
+    def seconds(work: Work, updates: int) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         began = time.perf_counter()
-        work()
+        work(updates)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - began
+        return (time.perf_counter() - began) / updates
 
-    pairs = [(seconds(first), seconds(second)) for _ in range(rounds + 1)][1:]
+    seconds(first, 1), seconds(second, 1)
+    updates = math.ceil(least / min(seconds(second, 1) for _ in range(3)))
+    seconds(first, updates)
+    pairs = []
+    for number in range(rounds):  # whoever comes second may find a machine that another load has slowed
+        works = (first, second) if number % 2 else (second, first)
+        found = {work: seconds(work, updates) for work in works}
+        pairs.append((found[first], found[second]))
     firsts, seconds_ = zip(*pairs, strict=True)
     return Paired(
         statistics.median(firsts),
@@ -245,7 +278,8 @@ def main() -> None:
     parser.add_argument("--model", default="small-cnn")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=32, help="height and width of the RGB images")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--seconds", type=float, default=0.5, help="how long an epoch lasts at least")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument(
         "--contiguous", action="store_true", help="use the contiguous layout, not channels-last"
@@ -269,12 +303,13 @@ def main() -> None:
         batch = task.batch
         if last:
             batch = Batch(batch.x.contiguous(memory_format=torch.channels_last), batch.y, batch.index)
-        plain = make_model(options.model, task, device, last)
 
         def autocast(device: torch.device = device) -> Any:
             return torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16")
 
-        times = paired(ours, bare_step(name, plain, batch, autocast), options.rounds, device)
+        times = paired(
+            ours, repeated(bare_step(name, model, batch, autocast)), options.rounds, device, options.seconds
+        )
         rows.append({"step": name, **times._asdict()})
         print(f"{name:8} {times.text('bare passes')}", flush=True)
     if options.peers:
@@ -284,8 +319,8 @@ def main() -> None:
             task = RandomImages(options.batch, (3, options.size, options.size), device)
             model = make_model(options.model, task, device, True)
             ours = our_step("pgd-at", METHODS["pgd-at"], model, task, processes, True)
-            theirs = peer(make_model(options.model, task, device, False), task.batch)
-            times = paired(ours, theirs, options.rounds, device)
+            theirs = repeated(peer(make_model(options.model, task, device, False), task.batch))
+            times = paired(ours, theirs, options.rounds, device, options.seconds)
             rows.append({"step": f"pgd-at against {peer.__name__}", **times._asdict()})
             print(f"pgd-at   {times.text(peer.__name__)}", flush=True)
     print(json.dumps(rows))

@@ -102,7 +102,7 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
         **_wrapper(recipe),
     }
     built = build_part(loss, "loss", "evaluate.loss")
-    note = note_on_radius(vicinity, "evaluate.vicinity", parts.task.info)
+    note = note_on_radius(vicinity, parts.task.info)
     if note:
         subject.reporter.warn(note)
     read = readable(subject.exported, parts.task, options.split, subject.processes.device)

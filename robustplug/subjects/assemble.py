@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -130,34 +130,70 @@ def bounded(vicinity: Any, key: str, info: TaskInfo) -> Any:
     return vicinity
 
 
-def note_on_radius(vicinity: Vicinity, key: str, info: TaskInfo) -> str:
+def note_on_radius(vicinity: Vicinity, info: TaskInfo) -> str:
     """Return a note if a radius is so large that it is probably in other units; "" otherwise.
 
     An L∞, L2 or L1 radius above a quarter of the largest distance between inputs.
+    """
+    reached = _reached(vicinity, (), info)
+    if reached is None or reached.share <= 1 / 4:
+        return ""
+    return (
+        f"eps = {reached.eps:g} is more than a quarter of the largest distance between inputs, "
+        f"{reached.sides}; this is no small perturbation{reached.meant}"
+    )
+
+
+def refuse_radii(parts: Parts) -> None:
+    """Refuse to train in, or for, a threat model in which every input is legal.
 
     Raises:
-        RecipeError: it is above that distance, so that every input is legal.
+        RecipeError: an L∞, L2 or L1 radius is above the largest distance between inputs.
     """
+    info, asked = parts.task.info, parts.recipe.evaluate.vicinity
+    threats = {"method.vicinity": parts.method.vicinity}
+    if asked is not None:
+        threats["evaluate.vicinity"] = build_vicinity(asked, "evaluate.vicinity", info)
+    found = [_reached(vicinity, (key,), info) for key, vicinity in threats.items()]
+    problems = [
+        Problem(
+            ".".join((*each.path, "eps")),
+            f"eps = {each.eps:g} is more than the largest distance between inputs, {each.sides}: "
+            f"every input is legal{each.meant}",
+            None,
+            None,
+        )
+        for each in found
+        if each is not None and each.share > 1 + 1e-6
+    ]
+    if problems:
+        raise RecipeError(problems, "recipe")
+
+
+class _Reached(NamedTuple):
+    """A radius, as a share of the largest distance between inputs, and words about it."""
+
+    path: tuple[str, ...]
+    eps: float
+    share: float
+    sides: str
+    meant: str
+
+
+def _reached(vicinity: Vicinity, path: tuple[str, ...], info: TaskInfo) -> _Reached | None:
+    """Return how far a radius reaches; None for one that is not in the inputs' units."""
     inner = getattr(vicinity, "inner", None)
     if inner is not None and vicinity.norm is None:
-        return note_on_radius(inner, f"{key}.inner", info)
+        return _reached(inner, (*path, "inner"), info)
     if info.shape is None or vicinity.norm not in (1.0, 2.0, math.inf):
-        return ""
+        return None
     low, high = (torch.as_tensor(side, dtype=torch.float64) for side in info.bounds)
     width, eps = float((high - low).max()), float(vicinity.eps)
     reach = width if vicinity.norm == math.inf else width * math.prod(info.shape) ** (1 / vicinity.norm)
-    if eps <= reach / 4:
-        return ""
     unit = tuple(info.bounds) == (0.0, 1.0)
     meant = f'; {eps:g}/255 may be meant: eps = "{eps:g}/255"' if unit and eps >= 1 else ""
     sides = f"which range from {float(low.min()):g} to {float(high.max()):g}"
-    if eps > reach * (1 + 1e-6):
-        why = f"eps = {eps:g} is more than the largest distance between inputs, {sides}: every input is legal"
-        raise RecipeError([Problem(f"{key}.eps", f"{why}{meant}", None, None)], "recipe")
-    return (
-        f"eps = {eps:g} is more than a quarter of the largest distance between inputs, {sides}; "
-        f"this is no small perturbation{meant}"
-    )
+    return _Reached(path, eps, eps / reach if reach else math.inf, sides, meant)
 
 
 def threat_of(recipe: Recipe) -> Use:
@@ -256,11 +292,10 @@ def assemble(recipe: Recipe, device: torch.device) -> Parts:
         why = f'is "{split}", and this split of the task is empty: give it samples, or evaluate on another'
         raise RecipeError([Problem("evaluate.split", why, None, None)], "recipe")
     method = build_method(recipe, task.info)
-    note_on_radius(bounded(method.vicinity, "method.vicinity", task.info), "method.vicinity", task.info)
+    bounded(method.vicinity, "method.vicinity", task.info)
     if recipe.evaluate.vicinity is not None:
         # What does not fit the samples is not found after hours of training.
-        threat = build_vicinity(recipe.evaluate.vicinity, "evaluate.vicinity", task.info)
-        note_on_radius(threat, "evaluate.vicinity", task.info)
+        build_vicinity(recipe.evaluate.vicinity, "evaluate.vicinity", task.info)
     recipe = with_model(recipe, task)
     assert recipe.model is not None
     with isolated(derive(recipe.seed, "model")):

@@ -31,7 +31,7 @@ from ..runs.launch import LAUNCH, agent, begun_here
 from ..runs.lock import locked
 from ..runs.result_file import result_to_json, seal_result
 from ..runs.stored import EXTENDED
-from ..subjects.assemble import Parts, assemble
+from ..subjects.assemble import Parts, assemble, refuse_radii
 from ..subjects.starting import load_networks, load_start
 from ..subjects.subject import Subject
 from ..subjects.wrapping import under_test
@@ -103,6 +103,7 @@ class Training:
         if not self.processes.main:
             self.reporter = Silent()
         self.parts: Parts = assemble(recipe, self.processes.device)
+        refuse_radii(self.parts)
         for note in notes_of(self.parts.task):
             self.reporter.warn(note)
         self.data = TrainingData(self.parts, self.processes)
