@@ -7,7 +7,7 @@ import os
 import pytest
 
 # Cases of a large table that the default run takes.
-TABLE = 6
+TABLE = 4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

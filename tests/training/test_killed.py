@@ -96,6 +96,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(runs: dict[str, Path]) -
     assert left["result"]["attacks"] == whole["result"]["attacks"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_within_the_epoch_and_says_how_to_go_on(runs: dict[str, Path]) -> None:
     folder = runs["interrupted"]
     errors = (folder.parent / "errors").read_text()

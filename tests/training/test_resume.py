@@ -106,6 +106,7 @@ def test_methods_resume_within_an_epoch_between_epochs_and_before_the_evaluation
     check_resume(tiny(method), tmp_path, (2, 4, 8))
 
 
+@pytest.mark.table
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_setting_resumes(variant: str, tmp_path: Path) -> None:
     check_resume(tiny("pgd-at", **VARIANTS[variant]), tmp_path, (3, 6))
