@@ -111,8 +111,9 @@ def noise_of(table: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     if isinstance(sigma, int | float) and sigma > 0:
         yield str(table.get("noise", "gaussian")), float(sigma)
     for value in table.values():
-        if isinstance(value, Mapping):
-            yield from noise_of(value)
+        for inner in value if isinstance(value, list) else (value,):
+            if isinstance(inner, Mapping):
+                yield from noise_of(inner)
 
 
 def refuse_large(radius: float, options: SmoothingOptions, size: int) -> None:

@@ -13,6 +13,7 @@ from ..api import (
     FractionText,
     NonNegative,
     Positive,
+    RunFolder,
     Traits,
     UnitInterval,
     Use,
@@ -75,7 +76,7 @@ class EnsembleOptions:
         runs: folders of the other runs, trained on the same task.
     """
 
-    runs: tuple[str, ...] = ()
+    runs: tuple[RunFolder, ...] = ()
 
 
 @dataclass(frozen=True)

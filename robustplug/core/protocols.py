@@ -202,7 +202,8 @@ class DoubtingMeasurement(Protocol):
         """Return sentences about a row; none for one that is as it should be.
 
         Args:
-            trained: table of the method that trained the model, as in its recipe; None if it is not known.
+            trained: table of the method that trained the model, as in its recipe, and under "wrapper" those
+                of the runs that the wrapper around it names; None if it is not known.
             measures: the measures of the row.
         """
         ...

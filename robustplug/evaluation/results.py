@@ -16,6 +16,7 @@ from ..core.task import quantities_of, score_name
 from ..core.types import AttackResult, Result, TaskInfo
 from ..errors import RunError
 from ..plugin.host import registry
+from ..recipe.toml.started import methods_of_runs
 from ..recipe.write import digest, options_to_mapping, recipe_hash, use_to_mapping
 from ..runs.environment import describe_environment
 from ..runs.folder import remove_temporary
@@ -293,8 +294,14 @@ def _wrapper(recipe: Recipe) -> dict[str, Any]:
 
 
 def _trained_by(subject: Subject) -> dict[str, Any] | None:
-    """Return the table of the method that trained the model of a run; None for other models."""
-    return None if subject.folder is None else use_to_mapping(subject.parts.recipe.method)
+    """Return the table of the method that trained the model of a run; None for other models.
+
+    It also has those of the runs that its wrapper names, such as that of a denoiser.
+    """
+    recipe = subject.parts.recipe
+    around = recipe.evaluate.wrapper
+    others = {} if around is None else {"wrapper": methods_of_runs(around)}
+    return None if subject.folder is None else {**use_to_mapping(recipe.method), **others}
 
 
 def _both_sides(evaluation: Evaluation, rows: Sequence[AttackResult]) -> dict[str, Any]:

@@ -253,13 +253,13 @@ def rest_name(options: type[Any]) -> str | None:
 
 @_once_for_each
 def run_folders(options: type[Any]) -> tuple[str, ...]:
-    """List the fields of an options dataclass that name the folder of a run (see `options.RunFolder`)."""
+    """List the fields of an options dataclass that name folders of runs (see `options.RunFolder`)."""
     hints = typing.get_type_hints(options, include_extras=True)
     return tuple(name for name, hint in hints.items() if _is_run_folder(hint))
 
 
 def _is_run_folder(hint: Any) -> bool:
-    if typing.get_origin(hint) in (UnionType, typing.Union):
+    if typing.get_origin(hint) in (UnionType, typing.Union, tuple):
         return any(_is_run_folder(arg) for arg in get_args(hint))
     return any(isinstance(note, OfRun) for note in getattr(hint, "__metadata__", ()))
 

@@ -70,6 +70,9 @@ def test_a_run_holds_the_model_behind_its_denoiser_and_is_a_wrapper_for_others(t
     own = robustplug.evaluate(folder, **given)
     inside = robustplug.evaluate(plain, wrapper={"use": "denoised", "run": str(folder)}, **given)
     assert [row.right for row in own.attacks] == [row.right for row in inside.attacks]
+    noisy = {"measurements": [{"use": "randomised-smoothing", "sigma": 0.25, "n": 200}], "attacks": []}
+    voted = robustplug.evaluate(plain, wrapper={"use": "denoised", "run": str(folder)}, **(given | noisy))
+    assert "doubts" not in voted.meta, "its denoiser was trained with this noise"
     with pytest.raises(RecipeError, match="holds no denoiser"):
         robustplug.evaluate(plain, wrapper={"use": "denoised", "run": str(plain)}, **given)
     with pytest.raises(RecipeError, match="is missing, and has no default"):

@@ -39,10 +39,11 @@ class Asking:
     second: RunFolder | None = None
     third: Annotated[str, "no run"] = ""
     inner: Annotated[Use | None, "loss"] = None
+    others: tuple[RunFolder, ...] = ()
 
 
 def test_the_options_that_are_run_folders_are_known() -> None:
-    assert run_folders(Asking) == ("first", "second")
+    assert run_folders(Asking) == ("first", "second", "others")
 
 
 def test_a_missing_teacher_of_extra_data_is_an_error_with_its_line(tmp_path: Path) -> None:
@@ -56,6 +57,19 @@ def test_a_missing_teacher_of_extra_data_is_an_error_with_its_line(tmp_path: Pat
         assert "Traceback" not in result.output
     # Once trained, a run does not need it.
     assert read_recipe(tmp_path / "mine.toml", starts=False).task.options.teacher == "runs/nowhere"
+
+
+def test_several_of_a_wrapper_are_found_before_training() -> None:
+    table: dict[str, Any] = {"task": {"use": "digits"}, "method": {"use": "erm"}}
+    table["evaluate"] = {"wrapper": {"use": "ensemble", "runs": ["runs/nowhere", "runs/none"]}}
+    with pytest.raises(RecipeError) as error:
+        recipe_from_mapping(table)
+    keys = [problem.key for problem in error.value.problems]
+    assert keys == ["evaluate.wrapper.runs.0", "evaluate.wrapper.runs.1"]
+    recipe = recipe_from_mapping(table, starts=False)
+    moved = starting_from(recipe, {"runs/none": "c"}).evaluate.wrapper
+    assert moved is not None
+    assert moved.options.runs == ("runs/nowhere", "c")
 
 
 def test_one_of_the_wrapper_of_the_evaluation_is_found_before_training() -> None:

@@ -81,8 +81,11 @@ def _starts(use: Use, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 def _folders(use: Use, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     for name in run_folders(type(use.options)):
-        if getattr(use.options, name) is not None:
-            yield (*path, name), getattr(use.options, name)
+        value = getattr(use.options, name)
+        if isinstance(value, tuple):
+            yield from (((*path, name, number), each) for number, each in enumerate(value))
+        elif value is not None:
+            yield (*path, name), value
 
 
 def _inside(use: Use) -> Iterator[tuple[KeyPath, Use]]:
@@ -94,6 +97,12 @@ def _inside(use: Use) -> Iterator[tuple[KeyPath, Use]]:
                 yield ((slot.name, number) if slot.many else (slot.name,)), each
 
 
+def methods_of_runs(use: Use) -> list[Any]:
+    """Return the tables of the methods of the runs that the options of a resolved component name."""
+    stored = [Path(folder) / "recipe.toml" for _, folder in _folders(use, ())]
+    return [parse(read_text(path), str(path)).get("method") for path in stored]
+
+
 def starting_from(recipe: Recipe, starts: Mapping[str, str]) -> Recipe:
     """Return a resolved recipe that takes from other places what `starts_of` lists.
 
@@ -103,7 +112,10 @@ def starting_from(recipe: Recipe, starts: Mapping[str, str]) -> Recipe:
     """
 
     def moved(use: Use) -> Use:
-        changed: dict[str, Any] = {str(name[-1]): starts.get(old, old) for name, old in _folders(use, ())}
+        changed: dict[str, Any] = {}
+        for (name, *number), old in _folders(use, ()):
+            new = starts.get(old, old)
+            changed[str(name)] = (*changed.get(str(name), ()), new) if number else new
         for slot in slots(type(use.options)).values():
             value = getattr(use.options, slot.name)
             if isinstance(value, Use):
