@@ -44,7 +44,7 @@ from .recipe.errors import RecipeError
 if TYPE_CHECKING:
     from .cli.echo import echo
     from .cli.evaluation.options import evaluate_and_show, model_options, result_folder, sharing_options
-    from .core.batches import balanced_order, endless_order, epoch_batches, index_batches, to_device
+    from .core.batches import endless_order, epoch_batches, index_batches, raw_task, to_device
     from .core.calling.gradients import finite, to_unit
     from .core.calling.meter import Meter
     from .core.calling.stand_ins import Averaged, Passed
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from .core.reporting import result_numbers
     from .core.state import MethodState, PerSample
     from .core.step import Step
-    from .core.task import DescribedMeasures, LabelledTask, MeasuringTask, PoolingTask, Task
+    from .core.task import DescribedMeasures, LabelledTask, MeasuringTask, PoolingTask, RawTask, Task
     from .core.types import (
         AttackResult,
         Batch,
@@ -102,7 +102,7 @@ if TYPE_CHECKING:
     from .evaluation.opened import OpenedEvaluation
     from .evaluation.opened_run import open_run
     from .files.seals import Strict, opened, parsed, sealed
-    from .plugin.signatures import check_arguments, scaled_step
+    from .plugin.signatures import scaled_step
     from .report.figures.batchnorm import batchnorm_figure
     from .report.figures.certified import certified_figure
     from .report.figures.charts import (
@@ -144,7 +144,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "cli.echo": "echo",
     "cli.evaluation.options": "evaluate_and_show model_options result_folder sharing_options",
-    "core.batches": "balanced_order endless_order epoch_batches index_batches to_device",
+    "core.batches": "endless_order epoch_batches index_batches raw_task to_device",
     "core.calling.gradients": "finite to_unit",
     "core.calling.meter": "Meter",
     "core.calling.stand_ins": "Averaged Passed",
@@ -165,7 +165,7 @@ _LAZY = {
     "core.reporting": "result_numbers",
     "core.state": "MethodState PerSample",
     "core.step": "Step",
-    "core.task": "DescribedMeasures LabelledTask MeasuringTask PoolingTask Task",
+    "core.task": "DescribedMeasures LabelledTask MeasuringTask PoolingTask RawTask Task",
     "core.types": (
         "AttackResult Batch Cost EpochReport Feed ParamGroup Pass Progress Result RunInfo Split TaskInfo "
         "View take"
@@ -173,7 +173,7 @@ _LAZY = {
     "evaluation.opened": "OpenedEvaluation",
     "evaluation.opened_run": "open_run",
     "files.seals": "Strict opened parsed sealed",
-    "plugin.signatures": "check_arguments scaled_step",
+    "plugin.signatures": "scaled_step",
     "report.figures.batchnorm": "batchnorm_figure",
     "report.figures.certified": "certified_figure",
     "report.figures.charts": "Line Panel bar_figure histogram_figure image_figure line_figure matrix_figure",
@@ -265,6 +265,7 @@ __all__ = [
     "ProportionalVicinity",
     "Quantity",
     "Rate",
+    "RawTask",
     "Real",
     "RecipeError",
     "Refused",
@@ -299,7 +300,6 @@ __all__ = [
     "align_words",
     "as_rows",
     "attack_by_radius",
-    "balanced_order",
     "bar_figure",
     "batchnorm_figure",
     "beta",
@@ -307,7 +307,6 @@ __all__ = [
     "build",
     "certified_figure",
     "channel_statistics",
-    "check_arguments",
     "check_model_folder",
     "check_picture",
     "check_size",
@@ -364,6 +363,7 @@ __all__ = [
     "prepare",
     "published_state",
     "rate_at",
+    "raw_task",
     "read_bytes",
     "read_json",
     "read_picture",

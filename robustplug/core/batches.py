@@ -1,4 +1,4 @@
-"""Batches of indices: the order of an epoch, split over processes, the same for every task."""
+"""Batches: the order of an epoch split over processes, the same for every task; and raw batches."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .random import stream
+from .task import RawTask
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from .task import Task
     from .types import Feed
 
 # Number of batches that are sorted by length together.
@@ -169,3 +171,14 @@ def by_length(order: Tensor, lengths: Tensor, batch_size: int, rng: torch.Genera
     batches = rows[: whole * batch_size].view(whole, batch_size)
     moved = batches[torch.randperm(whole, generator=rng)].flatten()
     return torch.cat([moved, rows[whole * batch_size :]])
+
+
+def raw_task(task: Task) -> RawTask | None:
+    """Return a task that serves raw batches, or None for others.
+
+    A class that is derived from one, and changes `batches` alone, does not serve them.
+    """
+    if not isinstance(task, RawTask):
+        return None
+    served = next(kind for kind in type(task).__mro__ if "batches" in vars(kind))
+    return task if "raw_batches" in vars(served) else None

@@ -45,6 +45,26 @@ class LabelledTask(Protocol):
 
 
 @runtime_checkable
+class RawTask(Protocol):
+    """A task whose batches are completed by work of their device alone, such as augmentation.
+
+    Updates that run as CUDA graphs do that work within them. `batches` must yield what `ready` makes of each
+    raw batch.
+    """
+
+    def raw_batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        """Yield the batches of `batches` before that work, with all that was drawn for it in their info.
+
+        Of every field, the tensors have as many rows as the batch, or those of a part of it.
+        """
+        ...
+
+    def ready(self, batch: Batch) -> Batch:
+        """Return a raw batch as `batches` yields it; the host must not wait for the device."""
+        ...
+
+
+@runtime_checkable
 class NotedTask(Protocol):
     """A task with notes on its data for the user, such as how many files it skipped."""
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..core.batches import balanced_order, epoch_batches
+from ..core.batches import balanced_order, epoch_batches, raw_task
 from ..core.random import derive
 from ..core.task import LabelledTask
 from ..core.types import Batch, Feed
 from ..recipe.errors import Problem, RecipeError
 from ..subjects.assemble import build_part, endless
-from ..subjects.data.task import ArrayTask
 
 if TYPE_CHECKING:
     from ..core.protocols import Augmentation
@@ -89,10 +88,8 @@ class TrainingData:
     @property
     def ready(self) -> Callable[[Batch], Batch] | None:
         """Return what augments and converts raw batches within an update; None where only the task does."""
-        # A class that is derived from it may change the batches that it serves.
-        if type(self.task) is ArrayTask and not self.augmentations:
-            return self.task.ready
-        return None
+        task = raw_task(self.task)
+        return None if task is None or self.augmentations else task.ready
 
     def batches(self, epoch: int, skip: int = 0, raw: bool = False) -> Iterator[Batch]:
         """Yield the batches of an epoch, without its first ones.
@@ -106,10 +103,11 @@ class TrainingData:
             raw: whether `ready` is still to be called on them.
         """
         self._first = None
-        if raw and isinstance(self.task, ArrayTask):
-            yield from self.task.raw_batches("train", self.feed(epoch, skip))
-        else:
+        task = raw_task(self.task) if raw else None
+        if task is None:
             yield from self._served(epoch, skip)
+        else:
+            yield from task.raw_batches("train", self.feed(epoch, skip))
 
     def first(self) -> Batch:
         """Return the first batch, which is kept until an epoch starts: decoding it may take long."""

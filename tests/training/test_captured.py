@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 from torch import nn
 
 import robustplug
-from robustplug.builtin.tasks import augment
+from robustplug.builtin.tasks import augment, picture_task
 from robustplug.errors import RunError
 from robustplug.plugin.component import Component, NoOptions
 from robustplug.plugin.host import registry
@@ -112,6 +114,39 @@ def test_graphs_hold_the_augmentation(tmp_path: Path, monkeypatch: pytest.Monkey
     # Both runs look at a first batch. Of the 16 whole batches of two epochs, one crops all by Python, and the
     # other the two first ones, three to warm up, and one while it is captured.
     assert cropped.count(16) == (1 + 16) + (1 + 2 + 3 + 1)
+
+
+def folder_of_digits(root: Path, count: int) -> str:
+    """Write digits as pictures in a folder for each class, and return where."""
+    digits = load_digits()
+    for number, (image, label) in enumerate(zip(digits.images[:count], digits.target, strict=False)):
+        (root / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 255 / 16).astype("uint8")).save(root / str(label) / f"{number}.png")
+    return str(root)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_graphs_hold_the_augmentation_of_kept_pictures_and_of_mixtures(
+    mixed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cropped, crop = list[int](), augment.random_crop
+
+    def counting(x: torch.Tensor, *given: Any) -> torch.Tensor:
+        cropped.append(len(x))
+        return crop(x, *given)
+
+    monkeypatch.setattr(picture_task, "random_crop", counting)
+    root = folder_of_digits(tmp_path / "digits", 200)
+    folder = {"use": "image-folder", "root": root, "augment": True, "workers": 0}
+    recipe = small("pgd-at")
+    recipe["task"] = {"use": "mix", "base": folder, "extra": folder, "share": 0.5} if mixed else folder
+    made, told = compared(recipe, tmp_path)
+    assert told.slower == []
+    size = robustplug.build("task", recipe["task"].pop("use"), **recipe["task"]).info.sizes["train"]
+    whole, parts = 2 * (size // 16), 2 if mixed else 1
+    # All are cropped by Python in one run, and in the other all but those that are replayed.
+    assert replays(made) > whole // 2
+    assert cropped.count(16 // parts) == parts * (2 * (1 + whole) - replays(made) + 1)
 
 
 def test_an_average_that_begins_after_a_warm_up_is_in_the_graphs_from_then_on(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from ...api import (
     endless_order,
     epoch_batches,
     open_model,
+    raw_task,
+    take,
 )
 from . import MixOptions
 
@@ -71,7 +73,15 @@ class MixedTask:
         """
         if split != "train" or not feed.shuffle:
             yield from self.base.batches(split, feed)
-            return
+        else:
+            yield from map(self.ready, self.raw_batches(split, feed))
+
+    def raw_batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        """Yield the mixed batches of an epoch; their inputs are those of both tasks, raw where they serve so.
+
+        Raises:
+            Refused: as by `batches`.
+        """
         total, size = self.info.sizes["train"], feed.batch_size
         extra = round(size * self.options.share)
         labels = None if self.options.teacher is None else self._predicted(self.options.teacher, feed.device)
@@ -116,7 +126,9 @@ class MixedTask:
         order = endless_order(samples, feed.epoch * count * rows, count * rows, feed.seed, "mix")
         feed = dataclasses.replace(feed, batch_size=rows, order=order, samples=None)
         expected = order[feed.skip * rows :][:rows][feed.rank :: feed.world]
-        for number, batch in enumerate(task.batches("train", feed)):
+        raw = raw_task(task)
+        batches = task.batches("train", feed) if raw is None else raw.raw_batches("train", feed)
+        for number, batch in enumerate(batches):
             if not number and not torch.equal(batch.index.cpu(), expected):
                 raise Refused(
                     f"{type(task).__name__} does not follow a given order of samples (Feed.order), so it "
@@ -135,8 +147,20 @@ class MixedTask:
             labels = [as_rows(y, self.info.classes or 0) for y in labels]
         index = torch.cat([base.index, extra.index + self._sizes[0]])
         scored = torch.arange(len(index), device=index.device) < len(base)
-        info = {} if self.options.score_extra else {"scored": scored}
-        return Batch(torch.cat([base.x, extra.x]), torch.cat(labels), index, info)
+        info: dict[str, Any] = {} if self.options.score_extra else {"scored": scored}
+        parts = dict(base.info), dict(extra.info)
+        return Batch((base.x, extra.x), torch.cat(labels), index, {**info, "parts": parts})
+
+    def ready(self, batch: Batch) -> Batch:
+        """Return a mixed batch with the inputs of both tasks as one tensor."""
+        info = dict(batch.info)
+        rows, inputs = 0, list[Tensor]()
+        for task, x, own in zip((self.base, self.extra), batch.x, info.pop("parts"), strict=True):
+            part, raw = slice(rows, rows + len(x)), raw_task(task)
+            found = Batch(x, batch.y[part], batch.index[part], own)
+            inputs.append((found if raw is None else raw.ready(found)).x)
+            rows += len(x)
+        return dataclasses.replace(batch, x=torch.cat(inputs), info=info)
 
     def mechanism(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return 1 for each extra sample of a batch, and 0 for the others: the mean is their share."""
@@ -148,4 +172,4 @@ class MixedTask:
 
 
 def _head(batch: Batch, rows: int) -> Batch:
-    return Batch(batch.x[:rows], batch.y[:rows], batch.index[:rows])
+    return Batch(*(take(each, slice(rows)) for each in (batch.x, batch.y, batch.index, batch.info)))

@@ -41,6 +41,8 @@ _STATISTICS_VALUES = 1 << 28
 SMALL = 64
 """Images up to this size are augmented like CIFAR, larger ones like ImageNet."""
 _PAD = 4
+# What was drawn for the pictures of a raw batch, in its info.
+_DRAWN = "drawn"
 # The default model for small images needs this many pixels each way.
 _RESNET = 9
 
@@ -115,6 +117,14 @@ class PictureTask:
         Raises:
             BrokenData: an image cannot be decoded.
         """
+        return map(self.ready, self.raw_batches(split, feed))
+
+    def raw_batches(self, split: Split, feed: Feed) -> Iterator[Batch]:
+        """Yield the same batches as they are kept or were decoded, with what was drawn for kept ones.
+
+        Raises:
+            BrokenData: an image cannot be decoded.
+        """
         samples, labels = self._samples[split], self._labels[split]
         wanted = list(index_batches(len(samples), feed))
         places = wanted
@@ -125,10 +135,20 @@ class PictureTask:
         batches = (
             self._anew(split, wanted, places, feed)
             if split not in self._decoded
-            else self._kept(split, wanted, places, feed)
+            else self._kept(split, wanted, feed)
         )
-        for index, x in zip(wanted, batches, strict=True):
-            yield Batch(unit_floats(x), to_device(labels[index], feed.device), to_device(index, feed.device))
+        drawing = feed.augment and self._options.augment and split in self._decoded
+        for index, at, x in zip(wanted, places, batches, strict=True):
+            info = {_DRAWN: to_device(self._drawn(index, at, feed), feed.device)} if drawing else {}
+            yield Batch(x, to_device(labels[index], feed.device), to_device(index, feed.device), info)
+
+    def ready(self, batch: Batch) -> Batch:
+        """Return a raw batch augmented and in float32."""
+        x, drawn = batch.x, batch.info.get(_DRAWN)
+        if drawn is not None:
+            top, left, mirrored = drawn.unbind(1)
+            x = random_flip(random_crop(x, _PAD, top, left), mirrored.bool())
+        return Batch(unit_floats(x), batch.y, batch.index)
 
     def _anew(self, split: Split, wanted: list[Tensor], places: list[Tensor], feed: Feed) -> Iterator[Tensor]:
         """Yield the pictures of each batch, decoded and augmented by the workers."""
@@ -139,25 +159,24 @@ class PictureTask:
         for x in self._loaded(split, rows, feed, augment):
             yield x.to(feed.device, non_blocking=x.is_pinned())
 
-    def _kept(self, split: Split, wanted: list[Tensor], places: list[Tensor], feed: Feed) -> Iterator[Tensor]:
+    def _kept(self, split: Split, wanted: list[Tensor], feed: Feed) -> Iterator[Tensor]:
         """Yield the pictures of each batch, after the workers decoded those that are not known yet."""
         kept = self._decoded[split]
         missing = kept.missing(wanted)
         new = self._loaded(split, [[(position, 0) for position in own] for own in missing if own], feed, None)
-        for own, at, absent in zip(wanted, places, missing, strict=True):
+        for own, absent in zip(wanted, missing, strict=True):
             if absent:
                 kept.put(absent, next(new))
-            x = kept.take(own, feed.device)
-            yield self._augmented(x, own, at, feed) if feed.augment and self._options.augment else x
+            yield kept.take(own, feed.device)
 
-    def _augmented(self, x: Tensor, positions: Tensor, places: Tensor, feed: Feed) -> Tensor:
+    def _drawn(self, positions: Tensor, places: Tensor, feed: Feed) -> Tensor:
+        """Draw for each picture of a batch first row and column, and 1 to mirror it, int64 (N, 3)."""
         rng = torch.Generator()
         drawn = [
             shift(rng.manual_seed(augment_seed(feed, position, place)))
             for position, place in zip(positions.tolist(), places.tolist(), strict=True)
         ]
-        top, left, mirrored = to_device(torch.tensor(drawn).T, str(x.device))
-        return random_flip(random_crop(x, _PAD, top, left), mirrored.bool())
+        return torch.tensor(drawn)
 
     def _loaded(
         self, split: Split, rows: list[list[tuple[int, int]]], feed: Feed, augment: Feed | None
