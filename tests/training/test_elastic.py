@@ -250,9 +250,10 @@ class Nodes:
         command += ["--recipe", "mine.toml", "--out", "run"]
         # Else workers may read from the agents' store where those that died have listened.
         own = {**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "LOGLEVEL": "INFO"}
-        agent = subprocess.Popen(command, env=own, cwd=self.folder, stdout=self._log, stderr=self._log)
-        self.agents.append(agent)
-        return agent
+        self.agents.append(
+            subprocess.Popen(command, env=own, cwd=self.folder, stdout=self._log, stderr=self._log)
+        )
+        return self.agents[-1]
 
     def said(self) -> str:
         return (self.folder / "log").read_text()
@@ -262,7 +263,7 @@ class Nodes:
         deadline = time.monotonic() + LIMIT
         while not true():
             assert time.monotonic() < deadline, self.said()[-6000:]
-            assert all(agent.poll() is None for agent in self.agents), self.said()[-6000:]
+            assert all(each.poll() is None for each in self.agents), self.said()[-6000:]
             time.sleep(0.01)
 
     def progress(self, world: int) -> int:
@@ -278,8 +279,8 @@ class Nodes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for agent in self.agents:
-            agent.kill()
+        for each in self.agents:
+            each.kill()
         self._log.close()
 
 
