@@ -212,8 +212,8 @@ def main() -> None:
         file.write_text(json.dumps(found, indent=2) + "\n")
     if options.write:
         text = PAGE.read_text()
-        begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-        PAGE.write_text(f"{text[:begin]}{table}\n{text[end:]}")
+        begin = text.index(BEGIN) + len(BEGIN)
+        PAGE.write_text(f"{text[:begin]}{table}\n{text[text.index(END, begin) :]}")
     print(table)
 
 

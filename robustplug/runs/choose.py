@@ -132,7 +132,8 @@ def begun_run(
 ) -> Path | None:
     """Return the unfinished run that this launch has begun before; None without one, see `began`.
 
-    All processes must call it: the first one decides.
+    All processes must call it, and one that knows the run suffices: where nodes join a launch, the first
+    process may be one of a node that was not there when it began.
 
     Args:
         recipe, overrides, out: as for `choose_run`, of a new run.
@@ -145,7 +146,7 @@ def begun_run(
     known = numbered(RUNS, asked.name) if out is None else [Path(out)]
     found = [str(folder) for folder in known[-1:] if began(folder) and not is_finished(folder)]
     captured = "capture" in (asked.train.fast or "")  # the processes meet here for the first time
-    agreed = start(asked.train.device, "float32", captured).lines_from_main(found)
+    agreed = start(asked.train.device, "float32", captured).gather_lines(found)
     return Path(agreed[0]) if agreed else None
 
 

@@ -67,7 +67,9 @@ class Part(Strict):
         except BaseException as error:
             if ends_program(error):
                 raise
-            return Failure.of(error)
+            failure = Failure.of(error)
+            # What is wrong with the command is said in a sentence: the traceback says no more.
+            return Failure(failure.reason, "") if isinstance(error, RunError) else failure
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.toml.overrides import apply_override
 from ..recipe.write import use_to_mapping
-from ..runs.folder import holds_run, writing
+from ..runs.folder import holds_run, write_text, writing
 from ..runs.lock import locked
 from ..runs.result_file import make_room, note_in_result, read_sealed, write_result
 from .following import Hearer, follow
@@ -31,9 +32,12 @@ from .launchers.local import Local
 from .launchers.protocol import Launcher
 from .messages import Messages
 from .parts import Command, Part, sendable
+from .study import FAILURE
 from .work import Failure
 
 _PREFIX = "launcher."
+# No evaluation has as many parts.
+_MOST = 4096
 _AGAIN = "what is done is kept: the same command goes on with it"
 
 
@@ -153,7 +157,7 @@ def share(
         else:
             stack.enter_context(locked(out, f".{name}.lock"))
             folder = out / f"{name}-shares-{_digest(command, str(model), plain)}"
-        running = _Parts(sharing, command, str(model), plain, folder, _Together(reporter))
+        running = _Parts(sharing, command, str(model), plain, folder, out is not None, _Together(reporter))
         found = running.run()
         run = Path(model) if holds_run(Path(model)) else None
         try:
@@ -176,54 +180,93 @@ def share(
 
 @dataclass
 class _Parts:
-    """The parts of an evaluation while they are done."""
+    """The parts of an evaluation while they are done; `stays` says whether their folder outlives them."""
 
     sharing: Sharing
     command: Command
     model: str
     plain: tuple[dict[str, Any], dict[str, Any]]
     folder: Path
+    stays: bool
     reporter: Reporter
     numbers: dict[int, str] = field(default_factory=dict)
     unsent: dict[int, Path] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
+    failures: dict[int, Failure] = field(default_factory=dict)
     finished: Path | None = None
     launcher: Launcher | None = None
 
     def run(self) -> Path:
         """Submit the parts, follow them until one is done, and return the file of its result."""
+        try:
+            self._follow()
+        finally:
+            if self.finished is None and self.launcher is not None:
+                self._tidy(elsewhere=self.launcher.lasting and bool(self.numbers))
+        if self.finished is None:
+            said = (each.reason.partition("; the same command")[0] for each in self.failures.values())
+            details = self.folder / FAILURE
+            see = f"; see {details}" if self.stays and details.exists() else ""
+            kept = f"; {_AGAIN}" if self.stays and self._begun() else ""
+            raise RunError(f"no part was done: {'; '.join(dict.fromkeys(said))}{see}{kept}")
+        return self.finished
+
+    def _follow(self) -> None:
         files, table = JobFiles(self.folder), use_to_mapping(self.sharing.launcher)
         count = self.sharing.parts
-        going = Going.of(self.folder, [f"part-{n}" for n in range(count or 4096)])
+        # Also those of the same command with another number of parts.
+        going = Going.of(self.folder, [_job(n) for n in range(_MOST)])
         gpus = self.plain[0].get("device", "auto") in ("auto", "cuda")
         with going.followed_by(self.sharing.launcher, gpus) as self.launcher:
             count = count or (self.launcher.places if isinstance(self.launcher, Local) else 1)
-            names = [f"part-{n}" for n in range(count)]
-            known = {n: going.numbers[name] for n, name in enumerate(names) if name in going.numbers}
+            known = {n: going.numbers[_job(n)] for n in range(_MOST) if _job(n) in going.numbers}
             self.numbers = dict(known)
-            waiting = [n for n in range(count) if n not in known]
-            for n in waiting:
-                # What it said before is no more than what its journal holds.
-                self.unsent[n] = files.write_text(names[n], self._part(n, count).model_dump_json())
+            for n in range(count):
+                if n not in known:
+                    # What it said before is no more than what its journal holds.
+                    self.unsent[n] = files.write_text(_job(n), self._part(n, count).model_dump_json())
 
             def submitted(took: Iterable[tuple[int, str]]) -> None:
                 took = list(took)
                 self.numbers.update(took)
                 if self.launcher is not None and self.launcher.lasting:
-                    files.note(table, [(names[n], number) for n, number in took])
+                    files.note(table, [(_job(n), number) for n, number in took])
 
             def messages(n: int) -> Messages:
-                return files.messages(names[n])
+                return files.messages(_job(n))
 
             hearer = Hearer(submitted, lambda n: True, lambda n: self.reporter, self._done, self._full)
-            with _resumable(self.launcher.lasting):
-                follow(self.launcher, self.unsent, known, messages, hearer)
-        if self.finished is None:
-            said = [reason.partition("; the same command")[0] for reason in self.failures.values()]
-            reasons = dict.fromkeys(said)
-            kept = f"; {_AGAIN}" if any(self.folder.glob("*.journal")) else ""
-            raise RunError(f"no part was done: {'; '.join(reasons)}{kept}")
-        return self.finished
+            try:
+                with _resumable(self.launcher.lasting, self.stays):
+                    follow(self.launcher, self.unsent, known, messages, hearer)
+            except Interrupted:
+                if not self.stays:
+                    self.launcher.cancel([*self.numbers.values()])
+                raise
+
+    def _tidy(self, elsewhere: bool) -> None:
+        """Leave what the same command goes on from, and what explains a failure; remove the rest.
+
+        Args:
+            elsewhere: whether jobs were submitted to a cluster: they may go on, and have left their logs.
+        """
+        if not elsewhere:
+            for folder in (JobFiles(self.folder).folder, *self.folder.glob("part-*")):
+                shutil.rmtree(folder, ignore_errors=True)
+        details = dict.fromkeys(each.details for each in self.failures.values() if each.details)
+        with writing(f"to {self.folder}"):
+            (self.folder / FAILURE).unlink(missing_ok=True)
+            if details:
+                write_text(self.folder / FAILURE, "\n\n".join(details))
+        if not (details or elsewhere or self._begun()):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _begun(self) -> bool:
+        """Return whether a journal holds an outcome, after its first line."""
+        for path in self.folder.glob("*.journal"):
+            with path.open("rb") as lines:
+                if len(list(itertools.islice(lines, 2))) > 1:
+                    return True
+        return False
 
     def _part(self, number: int, count: int) -> Part:
         opening, arguments = self.plain
@@ -240,16 +283,16 @@ class _Parts:
         )
 
     def _place(self, number: int) -> Path:
-        return self.folder / f"part-{number}"
+        return self.folder / _job(number)
 
     def _done(self, number: int, failure: Failure | None) -> None:
         """Note how a part ended; if it is done, the others need not go on."""
         if failure is not None:
-            self.failures[number] = failure.reason
+            self.failures[number] = failure
             return
         found = sorted(self._place(number).glob("*.json"))
         if not found:
-            self.failures[number] = f"{self._place(number)} holds no result"
+            self.failures[number] = Failure(f"{self._place(number)} holds no result", "")
         elif self.finished is None:
             self.finished = found[0]
             self.unsent.clear()
@@ -261,10 +304,17 @@ class _Parts:
         self.reporter.warn(f"the queue takes no more jobs for now: {count} parts wait, and others do theirs")
 
 
+def _job(number: int) -> str:
+    """Return the name of the job of a part, and of the folder of its result."""
+    return f"part-{number}"
+
+
 @contextlib.contextmanager
-def _resumable(lasting: bool) -> Iterator[None]:
+def _resumable(lasting: bool, stays: bool) -> Iterator[None]:
     """Add to an interrupt how to go on."""
     on = "what was submitted goes on; the same command follows it" if lasting else f"stopped; {_AGAIN}"
+    if not stays:
+        on = "stopped; without a folder for the result, nothing is kept: give one with --out"
     try:
         yield
     except Interrupted as stop:

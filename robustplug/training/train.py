@@ -169,11 +169,12 @@ class Training:
         if self.resume:
             self._restore(session, restorable)
             before = extend(self.store, recipe) if self.processes.main else None
-        elif self.processes.main:
-            start: dict[str, Any] = {} if self._start is None else {"started_from": self._start}
-            start |= {LAUNCH: agents} if agents else {}
-            self.store.begin(recipe, describe_environment(self.processes) | start)
-            begun_here(self.folder)
+        else:
+            begun_here(self.folder)  # on each process, as any of them may be asked for it
+            if self.processes.main:
+                start: dict[str, Any] = {} if self._start is None else {"started_from": self._start}
+                start |= {LAUNCH: agents} if agents else {}
+                self.store.begin(recipe, describe_environment(self.processes) | start)
         if self.processes.main:
             host().run_start(self.info)
             self.reporter.begin(self.info, self._progress(session))

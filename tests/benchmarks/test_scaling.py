@@ -35,12 +35,6 @@ def test_two_processes_are_compared_with_the_model() -> None:
     assert any(line.startswith("| 512 (predicted) | a device has no row |") for line in table)
 
 
-def test_the_table_has_a_place_in_the_docs() -> None:
-    text = scaling.PAGE.read_text()
-    assert text.count(scaling.BEGIN) == text.count(scaling.END) == 1
-    assert text.index(scaling.BEGIN) < text.index(scaling.END)
-
-
 def test_the_gradients_are_those_of_the_recipe() -> None:
     info = robustplug.build("task", "digits").info
     reference = read_recipe(scaling.RECIPE).model

@@ -66,6 +66,16 @@ def test_a_killed_part_is_done_again_alone(stop_at: int, tmp_path: Path) -> None
     assert sum(each.calls for each in again) == 0
 
 
+def test_what_more_parts_have_done_is_read_by_fewer(tmp_path: Path) -> None:
+    whole = plain(rows(evaluation(), Noisy(), batch_size=3))
+    with pytest.raises(KeyboardInterrupt):
+        rows(shared(tmp_path, 4, of=5), Noisy(2), batch_size=3)
+    before = records(tmp_path / "share-4.journal")
+    assert before
+    assert plain(rows(shared(tmp_path, 0, of=2), Noisy(), batch_size=3)) == whole
+    assert not {*before} & {*records(tmp_path / "share-0.journal")}
+
+
 def test_each_part_attacks_its_own_batches_and_reads_those_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

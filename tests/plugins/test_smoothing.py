@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import robustplug
 from robustplug.core.types import AttackResult, Result, TaskInfo
 from robustplug.errors import Refused
 from robustplug.recipe.errors import RecipeError
+from robustplug.runs.result_file import read_result
 from robustplug_smoothing import SmoothedOptions, SmoothingOptions
 from robustplug_smoothing.commands import NAME
 from robustplug_smoothing.draws import BLOCK, draw, votes
@@ -290,6 +292,23 @@ def test_the_command_certifies_a_run(run: Path) -> None:
     ends = ("l2-gaussian-0.1", "l2-gaussian-0.2", "l1-uniform-0.1")
     assert files == {f"{NAME}-{end}" for end in ends}
     assert (run / "evaluations" / "figures" / f"{NAME}-l2-gaussian-0.1.png").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_certify_what_one_certifies(run: Path, tmp_path: Path) -> None:
+    few = ("--n", "200", "--samples", "40", "--sigma", "0.1", "--set", "evaluate.batch_size=8", "--quiet")
+    rows = list[Any]()
+    for name, more in (("alone", ()), ("both", ("--processes", "2"))):
+        result = invoke("certify", str(run), *few, "--out", str(tmp_path / name), *more)
+        assert result.exit_code == 0, result.output
+        (file,) = (tmp_path / name).glob("*.json")
+        found = read_result(file, run).result.attacks
+        rows.append([dataclasses.replace(row, seconds=0.0) for row in found])
+    assert repr(rows[0]) == repr(rows[1]), "repr: rows hold NaN, which equals nothing"
+    certificate = rows[1][-1].certified
+    assert len(certificate.radii) == 40
+    assert 0 < sum(radius > 0 for radius in certificate.radii) < 40, "neither none nor all, which is no test"
 
 
 def test_a_model_that_was_not_trained_with_the_noise_is_said_in_its_result(run: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import robustplug
+from robustplug.devices.processes import Processes
 from robustplug.errors import RunError
 from robustplug.recipe.load import recipe_from_mapping
 from robustplug.recipe.options import Recipe
@@ -164,6 +167,20 @@ def test_processes_that_meet_to_look_for_a_run_are_ready_for_graphs(
         assert os.environ.get(key) == found
 
 
+def test_one_process_that_knows_the_run_suffices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that joins may get the first process, and its agent did not begin the run."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "pair")
+    said = list[list[str]]()
+
+    def gather(self: Processes, lines: list[str]) -> list[str]:
+        said.append(lines)
+        return [*lines, str(tmp_path / "run")]
+
+    monkeypatch.setattr(Processes, "gather_lines", gather)
+    assert begun_run(tiny("erm"), (), tmp_path / "run") == tmp_path / "run"
+    assert said == [[]]
+
+
 def weights(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = load_file(folder / "checkpoints" / f"{newest(folder)}.safetensors")
     return {key: value for key, value in tensors.items() if key.startswith(("model/", "state/", "optimizer"))}
@@ -212,34 +229,110 @@ def child(process: subprocess.Popen[bytes]) -> int:
     return int(workers[0])
 
 
+class Nodes:
+    """The agents of torchrun, which play nodes on this machine; their files are in a folder.
+
+    Args:
+        folder: the folder, with the recipe mine.toml.
+        options: options of torchrun.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self.agents = folder, list[subprocess.Popen[bytes]]()
+        self._log = (folder / "log").open("ab")
+        self._command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", *options]
+        self._command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}"]
+        self._command += ["--rdzv-id", "pair", "--max-restarts", "3"]
+
+    def add(self, address: str = "127.0.0.1") -> subprocess.Popen[bytes]:
+        """Start an agent."""
+        command = [*self._command, "--local-addr", address, "-m", "robustplug", "train"]
+        command += ["--recipe", "mine.toml", "--out", "run"]
+        # Else workers may read from the agents' store where those that died have listened.
+        own = {**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "LOGLEVEL": "INFO"}
+        self.agents.append(
+            subprocess.Popen(command, env=own, cwd=self.folder, stdout=self._log, stderr=self._log)
+        )
+        return self.agents[-1]
+
+    def said(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def until(self, true: Callable[[], object]) -> None:
+        """Wait until something is true, as long as all agents live."""
+        deadline = time.monotonic() + LIMIT
+        while not true():
+            assert time.monotonic() < deadline, self.said()[-6000:]
+            assert all(each.poll() is None for each in self.agents), self.said()[-6000:]
+            time.sleep(0.01)
+
+    def progress(self, world: int) -> int:
+        """Return the number of the newest update that so many processes made, 0 for none."""
+        found = [0]
+        for file in (self.folder / "run/checkpoints").glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):  # it is one of those that are not kept
+                meta = read_json(file)["meta"]
+                found += [meta["update"]] if meta["world"] == world else []
+        return max(found)
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self.agents:
+            each.kill()
+        self._log.close()
+
+
+def settings_of_nodes(folder: Path, epochs: int) -> dict[str, Any]:
+    """Return a recipe whose outcome depends on the processes through rounding alone, and write it."""
+    settings: Any = exact("pgd-at")
+    settings["train"] |= {"batch_size": 10, "checkpoint_batches": 1, "epochs": epochs}
+    (folder / "mine.toml").write_text(write_recipe(recipe_from_mapping(settings)))
+    found: dict[str, Any] = settings
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 def test_two_nodes_go_on_after_a_worker_was_killed(tmp_path: Path) -> None:
-    settings: Any = exact("pgd-at")
-    settings["train"] |= {"batch_size": 10, "checkpoint_batches": 1, "epochs": 3}
-    (tmp_path / "mine.toml").write_text(write_recipe(recipe_from_mapping(settings)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "pair"]
-    command += ["--local-addr", "127.0.0.1", "--max-restarts", "3"]
-    command += ["-m", "robustplug", "train", "--recipe", "mine.toml", "--out", "run"]
-    # Else workers may read from the agents' store where those that died have listened.
-    own = {**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    with (tmp_path / "log").open("wb") as log:
-        agents = [subprocess.Popen(command, env=own, cwd=tmp_path, stdout=log, stderr=log) for _ in range(2)]
-        try:
-            deadline = time.monotonic() + LIMIT
-            while len(list((tmp_path / "run/checkpoints").glob("*.json"))) < 2:
-                assert time.monotonic() < deadline
-                assert all(agent.poll() is None for agent in agents), (tmp_path / "log").read_text()[-6000:]
-                time.sleep(0.01)
-            os.kill(child(agents[1]), signal.SIGKILL)
-            assert [agent.wait(LIMIT) for agent in agents] == [0, 0], (tmp_path / "log").read_text()[-6000:]
-        finally:
-            for agent in agents:
-                agent.kill()
+    settings = settings_of_nodes(tmp_path, 3)
+    with Nodes(tmp_path, "--nnodes", "2") as nodes:
+        agents = [nodes.add() for _ in range(2)]
+        nodes.until(lambda: nodes.progress(2) >= 2)
+        os.kill(child(agents[1]), signal.SIGKILL)
+        assert [agent.wait(LIMIT) for agent in agents] == [0, 0], nodes.said()[-6000:]
     robustplug.train(settings, out=tmp_path / "alone")
     close(tmp_path / "run", tmp_path / "alone")
-    said = (tmp_path / "log").read_text()
-    assert "resuming at epoch" in said
-    assert "already contains" not in said
+    assert "resuming at epoch" in nodes.said()
+    assert "already contains" not in nodes.said()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_nodes_join_and_leave_a_run(tmp_path: Path) -> None:
+    """One node begins, another one joins it and gets the first process, and is lost again."""
+    settings = settings_of_nodes(tmp_path, 6)
+    patience = "last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3"
+    with Nodes(tmp_path, "--nnodes", "1:2", "--rdzv-conf", patience) as nodes:
+        first = nodes.add("127.0.0.2")
+        nodes.until(lambda: nodes.progress(1) >= 2)
+        # Paused until the other one is there: no part of this depends on how fast a worker is.
+        worker = child(first)
+        os.kill(worker, signal.SIGSTOP)
+        alone = nodes.progress(1)
+        second = nodes.add("127.0.0.1")
+        nodes.until(lambda: "new nodes from group_rank" in nodes.said())
+        os.kill(worker, signal.SIGCONT)
+        nodes.until(lambda: nodes.progress(2) > alone)
+        for each in (child(second), second.pid):
+            os.kill(each, signal.SIGKILL)
+        assert first.wait(LIMIT) == 0, nodes.said()[-6000:]
+    robustplug.train(settings, out=tmp_path / "alone")
+    close(tmp_path / "run", tmp_path / "alone")
+    last = read_json(tmp_path / "run/checkpoints" / f"{newest(tmp_path / 'run')}.json")
+    assert last["meta"]["world"] == 1
+    assert nodes.said().count("resuming at epoch") == 2
+    assert "already contains" not in nodes.said()

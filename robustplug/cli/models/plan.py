@@ -104,8 +104,9 @@ def lines(plan: dict[str, Any]) -> Iterator[str]:
     yield f"{plan['recipe']} on {plan['nodes']} nodes with {plan['gpus']} devices each"
     passes, update = plan["passes"], plan["update"]
     each = f"{passes['forwards_per_sample']:.1f} forwards, {passes['backwards_per_sample']:.1f} backwards"
+    most = "at most " if plan["batch_size"] % devices else ""
     named = {
-        "batch": f"{plan['batch_size']} rows, {plan['rows']} on a device",
+        "batch": f"{plan['batch_size']} rows, {most}{plan['rows']} on a device",
         "updates": f"{plan['updates']:,} in {plan['epochs']} epochs",
         "passes": f"{each} a sample and epoch, {passes['total']:.3g} in all",
         "an update": f"{update['seconds']:.3g} s: computing {update['computing']:.3g} s, exchange "

@@ -51,7 +51,10 @@ class SharedJournal(Quiet):
     _told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._tails = [Tail(self.share.path(number), self.journal.key) for number in range(self.share.of)]
+        own = [self.share.path(number) for number in range(self.share.of)]
+        # What was done in more parts, before the same command was given with fewer, is read, too.
+        paths = dict.fromkeys([*own, *sorted(self.share.folder.glob("share-*.journal"))])
+        self._tails = [Tail(path, self.journal.key) for path in paths]
         self._look()
 
     def mine(self, number: int) -> bool:

@@ -48,7 +48,7 @@ class Measured:
         row: bytes that an update needs for each row at once; 0 where that cannot be measured.
         memories: bytes of per-sample memories for each training sample.
         checkpoint: bytes of a checkpoint without these.
-        samples: training samples of the task.
+        samples, validation: training and validation samples of the task; None for a number that is not known.
         relabelled: whether the labels were what the model said, as the passes depend on whether it is right.
     """
 
@@ -61,6 +61,7 @@ class Measured:
     memories: int
     checkpoint: int
     samples: int
+    validation: int | None
     relabelled: bool = False
 
 
@@ -165,7 +166,10 @@ def _measured(training: Training, last: int, seconds: float) -> Measured:
     slope = (bytes_[most] - bytes_[fewest]) / (most - fewest) if most > fewest else 0.0
     row = slope if slope > 0 else bytes_[most] / most
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
-    return Measured(name, times, passes, row=row, samples=size, relabelled=relabelled, **found)
+    checked = training.parts.task.info.sizes.get("validation", 0)
+    return Measured(
+        name, times, passes, row=row, samples=size, validation=checked, relabelled=relabelled, **found
+    )
 
 
 def _change(one: tuple[float, float], other: tuple[float, float]) -> float:

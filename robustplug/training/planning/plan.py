@@ -20,7 +20,7 @@ from ...recipe.options import Recipe
 from ...subjects.assemble import build_part
 from ...subjects.brought import Brought
 from .measure import Measured, measure
-from .scaling import Links, Prediction, UpdateCost, breaks, exchange_seconds, fitted, predict
+from .scaling import Links, Prediction, UpdateCost, breaks, exchange_seconds, fitted, predict, whole_nodes
 
 # A backward pass computes about twice what a forward pass does.
 _BACKWARD = 2
@@ -88,7 +88,7 @@ def plan(source: str | Path | Mapping[str, Any], overrides: Sequence[str], asked
         found = measure(recipe, math.ceil(batch / devices), asked.seconds)
         validating = _validation(recipe)
     if asked.stand_in is not None:
-        found = dataclasses.replace(found, samples=asked.stand_in[2])
+        found = dataclasses.replace(found, samples=asked.stand_in[2], validation=None)
     name = recipe.name if isinstance(source, Mapping) else Path(source).stem
     return _planned(name, recipe, asked, found, validating)
 
@@ -117,14 +117,13 @@ def _planned(name: str, recipe: Recipe, asked: Asked, found: Measured, validatin
     # What an update of the last epoch costs, in proportion to its passes.
     shares = [_units(each) / most for each in passes]
     training = batches * sum(at.computing * share + at.exchange for share in shares) / asked.efficiency
-    samples = min(found.samples, recipe.validate.samples or found.samples)
-    checks = math.ceil(train.epochs / recipe.validate.every)
+    samples, checks = _validated(recipe, found), math.ceil(train.epochs / recipe.validate.every)
     validation = (
         checks * samples * _units(validating) / most * cost.row / at.devices / asked.efficiency
-        if validating.known
-        else math.nan
+        if validating.known and samples is not None
+        else None
     )
-    hours = {"training": training / 3600, "validation": None if math.isnan(validation) else validation / 3600}
+    hours = {"training": training / 3600, "validation": None if validation is None else validation / 3600}
     total = sum(value for value in hours.values() if value is not None)
     mean = [sum(each[side] for each in passes) / len(passes) for side in (0, 1)]
     memories, at_once = found.memories * found.samples, min(at.rows, train.micro_batch or at.rows)
@@ -168,7 +167,9 @@ def _planned(name: str, recipe: Recipe, asked: Asked, found: Measured, validatin
 
 
 def table(cost: UpdateCost, rows: int, asked: Asked) -> list[dict[str, Any]]:
-    """Return the model's updates on 1, 8, 64 and 512 devices: the batch of the recipe, and its rows on each.
+    """Return the model's updates on 1, 8, 64 and 512 devices, or on the whole nodes that are nearest.
+
+    Each is given for the batch of the recipe, and for as many rows on each device as asked for.
 
     Args:
         cost: what an update costs.
@@ -177,11 +178,11 @@ def table(cost: UpdateCost, rows: int, asked: Asked) -> list[dict[str, Any]]:
     """
     own = math.ceil(rows / (asked.nodes * asked.gpus))
     found = []
-    for devices in DEVICES:
-        each = min(asked.gpus, devices)
-        nodes = math.ceil(devices / each)
-        strong = predict(cost, rows, nodes, each, asked.links) if devices <= rows else None
-        weak = predict(cost, own * devices, nodes, each, asked.links)
+    for each in DEVICES:
+        nodes, gpus = whole_nodes(each, asked.gpus)
+        devices = nodes * gpus
+        strong = predict(cost, rows, nodes, gpus, asked.links) if devices <= rows else None
+        weak = predict(cost, own * devices, nodes, gpus, asked.links)
         found.append(
             {
                 "devices": devices,
@@ -190,6 +191,14 @@ def table(cost: UpdateCost, rows: int, asked: Asked) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _validated(recipe: Recipe, found: Measured) -> int | None:
+    """Return the number of samples of a validation; None if all are taken of a split that is not known."""
+    asked = recipe.validate.samples
+    if asked is None or found.validation is None:
+        return found.validation if asked is None else asked
+    return min(asked, found.validation)
 
 
 def _units(passes: Sequence[float]) -> float:
@@ -227,6 +236,13 @@ def _words(recipe: Recipe, asked: Asked, found: Measured, at: Prediction) -> lis
             "Assumed: the model is right about every clean sample. The passes of the method depend on that, "
             "and those of a trained model will be fewer."
         )
+    batch = recipe.train.batch_size
+    known = {at.devices, *(math.prod(whole_nodes(each, asked.gpus)) for each in DEVICES)}
+    if uneven := [f"{each}" for each in sorted(known) if each <= batch and batch % each]:
+        words.append(
+            f"On {' and '.join(uneven)} devices, {batch} rows cannot be divided equally: some devices have a "
+            "row less than others, and wait for them. The time is that of those with more."
+        )
     if at.devices > 1:
         words.append(
             f"Assumed: {links.within / 1e9:g} GB/s between the devices of a node, {links.between / 1e9:g} "
@@ -237,6 +253,9 @@ def _words(recipe: Recipe, asked: Asked, found: Measured, at: Prediction) -> lis
         if recipe.train.sync_batch_norm:
             words.append("Not in it: what BatchNorm exchanges in every pass, in attacks with it, too.")
     if asked.stand_in is not None:
-        words.append("The data are random numbers that stand in for those of the task: reading is not seen.")
+        words.append(
+            "The data are random numbers that stand in for those of the task: reading is not seen, and the "
+            "validation split is assumed to have as many samples as are asked for."
+        )
     words.append("Not in it: the queue of the cluster, its failures, and the final evaluation.")
     return words

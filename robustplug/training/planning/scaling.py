@@ -113,6 +113,17 @@ def predict(cost: UpdateCost, rows: int, nodes: int, gpus: int, links: Links) ->
     return Prediction(devices, own, computing, exchange, seconds, cost.row * rows / devices / seconds)
 
 
+def whole_nodes(devices: int, gpus: int) -> tuple[int, int]:
+    """Return the numbers of nodes, and of devices in each, that are nearest to a number of devices.
+
+    Args:
+        devices: number of devices.
+        gpus: devices of a node, all of which are used as soon as one does not suffice.
+    """
+    each = min(gpus, devices)
+    return max(1, round(devices / each)), each
+
+
 def breaks(cost: UpdateCost, rows: int, gpus: int, links: Links) -> tuple[int, str]:
     """Return from how many devices on more of them are wasted, and why.
 
@@ -121,12 +132,12 @@ def breaks(cost: UpdateCost, rows: int, gpus: int, links: Links) -> tuple[int, s
     Args:
         cost, rows, gpus, links: as for `predict`; nodes have `gpus` devices each.
     """
-    devices = 2
-    while devices <= rows:
-        each = min(gpus, devices)
-        found = predict(cost, rows, max(1, devices // each), each, links)
+    nodes, each = (1, 2) if gpus > 1 else (2, 1)
+    while (devices := nodes * each) <= rows:
+        found = predict(cost, rows, nodes, each, links)
         if found.efficiency < 0.5:
             parts = {"the exchange of gradients": found.exchange, "the fixed part of an update": cost.fixed}
             return devices, f"{max(parts, key=lambda name: parts[name])} takes more time than the rows"
-        devices *= 2
+        # Twice as many, first in one node, and then whole nodes.
+        nodes, each = (nodes, min(2 * each, gpus)) if each < gpus else (2 * nodes, each)
     return rows + 1, "a device has no row left"

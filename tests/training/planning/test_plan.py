@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 import robustplug
 from robustplug.core.types import Cost
 from robustplug.errors import RunError
+from robustplug.recipe.load import read_recipe
 from robustplug.training.planning import plan as planning
 from robustplug.training.planning.measure import Measured
 from robustplug.training.planning.plan import Asked, _by_epoch, cost_of, plan
@@ -61,7 +63,7 @@ def test_hours_memory_and_cost_follow_from_what_is_measured(planned: dict[str, A
 
 
 def test_memory_is_that_of_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Measured("CPU", {2: 1.0, 8: 2.0}, {0: (1, 1)}, 40, 100, 1000.0, 0, 50, 96)
+    found = Measured("CPU", {2: 1.0, 8: 2.0}, {0: (1, 1)}, 40, 100, 1000.0, 0, 50, 96, 10)
     monkeypatch.setattr(planning, "measure", lambda *_: found)
     settings = ["train.batch_size=64", "train.sync_batch_norm=true", "train.micro_batch=4"]
     whole, parts = (plan("erm", settings[:each], Asked(gpus=2)) for each in (1, 3))
@@ -69,6 +71,47 @@ def test_memory_is_that_of_a_micro_batch(monkeypatch: pytest.MonkeyPatch) -> Non
     assert parts["memory"]["bytes"] == 100 + 4 * 1000
     assert "BatchNorm exchanges" in " ".join(parts["how"])
     assert "BatchNorm" not in " ".join(whole["how"])
+
+
+def test_validation_counts_the_samples_of_its_own_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Measured("CPU", {2: 0.2, 8: 0.8}, {0: (1, 1)}, 40, 100, 1000.0, 0, 50, 10_000, 30)
+    monkeypatch.setattr(planning, "measure", lambda *_: found)
+
+    def hours(samples: int, **asked: Any) -> float | None:
+        words = ["train.epochs=4", "validate.every=2", f"validate.samples={samples}"]
+        said: float | None = plan("pgd-at", words, Asked(efficiency=1.0, **asked))["hours"]["validation"]
+        return said
+
+    # A pass of a row takes a third of 0.1 s, and its backward pass two; twice ten steps, and two looks.
+    attack = robustplug.build("perturbation", "pgd", steps=10, keep="best").cost(Cost(0, 0)) + (2, 0)
+    sample = 0.1 * (attack.forwards + 2 * attack.backwards) / 3 / 3600
+    assert hours(7) == pytest.approx(2 * 7 * sample)
+    assert hours(1000) == pytest.approx(2 * 30 * sample), "all that there are, and not those of training"
+    # Random data have no split of their own, so what is asked for is taken to be there.
+    assert hours(1000, stand_in=((1, 8, 8), 10, 500)) == pytest.approx(2 * 1000 * sample)
+    recipe = read_recipe("pgd-at")
+    whole = dataclasses.replace(recipe, validate=dataclasses.replace(recipe.validate, samples=None))
+    assert planning._validated(whole, found) == 30
+    assert planning._validated(whole, dataclasses.replace(found, validation=None)) is None
+
+
+def test_numbers_of_devices_that_do_not_divide_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Measured("CPU", {2: 0.2, 8: 0.8}, {0: (1, 1)}, 40, 100, 1000.0, 0, 50, 960, 30)
+    monkeypatch.setattr(planning, "measure", lambda *_: found)
+
+    def made(batch: int, nodes: int, gpus: int) -> tuple[list[int], str]:
+        planned = plan("erm", [f"train.batch_size={batch}"], Asked(nodes=nodes, gpus=gpus))
+        return [row["devices"] for row in planned["scaling"]["table"]], " ".join(planned["how"])
+
+    devices, said = made(512, 2, 8)
+    assert devices == [1, 8, 64, 512]
+    assert "divided equally" not in said
+    # Nodes are used as a whole: 11 with six devices, and not 10.67.
+    devices, said = made(600, 2, 6)
+    assert devices == [1, 6, 66, 510]
+    assert "On 66 and 510 devices, 600 rows cannot be divided equally" in said
+    devices, said = made(100, 3, 1)
+    assert "On 3 and 8 and 64 devices, 100 rows cannot be divided equally" in said
 
 
 def test_between_two_epochs_of_other_cost_the_greater_counts() -> None:
@@ -88,7 +131,7 @@ def test_a_warm_up_is_found() -> None:
 
 
 def test_a_faster_device_and_a_memory_are_taken_into_account() -> None:
-    found = Measured("CPU", {2: 1.0, 4: 1.5}, {0: (1, 1)}, 8, 8, 1.0, 4, 8, 100)
+    found = Measured("CPU", {2: 1.0, 4: 1.5}, {0: (1, 1)}, 8, 8, 1.0, 4, 8, 100, 10)
     cost = cost_of(found, faster=2.0)
     assert (cost.fixed, cost.row, cost.gradients, cost.memory) == (0.25, 0.125, 8, 12.0)
 

@@ -11,6 +11,7 @@ from robustplug.training.planning.scaling import (
     exchange_seconds,
     fitted,
     predict,
+    whole_nodes,
 )
 
 LINKS = Links(within=100.0, between=10.0, latency=0.5)
@@ -62,3 +63,14 @@ def test_the_model_says_where_it_breaks_and_why() -> None:
     assert (at, why) == (16, "the exchange of gradients takes more time than the rows")
     slower = predict(UpdateCost(0.0, 1.0, 10_000), 64, 2, 8, Links(1e9, 10.0, 0.0))
     assert slower.efficiency < 0.5 < predict(UpdateCost(0.0, 1.0, 10_000), 64, 1, 8, LINKS).efficiency + 0.5
+
+
+def test_nodes_are_used_as_a_whole() -> None:
+    assert [whole_nodes(each, 8) for each in (1, 8, 64, 512)] == [(1, 1), (1, 8), (8, 8), (64, 8)]
+    assert [whole_nodes(each, 6) for each in (8, 64, 512)] == [(1, 6), (11, 6), (85, 6)]
+    assert whole_nodes(8, 100) == (1, 8)
+    # The model breaks at a number of devices that nodes of six can have.
+    links = Links(within=1e30, between=1e30, latency=0.0)
+    cost = UpdateCost(0.09, 0.01, 8)
+    assert breaks(cost, 64, 6, links)[0] == 12
+    assert predict(cost, 64, 1, 6, links).efficiency > 0.5 > predict(cost, 64, 2, 6, links).efficiency
