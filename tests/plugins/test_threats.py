@@ -489,6 +489,8 @@ def test_contradictions_are_refused_when_the_recipe_is_read(table: dict[str, Any
 def test_sets_that_do_not_fit_the_inputs_are_refused_before_anything_runs(tmp_path: Path) -> None:
     np.save(tmp_path / "mask.npy", np.ones((4, 4), dtype=bool))
     np.save(tmp_path / "numbers.npy", np.ones((8, 8)))
+    np.save(tmp_path / "objects.npy", np.array([True, None], dtype=object))
+    (tmp_path / "empty.npy").touch()
     info = robustplug.build("task", "digits").info
     for name, options, said in (
         ("scaled", {"scales": [1.0, 2.0]}, "do not fit"),
@@ -496,6 +498,8 @@ def test_sets_that_do_not_fit_the_inputs_are_refused_before_anything_runs(tmp_pa
         ("mask", {"inner": BALL, "file": str(tmp_path / "mask.npy")}, "the mask has the shape"),
         ("mask", {"inner": BALL, "file": str(tmp_path / "numbers.npy")}, "no booleans"),
         ("mask", {"inner": BALL, "file": str(tmp_path / "none.npy")}, "cannot be read"),
+        ("mask", {"inner": BALL, "file": str(tmp_path / "objects.npy")}, "which are not unpickled"),
+        ("mask", {"inner": BALL, "file": str(tmp_path / "empty.npy")}, "cannot be read"),
         ("mask", {"inner": BALL, "columns": [1]}, "beyond the last"),
         ("mask", {"inner": BALL, "frame": 4, "outside": True}, "nothing to change"),
         ("table", {"eps": 1.0, "feature": [{"columns": [64]}]}, "beyond the last"),

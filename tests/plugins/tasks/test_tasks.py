@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -204,6 +205,18 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     found[200:300] = bytes(100)
     file.write_bytes(found)
     with pytest.raises(BrokenData, match=r"a\.npz cannot be read"):
+        segmentation(SegmentationOptions(data=str(file)))
+
+
+def test_objects_in_an_archive_are_not_unpickled(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez(file, x=np.zeros((9, 1, 4, 4)), y=np.array([None] * 9, dtype=object))
+    with pytest.raises(BrokenData, match="the array y is damaged, or holds Python objects"):
+        segmentation(SegmentationOptions(data=str(file)))
+    with ZipFile(file, "w") as archive:
+        archive.writestr("x", b"text")
+        archive.writestr("y", b"text")
+    with pytest.raises(BrokenData, match="x is no array"):
         segmentation(SegmentationOptions(data=str(file)))
 
 
