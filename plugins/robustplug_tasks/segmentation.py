@@ -64,7 +64,7 @@ def pixel_losses(output: Tensor, labels: Tensor) -> Tensor:
 def right_pixels(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return which pixels are predicted correctly, and which count, bool (N, H, W) each.
 
-    A pixel with a logit that is no number is not.
+    A pixel whose largest logit is not finite is not, nor one with a logit that is no number.
 
     Raises:
         Refused: the outputs are no logits of the pixels.
@@ -75,7 +75,8 @@ def right_pixels(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f"returns {tuple(output.shape)}"
         )
     counts = labels != IGNORED
-    return (output.argmax(1) == labels) & counts & ~output.isnan().any(1), counts
+    largest, places = output.max(1)
+    return (places == labels) & counts & largest.isfinite(), counts
 
 
 class SegmentationTask(InMemory):
