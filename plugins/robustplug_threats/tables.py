@@ -8,7 +8,7 @@ from torch import Tensor
 from robustplug.api import TaskInfo, finite, to_unit, uniform_like
 
 from .features import TableOptions
-from .nearest import TOLERANCE, Ranged, at_least_single, nearest
+from .nearest import TOLERANCE, Ranged, at_least_single, nearest, widths
 from .scaled import largest
 
 # Relative rounding errors of whole steps and of sums; halvings of a change that a sum makes illegal.
@@ -268,6 +268,14 @@ class Table(Ranged):
             at = list(group.columns)
             moved[:, at] = start[:, at] + 2 * drawn[:, at]
         return self.project(moved.view_as(origin), origin, radius)
+
+    def span(self, info: TaskInfo) -> tuple[float, str]:
+        """Return the cost of all changes that the rules allow, at the widths of the ranges."""
+        row = torch.zeros(1, *(info.shape or ())).flatten(1)
+        rules, wide = self.bounds_of_columns(row), widths(row, info)
+        most = (rules["up"].maximum(rules["down"]).minimum(wide) * rules["cost"]).sum()
+        cost = float(most) + sum(part.cost for part in self.options.one_hot)
+        return cost, f"the cost of all changes that the rules allow, {cost:.4g}"
 
     def described(self) -> str:
         """Return the budget and the rules."""
