@@ -105,6 +105,18 @@ def by_art(name: str, mask: Tensor | None = None, **options: Any) -> Other:
     return run
 
 
+def _auto_pgd(norm: float, eps: float) -> Other:
+    return by_art(
+        "AutoProjectedGradientDescent",
+        norm=norm,
+        eps=eps,
+        eps_step=eps / 5,
+        max_iter=100,
+        nb_random_init=1,
+        verbose=False,
+    )
+
+
 def by_pyautoattack(norm: str, eps: float, steps: int) -> Other:
     def run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         from pyautoattack import autopgd_base
@@ -132,14 +144,7 @@ ROWS: dict[str, Row] = {
         [_steps("apgd-ce", 99), _steps("apgd-dlr", 99), _steps("pgd", 99)],
         {
             "torchattacks APGD": by_torchattacks("APGD", eps=0.15, steps=100),
-            "art AutoPGD": by_art(
-                "AutoProjectedGradientDescent",
-                eps=0.15,
-                max_iter=100,
-                nb_random_init=1,
-                eps_step=0.03,
-                **QUIET,
-            ),
+            "art AutoPGD": _auto_pgd(np.inf, 0.15),
             "foolbox LinfPGD": by_foolbox("LinfPGD", 0.15, steps=100),
         },
         100,
@@ -149,15 +154,7 @@ ROWS: dict[str, Row] = {
         [_steps("apgd-ce", 99), _steps("apgd-dlr", 99), _steps("pgd", 99)],
         {
             "torchattacks APGD": by_torchattacks("APGD", norm="L2", eps=0.8, steps=100),
-            "art AutoPGD": by_art(
-                "AutoProjectedGradientDescent",
-                norm=2,
-                eps=0.8,
-                max_iter=100,
-                nb_random_init=1,
-                eps_step=0.16,
-                **QUIET,
-            ),
+            "art AutoPGD": _auto_pgd(2, 0.8),
             "foolbox L2PGD": by_foolbox("L2PGD", 0.8, steps=100),
         },
         100,
@@ -167,15 +164,7 @@ ROWS: dict[str, Row] = {
         [_steps("apgd-ce", 99), _steps("apgd-dlr", 99), _steps("pgd", 99)],
         {
             "pyautoattack APGD": by_pyautoattack("L1", 1.5, 100),
-            "art AutoPGD": by_art(
-                "AutoProjectedGradientDescent",
-                norm=1,
-                eps=1.5,
-                max_iter=100,
-                nb_random_init=1,
-                eps_step=0.3,
-                **QUIET,
-            ),
+            "art AutoPGD": _auto_pgd(1, 1.5),
             "foolbox SparseL1Descent": by_foolbox("SparseL1DescentAttack", 1.5, steps=100),
         },
         100,

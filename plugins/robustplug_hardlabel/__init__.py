@@ -22,6 +22,9 @@ _IN_BALLS = Traits(
     excludes={"l1-ball": "it measures distances in L∞ or L2"},
 )
 
+# A search asks for decisions of rows of values, or for probabilities of classes.
+_DECIDED, _SCORED = ("classes", "numbers", "label-sets"), ("classes",)
+
 Target = Literal["none", "random"]
 
 
@@ -212,14 +215,24 @@ def robustplug_perturbations() -> Iterable[Component]:
             {"queries": 60, "directions": 10},
         ),
     ):
-        yield Component(name, f"{_HERE}:{factory}", options, summary, paper, trial, traits=_IN_BALLS)
+        labels = _SCORED if name in ("zoo", "nes") else _DECIDED
+        yield Component(
+            name,
+            f"{_HERE}:{factory}",
+            options,
+            summary,
+            paper,
+            trial,
+            traits=_IN_BALLS,
+            for_labels=labels,
+        )
     for name, factory, summary, paper in (
         ("boundary", "Peer.boundary", "ART's Boundary attack", "Brendel et al. 2018, arXiv:1712.04248"),
         ("hop-skip-jump", "Peer.hop_skip_jump", "ART's HopSkipJump", "Chen et al. 2020, arXiv:1904.02144"),
     ):
         trial = {"queries": 40, "starts": 10}
         made = f"robustplug_hardlabel.peers:{factory}"
-        yield Component(name, made, PeerOptions, summary, paper, trial, traits=_IN_BALLS)
+        yield Component(name, made, PeerOptions, summary, paper, trial, traits=_IN_BALLS, for_labels=_DECIDED)
 
 
 @hookimpl

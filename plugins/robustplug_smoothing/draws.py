@@ -91,12 +91,12 @@ def votes(
     """Return how often each class is predicted under noise, int64 (N, K).
 
     Args:
-        predict: function from inputs to classes, int64.
+        predict: function from inputs to classes, int64; K for none.
         x, index, seed, phase, n, sigma, noise, rows: as for `noisy_rows`.
         classes: K.
     """
-    found = torch.zeros(len(x) * classes, dtype=torch.int64, device=x.device)
+    found = torch.zeros(len(x) * (classes + 1), dtype=torch.int64, device=x.device)
     for inputs, owner in noisy_rows(x, index, seed, phase, n, sigma, noise, rows):
-        place = owner * classes + predict(inputs).to(owner)
+        place = owner * (classes + 1) + predict(inputs).to(owner)
         found += torch.bincount(place, minlength=len(found))
-    return found.view(len(x), classes)
+    return found.view(len(x), classes + 1)[:, :classes]

@@ -83,8 +83,9 @@ class Smoothing:
         index, rows = view.index.tolist(), rows_of_a_call(x[0], options.batch)
 
         def predict(inputs: Tensor) -> Tensor:
-            classified: Tensor = step.forward(inputs).argmax(1)
-            return classified
+            largest, places = step.forward(inputs).max(1)
+            # An output that is not finite votes for no class.
+            return torch.where(largest.isfinite(), places, classes)
 
         def counted(phase: str, n: int) -> Tensor:
             noise = (options.sigma, options.noise)

@@ -120,10 +120,13 @@ class OrdinalTask(ArrayTask):
 
     @staticmethod
     def steps(view: View, output: Tensor) -> Tensor:
-        """Return by how many steps each prediction is off, int64 (N,)."""
+        """Return by how many steps each prediction is off, int64 (N,).
+
+        An output that is not finite predicts nothing, and is off by as many steps as there are.
+        """
         labels = view.y.argmax(1) if view.y.ndim == 2 else view.y
-        off: Tensor = output.argmax(1) - labels
-        return off.abs()
+        largest, places = output.max(1)
+        return torch.where(largest.isfinite(), (places - labels).abs(), output.shape[1] - 1)
 
 
 def ordinal(options: OrdinalOptions, sheet: Sheet | None = None) -> OrdinalTask:

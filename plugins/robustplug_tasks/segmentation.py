@@ -64,7 +64,7 @@ def pixel_losses(output: Tensor, labels: Tensor) -> Tensor:
 def right_pixels(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return which pixels are predicted correctly, and which count, bool (N, H, W) each.
 
-    A pixel with a logit that is no number is not.
+    A pixel whose largest logit is not finite is not, nor one with a logit that is no number.
 
     Raises:
         Refused: the outputs are no logits of the pixels.
@@ -75,7 +75,8 @@ def right_pixels(output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             f"returns {tuple(output.shape)}"
         )
     counts = labels != IGNORED
-    return (output.argmax(1) == labels) & counts & ~output.isnan().any(1), counts
+    largest, places = output.max(1)
+    return (places == labels) & counts & largest.isfinite(), counts
 
 
 class SegmentationTask(InMemory):
@@ -212,6 +213,23 @@ def masks(y: Any, inputs: Sequence[int], name: str) -> Tensor:
     return tensor.long()
 
 
+def _numbers(archive: Mapping[str, Any], name: str) -> Any:
+    """Return an array of a file.
+
+    Raises:
+        Unreadable: it is damaged, holds Python objects, or is no array.
+    """
+    try:
+        found = archive[name]
+    except ValueError as error:
+        why = f"the array {name} is damaged, or holds Python objects, which are not unpickled"
+        raise Unreadable(f"cannot be read: {why}: save arrays of numbers") from error
+    # An entry of an archive that is no array comes as bytes.
+    if not isinstance(found, np.ndarray):
+        raise Unreadable(f"cannot be read: {name} is no array")
+    return found
+
+
 def segmentation(options: SegmentationOptions) -> SegmentationTask:
     """Build the task of images and masks in a file; see SegmentationOptions.
 
@@ -227,7 +245,7 @@ def segmentation(options: SegmentationOptions) -> SegmentationTask:
             lacking = [name for name in ("x", "y") if name not in archive]
             if lacking:
                 raise ValueError(f"data: {file} has no array {lacking[0]!r}; it has {', '.join(archive)}")
-            x, y = archive["x"], archive["y"]
+            x, y = (_numbers(archive, name) for name in ("x", "y"))
             if x.dtype.kind not in "biuf":
                 raise ValueError(f"data: the array x of {file} has the type {x.dtype}: give numbers")
     except FileNotFoundError:

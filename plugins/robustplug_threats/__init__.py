@@ -64,23 +64,8 @@ class MaskOptions:
 
 
 @dataclass(frozen=True)
-class UnionOptions:
-    """Options of `union`.
-
-    Attributes:
-        parts: the vicinities, at least two.
-    """
-
-    parts: Annotated[tuple[Use, ...], "vicinity"]
-
-    def __post_init__(self) -> None:
-        if len(self.parts) < 2:
-            raise ValueError("parts: name at least two vicinities")
-
-
-@dataclass(frozen=True)
-class IntersectionOptions:
-    """Options of `intersection`.
+class PartsOptions:
+    """Options of `union` and `intersection`.
 
     Attributes:
         parts: the vicinities, at least two.
@@ -152,7 +137,7 @@ def _counts(part: Use) -> bool:
     return part.name in ("l0", "patch") or any(_counts(each) for each in inside if each is not None)
 
 
-def _intersection_traits(options: IntersectionOptions) -> Traits:
+def _intersection_traits(options: PartsOptions) -> Traits:
     counted = {"discrete"} if any(_counts(part) for part in options.parts) else set()
     return Traits(gives=_PLAIN | {"coordinates"} | counted, needs=_IN_PART)
 
@@ -182,7 +167,7 @@ def robustplug_vicinities() -> Iterable[Component]:
     yield Component(
         "union",
         f"{_HERE}.unions:Union",
-        UnionOptions,
+        PartsOptions,
         "what is legal in at least one of several vicinities",
         trial={"parts": [{"use": "linf", "eps": 0.1}, {"use": "l1", "eps": 0.3}]},
         traits=Traits(gives=_PLAIN),
@@ -190,7 +175,7 @@ def robustplug_vicinities() -> Iterable[Component]:
     yield Component(
         "intersection",
         f"{_HERE}.intersections:build",
-        IntersectionOptions,
+        PartsOptions,
         "what is legal in each of several vicinities",
         trial={"parts": [{"use": "linf", "eps": 0.1}, {"use": "l2", "eps": 0.5}]},
         traits=_intersection_traits,

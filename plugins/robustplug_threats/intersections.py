@@ -19,7 +19,7 @@ from .separable import Separable, ball, nearest_change
 from .tables import Table
 
 if TYPE_CHECKING:
-    from . import IntersectionOptions
+    from . import PartsOptions
 
 # How far a point is moved along a gradient, in radii, so that its projection is the highest point of the set.
 _FAR = 1e6
@@ -34,7 +34,7 @@ class Intersection:
     and not always the nearest.
 
     Args:
-        options: see IntersectionOptions.
+        options: see PartsOptions.
         parts: the vicinities.
     """
 
@@ -42,7 +42,7 @@ class Intersection:
     needs_sync = True
     norm: float | None = None
 
-    def __init__(self, options: IntersectionOptions, *, parts: Sequence[Vicinity]) -> None:
+    def __init__(self, options: PartsOptions, *, parts: Sequence[Vicinity]) -> None:
         if not parts[0].eps > 0:
             raise ValueError("parts: the radius of the first is the unit of the others, and must be above 0")
         for part, use in zip(parts, options.parts, strict=True):
@@ -160,7 +160,7 @@ class SparseIntersection(Intersection):
         return to_unit(gradient) * column(largest, gradient)
 
 
-def build(options: IntersectionOptions, *, parts: Sequence[Vicinity]) -> Intersection:
+def build(options: PartsOptions, *, parts: Sequence[Vicinity]) -> Intersection:
     """Build the threat model.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robustplug.api import Batch, Step
+from robustplug.api import Batch, Step, TaskInfo
 
 # Rounding error of one float32 subtraction in [0, 1].
 TOLERANCE = 1e-6
@@ -59,6 +59,13 @@ def nearest(size: Tensor, room: Tensor, radius: Tensor, order: float) -> Tensor:
         inside = fits(at(middle))
         low, high = torch.where(inside, low, middle), torch.where(inside, middle, high)
     return torch.where(enough[:, None], at(torch.zeros_like(high)), at(high))
+
+
+def widths(x: Tensor, info: TaskInfo) -> Tensor:
+    """Return the width of the range of each value, in the shape of inputs (N, C, …)."""
+    low, high = (torch.as_tensor(side, dtype=x.dtype) for side in info.bounds)
+    shape = (1, -1, *(1,) * (x.dim() - 2))
+    return (high - low).view(shape if low.dim() or high.dim() else (1,) * x.dim()).expand_as(x)
 
 
 class Ranged:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustplug.api import Refused, finite, to_unit, uniform_like
+from robustplug.api import Refused, TaskInfo, finite, to_unit, uniform_like
 
 from . import L0Options, PatchOptions
 from .nearest import Ranged
@@ -69,6 +71,12 @@ class L0(Ranged):
         chosen = (order < _whole(radius)[:, None]).view_as(pixels(origin))
         return torch.where(chosen, fresh.to(origin.dtype), origin)
 
+    def span(self, info: TaskInfo) -> tuple[float, str]:
+        """Return the number of pixels or features."""
+        shape = info.shape or (1,)
+        count = math.prod(shape[1:] or shape)
+        return count, f"all {count} {'pixels' if len(shape) > 1 else 'features'}"
+
     def described(self) -> str:
         """Return the number of pixels."""
         return f"any values of at most {int(self.eps)} pixels or features"
@@ -124,6 +132,11 @@ class Patch(Ranged):
             inside.append((at >= first[:, None]) & (at < (first + side)[:, None]))
         square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
         return torch.where(square, fresh.to(origin.dtype), origin)
+
+    def span(self, info: TaskInfo) -> tuple[float, str]:
+        """Return the longer side of the images."""
+        side = max((info.shape or (1,))[1:], default=1)
+        return side, f"the side of the images, {side} pixels"
 
     def described(self) -> str:
         """Return the size of the square."""

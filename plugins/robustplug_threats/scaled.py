@@ -10,7 +10,7 @@ from torch import Tensor
 from robustplug.api import TaskInfo, finite, normal_like, to_unit, uniform_like
 
 from . import ScaledOptions
-from .nearest import Ranged, at_least_single, column, nearest, rounding
+from .nearest import Ranged, at_least_single, column, nearest, rounding, widths
 
 ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 
@@ -132,6 +132,14 @@ class Scaled(Ranged):
         length = torch.linalg.vector_norm(drawn.flatten(1), ord=self.order, dim=1).clamp_min(1e-12)
         size = radius * torch.rand(len(origin), generator=rng, device=origin.device) / length
         return self.project(origin + column(size, origin) * drawn * scales, origin, radius)
+
+    def span(self, info: TaskInfo) -> tuple[float, str]:
+        """Return the largest distance between inputs, in multiples of the scales."""
+        origin = torch.zeros(1, *(info.shape or ()))
+        wide = widths(origin, info)
+        far = torch.where(self.over(origin) > 0, self.measured(wide).view_as(wide), 0.0).flatten()
+        most = float(torch.linalg.vector_norm(far, ord=self.order))
+        return most, f"the largest distance between inputs in multiples of the scales, {most:.4g}"
 
     def described(self) -> str:
         """Return the largest changes of single values."""

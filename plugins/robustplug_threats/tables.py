@@ -8,7 +8,7 @@ from torch import Tensor
 from robustplug.api import TaskInfo, finite, to_unit, uniform_like
 
 from .features import TableOptions
-from .nearest import TOLERANCE, Ranged, nearest
+from .nearest import TOLERANCE, Ranged, at_least_single, nearest, widths
 from .scaled import largest
 
 # Relative rounding errors of whole steps and of sums; halvings of a change that a sum makes illegal.
@@ -99,8 +99,10 @@ class Table(Ranged):
 
     def project(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return a legal point, in origin's shape and dtype."""
-        rows, start = x.flatten(1).to(origin.dtype), origin.flatten(1)
-        inside = self.contains(rows, start, radius)
+        given = x.flatten(1).to(origin.dtype)
+        inside = self.contains(given, origin, radius)
+        # Half precision has too few digits for sums and steps; the result is rounded to it.
+        rows, start = at_least_single(given), at_least_single(origin.flatten(1))
         moved, left = self._categories(rows, start, radius.to(start.dtype))
         moved = moved + self._changes(rows - start, start, left)
         share = torch.ones_like(radius, dtype=start.dtype)
@@ -109,8 +111,8 @@ class Table(Ranged):
             share = torch.where(self.contains(result, start, radius), share, share / 2)
             result = self._summed(start, self._stepped(moved, share))
         legal = inside | self.contains(result, start, radius)
-        result = torch.where(inside[:, None], rows, torch.where(legal[:, None], result, start))
-        return result.view_as(origin)
+        result = torch.where(legal[:, None], result, start).to(origin.dtype)
+        return torch.where(inside[:, None], given, result).view_as(origin)
 
     def _stepped(self, moved: Tensor, share: Tensor) -> Tensor:
         """Return a share of the changes, in whole steps; categories change while more than half is left."""
@@ -179,10 +181,14 @@ class Table(Ranged):
     def contains(self, x: Tensor, origin: Tensor, radius: Tensor) -> Tensor:
         """Return for each row whether it is legal: bool (N,)."""
         rows, start = x.flatten(1), origin.flatten(1)
-        rules, delta = self.bounds_of_columns(start), rows - start
         low, high = self._flat_sides(rows)
+        in_range = (rows >= low) & (rows <= high) | (rows == start)
+        rows, start, low, high = (at_least_single(each) for each in (rows, start, low, high))
+        rules, delta = self.bounds_of_columns(start), rows - start
         # Of each column: one with a wide range must not widen the others.
-        slack = (TOLERANCE * torch.stack([low.abs(), high.abs(), high - low]).amax(0)).expand_as(rows[:1])
+        slack = (TOLERANCE * torch.stack([low.abs(), high.abs(), high - low]).amax(0)).expand_as(rows)
+        digits = torch.finfo(x.dtype).eps * rows.abs().maximum(start.abs())
+        slack = slack + digits if x.dtype != rows.dtype else slack
         own = torch.ones(rows.shape[1], dtype=torch.bool, device=x.device)
         spent, legal = torch.zeros_like(radius, dtype=rows.dtype), rows.isfinite().all(1)
         for group in self.options.one_hot:
@@ -199,22 +205,21 @@ class Table(Ranged):
             sizes = rows[:, of].abs() @ weights.abs() + rows[:, part.column].abs()
             error = slack[:, of] @ weights.abs() + slack[:, part.column]
             legal &= (delta[:, of] @ weights - delta[:, part.column]).abs() <= 1e-5 * sizes + error
-        legal &= ((rows >= low) & (rows <= high) | (delta == 0)).all(1)
+        legal &= in_range.all(1)
         down, up = (rules[name] for name in ("down", "up"))
         fits = (delta <= torch.where(up > 0, up + slack, 0.0)) & (
             -delta <= torch.where(down > 0, down + slack, 0.0)
         )
         step = rules["step"].clamp_min(1e-30)
         steps = delta / step
-        blur = torch.finfo(rows.dtype).eps * rows.abs().maximum(start.abs()) / step
-        fits &= (rules["step"] == 0) | ((steps - steps.round()).abs() <= 1e-3 + blur)
+        fits &= (rules["step"] == 0) | ((steps - steps.round()).abs() <= 1e-3 + digits / step)
         legal &= (fits | ~own).all(1)
         spent = spent + ((delta.abs() - slack).clamp_min(0) * rules["cost"] * own).sum(1)
         return legal & (spent <= radius * (1 + 1e-5))
 
     def _slopes(self, gradient: Tensor) -> Tensor:
         """Return by how much each column (N, D) raises a linear function at a cost of 1."""
-        flat = finite(gradient).flatten(1).clone()
+        flat = at_least_single(finite(gradient)).flatten(1).clone()
         rules = self.bounds_of_columns(flat)
         for part in self.options.sums:
             weights = torch.tensor(
@@ -252,7 +257,7 @@ class Table(Ranged):
         """Draw changes of a few columns and other categories, and project them."""
         drawn = uniform_like(origin, rng).flatten(1)
         chosen = uniform_like(origin, rng).flatten(1).abs()
-        start = origin.flatten(1)
+        start = at_least_single(origin.flatten(1))
         down, up = self._rooms(start)
         most = radius[:, None].to(start.dtype) / self.bounds_of_columns(start)["cost"]
         size = torch.where(drawn < 0, down, up).minimum(most)
@@ -263,6 +268,14 @@ class Table(Ranged):
             at = list(group.columns)
             moved[:, at] = start[:, at] + 2 * drawn[:, at]
         return self.project(moved.view_as(origin), origin, radius)
+
+    def span(self, info: TaskInfo) -> tuple[float, str]:
+        """Return the cost of all changes that the rules allow, at the widths of the ranges."""
+        row = torch.zeros(1, *(info.shape or ())).flatten(1)
+        rules, wide = self.bounds_of_columns(row), widths(row, info)
+        most = (rules["up"].maximum(rules["down"]).minimum(wide) * rules["cost"]).sum()
+        cost = float(most) + sum(part.cost for part in self.options.one_hot)
+        return cost, f"the cost of all changes that the rules allow, {cost:.4g}"
 
     def described(self) -> str:
         """Return the budget and the rules."""

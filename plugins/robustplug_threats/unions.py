@@ -13,7 +13,7 @@ from robustplug.api import Batch, BoundedVicinity, ProportionalVicinity, Step, T
 from .nearest import column
 
 if TYPE_CHECKING:
-    from . import UnionOptions
+    from . import PartsOptions
 
 
 class Union:
@@ -22,13 +22,13 @@ class Union:
     The radius is that of the first; the others keep their ratio to it.
 
     Args:
-        options: see UnionOptions.
+        options: see PartsOptions.
         parts: the vicinities.
     """
 
     norm: float | None = None
 
-    def __init__(self, options: UnionOptions, *, parts: Sequence[Vicinity]) -> None:
+    def __init__(self, options: PartsOptions, *, parts: Sequence[Vicinity]) -> None:
         if not parts[0].eps > 0:
             raise ValueError("parts: the radius of the first is the unit of the others, and must be above 0")
         self.parts, self.eps = parts, float(parts[0].eps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +19,7 @@ _KNOWN, _COARSE, _FINE = 2**16, 125, 15
 _SAME = 1e-4
 
 
-class Transformed:
+class Transformed(ABC):
     """All images `render(x, θ)` with parameters θ of at most `radius` times their ranges.
 
     θ is in multiples of the ranges, (N, P), and θ = 0 leads to the image itself. Points of the set are made
@@ -57,9 +58,9 @@ class Transformed:
         """Return the batch itself."""
         return batch
 
+    @abstractmethod
     def transformed(self, origin: Tensor, theta: Tensor) -> Tensor:
         """Return the images of parameters other than 0."""
-        raise NotImplementedError
 
     def render(self, origin: Tensor, theta: Tensor) -> Tensor:
         """Return the images of parameters (N, P); those of 0 are the very images, with the same gradients.

@@ -89,6 +89,15 @@ class DescribedVicinity(Protocol):
 
 
 @runtime_checkable
+class SpannedVicinity(Protocol):
+    """A vicinity that is no norm ball and knows from which radius on it bounds nothing, for wrong units."""
+
+    def span(self, info: TaskInfo) -> tuple[float, str]:
+        """Return the largest radius that makes a difference, above 0, and what it is, as "8 pixels"."""
+        ...
+
+
+@runtime_checkable
 class InformedVicinity(Protocol):
     """A vicinity that must know the task, such as the words of its texts."""
 

@@ -32,10 +32,14 @@ class Standing:
 
 
 def predictions(output: Any, classes: int | None) -> Tensor | None:
-    """Return the class with the largest output of each sample, int64 (N,); None if there are no classes."""
+    """Return the class with the largest output of each sample, int64 (N,); None if there are no classes.
+
+    It is −1 where the largest output is not finite, which NaN is if there is one.
+    """
     if classes is None or not isinstance(output, Tensor) or output.shape[1:] != (classes,):
         return None
-    return output.argmax(1)
+    largest, places = output.max(1)
+    return torch.where(largest.isfinite(), places, -1)
 
 
 def confidences(output: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.calling.inputs import call
 from ..core.method import prepare
 from ..core.modules import evaluating
-from ..core.protocols import BoundedVicinity, InformedVicinity
+from ..core.protocols import BoundedVicinity, InformedVicinity, SpannedVicinity
 from ..core.random import derive, isolated
 from ..core.types import Feed, Split
 from ..errors import Refused, RunError, ends_program, out_of_memory
@@ -133,67 +133,83 @@ def bounded(vicinity: Any, key: str, info: TaskInfo) -> Any:
 def note_on_radius(vicinity: Vicinity, info: TaskInfo) -> str:
     """Return a note if a radius is so large that it is probably in other units; "" otherwise.
 
-    An L∞, L2 or L1 radius above a quarter of the largest distance between inputs.
+    An L∞, L2 or L1 radius above a quarter of the largest distance between inputs; of other sets, one that
+    bounds nothing.
     """
-    reached = _reached(vicinity, (), info)
-    if reached is None or reached.share <= 1 / 4:
-        return ""
-    return (
-        f"eps = {reached.eps:g} is more than a quarter of the largest distance between inputs, "
-        f"{reached.sides}; this is no small perturbation{reached.meant}"
-    )
+    for each in _reached(vicinity, (), info):
+        if each.ball and each.share > 1 / 4:
+            return (
+                f"eps = {each.eps:g} is more than a quarter of {each.most}; this is no small "
+                f"perturbation{each.meant}"
+            )
+        if each.share > _WHOLE:
+            return each.said
+    return ""
 
 
 def refuse_radii(parts: Parts) -> None:
     """Refuse to train in, or for, a threat model in which every input is legal.
 
     Raises:
-        RecipeError: an L∞, L2 or L1 radius is above the largest distance between inputs.
+        RecipeError: an L∞, L2 or L1 radius is above the largest distance between inputs, or one of another
+            set bounds nothing.
     """
     info, asked = parts.task.info, parts.recipe.evaluate.vicinity
     threats = {"method.vicinity": parts.method.vicinity}
     if asked is not None:
         threats["evaluate.vicinity"] = build_vicinity(asked, "evaluate.vicinity", info)
-    found = [_reached(vicinity, (key,), info) for key, vicinity in threats.items()]
+    found = [each for key, vicinity in threats.items() for each in _reached(vicinity, (key,), info)]
     problems = [
-        Problem(
-            ".".join((*each.path, "eps")),
-            f"eps = {each.eps:g} is more than the largest distance between inputs, {each.sides}: "
-            f"every input is legal{each.meant}",
-            None,
-            None,
-        )
-        for each in found
-        if each is not None and each.share > 1 + 1e-6
+        Problem(".".join((*each.path, "eps")), each.said, None, None) for each in found if each.share > _WHOLE
     ]
     if problems:
         raise RecipeError(problems, "recipe")
 
 
+# Share of the largest radius from which on one is too large; a number may be rounded.
+_WHOLE = 1 + 1e-6
+
+
 class _Reached(NamedTuple):
-    """A radius, as a share of the largest distance between inputs, and words about it."""
+    """A radius, as a share of the largest that makes a difference, and words about it."""
 
     path: tuple[str, ...]
     eps: float
     share: float
-    sides: str
+    most: str
     meant: str
+    ball: bool
+
+    @property
+    def said(self) -> str:
+        """Return what is wrong with a radius that is too large."""
+        then = "every input is legal" if self.ball else "it bounds nothing"
+        return f"eps = {self.eps:g} is more than {self.most}: {then}{self.meant}"
 
 
-def _reached(vicinity: Vicinity, path: tuple[str, ...], info: TaskInfo) -> _Reached | None:
-    """Return how far a radius reaches; None for one that is not in the inputs' units."""
+def _reached(vicinity: Any, path: tuple[str, ...], info: TaskInfo) -> Iterator[_Reached]:
+    """Yield how far radii reach; none for those that are not in the inputs' units."""
     inner = getattr(vicinity, "inner", None)
     if inner is not None and vicinity.norm is None:
-        return _reached(inner, (*path, "inner"), info)
-    if info.shape is None or vicinity.norm not in (1.0, 2.0, math.inf):
-        return None
+        yield from _reached(inner, (*path, "inner"), info)
+    for number, part in enumerate(getattr(vicinity, "parts", ()) if vicinity.norm is None else ()):
+        yield from _reached(part, (*path, "parts", str(number)), info)
+    ball = vicinity.norm in (1.0, 2.0, math.inf)
+    if info.shape is None or not (ball or isinstance(vicinity, SpannedVicinity)):
+        return
+    eps = float(vicinity.eps)
+    if not ball:
+        most, what = vicinity.span(info)
+        yield _Reached(path, eps, eps / most, what, "", ball)
+        return
     low, high = (torch.as_tensor(side, dtype=torch.float64) for side in info.bounds)
-    width, eps = float((high - low).max()), float(vicinity.eps)
+    width = float((high - low).max())
     reach = width if vicinity.norm == math.inf else width * math.prod(info.shape) ** (1 / vicinity.norm)
     unit = tuple(info.bounds) == (0.0, 1.0)
     meant = f'; {eps:g}/255 may be meant: eps = "{eps:g}/255"' if unit and eps >= 1 else ""
     sides = f"which range from {float(low.min()):g} to {float(high.max()):g}"
-    return _Reached(path, eps, eps / reach if reach else math.inf, sides, meant)
+    far = f"the largest distance between inputs, {sides}"
+    yield _Reached(path, eps, eps / reach if reach else math.inf, far, meant, ball)
 
 
 def threat_of(recipe: Recipe) -> Use:

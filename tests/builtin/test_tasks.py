@@ -78,6 +78,18 @@ def test_score_compares_the_largest_output_with_hard_and_soft_labels() -> None:
     assert classification_score(view_of(soft), output).tolist() == [False, True]
 
 
+def test_outputs_that_are_not_finite_are_never_right() -> None:
+    nan, inf = torch.nan, torch.inf
+    output = torch.tensor(
+        [[nan] * 3, [nan, 1.0, 0.0], [0.0, nan, 1.0], [inf, 0.0, 0.0], [-inf] * 3, [0.0, -inf, -inf]]
+    )
+    labels = torch.tensor([0, 0, 2, 0, 0, 0])
+    assert classification_score(view_of(labels), output).tolist() == [False] * 5 + [True]
+    assert classification_score(view_of(labels), output.half()).tolist() == [False] * 5 + [True]
+    # The first of equal outputs counts, as ever.
+    assert classification_score(view_of(torch.tensor([0, 1])), torch.ones(2, 3)).tolist() == [True, False]
+
+
 def test_stratified_split_keeps_proportions_in_every_part_and_prefix() -> None:
     labels = torch.tensor([0] * 600 + [1] * 300 + [2] * 100)
     parts = stratified_split(labels, (100, 200), stream(0))

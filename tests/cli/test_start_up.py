@@ -17,6 +17,7 @@ HEAVY = (
     "matplotlib",
     "mlflow",
     "nltk",
+    "kornia",
     "onnx",
     "onnxruntime",
     "optuna",

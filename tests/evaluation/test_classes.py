@@ -102,6 +102,9 @@ def test_confidence_is_that_of_logits_of_probabilities_and_of_nothing() -> None:
     assert torch.allclose(confidences(shares), torch.tensor([0.8, 0.5]))
     assert bool(confidences(torch.eye(3)).isnan().all())
     assert predictions(logits, 3) is not None
+    lost = predictions(torch.tensor([[math.nan] * 3, [0.0, math.nan, 1.0], [0.0, 2.0, -math.inf]]), 3)
+    assert lost is not None
+    assert lost.tolist() == [-1, -1, 1]
     assert predictions(logits, None) is None
     assert predictions(logits, 4) is None
     assert predictions([1, 2], 2) is None

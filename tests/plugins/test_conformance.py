@@ -17,8 +17,8 @@ LONG |= {"hardening", "rl-attack", "self-play", "smart", "freelb", "docstrings",
 LONG |= {"blur", "colour", "jpeg", "spatial", "densenet121"}
 # What they train is a method around the component, so they are quick for methods alone.
 TRAININGS = {"resume_is_bitwise", "state_round_trips", "same_seed_gives_the_same_bits"}
-# Installed apart from the others, and the module that they need; see pyproject.toml.
-APART = {"torchattacks": "torchattacks"}
+# Perhaps not installed, and the module that they need; see pyproject.toml.
+APART = {"torchattacks": "torchattacks", "kornia": "kornia"}
 # They need a run, which their own tests make.
 OF_A_RUN = {"denoised": "test_denoising.py"}
 # The tests of clusters run them, too.

@@ -132,6 +132,11 @@ def test_votes_do_not_depend_on_the_batch_or_on_the_rows_of_a_call() -> None:
         calls.clear()
         assert torch.equal(counted(rows, [7, 2]), whole[[7, 2]])
         assert max(calls) <= rows
+    # A draw without a class votes for none.
+    none = votes(
+        lambda rows: torch.full((len(rows),), 2), x[[0]], [0], 5, "bound", 250, 2, 1.0, "gaussian", 9
+    )
+    assert none.tolist() == [[0, 0]]
     # Not only reproducible: another sample has other noise.
     assert not torch.equal(
         votes(predict, x[[0, 0]], [0, 1], 5, "bound", 250, 2, 1.0, "gaussian", 100)[0], whole[0]

@@ -367,6 +367,26 @@ def test_every_attack_stays_in_every_set(name: str) -> None:
             assert all(legal(x, o, 3.0) for x, o in zip(found, origin, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_rows_of_other_precision_stay_in_their_set_and_keep_their_dtype(dtype: torch.dtype) -> None:
+    # Sums hold for changes: those of the rows themselves are rounded.
+    vicinity, origin = built("table", LOW, HIGH, eps=3.0, **RULES), rows(60).to(dtype)
+    radius, rng = torch.full((60,), 3.0), stream(RNG, "precision")
+    for scale in (0.3, 3.0, 30.0):
+        far = origin + scale * torch.randn(60, 8, generator=rng).to(dtype)
+        for found in (vicinity.project(far, origin, radius), vicinity.random_point(origin, radius, rng)):
+            assert found.dtype == dtype
+            assert bool(vicinity.contains(found, origin, radius).all())
+            assert bool((found[:, 7] == origin[:, 7]).all())
+            assert bool(((found[:, 4:7] == 0) | (found[:, 4:7] == 1)).all())
+            assert bool((found != origin).any())
+            assert torch.equal(vicinity.project(found, origin, radius), found)
+        assert not bool(vicinity.contains(origin + 8, origin, radius).any())
+    assert torch.equal(vicinity.project(far, origin, torch.zeros(60)), origin)
+    steep = vicinity.steepest(torch.randn(60, 8, generator=rng).to(dtype))
+    assert bool(steep.isfinite().all())
+
+
 @pytest.mark.parametrize("evaluating", [False, True])
 @pytest.mark.parametrize("name", ["table", "l1"])
 def test_pgd_goes_on_with_the_next_value_where_one_has_no_room_left(name: str, evaluating: bool) -> None:
@@ -489,6 +509,8 @@ def test_contradictions_are_refused_when_the_recipe_is_read(table: dict[str, Any
 def test_sets_that_do_not_fit_the_inputs_are_refused_before_anything_runs(tmp_path: Path) -> None:
     np.save(tmp_path / "mask.npy", np.ones((4, 4), dtype=bool))
     np.save(tmp_path / "numbers.npy", np.ones((8, 8)))
+    np.save(tmp_path / "objects.npy", np.array([True, None], dtype=object))
+    (tmp_path / "empty.npy").touch()
     info = robustplug.build("task", "digits").info
     for name, options, said in (
         ("scaled", {"scales": [1.0, 2.0]}, "do not fit"),
@@ -496,6 +518,8 @@ def test_sets_that_do_not_fit_the_inputs_are_refused_before_anything_runs(tmp_pa
         ("mask", {"inner": BALL, "file": str(tmp_path / "mask.npy")}, "the mask has the shape"),
         ("mask", {"inner": BALL, "file": str(tmp_path / "numbers.npy")}, "no booleans"),
         ("mask", {"inner": BALL, "file": str(tmp_path / "none.npy")}, "cannot be read"),
+        ("mask", {"inner": BALL, "file": str(tmp_path / "objects.npy")}, "which are not unpickled"),
+        ("mask", {"inner": BALL, "file": str(tmp_path / "empty.npy")}, "cannot be read"),
         ("mask", {"inner": BALL, "columns": [1]}, "beyond the last"),
         ("mask", {"inner": BALL, "frame": 4, "outside": True}, "nothing to change"),
         ("table", {"eps": 1.0, "feature": [{"columns": [64]}]}, "beyond the last"),

@@ -264,6 +264,26 @@ def test_a_trained_patch_is_evaluated_in_the_patch(corner: None, tmp_path: Path)
             "every input is legal",
         ),
         (['use = "scaled"', "scales = [1, 2]"], [], "r.toml:7", "do not fit inputs"),
+        (
+            ['use = "scaled"', "scales = [0.5]", "eps = 3"],
+            [],
+            "r.toml:10: evaluate.vicinity.eps",
+            "in multiples of the scales, 2: it bounds nothing",
+        ),
+        (['use = "l0"', "eps = 65"], [], "r.toml:9: evaluate.vicinity.eps", "more than all 64 pixels"),
+        (['use = "patch"', "eps = 9"], [], "r.toml:9: evaluate.vicinity.eps", "the images, 8 pixels"),
+        (
+            ['use = "table"', "eps = 40", "feature = [{ columns = [0], most = 0.5, cost = 8 }]"],
+            [],
+            "r.toml:9: evaluate.vicinity.eps",
+            "all changes that the rules allow, 4: it bounds nothing",
+        ),
+        (
+            ['use = "union"', 'parts = [{ use = "linf", eps = 0.1 }, { use = "l0", eps = 99 }]'],
+            [],
+            "evaluate.vicinity.parts.1.eps",
+            "more than all 64 pixels",
+        ),
     ],
 )
 def test_sets_in_wrong_units_or_shapes_are_found_before_the_training_with_their_line(

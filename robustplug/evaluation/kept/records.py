@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ...files.reading import Unreadable, open_file, parse_json
 from ...files.seals import Strict, digest, opened, parsed, sealed
@@ -80,7 +82,7 @@ class Record(Strict):
     measures: dict[str, list[float]]
     told: tuple[bool, Count, str] | None
     index: list[Count]
-    predicted: list[Count]
+    predicted: list[Annotated[int, Field(ge=-1)]]
     confidence: list[float]
     texts: list[tuple[Count, TextRecord]]
     prepared: Count

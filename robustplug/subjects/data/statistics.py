@@ -15,7 +15,7 @@ STD_FLOOR = 1 / 255
 
 
 def classification_score(view: View, output: Tensor) -> Tensor:
-    """Return for each sample whether the largest output is at the label.
+    """Return for each sample whether the largest output is at the label; one that is not finite never is.
 
     Args:
         view: y is int64 (N,), or (N, K) rows whose largest entry is the label.
@@ -25,7 +25,9 @@ def classification_score(view: View, output: Tensor) -> Tensor:
         bool (N,).
     """
     labels: Tensor = view.y.argmax(1) if view.y.ndim == 2 else view.y
-    return output.argmax(1) == labels
+    # NaN counts as the largest of its row.
+    largest, places = output.max(1)
+    return (places == labels) & largest.isfinite()
 
 
 def stratified_split(labels: Tensor, held_out: Sequence[int], rng: torch.Generator) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from robustplug_tasks.labels import MultiLabelTask
 from robustplug_tasks.losses import beyond, label_margin, steps
 from robustplug_tasks.options import SegmentationOptions
 from robustplug_tasks.regression import RegressionTask
-from robustplug_tasks.segmentation import SegmentationTask, pixel_losses, segmentation
+from robustplug_tasks.segmentation import SegmentationTask, pixel_losses, right_pixels, segmentation
 from robustplug_tasks.shapes import drawn
 
 
@@ -124,6 +125,16 @@ def test_segmentation_counts_pixels() -> None:
 
 def test_outputs_that_are_no_numbers_are_wrong() -> None:
     x, nan, inf = normal(3, 2), float("nan"), float("inf")
+    ordered = OrdinalTask({"test": (x, torch.zeros(3).long())}, ["a", "b", "c"], 1, bounds=(-9.0, 9.0))
+    output, seen = (
+        torch.tensor([[1.0, 0, 0], [nan, nan, nan], [inf, 0, 0]]),
+        view(x, torch.zeros(3).long()),
+    )
+    assert ordered.score(seen, output).tolist() == [True, False, False]
+    assert ordered.measure(seen, output)["steps off"].tolist() == [0, 2, 2]
+    assert ordered.measure(seen, output)["exact"].tolist() == [100, 0, 0]
+    right, _ = right_pixels(output[:, :, None, None], torch.zeros(3, 1, 1).long())
+    assert right.flatten().tolist() == [True, False, False]
     numbers = RegressionTask({"test": (x, torch.zeros(3))}, bound=0.5, bounds=(-9.0, 9.0))
     output, seen = torch.tensor([[0.0], [nan], [-inf]]), view(x, torch.zeros(3))
     assert numbers.score(seen, output).tolist() == [True, False, False]
@@ -204,6 +215,18 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     found[200:300] = bytes(100)
     file.write_bytes(found)
     with pytest.raises(BrokenData, match=r"a\.npz cannot be read"):
+        segmentation(SegmentationOptions(data=str(file)))
+
+
+def test_objects_in_an_archive_are_not_unpickled(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    np.savez(file, x=np.zeros((9, 1, 4, 4)), y=np.array([None] * 9, dtype=object))
+    with pytest.raises(BrokenData, match="the array y is damaged, or holds Python objects"):
+        segmentation(SegmentationOptions(data=str(file)))
+    with ZipFile(file, "w") as archive:
+        archive.writestr("x", b"text")
+        archive.writestr("y", b"text")
+    with pytest.raises(BrokenData, match="x is no array"):
         segmentation(SegmentationOptions(data=str(file)))
 
 
@@ -308,6 +331,32 @@ def test_an_attack_of_classes_in_an_ensemble_is_found() -> None:
     info = TaskInfo(sizes={"test": 4}, shape=(1, 8, 8), classes=None, mean=(0.5,), std=(0.5,))
     (row,) = suite_attacks(suite, threat, (), info)
     assert row.refused == 'perturbation "square" is for classes, and the task has none'
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "fits"),
+    [
+        ("rays", "shapes", False),
+        ("hop-skip-jump", "shapes", False),
+        ("rays", "multi-label", True),
+        ("sign-opt", "regression", True),
+        ("zoo", "multi-label", False),
+    ],
+)
+def test_hard_label_attacks_of_other_labels_are_refused_when_the_recipe_is_read(
+    name: str, task: str, fits: bool
+) -> None:
+    table = {
+        **SMALL[task],
+        "method": {"use": "erm"},
+        "evaluate": {"vicinity": {"use": "linf", "eps": 0.1}, "attack": [{"use": name}]},
+    }
+    if fits:
+        recipe_from_mapping(table)
+        return
+    with pytest.raises(RecipeError, match=f'"{name}" is for classes.*labels of the task are') as error:
+        recipe_from_mapping(table)
+    assert [problem.key for problem in error.value.problems] == ["evaluate.attack.0"]
 
 
 def test_an_audit_says_which_checks_need_classes(tmp_path: Path) -> None:
