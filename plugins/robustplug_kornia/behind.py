@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -144,17 +144,22 @@ class Behind(nn.Module):
         for number in range(options.draws or 0):
             with isolated(derive(options.seed, "kornia", number)):
                 self.draws.append(self._drawn(shape))
-        for draw in self.draws or [None]:
+        for draw in self._passes():
             self._check(probe, draw)
+
+    def _passes(self) -> Sequence[dict[str, Any] | None]:
+        """Return the draws, each a pass through the model; None for what is not random."""
+        return self.draws or (None,)
 
     def _fails(self, probe: Tensor, why: str) -> str:
         return f"kornia's {self.name} fails on images of shape {tuple(probe.shape[1:])}: {why}"
 
     def _drawn(self, shape: tuple[int, ...]) -> dict[str, Any]:
         """Return the parameters of a draw for one image."""
-        if not hasattr(self.transformation, "forward_parameters"):
+        drawn: Any = getattr(self.transformation, "forward_parameters", None)
+        if drawn is None:
             raise ValueError(f"kornia's {self.name} draws without parameters, so no draw can be kept")
-        found: dict[str, Any] = self.transformation.forward_parameters(torch.Size((1, *shape)))
+        found: dict[str, Any] = drawn(torch.Size((1, *shape)))
         return found
 
     def _check(self, probe: Tensor, draw: dict[str, Any] | None) -> None:
@@ -189,7 +194,7 @@ class Behind(nn.Module):
 
         Outputs of a task without classes are averaged themselves.
         """
-        outputs = [self.model(self.transformed(x, draw)) for draw in self.draws or [None]]
+        outputs = [self.model(self.transformed(x, draw)) for draw in self._passes()]
         if len(outputs) == 1:
             return outputs[0]
         if self.classes is None:

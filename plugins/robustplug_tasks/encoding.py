@@ -52,6 +52,11 @@ class TableInfo(TaskInfo):
     target_mean: float = 0.0
     target_std: float = 1.0
 
+    @property
+    def places(self) -> Mapping[str, Sequence[int]]:
+        """Return the inputs of each column by its name."""
+        return {column.name: column.places for column in self.columns}
+
 
 @dataclass(frozen=True)
 class Table:

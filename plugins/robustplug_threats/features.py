@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
-from robustplug.api import Natural, NonNegative, Positive, Real, Traits
+from robustplug.api import Natural, NonNegative, Positive, Real, Traits, did_you_mean
 
+Name = Natural | str
+"""The number of an input, from 0, or the name of a column of the task's table."""
 Change = Literal["any", "up", "down", "none"]
 
 
@@ -16,7 +19,7 @@ class FeatureOptions:
     """Say how some columns may change.
 
     Attributes:
-        columns: numbers of the columns, from 0.
+        columns: the columns: numbers, from 0, or names of the task's table.
         name: what they are, for the reader.
         change: "any", only "up", only "down", or "none".
         step: changes are multiples of this; 1 for whole numbers; None for any change.
@@ -24,7 +27,7 @@ class FeatureOptions:
         cost: cost of a change by one unit.
     """
 
-    columns: tuple[Natural, ...]
+    columns: tuple[Name, ...]
     name: str = ""
     change: Change = "any"
     step: Positive | None = None
@@ -43,17 +46,17 @@ class GroupOptions:
     """Say which columns are one feature, one-hot.
 
     Attributes:
-        columns: numbers of the columns, one for each category.
+        columns: the columns, one for each category: numbers, or the name of a column of categories.
         name: what they are, for the reader.
         cost: cost of another category.
     """
 
-    columns: tuple[Natural, ...]
+    columns: tuple[Name, ...]
     name: str = ""
     cost: Positive = 1.0
 
     def __post_init__(self) -> None:
-        if len(self.columns) < 2:
+        if len(self.columns) < 2 and not any(isinstance(each, str) for each in self.columns):
             raise ValueError("columns: a one-hot feature has at least two")
 
 
@@ -62,13 +65,13 @@ class SumOptions:
     """Say that a column follows from others: its change is the weighted sum of theirs, and costs nothing.
 
     Attributes:
-        column: number of the column, such as that of all income.
-        of: numbers of the others.
+        column: number or name of the column, such as that of all income.
+        of: numbers or names of the others.
         weights: weight of each of them; empty for 1 each.
     """
 
-    column: Natural
-    of: tuple[Natural, ...]
+    column: Name
+    of: tuple[Name, ...]
     weights: tuple[Real, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,14 +103,14 @@ class TableOptions:
         named = [at for each in self.feature for at in each.columns]
         named += [at for group in self.one_hot for at in group.columns]
         named += [part.column for part in self.sums]
-        twice = sorted(at for at, count in Counter(named).items() if count > 1)
+        twice = [at for at, count in Counter(named).items() if count > 1]
         if twice:
             raise ValueError(f"column {twice[0]} has two rules, which contradict: give it one")
         if self.others == "none" and not self.moving:
             raise ValueError('nothing may change: name columns under feature or one_hot, or others = "any"')
         fixed = {at for part in self.one_hot for at in part.columns} | {part.column for part in self.sums}
         for part in self.sums:
-            wrong = sorted(fixed & set(part.of))
+            wrong = [at for at in part.of if at in fixed]
             if wrong:
                 raise ValueError(f"sums: column {wrong[0]} is one-hot or a sum itself, and cannot be summed")
 
@@ -125,3 +128,106 @@ def table_traits(options: TableOptions) -> Traits:
     # A value that is set back alone would break a sum or a one-hot group.
     gives |= set() if options.sums or options.one_hot else {"coordinates"}
     return Traits(gives=frozenset(gives))
+
+
+class Group(NamedTuple):
+    """A one-hot group: its inputs, and the cost of another category."""
+
+    columns: list[int]
+    cost: float
+
+
+class Sum(NamedTuple):
+    """An input whose change is the weighted sum of those of others."""
+
+    column: int
+    of: list[int]
+    weights: tuple[float, ...]
+
+
+class Rules(NamedTuple):
+    """The rules of a table, with numbers of inputs in the place of names of columns."""
+
+    feature: list[tuple[list[int], FeatureOptions]]
+    one_hot: list[Group]
+    sums: list[Sum]
+
+
+def numbered(options: TableOptions, places: Mapping[str, Sequence[int]]) -> Rules:
+    """Return the rules of a table of a task.
+
+    Args:
+        options: the options.
+        places: the inputs of each column, by name.
+
+    Raises:
+        ValueError: there is no such column, one of a sum has categories, or the rules contradict.
+    """
+
+    def inputs(names: Sequence[Name]) -> list[int]:
+        found: list[int] = []
+        for name in names:
+            if isinstance(name, int):
+                found.append(name)
+            elif not places:
+                raise ValueError(
+                    f'columns: "{name}" is a name, and the columns of the task have none: give numbers'
+                )
+            elif name not in places:
+                close = did_you_mean(name, places)
+                hint = f'did you mean "{close}"?' if close else f"there are {', '.join(places)}"
+                raise ValueError(f'columns: there is no column "{name}"; {hint}')
+            else:
+                found += places[name]
+        return found
+
+    def one(name: Name) -> int:
+        first, *others = inputs([name])
+        if others:
+            raise ValueError(f'sums: the column "{name}" has categories, and is no number')
+        return first
+
+    feature = [(inputs(part.columns), part) for part in options.feature]
+    groups = [Group(inputs(part.columns), part.cost) for part in options.one_hot]
+    sums = [
+        Sum(one(part.column), [one(each) for each in part.of], part.weights or (1.0,) * len(part.of))
+        for part in options.sums
+    ]
+    # The rules are checked again: a name and a number may be the same column.
+    replace(
+        options,
+        feature=tuple(replace(part, columns=tuple(at)) for at, part in feature),
+        one_hot=tuple(
+            replace(part, columns=tuple(group.columns))
+            for group, part in zip(groups, options.one_hot, strict=True)
+        ),
+        sums=tuple(
+            replace(part, column=each.column, of=tuple(each.of))
+            for each, part in zip(sums, options.sums, strict=True)
+        ),
+    )
+    return Rules(feature, groups, sums)
+
+
+def described(options: TableOptions, eps: float) -> str:
+    """Return a budget and the rules of columns, as a part of a sentence."""
+    said = [f"changes that cost at most {eps:g}"]
+    for part in options.feature:
+        ways = {"any": "any change", "up": "only up", "down": "only down", "none": "no change"}
+        how = ways[part.change]
+        most = "" if part.most is None else f" by at most {part.most:g}"
+        step = "" if part.step is None else f" in steps of {part.step:g}"
+        price = "" if part.change == "none" else f", {part.cost:g} for one unit"
+        said.append(f"{part.name or _called(part.columns)}: {how}{most}{step}{price}")
+    said += [
+        f"{part.name or _called(part.columns[:1])}: another category, {part.cost:g}"
+        for part in options.one_hot
+    ]
+    said += [f"{_called((part.column,))} follows from {len(part.of)} others" for part in options.sums]
+    return "; ".join([*said, "others stay" if options.others == "none" else "others change, 1 for one unit"])
+
+
+def _called(columns: Sequence[Name]) -> str:
+    named = all(isinstance(each, str) for each in columns)
+    shown = f"{', '.join(map(str, columns[:8]))}{', …' * (len(columns) > 8)}"
+    return shown if named else f"column{'s' * (len(columns) > 1)} {shown}"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from robustplug.api import TaskInfo, finite, to_unit, uniform_like
 
-from .features import TableOptions
+from .features import Rules, TableOptions, described, numbered
 from .nearest import TOLERANCE, Ranged, at_least_single, nearest, widths
 from .scaled import largest
 
@@ -36,16 +36,30 @@ class Table(Ranged):
     def __init__(self, options: TableOptions) -> None:
         super().__init__(options.eps)
         self.options = options
+        # Names of columns become numbers when the task is known.
+        self.known: Rules | None = None
         self.rules: dict[str, Tensor] = {}
 
     def inform(self, info: TaskInfo) -> None:
-        """Check that the columns exist.
+        """Look up the columns.
 
         Raises:
-            ValueError: there are fewer columns.
+            ValueError: there is no column of that name, or there are fewer columns; or two rules are for one.
         """
+        self.known, self.rules = numbered(self.options, info.places), {}
         if info.shape is not None:
             self.bounds_of_columns(torch.zeros(1, *info.shape).flatten(1))
+
+    @property
+    def numbers(self) -> Rules:
+        """Return the rules by numbers of inputs.
+
+        Raises:
+            ValueError: columns have names, and there was no task to look them up in.
+        """
+        if self.known is None:
+            self.known = numbered(self.options, {})
+        return self.known
 
     def bounds_of_columns(self, x: Tensor) -> dict[str, Tensor]:
         """Return cost, step and largest changes of each column, (D,) each, for rows (N, D).
@@ -57,23 +71,20 @@ class Table(Ranged):
         known = self.rules.get("cost")
         if known is not None and len(known) == count and known.device == x.device:
             return self.rules
-        o, most = self.options, torch.inf if self.options.others == "any" else 0.0
+        named, groups, sums = self.numbers
+        most = torch.inf if self.options.others == "any" else 0.0
         rules = {name: torch.full((count,), most) for name in ("up", "down")}
         rules |= {"cost": torch.ones(count), "step": torch.zeros(count)}
-        named = [(part.columns, part) for part in o.feature]
-        groups = [part.columns for part in o.one_hot] + [(part.column, *part.of) for part in o.sums]
-        beyond = [
-            at for columns in [*(columns for columns, _ in named), *groups] for at in columns if at >= count
-        ]
-        if beyond:
-            raise ValueError(f"columns: {max(beyond)} is beyond the last, {count - 1}")
-        for columns, part in named:
-            at = list(columns)
+        still = [at for group in groups for at in group.columns] + [part.column for part in sums]
+        every = [*still, *(at for columns, _ in named for at in columns)]
+        last = max([*every, *(at for part in sums for at in part.of)], default=0)
+        if last >= count:
+            raise ValueError(f"columns: {last} is beyond the last, {count - 1}")
+        for at, part in named:
             limit = torch.inf if part.most is None else part.most
             rules["up"][at] = limit if part.change in ("any", "up") else 0.0
             rules["down"][at] = limit if part.change in ("any", "down") else 0.0
             rules["cost"][at], rules["step"][at] = part.cost, part.step or 0.0
-        still = [at for part in o.one_hot for at in part.columns] + [part.column for part in o.sums]
         rules["up"][still] = rules["down"][still] = 0.0
         self.rules = {name: value.to(x.device) for name, value in rules.items()}
         return self.rules
@@ -107,7 +118,7 @@ class Table(Ranged):
         moved = moved + self._changes(rows - start, start, left)
         share = torch.ones_like(radius, dtype=start.dtype)
         result = self._summed(start, moved)
-        for _ in range(_HALVINGS if self.options.sums else 0):
+        for _ in range(_HALVINGS if self.numbers.sums else 0):
             share = torch.where(self.contains(result, start, radius), share, share / 2)
             result = self._summed(start, self._stepped(moved, share))
         legal = inside | self.contains(result, start, radius)
@@ -120,8 +131,8 @@ class Table(Ranged):
         part = moved * share[:, None]
         whole = (part / step.clamp_min(1e-30) + _CLOSE * part.sign()).trunc() * step
         result = torch.where(step > 0, whole, part)
-        for group in self.options.one_hot:
-            at = list(group.columns)
+        for group in self.numbers.one_hot:
+            at = group.columns
             result[:, at] = torch.where((share > 0.5)[:, None], moved[:, at], 0.0)
         return result
 
@@ -129,8 +140,8 @@ class Table(Ranged):
         """Return the changes of the one-hot groups, (N, D), and what they leave of the budget, (N,)."""
         moved, left = torch.zeros_like(start), radius.clone()
         gains, news = [], []
-        for group in self.options.one_hot:
-            at = list(group.columns)
+        for group in self.numbers.one_hot:
+            at = group.columns
             new, old = rows[:, at].argmax(1), start[:, at].argmax(1)
             gain = rows[:, at].amax(1) - rows[:, at].gather(1, old[:, None])[:, 0]
             gains.append(torch.where(new == old, -torch.inf, gain))
@@ -139,8 +150,8 @@ class Table(Ranged):
             return moved, left
         order = torch.stack(gains, 1).argsort(1, descending=True)
         for place in range(len(gains)):
-            for number, group in enumerate(self.options.one_hot):
-                at = list(group.columns)
+            for number, group in enumerate(self.numbers.one_hot):
+                at = group.columns
                 takes = (order[:, place] == number) & (gains[number] > 0) & (left >= group.cost)
                 target = torch.zeros_like(start[:, at]).scatter(1, news[number][:, None], 1.0)
                 moved[:, at] = torch.where(takes[:, None], target - start[:, at], moved[:, at])
@@ -166,15 +177,13 @@ class Table(Ranged):
     def _summed(self, start: Tensor, moved: Tensor) -> Tensor:
         """Return rows with the changes, and the sums that follow; what does not change keeps its bits."""
         moved = moved.clone()
-        for part in self.options.sums:
-            weights = torch.tensor(
-                part.weights or (1.0,) * len(part.of), device=start.device, dtype=start.dtype
-            )
-            moved[:, part.column] = moved[:, list(part.of)] @ weights
+        for part in self.numbers.sums:
+            weights = torch.tensor(part.weights, device=start.device, dtype=start.dtype)
+            moved[:, part.column] = moved[:, part.of] @ weights
         result, (low, high) = start + moved, self._flat_sides(start)
         # An original and its room may add up to a little more than the range. A sum out of it is refused.
         own = torch.ones(start.shape[1], dtype=torch.bool, device=start.device)
-        own[[part.column for part in self.options.sums]] = False
+        own[[part.column for part in self.numbers.sums]] = False
         result = torch.where(own, result.clamp(low, high), result)
         return torch.where(moved == 0, start, result)
 
@@ -191,17 +200,17 @@ class Table(Ranged):
         slack = slack + digits if x.dtype != rows.dtype else slack
         own = torch.ones(rows.shape[1], dtype=torch.bool, device=x.device)
         spent, legal = torch.zeros_like(radius, dtype=rows.dtype), rows.isfinite().all(1)
-        for group in self.options.one_hot:
-            at = list(group.columns)
+        for group in self.numbers.one_hot:
+            at = group.columns
             own[at] = False
             changed = (delta[:, at] != 0).any(1)
             hot = ((rows[:, at] == 0) | (rows[:, at] == 1)).all(1) & (rows[:, at].sum(1) == 1)
             legal &= ~changed | hot
             spent = spent + changed * group.cost
-        for part in self.options.sums:
+        for part in self.numbers.sums:
             own[part.column] = False
-            weights = torch.tensor(part.weights or (1.0,) * len(part.of), device=x.device, dtype=rows.dtype)
-            of = list(part.of)
+            weights = torch.tensor(part.weights, device=x.device, dtype=rows.dtype)
+            of = part.of
             sizes = rows[:, of].abs() @ weights.abs() + rows[:, part.column].abs()
             error = slack[:, of] @ weights.abs() + slack[:, part.column]
             legal &= (delta[:, of] @ weights - delta[:, part.column]).abs() <= 1e-5 * sizes + error
@@ -221,16 +230,14 @@ class Table(Ranged):
         """Return by how much each column (N, D) raises a linear function at a cost of 1."""
         flat = at_least_single(finite(gradient)).flatten(1).clone()
         rules = self.bounds_of_columns(flat)
-        for part in self.options.sums:
-            weights = torch.tensor(
-                part.weights or (1.0,) * len(part.of), device=flat.device, dtype=flat.dtype
-            )
-            flat[:, list(part.of)] += flat[:, [part.column]] * weights
+        for part in self.numbers.sums:
+            weights = torch.tensor(part.weights, device=flat.device, dtype=flat.dtype)
+            flat[:, part.of] += flat[:, [part.column]] * weights
         slope = flat / rules["cost"]
         allowed = torch.where(flat > 0, rules["up"], rules["down"]) > 0
         slope = torch.where(allowed, slope, 0.0)
-        for group in self.options.one_hot:
-            at = list(group.columns)
+        for group in self.numbers.one_hot:
+            at = group.columns
             slope[:, at] = (flat[:, at] - flat[:, at].mean(1, keepdim=True)) / group.cost
         return slope
 
@@ -264,8 +271,8 @@ class Table(Ranged):
         # The smaller the drawn number, the fewer columns change.
         some = chosen <= chosen.gather(1, chosen.argmin(1, keepdim=True)) + drawn.abs()
         moved = start + drawn * size * some
-        for group in self.options.one_hot:
-            at = list(group.columns)
+        for group in self.numbers.one_hot:
+            at = group.columns
             moved[:, at] = start[:, at] + 2 * drawn[:, at]
         return self.project(moved.view_as(origin), origin, radius)
 
@@ -274,25 +281,9 @@ class Table(Ranged):
         row = torch.zeros(1, *(info.shape or ())).flatten(1)
         rules, wide = self.bounds_of_columns(row), widths(row, info)
         most = (rules["up"].maximum(rules["down"]).minimum(wide) * rules["cost"]).sum()
-        cost = float(most) + sum(part.cost for part in self.options.one_hot)
+        cost = float(most) + sum(part.cost for part in self.numbers.one_hot)
         return cost, f"the cost of all changes that the rules allow, {cost:.4g}"
 
     def described(self) -> str:
         """Return the budget and the rules."""
-        said = [f"changes that cost at most {self.eps:g}"]
-        for part in self.options.feature:
-            name = part.name or f"columns {', '.join(map(str, part.columns[:8]))}"
-            ways = {"any": "any change", "up": "only up", "down": "only down", "none": "no change"}
-            how = ways[part.change]
-            most = "" if part.most is None else f" by at most {part.most:g}"
-            step = "" if part.step is None else f" in steps of {part.step:g}"
-            price = "" if part.change == "none" else f", {part.cost:g} for one unit"
-            said.append(f"{name}: {how}{most}{step}{price}")
-        said += [
-            f"{part.name or part.columns[0]}: another category, {part.cost:g}"
-            for part in self.options.one_hot
-        ]
-        said += [f"column {part.column} follows from {len(part.of)} others" for part in self.options.sums]
-        return "; ".join(
-            [*said, "others stay" if self.options.others == "none" else "others change, 1 for one unit"]
-        )
+        return described(self.options, self.eps)

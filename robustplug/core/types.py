@@ -257,6 +257,11 @@ class TaskInfo:
         return self.classes if self.output_size is None else self.output_size
 
     @property
+    def places(self) -> Mapping[str, Sequence[int]]:
+        """Return the inputs of each column of a table by its name; empty where columns have no names."""
+        return {}
+
+    @property
     def training_indices(self) -> int:
         """Return the number of training indices, which is the size of a memory for each training sample."""
         return self.sizes["train"] if self.pool is None else self.pool

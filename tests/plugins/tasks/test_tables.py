@@ -10,8 +10,10 @@ import torch
 
 import robustplug
 from robustplug.api import DataMissing, Feed, RecipeError, RunError
+from robustplug.plugin.component import Use
+from robustplug.recipe.convert import resolve
 from robustplug.recipe.load import recipe_from_mapping
-from robustplug.subjects.assemble import assemble
+from robustplug.subjects.assemble import assemble, build_vicinity
 from robustplug_tasks.classes import ordinal, table
 from robustplug_tasks.encoding import TableInfo
 from robustplug_tasks.moves import as_json, lines, moved_columns
@@ -242,6 +244,73 @@ def test_moves_are_told_in_the_units_of_the_columns(tmp_path: Path) -> None:
     assert age.up == pytest.approx(2 / 3)
     assert age.sentence() == "+2 years, up in 67%"
     assert (job.column, job.rows, job.sentence()) == ("job", 1, "mostly cook → driver")
+
+
+def named(**more: Any) -> dict[str, Any]:
+    """Return rules that name columns of `ROWS`."""
+    return {
+        "eps": 3.0,
+        "feature": [{"columns": ["age"], "change": "up", "step": 1.0}, {"columns": ["rooms"], "cost": 0.5}],
+        "one_hot": [{"columns": ["job"], "cost": 1.5}],
+        "sums": [{"column": "income", "of": ["rooms"], "weights": [2.0]}],
+        **more,
+    }
+
+
+def test_rules_name_the_columns_of_a_table(tmp_path: Path) -> None:
+    task = table(options(tmp_path))
+    numbers = {
+        "eps": 3.0,
+        "feature": [{"columns": [0], "change": "up", "step": 1.0}, {"columns": [4], "cost": 0.5}],
+        "one_hot": [{"columns": [1, 2, 3], "cost": 1.5}],
+        "sums": [{"column": 5, "of": [4], "weights": [2.0]}],
+    }
+    both = [
+        build_vicinity(resolve(Use("table", rules), "vicinity"), "evaluate.vicinity", task.info)
+        for rules in (named(), numbers)
+    ]
+    origin = next(iter(task.batches("train", Feed()))).x
+    far = origin + torch.tensor([2.3, 0, 0.6, 0, 1.0, 0]) * torch.rand(len(origin), 1)
+    radius = torch.full((len(origin),), 3.0)
+    found = [each.project(far, origin, radius) for each in both]
+    assert bool((found[0] != origin).any())
+    assert torch.equal(*found)
+    said = both[0].described()
+    assert "age: only up in steps of 1" in said
+    assert "job: another category, 1.5" in said
+    assert "income follows from 1 others" in said
+    # On a task whose columns have other places, the same rules are for those.
+    other = table(options(tmp_path, features=("job", "income", "rooms", "age")))
+    both[0].inform(other.info)
+    assert both[0].numbers.one_hot[0].columns == [0, 1, 2]
+    assert both[0].numbers.sums[0].column == 3
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (named(feature=[{"columns": ["agee"]}]), 'no column "agee"; did you mean "age"'),
+        (named(feature=[{"columns": ["x"]}]), 'no column "x"; there are age, job, rooms, income'),
+        (named(feature=[{"columns": ["age", 0]}]), "column 0 has two rules"),
+        (named(one_hot=[{"columns": ["rooms"]}], feature=[], sums=[]), "a one-hot feature has at least two"),
+        (named(sums=[{"column": "income", "of": ["job"]}], one_hot=[]), '"job" has categories'),
+        (named(sums=[{"column": "income", "of": ["income"]}]), "other columns than the sum itself"),
+    ],
+)
+def test_names_that_do_not_fit_a_table_are_refused(rules: dict[str, Any], said: str, tmp_path: Path) -> None:
+    info = table(options(tmp_path)).info
+    with pytest.raises(RecipeError, match=said):
+        build_vicinity(resolve(Use("table", rules), "vicinity"), "evaluate.vicinity", info)
+
+
+def test_names_need_a_task_that_has_some() -> None:
+    info = robustplug.build("task", "digits").info
+    with pytest.raises(RecipeError, match='"age" is a name, and the columns of the task have none'):
+        build_vicinity(resolve(Use("table", named()), "vicinity"), "evaluate.vicinity", info)
+    vicinity = robustplug.build("vicinity", "table", **named())
+    rows = torch.zeros(2, 6)
+    with pytest.raises(ValueError, match='"age" is a name'):
+        vicinity.contains(rows, rows, torch.ones(2))
 
 
 @pytest.mark.slow
