@@ -65,7 +65,7 @@ def lasting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def shared(out: Path, does: Callable[[Part, Relay], object], parts: int = 2) -> dict[str, Any]:
-    Here.does = staticmethod(does)  # type: ignore[assignment]
+    Here.does = staticmethod(does)
     sharing, _ = sharing_of("here", parts, [])
     assert sharing is not None
     return share(sharing, "evaluate", "net.safetensors", {}, {}, out)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from robustplug.recipe.study import read_study
+from robustplug.runs.folder import write_json
 from robustplug.studies import study as studies
 from robustplug.studies.study import SilentStudy, run_study
 from robustplug.studies.work import Commands
@@ -21,11 +22,10 @@ def test_the_result_is_written_twenty_times_at_most_until_all_runs_are_done(
     runs: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained, written = list[Path](), list[int]()
-    write = studies.write_json
 
     def count(path: Path, body: Any) -> None:
         written.append(len(trained))
-        write(path, body)
+        write_json(path, body)
 
     monkeypatch.setattr(studies, "write_json", count)
     commands = Commands(train=lambda recipe, out, **_: trained.append(out), evaluate=print, audit=print)
