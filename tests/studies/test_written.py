@@ -10,6 +10,7 @@ import pytest
 
 from robustplug.recipe.study import read_study
 from robustplug.runs.folder import write_json
+from robustplug.studies import study as studies
 from robustplug.studies.study import SilentStudy, run_study
 from robustplug.studies.work import Commands
 
@@ -26,7 +27,7 @@ def test_the_result_is_written_twenty_times_at_most_until_all_runs_are_done(
         written.append(len(trained))
         write_json(path, body)
 
-    monkeypatch.setattr("robustplug.studies.study.write_json", count)
+    monkeypatch.setattr(studies, "write_json", count)
     commands = Commands(train=lambda recipe, out, **_: trained.append(out), evaluate=print, audit=print)
     found = read_study(study(case("only", {}), seeds=list(range(runs))))
     run_study(found, tmp_path / "study", commands, SilentStudy())
