@@ -29,6 +29,7 @@ from torch import Tensor, nn
 import robustplug
 
 SAMPLES, EPOCHS, SLACK = 200, 10, 0.01
+COMMAND = "python benchmarks/threats.py --out benchmarks/threats.json --page docs/threats.md"
 Other = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -319,13 +320,34 @@ def _best(accuracies: Mapping[str, Sequence[float]]) -> tuple[str, float] | None
     return min(means.items(), key=lambda pair: pair[1]) if means else None
 
 
-def page(found: Mapping[str, Measured], seeds: int, count: int) -> str:
-    """Return the table as a page of the docs."""
-    lines = [
+def as_json(found: Mapping[str, Measured], seeds: int, count: int) -> str:
+    """Return what was measured as text, from which `from_json` makes it again."""
+    table = {"seeds": seeds, "samples": count, "threats": {name: asdict(row) for name, row in found.items()}}
+    return json.dumps(table, indent=1) + "\n"
+
+
+def from_json(text: str) -> tuple[dict[str, Measured], int, int]:
+    """Return what was measured, the number of seeds, and that of samples."""
+    table = json.loads(text)
+    found = {name: Measured(**row) for name, row in table["threats"].items()}
+    return found, table["seeds"], table["samples"]
+
+
+def page(found: Mapping[str, Measured], seeds: int = 0, count: int = 0) -> str:
+    """Return the table as a page of the docs; without anything measured, a page that says so."""
+    head = [
         "# Attacks in each threat model, beside those of other libraries",
         "",
-        "Accuracy of networks on the digits, trained with PGD in L∞, under the best attack of each side: "
-        f"mean of {seeds} seeds, {count} test samples. Made by `python benchmarks/threats.py`.",
+        "Accuracy of networks on the digits, trained with PGD in L∞, under the best attack of each side, at "
+        "equal passes.",
+        f"Made by `{COMMAND}`.",
+        "",
+    ]
+    if not found:
+        return "\n".join([*head, "Not measured yet.", ""])
+    lines = [
+        *head,
+        f"Mean of {seeds} seeds, {count} test samples.",
         "",
         "| threat model | ours | accuracy | passes | other | accuracy | passes |",
         "|---|---|---|---|---|---|---|",
@@ -361,15 +383,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
+    if unknown := sorted(set(options.threats) - set(ROWS)):
+        parser.error(f"no threat model {unknown[0]!r}; there are {', '.join(ROWS)}")
+    if min(options.seeds, options.samples) < 1:
+        parser.error("--seeds and --samples are at least 1")
     warnings.simplefilter("ignore")
     found = measure(options.threats, options.seeds, options.samples)
     text = page(found, options.seeds, options.samples)
     if options.out is not None:
-        options.out.write_text(
-            json.dumps({name: asdict(row) for name, row in found.items()}, indent=1) + "\n"
-        )
+        options.out.write_text(as_json(found, options.seeds, options.samples), encoding="utf-8")
     if options.page is not None:
-        options.page.write_text(text)
+        options.page.write_text(text, encoding="utf-8")
     print(text)
     if behind := weaker(found):
         sys.exit(f"weaker than another library: {', '.join(behind)}")

@@ -50,7 +50,12 @@ def beyond(logits: Tensor, labels: Tensor, within: int) -> Tensor:
 
 
 def label_margin(logits: Tensor, labels: Tensor, only: int | None = None) -> Tensor:
-    """Return max over the labels of −(2y − 1) z, (N,): above 0 means that a label is wrong.
+    """Return max over the labels of −(2y − 1) z, (N,): above 0, some label is wrong; below 0, none is.
+
+    At 0, a label that is there is wrong, and one that is not there is right. A point breaks "any" label if
+    and only if this maximum says so. Its gradient is that of the label nearest to wrong at the point itself:
+    ascent may stay with one label where another would break, so it bounds robustness from above, as every
+    attack does, and an attack on each label by itself may find more.
 
     Args:
         logits, labels: (N, L); labels are 0 or 1.
@@ -96,7 +101,10 @@ class BinaryCrossEntropy:
 
 
 class LabelMargin:
-    """The margin of the label that is nearest to being wrong, or of the one that counts for the task."""
+    """The margin of the label that is nearest to being wrong, or of the one that counts for the task.
+
+    See `label_margin`: exact as a criterion for "any" label, and greedy among labels as a goal of ascent.
+    """
 
     def __init__(self, options: object) -> None:
         pass

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from threats import ROWS, Measured, page, weaker
+from threats import ROWS, Measured, as_json, from_json, page, weaker
 
 from robustplug.api import Cost, Use, build
 from robustplug.plugin.host import registry
 from robustplug.recipe.clashes import misfit
 from robustplug.recipe.convert import resolve
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -35,3 +39,12 @@ def test_the_page_shows_the_best_of_each_side_and_what_failed() -> None:
     found["linf"].others["c"] = [0.4, 0.4]
     assert weaker(found) == ["linf"]
     assert weaker({"l1": Measured({}, {"c": [0.1]})}) == ["l1"]
+
+
+def test_the_page_of_the_docs_is_made_of_what_was_measured() -> None:
+    found = {"l0": Measured({"a": [0.5]}, {}, {"a": 7}, {"d": "ImportError: no d"})}
+    assert from_json(as_json(found, 2, 10)) == (found, 2, 10)
+    kept = ROOT / "benchmarks" / "threats.json"
+    made = page(*from_json(kept.read_text(encoding="utf-8"))) if kept.exists() else page({})
+    assert (ROOT / "docs" / "threats.md").read_text(encoding="utf-8") == made
+    assert "Not measured yet." in page({})

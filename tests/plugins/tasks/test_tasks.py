@@ -68,6 +68,14 @@ def test_several_labels_are_right_all_together_or_one_alone() -> None:
     assert pooled["F1"].mean == pytest.approx(100 * (0.8 + 1 + 0.8) / 3)
     assert label_margin(output, y).tolist() == [-1, 1, 1]
     assert label_margin(output, y, 0).tolist() == [-1, 1, -1]
+    # Whether any label is wrong is what the sign says, and at 0 whether that label is there.
+    logits, there = (
+        torch.tensor([[0.0, -1.0], [0.0, -1.0], [2.0, -1.0]]),
+        torch.tensor([[0.0, 0], [1, 0], [0, 0]]),
+    )
+    pair = MultiLabelTask({"test": (x, there)}, names=("a", "b"), bounds=(-9.0, 9.0))
+    assert label_margin(logits, there).tolist() == [0, 0, 2]
+    assert pair.score(view(x, there), logits).tolist() == [True, False, False]
     with pytest.raises(ValueError, match="no label 'd'; \"any\", or one of a, b, c"):
         MultiLabelTask({"test": (x, y)}, names=names, success="d")
     with pytest.raises(ValueError, match="row 1 has 2 for 'b'"):
