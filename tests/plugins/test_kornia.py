@@ -19,8 +19,8 @@ from robustplug.recipe.errors import RecipeError
 
 COLOUR = TaskInfo({}, (3, 12, 12), 4)
 GREY = TaskInfo({}, (1, 8, 8), 10)
-SHIFT = {"name": "RandomAffine", "degrees": 20.0, "translate": [0.2, 0.2], "p": 1.0}
-BLUR = {"name": "GaussianBlur2d", "kernel_size": [3, 3], "sigma": [0.8, 0.8]}
+SHIFT: dict[str, Any] = {"name": "RandomAffine", "degrees": 20.0, "translate": [0.2, 0.2], "p": 1.0}
+BLUR: dict[str, Any] = {"name": "GaussianBlur2d", "kernel_size": [3, 3], "sigma": [0.8, 0.8]}
 
 
 def test_without_kornia_the_error_says_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_draws_of_a_random_transformation_are_kept_for_every_image(kornia: Any) 
     shares = []
     for number in range(3):
         rows = []
-        for image in x.split(1):
+        for image in torch.split(x, 1):
             with isolated(robustplug.api.derive(1, "kornia", number)):
                 rows.append(affine(image))
         shares.append(model.model(torch.cat(rows)).softmax(1))
