@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import threats
 from threats import ROWS, Measured, as_json, from_json, page, weaker
 
 from robustplug.api import Cost, Use, build
@@ -48,3 +51,26 @@ def test_the_page_of_the_docs_is_made_of_what_was_measured() -> None:
     made = page(*from_json(kept.read_text(encoding="utf-8"))) if kept.exists() else page({})
     assert (ROOT / "docs" / "threats.md").read_text(encoding="utf-8") == made
     assert "Not measured yet." in page({})
+
+
+def test_the_command_writes_both_files_and_names_what_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def measured(names: list[str], seeds: int, count: int) -> dict[str, Measured]:
+        asked.append((names, seeds, count))
+        return {name: Measured({"a": [0.5]}, {"b": [0.6]}, {"a": 7, "b": 8}) for name in names}
+
+    monkeypatch.setattr(threats, "measure", measured)
+    out, made = tmp_path / "t.json", tmp_path / "t.md"
+    files = ["--out", str(out), "--page", str(made)]
+    monkeypatch.setattr(sys, "argv", ["threats.py", "l0", "--seeds", "1", "--samples", "4", *files])
+    threats.main()
+    assert asked == [(["l0"], 1, 4)]
+    assert made.read_text(encoding="utf-8") == page(*from_json(out.read_text(encoding="utf-8")))
+    assert "| l0 | a | 50.0% | 7 | b | 60.0% | 8 |" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["threats.py", "l3"])
+    with pytest.raises(SystemExit):
+        threats.main()
+    assert "no threat model 'l3'; there are linf, l2" in capsys.readouterr().err
