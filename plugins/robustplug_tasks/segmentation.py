@@ -222,8 +222,7 @@ def _numbers(archive: Mapping[str, Any], name: str) -> Any:
     try:
         found = archive[name]
     except ValueError as error:
-        why = f"the array {name} is damaged, or holds Python objects, which are not unpickled"
-        raise Unreadable(f"cannot be read: {why}: save arrays of numbers") from error
+        raise Unreadable.of(error, f"the array {name}") from error
     # An entry of an archive that is no array comes as bytes.
     if not isinstance(found, np.ndarray):
         raise Unreadable(f"cannot be read: {name} is no array")

@@ -39,11 +39,10 @@ def read_mask(path: str) -> Tensor:
     try:
         with open_file(Path(path).expanduser()) as file:
             found = np.load(file, allow_pickle=False)
-    except (OSError, EOFError, Unreadable, ValueError) as error:
-        why = str(error)
-        if "pickle" in why:
-            why = "it is damaged, or holds Python objects, which are not unpickled: save an array of booleans"
-        raise ValueError(f"file: {path} cannot be read: {why}") from error
+    except Unreadable as error:
+        raise ValueError(f"file: {path} {error}") from error
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"file: {path} {Unreadable.of(error, save='an array of booleans')}") from error
     if not isinstance(found, np.ndarray) or found.dtype != np.bool_ or found.nbytes > _LARGEST:
         raise ValueError(
             f"file: {path} holds no booleans; save them with numpy.save(FILE, mask.astype(bool))"

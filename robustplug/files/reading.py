@@ -23,6 +23,20 @@ _KINDS = (
 class Unreadable(ValueError):
     """A file cannot be read or believed; the message is a clause that follows the name of the file."""
 
+    @classmethod
+    def of(cls, error: Exception, what: str = "it", save: str = "arrays of numbers") -> Unreadable:
+        """Return what the error of a library that reads arrays means to whoever wrote the file.
+
+        Args:
+            error: what was raised; NumPy's about pickles says that something was switched off.
+            what: what is unreadable, in the words of the file's author.
+            save: what to save in the place of Python objects.
+        """
+        why = str(error) or type(error).__name__
+        if "pickle" in why or "Python objects" in why:
+            why = f"{what} is damaged, or holds Python objects, which are not unpickled: save {save}"
+        return cls(f"cannot be read: {why}")
+
 
 def is_file(path: str | Path) -> bool:
     """Return whether a path leads to a regular file; unlike Path.is_file, also of names that are too long."""

@@ -98,9 +98,12 @@ def _inside(use: Use) -> Iterator[tuple[KeyPath, Use]]:
 
 
 def methods_of_runs(use: Use) -> list[Any]:
-    """Return the tables of the methods of the runs that the options of a resolved component name."""
+    """Return the tables of the methods of the runs that the options of a resolved component name.
+
+    Runs that are gone, such as since an evaluation began, are left out.
+    """
     stored = [Path(folder) / "recipe.toml" for _, folder in _folders(use, ())]
-    return [parse(read_text(path), str(path)).get("method") for path in stored]
+    return [parse(read_text(path), str(path)).get("method") for path in stored if is_file(path)]
 
 
 def starting_from(recipe: Recipe, starts: Mapping[str, str]) -> Recipe:

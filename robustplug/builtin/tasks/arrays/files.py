@@ -62,12 +62,8 @@ def loaded(file: Path, read: Callable[[], Loaded]) -> Loaded:
             open_file(file).close()
         return read()
     except Exception as error:  # each format has its own errors for damaged files
-        if isinstance(error, Unreadable):
-            raise BrokenData(f"{file} {error}") from error
-        why = str(error) or type(error).__name__
-        if "pickle" in why or "Python objects" in why:
-            why = "it is damaged, or holds Python objects, which are not unpickled: save arrays of numbers"
-        raise BrokenData(f"{file} cannot be read: {why}") from error
+        why = error if isinstance(error, Unreadable) else Unreadable.of(error)
+        raise BrokenData(f"{file} {why}") from error
 
 
 def read_npz(file: Path, options: ArraysOptions) -> Parts:
