@@ -38,16 +38,10 @@ class KorniaOptions(LibraryOptions):
 
 @dataclass(frozen=True)
 class KorniaModelOptions(KorniaOptions):
-    """Options of the model `kornia`.
+    """Options of the model `kornia`: those of the wrapper, and a model.
 
     Attributes:
-        name: name of a class of kornia.augmentation, kornia.filters or kornia.enhance, for example
-            "GaussianBlur2d".
-        draws: of a random transformation, the number of draws, the same for every image, over which the
-            model's probabilities are averaged; None for one that is not random.
-        seed: seed of these draws.
         model: the model behind the transformation.
-        arguments: arguments of the constructor, by kornia's own names.
     """
 
     model: Annotated[Use, "model"] = use("small-cnn")
