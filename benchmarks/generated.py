@@ -1,7 +1,7 @@
 """Generate extra training samples as SMOTE does, for the task `mix`: points between neighbours of a class.
 
     python benchmarks/generated.py --task digits --out generated-digits.npz
-    python benchmarks/generated.py --task mnist --train-samples 1000 --out generated-mnist.npz
+    python benchmarks/generated.py --task mnist --train-samples 4000 --out generated-mnist.npz
 
 The samples lie between training samples alone, so that they say nothing of the validation and test samples.
 The file has the arrays "image", float32 (N, C, H, W), and "label", int64 (N,); the same seed gives the same.
