@@ -11,8 +11,9 @@ trained for as many epochs as the budget allows, with the same optimizer, schedu
 methods; what its recipe spreads over epochs, such as a warm-up, is spread over these. A row is refused where
 the quantities that show the method's mechanism at work did not move. With --bundled, the recipes are trained
 as they are. With --study, the study of a file is run, whose axis is the recipe, and its finished cells are
-compared with its row `trades`. After an interruption, the same command resumes. --write stores the numbers in
-results.json and writes docs/results.md and the tables of the cards from them.
+compared with its row `trades`; with --methods, only these rows and those that they start from, beside rows
+that were stored before, on any machine. After an interruption, the same command resumes. --write stores the
+numbers in results.json and writes docs/results.md and the tables of the cards from them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from results import Row, Section, Seed, store, table, write
+from results import Row, Section, Seed, read, store, table, write
 
 import robustplug
 from robustplug.recipe.toml.files import bundled_recipes
@@ -240,6 +241,55 @@ def rows_of(folder: Path, studied: Mapping[str, Any], partial: bool = False) -> 
     return rows
 
 
+def chosen(study: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return a study whose one axis has these cases, and those whose networks they start from.
+
+    Raises:
+        SystemExit: it has no such case.
+    """
+    (axis,) = study["axis"]
+    cases = {case["label"]: case for case in axis["case"]}
+    missing = [name for name in names if name not in cases]
+    if missing:
+        raise SystemExit(f"the study has no {', '.join(missing)}; it has {', '.join(cases)}")
+    found, left = set(), list(names)
+    while left:
+        found.add(name := left.pop())
+        left += set(re.findall(r"'cell:recipe=([^']+)'", str(cases[name]))) - found
+    return {**study, "axis": [{**axis, "case": [cases[name] for name in cases if name in found]}]}
+
+
+def agrees(table: Any, recipe: Any) -> bool:
+    """Return whether a recipe has all that a table has."""
+    if isinstance(table, Mapping):
+        return isinstance(recipe, Mapping) and all(
+            agrees(each, recipe.get(key)) for key, each in table.items()
+        )
+    if isinstance(table, list):
+        return isinstance(recipe, list) and len(table) == len(recipe) and all(map(agrees, table, recipe))
+    return bool(table == recipe)
+
+
+def with_stored(rows: Sequence[Row], stored: Sequence[Row], study: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a study in its order, with stored ones that were made by the same study.
+
+    Args:
+        rows: rows that are made now.
+        stored: rows of the same title.
+        study: the tables of the study; a stored row with another model, say, is left out.
+    """
+    cases = {case["label"]: case["set"] for case in study["axis"][0]["case"]}
+    held = {
+        row.name: row
+        for row in stored
+        if row.name in cases
+        and row.epochs == cases[row.name]["train"]["epochs"]
+        and agrees(study["set"], tomllib.loads(row.recipe))
+    }
+    held |= {row.name: row for row in rows}
+    return [held[name] for name in cases if name in held]
+
+
 def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
     """Return the section of the page: what was done, and the numbers."""
     import torch
@@ -248,8 +298,10 @@ def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
     width = f" of width {options.width}" if options.width else ""
     baseline = ""
     if options.study:
-        title, text = described(options, rows)
-        baseline = "trades"
+        title = described(options, rows)[0]
+        stored = [row for each in read() if each.title == title for row in each.rows]
+        rows = with_stored(rows, stored, tomllib.loads(options.study.read_text(encoding="utf-8")))
+        text, baseline = described(options, rows)[1], "trades"
     elif options.bundled:
         title, text = (
             "Recipes as they are bundled",
@@ -303,7 +355,9 @@ def studied(options: argparse.Namespace) -> list[Row]:
     if options.study:
         if options.finished:
             return rows_of(options.out, read_study_body(options.out)[0], partial=True)
-        result = robustplug.study(options.study, out=options.out, processes=options.processes).result
+        study = tomllib.loads(options.study.read_text(encoding="utf-8"))
+        asked = study if options.methods is METHODS else chosen(study, options.methods)
+        result = robustplug.study(asked, out=options.out, processes=options.processes).result
         return rows_of(options.out, result, partial=True)
     base, plan = base_of(options), options.out.with_suffix(".json")
     if not plan.exists():

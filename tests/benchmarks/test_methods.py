@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,6 +72,36 @@ def test_what_is_stored_is_read_back_and_replaces_the_same_title(tmp_path: Path)
     new = section(cat=seeds(3, 4, radius=1.0))
     assert results.store(new, path) == [new]
     assert results.read(path) == [new]
+
+
+def test_a_part_of_a_study_has_the_rows_that_it_starts_from() -> None:
+    study = tomllib.loads((modern.STUDIES / "modern.toml").read_text(encoding="utf-8"))
+    part = methods.chosen(study, ["ard", "trades-extra"])
+    assert [case["label"] for case in part["axis"][0]["case"]] == ["erm", "trades", "trades-extra", "ard"]
+    assert {key: value for key, value in part.items() if key != "axis"} == {
+        key: value for key, value in study.items() if key != "axis"
+    }
+    with pytest.raises(SystemExit, match="has no tradse; it has erm, trades"):
+        methods.chosen(study, ["tradse"])
+
+
+def test_stored_rows_stay_beside_new_ones_only_where_the_study_is_the_same() -> None:
+    case = {"label": "", "set": {"train": {"epochs": 2}}}
+    study = {
+        "set": {"model": {"width": 4}, "evaluate": {"attack": [{"use": "pgd", "steps": 20}]}},
+        "axis": [{"case": [{**case, "label": name} for name in ("erm", "cat", "awp", "hat")]}],
+    }
+    recipe = '[model]\nwidth = 4\ndepth = 1\n[evaluate]\nattack = [{ use = "pgd", steps = 20, restarts = 1 }]'
+    old = {
+        "awp": results.Row("awp", recipe, 2, seeds(1)),
+        "erm": results.Row("erm", recipe, 2, seeds(1)),
+        "wider": results.Row("cat", recipe.replace("width = 4", "width = 8"), 2, seeds(1)),
+        "stronger": results.Row("cat", recipe.replace("steps = 20", "steps = 50"), 2, seeds(1)),
+        "longer": results.Row("cat", recipe, 3, seeds(1)),
+        "gone": results.Row("sprout", recipe, 2, seeds(1)),
+    }
+    new = [results.Row("hat", recipe, 2, seeds(5)), results.Row("erm", recipe, 2, seeds(6))]
+    assert methods.with_stored(new, list(old.values()), study) == [new[1], old["awp"], new[0]]
 
 
 def test_a_section_says_which_rows_beat_its_baseline() -> None:
