@@ -55,13 +55,14 @@ def training_samples(task: dict[str, Any]) -> tuple[Tensor, Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--task", required=True, help="name of the task whose training samples are used")
+    parser.add_argument("--path", help="its file, for the task arrays")
     parser.add_argument("--train-samples", type=int, help="number of them (default: all)")
     parser.add_argument("--count", type=int, default=5000, help="number of samples to generate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     few = {"train_samples": options.train_samples} if options.train_samples else {}
-    task = {"use": options.task, **few}
+    task = {"use": options.task, **few, **({"path": options.path} if options.path else {})}
     rng = torch.Generator().manual_seed(options.seed)
     x, y = smote(*training_samples(task), options.count, rng)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -129,7 +129,7 @@ def task_for(row: str, plan: Plan) -> Mapping[str, Any]:
     """Return the table of a row's task under a plan."""
     if row not in EXTRA:
         return plan.task
-    name = plan.task["use"]
+    name = Path(plan.task.get("path", plan.task["use"])).stem
     return {
         "use": "mix",
         "share": EXTRA[row],
@@ -270,9 +270,10 @@ PLANS: dict[str, Plan] = {
     "modern-cifar10-subset": Plan(
         "The methods of today at one cost, on 2,000 images of CIFAR-10: an evening on two cores.\n"
         f"{WRITTEN}about 330 passes per sample.\n"
-        "Before: python benchmarks/generated.py --task cifar10 --train-samples 2000 \\\n"
-        "    --out generated-cifar10.npz",
-        {"use": "cifar10", "train_samples": 2000, "augment": False},
+        "Before: python benchmarks/cifar_subset.py FOLDER --train 2000 --test 1000 --out cifar10-subset.npz\n"
+        "    python benchmarks/generated.py --task arrays --path cifar10-subset.npz \\\n"
+        "    --out generated-cifar10-subset.npz",
+        {"use": "arrays", "path": "cifar10-subset.npz"},
         {"use": "small-cnn", "width": 8},
         "8/255",
         (0, 1, 2),

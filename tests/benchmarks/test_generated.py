@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import cifar_subset
 import generated
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 
 def test_a_sample_is_between_two_neighbours_of_its_class() -> None:
@@ -40,3 +42,30 @@ def test_the_file_is_made_of_training_samples_alone(tmp_path: Path, monkeypatch:
     assert first["label"].dtype == np.int64
     x, _ = generated.training_samples({"use": "digits"})
     assert len(x) == 1797 - 360 - 180
+
+
+def test_a_part_of_cifar_is_the_pixels_of_different_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = iter(range(200))
+    for split, count in (("train", 20), ("test", 6)):
+        for name in ("cat", "ship"):
+            (tmp_path / "all" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.full((32, 32, 3), next(value), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "all" / split / name / f"{number}.png")
+    part = tmp_path / "part.npz"
+    arguments = [str(tmp_path / "all"), "--train", "10", "--test", "4", "--out", str(part)]
+    monkeypatch.setattr(sys, "argv", ["cifar_subset.py", *arguments])
+    cifar_subset.main()
+    found = np.load(part)
+    assert found["x_train"].shape == (10, 3, 32, 32)
+    assert found["x_train"].dtype == np.uint8
+    # Images of each class have values of their own, in the order in which they were written.
+    for split, edge in (("train", 20), ("test", 46)):
+        values = found[f"x_{split}"][:, 0, 0, 0].astype(int)
+        assert len(set(values)) == len(values)
+        assert np.array_equal(found[f"y_{split}"], values >= edge)
+    assert {int(each) for each in found["y_test"]} == {0, 1}
+    x, _ = generated.training_samples({"use": "arrays", "path": str(part)})
+    assert len(x) == 10
