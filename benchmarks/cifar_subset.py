@@ -9,13 +9,15 @@ class. The images are drawn without replacement, with the same seed for everyone
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from gpu_parts.cifar import read
 
-from robustplug.api import Feed
+from robustplug.api import Feed, Split
 
 
 def main() -> None:
@@ -27,8 +29,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     task, rng = read(options.folder, workers=0), torch.Generator().manual_seed(options.seed)
-    arrays = {}
-    for split, most in (("train", options.train), ("validation", options.test), ("test", options.test)):
+    arrays: dict[str, Any] = {}
+    parts: Mapping[Split, int] = {"train": options.train, "validation": options.test, "test": options.test}
+    for split, most in parts.items():
         batches = list(task.batches(split, Feed(batch_size=500)))
         y = torch.cat([batch.y for batch in batches])
         chosen = torch.randperm(len(y), generator=rng)[:most]
@@ -36,7 +39,7 @@ def main() -> None:
         # They were divided by 255.
         arrays |= {f"x_{split}": (255 * x).round().to(torch.uint8).numpy(), f"y_{split}": y[chosen].numpy()}
     np.savez(options.out, **arrays)
-    sizes = ", ".join(f"{len(arrays[f'y_{split}'])} {split}" for split in ("train", "validation", "test"))
+    sizes = ", ".join(f"{len(arrays[f'y_{split}'])} {split}" for split in parts)
     print(f"{options.out}: {sizes}")
 
 

@@ -103,11 +103,11 @@ def study(
 
 
 def _list(known: Study, folder: Path) -> None:
-    from ..studies.outcome import look, runs_of
+    from ..studies.seen import glance
 
     lines = []
-    for run in runs_of(known, folder):
-        outcome = look(known, run)
+    for outcome in glance(known, folder):
+        run = outcome.run
         lines.append(f"{run.folder}: {outcome.status}{f' ({outcome.reason})' if outcome.reason else ''}")
         for key, value in {**run.cell.changes, "seed": run.seed}.items():
             lines.append(f"  {key} = {json.dumps(value, ensure_ascii=False)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ from ..plugin.options import parse_fraction
 from .errors import Finding, KeyPath, dotted
 from .toml.overrides import parse_key
 
+# Longer folder names are cut: file systems allow 255 bytes, and files in the folder need some.
+_LONGEST = 120
 # Keys that the study itself sets in each cell, so that no axis may change them.
 _RESERVED = {
     "name": "is set in each cell by the study",
@@ -263,3 +267,14 @@ def _written(change: Change) -> set[tuple[str, ...]]:
             found |= {key for key, _ in inner}
             todo += inner
     return found
+
+
+def slug_of(pairs: Sequence[tuple[str, str]], taken: set[str]) -> str:
+    """Return a folder name for a cell, unique even on case-insensitive file systems."""
+    text = "_".join(f"{axis}-{label}" for axis, label in pairs)
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")
+    if slug.casefold() in taken or len(slug) > _LONGEST or (pairs and not slug):
+        # A hash of the labels, not a count: cells that are added later do not change other folders.
+        slug = f"{slug[: _LONGEST - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    taken.add(slug.casefold())
+    return slug

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 from ..plugin.component import Use, slot_of, use
 from ..plugin.options import Seed
-from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis
+from .axes import AxisOptions, Change, VariedAxis, collected, double_writes, read_axis, slug_of
 from .clashes import threat_in
 from .errors import Finding, KeyPath, Problem, RecipeError, dotted
 from .load import finish, read_suite, recipe_converter
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from ..plugin.registry import Registry
 
 Converter: TypeAlias = Callable[[Mapping[str, Any]], tuple[Recipe | None, list[Finding]]]
-
-# Longer folder names are cut: file systems allow 255 bytes, and files in the folder need some.
-_LONGEST = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +126,7 @@ class Study:
         suite_name: name of that suite; "" for none.
         audit: whether to audit every cell as well.
         launcher: where the runs are carried out, resolved.
+        written: the tables of the study, and of its base, as they are written.
     """
 
     name: str
@@ -142,6 +138,7 @@ class Study:
     suite_name: str = ""
     audit: bool = False
     launcher: Use = field(default_factory=lambda: Use("local"))
+    written: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
 
 
 def read_study(
@@ -230,6 +227,7 @@ def convert_study(
         *suite,
         audit=options.audit,
         launcher=options.launcher,
+        written=(data, {} if base is None else base.data),
     ), []
 
 
@@ -296,7 +294,7 @@ def _cells(
         changes = sorted(
             [*common, *(change for case in chosen for change in case.changes)], key=lambda item: len(item.key)
         )
-        slug = _slug(pairs, taken)
+        slug = slug_of(pairs, taken)
         named = {"name": run_name(slug, seed), "seed": seed}
         read = functools.partial(_read_cell, base, changes, named, convert)
         recipe, found = None, list[Finding]()
@@ -361,17 +359,6 @@ def _placed(problem: Finding, changed: Sequence[tuple[KeyPath, Change]], base: _
 def run_name(slug: str, seed: int) -> str:
     """Return the name of the run of a cell with a seed, and of its folder."""
     return f"{slug}_seed-{seed}" if slug else f"seed-{seed}"
-
-
-def _slug(pairs: Sequence[tuple[str, str]], taken: set[str]) -> str:
-    """Return a folder name for a cell, unique even on case-insensitive file systems."""
-    text = "_".join(f"{axis}-{label}" for axis, label in pairs)
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")
-    if slug.casefold() in taken or len(slug) > _LONGEST or (pairs and not slug):
-        # A hash of the labels, not a count: cells that are added later do not change other folders.
-        slug = f"{slug[: _LONGEST - 9]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    taken.add(slug.casefold())
-    return slug
 
 
 def _read_suite(

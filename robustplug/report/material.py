@@ -9,12 +9,12 @@ from typing import Any
 
 from ..core.types import Result
 from ..errors import RunError
-from ..evaluation.audit.audit import NAME as AUDIT
 from ..files.reading import Unreadable, is_file, parse_json, read_bytes
 from ..files.seals import parsed
 from ..runs.folder import ENVIRONMENT, MANIFEST, METRICS, RECIPE, RESULT, holds_run, is_finished
 from ..runs.manifest import digest_of, read_manifest
 from ..runs.result_file import (
+    AUDIT,
     Stored,
     evaluation_file,
     note_on_seals,

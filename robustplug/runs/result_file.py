@@ -21,6 +21,8 @@ from .folder import EVALUATIONS, RESULT, holds_run, json_text, put_aside, write_
 from .manifest import record, run_id
 from .result_types import StoredResult, StoredRow
 
+# Name of the result of an audit.
+AUDIT = "audit"
 # Results of format 2 carry no seal.
 FORMAT, UNSEALED = 3, 2
 

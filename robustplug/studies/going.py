@@ -18,6 +18,7 @@ from .launchers.jobs import JobFiles
 from .launchers.protocol import JobState
 from .messages import Attack, Batch, Begin, Epoch, Failed, Message
 from .outcome import Outcome, look, runs_of
+from .seen import glance
 
 if TYPE_CHECKING:
     from ..recipe.study import Study
@@ -143,13 +144,17 @@ def going_of(study: Study, folder: Path) -> Going:
     return Going.of(folder, [run.folder.name for run in runs_of(study, folder)])
 
 
-def looked(study: Study, folder: Path) -> tuple[list[Outcome], Going]:
+def with_going(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> tuple[list[Outcome], Going]:
     """Return the state of each run of a study, and the jobs that go on.
+
+    Args:
+        study: the study.
+        folder: its folder.
+        outcomes: the state of each run, as it was just seen.
 
     Raises:
         RecipeError, RunError: the launcher of submitted jobs cannot be asked.
     """
-    outcomes = [look(study, run) for run in runs_of(study, folder)]
     going = Going.of(folder, [each.run.folder.name for each in outcomes if each.status != "finished"])
     # A job may have ended between the two looks.
     again = [each.run.folder.name in going.ended for each in outcomes]
@@ -179,12 +184,11 @@ def standings(study: Study, folder: Path) -> tuple[list[Standing], str]:
     Raises:
         RecipeError: the launcher of the jobs is not installed, or its options are not valid any more.
     """
-    files, problem = JobFiles(folder), ""
+    files, problem, outcomes, going = JobFiles(folder), "", glance(study, folder), Going(folder)
     try:
-        outcomes, going = looked(study, folder)
+        outcomes, going = with_going(study, folder, outcomes)
     except RunError as error:
         # The folder may be read elsewhere than where the jobs were submitted.
-        outcomes, going = [look(study, run) for run in runs_of(study, folder)], Going(folder)
         problem = str(error)
     found = []
     for each in outcomes:

@@ -18,7 +18,7 @@ from ..recipe.toml.started import starting_from, starts_of
 from ..recipe.write import digest, options_to_mapping, use_to_mapping
 from ..runs.choose import differences, stored_recipe
 from ..runs.folder import holds_run, is_finished
-from ..runs.result_file import Stored, evaluation_file, read_result
+from ..runs.result_file import AUDIT, Stored, evaluation_file, read_result
 from .stored import RUNS
 
 if TYPE_CHECKING:
@@ -125,9 +125,6 @@ def look(study: Study, run: Run) -> Outcome:
         return Outcome(run, "another recipe", reason)
     if not is_finished(run.folder):
         return Outcome(run, "unfinished")
-    # Only now: a list of many runs that did not start need not load torch.
-    from ..evaluation.audit.audit import NAME as AUDIT
-
     damaged: list[str] = []
     own = _read(run, "", damaged)
     if own is None:
@@ -157,8 +154,6 @@ def look(study: Study, run: Run) -> Outcome:
 
 def asked_of(study: Study) -> list[str]:
     """List the results that the study requires of a run besides its own."""
-    from ..evaluation.audit.audit import NAME as AUDIT
-
     return [*([study.suite_name] if study.suite else []), *([AUDIT] if study.audit else [])]
 
 
@@ -179,7 +174,6 @@ def _current(study: Study, run: Run, name: str, damaged: list[str]) -> Stored | 
 
     A result with other rows, samples, seed or threat model does not meet the study.
     """
-    from ..evaluation.audit.audit import NAME as AUDIT
     from ..evaluation.results import evaluation_digest
     from ..subjects.assemble import threat_of
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from ..core.reporting import Reporter, Silent, Warns
 from ..errors import Interrupted, RunError
-from ..evaluation.audit.audit import NAME as AUDIT
 from ..files.reading import Unreadable, read_bytes
 from ..files.seals import digest
 from ..plugin.component import Use
@@ -24,7 +23,7 @@ from ..recipe.toml.overrides import apply_override
 from ..recipe.write import use_to_mapping
 from ..runs.folder import holds_run, write_text, writing
 from ..runs.lock import locked
-from ..runs.result_file import make_room, note_in_result, read_sealed, write_result
+from ..runs.result_file import AUDIT, make_room, note_in_result, read_sealed, write_result
 from .following import Hearer, follow
 from .going import Going
 from .launchers.jobs import JobFiles

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.reporting import Reporter, Silent
 from ..errors import Interrupted, RunError
-from ..evaluation.audit.audit import NAME as AUDIT
 from ..files.reading import Unreadable, read_json
 from ..recipe.write import recipe_to_mapping, use_to_mapping
 from ..runs.folder import (
@@ -27,12 +26,13 @@ from ..runs.folder import (
     writing,
 )
 from ..runs.lock import locked
-from ..runs.result_file import seal_result
+from ..runs.result_file import AUDIT, seal_result
 from .following import Hearer, follow
-from .going import looked
+from .going import with_going
 from .launchers.jobs import JobFiles
 from .launchers.local import Local
-from .outcome import Outcome, Run, asked_of, look
+from .outcome import Outcome, Run, asked_of, look, runs_of
+from .seen import note_finished
 from .work import Commands, Failure, Job, carry_out
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ FAILURE = "failure.txt"
 _REWRITTEN = 20
 # What a study leaves in its folder, also when it is killed.
 _OWN = re.compile(
-    r"runs|report|jobs|result\.json|result-damaged(-\d+)?\.json|\.lock(\.exists)?|\.result\.json\.\d+\.tmp"
+    r"runs|report|jobs|seen\.jsonl|result\.json|result-damaged(-\d+)?\.json|\.lock(\.exists)?|\.result\.json\.\d+\.tmp"
 )
 
 
@@ -169,7 +169,7 @@ def run_study(
     with locked(folder) if submit else contextlib.nullcontext():
         if submit:
             _put_damaged_aside(folder)
-        outcomes, going = looked(study, folder)
+        outcomes, going = with_going(study, folder, [look(study, run) for run in runs_of(study, folder)])
         with going.followed_by(study.launcher if submit else None, _use_gpus(outcomes)) as launcher:
             running = _Running(study, folder, outcomes, reporter, launcher)
             waiting = sum(each.status not in ("finished", "another recipe") for each in outcomes)
@@ -267,6 +267,8 @@ class _Running:
     def done(self, at: int, failure: Failure | None) -> None:
         """Note how a run ended; result.json is not written anew for each of many."""
         self.outcomes[at] = _ended(self.study, self.outcomes[at].run, failure)
+        if self.outcomes[at].status == "finished":
+            note_finished(self.study, self.folder, self.outcomes[at].run)
         self._unwritten += 1
         if self._unwritten * _REWRITTEN >= len(self.outcomes):
             self.write()

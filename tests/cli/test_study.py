@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from robustplug.core.types import AttackResult, Result
 from robustplug.errors import RunError
 from robustplug.report.board import RunReporter
 from robustplug.runs.lock import locked
-from robustplug.studies.outcome import rows_of
+from robustplug.studies import outcome
+from robustplug.studies.outcome import Outcome, Run, rows_of
 from robustplug.studies.study import spread_of
 
 from .conftest import Invoke, run_cli
@@ -193,6 +195,44 @@ def test_the_list_says_how_far_each_run_is(studied: Studied, cli: Invoke, tmp_pa
     result = cli("study", studied.file, "--list", "--out", tmp_path / "new")
     assert result.output.count(": not started") == 4
     assert not (tmp_path / "new").exists()
+
+
+def test_a_list_reads_finished_runs_only_after_they_changed(
+    studied: Studied, cli: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study noted them as they ended; a list of ten thousand cannot read them all."""
+    read_now: list[str] = []
+
+    def look(study: Any, run: Run) -> Outcome:
+        read_now.append(run.folder.name)
+        return outcome.look(study, run)
+
+    def listed() -> tuple[int, list[str]]:
+        read_now.clear()
+        return cli("study", studied.file, "--list").output.count(": finished"), list(read_now)
+
+    monkeypatch.setattr("robustplug.studies.seen.look", look)
+    seen = studied.folder / "seen.jsonl"
+    assert listed() == (4, [])
+    os.utime(studied.folder / "runs" / RUNS[1] / "result.json")
+    os.utime(studied.folder / "runs" / RUNS[2] / "evaluations" / "fast.json")
+    assert listed() == (4, RUNS[1:3])
+    assert listed() == (4, [])
+    lines = [line[:-9] if f'"{RUNS[0]}"' in line else line for line in seen.read_text().splitlines()]
+    seen.write_text("\n".join([*lines, '{"run": 1}', "[", ""]))
+    assert listed() == (4, RUNS[:1])
+    seen.unlink()
+    seen.mkdir()
+    try:
+        assert listed() == listed() == (4, RUNS)
+    finally:
+        seen.rmdir()
+    text = studied.file.read_text()
+    try:
+        studied.file.write_text(text.replace("model.width = 2", "model.width = 3"))
+        assert listed() == (0, RUNS)
+    finally:
+        studied.file.write_text(text)
 
 
 def test_a_changed_study_does_not_touch_what_was_made_with_another(studied: Studied, cli: Invoke) -> None:

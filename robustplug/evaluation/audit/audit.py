@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.types import Cost, Result
-from ...runs.result_file import read_evaluations, result_from_json, result_to_json, write_result
+from ...runs.result_file import AUDIT, read_evaluations, result_from_json, result_to_json, write_result
 from ..results import Asked, evaluate_and_write
 from ..setting import Attack
 from . import verdicts
@@ -21,8 +21,6 @@ from .verdicts import Finding
 
 if TYPE_CHECKING:
     from ...subjects.subject import Subject
-
-NAME = "audit"
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Audit:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Audit:
         """Return the audit of the content of an audit.json."""
-        said = {**body[NAME], "findings": tuple(Finding(**each) for each in body[NAME]["findings"])}
+        said = {**body[AUDIT], "findings": tuple(Finding(**each) for each in body[AUDIT]["findings"])}
         return cls(**said, result=result_from_json(body))
 
 
@@ -72,7 +70,7 @@ def audit_subject(subject: Subject, asked: Asked, out: Path | None) -> Audit:
     prepared = prepare(subject)
     attacks = prepared.attacks(asked.sources)
     subject.reporter.warn(cost_of(attacks, _samples(subject), prepared.pace))
-    result = evaluate_and_write(prepared.subject, replace(asked, attacks=attacks, name=NAME), out)
+    result = evaluate_and_write(prepared.subject, replace(asked, attacks=attacks, name=AUDIT), out)
     rows = {row.name: row.right for row in result.attacks if not row.skipped}
     standing = together(rows, *(name for name in rows if name != UNBOUNDED))
     others = _elsewhere(subject.folder, result)
@@ -92,7 +90,7 @@ def audit_subject(subject: Subject, asked: Asked, out: Path | None) -> Audit:
     accuracy = verdicts.accuracy(standing)
     found = Audit(letter, verdict, decided, accuracy, replace(result, meta=meta))
     if out is not None and subject.processes.main:
-        body = {**result_to_json(found.result), NAME: found.to_json()}
+        body = {**result_to_json(found.result), AUDIT: found.to_json()}
         write_result(out / f"{result.meta['file']}.json", body, subject.folder)
     return found
 
@@ -105,7 +103,7 @@ def _elsewhere(folder: Path | None, result: Result) -> list[bool] | None:
     found = [
         row.right
         for name, stored in read_evaluations(folder, []).items()
-        if name != NAME
+        if name != AUDIT
         and (each := stored.result).meta.get("samples_digest") == key
         and each.threat == result.threat
         and each.meta.get("wrapper") == result.meta.get("wrapper")

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...runs.result_file import note_in_result
+from ...runs.result_file import AUDIT, note_in_result
 from ...subjects.opening import Opening
 from ...subjects.subject import open_sources
 from ...subjects.wrapping import open_tested
-from ..audit.audit import NAME, Audit, audit_subject
+from ..audit.audit import Audit, audit_subject
 from ..results import Asked
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def audit_model(
     asked = Asked(sources=open_sources(sources, subject), deadline=deadline, share=share)
     with subject.computing():
         found = audit_subject(subject, asked, None if out is None else Path(out))
-    noted = share is None and out is not None and found.result.meta["file"] == NAME
+    noted = share is None and out is not None and found.result.meta["file"] == AUDIT
     if subject.folder is not None and noted and subject.processes.main:
-        note_in_result(subject.folder, NAME, found.to_json())
+        note_in_result(subject.folder, AUDIT, found.to_json())
     return found
