@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.calling.operations import forward_operations
 from ...core.modules import mlp
 from ...core.random import derive, isolated
+from ...devices.precision import choose_precision
 
 if TYPE_CHECKING:
     from ...core.protocols import Vicinity
@@ -69,6 +71,8 @@ def train_substitute(
 ) -> nn.Module:
     """Train a substitute on a model's decisions and confidences on inputs and around them.
 
+    Its updates are in bfloat16 where this pays, as those of a training; its attacks transfer as well.
+
     Args:
         answers: the model's logits (N, K) of inputs (N, …).
         x: inputs (M, …).
@@ -91,10 +95,13 @@ def train_substitute(
         updates = EPOCHS * -(-len(x) // ROWS)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=updates)
         net.train()
+        some = inputs[: 2 * ROWS].float()
+        half = choose_precision("auto", net, some, lambda: forward_operations(net, some)) == "bfloat16"
         with torch.enable_grad():
             for _ in range(updates):
                 rows = torch.randint(len(inputs), (2 * ROWS,), generator=rng, device=x.device)
-                loss = F.cross_entropy(net(inputs[rows].float()), wanted[rows])
+                with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
+                    loss = F.cross_entropy(net(inputs[rows].float()), wanted[rows])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
