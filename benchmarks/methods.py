@@ -315,8 +315,10 @@ def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
             f"{samples}L∞ ε = {options.eps}, about {options.budget} passes per training sample, "
             f"{seeds}, the last checkpoint, {test}."
         )
+    # Without --finished, the command also runs what is now taken from its folder.
+    command = shlex.join(argument for argument in sys.argv[1:] if argument != "--finished")
     made = (
-        f"`python benchmarks/methods.py {shlex.join(sys.argv[1:])}`, {datetime.date.today().isoformat()}, "
+        f"`python benchmarks/methods.py {command}`, {datetime.date.today().isoformat()}, "
         f"robustplug {robustplug.__version__}, torch {torch.__version__}, {platform.machine()}."
     )
     attacks = ("first attack", "all attacks") if options.bundled else ("PGD-50×5", "APGD-T")
@@ -340,6 +342,11 @@ def described(options: argparse.Namespace, rows: Sequence[Row]) -> tuple[str, st
         f"{samples}{options.note + ', ' if options.note else ''}L∞ ε = {method['vicinity']['eps']:.3g}, "
         f"{min(passes):.0f} to {max(passes):.0f} passes per training sample, "
         f"seeds {seeds[0]} to {seeds[-1]}, the last checkpoint, {test}. "
+    )
+    epochs = [row.epochs for row in rows]
+    text += (
+        f"So few passes are {min(epochs)} to {max(epochs)} epochs: a cheap step is trained far longer here, "
+        "and what wins may not win after a long training. "
     )
     starts = [(row.name, re.search(r'(?:from|teacher) = ".*recipe-(.+)_seed-', row.recipe)) for row in rows]
     taught = "; ".join(f"`{name}` from `{match[1]}`" for name, match in starts if match)

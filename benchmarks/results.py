@@ -225,7 +225,8 @@ def compared(section: Section) -> list[str]:
     found = {name: difference(row, base) for name, row in rows.items()}
     for name, (mean, low, high) in sorted(found.items(), key=lambda item: -item[1][0]):
         kind = "beats" if low > 0 else "falls below" if high < 0 else "is not told apart from"
-        kinds[kind].append(f"`{name}` ({mean:+.1f}; {low:+.1f} to {high:+.1f})".replace("-", "−"))
+        numbers = f"{mean:+.1f}; {low:+.1f} to {high:+.1f}".replace("-", "−")
+        kinds[kind].append(f"`{name}` ({numbers})")
     lines = [
         f"At this cost, under {section.columns[-1]}, with the difference in points and its 95 % interval "
         "over the seeds:",

@@ -108,13 +108,13 @@ def test_a_section_says_which_rows_beat_its_baseline() -> None:
     rows = {
         "trades": seeds(70, 71, 72),
         "mart": seeds(70, 72, 71),
-        "awp": seeds(75, 76.5, 77),
+        "awp-pgd-at": seeds(75, 76.5, 77),
         "erm": seeds(10, 11, 12),
         "iaat": seeds(90, 91, 92, radius=0.0),
     }
     found = dataclasses.replace(section(**rows), baseline="trades")
     lines = results.compared(found)
-    assert lines[2].startswith("- beats `trades`: `awp` (+5.2; ")
+    assert lines[2].startswith("- beats `trades`: `awp-pgd-at` (+5.2; ")
     assert lines[3].startswith("- is not told apart from `trades`: `mart` (+0.0; ")
     assert lines[4] == "- falls below `trades`: `erm` (−60.0; −60.0 to −60.0)"
     assert results.compared(section(**rows)) == []
