@@ -35,7 +35,7 @@ class EmaOptions(WrapperOptions):
     """Options of `ema`.
 
     Attributes:
-        decay: share that the average keeps of itself in each update.
+        decay: share that the average keeps of itself in an update, at most (1 + n)/(10 + n) after n of them.
         warmup: number of first epochs that are left out, at whose end the average starts from the weights.
     """
 

@@ -97,7 +97,8 @@ class Averaging:
     of each epoch, on the training inputs.
 
     Attributes:
-        decay: decay of an exponential average over the updates, in [0, 1); None for the mean over epochs.
+        decay: decay of an exponential average over the updates, in [0, 1), at most (1 + n)/(10 + n) after n
+            of them; None for the mean over epochs.
         warmup: number of first epochs that are left out; as long as they last, the run has no average.
         every: of the mean over epochs, the number of epochs from one to the next.
     """

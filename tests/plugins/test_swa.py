@@ -116,10 +116,11 @@ def test_swa_is_the_mean_over_epochs_and_its_statistics_are_those_of_the_inputs(
 
 def test_ema_follows_its_recurrence_over_the_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
-    run = robustplug.train(around("ema", decay=0.7, warmup=1), out=tmp_path / "run")
+    run = robustplug.train(around("ema", decay=0.4, warmup=1), out=tmp_path / "run")
     mean, *rest = spy.updates[4:]
-    for weights in rest:
-        mean = {name: 0.7 * value + 0.3 * weights[name] for name, value in mean.items()}
+    decays = [2 / 11, 3 / 12, 4 / 13, 5 / 14, 0.4, 0.4, 0.4]
+    for decay, weights in zip(decays, rest, strict=True):
+        mean = {name: decay * value + (1 - decay) * weights[name] for name, value in mean.items()}
     assert len(spy.updates) == 3 * 4
     check_weights(run.model.state_dict(), mean)
 
@@ -222,7 +223,7 @@ class Others(nn.Module):
         return found
 
 
-@pytest.mark.parametrize(("decay", "late"), [(None, 0.5), (0.75, 0.25)])
+@pytest.mark.parametrize(("decay", "late"), [(None, 0.5), (0.125, 0.875), (0.75, 9 / 11)])
 def test_statistics_of_other_layers_are_averaged_like_the_weights(decay: float | None, late: float) -> None:
     model = Others()
     average = Average(Averaging(decay=decay), model)
