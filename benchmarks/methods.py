@@ -315,8 +315,12 @@ def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
             f"{samples}L∞ ε = {options.eps}, about {options.budget} passes per training sample, "
             f"{seeds}, the last checkpoint, {test}."
         )
-    # Without --finished, the command also runs what is now taken from its folder.
-    command = shlex.join(argument for argument in sys.argv[1:] if argument != "--finished")
+    command = shlex.join(sys.argv[1:])
+    if options.study:
+        # The command that makes all rows, however many of them were made now.
+        said = {"study": options.study, "title": options.title, "note": options.note, "out": options.out}
+        given = [part for name, each in said.items() if each for part in (f"--{name}", str(each))]
+        command = shlex.join([*given, "--write"])
     made = (
         f"`python benchmarks/methods.py {command}`, {datetime.date.today().isoformat()}, "
         f"robustplug {robustplug.__version__}, torch {torch.__version__}, {platform.machine()}."
