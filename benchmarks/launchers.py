@@ -1,11 +1,13 @@
-"""Measure what a study costs besides its runs: the launcher `local`, and the list of a large study.
+"""Measure what a study costs besides its runs: a launcher, and the list of a large study.
 
     python -m benchmarks.launchers --runs 500 --processes 2 --write
+    python -m benchmarks.launchers --runs 20 --processes 2 --launcher slurm --write
     python -m benchmarks.launchers --list 10000 --write
 
-The first command makes one run by itself a few times, then the study, and prints the share of the study's
-time that the runs do not account for. The machine should do nothing else. `--write` keeps the numbers in
-launchers.json, and puts the table of all that were measured into the docs.
+The first commands print the share of a study's time that its runs do not account for: a run by itself takes
+from its first to its last file. With Slurm, an array of as many jobs that do nothing comes before. Nothing
+else should run. `--write` keeps the numbers in launchers.json, and puts the table of all that were measured
+into the docs.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import argparse
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ BEGIN, END = "<!-- launchers -->\n", "<!-- end -->"
 
 # About a second of training and evaluation.
 RECIPE: dict[str, Any] = {
-    "train": {"epochs": 1, "device": "cpu", "batch_size": 32},
+    "train": {"epochs": 2, "device": "cpu", "batch_size": 32},
     "task": {"validation": 600, "test": 300},
     "model.width": 2,
     "method.perturbation.steps": 1,
@@ -41,23 +42,31 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def study(runs: int) -> dict[str, Any]:
-    return {"base": "cat", "seeds": list(range(runs)), "set": RECIPE}
+def own_seconds(run: Path) -> float:
+    """Return the time from the first to the last file that a run wrote: what it takes by itself."""
+    times = [file.stat().st_mtime for file in run.rglob("*") if file.is_file() and file.name != ".lock"]
+    return max(times) - min(times)
 
 
-def measure_runs(runs: int, processes: int, alone: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        times = []
-        for number in range(alone + 1):
-            began = time.perf_counter()
-            robustplug.study(study(1), out=Path(folder, f"alone-{number}"), processes=1)
-            times.append(time.perf_counter() - began)
-        one = statistics.median(times[1:])  # the first imports
+def measure_runs(runs: int, processes: int, launcher: str) -> dict[str, Any]:
+    study = {"base": "cat", "seeds": list(range(runs)), "set": RECIPE}
+    queue = 0.0
+    if launcher == "slurm":
+        study["launcher"] = {"use": "slurm", "at_a_time": processes, "pause": 1, "minutes": 30}
         began = time.perf_counter()
-        found = robustplug.study(study(runs), out=Path(folder, "study"), processes=processes)
+        array = f"--array=0-{runs - 1}%{processes}"
+        nothing = ["sbatch", "--wait", "--quiet", array, "--output=/dev/null", "--wrap=true"]
+        subprocess.run(nothing, check=True)
+        queue = time.perf_counter() - began
+    # In the folder of the command, which nodes see, too.
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        began = time.perf_counter()
+        local = None if launcher == "slurm" else processes
+        found = robustplug.study(study, out=Path(folder, "study"), processes=local)
         took = time.perf_counter() - began
+        own = sum(map(own_seconds, Path(folder, "study", "runs").iterdir()))
     assert not found.failed, found.failed
-    return {"one": one, "alone": times[1:], "runs": runs, "processes": processes, "seconds": took}
+    return {"runs": runs, "processes": processes, "own": own, "seconds": took, "queue": queue}
 
 
 def measure_list(cells: int) -> dict[str, Any]:
@@ -86,13 +95,16 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     """Yield the table of what was measured, as Markdown."""
     yield "| | |"
     yield "|---|---|"
-    if ran := found.get("study"):
-        runs, processes, took = ran["runs"], ran["processes"], ran["seconds"]
-        ideal = runs * ran["one"] / processes
-        yield f"| one run by itself | {ran['one']:.2f} s, the median of {len(ran['alone'])} |"
+    for launcher in ("local", "slurm"):
+        if not (ran := found.get(launcher)):
+            continue
+        runs, processes, own = ran["runs"], ran["processes"], ran["own"]
+        more = ran["seconds"] * processes - own
+        queue = ran["queue"] * processes / runs
+        also = f", of which {queue:.1f} s as for jobs that do nothing" if queue else ""
         yield (
-            f"| {runs} such runs in {processes} processes | {took:.0f} s, and {ideal:.0f} s if it cost "
-            f"nothing more: {took / ideal - 1:+.1%}, {(took - ideal) * processes / runs:+.2f} s a run |"
+            f"| {runs} runs of {own / runs:.2f} s through `{launcher}`, {processes} at a time | "
+            f"{ran['seconds']:.0f} s: {more / own:+.1%}, {more / runs:+.2f} s a run{also} |"
         )
     if listed := found.get("list"):
         took, core = listed["seconds"], listed["core"]
@@ -103,13 +115,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=0, help="runs of the study")
     parser.add_argument("--processes", type=int, default=1, help="processes of the study")
-    parser.add_argument("--alone", type=int, default=3, help="studies of one run to compare with")
+    parser.add_argument("--launcher", default="local", choices=["local", "slurm"])
     parser.add_argument("--list", type=int, default=0, dest="cells", help="cells of the list, about")
     parser.add_argument("--write", action="store_true", help="write launchers.json and the docs' table")
     options = parser.parse_args()
     found: dict[str, Any] = json.loads(NUMBERS.read_text()) if options.write and NUMBERS.exists() else {}
     if options.runs:
-        found["study"] = measure_runs(options.runs, options.processes, options.alone)
+        found[options.launcher] = measure_runs(options.runs, options.processes, options.launcher)
     if options.cells:
         found["list"] = measure_list(options.cells)
     table = "\n".join(lines(found))

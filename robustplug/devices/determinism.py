@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,18 @@ import torch
 
 # cuBLAS sums in a fixed order only in workspaces of fixed sizes; it reads the variable itself.
 _CUBLAS, _WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+
+
+def set_deterministic(on: bool, warn_only: bool) -> None:
+    """Switch deterministic algorithms on or off, as `torch.use_deterministic_algorithms` does.
+
+    That also imports torch's compiler to tell it, which takes as long as importing torch; here, the compiler
+    is told if it is there, and see `training.running.compiled`.
+    """
+    if "torch._inductor.config" in sys.modules:
+        torch.use_deterministic_algorithms(on, warn_only=warn_only)
+    else:
+        torch.set_deterministic_debug_mode(("warn" if warn_only else "error") if on else "default")
 
 
 @contextlib.contextmanager
@@ -40,13 +53,13 @@ def deterministic(on: bool, strict: bool = True) -> Iterator[None]:
     try:
         if before[5] not in _WORKSPACES:
             os.environ[_CUBLAS] = _WORKSPACES[0]
-        torch.use_deterministic_algorithms(True, warn_only=not strict)
+        set_deterministic(True, warn_only=not strict)
         cudnn.deterministic, cudnn.benchmark = True, False
         # Nothing here reads memory before it is written, and filling it costs a kernel for each tensor.
         filling.fill_uninitialized_memory = False
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        set_deterministic(before[0], warn_only=before[1])
         cudnn.deterministic, cudnn.benchmark = before[2], before[3]
         filling.fill_uninitialized_memory = before[4]
         if before[5] is None:

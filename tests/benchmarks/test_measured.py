@@ -13,7 +13,8 @@ import pytest
 import scaling
 
 MEASURED: dict[str, Any] = {
-    "study": {"one": 1.0, "alone": [0.9, 1.0, 1.2], "runs": 500, "processes": 2, "seconds": 275.0},
+    "local": {"runs": 500, "processes": 2, "own": 500.0, "seconds": 275.0, "queue": 0.0},
+    "slurm": {"runs": 20, "processes": 2, "own": 20.0, "seconds": 80.0, "queue": 20.0},
     "list": {"cells": 10648, "seconds": 3.25, "core": 3.0},
 }
 
@@ -41,17 +42,19 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_was_measured_of_a_study_is_written(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, _, after = parts(launchers, page.read_text())
-    monkeypatch.setattr(launchers, "measure_runs", lambda *_: MEASURED["study"])
+    monkeypatch.setattr(launchers, "measure_runs", lambda *asked: MEASURED[asked[-1]])
     monkeypatch.setattr(launchers, "measure_list", lambda *_: MEASURED["list"])
     # One after the other: what was measured before stays.
-    for words in (["--runs", "500", "--processes", "2"], ["--list", "10000"]):
+    runs = ["--runs", "500", "--processes", "2"]
+    for words in (runs, [*runs, "--launcher", "slurm"], ["--list", "10000"]):
         monkeypatch.setattr(sys, "argv", ["launchers.py", *words, "--write"])
         launchers.main()
     assert json.loads(launchers.NUMBERS.read_text()) == MEASURED
     table = """| | |
 |---|---|
-| one run by itself | 1.00 s, the median of 3 |
-| 500 such runs in 2 processes | 275 s, and 250 s if it cost nothing more: +10.0%, +0.10 s a run |
+| 500 runs of 1.00 s through `local`, 2 at a time | 275 s: +10.0%, +0.10 s a run |
+| 20 runs of 1.00 s through `slurm`, 2 at a time | 80 s: +700.0%, +7.00 s a run, of which 2.0 s as for jobs \
+that do nothing |
 | `--list` of 10,648 cells | 3.2 s, 3.0 s of a core |
 """
     assert parts(launchers, page.read_text()) == (before, table, after)

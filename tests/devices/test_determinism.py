@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,3 +169,24 @@ def test_the_evaluation_of_a_run_is_deterministic_too_where_it_can_be(tmp_path: 
         result = robustplug.evaluate(run.folder)
     assert set(SEEN) == {(True, True)}
     assert not result.attacks[1].skipped
+
+
+def test_a_command_does_not_import_the_compiler_that_it_does_not_use() -> None:
+    """`torch.use_deterministic_algorithms` does, which takes as long as importing torch."""
+    code = """
+import sys, torch
+from robustplug.devices.determinism import deterministic
+with deterministic(True):
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    with deterministic(True, strict=False):
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+assert not torch.are_deterministic_algorithms_enabled()
+assert "torch._inductor" not in sys.modules
+import torch._inductor.config
+with deterministic(True):
+    assert torch._inductor.config.deterministic
+assert not torch._inductor.config.deterministic
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
