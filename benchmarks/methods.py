@@ -37,8 +37,10 @@ from typing import Any
 from results import Row, Section, Seed, read, store, table, write
 
 import robustplug
+from robustplug.recipe.study import read_study
 from robustplug.recipe.toml.files import bundled_recipes
-from robustplug.studies.stored import read_study_body
+from robustplug.studies.outcome import look, runs_of
+from robustplug.studies.study import study_to_json
 
 METHODS = [
     "erm",
@@ -365,7 +367,10 @@ def studied(options: argparse.Namespace) -> list[Row]:
     """Train the methods within the budget, or the study of a file, and return the rows."""
     if options.study:
         if options.finished:
-            return rows_of(options.out, read_study_body(options.out)[0], partial=True)
+            # Not as its result.json says, which lags behind where the study was interrupted.
+            known = read_study(options.study)
+            found = [look(known, run) for run in runs_of(known, options.out)]
+            return rows_of(options.out, study_to_json(known, options.out, found), partial=True)
         study = tomllib.loads(options.study.read_text(encoding="utf-8"))
         asked = study if options.methods is METHODS else chosen(study, options.methods)
         result = robustplug.study(asked, out=options.out, processes=options.processes).result
