@@ -192,6 +192,17 @@ class Spare(nn.Module):
         return found
 
 
+def test_an_exponential_average_reads_and_counts_on_the_device_of_the_weights() -> None:
+    """A graph of an update would keep what the host knew when it was captured."""
+    model = nn.Linear(3, 3, device="meta")
+    average = Average(Averaging(decay=0.9), model)
+    before = average.kept.n_averaged
+    for done in range(3):
+        average.after_update(model, Progress(0, 1), done)  # a number read from "meta" is an error
+    assert average.kept.n_averaged is before
+    assert before.device.type == "meta"
+
+
 def test_layers_that_no_input_reaches_keep_their_statistics() -> None:
     model = Spare()
     average = Average(Averaging(decay=0.5), model)

@@ -49,7 +49,7 @@ def approach(own: list[Tensor], new: list[Tensor], averaged: Tensor, decay: floa
         averaged: number n of weights in the average, on their device, which is not waited for.
         decay: largest share that the average keeps of itself.
     """
-    kept = ((1 + averaged) / (10 + averaged)).clamp(max=decay).to(own[0].dtype)
+    kept = ((1 + averaged) / (10 + averaged)).clamp(max=decay).to(own[0])
     torch._foreach_mul_(own, kept)
     torch._foreach_add_(own, torch._foreach_mul(new, 1 - kept))
 
@@ -67,6 +67,9 @@ class Average:
 
     def __init__(self, rule: Averaging, model: nn.Module) -> None:
         self.rule, self.kept = rule, AveragedModel(model, use_buffers=True)
+        # Beside the weights: a graph of an update that reads the number has to count it, too.
+        for value in itertools.islice(model.parameters(), 1):
+            self.kept.n_averaged = self.kept.n_averaged.to(value.device)
         self._merge: Any = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
         if rule.decay is not None:
             self._merge = functools.partial(approach, decay=rule.decay)
