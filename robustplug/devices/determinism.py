@@ -12,14 +12,12 @@ import torch
 
 # cuBLAS sums in a fixed order only in workspaces of fixed sizes; it reads the variable itself.
 _CUBLAS, _WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")
+# torch's compiler reads it when it is imported.
+_INDUCTOR = "TORCHINDUCTOR_DETERMINISTIC"
 
 
-def set_deterministic(on: bool, warn_only: bool) -> None:
-    """Switch deterministic algorithms on or off, as `torch.use_deterministic_algorithms` does.
-
-    That also imports torch's compiler to tell it, which takes as long as importing torch; here, the compiler
-    is told if it is there, and see `training.running.compiled`.
-    """
+def _switch(on: bool, warn_only: bool) -> None:
+    # `use_deterministic_algorithms` imports the compiler to tell it, which takes as long as importing torch.
     if "torch._inductor.config" in sys.modules:
         torch.use_deterministic_algorithms(on, warn_only=warn_only)
     else:
@@ -48,21 +46,23 @@ def deterministic(on: bool, strict: bool = True) -> Iterator[None]:
         cudnn.deterministic,
         cudnn.benchmark,
         filling.fill_uninitialized_memory,
-        os.environ.get(_CUBLAS),
     )
+    variables = {name: os.environ.get(name) for name in (_CUBLAS, _INDUCTOR)}
     try:
-        if before[5] not in _WORKSPACES:
+        if variables[_CUBLAS] not in _WORKSPACES:
             os.environ[_CUBLAS] = _WORKSPACES[0]
-        set_deterministic(True, warn_only=not strict)
+        os.environ[_INDUCTOR] = "1"
+        _switch(True, warn_only=not strict)
         cudnn.deterministic, cudnn.benchmark = True, False
         # Nothing here reads memory before it is written, and filling it costs a kernel for each tensor.
         filling.fill_uninitialized_memory = False
         yield
     finally:
-        set_deterministic(before[0], warn_only=before[1])
+        _switch(before[0], warn_only=before[1])
         cudnn.deterministic, cudnn.benchmark = before[2], before[3]
         filling.fill_uninitialized_memory = before[4]
-        if before[5] is None:
-            os.environ.pop(_CUBLAS, None)
-        else:
-            os.environ[_CUBLAS] = before[5]
+        for name, value in variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -30,6 +30,7 @@ def settings() -> tuple[Any, ...]:
         torch.backends.cudnn.benchmark,
         torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         os.environ.get(VARIABLE),
+        os.environ.get("TORCHINDUCTOR_DETERMINISTIC"),
     )
 
 
@@ -45,7 +46,7 @@ def before(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
 
 def test_all_settings_are_made_and_put_back_also_after_an_error(before: tuple[Any, ...]) -> None:
     with pytest.raises(KeyError), deterministic(True):
-        assert settings() == (True, False, True, False, False, ":4096:8")
+        assert settings() == (True, False, True, False, False, ":4096:8", "1")
         raise KeyError
     assert settings() == before
     with deterministic(True, strict=False):
@@ -184,7 +185,10 @@ with deterministic(True):
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
 assert not torch.are_deterministic_algorithms_enabled()
 assert "torch._inductor" not in sys.modules
-import torch._inductor.config
+with deterministic(True):
+    import torch._inductor.config
+    assert torch._inductor.config.deterministic
+assert not torch._inductor.config.deterministic
 with deterministic(True):
     assert torch._inductor.config.deterministic
 assert not torch._inductor.config.deterministic

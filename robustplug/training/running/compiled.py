@@ -77,11 +77,6 @@ def compiled_call(model: nn.Module, x: Tensor, seed: int) -> tuple[Callable[...,
     gradients = [value.grad for value in trained]
     for parameter in trained:
         parameter.grad = None
-    # This imports the compiler, and tells it what `set_deterministic` could not.
-    torch.use_deterministic_algorithms(
-        torch.are_deterministic_algorithms_enabled(),
-        warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
     model.compile(dynamic=False)
     call: Callable[..., Any] = getattr(model, _CALL)
     try:
