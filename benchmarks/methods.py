@@ -37,9 +37,11 @@ from typing import Any
 from results import Row, Section, Seed, read, store, table, write
 
 import robustplug
-from robustplug.recipe.study import read_study
+from robustplug.recipe.load import recipe_from_mapping
+from robustplug.recipe.study import Study, read_study
 from robustplug.recipe.toml.files import bundled_recipes
-from robustplug.studies.outcome import look, runs_of
+from robustplug.runs.choose import differences
+from robustplug.studies.outcome import Run, look, runs_of
 from robustplug.studies.study import study_to_json
 
 METHODS = [
@@ -261,35 +263,23 @@ def chosen(study: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {**study, "axis": [{**axis, "case": [cases[name] for name in cases if name in found]}]}
 
 
-def agrees(table: Any, recipe: Any) -> bool:
-    """Return whether a recipe has all that a table has."""
-    if isinstance(table, Mapping):
-        return isinstance(recipe, Mapping) and all(
-            agrees(each, recipe.get(key)) for key, each in table.items()
-        )
-    if isinstance(table, list):
-        return isinstance(recipe, list) and len(table) == len(recipe) and all(map(agrees, table, recipe))
-    return bool(table == recipe)
-
-
-def with_stored(rows: Sequence[Row], stored: Sequence[Row], study: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of a study in its order, with stored ones that were made by the same study.
+def with_stored(rows: Sequence[Row], stored: Sequence[Row], study: Study, folder: Path) -> list[Row]:
+    """Return the rows of a study in its order, with stored ones that it would make again.
 
     Args:
         rows: rows that are made now.
         stored: rows of the same title.
-        study: the tables of the study; a stored row with another model, say, is left out.
+        study: the study; a stored row whose recipe is not that of its cell any more is left out.
+        folder: the study folder.
     """
-    cases = {case["label"]: case["set"] for case in study["axis"][0]["case"]}
-    held = {
-        row.name: row
-        for row in stored
-        if row.name in cases
-        and row.epochs == cases[row.name]["train"]["epochs"]
-        and agrees(study["set"], tomllib.loads(row.recipe))
-    }
+    runs = {run.cell.labels[0]: run for run in reversed(runs_of(study, folder))}
+    held = {row.name: row for row in stored if row.name in runs and not _changed(row, runs[row.name])}
     held |= {row.name: row for row in rows}
-    return [held[name] for name in cases if name in held]
+    return [held[name] for cell in study.cells if (name := cell.labels[0]) in held]
+
+
+def _changed(row: Row, run: Run) -> list[str]:
+    return differences(run.recipe, recipe_from_mapping(tomllib.loads(row.recipe), starts=False))
 
 
 def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
@@ -302,7 +292,7 @@ def section(options: argparse.Namespace, rows: Sequence[Row]) -> Section:
     if options.study:
         title = described(options, rows)[0]
         stored = [row for each in read() if each.title == title for row in each.rows]
-        rows = with_stored(rows, stored, tomllib.loads(options.study.read_text(encoding="utf-8")))
+        rows = with_stored(rows, stored, read_study(options.study), options.out)
         text, baseline = described(options, rows)[1], "trades"
     elif options.bundled:
         title, text = (
@@ -371,8 +361,9 @@ def studied(options: argparse.Namespace) -> list[Row]:
             known = read_study(options.study)
             found = [look(known, run) for run in runs_of(known, options.out)]
             return rows_of(options.out, study_to_json(known, options.out, found), partial=True)
-        study = tomllib.loads(options.study.read_text(encoding="utf-8"))
-        asked = study if options.methods is METHODS else chosen(study, options.methods)
+        asked: Path | dict[str, Any] = options.study
+        if options.methods is not METHODS:
+            asked = chosen(tomllib.loads(options.study.read_text(encoding="utf-8")), options.methods)
         result = robustplug.study(asked, out=options.out, processes=options.processes).result
         return rows_of(options.out, result, partial=True)
     base, plan = base_of(options), options.out.with_suffix(".json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files.reading import Unreadable, parse_json, read_bytes
-from ..files.seals import Strict, parsed
+from ..files.seals import Strict, digest, parsed
 from ..runs.folder import MANIFEST, RECIPE, RESULT
 from ..runs.result_file import evaluation_file
 from .outcome import Outcome, Run, asked_of, look, runs_of
@@ -69,8 +68,7 @@ def _digest(study: Study) -> str:
     said = {key: value for key, value in tables.items() if key not in ("name", "launcher")}
     suite = "" if study.suite is None else study.suite.read_text(encoding="utf-8")
     # Another version may read the same tables in another way.
-    parts = [version("robustplug"), said, base, suite]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return digest([version("robustplug"), said, base, suite])
 
 
 def _seen(study: Study, run: Run, asked: str) -> Seen | None:

@@ -12,6 +12,11 @@ import methods
 import modern
 import pytest
 import results
+import tomli_w
+
+from robustplug.recipe.study import read_study
+from robustplug.recipe.write import recipe_to_mapping
+from robustplug.studies.outcome import runs_of
 
 
 def test_a_schedule_takes_the_same_share_of_other_epochs() -> None:
@@ -85,23 +90,31 @@ def test_a_part_of_a_study_has_the_rows_that_it_starts_from() -> None:
         methods.chosen(study, ["tradse"])
 
 
-def test_stored_rows_stay_beside_new_ones_only_where_the_study_is_the_same() -> None:
-    case = {"label": "", "set": {"train": {"epochs": 2}}}
-    study = {
-        "set": {"model": {"width": 4}, "evaluate": {"attack": [{"use": "pgd", "steps": 20}]}},
-        "axis": [{"case": [{**case, "label": name} for name in ("erm", "cat", "awp", "hat")]}],
+def test_stored_rows_stay_beside_new_ones_only_where_the_study_is_the_same(tmp_path: Path) -> None:
+    study = read_study(modern.STUDIES / "modern.toml")
+    recipes = {
+        run.cell.labels[0]: tomli_w.dumps(recipe_to_mapping(run.recipe))
+        for run in runs_of(study, tmp_path)
+        if run.seed == 0
     }
-    recipe = '[model]\nwidth = 4\ndepth = 1\n[evaluate]\nattack = [{ use = "pgd", steps = 20, restarts = 1 }]'
-    old = {
-        "awp": results.Row("awp", recipe, 2, seeds(1)),
-        "erm": results.Row("erm", recipe, 2, seeds(1)),
-        "wider": results.Row("cat", recipe.replace("width = 4", "width = 8"), 2, seeds(1)),
-        "stronger": results.Row("cat", recipe.replace("steps = 20", "steps = 50"), 2, seeds(1)),
-        "longer": results.Row("cat", recipe, 3, seeds(1)),
-        "gone": results.Row("sprout", recipe, 2, seeds(1)),
-    }
-    new = [results.Row("hat", recipe, 2, seeds(5)), results.Row("erm", recipe, 2, seeds(6))]
-    assert methods.with_stored(new, list(old.values()), study) == [new[1], old["awp"], new[0]]
+
+    def row(name: str, old: str = "", new: str = "") -> results.Row:
+        assert old in recipes[name]
+        return results.Row(name, recipes[name].replace(old, new), 13, seeds(1))
+
+    stored = [
+        row("trades"),
+        row("rslad"),
+        row("cat", "width = 16", "width = 8"),
+        row("awp", "gamma = 0.005", "gamma = 0.01"),
+        row("hat", "epochs = 12", "epochs = 13"),
+        row("mart", "steps = 20", "steps = 50"),
+        dataclasses.replace(row("erm"), name="gone"),
+        row("erm"),
+    ]
+    new = [row("hat"), dataclasses.replace(row("erm"), seeds=seeds(6))]
+    expected = [new[1], stored[0], new[0], stored[1]]
+    assert methods.with_stored(new, stored, study, tmp_path) == expected
 
 
 def test_a_section_says_which_rows_beat_its_baseline() -> None:
