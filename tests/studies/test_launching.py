@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from robustplug.studies.work import Commands, Failure, Job, carry_out
 PROCESS = """
 import json, os, sys, time
 from pathlib import Path
+from subprocess import PIPE
 def say(kind, **values):
     write(json.dumps({"kind": kind, **values}) + "\\n")
 def write(text):
@@ -437,11 +439,17 @@ def test_a_worker_that_gets_no_job_says_so(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text('{"folder": 3}')
     command = [sys.executable, "-m", "robustplug.worker"]
-    done = subprocess.run(command, input=f"{file}\n".encode(), capture_output=True, check=False)
-    assert (done.returncode, done.stdout) == (1, b"failed\n")
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as worker:
+        assert worker.stdin
+        assert worker.stdout
+        assert worker.stderr
+        # The input stays open: a worker whose input ends while it is at work stops.
+        worker.stdin.write(f"{file}\n".encode())
+        worker.stdin.flush()
+        assert (worker.wait(60), worker.stdout.read()) == (1, b"failed\n")
+        assert b"Traceback" not in worker.stderr.read()
     (failed,) = Messages(messages_file(file)).read()
     assert "is not as it was written" in str(failed)
-    assert b"Traceback" not in done.stderr
 
 
 def test_a_job_does_what_is_asked_and_no_more(tmp_path: Path) -> None:
