@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-# Cases of a large table that the default run takes.
-TABLE = 4
+# Cases of a table that the default run takes, where the mark does not say how many.
+TABLE = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,16 +41,17 @@ def one_thread() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark all but a few cases of each large table as slow, and choose between CPU and GPU.
+    """Mark all but a few cases of each table as slow, and choose between CPU and GPU.
 
     The few cases are spread evenly over the table.
     """
-    tables: dict[str, list[pytest.Item]] = {}
+    tables: dict[tuple[str, int], list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("table"):
-            tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for cases in tables.values():
-        every = -(-len(cases) // TABLE)
+        if marker := item.get_closest_marker("table"):
+            (count,) = marker.args or (TABLE,)
+            tables.setdefault((item.nodeid.partition("[")[0], count), []).append(item)
+    for (_, count), cases in tables.items():
+        every = -(-len(cases) // count)
         for number, case in enumerate(cases):
             if number % every:
                 case.add_marker("slow")

@@ -16,7 +16,8 @@ class RayOptions:
     Attributes:
         address: address of a cluster, "auto" for the one that this machine belongs to, or
             "ray://HOST:10001"; None for a local one, which ends with the command and its runs.
-        gpus: GPUs of a run; a fraction such as 0.25 lets four runs share one.
+        gpus: GPUs that a run reserves, of which its one process uses one; a fraction such as 0.25 lets four
+            runs share one.
         cpus: CPU cores of a run. It determines the number of threads, and so the last bits of sums.
         memory: memory of a run in GB, for its placement; None for no request.
         resources: custom resources of a run, for example {big-memory = 1}: it is placed where they are.

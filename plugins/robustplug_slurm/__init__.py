@@ -18,7 +18,7 @@ class SlurmOptions:
         account: account to charge; None for the user's default.
         qos: quality of service; None for the default.
         constraint: features that the nodes must have.
-        gpus: GPUs of a run; None for none.
+        gpus: GPUs that a run reserves, of which its one process uses one; None for none.
         cpus: CPU cores of a run. It determines the number of threads, and so the last bits of sums.
         memory: memory of a run in GB; None for the cluster's default.
         minutes: time limit of a run. Before it is reached, the run writes a checkpoint and is queued again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import subprocess
 from importlib import metadata
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 PACKAGES = ("robustplug", "torch", "torchvision", "accelerate", "numpy", "safetensors", "scikit-learn")
 
 
+# To read it takes milliseconds, and what is imported stays what it is.
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

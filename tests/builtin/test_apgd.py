@@ -79,6 +79,7 @@ class SameStart:
         monkeypatch.setattr(apgd, "edge_point", start)
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 def test_it_breaks_what_the_reference_breaks(

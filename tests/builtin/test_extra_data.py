@@ -122,6 +122,7 @@ def test_extra_samples_come_from_any_source_and_are_remembered(
     assert torch.equal(batch.y[rows], generated[1][nearest.argmin(1)])
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("method", ["cat", pytest.param("iaat", marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_with_the_same_bits(
     method: str, generated: tuple[Tensor, Tensor], tmp_path: Path

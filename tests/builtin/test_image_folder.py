@@ -404,6 +404,7 @@ def all_batches(task: ImageFolderTask) -> list[torch.Tensor]:
     return [tensor for batch in served for tensor in (batch.x, batch.y, batch.index)]
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_pictures_that_are_kept_change_no_bit(

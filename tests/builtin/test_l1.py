@@ -119,6 +119,7 @@ def test_every_input_is_within_reach() -> None:
     assert reach(info, 2.0) == pytest.approx(8)
 
 
+@pytest.mark.slow
 def test_apgd_is_as_strong_as_the_reference_and_stronger_than_pgd(model: nn.Module, batch: Batch) -> None:
     base = pytest.importorskip("pyautoattack.autopgd_base")
     vicinity = robustplug.build("vicinity", "l1", eps=EPS)

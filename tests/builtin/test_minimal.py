@@ -39,6 +39,7 @@ def lengths(moved: Tensor, origin: Tensor, norm: str) -> Tensor:
     return result
 
 
+@pytest.mark.table(3)
 @pytest.mark.parametrize(
     ("name", "norm", "classes"),
     [
@@ -75,6 +76,7 @@ def test_the_distance_to_a_hyperplane(name: str, norm: str, classes: int) -> Non
     torch.testing.assert_close(lengths(found, x, norm), torch.stack(exact), rtol=0.03, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_deepfool_is_about_as_near_as_torchattacks(model: nn.Module, batch: Batch) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     ours = attacked("deepfool", model, batch, far("l2"))

@@ -108,6 +108,7 @@ def test_the_names_are_those_of_the_published_definition(name: str) -> None:
     )
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_published_file_is_loaded(name: str, prefix: str, tmp_path: Path) -> None:
@@ -178,6 +179,7 @@ def definitions() -> Mapping[str, Any]:
     }
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("name", KNOWN)
 def test_weights_go_both_ways_with_equal_logits(name: str, tmp_path: Path) -> None:
     architecture, options, _ = KNOWN[name]

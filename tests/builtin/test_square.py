@@ -46,6 +46,7 @@ def test_windows_reach_the_last_row_and_column() -> None:
     assert sorted(set(drawn.tolist())) == [0, 1, 2, 3]
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("norm", EPS)
 def test_it_is_about_as_strong_as_the_reference(norm: str, model: nn.Module, batch: Batch) -> None:
     library = pytest.importorskip("pyautoattack.square")
@@ -58,6 +59,7 @@ def test_it_is_about_as_strong_as_the_reference(norm: str, model: nn.Module, bat
     assert ours < 0.8 * len(batch)
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("norm", EPS)
 def test_more_queries_do_not_break_less(norm: str, model: nn.Module, batch: Batch) -> None:
     kept = [

@@ -117,6 +117,7 @@ def test_whatever_a_run_holds_is_escaped(reported: Path) -> None:
     assert page.words.count(EVIL) >= 14
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_kept_and_not_measured_again(
     run: Path, reported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def robustplug_figures(run, folder):
 """
 
 
+@pytest.mark.slow
 def test_a_plugin_draws_for_the_page_and_one_that_fails_costs_nothing_else(
     run: Path, tmp_path: Path, install: Install
 ) -> None:

@@ -167,6 +167,7 @@ def test_only_what_lacks_is_run(studied: Studied, cli: Invoke) -> None:
     assert [path for path in before if after[path] != before[path]] == [lost]
 
 
+@pytest.mark.slow
 def test_a_result_that_is_not_what_the_study_asks_for_is_made_again(studied: Studied, cli: Invoke) -> None:
     """Of a suite that was changed, or of an evaluation by hand with other samples."""
     folder, suite = studied.folder / "runs" / RUNS[0], studied.file.parent / "fast.toml"
@@ -269,6 +270,7 @@ def test_a_failed_cell_does_not_stop_the_others(
     assert "Traceback" in failure.read_text()
 
 
+@pytest.mark.slow
 def test_a_bug_in_a_cell_is_a_failure_and_is_tried_again(
     cli: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,7 @@ def onnx_file(net: nn.Module) -> None:
     write_onnx(Path("net.onnx"), net)
 
 
+@pytest.mark.table(12)
 @pytest.mark.parametrize("line", DATA + MODELS)
 def test_the_line_runs(line: str, place: dict[str, Any], tmp_path: Path) -> None:
     if line.startswith("robustplug "):

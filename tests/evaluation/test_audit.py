@@ -61,6 +61,7 @@ def test_a_model_that_always_says_the_same_is_not_masked(plain_net: nn.Module) -
     assert found.accuracy > 0
 
 
+@pytest.mark.table(3)
 @pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("name", ["detached", "quantised", "saturated", "noise"])
 def test_a_mask_is_flagged_with_what_it_masks(name: str, plain_net: nn.Module) -> None:

@@ -187,6 +187,7 @@ def test_every_attack_gives_the_same_bits(name: str, norm: str, plain_net: nn.Mo
     assert captured.replays >= captured.graphs > 0
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize(("norm", "track"), [("linf", apgd._Track), ("l1", sparse_apgd._Track)])
 def test_graphs_hold_how_apgd_adapts_its_steps(
     norm: str, track: Any, plain_net: nn.Module, monkeypatch: pytest.MonkeyPatch
@@ -235,6 +236,7 @@ def test_every_kind_of_model_gives_the_same_bits(name: str, kind: Any, plain_net
         assert captured.replays > 0
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("name", ["pgd", "apgd-ce", "square"])
 def test_inputs_in_half_precision_give_the_same_bits(name: str, plain_net: nn.Module) -> None:
     model = Half(plain_net).eval()

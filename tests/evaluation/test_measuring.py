@@ -296,6 +296,7 @@ def test_evaluations_within_other_wrappers_lie_side_by_side(tmp_path: Path) -> N
         assert read_json(out / f"{name}.json")["meta"]["wrapper"]["bits"] == bits
 
 
+@pytest.mark.slow
 def test_an_audit_within_a_wrapper_is_no_audit_of_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     robustplug.train(tiny(train={"epochs": 1}, evaluate={"samples": 8}), out=folder)

@@ -152,6 +152,7 @@ class Pixels(torch.nn.Module):
         return torch.stack([flat[:, 0] - 0.5, 0.5 - flat[:, 1]], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["journal", pytest.param("share", marks=pytest.mark.slow)])
 def test_the_memory_of_an_evaluation_is_a_few_bytes_for_each_sample(way: str, tmp_path: Path) -> None:
     """Inputs are 1024 bytes, and their attacked ones as many; records of a batch are on the disk."""

@@ -81,6 +81,7 @@ def test_the_file_evaluated_again_has_the_accuracy_of_the_run(to: str, exported:
     )
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("to", FORMATS)
 def test_every_batch_size(to: str, exported: Export, run: Path) -> None:
     path = exported(to).path

@@ -82,6 +82,7 @@ def check(result: Result, right: Tensor) -> None:
     assert not any(row.skipped or row.rejected for row in result.attacks)
 
 
+@pytest.mark.table(1)
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("norm", EPS)
 def test_each_sample_has_the_outcome_of_a_call_by_hand(norm: str, model: nn.Module, batch: Batch) -> None:

@@ -78,6 +78,7 @@ def no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Step, "backward", lambda step, total: None)
 
 
+@pytest.mark.table(14)
 @pytest.mark.parametrize(("name", "options"), ALL)
 @pytest.mark.usefixtures("no_gradients")
 def test_an_update_is_on_one_device(name: str, options: dict[str, Any]) -> None:

@@ -73,6 +73,7 @@ def every(library: str) -> Iterator[Any]:
         yield pytest.param(library, name, id=f"{library}:{name}", marks=pytest.mark.slow if slow else [])
 
 
+@pytest.mark.table(10)
 @pytest.mark.parametrize(("library", "name"), [*every("torchattacks"), *every("art")])
 def test_every_attack_gives_legal_results_or_says_why_not(
     library: str, name: str, model: nn.Module, batch: Batch

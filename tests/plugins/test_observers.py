@@ -227,6 +227,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_wandb_has_a_run_also_of_a_run_that_went_on(offline: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

@@ -294,6 +294,7 @@ MIXES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.table(30)
 @pytest.mark.parametrize("mix", MIXES)
 @parametrize_with_checks("sprout", "method")
 def test_mixes_pass_the_checks_of_methods(mix: str, check: Check) -> None:

@@ -165,6 +165,7 @@ def test_the_option_of_training_is_the_same_average(tmp_path: Path) -> None:
     assert all(torch.equal(value, second[key]) for key, value in first.model.state_dict().items())
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize(("name", "options"), [("swa", {"warmup": 1}), ("ema", {"decay": 0.8})])
 def test_a_killed_run_resumes_with_the_same_bits(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     check_resume(around(name, 2, **options), tmp_path, (3, 5))

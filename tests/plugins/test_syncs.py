@@ -60,6 +60,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.table(10)
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_updates_do_not_wait(name: str, options: dict[str, Any]) -> None:
     bench = Bench(Subject("method", name, options), toy_norm)

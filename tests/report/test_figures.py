@@ -35,6 +35,7 @@ def matrix(path: Path, values: list[list[float]] | None = None) -> None:
 FIGURES = {"lines": lines, "bars": bars, "matrix": matrix}
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
 def test_a_figure_is_a_png_and_always_the_same(draw: object, tmp_path: Path) -> None:
     assert callable(draw)

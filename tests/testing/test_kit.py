@@ -126,6 +126,7 @@ BROKEN: list[tuple[Kind, Any, set[str]]] = [
 OPTIONS: dict[Kind, type[Any]] = {"method": ErmOptions, "vicinity": broken.Ball}
 
 
+@pytest.mark.table(18)
 @pytest.mark.parametrize(
     ("kind", "factory", "failing"), BROKEN, ids=[factory.__name__ for _, factory, _ in BROKEN]
 )
@@ -240,6 +241,7 @@ VARIANTS: list[tuple[Kind, str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.table(4)
 @pytest.mark.parametrize(("kind", "name", "options"), VARIANTS, ids=[str(case[1:]) for case in VARIANTS])
 def test_other_options_than_the_trial_pass_as_well(kind: Kind, name: str, options: dict[str, Any]) -> None:
     outcomes = run_checks(name, kind, options)

@@ -125,6 +125,7 @@ def folder_of_digits(root: Path, count: int) -> str:
     return str(root)
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("mixed", [False, True])
 def test_graphs_hold_the_augmentation_of_kept_pictures_and_of_mixtures(
     mixed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -291,6 +292,7 @@ def test_where_the_device_is_waited_for_nothing_is_captured(
     assert [message.rpartition(": ")[2] for message in told.slower] == ["method.py:7 waits for the device"]
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("count", [6, 12])
 def test_a_run_that_dies_within_an_epoch_goes_on_captured(count: int, tmp_path: Path) -> None:
     recipe = small("pgd-at", train={"checkpoint_batches": 1, "ema_decay": 0.9})

@@ -82,6 +82,7 @@ def test_a_run_is_extended_again_and_again(top: Path, two: Path) -> None:
     assert {"result-2-epochs.json", "result-3-epochs.json"} <= {path.name for path in two.iterdir()}
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize("step", range(7))
 def test_dying_while_a_run_is_extended(step: int, top: Path, two: Path) -> None:
     steps: list[str] = []

@@ -227,6 +227,7 @@ def test_groups_that_name_nothing_are_refused(
         robustplug.train(tiny(optimizer={"groups": groups}, model=model), out=tmp_path / "run")
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_fine_tuned_run_resumes(optimizer: str, pretrained: Path, tmp_path: Path) -> None:
     recipe = tiny(

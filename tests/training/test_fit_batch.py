@@ -83,11 +83,13 @@ def test_a_run_trains_with_the_batch_that_fits_as_if_it_had_been_given(tmp_path:
     assert any("train.batch_size = 20: 40 would not fit" in warning for warning in reporter.warnings)
 
 
+@pytest.mark.slow
 def test_without_limit_the_batch_is_the_training_split_at_most() -> None:
     robustplug.train(recipe(train={"epochs": 1}), out="run", fit_batch=True)
     assert read_recipe(Path("run/recipe.toml"), starts=False).train.batch_size == 80
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_nothing_is_started() -> None:
     raising.append(lambda step: bytearray(2**62))
     with pytest.raises(RunError, match="not even a batch of 5"):

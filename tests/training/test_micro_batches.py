@@ -66,6 +66,7 @@ def compare(settings: dict[str, Any], micro: int, tmp_path: Path) -> None:
         assert one[count] == other[count]
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(
     "method", ["free-at", "cat", *(pytest.param(m, marks=pytest.mark.slow) for m in SLOW)]
 )

@@ -181,6 +181,7 @@ def test_a_finished_run_is_evaluated_after_its_teacher_is_gone(teacher: Path, tm
     assert agree(held(extended.folder), load_file(teacher / "model.safetensors"))
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_killed_run_goes_on_bit_for_bit(trained: bool, teacher: Path, tmp_path: Path) -> None:
     check_resume(taught(teacher, trained=trained), tmp_path, (2, 4, 7))

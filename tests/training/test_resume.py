@@ -99,6 +99,7 @@ def check_resume(recipe: dict[str, Any], tmp_path: Path, kills: tuple[int, ...])
 
 # One of each kind of state: none, memories, what is left of a batch, learned labels, two BatchNorms. The
 # conformance kit resumes every method, but not from files.
+@pytest.mark.table(2)
 @pytest.mark.parametrize("method", ["erm", "cat", "free-at", "sprout", "robmask"])
 def test_methods_resume_within_an_epoch_between_epochs_and_before_the_evaluation(
     method: str, tmp_path: Path

@@ -37,8 +37,8 @@ from .runs import merged, offered, timeless, tiny
 
 # By the part of the tests that waits for them.
 COMPARED = {
-    "quick": ("cat", "learned", "data", "parts", "norms"),
-    "slow": ("erm", "pgd-at", "trades"),
+    "quick": ("cat", "learned"),
+    "slow": ("data", "parts", "norms", "erm", "pgd-at", "trades"),
 }
 # Stands for erm with everything that changes which samples come, what they look like and what they weigh.
 DATA = {

@@ -346,6 +346,7 @@ def suite(speaker: Path) -> dict[str, Any]:
     return {"schema": 1, "name": "lm", "row": [{"attack": attack} for attack in attacks]}
 
 
+@pytest.mark.slow
 def test_every_attack_runs_on_a_language_model(trained: Path, tmp_path: Path) -> None:
     recipe: dict[str, Any] = {
         "name": "sv",

@@ -107,6 +107,7 @@ def suite(speaker: Path) -> dict[str, Any]:
     return {"schema": 1, "name": "advagent", "row": rows}
 
 
+@pytest.mark.slow
 def test_the_suite_says_who_gets_what_with_intervals_and_tells_dialogues(
     imitator: Path, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_files_that_are_no_python_are_left_out(tmp_path: Path) -> None:
     assert not list(pairs_in(path))
 
 
+@pytest.mark.slow
 def test_the_splits_share_no_text() -> None:
     found = read_docstrings(PACKAGES)
     texts = [pair.source for pairs in found.values() for pair in pairs]

@@ -158,6 +158,7 @@ def test_words_changed_are_words(opened: tuple[Any, Any]) -> None:
     assert max(counts) > 2 >= max(limited)
 
 
+@pytest.mark.table(1)
 @pytest.mark.parametrize(
     "options",
     [
@@ -208,6 +209,7 @@ def test_an_untargeted_attack_lowers_bleu_against_the_data(opened: tuple[Any, An
         attack(untargeted=True, keywords=1)
 
 
+@pytest.mark.slow
 def test_constraints_hold_for_every_success(opened: tuple[Any, Any], data: Path, tmp_path: Path) -> None:
     pytest.importorskip("wordllama")
     task, _ = opened

@@ -180,6 +180,7 @@ def test_what_behaves_as_a_data_set_is_one() -> None:
     assert task.info.class_names == ("0", "1", "2")
 
 
+@pytest.mark.slow
 def test_documentation_is_from_six_packages() -> None:
     task = task_of()
     assert task.info.class_names == PACKAGES
