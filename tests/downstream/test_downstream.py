@@ -117,6 +117,7 @@ def test_the_installed_example_trains(installed: Run) -> None:
     assert {"loss/clean", "loss/adv", "loss/pair"} <= set(last["train"])
 
 
+@pytest.mark.slow
 def test_the_installed_example_passes_the_conformance_kit(installed: Run) -> None:
     output = installed("robustplug", "check", "alp")
     assert "alp · method" in output

@@ -10,7 +10,8 @@ import robustplug
 from robustplug.evaluation.audit import substitute
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.table(1)
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_a_substitute_answers_as_the_model_does(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
     computed: set[torch.dtype] = set()
