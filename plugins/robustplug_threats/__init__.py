@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from robustplug.api import Component, Count, Natural, NonNegative, Traits, UnitInterval, Use, hookimpl
 
-from .features import TableOptions, table_traits
+from .features import Name, TableOptions, table_traits
 
 _HERE = "robustplug_threats"
 _SPARSE_RS = "Croce et al. 2022, Sparse-RS, arXiv:2006.12834"
@@ -23,15 +23,17 @@ class ScaledOptions:
         norm: norm of the changes, each divided by its scale.
         scales: one number, or one for each channel or feature, for each pixel, or for each value, in units of
             the input range; 0 where nothing may change. "std" takes the standard deviations of the training
-            inputs, "range" the widths of their bounds.
+            inputs, "range" the widths of their bounds. For tables also a table of scales by the names of
+            columns; others then stay as they are.
     """
 
-    scales: Literal["std", "range"] | tuple[NonNegative, ...]
+    scales: Literal["std", "range"] | tuple[NonNegative, ...] | Mapping[str, NonNegative]
     eps: NonNegative = 0.1
     norm: Literal["linf", "l2", "l1"] = "linf"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scales, str) and not any(self.scales):
+        every = self.scales.values() if isinstance(self.scales, Mapping) else self.scales
+        if not isinstance(self.scales, str) and not any(every):
             raise ValueError("scales: every scale is 0, so nothing may change")
 
 
@@ -43,7 +45,7 @@ class MaskOptions:
         inner: vicinity whose perturbations are restricted.
         box: rows and columns of images that may change: (top, left, height, width).
         frame: number of pixels along the edges of images that may change.
-        columns: features of tables, or channels of images, that may change, counted from 0.
+        columns: features of tables, by name or number, or channels of images that may change, counted from 0.
         file: .npy file of booleans, of the shape of an input or of its pixels (H, W): what may change.
         outside: whether all others may change instead.
     """
@@ -51,7 +53,7 @@ class MaskOptions:
     inner: Annotated[Use, "vicinity"]
     box: tuple[Natural, Natural, Count, Count] | None = None
     frame: Count | None = None
-    columns: tuple[Natural, ...] | None = None
+    columns: tuple[Name, ...] | None = None
     file: str | None = None
     outside: bool = False
 

@@ -153,6 +153,34 @@ class Rules(NamedTuple):
     sums: list[Sum]
 
 
+def inputs_of(names: Sequence[Name], places: Mapping[str, Sequence[int]], key: str = "columns") -> list[int]:
+    """Return the inputs of columns.
+
+    Args:
+        names: the columns.
+        places: the inputs of each column of the task, by name.
+        key: the option that names them, for errors.
+
+    Raises:
+        ValueError: there is no such column, or the columns of the task have no names.
+    """
+    found: list[int] = []
+    for name in names:
+        if isinstance(name, int):
+            found.append(name)
+        elif not places:
+            raise ValueError(
+                f'{key}: "{name}" is a name, and the columns of the task have none: give numbers'
+            )
+        elif name not in places:
+            close = did_you_mean(name, places)
+            hint = f'did you mean "{close}"?' if close else f"there are {', '.join(places)}"
+            raise ValueError(f'{key}: there is no column "{name}"; {hint}')
+        else:
+            found += places[name]
+    return found
+
+
 def numbered(options: TableOptions, places: Mapping[str, Sequence[int]]) -> Rules:
     """Return the rules of a table of a task.
 
@@ -164,31 +192,14 @@ def numbered(options: TableOptions, places: Mapping[str, Sequence[int]]) -> Rule
         ValueError: there is no such column, one of a sum has categories, or the rules contradict.
     """
 
-    def inputs(names: Sequence[Name]) -> list[int]:
-        found: list[int] = []
-        for name in names:
-            if isinstance(name, int):
-                found.append(name)
-            elif not places:
-                raise ValueError(
-                    f'columns: "{name}" is a name, and the columns of the task have none: give numbers'
-                )
-            elif name not in places:
-                close = did_you_mean(name, places)
-                hint = f'did you mean "{close}"?' if close else f"there are {', '.join(places)}"
-                raise ValueError(f'columns: there is no column "{name}"; {hint}')
-            else:
-                found += places[name]
-        return found
-
     def one(name: Name) -> int:
-        first, *others = inputs([name])
+        first, *others = inputs_of([name], places)
         if others:
             raise ValueError(f'sums: the column "{name}" has categories, and is no number')
         return first
 
-    feature = [(inputs(part.columns), part) for part in options.feature]
-    groups = [Group(inputs(part.columns), part.cost) for part in options.one_hot]
+    feature = [(inputs_of(part.columns, places), part) for part in options.feature]
+    groups = [Group(inputs_of(part.columns, places), part.cost) for part in options.one_hot]
     sums = [
         Sum(one(part.column), [one(each) for each in part.of], part.weights or (1.0,) * len(part.of))
         for part in options.sums

@@ -25,6 +25,7 @@ from robustplug.api import (
 )
 
 from . import MaskOptions
+from .features import inputs_of
 
 # Bytes of a mask file.
 _LARGEST = 2**28
@@ -67,6 +68,7 @@ class Mask:
         self.options, self.inner = options, inner
         self.read = None if options.file is None else read_mask(options.file)
         self.made: Tensor | None = None
+        self.places: Mapping[str, Sequence[int]] = {}
 
     @property
     def eps(self) -> float:
@@ -93,6 +95,7 @@ class Mask:
         Raises:
             ValueError: it does not fit, or nothing may change.
         """
+        self.places, self.made = info.places, None
         tell = getattr(self.inner, "inform", None)
         if tell is not None:
             tell(info)
@@ -114,9 +117,10 @@ class Mask:
     def _made(self, shape: tuple[int, ...]) -> Tensor:
         o, made = self.options, torch.zeros(shape, dtype=torch.bool)
         if o.columns is not None:
-            if max(o.columns) >= shape[0]:
-                raise ValueError(f"columns: {max(o.columns)} is beyond the last, {shape[0] - 1}")
-            made[list(o.columns)] = True
+            columns = inputs_of(o.columns, self.places)
+            if max(columns) >= shape[0]:
+                raise ValueError(f"columns: {max(columns)} is beyond the last, {shape[0] - 1}")
+            made[columns] = True
             return made
         if self.read is not None:
             if tuple(self.read.shape) not in (shape, shape[1:]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from robustplug.api import TaskInfo, finite, normal_like, to_unit, uniform_like
 
 from . import ScaledOptions
+from .features import inputs_of
 from .nearest import Ranged, at_least_single, column, nearest, rounding, widths
 
 ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
@@ -28,14 +30,16 @@ class Scaled(Ranged):
         super().__init__(options.eps)
         self.order, self.rule = ORDERS[options.norm], options.scales
         self.named = options.norm
-        self.scales = torch.ones(()) if isinstance(options.scales, str) else torch.tensor(options.scales)
+        self.scales = torch.tensor(self.rule) if isinstance(self.rule, tuple) else torch.ones(())
+        # What names stand for is known from the task.
+        self.known = not isinstance(self.rule, Mapping)
 
     def inform(self, info: TaskInfo) -> None:
         """Take the scales that the task states, and check their number.
 
         Raises:
             ValueError: the task states none, or there are neither as many as channels or features, nor as
-                pixels, nor as values.
+                pixels, nor as values; or a column of that name does not exist.
         """
         if self.rule == "std":
             if not info.std:
@@ -44,6 +48,12 @@ class Scaled(Ranged):
         elif self.rule == "range":
             low, high = (torch.as_tensor(side, dtype=torch.float32) for side in info.bounds)
             self.scales = (high - low).view(-1)
+        elif isinstance(self.rule, Mapping):
+            found = {name: inputs_of([name], info.places, "scales") for name in self.rule}
+            self.scales = torch.zeros(sum(map(len, info.places.values())))
+            for name, at in found.items():
+                self.scales[at] = self.rule[name]
+            self.known = True
         if info.shape is not None:
             self.over(torch.zeros(1, *info.shape))
 
@@ -53,6 +63,8 @@ class Scaled(Ranged):
         Raises:
             ValueError: their number does not fit.
         """
+        if isinstance(self.rule, Mapping) and not self.known:
+            inputs_of(list(self.rule), {}, "scales")
         if self.scales.device != x.device:
             self.scales = self.scales.to(x.device)
         count, scales = self.scales.numel(), self.scales.to(x.dtype)

@@ -301,6 +301,20 @@ def test_csv_columns_are_chosen(tmp_path: Path) -> None:
             arrays(path=path, **wrong)
 
 
+def test_columns_of_files_are_the_same_and_have_names(tmp_path: Path) -> None:
+    head, *body = rows(4)
+    train = write_csv(tmp_path / "a.csv", [head, *body])
+    turned = write_csv(tmp_path / "b.csv", [["b", "a", *head[2:]], *([b, a, *r] for a, b, *r in body)])
+    with pytest.raises(ValueError, match="where train has the column 'a', test has 'b'; name the columns"):
+        arrays(train=train, test=turned)
+    with pytest.raises(ValueError, match="where train has the column 'd', test has 'none'"):
+        arrays(train=train, test=write_csv(tmp_path / "c.csv", [[*r[:3], r[4]] for r in rows(4)]))
+    task = arrays(train=train, test=turned, features=["a", "d"])
+    assert task.info.places == {"a": (0,), "d": (1,)}
+    (batch,) = task.batches("test", Feed(batch_size=len(TABLE)))
+    assert np.allclose(batch.x.numpy(), TABLE[:, [0, 3]])
+
+
 @pytest.mark.parametrize(
     ("cell", "message"),
     [

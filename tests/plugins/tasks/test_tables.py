@@ -313,6 +313,55 @@ def test_names_need_a_task_that_has_some() -> None:
         vicinity.contains(rows, rows, torch.ones(2))
 
 
+BY_NAME = [
+    (
+        {"use": "mask", "columns": ["job", 4], "inner": {"use": "linf", "eps": 3.0}},
+        {"use": "mask", "columns": [1, 2, 3, 4], "inner": {"use": "linf", "eps": 3.0}},
+    ),
+    (
+        {"use": "scaled", "scales": {"age": 2.0, "job": 0.5}, "eps": 1.0},
+        {"use": "scaled", "scales": [2.0, 0.5, 0.5, 0.5, 0.0, 0.0], "eps": 1.0},
+    ),
+]
+
+
+@pytest.mark.parametrize(("named", "numbered"), BY_NAME)
+def test_masks_and_scales_name_the_columns_of_a_table(
+    named: dict[str, Any], numbered: dict[str, Any], tmp_path: Path
+) -> None:
+    task = table(options(tmp_path))
+    recipe = {"task": {"use": "table", "data": csv(tmp_path), "target": "late"}, "model": {"use": "mlp"}}
+    method = {"use": "pgd-at", "perturbation": {"use": "pgd", "steps": 1}}
+    vicinities = []
+    for table_ in (named, numbered):
+        read = recipe_from_mapping({**recipe, "method": {**method, "vicinity": table_}})
+        vicinities.append(build_vicinity(read.method.options.vicinity, "method.vicinity", task.info))
+    origin = next(iter(task.batches("train", Feed()))).x
+    rng = torch.Generator().manual_seed(0)
+    far = origin + 5 * torch.rand(origin.shape, generator=rng)
+    radius = torch.full((len(origin),), vicinities[0].eps)
+    found = [each.project(far, origin, radius) for each in vicinities]
+    assert bool((found[0] != origin).any())
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(("named", "_"), BY_NAME)
+def test_names_of_masks_and_scales_need_a_column(
+    named: dict[str, Any], _: dict[str, Any], tmp_path: Path
+) -> None:
+    key = "columns" if named["use"] == "mask" else "scales"
+    wrong = {**named, key: ["jobb"] if key == "columns" else {"jobb": 1.0}}
+    rules = {name: value for name, value in wrong.items() if name != "use"}
+    use = resolve(Use(wrong["use"], rules), "vicinity")
+    with pytest.raises(RecipeError, match=f'{key}: there is no column "jobb"; did you mean "job"'):
+        build_vicinity(use, "evaluate.vicinity", table(options(tmp_path)).info)
+    with pytest.raises(RecipeError, match='"jobb" is a name, and the columns of the task have none'):
+        build_vicinity(use, "evaluate.vicinity", robustplug.build("task", "digits").info)
+    rows = torch.zeros(2, 6)
+    with pytest.raises(ValueError, match='"jobb" is a name'):
+        robustplug.build("vicinity", wrong["use"], **rules).contains(rows, rows, torch.ones(2))
+
+
 @pytest.mark.slow
 def test_attacks_on_a_run_of_a_table_are_told(tmp_path: Path) -> None:
     from robustplug.api import open_evaluation

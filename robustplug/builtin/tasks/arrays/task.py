@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from ....api import (
     BrokenData,
     DataMissing,
     Split,
+    TaskInfo,
     Unreadable,
     is_folder,
     open_file,
@@ -36,6 +39,22 @@ _READERS: dict[str, Callable[[Path, ArraysOptions], Parts]] = {
 }
 # Numbers of channels by which images (N, H, W, C) are recognised.
 _CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class NamedInfo(TaskInfo):
+    """Describe a task on a table of numbers.
+
+    Attributes:
+        features: names of the columns, in the order of the inputs; empty where they have none.
+    """
+
+    features: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> Mapping[str, Sequence[int]]:
+        """Return the input of each column by its name."""
+        return {name: (at,) for at, name in enumerate(self.features)}
 
 
 def arrays(options: ArraysOptions) -> ArrayTask:
@@ -86,7 +105,7 @@ def array_task(
     data: dict[Split, tuple[Any, Any]] = {split: (inputs[split], labels[split]) for split in parts}
     if any(shares.values()):
         data |= split_off(data, {split: share for split, share in shares.items() if share}, seed)
-    features = next(iter(parts.values())).features
+    features = _features(parts)
     limits: Any = measured(inputs, features) if bounds == "measured" else bounds or (0.0, 1.0)
     try:
         task = ArrayTask(
@@ -94,6 +113,7 @@ def array_task(
             classes=classes,
             class_names=names,
             bounds=limits,
+            info=partial(NamedInfo, features=tuple(features)),
             notes=("the images were (N, H, W, C) and became (N, C, H, W)",) if turned else (),
         )
     except ValueError as error:
@@ -103,6 +123,24 @@ def array_task(
     empty = {split: 0 for split, share in shares.items() if not share}
     task.info = replace(task.info, sizes={**task.info.sizes, **empty})
     return task
+
+
+def _features(parts: Mapping[Split, Part]) -> tuple[str, ...]:
+    """Return the names of the columns; empty where they have none.
+
+    Raises:
+        ValueError: the columns of a split are others than those of the first.
+    """
+    (first, part), *others = parts.items()
+    for split, other in others:
+        if part.features and other.features and other.features != part.features:
+            pairs = zip_longest(other.features, part.features, fillvalue="none")
+            found, wanted = next((one, two) for one, two in pairs if one != two)
+            raise ValueError(
+                f"features: where {first} has the column {wanted!r}, {split} has {found!r}; name the columns "
+                'to take from both: task.features = ["NAME", …]'
+            )
+    return part.features
 
 
 def gather(options: ArraysOptions) -> tuple[dict[Split, Part], dict[Split, float]]:
