@@ -23,7 +23,7 @@ from .chunks import regroup, standing_batches
 from .evaluate import Evaluation
 from .judge import refuse_illegal
 from .results import Asked, describe, prepare_evaluation
-from .rows import chain_of_attacks, suite_attacks
+from .rows import chain_of_attacks, labels_of, suite_attacks
 from .setting import Attack, plain_objective
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ def open_attacks(subject: Subject, suite: str | Path | Mapping[str, Any] | None)
     rows = (
         chain_of_attacks(options.attack, parts.threat, "evaluate.attack")
         if suite is None
-        else suite_attacks(read_suite(suite, threat), parts.threat, (), parts.task.info)
+        else suite_attacks(
+            read_suite(suite, threat), parts.threat, (), parts.task.info, labels_of(parts.recipe.task)
+        )
     )
     return OpenedEvaluation(
         parts.recipe.name,

@@ -35,7 +35,7 @@ from .measuring.around import file_name, lost_gradient
 from .measuring.bounds import both_sides, contradiction_text, contradictions
 from .measuring.measure import doubts
 from .readable import readable
-from .rows import chain_of_attacks, measurement_rows, suite_attacks, unfit_loss
+from .rows import chain_of_attacks, labels_of, measurement_rows, suite_attacks, unfit
 from .setting import Attack, Share
 from .summary import ReferenceErrors, corruption_summary, worst_cases
 
@@ -91,8 +91,9 @@ def prepare_evaluation(subject: Subject, asked: Asked) -> Evaluation:
     vicinity = build_vicinity(parts.threat, "evaluate.vicinity", parts.task.info)
     loss = options.loss
     # A suite's own is for classes, if it states none.
-    if asked.suite is not None and not unfit_loss(asked.suite.loss, recipe.task, parts.task.info):
-        loss = asked.suite.loss
+    if asked.suite is not None:
+        own = asked.suite.loss
+        loss = loss if unfit(own, "loss", parts.task.info, labels_of(recipe.task)) else own
     identity = {
         "weights": weights_digest(subject.exported),
         "model": dict(subject.description),
@@ -144,7 +145,9 @@ def evaluate_subject(subject: Subject, asked: Asked) -> Result:
     elif asked.suite is None:
         attacks = chain_of_attacks(options.attack, threat, "evaluate.attack")
     else:
-        attacks = suite_attacks(asked.suite, threat, asked.sources, parts.task.info)
+        attacks = suite_attacks(
+            asked.suite, threat, asked.sources, parts.task.info, labels_of(parts.recipe.task)
+        )
     measuring = asked.measurements
     if measuring is None and asked.suite is None and asked.attacks is None:
         measuring = options.measurement

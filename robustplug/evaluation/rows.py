@@ -98,13 +98,17 @@ def _measuring(row: Attack, reference: Use, key: str) -> Attack:
     return dataclasses.replace(row, measurement=built)
 
 
-def suite_attacks(suite: Suite, threat: Use, sources: Sequence[Source], info: TaskInfo) -> list[Attack]:
+def suite_attacks(
+    suite: Suite, threat: Use, sources: Sequence[Source], info: TaskInfo, labels: str | None = None
+) -> list[Attack]:
     """Build the rows of a suite.
 
     Args:
         suite: the resolved suite.
         threat: the evaluation's vicinity; other vicinities appear in the label of their row.
         sources: surrogate models of transfer rows.
+        info: the task's description.
+        labels: see `labels_of`.
 
     Raises:
         RecipeError: a component refuses its options.
@@ -112,12 +116,12 @@ def suite_attacks(suite: Suite, threat: Use, sources: Sequence[Source], info: Ta
     return [
         attack
         for number, row in enumerate(suite.row)
-        for attack in _row_attacks(row, f"row.{number}", threat, sources, info)
+        for attack in _row_attacks(row, f"row.{number}", threat, sources, info, labels)
     ]
 
 
 def _row_attacks(
-    row: SuiteRow, key: str, threat: Use, sources: Sequence[Source], info: TaskInfo
+    row: SuiteRow, key: str, threat: Use, sources: Sequence[Source], info: TaskInfo, labels: str | None
 ) -> Iterator[Attack]:
     try:
         vicinity = _scaled(row.vicinity or threat, row.scale, key)
@@ -136,7 +140,7 @@ def _row_attacks(
         if none
         else _misfit(vicinity, threat)
         or misfit(row.attack, vicinity, registry())
-        or _without_classes(row.attack, "perturbation", info)
+        or unfit(row.attack, "perturbation", info, labels)
     )
     parts = [] if none and row.shift else [row.label or use_label(row.attack, "perturbation", row.shown)]
     if row.shift is not None:
@@ -200,26 +204,26 @@ def _measurement_of(
     return attack if attack.refused else _measuring(attack, reference, f"{key}.measurement")
 
 
-def _without_classes(reference: Use, kind: Kind, info: TaskInfo) -> str:
-    """Return why an attack, or a loss in it, cannot be used on a task without classes; "" if it can."""
+def unfit(reference: Use, kind: Kind, info: TaskInfo, labels: str | None) -> str:
+    """Return why an attack, or a loss in it, cannot be used with the labels of a task; "" if it can."""
     component = registry().get(kind, reference.name)
-    if info.classes is None and component.for_labels == ("classes",):
+    own = component.for_labels
+    if info.classes is None and own == ("classes",):
         return f'{kind} "{reference.name}" is for classes, and the task has none'
+    if own and labels is not None and labels not in own:
+        return f'{kind} "{reference.name}" is for {" or ".join(own)}, and the labels of the task are {labels}'
     for slot in slots(component.options).values():
         value = getattr(reference.options, slot.name)
         for each in value if isinstance(value, tuple) else (value,):
             other = not isinstance(each, Use) or slot.kind not in ("loss", "perturbation")
-            if not other and (why := _without_classes(each, slot.kind, info)):
+            if not other and (why := unfit(each, slot.kind, info, labels)):
                 return why
     return ""
 
 
-def unfit_loss(loss: Use, task: Use, info: TaskInfo) -> bool:
-    """Return whether a resolved loss is for other labels than those of a task."""
-    own = registry().get("loss", loss.name).for_labels
-    # A task that is given as an object may have any labels.
-    stranger = task.name != GIVEN and registry().get("task", task.name).labels not in own
-    return bool(own) and (stranger or (info.classes is None and own == ("classes",)))
+def labels_of(task: Use) -> str | None:
+    """Return the labels of a task; None for one that is given as an object, which may have any."""
+    return None if task.name == GIVEN else registry().get("task", task.name).labels
 
 
 def _misfit(vicinity: Use, threat: Use) -> str:

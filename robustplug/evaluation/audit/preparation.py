@@ -14,7 +14,7 @@ from ...core.calling.stand_ins import Averaged
 from ...core.types import Batch, Feed
 from ...recipe.write import use_to_mapping
 from ..results import Asked, prepare_evaluation
-from ..rows import suite_attacks
+from ..rows import labels_of, suite_attacks
 from ..setting import Attack
 from .binarisation import Power
 from .binarisation import power as measure_power
@@ -57,7 +57,14 @@ class Prepared:
         """Build the attacks."""
         parts = self.subject.parts
         rows = [*white_box(self.found.scale), *blind(self.found, self.substitute, self.everything)]
-        return attacks_of(rows, use_to_mapping(parts.threat), parts.threat, sources, parts.task.info)
+        return attacks_of(
+            rows,
+            use_to_mapping(parts.threat),
+            parts.threat,
+            sources,
+            parts.task.info,
+            labels_of(parts.recipe.task),
+        )
 
     def told(self) -> str:
         """Return what attacks do about outputs or gradients that do not serve them; "" for nothing."""
@@ -79,10 +86,11 @@ def adapted(subject: Subject, asked: Asked) -> tuple[Subject, Asked]:
     assert asked.suite is not None
     prepared, parts, suite = prepare(subject), subject.parts, asked.suite
     chain = next((row.chain for row in reversed(suite.row) if row.chain), suite.name)
+    labels = labels_of(parts.recipe.task)
     rows = adaptive(prepared.found, prepared.substitute, chain)
     attacks = [
-        *suite_attacks(suite, parts.threat, asked.sources, parts.task.info),
-        *attacks_of(rows, use_to_mapping(parts.threat), parts.threat, (), parts.task.info),
+        *suite_attacks(suite, parts.threat, asked.sources, parts.task.info, labels),
+        *attacks_of(rows, use_to_mapping(parts.threat), parts.threat, (), parts.task.info, labels),
     ]
     if prepared.told():
         subject.reporter.warn(prepared.told())

@@ -129,7 +129,12 @@ def _as_logits(model: nn.Module) -> nn.Module:
 
 
 def attacks_of(
-    rows: Sequence[_Row], threat: Mapping[str, Any], vicinity: Use, sources: Sequence[Source], info: TaskInfo
+    rows: Sequence[_Row],
+    threat: Mapping[str, Any],
+    vicinity: Use,
+    sources: Sequence[Source],
+    info: TaskInfo,
+    labels: str | None,
 ) -> list[Attack]:
     """Build the attacks of an audit.
 
@@ -139,6 +144,7 @@ def attacks_of(
         vicinity: the same, resolved.
         sources: surrogate models that were given; each is a transfer row of its own.
         info: the task's description.
+        labels: what labels the task has; None if it is not known.
     """
     tables: list[dict[str, Any]] = []
     for row in rows:
@@ -148,7 +154,8 @@ def attacks_of(
     if sources:
         attack = {"use": "pgd", "steps": STEPS // 2}
         tables.append({"label": TRANSFER, "attack": attack, "transfer": True})
-    built = suite_attacks(read_suite({"name": "audit", "row": tables}, threat), vicinity, sources, info)
+    suite = read_suite({"name": "audit", "row": tables}, threat)
+    built = suite_attacks(suite, vicinity, sources, info, labels)
     named = {row.label: row for row in rows}
     return [
         replace(attack, stand_in=row.stand_in, transfers=row.transfers, after=row.after)

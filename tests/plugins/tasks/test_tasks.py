@@ -367,6 +367,21 @@ def test_hard_label_attacks_of_other_labels_are_refused_when_the_recipe_is_read(
     assert [problem.key for problem in error.value.problems] == ["evaluate.attack.0"]
 
 
+def test_a_suite_leaves_out_the_attacks_that_are_for_other_labels(tmp_path: Path) -> None:
+    rows = [{"attack": {"use": name, "queries": 20}} for name in ("rays", "sign-opt")]
+    suite = {"name": "s", "row": [*rows, {"attack": {"use": "pgd", "steps": 1}}]}
+    table = {**SMALL["shapes"], "method": {"use": "erm"}, "train": {"epochs": 1}}
+    table["evaluate"] = {"vicinity": {"use": "linf", "eps": 0.1}, "attack": [], "samples": 4}
+    run = robustplug.train({**table, "validate": {"attack": {"use": "none"}}}, out=tmp_path / "run")
+    found = robustplug.evaluate(run.folder, suite=suite)
+    _, rays, sign_opt, pgd = found.attacks
+    assert rays.skipped == (
+        'perturbation "rays" is for classes or numbers or label-sets, and the labels of the task are pixels'
+    )
+    assert "are pixels" in sign_opt.skipped
+    assert not pgd.skipped
+
+
 def test_an_audit_says_which_checks_need_classes(tmp_path: Path) -> None:
     recipe = {
         **SMALL["regression"],
