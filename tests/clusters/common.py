@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from robustplug.runs.lock import holder
 from robustplug.runs.result_file import read_result
 from robustplug.testing.kit import run_checks
+
+from ..docs.blocks import code_blocks
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 # The epochs are long enough to be interrupted.
 STUDY = """
@@ -52,6 +56,38 @@ def run(file: Path, out: str, *options: str) -> subprocess.CompletedProcess[str]
         check=False,
         timeout=600,
     )
+
+
+# What differs between one process and two is the rounding of sums.
+EXACT = """
+schema = 1
+task = { use = "digits" }
+model = { use = "small-cnn", width = 2, batchnorm = false }
+method = { use = "erm", vicinity = { use = "linf", eps = 0.1 } }
+train = { epochs = 2, device = "cpu", select = "last" }
+validate = { samples = 20, attack = { use = "none" } }
+evaluate = { samples = 40, attack = [{ use = "fgsm" }] }
+"""
+
+
+def program(page: str, what: str, changes: Mapping[str, str]) -> str:
+    """Return the one block of a page of the docs that has some words in it, with others in their place."""
+    (found,) = [block.text for block in code_blocks(DOCS / page) if what in block.text]
+    for old, new in changes.items():
+        assert old in found, old
+        found = found.replace(old, new)
+    return found
+
+
+def assert_two_trained(run_folder: Path, alone: Path) -> None:
+    """Compare a run of two processes with the same of one."""
+    from safetensors.torch import load_file
+
+    assert json.loads((run_folder / "environment.json").read_text())["processes"] == 2
+    both, one = (load_file(folder / "model.safetensors") for folder in (run_folder, alone))
+    assert both.keys() == one.keys()
+    assert all((both[name] - value).abs().max() <= 1e-5 for name, value in one.items())
+    assert len(read_result(run_folder / "result.json").result.attacks) == 2
 
 
 def timeless(value: Any) -> Any:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import robustplug
+
 from .common import (
+    EXACT,
     assert_conforms,
     assert_equal,
     assert_shares,
+    assert_two_trained,
     command,
     epochs_done,
     paused,
+    program,
     run,
     starts,
     write_study,
@@ -141,6 +147,30 @@ def test_an_evaluation_is_shared_by_jobs(cluster: Any, tmp_path: Path) -> None:
     for _ in range(2):
         cluster.add_node(**NODE)
     assert_shares(tmp_path, *ray_options(cluster))
+
+
+@pytest.mark.slow
+def test_the_program_of_the_docs_trains_one_run_in_two_workers(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "mine.toml").write_text(EXACT)
+    changes = {
+        '"/shared/runs/mine"': repr(str(tmp_path / "run")),
+        '"cat"': repr(str(tmp_path / "mine.toml")),
+        ', overrides=["train.epochs=1", "evaluate.samples=16"]': "",
+    }
+    (tmp_path / "main.py").write_text(program("processes.md", "ray.train", changes))
+    done = subprocess.run(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    alone = robustplug.train(tmp_path / "mine.toml", out=tmp_path / "alone").folder
+    assert_two_trained(tmp_path / "run", alone)
 
 
 def test_it_conforms() -> None:

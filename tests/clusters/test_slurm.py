@@ -7,18 +7,24 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import robustplug
+
 from .common import (
+    EXACT,
     assert_conforms,
     assert_equal,
     assert_shares,
+    assert_two_trained,
     command,
     epochs_done,
     paused,
+    program,
     run,
     starts,
     until,
@@ -131,6 +137,23 @@ def test_a_submit_that_fails_says_why_and_leaves_nothing(cluster: Path, tmp_path
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "slurm" / "runs").exists()
     assert not said("squeue", "--noheader")
+
+
+@pytest.mark.slow
+def test_the_script_of_the_docs_trains_one_run_on_both_nodes(cluster: Path, tmp_path: Path) -> None:
+    # Both nodes are this machine, which has no GPU, and does not know their names.
+    changes = {
+        "--gpus-per-node=8 ": "",
+        "--nproc-per-node 8": "--nproc-per-node 1",
+        "$SLURMD_NODENAME:29500": "127.0.0.1:29517",
+        "srun torchrun": f"srun {sys.executable} -m torch.distributed.run",
+    }
+    (tmp_path / "mine.toml").write_text(EXACT)
+    (tmp_path / "job").write_text(program("processes.md", "#SBATCH", changes))
+    done = subprocess.run(["sbatch", "--wait", "--output=log", "job"], cwd=tmp_path, timeout=300, check=False)
+    assert done.returncode == 0, (tmp_path / "log").read_text()
+    alone = robustplug.train(tmp_path / "mine.toml", out=tmp_path / "alone").folder
+    assert_two_trained(tmp_path / "runs" / "mine", alone)
 
 
 def test_an_evaluation_is_shared_by_jobs(cluster: Path, tmp_path: Path) -> None:
