@@ -13,12 +13,21 @@ from robustplug.api import TaskInfo
 
 from . import LightGbmOptions
 
+# Walks of a row through a tree, and values of training inputs, from which on threads pay: each call of
+# LightGBM waits for all of its threads, on busy cores for longer than one thread computes.
+_WALKS, _VALUES = 2**15, 2**18
+
 
 def _library() -> Any:
     try:
         return importlib.import_module("lightgbm")
     except ImportError as error:
         raise ValueError(f'LightGBM is not installed: pip install "robustplug[trees]" ({error})') from error
+
+
+def _threads(work: int, pays: int) -> int:
+    """Return the number of threads; it changes no bit."""
+    return torch.get_num_threads() if work >= pays else 1
 
 
 def _flat(x: Tensor) -> Any:
@@ -60,7 +69,8 @@ class BoostedTrees(nn.Module):
         """Return the scores, without a graph."""
         if self.booster is None:
             return torch.zeros(len(x), self.classes, device=x.device)
-        scores = self.booster.predict(_flat(x), raw_score=True, num_threads=torch.get_num_threads())
+        threads = _threads(len(x) * self.booster.num_trees(), _WALKS)
+        scores = self.booster.predict(_flat(x), raw_score=True, num_threads=threads)
         return torch.from_numpy(scores).to(x.device, torch.float32)
 
     def fit(self, x: Tensor, y: Tensor, seed: int) -> None:
@@ -83,7 +93,7 @@ class BoostedTrees(nn.Module):
             "seed": seed % 2**31,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": torch.get_num_threads(),
+            "num_threads": _threads(x.numel(), _VALUES),
             "verbosity": -1,
         }
         booster = library.train(parameters, data, num_boost_round=self.options.trees)

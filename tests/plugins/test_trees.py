@@ -15,6 +15,7 @@ from torch import Tensor
 import robustplug
 from robustplug.api import Feed, TaskInfo, stream
 from robustplug.recipe.errors import RecipeError
+from robustplug_trees import booster
 from robustplug_trees.booster import BoostedTrees, weighted_labels
 
 lightgbm: Any = pytest.importorskip("lightgbm")
@@ -54,7 +55,10 @@ def test_nothing_is_known_before_fit() -> None:
     assert len(trees().state_dict()["_extra_state"]) == 0
 
 
-def test_neither_threads_nor_seeds_of_any_size_change_the_trees() -> None:
+def test_neither_threads_nor_seeds_of_any_size_change_the_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As many threads as torch, however small the data.
+    monkeypatch.setattr(booster, "_VALUES", 0)
+    monkeypatch.setattr(booster, "_WALKS", 0)
     before = torch.get_num_threads()
     first, second = trees(trees=1), trees(trees=1)
     try:
