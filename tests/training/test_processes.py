@@ -23,6 +23,8 @@ from .test_captured import left
 from .test_killed import environment
 from .two_processes import CAPTURED, COMPARED, RESUMED, SAMPLES, exact
 
+# The quick part is run by .ci/run.
+pytestmark = pytest.mark.slow
 LIMIT = 240
 
 
@@ -74,9 +76,11 @@ def launch(launches: Callable[[str], Launch]) -> Launch:
 
 
 def by_part(names: Mapping[str, Sequence[str]], *more: str) -> Any:
-    """Return parameters, part and name, of which those of the slow part, and more, are slow."""
-    slow = [pytest.param("slow", name, marks=pytest.mark.slow) for name in (*names["slow"], *more)]
-    return [*(("quick", name) for name in names["quick"]), *slow]
+    """Return parameters, part and name, of which the slow part has more."""
+    return [
+        *(("quick", name) for name in names["quick"]),
+        *(("slow", name) for name in (*names["slow"], *more)),
+    ]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -180,7 +184,6 @@ def test_what_one_process_cannot_capture_none_replays(launch: Launch) -> None:
     assert told == [f"updates run without a CUDA graph, with the same results but slower: {why}"]
 
 
-@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_resuming_gives_the_same_bits(
     launches: Callable[[str], Launch],
 ) -> None:
