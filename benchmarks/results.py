@@ -229,7 +229,7 @@ def compared(section: Section) -> list[str]:
         kinds[kind].append(f"`{name}` ({numbers})")
     lines = [
         f"At this cost, under {section.columns[-1]}, with the difference in points and its 95 % interval "
-        "over the seeds:",
+        "over the seeds; what other images would change is not in it:",
         "",
     ]
     for kind, names in kinds.items():
