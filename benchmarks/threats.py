@@ -214,7 +214,7 @@ ROWS: dict[str, Row] = {
     ),
     "universal": Row(
         {"use": "linf", "eps": 0.25},
-        [{"use": "universal", "epochs": 10, "samples": None}],
+        [{"use": "universal", "epochs": 10}],
         {
             "art Universal": by_art(
                 "UniversalPerturbation", attacker="fgsm", eps=0.25, max_iter=5, delta=0.05, **QUIET
