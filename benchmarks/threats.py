@@ -71,9 +71,10 @@ class Measured:
 def by_foolbox(name: str, eps: float | None, **options: Any) -> Other:
     def run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         import foolbox
+        from foolbox.models.pytorch import PyTorchModel
 
         attack = getattr(foolbox.attacks, name)(**options)
-        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+        wrapped = PyTorchModel(model, bounds=(0, 1), device="cpu")
         given = {} if eps is None else {"epsilons": eps}
         found: Tensor = attack(wrapped, x, y, **given)[1]
         return found

@@ -32,7 +32,7 @@ class Scaled(Ranged):
         self.named = options.norm
         self.scales = torch.tensor(self.rule) if isinstance(self.rule, tuple) else torch.ones(())
         # What names stand for is known from the task.
-        self.known = not isinstance(self.rule, Mapping)
+        self.unknown = list(self.rule) if isinstance(self.rule, Mapping) else []
 
     def inform(self, info: TaskInfo) -> None:
         """Take the scales that the task states, and check their number.
@@ -53,7 +53,7 @@ class Scaled(Ranged):
             self.scales = torch.zeros(sum(map(len, info.places.values())))
             for name, at in found.items():
                 self.scales[at] = self.rule[name]
-            self.known = True
+            self.unknown = []
         if info.shape is not None:
             self.over(torch.zeros(1, *info.shape))
 
@@ -63,8 +63,7 @@ class Scaled(Ranged):
         Raises:
             ValueError: their number does not fit.
         """
-        if isinstance(self.rule, Mapping) and not self.known:
-            inputs_of(list(self.rule), {}, "scales")
+        inputs_of(self.unknown, {}, "scales")
         if self.scales.device != x.device:
             self.scales = self.scales.to(x.device)
         count, scales = self.scales.numel(), self.scales.to(x.dtype)

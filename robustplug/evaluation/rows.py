@@ -13,7 +13,7 @@ from ..errors import Refused
 from ..plugin.component import Kind, Use, slots
 from ..plugin.host import registry
 from ..plugin.registry import GIVEN
-from ..recipe.clashes import misfit, threat_in
+from ..recipe.clashes import misfit, other_labels, threat_in
 from ..recipe.convert import resolve
 from ..recipe.errors import Problem, RecipeError
 from ..recipe.options import as_mapping, default_of
@@ -207,11 +207,10 @@ def _measurement_of(
 def unfit(reference: Use, kind: Kind, info: TaskInfo, labels: str | None) -> str:
     """Return why an attack, or a loss in it, cannot be used with the labels of a task; "" if it can."""
     component = registry().get(kind, reference.name)
-    own = component.for_labels
-    if info.classes is None and own == ("classes",):
+    if info.classes is None and component.for_labels == ("classes",):
         return f'{kind} "{reference.name}" is for classes, and the task has none'
-    if own and labels is not None and labels not in own:
-        return f'{kind} "{reference.name}" is for {" or ".join(own)}, and the labels of the task are {labels}'
+    if why := other_labels(component, kind, labels):
+        return why
     for slot in slots(component.options).values():
         value = getattr(reference.options, slot.name)
         for each in value if isinstance(value, tuple) else (value,):

@@ -130,7 +130,8 @@ def strangers(recipe: Recipe, registry: Registry) -> Iterator[Finding]:
         if use is not None:
             yield from _unfit_labels(use, kind, path, registry, labels)
     for part in parts:
-        yield from _other_labels(registry.get(part.kind, part.name), part.kind, part.path, labels)
+        if why := other_labels(registry.get(part.kind, part.name), part.kind, labels):
+            yield Finding(part.path, why)
     for path, kind, name in named:
         tasks = registry.get(kind, name).tasks
         if tasks and {recipe.task.name, *samples.tasks}.isdisjoint(tasks):
@@ -245,12 +246,13 @@ def _draws(vicinity: Use, registry: Registry) -> bool:
     return own or any(_draws(inner, registry) for _, inner in _inside(vicinity, component, "vicinity"))
 
 
-def _other_labels(component: Component, kind: Kind, path: KeyPath, labels: str | None) -> Iterator[Finding]:
-    """Yield a finding for a component that is defined for other labels than those of the task."""
+def other_labels(component: Component, kind: Kind, labels: str | None) -> str:
+    """Return that a component is defined for other labels than those of the task; "" if it is not."""
     own = component.for_labels
-    if own and labels is not None and labels not in own:
-        message = f'{kind.replace("_", " ")} "{component.name}" is for {" or ".join(own)}'
-        yield Finding(path, f"{message}, and the labels of the task are {labels}")
+    if not own or labels is None or labels in own:
+        return ""
+    message = f'{kind.replace("_", " ")} "{component.name}" is for {" or ".join(own)}'
+    return f"{message}, and the labels of the task are {labels}"
 
 
 def _unfit_labels(
@@ -258,7 +260,8 @@ def _unfit_labels(
 ) -> Iterator[Finding]:
     """Yield a finding for every part of an evaluation that cannot take the labels of the task."""
     component = registry.get(kind, reference.name)
-    yield from _other_labels(component, kind, path, labels)
+    if why := other_labels(component, kind, labels):
+        yield Finding(path, why)
     # Where there are classes, an evaluation has their numbers.
     if kind == "loss" and component.takes == "rows":
         yield Finding(

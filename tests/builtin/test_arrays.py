@@ -301,6 +301,15 @@ def test_csv_columns_are_chosen(tmp_path: Path) -> None:
             arrays(path=path, **wrong)
 
 
+def test_columns_without_names_are_those_of_any_other_file(tmp_path: Path) -> None:
+    bare = write_csv(tmp_path / "a.csv", rows(4, names=False))
+    named = write_csv(tmp_path / "b.csv", rows(4))
+    task = arrays(train=bare, test=named, label=-1)
+    assert task.info.places == {}
+    (batch,) = task.batches("test", Feed(batch_size=len(TABLE)))
+    assert np.allclose(batch.x.numpy(), TABLE)
+
+
 def test_columns_of_files_are_the_same_and_have_names(tmp_path: Path) -> None:
     head, *body = rows(4)
     train = write_csv(tmp_path / "a.csv", [head, *body])

@@ -74,7 +74,9 @@ def _table(text: TextIO, file: Path, options: ArraysOptions) -> Part:
         x.append(numbers.astype(np.float32))
     if not x:
         raise BrokenData(f"{file} has names of columns, but no rows")
-    return Part(np.concatenate(x), np.array(y), tuple(features))
+    # Numbers in the place of names say nothing that another file could contradict.
+    names = tuple(features) if named or options.features else ()
+    return Part(np.concatenate(x), np.array(y), names)
 
 
 def columns_of(known: Sequence[str], file: Path, options: ArraysOptions) -> tuple[str, list[str]]:
