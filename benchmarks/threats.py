@@ -107,24 +107,30 @@ def by_art(name: str, mask: Tensor | None = None, **options: Any) -> Other:
     return run
 
 
-def _auto_pgd(norm: float, eps: float) -> Other:
+def _auto_pgd(norm: float, eps: float, restarts: int = 1) -> Other:
     return by_art(
         "AutoProjectedGradientDescent",
         norm=norm,
         eps=eps,
         eps_step=eps / 5,
-        max_iter=100,
-        nb_random_init=1,
+        max_iter=100 // restarts,
+        nb_random_init=restarts,
         verbose=False,
     )
 
 
-def by_pyautoattack(norm: str, eps: float, steps: int) -> Other:
+def by_pyautoattack(norm: str, eps: float, steps: int, restarts: int = 1) -> Other:
     def run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         from pyautoattack import autopgd_base
 
         attack = autopgd_base.APGDAttack(
-            model, n_iter=steps, norm=norm, eps=eps, device=torch.device("cpu"), use_largereps=norm == "L1"
+            model,
+            n_iter=steps,
+            n_restarts=restarts,
+            norm=norm,
+            eps=eps,
+            device=torch.device("cpu"),
+            use_largereps=norm == "L1",
         )
         found: Tensor = attack.perturb(x, y)
         return found
@@ -140,44 +146,66 @@ MIDDLE = torch.zeros(1, 8, 8)
 MIDDLE[:, 2:6, 2:6] = 1
 QUIET: dict[str, Any] = {"verbose": False}
 
+# Attacks along gradients: once, and with as many passes from four starts.
+LINES = [
+    _steps(name, steps, **restarts)
+    for name in ("apgd-ce", "apgd-dlr", "pgd")
+    for steps, restarts in ((99, {}), (24, {"restarts": 4}))
+]
+
 ROWS: dict[str, Row] = {
     "linf": Row(
         {"use": "linf", "eps": 0.15},
-        [_steps("apgd-ce", 99), _steps("apgd-dlr", 99), _steps("pgd", 99)],
+        LINES,
         {
             "torchattacks APGD": by_torchattacks("APGD", eps=0.15, steps=100),
+            "torchattacks APGD × 4": by_torchattacks("APGD", eps=0.15, steps=25, n_restarts=4),
             "art AutoPGD": _auto_pgd(np.inf, 0.15),
+            "art AutoPGD × 4": _auto_pgd(np.inf, 0.15, restarts=4),
             "foolbox LinfPGD": by_foolbox("LinfPGD", 0.15, steps=100),
         },
         100,
     ),
     "l2": Row(
         {"use": "l2", "eps": 0.8},
-        [_steps("apgd-ce", 99), _steps("apgd-dlr", 99), _steps("pgd", 99)],
+        LINES,
         {
             "torchattacks APGD": by_torchattacks("APGD", norm="L2", eps=0.8, steps=100),
+            "torchattacks APGD × 4": by_torchattacks("APGD", norm="L2", eps=0.8, steps=25, n_restarts=4),
             "art AutoPGD": _auto_pgd(2, 0.8),
+            "art AutoPGD × 4": _auto_pgd(2, 0.8, restarts=4),
             "foolbox L2PGD": by_foolbox("L2PGD", 0.8, steps=100),
         },
         100,
     ),
     "l1": Row(
         {"use": "l1", "eps": 1.5},
-        [_steps("apgd-ce", 99), _steps("apgd-dlr", 99), _steps("pgd", 99)],
+        LINES,
         {
-            "pyautoattack APGD": by_pyautoattack("L1", 1.5, 100),
+            "pyautoattack APGD": by_pyautoattack("L1", 1.5, 97),
+            "pyautoattack APGD × 4": by_pyautoattack("L1", 1.5, 22, restarts=4),
             "art AutoPGD": _auto_pgd(1, 1.5),
+            "art AutoPGD × 4": _auto_pgd(1, 1.5, restarts=4),
             "foolbox SparseL1Descent": by_foolbox("SparseL1DescentAttack", 1.5, steps=100),
         },
         100,
     ),
     "mask": Row(
         {"use": "mask", "box": [2, 2, 4, 4], "inner": {"use": "linf", "eps": 0.25}},
-        [_steps("apgd-ce", 99), _steps("pgd", 99)],
+        LINES,
         {
             "art PGD": by_art(
                 "ProjectedGradientDescentPyTorch", MIDDLE, eps=0.25, eps_step=0.02, max_iter=100, **QUIET
-            )
+            ),
+            "art PGD × 4": by_art(
+                "ProjectedGradientDescentPyTorch",
+                MIDDLE,
+                eps=0.25,
+                eps_step=0.05,
+                max_iter=25,
+                num_random_init=4,
+                **QUIET,
+            ),
         },
         100,
     ),
@@ -298,7 +326,7 @@ def _measure(
     for table in row.ours:
         result = robustplug.evaluate(folder, attacks=[table], threat=row.threat, samples=len(x))
         last = result.attacks[-1]
-        name = str(table["use"])
+        name = str(table["use"]) + (f" × {table['restarts']}" if "restarts" in table else "")
         if last.skipped:
             found.failed[name] = last.skipped
             continue

@@ -73,6 +73,11 @@ def interval_margins(step: Step, graph: Graph, ball: Ball, y: Tensor) -> tuple[l
     return bounds, margins_within(graph, bounds, ball, y, through=False, exact=True)
 
 
+def weighed(*views: View) -> Sequence[View]:
+    """Return the views with a weight, as the others would cost passes and teach nothing."""
+    return [view for view in views if view.weight != 0.0]
+
+
 class ForBounds(Method[Options]):
     """Train on a view of the samples, and on one of the worst logits that bounds of radius ε allow.
 
@@ -158,8 +163,9 @@ class ForBounds(Method[Options]):
         return worst_case_loss(margin, y)
 
     def mechanism(self, step: Step, views: Sequence[View]) -> Mapping[str, Tensor]:
-        """Return the radii that the bounds are about."""
-        return {"bound": views[1].info["bound"]}
+        """Return the radii that the bounds are about; 0 before there are any."""
+        found = [view.info["bound"] for view in views if "bound" in view.info]
+        return {"bound": found[0] if found else torch.zeros(len(views[0]), device=views[0].x.device)}
 
     def loss_cost(self) -> Cost:
         """Count the samples, and the centres and radii of their intervals."""
@@ -170,11 +176,11 @@ class WithSamples(ForBounds[Mixed]):
     """κ · ℓ(f(x), y) + (1 − κ) · ℓ(ẑ(x, ε), y), where 1 − κ rises with ε, from 0 to its last value."""
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the samples with weight κ, and their bounds with weight 1 − κ."""
+        """Return the samples with weight κ, and their bounds with weight 1 − κ; none of weight 0."""
         kappa = 1 - self.share(step) * (1 - self.options.kappa)
         clean = View.of(point)
         ball = self.ball(step, clean.x, self.radii(step, point))
-        return [clean.replace(weight=kappa), self.bound_view(step, clean, 1 - kappa, ball)]
+        return weighed(clean.replace(weight=kappa), self.bound_view(step, clean, 1 - kappa, ball))
 
 
 class Ibp(WithSamples[IbpOptions]):
@@ -240,12 +246,19 @@ class Sabr(ForBounds[SabrOptions]):
         return found
 
     def views(self, step: Step, point: Batch) -> Sequence[View]:
-        """Return the samples with weight κ, and the bounds of the small boxes with weight 1 − κ."""
+        """Return the samples with weight κ, and the bounds of small boxes with weight 1 − κ; none of 0."""
+        if not self.share(step) and not self.options.regularisation:
+            return [View.of(point)]
         kappa = self.options.kappa if self.share(step) else 1.0
         radius = self.radii(step, point)
         adv = self.perturbation(step, View.of(point, "adv", radius=radius), self.vicinity)
         box = small_box(self.ball(step, adv.origin, radius), adv.x.detach().float(), self.options.share)
-        return [View.of(point, weight=kappa), self.bound_view(step, adv, 1 - kappa, box)]
+        return weighed(View.of(point, weight=kappa), self.bound_view(step, adv, 1 - kappa, box))
+
+    def loss_cost(self) -> Cost:
+        """Count the centres and radii of the boxes, and the samples if they have a weight."""
+        o = self.options
+        return super().loss_cost() if o.kappa or o.regularisation else PASSES
 
 
 class MtlIbp(ForBounds[MtlIbpOptions]):

@@ -165,10 +165,12 @@ def test_the_regularisation_falls_to_nothing_as_the_radius_rises() -> None:
             for parameter in bench.model.parameters():
                 parameter.mul_(5)  # so that intervals grow by more than twice
         step = bench.step(bench.batch())
-        (clean, bound) = bench.views(step)
-        assert bound.penalty is not None
-        found[weight] = bound.penalty(step, bound) if weight else torch.zeros(len(bound))
-        assert (clean.weight, bound.weight) == (1.0, 1.0 if weight else 0.0)
+        clean, *bounds = bench.views(step)
+        assert clean.weight == 1.0
+        assert [bound.weight for bound in bounds] == ([1.0] if weight else [])
+        for bound in bounds:
+            assert bound.penalty is not None
+            found[weight] = bound.penalty(step, bound)
         step.progress = Progress(epoch=1, epochs=1, batch=0, batches=1)
         assert bench.views(step)[1].weight == 0.5
     assert float(found[2.0].detach().mean()) > 0
@@ -213,16 +215,37 @@ def test_the_smoothed_schedule_is_that_of_the_code() -> None:
 def test_sabr_attacks_within_the_ball_and_bounds_the_box_around_the_result() -> None:
     bench = made("sabr", share=0.5, perturbation={"use": "pgd", "steps": 3})
     step = bench.step(bench.batch())
-    clean, bound = bench.views(step)
-    assert (clean.weight, bound.weight) == (0.0, 1.0)
+    (bound,) = bench.views(step)
+    assert bound.weight == 1.0
     moved = (bound.x - bound.origin).abs().flatten(1).amax(1)
     assert bool((moved > 0).all())
     assert bool((moved <= 0.05 + 1e-6).all())
     torch.testing.assert_close(bound.info["bound"], torch.full((len(bound),), 0.025))
     # Until the radius rises, the samples are trained on.
     early = made("sabr", warmup=0.5)
-    clean, bound = early.views(early.step(early.batch()))
-    assert (clean.weight, bound.weight) == (1.0, 0.0)
+    (clean,) = early.views(early.step(early.batch()))
+    assert (clean.weight, clean.penalty) == (1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "passes"),
+    [
+        ("ibp", {}, (1, 3)),
+        ("ibp", {"kappa": 0.0}, (1, 2)),
+        ("ibp", {"kappa": 1.0}, (1, 1)),
+        ("sabr", {"perturbation": {"use": "pgd", "steps": 3}}, (1, 5)),
+    ],
+)
+def test_what_has_no_weight_costs_no_pass(
+    method: str, options: dict[str, Any], passes: tuple[int, int]
+) -> None:
+    bench = Bench(Subject("method", method, {"warmup": 0.5, "rampup": 0.0, **options}), rectified)
+    for epoch, most in enumerate(passes):
+        step = bench.step(bench.batch(), progress=Progress(epoch=epoch, epochs=2, batches=3))
+        bench.update(step)
+        assert step.meter.forwards == step.meter.backwards == most * len(step.batch)
+        means = bench.method.mechanism(step, bench.views(step))
+        assert bool((means["bound"] > 0).all()) == bool(epoch and options.get("kappa") != 1.0)
 
 
 def test_sabr_refuses_l2() -> None:
