@@ -158,8 +158,8 @@ ROWS: dict[str, Row] = {
         {"use": "linf", "eps": 0.15},
         LINES,
         {
-            "torchattacks APGD": by_torchattacks("APGD", eps=0.15, steps=100),
-            "torchattacks APGD × 4": by_torchattacks("APGD", eps=0.15, steps=25, n_restarts=4),
+            "torchattacks APGD": by_torchattacks("APGD", eps=0.15, steps=99),
+            "torchattacks APGD × 4": by_torchattacks("APGD", eps=0.15, steps=24, n_restarts=4),
             "art AutoPGD": _auto_pgd(np.inf, 0.15),
             "art AutoPGD × 4": _auto_pgd(np.inf, 0.15, restarts=4),
             "foolbox LinfPGD": by_foolbox("LinfPGD", 0.15, steps=100),
@@ -170,8 +170,8 @@ ROWS: dict[str, Row] = {
         {"use": "l2", "eps": 0.8},
         LINES,
         {
-            "torchattacks APGD": by_torchattacks("APGD", norm="L2", eps=0.8, steps=100),
-            "torchattacks APGD × 4": by_torchattacks("APGD", norm="L2", eps=0.8, steps=25, n_restarts=4),
+            "torchattacks APGD": by_torchattacks("APGD", norm="L2", eps=0.8, steps=99),
+            "torchattacks APGD × 4": by_torchattacks("APGD", norm="L2", eps=0.8, steps=24, n_restarts=4),
             "art AutoPGD": _auto_pgd(2, 0.8),
             "art AutoPGD × 4": _auto_pgd(2, 0.8, restarts=4),
             "foolbox L2PGD": by_foolbox("L2PGD", 0.8, steps=100),

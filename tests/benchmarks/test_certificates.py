@@ -11,14 +11,14 @@ import pytest
 from robustplug.recipe.load import recipe_from_mapping
 
 
-@pytest.mark.parametrize("data", ["digits", "mnist"])
+@pytest.mark.parametrize("data", ["digits", "mnist", "cifar10"])
 def test_every_row_is_a_recipe(data: str) -> None:
     found = [
         recipe_from_mapping({**tables, "name": "row", "seed": 0})
         for _, _, tables in certificates.recipes(data)
     ]
     assert all(recipe.evaluate.measurement for recipe in found)
-    assert len(found) == {"digits": 12, "mnist": 8}[data]
+    assert len(found) == {"digits": 12, "mnist": 10, "cifar10": 5}[data]
 
 
 def test_the_cards_are_those_of_the_numbers() -> None:

@@ -56,6 +56,34 @@ class SmallCnn(ImageModel):
 
 
 @dataclass(frozen=True)
+class ConvSmall(ImageModel):
+    """Options of `conv-small`.
+
+    Attributes:
+        width: number of channels of the first convolution; the second has twice as many.
+        hidden: number of units of the hidden linear layer.
+    """
+
+    width: Size = 16
+    hidden: Size = 100
+
+
+@dataclass(frozen=True)
+class Cnn7(ImageModel):
+    """Options of `cnn7`.
+
+    Attributes:
+        width: number of channels of the first two convolutions; the other three have twice as many.
+        hidden: number of units of the hidden linear layer.
+        batchnorm: whether to use BatchNorm after each convolution; otherwise the network has none.
+    """
+
+    width: Size = 64
+    hidden: Size = 512
+    batchnorm: bool = True
+
+
+@dataclass(frozen=True)
 class Mlp(ImageModel):
     """Options of `mlp`.
 
@@ -163,6 +191,22 @@ MODELS: tuple[Component, ...] = (
         options=SmallCnn,
         summary="four convolutions, two hidden layers, for images of at least 4x4, such as digits and MNIST",
         paper="after Carlini & Wagner 2017, arXiv:1608.04644, Table I",
+        trial={"width": 4, "hidden": 16},
+    ),
+    Component(
+        "conv-small",
+        factory="robustplug.builtin.models.small:conv_small",
+        options=ConvSmall,
+        summary="two strided convolutions, a hidden layer: what verifiers bound, for images of at least 4x4",
+        paper="after Wong & Kolter 2018, arXiv:1711.00851",
+        trial={"width": 4, "hidden": 16},
+    ),
+    Component(
+        "cnn7",
+        factory="robustplug.builtin.models.small:cnn7",
+        options=Cnn7,
+        summary="five convolutions and a hidden layer, of training for bounds, for images of at least 4x4",
+        paper="Shi et al. 2021, arXiv:2103.17268",
         trial={"width": 4, "hidden": 16},
     ),
     Component(
