@@ -5,10 +5,10 @@
     python benchmarks/certificates.py --data cifar10 --out studies/cifar10 --write
 
 On the digits, the bundled recipes of the bounds are trained as they are, for L∞ radius 0.1, and those of
-randomised smoothing with one σ, each certified at the end: by interval bounds, CROWN-IBP and CROWN, or by
-votes under noise. On 10,000 images of MNIST, and on 2,000 of CIFAR-10 that benchmarks/cifar_subset.py has put
-into the current folder, a small convolutional network is trained for bounds at the radii of the literature:
-what two cores reach, far from it. After an interruption, the same command resumes. --write stores
+randomised smoothing with one σ, each certified at the end: by interval bounds, CROWN-IBP, CROWN and α-CROWN,
+or by votes under noise. On 10,000 images of MNIST, and on 2,000 of CIFAR-10 that benchmarks/cifar_subset.py
+has put into the current folder, a small convolutional network is trained for bounds at the radii of the
+literature: what two cores reach, far from it. After an interruption, the same command resumes. --write stores
 the numbers in certificates.json, and writes the tables of the cards from it.
 """
 
@@ -41,7 +41,7 @@ FEWEST = 3
 SIGMA, DRAWS, VOTED = 0.25, 10_000, 100
 RADII = (0.125, 0.25, 0.5)
 PGD = {"use": "pgd", "steps": 50, "restarts": 5}
-BOUNDS = [{"use": name} for name in ("ibp", "crown-ibp", "crown")]
+BOUNDS = [{"use": name} for name in ("ibp", "crown-ibp", "crown", "alpha-crown")]
 # Rows of a table: a recipe, and changes of its method.
 TRAINED_FOR_BOUNDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "pgd-at": ("pgd-at", {}),
@@ -151,7 +151,8 @@ def columns_of(table: str) -> dict[str, str]:
     if table.startswith("bounds"):
         heads = {"clean": "clean", "under PGD": "pgd", "certified, IBP": "ibp"}
         heads |= {"certified, CROWN-IBP": "crown-ibp"}
-        return heads | ({"certified, CROWN": "crown"} if "digits" in table else {})
+        further = {"certified, CROWN": "crown", "certified, α-CROWN": "alpha-crown"}
+        return heads | (further if "digits" in table else {})
     own = "randomised-smoothing"
     radii = {f"certified at {radius:g}": f"{own}: certified at {radius:g}" for radius in RADII}
     return {

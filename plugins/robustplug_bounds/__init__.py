@@ -25,6 +25,10 @@ CROWN_IBP = (
     "Zhang et al. 2020, Towards Stable and Efficient Training of Verifiably Robust Neural Networks, "
     "arXiv:1906.06316"
 )
+XU = (
+    "Xu et al. 2021, Fast and Complete: Enabling Complete Verification with Rapid and Massively Parallel "
+    "Incomplete Verifiers, arXiv:2011.13824"
+)
 MUELLER = "Müller et al. 2023, Certified Training: Small Boxes are All You Need, arXiv:2210.04871"
 DE_PALMA = (
     "De Palma et al. 2024, Expressive Losses for Verified Robustness via Convex Combinations, "
@@ -50,6 +54,20 @@ class BoundOptions:
     radii: tuple[NonNegative, ...] = ()
     search: Natural = 6
     reach: Positive = 2.0
+
+
+@dataclass(frozen=True)
+class AlphaCrownOptions(BoundOptions):
+    """Options of `alpha-crown`.
+
+    Attributes:
+        steps: steps in which the lower lines are optimised, each a pass of linear bounds and its gradient.
+        layers: whether the bounds of layers are optimised, too, at a cost for each value in front of an
+            activation; otherwise they are those of CROWN.
+    """
+
+    steps: Natural = 20
+    layers: bool = True
 
 
 @dataclass(frozen=True)
@@ -200,3 +218,11 @@ def robustplug_measurements() -> Iterable[Component]:
     ):
         place = f"robustplug_bounds.measurement:{factory}"
         yield Component(name, place, BoundOptions, summary, paper, {"search": 3, "radii": [0.01]})
+    yield Component(
+        "alpha-crown",
+        "robustplug_bounds.measurement:AlphaCrown",
+        AlphaCrownOptions,
+        "certified radii as by crown, with lower lines that are optimised for each value",
+        XU,
+        {"search": 1, "steps": 3},
+    )

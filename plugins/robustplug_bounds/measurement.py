@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from robustplug.api import CERTIFIED_RADIUS, Refused, View
 
-from . import BoundOptions
+from . import AlphaCrownOptions, BoundOptions
 from .ball import Ball
 from .graph import Graph
+from .optimised import optimised_margins
 from .propagation import margins
 from .reading import read_graph
 
@@ -62,13 +63,17 @@ class _Bounds:
 
             def margin(radius: Tensor) -> Tensor:
                 ball = Ball.around(exact, radius, self.options.norm, bounds)
-                found = margins(graph, ball, labels, self.mode)
+                found = self.bound(graph, ball, labels)
                 return found.scatter(1, labels[:, None], torch.inf).amin(1)
 
             eps = step.radii(view, vicinity).double()
             at_eps = margin(eps)
             radius = self._largest(lambda r: margin(r) > 0, eps, at_eps > 0)
         return {CERTIFIED_RADIUS: torch.where(right, radius, -1.0), "margin bound": at_eps}
+
+    def bound(self, graph: Graph, ball: Ball, y: Tensor) -> Tensor:
+        """Return lower bounds of the margins, (N, K); see `margins`."""
+        return margins(graph, ball, y, self.mode)
 
     def _largest(self, holds: Callable[[Tensor], Tensor], eps: Tensor, at_eps: Tensor) -> Tensor:
         """Return the largest radius that was found to hold, (N,); -1 if not even 0 does."""
@@ -129,3 +134,19 @@ class Crown(_Bounds):
     """Certify by linear bounds of every layer, at a cost for each value of it: Zhang et al. 2018."""
 
     mode = "crown"
+
+
+class AlphaCrown(_Bounds):
+    """Certify as `Crown`, with the lower lines of ReLUs optimised for each value: Xu et al. 2021.
+
+    Args:
+        options: norm, radii, and what is optimised in how many steps.
+    """
+
+    def __init__(self, options: AlphaCrownOptions) -> None:
+        super().__init__(options)
+        self.steps, self.layers = options.steps, options.layers
+
+    def bound(self, graph: Graph, ball: Ball, y: Tensor) -> Tensor:
+        """Return lower bounds of the margins, (N, K)."""
+        return optimised_margins(graph, ball, y, self.steps, self.layers)

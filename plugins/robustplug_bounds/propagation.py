@@ -9,7 +9,7 @@ computed in float64, whose own rounding is smaller by nine digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,10 @@ _UNIT = 2.0**-24
 _ACTIVATION = 1e-6
 # Values of one backward pass.
 _VALUES = 2**24
+
+
+# As `lowest`, from the network, bounds, the inputs, the position of a node, and coefficients of its output.
+Lowest = Callable[..., Tensor]
 
 
 class Bounds(NamedTuple):
@@ -85,6 +89,7 @@ def lowest(
     rows: Tensor,
     through: bool = True,
     exact: bool = False,
+    slopes: Mapping[int, Tensor] | None = None,
 ) -> Tensor:
     """Return lower bounds of linear functions of a node's output, (N, S).
 
@@ -97,6 +102,8 @@ def lowest(
         through: whether to go on to the input, through linear bounds of the activations (CROWN); otherwise
             only through affine maps, to the intervals behind them.
         exact: as for `intervals`.
+        slopes: slopes (N, S, …) of the lower lines of activations by their position, in the place of CROWN's;
+            the lines go through 0.
     """
     held: dict[int, Tensor] = {start: rows}
     total = rows.new_zeros(rows.shape[:2])
@@ -121,7 +128,7 @@ def lowest(
             moved = transposed(node, own, [graph.nodes[before].shape for before in node.inputs])
         else:
             lines = relaxed(node, inputs[0].low, inputs[0].high, 0.0 if exact else _ACTIVATION)
-            step, more = backward(lines, own)
+            step, more = backward(lines, own, None if slopes is None else slopes.get(at))
             moved, total = [step], total + more
         for before, part in zip(node.inputs, moved, strict=True):
             held[before] = held[before] + part if before in held else part
@@ -148,19 +155,25 @@ def transposed(node: Node, rows: Tensor, shapes: Sequence[tuple[int, ...]]) -> l
     return [each.view(count, apart, *shape) for each, shape in zip(found, shapes, strict=True)]
 
 
-def backward(lines: Lines, rows: Tensor) -> tuple[Tensor, Tensor]:
+def backward(lines: Lines, rows: Tensor, slopes: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the coefficients of an activation's input, and what is added to the lower bound, (N, S).
 
     A positive coefficient takes the lower line, a negative one the upper.
+
+    Args:
+        lines: bounds of the activation.
+        rows: coefficients (N, S, …) of its output.
+        slopes: other slopes of the lower lines, (N, S, …).
     """
+    below = lines.low_slope[:, None] if slopes is None else slopes
     up, down = rows.clamp_min(0), rows.clamp_max(0)
     dims = tuple(range(2, rows.dim()))
     more = (up * lines.low_shift[:, None] + down * lines.high_shift[:, None]).sum(dims)
-    moved = up * lines.low_slope[:, None] + down * lines.high_slope[:, None]
+    moved = up * below + down * lines.high_slope[:, None]
     return (moved if lines.spread is None else lines.spread(moved)), more
 
 
-def linear_bounds(graph: Graph, ball: Ball, exact: bool = False) -> list[Bounds]:
+def linear_bounds(graph: Graph, ball: Ball, exact: bool = False, least: Lowest = lowest) -> list[Bounds]:
     """Return bounds of every node, those in front of activations by linear bounds of the network so far.
 
     CROWN of all layers, Zhang et al. 2018; each is intersected with its interval.
@@ -169,20 +182,21 @@ def linear_bounds(graph: Graph, ball: Ball, exact: bool = False) -> list[Bounds]
         graph: the network.
         ball: the inputs.
         exact: as for `intervals`.
+        least: bounds the values; see `lowest`.
     """
     wanted = {at for node in graph.nodes for at in node.inputs if node.kind in ("activation", "max")}
     found = [Bounds(ball.low, ball.high)]
     for at, node in enumerate(graph.nodes[1:], start=1):
         own = interval(node, [found[before] for before in node.inputs], exact)
         if at in wanted and node.kind == "affine":
-            low, high = _of_each_value(graph, found, ball, at, exact)
+            low, high = _of_each_value(graph, found, ball, at, exact, least)
             own = Bounds(torch.maximum(own.low, low), torch.minimum(own.high, high))
         found.append(own)
     return found
 
 
 def _of_each_value(
-    graph: Graph, bounds: Sequence[Bounds], ball: Ball, at: int, exact: bool
+    graph: Graph, bounds: Sequence[Bounds], ball: Ball, at: int, exact: bool, least: Lowest
 ) -> tuple[Tensor, Tensor]:
     """Return lower and upper bounds of each value of a node, (N, …)."""
     shape, count = graph.nodes[at].shape, len(ball.x)
@@ -194,7 +208,7 @@ def _of_each_value(
         rows = torch.nn.functional.one_hot(some, size).to(ball.x).view(1, len(some), *shape)
         rows = rows.expand(count, *rows.shape[1:])
         for held, sign in zip(parts, (1, -1), strict=True):
-            held.append(sign * lowest(graph, bounds, ball, at, sign * rows, exact=exact))
+            held.append(sign * least(graph, bounds, ball, at, sign * rows, exact=exact))
     low, high = (torch.cat(held, 1).view(count, *shape) for held in parts)
     return low, high
 
@@ -227,7 +241,11 @@ def margins_within(
         bounds: bounds of every node.
         through, exact: as for `lowest`.
     """
-    classes = graph.nodes[-1].shape[-1]
-    unit = torch.eye(classes, dtype=ball.x.dtype, device=ball.x.device)
-    rows = unit[y][:, None] - unit[None]
+    rows = margin_rows(graph, ball, y)
     return lowest(graph, bounds, ball, len(graph.nodes) - 1, rows, through, exact)
+
+
+def margin_rows(graph: Graph, ball: Ball, y: Tensor) -> Tensor:
+    """Return the coefficients of the logits in the logit of the label less each logit, (N, K, K)."""
+    unit = torch.eye(graph.nodes[-1].shape[-1], dtype=ball.x.dtype, device=ball.x.device)
+    return unit[y][:, None] - unit[None]

@@ -20,12 +20,20 @@ from robustplug.testing import Bench, Subject, toy_plain
 from robustplug_bounds.ball import Ball
 from robustplug_bounds.graph import Graph
 from robustplug_bounds.measurement import checked_graph
-from robustplug_bounds.propagation import intervals, linear_bounds, margins
+from robustplug_bounds.optimised import free_slopes, optimised_margins
+from robustplug_bounds.propagation import intervals, linear_bounds, lowest, margin_rows, margins
 from robustplug_bounds.reading import read_graph
 from robustplug_bounds.relaxation import curved, pooled, rectified
 from robustplug_bounds.training import keep_widths, ramp, worst_case_loss
 
-MODES = ("ibp", "crown-ibp", "crown")
+MODES = ("ibp", "crown-ibp", "crown", "alpha-crown")
+
+
+def bounded(graph: Graph, ball: Ball, y: Tensor, mode: str, exact: bool = False) -> Tensor:
+    """Return the bounds of the margins, in each of the modes."""
+    if mode == "alpha-crown":
+        return optimised_margins(graph, ball, y, 10, exact=exact)
+    return margins(graph, ball, y, mode, exact)
 
 
 class Residual(nn.Module):
@@ -121,15 +129,16 @@ def test_bounds_hold_at_random_points_and_corners(name: str, norm: str) -> None:
         outputs = double(points.flatten(0, 1)).view(400, 4, 3)
         lowest = (outputs.gather(2, y.view(1, 4, 1).expand(400, 4, 1)) - outputs).amin(0)
         values = graph.values(points[0])
-        found = {mode: margins(graph, around, y, mode) for mode in MODES}
+        found = {mode: bounded(graph, around, y, mode) for mode in MODES}
         for bound in (intervals(graph, around), linear_bounds(graph, around)):
             for value, (low, high) in zip(values, bound, strict=True):
                 assert bool((low <= value + 1e-12).all())
                 assert bool((value - 1e-12 <= high).all())
     for mode, bounds in found.items():
         assert bool((bounds <= lowest + 1e-12).all()), mode
-    # Linear bounds of all layers are the tightest.
+    # Linear bounds of all layers are tighter, and optimised ones the tightest.
     off = y[:, None] != torch.arange(3)
+    assert bool((found["alpha-crown"] >= found["crown"]).all())
     assert float(found["crown"][off].mean()) >= float(found["ibp"][off].mean()) - 1e-9
 
 
@@ -141,7 +150,7 @@ def test_bounds_of_a_point_are_its_values(name: str) -> None:
         outputs = made(name).double()(x.double())
         expected = outputs.gather(1, y[:, None]) - outputs
         for mode in MODES:
-            found = margins(graph, ball(x, 0.0), y, mode, exact=True)
+            found = bounded(graph, ball(x, 0.0), y, mode, exact=True)
             torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
 
 
@@ -162,7 +171,7 @@ def test_a_linear_network_is_bounded_exactly(mode: str) -> None:
         clean = outputs.gather(1, y[:, None]) - outputs
         wide = (-9.0, 9.0)
         for norm, size in (("linf", difference.abs().sum(2)), ("l2", difference.norm(dim=2))):
-            found = margins(graph, ball(x, 0.07, norm, bounds=wide), y, mode, exact=True)
+            found = bounded(graph, ball(x, 0.07, norm, bounds=wide), y, mode, exact=True)
             torch.testing.assert_close(found, clean - 0.07 * size, atol=1e-6, rtol=1e-6)
 
 
@@ -183,7 +192,7 @@ def test_tiny_networks_are_bounded_between_the_vertices_and_never_above() -> Non
                 - outputs.gather(2, other.view(-1, 1, 1).expand(-1, 16, 1))
             )[..., 0].amin(1)
             for mode in MODES:
-                found = margins(graph, ball(x, eps, bounds=(-9.0, 9.0)), y, mode)
+                found = bounded(graph, ball(x, eps, bounds=(-9.0, 9.0)), y, mode)
                 assert bool((found.gather(1, other[:, None])[:, 0] <= least + 1e-12).all())
 
 
@@ -228,7 +237,7 @@ def test_bounds_are_below_exact_optima_and_near_them_on_small_balls() -> None:
         y = net(x).argmax(1)
         graph = checked_graph(net, x, net(x))
         for eps, gap in ((0.02, 0.02), (0.15, 1.0)):
-            found = {mode: margins(graph, ball(x, eps, bounds=(-9.0, 9.0)), y, mode) for mode in MODES}
+            found = {mode: bounded(graph, ball(x, eps, bounds=(-9.0, 9.0)), y, mode) for mode in MODES}
             for at, other in itertools.product(range(3), range(3)):
                 if other == int(y[at]):
                     continue
@@ -236,6 +245,61 @@ def test_bounds_are_below_exact_optima_and_near_them_on_small_balls() -> None:
                 for mode, bound in found.items():
                     assert float(bound[at, other]) <= exact + 1e-7, mode
                 assert float(found["crown"][at, other]) >= exact - gap
+
+
+def test_optimised_slopes_are_those_of_a_search() -> None:
+    # Two ReLUs, one of them free: the best of all slopes is found, for each margin its own.
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 3)).eval()
+    with torch.no_grad():
+        for parameter, values in zip(
+            net.parameters(),
+            (
+                [[1.0, -1.0], [1.0, 1.0]],
+                [0.05, 0.6],
+                [[1.0, 0.3], [-1.2, 0.4], [0.2, -0.9]],
+                [0.1, 0.0, -0.2],
+            ),
+            strict=True,
+        ):
+            parameter.copy_(torch.tensor(values))
+        x, y = torch.tensor([[0.5, 0.45]]), torch.tensor([0])
+        graph, around = checked_graph(net, x, net(x)), ball(x, 0.2, bounds=(-9.0, 9.0))
+        bounds = linear_bounds(graph, around)
+        ((at, own),) = free_slopes(graph, bounds, 3).items()
+        assert own.undecided.tolist() == [[True, False]]
+        rows = margin_rows(graph, around, y)
+        tried = [
+            lowest(
+                graph, bounds, around, 3, rows, slopes={at: own.slopes(torch.full((1, 3, 2), share).double())}
+            )
+            for share in torch.linspace(0, 1, 101).tolist()
+        ]
+        best = torch.stack(tried).amax(0)
+        found = optimised_margins(graph, around, y, 60)
+        torch.testing.assert_close(found, best, atol=2e-3, rtol=0)
+        assert float((best - bounded(graph, around, y, "crown")).max()) > 0.01
+
+
+def test_optimised_bounds_are_tighter_on_a_network() -> None:
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 3)).eval()
+    x = torch.rand(8, 6)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(2)
+        y = net(x).argmax(1)
+        graph, around = checked_graph(net, x, net(x)), ball(x, 0.3, bounds=(-9.0, 9.0))
+        plain, found = (bounded(graph, around, y, mode) for mode in ("crown", "alpha-crown"))
+        assert torch.equal(optimised_margins(graph, around, y, 0), plain)
+        off = y[:, None] != torch.arange(3)
+        assert bool((found >= plain).all())
+        assert float((found - plain)[off].mean()) > 0.05
+        only = optimised_margins(graph, around, y, 10, layers=False)
+        assert bool((only >= plain).all())
+        assert float((found - only)[off].mean()) > 0.01
+        # Each sample's are its own.
+        alone = optimised_margins(graph, ball(x[2:3], 0.3, bounds=(-9.0, 9.0)), y[2:3], 10)
+        torch.testing.assert_close(alone[0], found[2])
 
 
 @pytest.mark.parametrize("function", ["tanh", "sigmoid", "relu", "leaky"])
@@ -405,13 +469,13 @@ def test_the_worst_logits_are_the_bounds_of_gowal() -> None:
     net, x, y = made("relu"), samples(), torch.tensor([0, 1, 2, 1])
     graph = read_graph(net, x)
     around = Ball.around(x, torch.full((4,), 0.05), "linf", (0.0, 1.0), slack=False)
-    found = worst_case_loss(margins(graph, around, y, "ibp", exact=True), y)
+    found = worst_case_loss(bounded(graph, around, y, "ibp", exact=True), y)
     low, high = intervals(graph, around, exact=True)[-1]
     worst = torch.where(nn.functional.one_hot(y, 3).bool(), low, high)
     assert bool((found <= nn.functional.cross_entropy(worst, y, reduction="none") + 1e-6).all())
     still = Ball.around(x, torch.zeros(4), "linf", (0.0, 1.0), slack=False)
     plain = nn.functional.cross_entropy(net(x), y, reduction="none")
-    torch.testing.assert_close(worst_case_loss(margins(graph, still, y, "ibp", exact=True), y), plain)
+    torch.testing.assert_close(worst_case_loss(bounded(graph, still, y, "ibp", exact=True), y), plain)
 
 
 def test_training_for_bounds_lowers_the_loss_of_the_worst_logits() -> None:
@@ -426,7 +490,7 @@ def test_training_for_bounds_lowers_the_loss_of_the_worst_logits() -> None:
         with torch.no_grad():
             graph = read_graph(bench.model.eval(), batch.x)
             around = Ball.around(batch.x, torch.full((len(batch),), 0.02), "linf", (0.0, 1.0))
-            worst = margins(graph, around, batch.y, "ibp")
+            worst = bounded(graph, around, batch.y, "ibp")
         found[name] = float(worst_case_loss(worst, batch.y).mean())
     assert found["ibp"] < found["erm"] / 3
 
