@@ -36,6 +36,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "advprop": ("advprop", {}),
     "robmask": ("robmask", {}),
     "ibp": ("ibp", BOUNDED),
+    "ibp-bounds-alone": ("ibp", {**BOUNDED, "kappa": 0.0}),
     "crown-ibp": ("crown-ibp", {**BOUNDED, "beta": 0.5}),
     "crown-ibp-fused": ("crown-ibp", {**BOUNDED, "beta": 0.5, "fused": True}),
 }
@@ -50,6 +51,7 @@ PAIRS = (
     f"trades/{BY_HAND}",
     "robmask/advprop",
     "ibp/erm",
+    "ibp-bounds-alone/erm",
     "crown-ibp/erm",
     "crown-ibp-fused/erm",
 )
