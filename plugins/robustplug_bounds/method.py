@@ -16,7 +16,7 @@ from .ball import Ball
 from .graph import Graph
 from .propagation import Bounds, intervals, lowest, margins_within
 from .reading import read_graph
-from .training import chords, keep_widths, ramp, small_box, width_penalty, worst_case_loss
+from .training import chords, keep_widths, ramp, small_box, weighed, width_penalty, worst_case_loss
 
 Options = TypeVar("Options", bound=BoundTrainingOptions)
 Mixed = TypeVar("Mixed", bound=IbpOptions)
@@ -71,11 +71,6 @@ def interval_margins(step: Step, graph: Graph, ball: Ball, y: Tensor) -> tuple[l
     if torch.is_grad_enabled():
         step.meter.backwards += int(PASSES.backwards) * len(y)
     return bounds, margins_within(graph, bounds, ball, y, through=False, exact=True)
-
-
-def weighed(*views: View) -> Sequence[View]:
-    """Return the views with a weight, as the others would cost passes and teach nothing."""
-    return [view for view in views if view.weight != 0.0]
 
 
 class ForBounds(Method[Options]):

@@ -37,13 +37,17 @@ class _Free(NamedTuple):
 
 
 def free_slopes(graph: Graph, bounds: Sequence[Bounds], start: int) -> dict[int, _Free]:
-    """Return what is free at each ReLU and leaky ReLU before a node, by its position.
+    """Return what is free at each ReLU and leaky ReLU that a node depends on, by its position.
 
     Where the sign of the input is undecided, every slope from that below 0 to that above it is a line below.
     """
-    found = {}
-    for at, node in enumerate(graph.nodes[:start]):
-        if node.kind == "activation" and node.function in ("relu", "leaky"):
+    found, behind = {}, {start}
+    for at in range(start, -1, -1):
+        if at not in behind:
+            continue
+        node = graph.nodes[at]
+        behind.update(node.inputs)
+        if node.kind == "activation" and node.function in ("relu", "leaky") and node.slope < 1:
             low, high = bounds[node.inputs[0]]
             found[at] = _Free((low < 0) & (high > 0), rectified(low, high, node.slope).low_slope, node.slope)
     return found

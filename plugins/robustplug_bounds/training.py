@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from robustplug.api import Progress
+from robustplug.api import Progress, View
 
 from .ball import Ball
 from .graph import Graph
@@ -46,6 +46,11 @@ def ramp(progress: Progress, warmup: float, rampup: float, smoothed: bool = Fals
         return float(slope * at**_POWER)
     middle = slope * _MIDDLE**_POWER
     return float(middle + (1 - middle) * (at - _MIDDLE) / (1 - _MIDDLE))
+
+
+def weighed(*views: View) -> Sequence[View]:
+    """Return the views with a weight, as the others would cost passes and teach nothing."""
+    return [view for view in views if view.weight != 0.0]
 
 
 def worst_case_loss(margin: Tensor, y: Tensor) -> Tensor:

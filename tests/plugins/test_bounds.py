@@ -51,6 +51,20 @@ class Residual(nn.Module):
         return outputs
 
 
+class Branches(nn.Module):
+    """Two branches, of which the layers of one do not depend on the activations of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.last = nn.Linear(16, 5), nn.Linear(16, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        one = nn.functional.leaky_relu(torch.relu(self.one(x)), 1.0)
+        outputs: Tensor = self.last(one - torch.relu(self.other(x)))
+        return outputs
+
+
 def made(name: str) -> nn.Module:
     torch.manual_seed(sum(map(ord, name)))
     nets: dict[str, Callable[[], nn.Module]] = {
@@ -69,6 +83,7 @@ def made(name: str) -> nn.Module:
             nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(8, 3)
         ),
         "residual": Residual,
+        "branches": Branches,
         "normalized": lambda: Normalized(
             nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 3)), [0.4], [0.3]
         ),
@@ -90,7 +105,7 @@ def made(name: str) -> nn.Module:
     return net.eval()
 
 
-NETS = ("relu", "leaky", "tanh", "sigmoid", "conv", "max", "residual", "normalized", "pooled")
+NETS = ("relu", "leaky", "tanh", "sigmoid", "conv", "max", "residual", "branches", "normalized", "pooled")
 
 
 def samples(count: int = 4) -> Tensor:
