@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from ...api import SparseVicinity, Step, Vicinity, View
 
 # Radii of the stages relative to the real one, and the share of the steps of each. The authors' 3, 2 and 1
-# with shares of 0.3, 0.3 and 0.4 leaves two points more of the digits right (networks and threat model of
-# benchmarks/threats.py, 12 starts), and as many or more of MNIST and CIFAR-10.
+# with shares of 0.3, 0.3 and 0.4 were weaker on the networks of benchmarks/threats.py.
 STAGES = ((1.5, 0.5), (1.0, 0.5))
 # The share of values to change at the start; then that of the best iterate, divided by LESS.
 SHARE, LESS = 0.2, 1.5
