@@ -75,6 +75,8 @@ ATTACKS = [{"use": "pgd", "steps": 50, "restarts": 5}, {"use": "apgd-t"}]
 # Options that a recipe chooses for its number of epochs: a length grows with it, a speed shrinks.
 LENGTHS = {"iaat": "warmup", "swa": "warmup", "gairat": "warmup"}
 SPEEDS = {"cat": "eta", "iaat": "beta"}
+# Options of a recipe that are steps of a radius.
+STEPS = {"cat": "eta", "iaat": "gamma"}
 
 
 def method_of(recipe: str, eps: float | str) -> tuple[dict[str, Any], int]:
@@ -87,7 +89,13 @@ def method_of(recipe: str, eps: float | str) -> tuple[dict[str, Any], int]:
     vicinity = inner["vicinity"]
     while "inner" in vicinity:
         vicinity = vicinity["inner"]
+    ratio = float(Fraction(str(eps))) / float(Fraction(str(vicinity["eps"])))
     vicinity["eps"] = eps
+    if method["use"] in STEPS:
+        method[STEPS[method["use"]]] = round(method[STEPS[method["use"]]] * ratio, 6)
+    if method["use"] == "cat":
+        # c · eps, a probability, stays.
+        method["label_map"]["c"] = round(method["label_map"]["c"] / ratio, 6)
     return method, int(tables["train"]["epochs"])
 
 

@@ -15,6 +15,7 @@ import results
 import tomli_w
 
 from robustplug.recipe.study import read_study
+from robustplug.recipe.toml.files import bundled_recipes
 from robustplug.recipe.write import recipe_to_mapping
 from robustplug.studies.outcome import runs_of
 
@@ -234,3 +235,14 @@ def test_a_run_is_made_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     )
     assert results.again(stored, 0)
     assert "the same" in capsys.readouterr().out
+
+
+def test_steps_of_a_radius_follow_the_radius() -> None:
+    # At 8/255 they are about those of the papers: 0.005 and 10 of CAT, and 1.9/255 of IAAT.
+    cat, iaat = (methods.method_of(name, "8/255")[0] for name in ("cat", "iaat"))
+    assert cat["eta"] == pytest.approx(0.005, rel=0.1)
+    assert cat["label_map"]["c"] == pytest.approx(10, rel=0.1)
+    assert iaat["gamma"] == pytest.approx(1.9 / 255, rel=0.02)
+    for name in ("cat", "iaat"):
+        bundled = tomllib.loads(bundled_recipes()[name].read_text(encoding="utf-8"))["method"]
+        assert methods.method_of(name, 0.1)[0] == bundled
