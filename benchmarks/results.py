@@ -248,22 +248,23 @@ def page(sections: Sequence[Section]) -> str:
 
 
 def card(text: str, sections: Sequence[Section]) -> str:
-    """Return a card with the rows that it names, from the tables that have all of them.
+    """Return a card with the rows that it names.
 
-    Of the tables without a baseline, the first one has them; those with one follow, each with a sentence on
-    how the first row compares with the baseline.
+    Of the tables without a baseline, the first that has all of them; those with one follow if they have the
+    first row, each with a sentence on how that compares with the baseline.
     """
 
     def shown(match: re.Match[str]) -> str:
         names = match[2].split()
-        fitting = [each for each in sections if {row.name for row in each.rows} >= set(names)]
-        plain = [each for each in fitting if not each.baseline][:1]
-        blocks = ["\n".join(_rows(names, each)) for each in plain]
-        for each in (each for each in fitting if each.baseline):
+        plain = [each for each in sections if not each.baseline and {r.name for r in each.rows} >= set(names)]
+        blocks = ["\n".join(_rows(names, each)) for each in plain[:1]]
+        for each in (each for each in sections if each.baseline):
             rows = {row.name: row for row in each.rows}
+            if names[0] not in rows:
+                continue
             seeds = len(rows[names[0]].seeds)
             blocks.append(f"At one cost ({each.title}), mean and standard deviation of {seeds} seeds:")
-            blocks.append("\n".join(_rows(names, each)))
+            blocks.append("\n".join(_rows([name for name in names if name in rows], each)))
             if names[0] != each.baseline and each.baseline in rows:
                 blocks.append(_judged(rows[names[0]], rows[each.baseline], each))
         inside = "\n\n".join(blocks) or "Not measured yet."

@@ -182,6 +182,9 @@ def test_a_card_says_how_its_method_compares_at_one_cost() -> None:
         text.format("awp"), [dataclasses.replace(study, rows=study.rows)]
     )
     assert "points" not in results.card(text.format("trades"), [study])
+    # A row that only the other table has does not hide the study; a study without the first row is none.
+    assert "At one cost (digits)" in results.card(text.format("hat hat-official"), [plain, study])
+    assert "At one cost" not in results.card(text.format("hat-official hat"), [plain, study])
     idle = dataclasses.replace(section(trades=seeds(1, 2), iaat=seeds(3, 4, radius=0.0)), baseline="trades")
     assert "`iaat` was not at work: radius did not move." in results.card(text.format("iaat"), [idle])
 
