@@ -8,8 +8,8 @@ On the digits, the bundled recipes of the bounds are trained as they are, for L�
 randomised smoothing with one σ, each certified at the end: by interval bounds, CROWN-IBP, CROWN and α-CROWN,
 or by votes under noise. On 10,000 images of MNIST, and on 2,000 of CIFAR-10 that benchmarks/cifar_subset.py
 has put into the current folder, a small convolutional network is trained for bounds at the radii of the
-literature: what two cores reach, far from it. After an interruption, the same command resumes. --write stores
-the numbers in certificates.json, and writes the tables of the cards from it.
+literature, and for votes: what two cores reach, far from it. After an interruption, the same command resumes.
+--write stores the numbers in certificates.json, and writes the tables of the cards from it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ SHOWN = re.compile(r"(<!-- certificates: (\S+) -->\n).*?(<!-- end -->)", re.S)
 # Fewer seeds make no table.
 FEWEST = 3
 SIGMA, DRAWS, VOTED = 0.25, 10_000, 100
-RADII = (0.125, 0.25, 0.5)
 PGD = {"use": "pgd", "steps": 50, "restarts": 5}
 # The slow one at the threat model's radius alone.
 BOUNDS = [*({"use": name} for name in ("ibp", "crown-ibp", "crown")), {"use": "alpha-crown", "search": 0}]
@@ -60,7 +59,13 @@ UNDER_NOISE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "consistency": ("consistency", {}),
     "smooth-mix": ("smooth-mix", {}),
 }
-# Pictures, and the passes over them, beside the radii at which the literature certifies them.
+# Radii at which votes under noise are stated, in L2.
+RADII: Mapping[str, tuple[float, ...]] = {
+    "digits": (0.125, 0.25, 0.5),
+    "mnist": (0.25, 0.5, 0.75),
+    "cifar10": (0.25, 0.5, 0.75),
+}
+# Pictures, and the passes over them, beside the radii at which the literature certifies them by bounds.
 PICTURES: Mapping[str, tuple[Mapping[str, Any], int, tuple[float | str, ...]]] = {
     "mnist": ({"use": "mnist", "train_samples": 10_000}, 12, (0.1, 0.3)),
     "cifar10": ({"use": "arrays", "path": "cifar10-subset.npz"}, 24, ("2/255",)),
@@ -84,32 +89,32 @@ ON_PICTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 def recipes(data: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield for each training its table, its row and its recipe, without a seed."""
+    pictures: dict[str, Any] = {}
     if data in PICTURES:
         task, epochs, radii = PICTURES[data]
+        train = {"epochs": epochs, "batch_size": 32, "select": "last"}
+        pictures = {**SHARED, "task": task, "train": train, "validate": {"every": epochs}}
         for eps in radii:
             for row, (name, changes) in ON_PICTURES.items():
-                tables = recipe_of(name, changes) | SHARED | {"task": task}
-                tables["train"] = {"epochs": epochs, "batch_size": 32, "select": "last"}
-                tables["validate"] = {"every": epochs}
+                tables = recipe_of(name, changes) | pictures
                 tables["method"]["vicinity"] = {"use": "linf", "eps": eps}
                 tables["evaluate"] = {"samples": 500, "attack": [PGD], "measurement": BOUNDS[:2]}
                 yield f"bounds-{data}-{eps}".replace("/", "-"), row, tables
-        return
-    for row, (name, changes) in TRAINED_FOR_BOUNDS.items():
-        tables = recipe_of(name, changes)
-        shared = recipe_of("ibp", {})
-        tables |= {key: shared[key] for key in ("model", "optimizer", "train")}
-        tables.pop("schedule", None)
-        tables["method"]["vicinity"] = shared["method"]["vicinity"]
-        tables["evaluate"] = {"attack": [PGD], "measurement": BOUNDS}
-        yield "bounds-digits", row, tables
+    else:
+        for row, (name, changes) in TRAINED_FOR_BOUNDS.items():
+            tables = recipe_of(name, changes)
+            shared = recipe_of("ibp", {})
+            tables |= {key: shared[key] for key in ("model", "optimizer", "train")}
+            tables.pop("schedule", None)
+            tables["method"]["vicinity"] = shared["method"]["vicinity"]
+            tables["evaluate"] = {"attack": [PGD], "measurement": BOUNDS}
+            yield "bounds-digits", row, tables
     for row, (name, changes) in UNDER_NOISE.items():
-        tables = recipe_of(name, changes)
-        votes = {"use": "randomised-smoothing", "sigma": SIGMA, "n": DRAWS, "n0": VOTED, "radii": RADII}
-        threat = {"use": "l2", "eps": RADII[1]}
-        tables["optimizer"] = {"use": "sgd", "lr": 0.05}
+        votes = {"use": "randomised-smoothing", "sigma": SIGMA, "n": DRAWS, "n0": VOTED, "radii": RADII[data]}
+        threat = {"use": "l2", "eps": SIGMA}
+        tables = {**recipe_of(name, changes), "optimizer": {"use": "sgd", "lr": 0.05}, **pictures}
         tables["evaluate"] = {"samples": 200, "vicinity": threat, "attack": [], "measurement": [votes]}
-        yield "smoothing-digits", row, tables
+        yield f"smoothing-{data}", row, tables
 
 
 def recipe_of(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,8 +159,8 @@ def columns_of(table: str) -> dict[str, str]:
         heads |= {"certified, CROWN-IBP": "crown-ibp"}
         further = {"certified, CROWN": "crown", "certified, α-CROWN": "alpha-crown"}
         return heads | (further if "digits" in table else {})
-    own = "randomised-smoothing"
-    radii = {f"certified at {radius:g}": f"{own}: certified at {radius:g}" for radius in RADII}
+    own, stated = "randomised-smoothing", RADII[table.removeprefix("smoothing-")]
+    radii = {f"certified at {radius:g}": f"{own}: certified at {radius:g}" for radius in stated}
     return {
         "clean, without noise": "clean",
         "smoothed": f"{own}: smoothed accuracy",

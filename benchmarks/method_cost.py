@@ -39,6 +39,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "ibp-bounds-alone": ("ibp", {**BOUNDED, "kappa": 0.0}),
     "crown-ibp": ("crown-ibp", {**BOUNDED, "beta": 0.5}),
     "crown-ibp-fused": ("crown-ibp", {**BOUNDED, "beta": 0.5, "fused": True}),
+    "crown-ibp-fused-bounds-alone": (
+        "crown-ibp",
+        {**BOUNDED, "kappa": 0.0, "beta": 0.5, "fused": True},
+    ),
 }
 BY_HAND = "trades-by-hand"
 PAIRS = (
@@ -54,6 +58,7 @@ PAIRS = (
     "ibp-bounds-alone/erm",
     "crown-ibp/erm",
     "crown-ibp-fused/erm",
+    "crown-ibp-fused-bounds-alone/erm",
 )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.grad import conv1d_input, conv2d_input
 
-Map = Callable[..., Tensor]
-Back = Callable[[Tensor, tuple[int, ...]], Tensor]
+from .affine import Affine, Back, Map, Offset, convolution, linear
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,9 @@ class Node:
         slope: slope of a leaky ReLU below 0.
         back: of an affine map of one input, from coefficients of outputs (M, …) and the shape of an input to
             coefficients of the input; None to take the gradient.
+        layer: the layer of an affine map, if it is a linear one, a convolution or a BatchNorm.
+        offset: of an affine map, what it makes of zeros, in a shape that is broadcast to that of an output,
+            or None for nothing; if it is not known, the map is run on zeros.
         window: size, stride, padding and dilation of max pooling.
     """
 
@@ -43,6 +45,8 @@ class Node:
     terms: int = 1
     size: Map | None = None
     back: Back | None = None
+    layer: nn.Module | None = None
+    offset: Offset | None = None
     function: str = ""
     slope: float = 0.0
     window: tuple[Any, Any, Any, Any] = (2, 2, 0, 1)
@@ -66,92 +70,18 @@ class Graph:
         return found
 
 
-def constant(node: Node, like: Sequence[Tensor]) -> Tensor:
-    """Return what an affine map makes of zeros, (1, …).
+def constant(node: Node, shapes: Sequence[tuple[int, ...]], like: Tensor) -> Tensor | None:
+    """Return what an affine map makes of zeros, in a shape that is broadcast to an output; None for zeros.
 
     Args:
         node: the map.
-        like: a tensor of the type and device of each input.
+        shapes: shape of each input, for one sample.
+        like: a tensor of the type and device of the inputs.
     """
     assert node.apply is not None
-    return node.apply(*(torch.zeros_like(each[:1]) for each in like))
-
-
-class Affine(NamedTuple):
-    """An affine map: itself, |L|, the number of products in a sum, their sizes, L backward; see `Node`."""
-
-    apply: Map
-    magnitude: Map
-    terms: int
-    size: Map | None = None
-    back: Back | None = None
-
-
-def linear(layer: nn.Linear) -> Affine:
-    """Return a linear layer."""
-
-    def apply(x: Tensor) -> Tensor:
-        return nn.functional.linear(x, layer.weight, layer.bias)
-
-    def magnitude(x: Tensor) -> Tensor:
-        return nn.functional.linear(x, layer.weight.abs())
-
-    def back(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return rows @ layer.weight
-
-    return Affine(apply, magnitude, layer.in_features + 1, None, back)
-
-
-def convolution(layer: nn.Conv1d | nn.Conv2d) -> Affine:
-    """Return a convolution that pads with zeros."""
-
-    def apply(x: Tensor) -> Tensor:
-        result: Tensor = layer._conv_forward(x, layer.weight, layer.bias)
-        return result
-
-    def magnitude(x: Tensor) -> Tensor:
-        result: Tensor = layer._conv_forward(x, layer.weight.abs(), None)
-        return result
-
-    def back(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        given: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        inputs: Any = conv2d_input if isinstance(layer, nn.Conv2d) else conv1d_input
-        result: Tensor = inputs((len(rows), *shape), layer.weight, rows, *given)
-        return result
-
-    terms = layer.weight[0].numel() + 1
-    return Affine(apply, magnitude, terms, None, None if isinstance(layer.padding, str) else back)
-
-
-def batchnorm(layer: Any) -> Affine:
-    """Return BatchNorm in eval mode."""
-
-    def scale(x: Tensor) -> tuple[Tensor, Tensor]:
-        inverse = (layer.running_var + layer.eps).rsqrt()
-        factor = inverse if layer.weight is None else inverse * layer.weight
-        shift = -layer.running_mean * factor
-        shift = shift if layer.bias is None else shift + layer.bias
-        shape = (1, -1, *(1,) * (x.dim() - 2))
-        return factor.view(shape), shift.view(shape)
-
-    def apply(x: Tensor) -> Tensor:
-        factor, shift = scale(x)
-        return x * factor + shift
-
-    def magnitude(x: Tensor) -> Tensor:
-        return x * scale(x)[0].abs()
-
-    def size(x: Tensor) -> Tensor:
-        factor, _ = scale(x)
-        shape = (1, -1, *(1,) * (x.dim() - 2))
-        total: Tensor = (x + layer.running_mean.abs().view(shape)) * factor.abs()
-        return total if layer.bias is None else total + layer.bias.abs().view(shape)
-
-    def back(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return rows * scale(rows)[0]
-
-    # Subtraction, division by a root, product and sum.
-    return Affine(apply, magnitude, 8, size, back)
+    if node.offset is not None:
+        return node.offset()
+    return node.apply(*(like.new_zeros(1, *shape) for shape in shapes))[0]
 
 
 def activation(function: str, slope: float = 0.0) -> Map:
@@ -162,3 +92,34 @@ def activation(function: str, slope: float = 0.0) -> Map:
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
     }[function]
+
+
+def folded(graph: Graph) -> Graph:
+    """Return the graph with each BatchNorm as part of the layer in front of it, if nothing else reads that.
+
+    The function is the same up to rounding, and costs what its layers cost.
+    """
+    readers = Counter(before for node in graph.nodes for before in node.inputs)
+    nodes: list[Node] = []
+    places: list[int] = []
+    for at, node in enumerate(graph.nodes):
+        inputs = tuple(places[before] for before in node.inputs)
+        front = graph.nodes[at - 1]
+        alone = node.inputs == (at - 1,) and readers[at - 1] == 1
+        whole = _with_norm(front.layer, node.layer, len(front.shape)) if alone else None
+        if whole is None:
+            nodes.append(replace(node, inputs=inputs))
+        else:
+            nodes[-1] = Node(front.name, "affine", nodes[-1].inputs, whole.apply, node.shape, *whole[1:])
+        places.append(len(nodes) - 1)
+    return Graph(tuple(nodes))
+
+
+def _with_norm(layer: nn.Module | None, norm: nn.Module | None, dimensions: int) -> Affine | None:
+    """Return a layer with a BatchNorm of its channels behind it, if they are that."""
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return None
+    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+        return convolution(layer, norm)
+    # The last dimension of a linear layer's outputs is that of the channels if there is no other.
+    return linear(layer, norm) if isinstance(layer, nn.Linear) and dimensions == 1 else None

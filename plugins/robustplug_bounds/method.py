@@ -13,8 +13,9 @@ from robustplug.api import Batch, Cost, Method, ParamGroup, Refused, Step, Task,
 
 from . import BoundTrainingOptions, CrownIbpOptions, IbpOptions, MtlIbpOptions, SabrOptions
 from .ball import Ball
-from .graph import Graph
-from .propagation import Bounds, intervals, lowest, margins_within
+from .bounds import Bounds
+from .graph import Graph, folded
+from .propagation import intervals, lowest, margins_within
 from .reading import read_graph
 from .training import chords, keep_widths, ramp, small_box, weighed, width_penalty, worst_case_loss
 
@@ -42,7 +43,8 @@ class Graphs:
         """
         known = self._known
         if known is None or known[0] is not model or known[1] != x.device:
-            known = self._known = (model, x.device, read_graph(model, torch.cat([x[:1], x[:1]]), fixed=False))
+            graph = folded(read_graph(model, torch.cat([x[:1], x[:1]]), fixed=False))
+            known = self._known = (model, x.device, graph)
         return known[2]
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from .ball import Ball
+from .bounds import Bounds
 from .graph import Graph
-from .propagation import Bounds, linear_bounds, lowest, margin_rows
+from .propagation import linear_bounds, lowest, margin_rows
 from .relaxation import rectified
 
 # Step size of Adam, and its factor after each step, as in the verifiers of the authors.

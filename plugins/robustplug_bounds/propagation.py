@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .ball import Ball
+from .bounds import Bounds
 from .graph import Graph, Node, constant
 from .relaxation import Lines, relaxed
 
@@ -30,13 +30,6 @@ _VALUES = 2**24
 Lowest = Callable[..., Tensor]
 
 
-class Bounds(NamedTuple):
-    """Lower and upper bound of the output of a node, (N, …) each."""
-
-    low: Tensor
-    high: Tensor
-
-
 def rounding(node: Node, inputs: Sequence[Bounds], exact: bool) -> Tensor | float:
     """Return by how much the float32 outputs of an affine map may be off, (N, …); 0 if `exact`."""
     if exact or node.terms == 0:
@@ -44,7 +37,12 @@ def rounding(node: Node, inputs: Sequence[Bounds], exact: bool) -> Tensor | floa
     assert node.magnitude is not None
     most = [torch.maximum(each.low.abs(), each.high.abs()) for each in inputs]
     own = node.size
-    total = node.magnitude(*most) + constant(node, most).abs() if own is None else own(*most)
+    if own is None:
+        shift = constant(node, [tuple(each.shape[1:]) for each in most], most[0])
+        total = node.magnitude(*most)
+        total = total if shift is None else total + shift.abs()
+    else:
+        total = own(*most)
     share = node.terms * _UNIT
     return share / (1 - share) * total
 
@@ -58,13 +56,16 @@ def interval(node: Node, inputs: Sequence[Bounds], exact: bool = False) -> Bound
     assert node.apply is not None
     if node.kind == "affine":
         assert node.magnitude is not None
-        centre = node.apply(*((each.low + each.high) / 2 for each in inputs))
-        radius = node.magnitude(*((each.high - each.low) / 2 for each in inputs))
-        radius = radius + rounding(node, inputs, exact)
-        return Bounds(centre - radius, centre + radius)
+        centre = node.apply(*(each.middle[0] for each in inputs))
+        radius = node.magnitude(*(each.middle[1] for each in inputs))
+        off = rounding(node, inputs, exact)
+        middle = centre, radius + off if isinstance(off, Tensor) else radius
+        # What sums nothing, such as flatten, hands on ends, as it was given them.
+        return Bounds(middle=middle) if node.terms else Bounds(*Bounds(middle=middle).ends)
     low, high = (node.apply(side) for side in inputs[0])
-    off = 0.0 if exact or node.function not in ("tanh", "sigmoid") else _ACTIVATION
-    return Bounds(low - off, high + off)
+    if exact or node.function not in ("tanh", "sigmoid"):
+        return Bounds(low, high)
+    return Bounds(low - _ACTIVATION, high + _ACTIVATION)
 
 
 def intervals(graph: Graph, ball: Ball, exact: bool = False) -> list[Bounds]:
@@ -121,11 +122,16 @@ def lowest(
             continue
         inputs = [bounds[before] for before in node.inputs]
         if node.kind == "affine":
+            shapes = [graph.nodes[before].shape for before in node.inputs]
             off = rounding(node, inputs, exact)
             if isinstance(off, Tensor):
                 total = total - (own.abs() * off[:, None]).sum(dims)
-            total = total + (own * constant(node, [each.low for each in inputs])[:, None]).sum(dims)
-            moved = transposed(node, own, [graph.nodes[before].shape for before in node.inputs])
+            shift = constant(node, shapes, own)
+            if shift is not None:
+                # Summed over what shares a value of the constant first.
+                size = (*own.shape[:2], *(1,) * (len(dims) - shift.dim()), *shift.shape)
+                total = total + (own.sum_to_size(size) * shift).sum(dims)
+            moved = transposed(node, own, shapes)
         else:
             lines = relaxed(node, inputs[0].low, inputs[0].high, 0.0 if exact else _ACTIVATION)
             step, more = backward(lines, own, None if slopes is None else slopes.get(at))
@@ -166,9 +172,12 @@ def backward(lines: Lines, rows: Tensor, slopes: Tensor | None = None) -> tuple[
         slopes: other slopes of the lower lines, (N, S, …).
     """
     below = lines.low_slope[:, None] if slopes is None else slopes
-    up, down = rows.clamp_min(0), rows.clamp_max(0)
-    dims = tuple(range(2, rows.dim()))
-    more = (up * lines.low_shift[:, None] + down * lines.high_shift[:, None]).sum(dims)
+    # relu has a cheaper gradient than clamp.
+    up = rows.relu()
+    down, dims = rows - up, tuple(range(2, rows.dim()))
+    more = (down * lines.high_shift[:, None]).sum(dims)
+    if lines.low_shift is not None:
+        more = more + (up * lines.low_shift[:, None]).sum(dims)
     moved = up * below + down * lines.high_slope[:, None]
     return (moved if lines.spread is None else lines.spread(moved)), more
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, fx, nn
 
 from robustplug.api import Normalized, Refused
 
-from .graph import Affine, Graph, Map, Node, activation, batchnorm, convolution, linear
+from . import affine
+from .affine import Affine, Map, nothing
+from .graph import Graph, Node, activation
 
 _KNOWN = (
     "linear, convolution, BatchNorm in eval mode, ReLU, leaky ReLU, tanh, sigmoid, average and max pooling, "
@@ -186,11 +188,11 @@ class _Reader:
         one = isinstance(first, _At) and not any(isinstance(each, _At) for each in args[1:])
         name = self._name(node)
         if isinstance(module, nn.Linear):
-            return self._affine(name, [first], linear(module))
+            return self._affine(name, [first], affine.linear(module))
         if isinstance(module, nn.Conv1d | nn.Conv2d) and module.padding_mode == "zeros":
-            return self._affine(name, [first], convolution(module))
+            return self._affine(name, [first], affine.convolution(module))
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-            return self._affine(name, [first], batchnorm(module))
+            return self._affine(name, [first], affine.batchnorm(module))
         if one and (what in _SAME or what in _SAME_METHODS or what is nn.functional.dropout):
             return _At(first.position)
         if one and what in _ACTIVATIONS:
@@ -204,17 +206,13 @@ class _Reader:
             shape = tuple(value.shape[1:])
             if len(value) != len(self.x):
                 return None
-
-            def reshaped(x: Tensor) -> Tensor:
-                return x.reshape(len(x), *shape)
-
-            return self._affine(name, [first], Affine(reshaped, reshaped, 0))
+            return self._affine(name, [first], affine.reshaping(shape))
         if what in _SUMS and not kwargs.get("alpha") and len(args) == 2:
             return self._sum(name, args, _SUMS[what])
         if what in _PRODUCTS and len(args) == 2:
             return self._product(name, args, _PRODUCTS[what])
         if one and what in (operator.neg, torch.neg, "neg"):
-            return self._affine(name, [first], Affine(operator.neg, lambda x: x, 0))
+            return self._affine(name, [first], Affine(operator.neg, lambda x: x, 0, offset=nothing))
         return None
 
     def _affine(self, name: str, inputs: list[Any], of: Affine) -> _At:
@@ -277,24 +275,19 @@ class _Reader:
         if value.dim() == 0 or len(value) != len(self.x):
             return None
         size = self.values[first.position][0].numel()
-        return self._affine(name, [first], Affine(apply, apply, size))
+        return self._affine(name, [first], Affine(apply, apply, size, offset=nothing))
 
     def _sum(self, name: str, args: list[Any], sign: int) -> _At | None:
         one, other = args
         if isinstance(one, _At) and isinstance(other, _At):
-            return self._affine(name, args, Affine(lambda a, b: a + sign * b, lambda a, b: a + b, 2))
+            return self._affine(name, args, affine.adding(sign))
         if isinstance(one, _At):
-            shift = other
-            return self._affine(name, [one], Affine(lambda x: x + sign * shift, lambda x: x + 0 * shift, 2))
-        start = one
-        return self._affine(name, [other], Affine(lambda x: start + sign * x, lambda x: x + 0 * start, 2))
+            return self._affine(name, [one], affine.shifting(other, sign))
+        return self._affine(name, [other], affine.shifting(one, own=sign))
 
     def _product(self, name: str, args: list[Any], divides: bool) -> _At | None:
         one, other = args
         if isinstance(one, _At) == isinstance(other, _At) or (divides and isinstance(other, _At)):
             return None
         moving, factor = (one, other) if isinstance(one, _At) else (other, one)
-        size: Callable[[Any], Any] = lambda f: f.abs() if isinstance(f, Tensor) else abs(f)  # noqa: E731
-        if divides:
-            return self._affine(name, [moving], Affine(lambda x: x / factor, lambda x: x / size(factor), 2))
-        return self._affine(name, [moving], Affine(lambda x: x * factor, lambda x: x * size(factor), 2))
+        return self._affine(name, [moving], affine.scaling(factor, divides))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +22,13 @@ class Lines:
     """Hold a lower and an upper line of each output of an activation, (N, …) each.
 
     Attributes:
-        low_slope, low_shift: the line that the output is never below, as slope · input + shift.
+        low_slope, low_shift: the line that the output is never below, as slope · input + shift; None is 0.
         high_slope, high_shift: the line that it is never above.
         spread: of max pooling, moves coefficients (N, S, …) from the outputs to the chosen inputs.
     """
 
     low_slope: Tensor
-    low_shift: Tensor
+    low_shift: Tensor | None
     high_slope: Tensor
     high_shift: Tensor
     spread: Callable[[Tensor], Tensor] | None = None
@@ -46,19 +49,46 @@ def relaxed(node: Node, low: Tensor, high: Tensor, off: float) -> Lines:
     return curved(node.function, low, high, off)
 
 
+class _Secant(torch.autograd.Function):
+    """Slope r = h/(h − l) and shift −r l of the line above ReLU on [l, h]; 1 and 0 if on, 0 and 0 if off.
+
+    The gradients of the slope are (1 − r)/(h − l) of h and r/(h − l) of l, those of the shift (1 − r)² and
+    −r²; all are 0 where the sign is decided.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        top, bottom = high.clamp_min(0), low.clamp_max(0)
+        # Where both ends are 0, any slope will do; elsewhere the slope of a sign is exact.
+        slope = top / (top - bottom).clamp_min_(torch.finfo(low.dtype).tiny)
+        ctx.save_for_backward(low, high, slope)
+        return slope, bottom.mul_(slope).neg_()
+
+    @staticmethod
+    def backward(ctx: Any, of_slope: Tensor, of_shift: Tensor) -> tuple[Tensor, Tensor]:
+        low, high, slope = ctx.saved_tensors
+        part, rest = of_slope / (high - low).clamp_min_(_NARROW), 1 - slope
+        of_high = torch.addcmul(part, of_shift, rest).mul_(rest)
+        of_low = torch.addcmul(part, of_shift, slope, value=-1).mul_(slope)
+        # The one is 0 where it is on, the other where it is off; this kernel does the rest in one pass.
+        masked = torch.ops.aten.threshold_backward
+        return masked(of_low, rest, 0), masked(of_high, slope, 0)
+
+
 def rectified(low: Tensor, high: Tensor, slope: float = 0.0) -> Lines:
     """Return the bounds of max(x, slope · x).
 
     Where the sign is undecided, the upper line goes through both ends, and the lower one has the slope of the
     larger side: the adaptive choice of CROWN, Zhang et al. 2018.
     """
-    on, off = low >= 0, high <= 0
-    width = (high - low).clamp_min(_NARROW)
-    chord = (high - slope * low) / width
-    steep = torch.where(on, 1.0, torch.where(off, slope, chord))
-    shift = torch.where(on | off, 0.0, (slope - chord) * low)
-    flat = torch.where(on, 1.0, torch.where(off, slope, torch.where(high > -low, 1.0, slope)))
-    return Lines(flat, torch.zeros_like(low), steep, shift)
+    # slope · x + (1 − slope) · relu(x)
+    steep, shift = _Secant.apply(low, high)
+    # Not differentiable: 1 or 0.
+    flat = (high.detach() + low.detach()).sign_().relu_()
+    if slope:
+        rest = 1 - slope
+        flat, steep, shift = slope + rest * flat, slope + rest * steep, rest * shift
+    return Lines(flat, None, steep, shift)
 
 
 def curved(function: str, low: Tensor, high: Tensor, off: float) -> Lines:
@@ -104,29 +134,27 @@ def pooled(node: Node, low: Tensor, high: Tensor) -> Lines:
     larger, and else at most the largest upper bound.
     """
     size, stride, padding, dilation = (_pair(each) for each in node.window)
-    count, channels, height, width = low.shape
-    sides = (padding[1], padding[1], padding[0], padding[0])
-
-    def windows(x: Tensor, fill: float) -> Tensor:
-        padded = nn.functional.pad(x, sides, value=fill)
-        cut = nn.functional.unfold(padded, size, dilation, 0, stride)
-        return cut.view(len(x), x.shape[1], size[0] * size[1], -1)
-
-    places = torch.arange(height * width, device=low.device, dtype=low.dtype).view(1, 1, height, width)
-    least, most = windows(low, -torch.inf), windows(high, -torch.inf)
-    best, chosen = least.max(2)
-    others = most.scatter(2, chosen[:, :, None], -torch.inf).amax(2)
-    decided = (best >= others).to(low)
-    where = windows(places, 0.0).expand(count, channels, -1, -1).gather(2, chosen[:, :, None])[:, :, 0].long()
-    shape = (count, channels, *node.shape[1:])
+    with torch.no_grad():
+        best, chosen = nn.functional.max_pool2d(low, size, stride, padding, dilation, return_indices=True)
+        sides = (padding[1], padding[1], padding[0], padding[0])
+        most = nn.functional.pad(high, sides, value=-torch.inf)
+        places = torch.arange(math.prod(low.shape[2:]), device=low.device).view(1, 1, *low.shape[2:])
+        places = nn.functional.pad(places, sides, value=-1)
+        others = torch.full_like(best, -torch.inf)
+        for at in itertools.product(*(range(each) for each in size)):
+            along = zip(at, best.shape[2:], stride, dilation, strict=True)
+            part: Any = (..., *(slice(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in along))
+            others = torch.maximum(others, most[part].masked_fill(places[part] == chosen, -torch.inf))
+        decided = best >= others
+    largest = nn.functional.max_pool2d(high, size, stride, padding, dilation).masked_fill(decided, 0.0)
 
     def spread(rows: Tensor) -> Tensor:
         apart = rows.shape[1]
-        found = rows.new_zeros(count, apart, channels, height * width)
-        index = where[:, None].expand(-1, apart, -1, -1)
-        return found.scatter_add(3, index, rows.flatten(3)).view(count, apart, channels, height, width)
+        like, index = (
+            each[:, None].expand(-1, apart, -1, -1, -1).flatten(0, 1) for each in (low.detach(), chosen)
+        )
+        back = torch.ops.aten.max_pool2d_with_indices_backward
+        moved: Tensor = back(rows.flatten(0, 1), like, size, stride, padding, dilation, False, index)
+        return moved.view(len(low), apart, *low.shape[1:])
 
-    largest = torch.where(decided.bool(), torch.zeros_like(best), most.amax(2))
-    one, none = torch.ones_like(best), torch.zeros_like(best)
-    low_slope, low_shift, high_slope, high_shift = (x.view(shape) for x in (one, none, decided, largest))
-    return Lines(low_slope, low_shift, high_slope, high_shift, spread)
+    return Lines(torch.ones_like(best), None, decided.to(low), largest, spread)

@@ -12,8 +12,8 @@ from torch.nn.functional import relu
 from robustplug.api import Progress, View
 
 from .ball import Ball
+from .bounds import Bounds
 from .graph import Graph
-from .propagation import Bounds
 
 # Of the smoothed schedule of deepmind/interval-bound-propagation: where it becomes linear, and its power.
 _MIDDLE, _POWER = 0.25, 4.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from robustplug.errors import Refused
 from robustplug.recipe.errors import RecipeError
 from robustplug.recipe.load import read_recipe
 from robustplug.testing import Bench, Subject, toy_plain
+from robustplug_bounds import relaxation
 from robustplug_bounds.ball import Ball
-from robustplug_bounds.graph import Graph
-from robustplug_bounds.propagation import Bounds, intervals, margins, transposed
+from robustplug_bounds.bounds import Bounds
+from robustplug_bounds.graph import Graph, folded
+from robustplug_bounds.propagation import intervals, margins, margins_within, transposed
 from robustplug_bounds.reading import read_graph
 from robustplug_bounds.training import chords, ramp, small_box, width_penalty, worst_case_loss
 
@@ -344,8 +347,73 @@ def test_weights_that_are_drawn_anew_are_no_trained_ones(tmp_path: Path) -> None
     assert started.model.start is not None
 
 
-def test_bounds_of_a_graph_are_named_tuples() -> None:
-    # What `width_penalty` takes for the input is what `intervals` gives.
-    (first, *_) = intervals(read_graph(network(), samples()[0]), around(0.1), exact=True)
-    assert isinstance(first, Bounds)
-    torch.testing.assert_close(first.low, around(0.1).low)
+class Normed(nn.Module):
+    """Layers with BatchNorm behind them; the outputs of one of them are read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm_one = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.two, self.norm_two = nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4, affine=False)
+        self.rows, self.norm_rows = nn.Linear(6, 5), nn.BatchNorm1d(24)
+        self.last, self.norm_last = nn.Linear(120, K), nn.BatchNorm1d(K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm_one(self.one(x)))
+        again = self.two(x)
+        x = (torch.relu(self.norm_two(again)) + again).flatten(1, 2)
+        outputs: Tensor = self.norm_last(self.last(torch.relu(self.norm_rows(self.rows(x))).flatten(1)))
+        return outputs
+
+
+def test_a_batchnorm_is_part_of_the_layer_in_front_of_it() -> None:
+    torch.manual_seed(0)
+    net = Normed().eval().double()
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            for values in (*norm.parameters(), *norm.buffers()):
+                if values.is_floating_point():
+                    torch.nn.init.uniform_(values, 0.5, 2)
+            for values in norm.parameters():
+                torch.nn.init.normal_(values)
+    x, y = samples()[0].double(), samples()[1]
+    around_x = Ball.around(x, torch.full((N,), 0.1), "linf", (0.0, 1.0), slack=False)
+    whole = read_graph(net, x)
+    short = folded(whole)
+    # The first and the last: the outputs of `two` are read twice, and `norm_rows` is over other channels.
+    left = {node.name for node in short.nodes}
+    assert [node.name for node in whole.nodes if node.name not in left] == ["norm_one", "norm_last"]
+    torch.testing.assert_close(short(x), net(x))
+    for mode in ("ibp", "crown-ibp"):
+        gradients = []
+        for graph in (whole, short):
+            bounds = intervals(graph, around_x, exact=True)
+            found = margins_within(graph, bounds, around_x, y, mode != "ibp", exact=True)
+            gradients.append(
+                (found, *torch.autograd.grad(found.sum(), list(net.parameters()), allow_unused=True))
+            )
+        for one, other in zip(*gradients, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other)
+
+
+def test_gradients_of_intervals_and_lines_are_those_of_differences() -> None:
+    # Undecided, on, off, and on or off with one end at 0.
+    low = torch.tensor([-1.0, -0.2, 0.3, -2.0, 0.1], dtype=torch.float64, requires_grad=True)
+    high = torch.tensor([0.5, 1.5, 0.9, -0.4, 0.1], dtype=torch.float64, requires_grad=True)
+
+    def lines(slope: float) -> Callable[..., tuple[Tensor, Tensor]]:
+        def of(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+            found = relaxation.rectified(low, high, slope)
+            return found.high_slope, found.high_shift
+
+        return of
+
+    for of in (lines(0.0), lines(0.2)):
+        assert torch.autograd.gradcheck(of, (low, high))
+    assert torch.autograd.gradcheck(lambda low, high: Bounds(low, high).middle, (low, high))
+    assert torch.autograd.gradcheck(lambda centre, radius: Bounds(middle=(centre, radius)).ends, (low, high))
+    # An interval at 0, as behind a channel that nothing reaches, has a finite gradient.
+    point = torch.zeros(3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(torch.cat(lines(0.0)(point, point)).sum(), point)
+    assert gradient.tolist() == [0.0, 0.0, 0.0]

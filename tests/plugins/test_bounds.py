@@ -332,13 +332,15 @@ def test_lines_are_on_the_right_side_of_the_curve(function: str) -> None:
     )
     for share in torch.linspace(0, 1, 21, dtype=torch.float64):
         x = low + share * (high - low)
-        assert bool((lines.low_slope * x + lines.low_shift <= of(x) + 1e-12).all())
+        shift = 0.0 if lines.low_shift is None else lines.low_shift
+        assert bool((lines.low_slope * x + shift <= of(x) + 1e-12).all())
         assert bool((of(x) <= lines.high_slope * x + lines.high_shift + 1e-12).all())
 
 
-def test_max_pooling_takes_an_input_that_can_be_the_largest() -> None:
+@pytest.mark.parametrize("window", [(3, 2, 1, 1), (2, 2, 0, 1), ((2, 3), (2, 1), (0, 1), (2, 1))])
+def test_max_pooling_takes_an_input_that_can_be_the_largest(window: Any) -> None:
     torch.manual_seed(0)
-    graph = read_graph(nn.Sequential(nn.MaxPool2d(3, 2, 1)).double().eval(), torch.rand(2, 2, 5, 5).double())
+    graph = read_graph(nn.Sequential(nn.MaxPool2d(*window)).double().eval(), torch.rand(2, 2, 5, 5).double())
     low = torch.randn(2, 2, 5, 5).double()
     high = low + torch.rand(2, 2, 5, 5)
     lines = pooled(graph.nodes[1], low, high)
