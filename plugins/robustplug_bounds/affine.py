@@ -42,6 +42,14 @@ def reshaping(shape: tuple[int, ...]) -> Affine:
     return Affine(apply, apply, 0, None, back, offset=nothing)
 
 
+def normalisation(layer: Any) -> tuple[Tensor, Tensor]:
+    """Return factor and shift of a BatchNorm in eval mode, one for each channel."""
+    inverse = (layer.running_var + layer.eps).rsqrt()
+    factor = inverse if layer.weight is None else inverse * layer.weight
+    shift = -layer.running_mean * factor
+    return factor, shift if layer.bias is None else shift + layer.bias
+
+
 def parameters(layer: Any, norm: Any = None) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of a linear layer or a convolution, with a BatchNorm in eval mode behind it.
 
@@ -103,14 +111,6 @@ def convolution(layer: nn.Conv1d | nn.Conv2d, norm: nn.Module | None = None) -> 
     return Affine(apply, magnitude, terms, None, known, layer, offset)
 
 
-def normalisation(layer: Any) -> tuple[Tensor, Tensor]:
-    """Return factor and shift of a BatchNorm in eval mode, one for each channel."""
-    inverse = (layer.running_var + layer.eps).rsqrt()
-    factor = inverse if layer.weight is None else inverse * layer.weight
-    shift = -layer.running_mean * factor
-    return factor, shift if layer.bias is None else shift + layer.bias
-
-
 def batchnorm(layer: Any) -> Affine:
     """Return BatchNorm in eval mode."""
 
@@ -144,14 +144,13 @@ def adding(sign: int) -> Affine:
     return Affine(lambda a, b: a + sign * b, lambda a, b: a + b, 2, offset=nothing)
 
 
-def shifting(shift: Any, sign: int = 1, own: int = 1) -> Affine:
-    """Return own · x + sign · shift, for signs 1 and −1."""
-    return Affine(lambda x: own * x + sign * shift, lambda x: x + 0 * shift, 2)
+def shifting(shift: Callable[[], Any], sign: int = 1, own: int = 1) -> Affine:
+    """Return own · x + sign · shift, for signs 1 and −1; the shift is asked for each time."""
+    return Affine(lambda x: own * x + sign * shift(), lambda x: x + 0 * shift(), 2)
 
 
-def scaling(factor: Any, divides: bool) -> Affine:
-    """Return the product with a constant, or the quotient."""
-    size = factor.abs() if isinstance(factor, Tensor) else abs(factor)
+def scaling(factor: Callable[[], Any], divides: bool) -> Affine:
+    """Return the product with a constant, or the quotient; the constant is asked for each time."""
     if divides:
-        return Affine(lambda x: x / factor, lambda x: x / size, 2, offset=nothing)
-    return Affine(lambda x: x * factor, lambda x: x * size, 2, offset=nothing)
+        return Affine(lambda x: x / factor(), lambda x: x / abs(factor()), 2, offset=nothing)
+    return Affine(lambda x: x * factor(), lambda x: x * abs(factor()), 2, offset=nothing)

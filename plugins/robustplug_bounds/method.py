@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from robustplug.api import Batch, Cost, Method, ParamGroup, Refused, Step, Task, View
+from robustplug.api import Batch, Cost, Method, MethodState, ParamGroup, Refused, Step, Task, View
 
 from . import BoundTrainingOptions, CrownIbpOptions, IbpOptions, MtlIbpOptions, SabrOptions
 from .ball import Ball
 from .bounds import Bounds
-from .graph import Graph, folded
+from .graph import Graph
+from .networks import Graphs, check_network
 from .propagation import intervals, lowest, margins_within
-from .reading import read_graph
 from .training import chords, keep_widths, ramp, small_box, weighed, width_penalty, worst_case_loss
 
 Options = TypeVar("Options", bound=BoundTrainingOptions)
@@ -26,26 +26,6 @@ Mixed = TypeVar("Mixed", bound=IbpOptions)
 PASSES = Cost(2, 2)
 # Radius of the intervals that are regularised before there are any, as in the code of Shi et al. 2021.
 _LEAST = 1e-6
-
-
-class Graphs:
-    """Read the graph of a model once, and again for another model or device."""
-
-    def __init__(self) -> None:
-        self._known: tuple[nn.Module, torch.device, Graph] | None = None
-
-    def of(self, model: nn.Module, x: Tensor) -> Graph:
-        """Return the graph of a model, which follows its weights.
-
-        Args:
-            model: the model.
-            x: some inputs, (N, …).
-        """
-        known = self._known
-        if known is None or known[0] is not model or known[1] != x.device:
-            graph = folded(read_graph(model, torch.cat([x[:1], x[:1]]), fixed=False))
-            known = self._known = (model, x.device, graph)
-        return known[2]
 
 
 def norm_of(vicinity: Any) -> str:
@@ -89,14 +69,9 @@ class ForBounds(Method[Options]):
         """Check that the network can be bounded.
 
         Raises:
-            Refused: a layer is not supported, or the threat model is neither L∞ nor L2.
+            Refused: as for `check_network`, or the threat model is neither L∞ nor L2.
         """
-        shape = task.info.shape
-        if shape is None or task.info.classes is None:
-            raise Refused("interval bounds are for classifiers of inputs of one shape")
-        self.norm, self.classes = norm_of(self.vicinity), task.info.classes
-        weight = next(model.parameters())
-        read_graph(model, torch.zeros(2, *shape, dtype=weight.dtype, device=weight.device), fixed=False)
+        self.norm, self.classes = norm_of(self.vicinity), check_network(model, task)
         if self.options.init == "ibp":
             keep_widths(model)
         self._graphs = Graphs()
@@ -268,7 +243,7 @@ class MtlIbp(ForBounds[MtlIbpOptions]):
         adv = self.perturbation(step, start, self.vicinity)
         ball = self.ball(step, adv.origin, radius)
         clean = View.of(point, radius=radius)
-        return [adv.replace(weight=1 - o.alpha), self.bound_view(step, clean, o.alpha, ball)]
+        return weighed(adv.replace(weight=1 - o.alpha), self.bound_view(step, clean, o.alpha, ball))
 
 
 class WorstLogits:
@@ -282,6 +257,11 @@ class WorstLogits:
 
     def __init__(self, options: object) -> None:
         self._graphs = Graphs()
+
+    def setup(self, model: nn.Module, task: Task, state: MethodState) -> Sequence[ParamGroup]:
+        """Check that the network can be bounded; see `check_network`."""
+        check_network(model, task)
+        return ()
 
     def __call__(self, step: Step, view: View) -> Any:
         """Return logits (N, K), 0 for the label.

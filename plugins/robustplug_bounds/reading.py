@@ -3,65 +3,35 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from robustplug.api import Normalized, Refused
+from robustplug.api import Refused
 
 from . import affine
 from .affine import Affine, Map, nothing
 from .graph import Graph, Node, activation
-
-_KNOWN = (
-    "linear, convolution, BatchNorm in eval mode, ReLU, leaky ReLU, tanh, sigmoid, average and max pooling, "
-    "sums, products with constants, flatten"
-)
-_ACTIVATIONS: Mapping[Any, str] = {
-    nn.ReLU: "relu",
-    nn.LeakyReLU: "leaky",
-    nn.Tanh: "tanh",
-    nn.Sigmoid: "sigmoid",
-    torch.relu: "relu",
-    nn.functional.relu: "relu",
-    nn.functional.leaky_relu: "leaky",
-    torch.tanh: "tanh",
-    torch.sigmoid: "sigmoid",
-    nn.functional.tanh: "tanh",
-    nn.functional.sigmoid: "sigmoid",
-    "relu": "relu",
-    "relu_": "relu",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    torch.relu_: "relu",
-}
-_SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-_SAME_METHODS = ("float", "double", "contiguous", "clone", "detach", "to")
-_RESHAPES = ("view", "reshape", "flatten", "squeeze", "unsqueeze")
-_AVERAGES = (
-    *(nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
-    *(nn.functional.avg_pool2d, nn.functional.adaptive_avg_pool2d, torch.mean, "mean"),
-)
-_SUMS = {
-    operator.add: 1,
-    operator.iadd: 1,
-    torch.add: 1,
-    "add": 1,
-    "add_": 1,
-    operator.sub: -1,
-    torch.sub: -1,
-}
-_SUMS |= {"sub": -1}
-_PRODUCTS = {operator.mul: False, torch.mul: False, "mul": False, operator.truediv: True, torch.div: True}
-_PRODUCTS |= {"div": True}
+from .operations import ACTIVATIONS, AVERAGES, KNOWN, PRODUCTS, RESHAPES, SAME, SAME_METHODS, SUMS, WIDE
+from .tracing import trace
 
 
-class _At(NamedTuple):
+@dataclass(frozen=True)
+class _At:
     """A value that depends on the input: the position of its node."""
 
     position: int
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A tensor that does not depend on the input; asked for each time, as it may follow from weights."""
+
+    now: Callable[[], Tensor]
 
 
 def read_graph(model: nn.Module, x: Tensor, fixed: bool = True) -> Graph:
@@ -75,53 +45,30 @@ def read_graph(model: nn.Module, x: Tensor, fixed: bool = True) -> Graph:
     Raises:
         Refused: a layer or an operation is not supported, or the module cannot be traced.
     """
-    root = nn.Sequential(model).train(model.training)
-    try:
-        traced = fx.GraphModule(root, _Tracer(x.dim()).trace(root))
-    except Exception as error:  # whatever a forward does with a stand-in for its input
-        why = " ".join(f"{type(error).__name__} {error}".split())[:120]
-        raise Refused(
-            f"{type(model).__name__} cannot be read as a graph ({why}): bounds need a forward whose "
-            "operations do not depend on the values of its inputs"
-        ) from error
-    reader = _Reader(traced, x, fixed)
+    root, traced = trace(model, x.dim())
+    reader = _Reader(root, traced, x, fixed)
     with torch.no_grad():
         return reader.read()
-
-
-class _Tracer(fx.Tracer):
-    """A tracer that knows how `Normalized` broadcasts, which looks at the dimensions of its inputs."""
-
-    def __init__(self, dimensions: int) -> None:
-        super().__init__()
-        self.dimensions = dimensions
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        """Write a normalisation as a difference and a quotient, and trace the network behind it."""
-        if not isinstance(m, Normalized):
-            return super().call_module(m, forward, args, kwargs)
-        shape = (1, -1, *(1,) * (self.dimensions - 2))
-        return m.network((args[0] - m.mean.view(shape)) / m.std.view(shape))
 
 
 class _Reader:
     """Follow a traced module once, on sample inputs, and note what each operation is."""
 
-    def __init__(self, traced: fx.GraphModule, x: Tensor, fixed: bool) -> None:
-        self.traced, self.x, self.fixed = traced, x, fixed
-        self.modules = dict(traced.named_modules())
+    def __init__(self, root: nn.Module, traced: fx.Graph, x: Tensor, fixed: bool) -> None:
+        self.root, self.traced, self.x, self.fixed = root, traced, x, fixed
+        self.modules = dict(root.named_modules())
         self.nodes: list[Node] = []
         self.values: list[Tensor] = []
 
     def read(self) -> Graph:
         known: dict[fx.Node, Any] = {}
-        for node in self.traced.graph.nodes:
+        for node in self.traced.nodes:
             if node.op == "placeholder":
                 if self.nodes:
                     continue
                 known[node] = self._add(Node("input", "input", (), None, tuple(self.x.shape[1:])), self.x)
             elif node.op == "get_attr":
-                known[node] = self._attribute(str(node.target))
+                known[node] = self._evaluated(partial(self._attribute, str(node.target)))
             elif node.op == "output":
                 return self._output(fx.node.map_arg(node.args[0], known.__getitem__))
             else:
@@ -135,7 +82,7 @@ class _Reader:
         return Graph(tuple(self.nodes[: found.position + 1]))
 
     def _attribute(self, target: str) -> Any:
-        found: Any = self.traced
+        found: Any = self.root
         for name in target.split("."):
             found = getattr(found, name)
         return found
@@ -146,20 +93,30 @@ class _Reader:
         return _At(len(self.nodes) - 1)
 
     def _operation(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        moving = [each for each in (*args, *kwargs.values()) if isinstance(each, _At)]
+        parts: list[Any] = []
+        fx.node.map_aggregate((args, kwargs), parts.append)
+        moving = [each for each in parts if isinstance(each, _At)]
         module = self.modules[str(node.target)] if node.op == "call_module" else None
         what: Any = type(module) if module is not None else node.target
         if module is not None and module.training and self.fixed:
             self._refuse_training(module, self._name(node))
+        if module is not None and "weight" in vars(module):
+            raise Refused(
+                f"{self._name(node)} has a weight that a hook computes, which bounds do not follow: use "
+                "torch.nn.utils.parametrizations, or make it permanent"
+            )
         if not moving:
-            return self._constant(node, args, kwargs)
+            return self._evaluated(partial(self._called, node, args, kwargs))
         if what in ("size", "dim") or what is getattr:
-            return self._concretely(node, args, kwargs)
+            fact = self._called(node, args, kwargs)
+            # A tensor would be that of the sample inputs.
+            if not isinstance(fact, Tensor):
+                return fact
         found = self._supported(node, what, module, args, kwargs)
         if found is None:
             name = self._name(node)
-            said = getattr(what, "__name__", str(what))
-            raise Refused(f"{name} ({said}) is not supported: bounds know {_KNOWN}")
+            said = args[1] if what is getattr else getattr(what, "__name__", str(what))
+            raise Refused(f"{name} ({said}) is not supported: bounds know {KNOWN}")
         return found
 
     def _name(self, node: fx.Node) -> str:
@@ -170,47 +127,58 @@ class _Reader:
         if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
             raise Refused(f"{name} is in training mode, so that it is no fixed function: call eval()")
 
-    def _constant(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        target: Any = self.modules[str(node.target)] if node.op == "call_module" else node.target
-        return target(*args, **kwargs)
+    def _now(self, each: Any) -> Any:
+        """Return what stands for a value: of those that depend on the input, that of the sample inputs."""
+        if isinstance(each, _At):
+            return self.values[each.position]
+        return each.now() if isinstance(each, _Held) else each
 
-    def _concretely(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Return a fact about a tensor that is the same for every input, such as its shape."""
-        args = [self.values[each.position] if isinstance(each, _At) else each for each in args]
-        return self._constant(node, args, kwargs)
+    def _called(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Return what an operation makes of values."""
+        given: Any = fx.node.map_aggregate(tuple(args), self._now)
+        named: Any = fx.node.map_aggregate(kwargs, self._now)
+        if node.op == "call_method":
+            return getattr(given[0], str(node.target))(*given[1:], **named)
+        target: Any = self.modules[str(node.target)] if node.op == "call_module" else node.target
+        return target(*given, **named)
+
+    def _evaluated(self, now: Callable[[], Any]) -> Any:
+        """Return a value that does not depend on the input."""
+        value = now()
+        return _Held(now) if isinstance(value, Tensor) else value
 
     def _supported(
         self, node: fx.Node, what: Any, module: Any, args: list[Any], kwargs: dict[str, Any]
     ) -> _At | None:
         first: Any = args[0] if args else None
-        one = isinstance(first, _At) and not any(isinstance(each, _At) for each in args[1:])
-        name = self._name(node)
+        one = isinstance(first, _At) and not any(isinstance(each, _At | _Held) for each in args[1:])
+        name, given = self._name(node), (*args, *kwargs.values())
         if isinstance(module, nn.Linear):
             return self._affine(name, [first], affine.linear(module))
         if isinstance(module, nn.Conv1d | nn.Conv2d) and module.padding_mode == "zeros":
             return self._affine(name, [first], affine.convolution(module))
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             return self._affine(name, [first], affine.batchnorm(module))
-        if one and (what in _SAME or what in _SAME_METHODS or what is nn.functional.dropout):
+        if what == "to" and any(isinstance(each, torch.dtype) and each not in WIDE for each in given):
+            return None
+        if one and (what in SAME or what in SAME_METHODS or what is nn.functional.dropout):
             return _At(first.position)
-        if one and what in _ACTIVATIONS:
+        if one and what in ACTIVATIONS:
             return self._activation(name, what, module, first, args, kwargs)
         if one and what in (nn.MaxPool2d, nn.functional.max_pool2d):
             return self._max(name, module, first, args, kwargs)
-        if one and what in _AVERAGES:
+        if one and what in AVERAGES:
             return self._average(node, name, module, first, args, kwargs)
-        if one and (what in _RESHAPES or what in (nn.Flatten, torch.flatten)):
+        if one and (what in RESHAPES or what in (nn.Flatten, torch.flatten)):
             value = self._value(node, module, args, kwargs)
             shape = tuple(value.shape[1:])
             if len(value) != len(self.x):
                 return None
             return self._affine(name, [first], affine.reshaping(shape))
-        if what in _SUMS and not kwargs.get("alpha") and len(args) == 2:
-            return self._sum(name, args, _SUMS[what])
-        if what in _PRODUCTS and len(args) == 2:
-            return self._product(name, args, _PRODUCTS[what])
+        if what in SUMS and not kwargs and len(args) == 2:
+            return self._sum(name, args, SUMS[what])
+        if what in PRODUCTS and not kwargs and len(args) == 2:
+            return self._product(name, args, PRODUCTS[what])
         if one and what in (operator.neg, torch.neg, "neg"):
             return self._affine(name, [first], Affine(operator.neg, lambda x: x, 0, offset=nothing))
         return None
@@ -222,14 +190,14 @@ class _Reader:
         return self._add(Node(name, "affine", at, of.apply, shape, *of[1:]), value)
 
     def _value(self, node: fx.Node, module: Any, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
-        found = self._concretely(node, args, kwargs)
+        found = self._called(node, args, kwargs)
         assert isinstance(found, Tensor)
         return found
 
     def _activation(
         self, name: str, what: Any, module: Any, first: _At, args: list[Any], kwargs: dict[str, Any]
     ) -> _At | None:
-        function, slope = _ACTIVATIONS[what], 0.0
+        function, slope = ACTIVATIONS[what], 0.0
         if function == "leaky":
             stated = args[1] if len(args) > 1 else kwargs.get("negative_slope", 0.01)
             slope = float(module.negative_slope if module is not None else stated)
@@ -282,12 +250,23 @@ class _Reader:
         if isinstance(one, _At) and isinstance(other, _At):
             return self._affine(name, args, affine.adding(sign))
         if isinstance(one, _At):
-            return self._affine(name, [one], affine.shifting(other, sign))
-        return self._affine(name, [other], affine.shifting(one, own=sign))
+            return self._affine(name, [one], affine.shifting(self._constant(name, other, one), sign))
+        return self._affine(name, [other], affine.shifting(self._constant(name, one, other), own=sign))
 
     def _product(self, name: str, args: list[Any], divides: bool) -> _At | None:
         one, other = args
         if isinstance(one, _At) == isinstance(other, _At) or (divides and isinstance(other, _At)):
             return None
         moving, factor = (one, other) if isinstance(one, _At) else (other, one)
-        return self._affine(name, [moving], affine.scaling(factor, divides))
+        return self._affine(name, [moving], affine.scaling(self._constant(name, factor, moving), divides))
+
+    def _constant(self, name: str, of: Any, beside: Any) -> Callable[[], Any]:
+        """Return what gives a constant that is the same for every sample.
+
+        Raises:
+            Refused: it has a row for each sample.
+        """
+        value, dimensions = self._now(of), self.values[beside.position].dim()
+        if isinstance(value, Tensor) and value.dim() >= dimensions and value.shape[-dimensions] != 1:
+            raise Refused(f"{name} has a constant with a row for each sample, which bounds do not know")
+        return partial(self._now, of)

@@ -56,6 +56,7 @@ class Step:
         attacked: returns what attacks call in the place of the model, such as it in another precision, or in
             that of its stand-in; None for the model itself.
         closes: whether the batch is the last micro-batch of its update, or the only one.
+        averaged: whether `wrapped` has run, and so averages the gradients of its weights.
     """
 
     model: nn.Module
@@ -76,6 +77,7 @@ class Step:
     attacked: Callable[[nn.Module], nn.Module] | None = None
     first_row: int = 0
     closes: bool = True
+    averaged: bool = False
     logged: dict[str, Tensor] = field(default_factory=dict)
     reported: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, Tensor] = field(default_factory=dict)
@@ -120,6 +122,7 @@ class Step:
         self.meter.forwards += rows
         # A model that this pass does not update has no graph, so its backward costs nothing.
         graph = output.requires_grad if isinstance(output, Tensor) else torch.is_grad_enabled()
+        self.averaged |= graph and module is self.wrapped
         if graph and not self._attack:
             self._graph_rows += rows
         elif graph and module is not self.model:

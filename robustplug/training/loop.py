@@ -320,8 +320,11 @@ class Loop:
                 if update.parts > 1:  # what the gradient did not need would stay in memory
                     step.forget()
                 steps.append((step, total.detach(), views))
-        if self.own and self.processes.world > 1:
-            between(partial(self.processes.average_gradients, self.own))
+        if self.processes.world > 1:
+            # What reads the weights and does not run the model, such as bounds, is not averaged by itself.
+            averaged = steps[-1][0].averaged
+            if alone := self.own if averaged else list(self.optimizers.parameters()):
+                between(partial(self.processes.average_gradients, alone))
         for step, _, views in steps:
             self.method.after_backward(step, views)
         after(self.method)

@@ -413,7 +413,7 @@ class Noisy(nn.Module):
 
 
 def test_branching_random_and_training_models_are_refused() -> None:
-    with pytest.raises(Refused, match="Branching cannot be read as a graph"):
+    with pytest.raises(Refused, match="the model cannot be read as a graph"):
         read(Branching().eval())
     with pytest.raises(Refused, match="does not agree with it: the model answers at random"):
         read(Noisy().eval())
