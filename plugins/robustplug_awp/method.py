@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,6 +69,13 @@ class Awp(Wrapper[AwpOptions]):
         return {**self.inner.mechanism(step, views), "weights": moved[None]}
 
     def cost(self) -> Cost:
-        """Count the inner method, and once more its loss for each update of the model."""
+        """Count the inner method, and once more its loss for each update of the model.
+
+        A method of this kind inside moves the weights for that loss, too, and so makes it twice.
+        """
         once, updates = self.loss_cost(), sum(self._moves(p.update) for p in self.inner.passes(Progress()))
+        part: Any = self.inner
+        while isinstance(part, Wrapper):
+            updates *= 2 if isinstance(part, Awp) else 1
+            part = part.inner
         return self.inner.cost() + (updates * once.forwards, updates * once.backwards)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def certify(
     if norm == "linf" and radius is None:
         raise click.UsageError("in L∞ the radius depends on the size of an input: give --radius")
     eps = sigma / 2 if radius is None else radius
+    if not all(map(math.isfinite, (sigma, alpha, eps))):
+        raise click.UsageError("--sigma, --alpha and --radius are finite numbers")
     if norm != "linf":
         _refuse_large(eps, sigma=sigma, n=n, n0=n0, alpha=alpha, noise=noise, norm=norm)
     table: dict[str, Any] = {"use": _CERTIFICATE, "sigma": sigma, "n": n, "n0": n0, "alpha": alpha}

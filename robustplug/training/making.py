@@ -52,7 +52,7 @@ def make_session(
 
     Raises:
         RecipeError: a setting does not fit the model, the method or the optimizer.
-        RunError: there are fewer samples than processes.
+        RunError: there are fewer samples than processes, or there is nothing to train.
     """
     x = data.first().x
     train = parts.recipe.train
@@ -75,6 +75,8 @@ def make_session(
     with untouched(parts.method):
         groups = parts.set_up(processes.device)
     by_itself = isinstance(parts.model, SelfTrained)
+    if not by_itself and not any(each.requires_grad for group in groups for each in group.params):
+        raise RunError("no parameter of the model requires a gradient, so that there is nothing to train")
     if by_itself:
         refuse_what_has_no_effect(parts, groups, processes.world)
         groups = []

@@ -108,6 +108,16 @@ def test_a_wrapper_without_a_method_is_an_error_with_its_place() -> None:
     assert str(caught.value).count("the divergence of a prediction from itself is 0") == 1
 
 
+def test_a_method_of_this_kind_inside_moves_the_weights_for_both_losses(tmp_path: Path) -> None:
+    inner = {"use": "awp", "inner": {"use": "trades", "perturbation": ATTACK}}
+    made = Bench(Subject("method", "awp", {"inner": inner}), toy_plain)
+    alone = Bench(Subject("method", "awp", {"inner": inner["inner"]}), toy_plain)
+    once = made.method.loss_cost()
+    assert made.method.cost() == alone.method.cost() + (2 * once.forwards, 2 * once.backwards)
+    meta = robustplug.train(around(inner), out=tmp_path / "run").result.meta["training"]
+    assert [meta["forwards_per_sample"], meta["backwards_per_sample"]] == [*made.method.cost()]
+
+
 @pytest.mark.parametrize("inner", ["cat", "sprout", "free-at"])
 def test_a_run_with_state_trains_and_evaluates(inner: str, tmp_path: Path) -> None:
     small = {"perturbation": ATTACK} if inner == "cat" else {}

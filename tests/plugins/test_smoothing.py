@@ -366,6 +366,9 @@ def test_passes_of_the_smoothed_model_are_those_of_the_model() -> None:
         (("--n", "20", "--radius", "2"), "is asked for"),
         (("--noise", "uniform"), "uniform noise certifies L1 alone"),
         (("--norm", "linf"), "give --radius"),
+        (("--radius", "nan"), "are finite numbers"),
+        (("--alpha", "nan"), "are finite numbers"),
+        (("--sigma", "inf"), "are finite numbers"),
     ],
 )
 def test_the_command_refuses_before_anything_runs(run: Path, words: tuple[str, ...], reason: str) -> None:

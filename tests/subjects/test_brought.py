@@ -434,6 +434,11 @@ def test_training_on_one_class_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_without_a_parameter_to_train_is_refused(net: Net, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no parameter of the model requires a gradient"):
+        robustplug.train("erm", model=net.requires_grad_(False), data=blobs(), out=tmp_path / "run")
+
+
 def test_an_eps_in_pixels_is_noticed(net: Net) -> None:
     with pytest.warns(UserWarning, match="8/255"):
         robustplug.evaluate(net, data=blobs(), threat={"use": "linf", "eps": 8}, attacks=["fgsm"])

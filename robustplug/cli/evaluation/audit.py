@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..numbers import Finite
 from ..ranks import first_process
 from .options import model_options, refuse_empty, result_folder, sharing_options
 
@@ -19,7 +20,7 @@ from .options import model_options, refuse_empty, result_folder, sharing_options
 @click.option("--samples", type=click.IntRange(min=1), help="Number of samples, from the start of the split.")
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     metavar="MINUTES",
     help="Let no attack go on after this time; checks without their attack are not run.",
 )

@@ -12,23 +12,13 @@ from typing import Any
 import click
 
 from ..echo import echo
+from ..numbers import Finite
 
 # Entries of an input that no data have.
 _LARGEST = 2**31
 
 
-class _Finite(click.FloatRange):
-    """A range of numbers without "nan" and "inf", of which nothing follows."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Convert a text, and refuse what is no finite number."""
-        found = super().convert(value, param, ctx)
-        if not math.isfinite(found):
-            self.fail(f"{value} is no finite number", param, ctx)
-        return found
-
-
-_COUNT, _ABOVE = click.IntRange(min=1), _Finite(min=0, min_open=True)
+_COUNT, _ABOVE = click.IntRange(min=1), Finite(min=0, min_open=True)
 
 
 def _shape(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -50,7 +40,7 @@ def _shape(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int
 @click.option("--faster", type=_ABOVE, default=1.0, help="Speed of a device, as a multiple of this one's.")
 @click.option("--within", type=_ABOVE, default=100.0, show_default=True, help="GB/s within a node.")
 @click.option("--between", type=_ABOVE, default=12.5, show_default=True, help="GB/s between nodes.")
-@click.option("--reached", type=_Finite(0, 1, min_open=True), default=0.9, help="Share of the speed.")
+@click.option("--reached", type=Finite(0, 1, min_open=True), default=0.9, help="Share of the speed.")
 @click.option("--seconds", type=_ABOVE, default=60.0, show_default=True, help="Time of the measurement.")
 @click.option("--shape", callback=_shape, metavar="C,H,W", help="Take random data of this shape instead.")
 @click.option("--classes", type=_COUNT, default=1000, show_default=True, help="Classes of such data.")
