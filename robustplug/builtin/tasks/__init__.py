@@ -218,7 +218,7 @@ class MixOptions:
         extra: task whose training samples are added to each training batch, such as generated images.
         share: share of extra samples in each batch.
         teacher: folder of a finished run whose model's predictions are the labels of the extra samples, in
-            the place of those of the task; only training needs it.
+            the place of those of the task, which may be any; only training needs it.
         score_extra: whether extra samples count in the accuracies of training, too.
     """
 

@@ -40,14 +40,14 @@ class MixedTask:
 
     Args:
         options: see MixOptions.
-        base, extra: classification tasks with the same shape, classes and bounds.
+        base, extra: classification tasks with the same shape and bounds, and without a teacher, classes.
 
     Raises:
         ValueError: the tasks differ in shape, classes or bounds.
     """
 
     def __init__(self, options: MixOptions, *, base: Task, extra: Task) -> None:
-        for name in ("shape", "classes", "bounds"):
+        for name in ("shape", "bounds", *(["classes"] if options.teacher is None else [])):
             mine, other = getattr(base.info, name), getattr(extra.info, name)
             if mine != other:
                 raise ValueError(f"extra has {name} {other}, and base has {mine}: they must be equal")
@@ -113,7 +113,7 @@ class MixedTask:
             Refused: there is no finished run in the folder, or its model does not fit the task.
         """
         if self._labels is None:
-            model = open_model(teacher, self.extra.info, device)
+            model = open_model(teacher, self.base.info, device)
             labels = torch.zeros(self._sizes[1], dtype=torch.int64, device=device)
             with torch.no_grad():
                 for batch in self.extra.batches("train", Feed(batch_size=_TOGETHER, device=device)):
