@@ -206,8 +206,9 @@ def test_passes_of_an_epoch_with_extra_samples_are_those_for_each_other_sample()
     assert methods.extra_share('task = { use = "mix", share = 0.75 }') == 0.75
     assert methods.extra_share('task = { use = "digits" }') == 0
     (extra,) = modern.EXTRA.values()
-    method = modern.method_for("trades-extra", modern.PLANS["modern"])[0]
-    both = [modern.passes_of_epoch(row, method) for row in ("trades-extra", "trades")]
+    plan = modern.PLANS["modern"]
+    method = modern.method_for("trades-extra", plan)[0]
+    both = [modern.passes_of_epoch(row, method, plan) for row in ("trades-extra", "trades")]
     assert both[0] * (1 - extra) == both[1]
 
 

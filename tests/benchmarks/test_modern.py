@@ -19,7 +19,7 @@ def test_the_methods_cost_the_same(name: str) -> None:
     plan = modern.PLANS[name]
     study = tomllib.loads((modern.STUDIES / f"{name}.toml").read_text(encoding="utf-8"))
     for case in study["axis"][0]["case"]:
-        each = modern.passes_of_epoch(case["label"], case["set"]["method"])
+        each = modern.passes_of_epoch(case["label"], case["set"]["method"], plan)
         # Within half an epoch, as a training has whole ones.
         assert abs(case["set"]["train"]["epochs"] * each - plan.budget) <= each / 2
 
