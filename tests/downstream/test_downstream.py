@@ -76,6 +76,7 @@ def _is_cache(path: Path) -> bool:
     return not {"__pycache__", ".ruff_cache"}.isdisjoint(path.parts)
 
 
+@pytest.mark.slow
 def test_the_wheel_of_robustplug_holds_plugins_recipes_and_cards(installed: Run) -> None:
     place = installed("python", "-c", "import robustplug; print(robustplug.__file__)").strip()
     packages = Path(place).parents[1]
@@ -93,6 +94,7 @@ def test_the_wheel_of_robustplug_holds_plugins_recipes_and_cards(installed: Run)
         assert packed == ours
 
 
+@pytest.mark.slow
 def test_the_installed_example_is_listed(installed: Run) -> None:
     rows = {line.split()[0]: line.split() for line in installed("robustplug", "plugins").splitlines()}
     assert rows["alp"] == ["alp", "robustplug-alp", "0.3.0", "2", "loaded"]

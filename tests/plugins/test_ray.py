@@ -131,6 +131,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     work = importlib.import_module("robustplug_ray.work")
     monkeypatch.setattr(work, "WorkerProcess", Worker)
     monkeypatch.setattr(work, "_STAYS", 30.0)
+    monkeypatch.setattr(work, "_NODE_GOES", 0.05)
     yield fake
     monkeypatch.delitem(sys.modules, "robustplug_ray.work", raising=False)
 
