@@ -65,10 +65,11 @@ RADII: Mapping[str, tuple[float, ...]] = {
     "mnist": (0.25, 0.5, 0.75),
     "cifar10": (0.25, 0.5, 0.75),
 }
-# Pictures, and the passes over them, beside the radii at which the literature certifies them by bounds.
-PICTURES: Mapping[str, tuple[Mapping[str, Any], int, tuple[float | str, ...]]] = {
-    "mnist": ({"use": "mnist", "train_samples": 10_000}, 12, (0.1, 0.3)),
-    "cifar10": ({"use": "arrays", "path": "cifar10-subset.npz"}, 24, ("2/255",)),
+# Pictures, and the passes over them, for bounds and for votes, beside the radii at which the literature
+# certifies them by bounds.
+PICTURES: Mapping[str, tuple[Mapping[str, Any], int, int, tuple[float | str, ...]]] = {
+    "mnist": ({"use": "mnist", "train_samples": 10_000}, 12, 4, (0.1, 0.3)),
+    "cifar10": ({"use": "arrays", "path": "cifar10-subset.npz"}, 24, 24, ("2/255",)),
 }
 # Small batches, as it is the number of updates that training for bounds lacks here.
 SHARED = {
@@ -89,14 +90,11 @@ ON_PICTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 def recipes(data: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield for each training its table, its row and its recipe, without a seed."""
-    pictures: dict[str, Any] = {}
     if data in PICTURES:
-        task, epochs, radii = PICTURES[data]
-        train = {"epochs": epochs, "batch_size": 32, "select": "last"}
-        pictures = {**SHARED, "task": task, "train": train, "validate": {"every": epochs}}
+        _, epochs, _, radii = PICTURES[data]
         for eps in radii:
             for row, (name, changes) in ON_PICTURES.items():
-                tables = recipe_of(name, changes) | pictures
+                tables = recipe_of(name, changes) | on_pictures(data, epochs)
                 tables["method"]["vicinity"] = {"use": "linf", "eps": eps}
                 tables["evaluate"] = {"samples": 500, "attack": [PGD], "measurement": BOUNDS[:2]}
                 yield f"bounds-{data}-{eps}".replace("/", "-"), row, tables
@@ -112,9 +110,20 @@ def recipes(data: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for row, (name, changes) in UNDER_NOISE.items():
         votes = {"use": "randomised-smoothing", "sigma": SIGMA, "n": DRAWS, "n0": VOTED, "radii": RADII[data]}
         threat = {"use": "l2", "eps": SIGMA}
-        tables = {**recipe_of(name, changes), "optimizer": {"use": "sgd", "lr": 0.05}, **pictures}
+        tables = {**recipe_of(name, changes), "optimizer": {"use": "sgd", "lr": 0.05}}
+        if data in PICTURES:
+            epochs = PICTURES[data][2]
+            tables |= on_pictures(data, epochs)
+            if "warmup" in tables["method"]:
+                tables["method"]["warmup"] = -(-epochs // 5)  # the same share of the run as on the digits
         tables["evaluate"] = {"samples": 200, "vicinity": threat, "attack": [], "measurement": [votes]}
         yield f"smoothing-{data}", row, tables
+
+
+def on_pictures(data: str, epochs: int) -> dict[str, Any]:
+    """Return the tables that all recipes for pictures share."""
+    train = {"epochs": epochs, "batch_size": 32, "select": "last"}
+    return {**SHARED, "task": PICTURES[data][0], "train": train, "validate": {"every": epochs}}
 
 
 def recipe_of(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
