@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from ..numbers import Finite
 from ..ranks import first_process
-from .options import model_options, refuse_empty, result_folder, sharing_options
+from .options import Finite, model_options, refuse_empty, result_folder, sharing_options
 
 
 @click.command()

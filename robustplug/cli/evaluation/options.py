@@ -1,7 +1,8 @@
-"""Options of all commands that open a model."""
+"""Options of all commands that open a model, and of numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,17 @@ from ..ranks import first_process
 
 if TYPE_CHECKING:
     from ...core.types import Result
+
+
+class Finite(click.FloatRange):
+    """A range of numbers without "nan" and "inf", of which nothing follows."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a text, and refuse what is no finite number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return found
 
 
 def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> list[float] | None:

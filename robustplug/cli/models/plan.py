@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..echo import echo
-from ..numbers import Finite
+from ..evaluation.options import Finite
 
 # Entries of an input that no data have.
 _LARGEST = 2**31
