@@ -417,3 +417,10 @@ def test_gradients_of_intervals_and_lines_are_those_of_differences() -> None:
     point = torch.zeros(3, requires_grad=True)
     (gradient,) = torch.autograd.grad(torch.cat(lines(0.0)(point, point)).sum(), point)
     assert gradient.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_first_bounds_are_those_of_the_inputs() -> None:
+    # What `width_penalty` takes for the input is what `intervals` gives.
+    (first, *_) = intervals(read_graph(network(), samples()[0]), around(0.1), exact=True)
+    assert isinstance(first, Bounds)
+    torch.testing.assert_close(first.low, around(0.1).low)

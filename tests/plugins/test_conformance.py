@@ -17,8 +17,6 @@ LONG |= {"hardening", "rl-attack", "self-play", "smart", "freelb", "docstrings",
 LONG |= {"blur", "colour", "jpeg", "spatial", "densenet121"}
 # What they train is a method around the component, so they are quick for methods alone.
 TRAININGS = {"resume_is_bitwise", "state_round_trips", "same_seed_gives_the_same_bits"}
-# Of these many, the default run makes half of the checks of each component, and each check of half of them.
-ALIKE = {"perturbation", "model", "vicinity", "loss"}
 # Perhaps not installed, and the module that they need; see pyproject.toml.
 APART = {"torchattacks": "torchattacks", "kornia": "kornia"}
 # They need a run, which their own tests make.
@@ -31,8 +29,8 @@ NEEDS_A_CLUSTER = {"ray": _JOBS, "slurm": _JOBS}
 EXPECTED = {(name, "ascends_a_linear_model") for name in ("autoattack", "n-fgsm", "bpda", "universal")}
 
 
-def marks(kind: str, component: str, check: str, odd: int) -> list[pytest.MarkDecorator]:
-    long = component in LONG or (check in TRAININGS and kind != "method") or (kind in ALIKE and odd)
+def marks(kind: str, component: str, check: str) -> list[pytest.MarkDecorator]:
+    long = component in LONG or (check in TRAININGS and kind != "method")
     found = [pytest.mark.slow] if long or check in NEEDS_A_CLUSTER.get(component, ()) else []
     if component in APART:
         missing = importlib.util.find_spec(APART[component]) is None
@@ -46,11 +44,11 @@ EVERY_CHECK = [
     pytest.param(
         check,
         id=f"{kind}-{component.name}-{check.name}",
-        marks=marks(kind, component.name, check.name, (row + column) % 2),
+        marks=marks(kind, component.name, check.name),
     )
     for kind, components in registry().by_kind().items()
-    for row, component in enumerate(components)
-    for column, check in enumerate(all_checks(component.name, kind))
+    for component in components
+    for check in all_checks(component.name, kind)
 ]
 
 
